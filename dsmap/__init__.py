@@ -1,0 +1,17 @@
+"""dsmap: unpaired image translation with domain-specific mappings, from training to real-time video.
+
+Chang, Wang, Chuang, "Domain-Specific Mappings for Generative Adversarial Style Transfer", ECCV 2020.
+
+`dsmap` is the network and how it learns (torch), `dsmap.export` turns a checkpoint into a bundle, `dsmap.runtime`
+turns a bundle into frames (no torch), `dsmap.tools` holds the commands. Importing `dsmap` itself imports none of them.
+"""
+
+from pathlib import Path as _Path
+
+__version__ = "0.1.0"
+
+# In a source checkout export/, runtime/ and tools/ lie beside this folder, not in it. An installed dsmap does not need
+# this; `python -m dsmap.tools...` started in the root of a checkout that was not installed in place does.
+_root = _Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file() and (_root / "runtime" / "bundle.py").is_file():
+    __path__.append(str(_root))
