@@ -1,0 +1,265 @@
+"""Settings of the network and of its training, checked when they are made. No torch in here.
+
+A preset is a YAML file in `dsmap/presets/`; `load_train_config` lays a user's YAML file and `--set key=value` over it.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dsmap.errors import InputError
+
+PadType = Literal["reflect", "replicate", "zero"]
+GanType = Literal["lsgan", "nsgan", "ralsgan"]
+
+
+class Settings(BaseModel):
+    """Frozen, keyword-only settings that refuse unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class ModelConfig(Settings):
+    """The generators of both domains (paper sections 3.1-3.3). The defaults are the published network."""
+
+    domains: tuple[str, str] = Field(default=("a", "b"), description="names of the two domains, in the order A, B")
+    dim: int = Field(default=64, ge=1, description="channels of the first convolution; content has dim * 2**n_downsample")
+    n_downsample: int = Field(default=2, ge=1, le=4, description="stride-2 convs before the skip connection")
+    n_res: int = Field(default=4, ge=1, description="residual blocks in each content encoder and each decoder")
+    style_dim: int = Field(default=8, ge=1, description="length of the style code")
+    mlp_dim: int = Field(default=256, ge=1, description="hidden width of the MLP that turns a style code into AdaIN parameters")
+    pad_type: PadType = Field(default="reflect", description="padding of every convolution but the mapping's stride-2 one")
+    mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
+    style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.domains[0] == self.domains[1]:
+            raise ValueError(f"the two domains need different names, got {self.domains[0]!r} twice")
+        for name in self.domains:  # they become parts of file names
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(f"a domain's name is letters, digits, - and _, got {name!r}")
+        return self
+
+    @property
+    def content_dim(self) -> int:
+        """Channels of the content features and of the skip connection."""
+        return self.dim * 2**self.n_downsample
+
+    @property
+    def multiple_of(self) -> int:
+        """Height and width of a picture must be multiples of this (8 in the published network)."""
+        return 2 ** (self.n_downsample + 1)
+
+    @property
+    def minimum_size(self) -> int:
+        """The smallest height and width: instance norm needs more than one content position a side."""
+        return 2 * self.multiple_of
+
+
+class DiscriminatorConfig(Settings):
+    """The multi-scale patch discriminator of each domain."""
+
+    dim: int = Field(default=64, ge=1, description="channels of the first convolution")
+    n_layers: int = Field(default=4, ge=1, description="stride-2 convs per scale")
+    n_scales: int = Field(default=3, ge=1, description="scales; each next one sees the picture at half the size")
+    pad_type: PadType = Field(default="reflect", description="padding of its convolutions")
+    gan_type: GanType = Field(default="lsgan", description="adversarial loss")
+
+    @property
+    def minimum_size(self) -> int:
+        """The smallest training picture: the last scale's last conv needs two rows to pad by reflection."""
+        return 2 ** (self.n_scales - 1 + self.n_layers)
+
+
+class LossWeights(Settings):
+    """Weight of each term of the generators' loss (paper equations 1-7; the contextual one is in the code only)."""
+
+    image: float = Field(default=10.0, ge=0, description="image reconstruction")
+    domain_content: float = Field(default=2.0, ge=0, description="domain-specific content (dsc): trains the mapping")
+    shared_content: float = Field(default=2.0, ge=0, description="domain-invariant content (dic)")
+    style: float = Field(default=10.0, ge=0, description="style reconstruction")
+    cycle: float = Field(default=5.0, ge=0, description="cycle reconstruction")
+    adversarial: float = Field(default=1.0, ge=0, description="adversarial")
+    contextual: float = Field(default=1.0, ge=0, description="contextual (perceptual) loss on a feature network")
+    kl: float = Field(default=0.0, ge=0, description="KL divergence of the style code; needs model.style_kl")
+
+
+class OptimizerConfig(Settings):
+    """Adam, and how the learning rate falls."""
+
+    lr: float = Field(default=1e-4, gt=0, description="learning rate at the start")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first-moment decay")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="Adam's second-moment decay")
+    weight_decay: float = Field(default=1e-4, ge=0, description="L2 penalty added to the gradient")
+    schedule: Literal["step", "cosine", "constant"] = Field(default="step", description="how the learning rate falls")
+    step_size: int = Field(default=100_000, ge=1, description="schedule step: iterations between two drops")
+    gamma: float = Field(default=0.5, gt=0, le=1, description="schedule step: factor of each drop")
+    content_lr_factor: float = Field(
+        default=1.0, gt=0, description="learning-rate factor of the content encoders; 2 comes close to the authors' code"
+    )
+
+
+class DataConfig(Settings):
+    """How pictures become batches."""
+
+    shorter_side: int = Field(default=192, ge=16, description="pictures are resized to this shorter side, in pixels")
+    crop: int = Field(default=192, ge=16, description="side of the random square crop, in pixels")
+    scale_jitter: tuple[float, float] = Field(default=(1.0, 1.0), description="random zoom before the crop, (min, max)")
+    flip: bool = Field(default=True, description="mirror half of the crops left to right")
+    batch_size: int = Field(default=2, ge=1, description="pictures of each domain per iteration")
+    workers: int = Field(default=2, ge=0, description="processes that load pictures; 0 loads in the training process")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise ValueError(f"data.scale_jitter must be 0 < min <= max, got {low}, {high}")
+        if self.crop > self.shorter_side * low:
+            raise ValueError(
+                f"data.crop ({self.crop}) must not exceed data.shorter_side times the smallest data.scale_jitter "
+                f"({self.shorter_side * low:g})"
+            )
+        return self
+
+
+class TrainConfig(Settings):
+    """Everything that decides a training run."""
+
+    model: ModelConfig = ModelConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    loss: LossWeights = LossWeights()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    features: str = Field(
+        default="vgg16", description="feature network of the contextual loss: vgg16 (torchvision) or a SqueezeNet .npz file"
+    )
+    steps: int = Field(default=200_000, ge=1, description="iterations in all")
+    seed: int = Field(default=0, ge=0, description="seed of weights, data order and random styles")
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported")
+    log_every: int = Field(default=50, ge=1, description="iterations between two lines of the log")
+    sample_every: int = Field(default=1000, ge=1, description="iterations between two sample grids")
+    checkpoint_every: int = Field(default=1000, ge=1, description="iterations between two checkpoints")
+    keep_checkpoints: int = Field(default=3, ge=1, description="how many of the latest checkpoints are kept")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        multiple = self.model.multiple_of
+        if self.data.crop % multiple:
+            raise ValueError(f"data.crop must be a multiple of {multiple}, got {self.data.crop}")
+        smallest = max(self.model.minimum_size, self.discriminator.minimum_size)
+        if self.data.crop < smallest:
+            raise ValueError(f"data.crop must be at least {smallest} for this network, got {self.data.crop}")
+        if self.loss.kl > 0 and not self.model.style_kl:
+            raise ValueError("loss.kl needs model.style_kl: true, got model.style_kl: false")
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the presets in the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in resources.files("dsmap.presets").iterdir() if p.name.endswith(".yaml"))
+
+
+def load_train_config(
+    preset: str = "paper", config_path: Path | None = None, overrides: Iterable[str] = (), **fields: Any
+) -> TrainConfig:
+    """A training configuration from a preset, a YAML file over it, `key=value` strings over that, and `fields` on top.
+
+    `overrides` use dots for nesting ("loss.cycle=3") and YAML for values. `fields` are nested mappings; a None is left out.
+    Raises InputError for unknown presets, files, keys (with the nearest known one) and values out of range.
+    """
+    if preset not in preset_names():
+        raise InputError(f"no preset named {preset!r}", f"Known presets: {', '.join(preset_names())}.")
+    tree = _read_yaml((resources.files("dsmap.presets") / f"{preset}.yaml").read_text(encoding="utf-8"), f"preset {preset}")
+    if config_path is not None:
+        try:
+            text = config_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {config_path}: {error}", "Pass --config a YAML file that exists.") from error
+        _merge(tree, _read_yaml(text, str(config_path)))
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    _merge(tree, {key: value for key, value in fields.items() if value is not None})
+    return parse_settings(TrainConfig, tree, "the training configuration")
+
+
+def parse_settings(kind: type[SettingsT], tree: Mapping[str, Any], where: str) -> SettingsT:
+    """`tree` as settings of type `kind`; InputError names the key, and the nearest known key for a misspelt one."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = known_keys(kind)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
+                key.rsplit(".", 1)[-1], [name.rsplit(".", 1)[-1] for name in known], n=1, cutoff=0.5
+            )
+            advice = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
+            raise InputError(f"unknown key {key!r} in {where}", advice) from error
+        message = first["msg"].removeprefix("Value error, ")
+        got = f", got {first['input']!r}" if first["type"] != "value_error" else ""
+        raise InputError(f"{where}: {key + ': ' if key else ''}{message}{got}", "Correct that value and run again.") from error
+
+
+def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every settable key of `kind`, nested ones with dots."""
+    keys: list[str] = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            keys += known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _read_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}", "Correct the file.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{where} holds a {type(tree).__name__}, expected keys and values", "Write `key: value` lines.")
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {text!r} is not KEY=VALUE", "Write it like --set loss.cycle=3.")
+    tree: Any = _scalar(value)
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def _scalar(value: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,262 @@
+"""Unpaired training pictures: two domains on disk, and batches that are a pure function of (seed, step).
+
+No random state is kept anywhere: which pictures batch `t` holds, their crops and flips all follow from (seed, t). So a
+training resumed at step t sees exactly what it would have seen, with any number of workers.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dsmap.domains import Domain, Domains, find_domains
+from dsmap.errors import InputError
+from dsmap.images import read_picture_rgb
+
+__all__ = [
+    "BROKEN_SHARE",
+    "Batch",
+    "Broken",
+    "Domain",
+    "Domains",
+    "UnpairedBatches",
+    "find_domains",
+    "load_picture_nchw",
+]
+
+# More than this share of broken pictures in a domain (and more than one picture) stops the training.
+BROKEN_SHARE = 0.1
+
+# One stream of random numbers per purpose, so that none repeats another's.
+_ORDER, _AUGMENT, _REPLACE = range(3)
+
+
+class Broken(NamedTuple):
+    """A training picture that cannot be read: `side` is 0 for domain a and 1 for b, `fact` says what is wrong."""
+
+    side: int
+    path: Path
+    fact: str
+
+
+class Batch(NamedTuple):
+    """One training step's pictures: float32 (B, 3, h, w) RGB in [-1, 1], and where each came from.
+
+    `broken` holds the pictures that could not be read and were replaced by another.
+    """
+
+    step: int
+    x_a_nchw: torch.Tensor
+    x_b_nchw: torch.Tensor
+    paths_a: tuple[Path, ...]
+    paths_b: tuple[Path, ...]
+    broken: tuple[Broken, ...]
+
+
+class UnpairedBatches(Dataset[Batch]):
+    """`batches[t]` is training step t's Batch: any t >= 0, in any order, always the same pictures.
+
+    Each domain is gone through in epochs of its own length, shuffled anew each time. A picture's shorter side is
+    resized to `shorter_side` (times a factor drawn from `scale_jitter`), `crop_hw` is cut out at random, and half are
+    mirrored when `flip`. Raises InputError when the crop does not fit, or a broken picture finds no replacement.
+    """
+
+    def __init__(
+        self,
+        domains: Domains,
+        *,
+        shorter_side: int,
+        crop_hw: tuple[int, int],
+        batch_size: int,
+        seed: int,
+        flip: bool = True,
+        scale_jitter: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        smallest = shorter_side * scale_jitter[0]
+        if not 0 < scale_jitter[0] <= scale_jitter[1]:
+            raise InputError(
+                f"scale_jitter is {scale_jitter}.", "Use two factors above 0, the smaller one first: 0.9 1.1."
+            )
+        if max(crop_hw) > smallest:
+            raise InputError(
+                f"The crop {crop_hw[0]}x{crop_hw[1]} does not fit: the shorter side is resized to {smallest:g}.",
+                f"Use a crop of at most {int(smallest)}, or a longer shorter_side.",
+            )
+        if batch_size < 1 or seed < 0 or min(crop_hw) < 1:
+            raise InputError(
+                f"batch_size is {batch_size}, seed {seed}, crop {crop_hw}.",
+                "batch_size and crop are 1 or more, seed 0 or more.",
+            )
+        self.domains = domains
+        self.shorter_side, self.crop_hw, self.scale_jitter = shorter_side, crop_hw, scale_jitter
+        self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        self._known_broken: dict[Path, str] = {}  # saves reading them again; changes no result
+
+    def __getitem__(self, step: int) -> Batch:
+        broken: list[Broken] = []
+        x_a_nchw, paths_a = self._half(0, step, broken)
+        x_b_nchw, paths_b = self._half(1, step, broken)
+        return Batch(step, x_a_nchw, x_b_nchw, paths_a, paths_b, tuple(broken))
+
+    def loader(
+        self,
+        start: int,
+        stop: int,
+        *,
+        workers: int = 0,
+        pin_memory: bool = False,
+        on_broken: Callable[[Broken], None] | None = None,
+    ) -> Iterator[Batch]:
+        """Batches start .. stop - 1 in order, read ahead by `workers` processes (0: in this one).
+
+        `on_broken` is called once for each picture that cannot be read. Raises InputError once they are too many.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            _ErrorsAsValues(self),
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=_one_thread,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin_memory,
+        )
+        told: set[Path] = set()
+        counts = [0, 0]
+        for item in loader:
+            if isinstance(item, _Failure):
+                raise InputError(item.fact, item.advice)
+            for broken in item.broken:
+                if broken.path in told:
+                    continue
+                told.add(broken.path)
+                if on_broken is not None:
+                    on_broken(broken)
+                counts[broken.side] += 1
+                if counts[broken.side] > self._allowed(broken.side):
+                    raise self._too_many(broken.side, counts[broken.side], broken)
+            yield item
+
+    def _half(self, side: int, step: int, broken: list[Broken]) -> tuple[torch.Tensor, tuple[Path, ...]]:
+        """One domain's half of batch `step`; pictures found broken are appended to `broken`."""
+        crops, paths = [], []
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            path, picture_rgb = self._picture(side, position, broken)
+            crops.append(self._augment(picture_rgb, np.random.default_rng((self.seed, _AUGMENT, side, position))))
+            paths.append(path)
+        return to_nchw(np.stack(crops)), tuple(paths)
+
+    def _picture(self, side: int, position: int, broken: list[Broken]) -> tuple[Path, npt.NDArray[np.uint8]]:
+        pictures = self.domains[side].train
+        epoch, place = divmod(position, len(pictures))
+        index = int(_order(self.seed, side, epoch, len(pictures))[place])
+        replacements: Iterator[int] | None = None
+        failed: set[int] = set()
+        while True:
+            path = pictures[index]
+            if path not in self._known_broken:
+                try:
+                    return path, read_picture_rgb(path)
+                except InputError as error:
+                    self._known_broken[path] = error.fact
+            failed.add(index)
+            broken.append(Broken(side, path, self._known_broken[path]))
+            if len(failed) > self._allowed(side) or len(failed) == len(pictures):
+                raise self._too_many(side, len(failed), broken[-1])
+            if replacements is None:  # drawn for this position alone, so that (seed, step) still decides everything
+                rng = np.random.default_rng((self.seed, _REPLACE, side, position))
+                replacements = iter(rng.permutation(len(pictures)).tolist())
+            index = next(candidate for candidate in replacements if candidate not in failed)
+
+    def _augment(self, picture_rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        # Every number is drawn whether used or not: switching one augmentation on leaves the others as they were.
+        factor, top, left, mirror = rng.random(4)
+        low, high = self.scale_jitter
+        crop_h, crop_w = self.crop_hw
+        # The crop's own size is the floor, as rounding could fall short of it by a pixel.
+        picture_rgb = resize_shorter_side(
+            picture_rgb, max(round(self.shorter_side * (low + (high - low) * factor)), crop_h, crop_w)
+        )
+        height, width = picture_rgb.shape[:2]
+        y, x = int(top * (height - crop_h + 1)), int(left * (width - crop_w + 1))
+        crop = picture_rgb[y : y + crop_h, x : x + crop_w]
+        return crop[:, ::-1] if self.flip and mirror < 0.5 else crop
+
+    def _allowed(self, side: int) -> float:
+        return max(1, BROKEN_SHARE * len(self.domains[side].train))
+
+    def _too_many(self, side: int, count: int, last: Broken) -> InputError:
+        domain = self.domains[side]
+        return InputError(
+            f"Too many broken pictures in domain {domain.name!r}: {count} of {len(domain.train)} so far, expected "
+            f"at most {BROKEN_SHARE:.0%}. The last: {last.fact}",
+            f"Repair or remove the broken files in {last.path.parent}.",
+        )
+
+
+class _Failure(NamedTuple):
+    fact: str
+    advice: str
+
+
+class _ErrorsAsValues(Dataset[Any]):
+    """Brings an InputError out of a worker as a value: torch would make a RuntimeError with a traceback of it."""
+
+    def __init__(self, batches: UnpairedBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Batch | _Failure:
+        try:
+            return self.batches[step]
+        except InputError as error:
+            return _Failure(error.fact, error.advice)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's thread pool does not survive a fork
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, side: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, _ORDER, side, epoch)).permutation(count)
+
+
+def resize_shorter_side(picture_rgb: npt.NDArray[np.uint8], shorter_side: int) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W, 3) resized so that min(H, W) == shorter_side, the aspect ratio kept."""
+    height, width = picture_rgb.shape[:2]
+    shorter = min(height, width)
+    if shorter == shorter_side:
+        return picture_rgb
+    new_hw = [max(shorter_side, round(size * shorter_side / shorter)) for size in (height, width)]
+    # Area averages every source pixel (no aliasing); only enlarging needs an interpolating kernel.
+    method = cv2.INTER_AREA if shorter_side < shorter else cv2.INTER_CUBIC
+    return cv2.resize(picture_rgb, (new_hw[1], new_hw[0]), interpolation=method)  # type: ignore[return-value]
+
+
+def to_nchw(pictures_rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (B, H, W, 3) in 0..255 to float32 (B, 3, H, W) in [-1, 1]: v / 127.5 - 1."""
+    return torch.from_numpy(pictures_rgb).permute(0, 3, 1, 2).float().contiguous().div_(127.5).sub_(1.0)
+
+
+def load_picture_nchw(path: Path, shorter_side: int, multiple_of: int = 8) -> torch.Tensor:
+    """One picture for a sample grid or as a style: float32 (1, 3, H, W) RGB in [-1, 1].
+
+    The shorter side is resized to `shorter_side`, then the centre is cut to multiples of `multiple_of`.
+    Raises InputError when the picture cannot be read or `shorter_side` is below `multiple_of`.
+    """
+    if shorter_side < multiple_of:
+        raise InputError(f"The shorter side is {shorter_side}, expected {multiple_of} or more.", "Use a larger size.")
+    picture_rgb = resize_shorter_side(read_picture_rgb(path), shorter_side)
+    height, width = (size // multiple_of * multiple_of for size in picture_rgb.shape[:2])
+    top, left = (picture_rgb.shape[0] - height) // 2, (picture_rgb.shape[1] - width) // 2
+    return to_nchw(picture_rgb[None, top : top + height, left : left + width])

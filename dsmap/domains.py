@@ -1,0 +1,85 @@
+"""Where the training pictures are: two domains, each a folder of pictures. No torch, so commands can fail at once."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from dsmap.errors import InputError
+from dsmap.images import list_pictures
+
+_TWO_FOLDERS = "--domain summer=PATH --domain winter=PATH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """The pictures of one domain. `train` is never empty, `test` may be."""
+
+    name: str
+    train: tuple[Path, ...]
+    test: tuple[Path, ...] = ()
+
+
+class Domains(NamedTuple):
+    a: Domain
+    b: Domain
+
+
+def find_domains(
+    data: Path | None, named: Sequence[tuple[str, Path]] = (), *, names: tuple[str, str] = ("a", "b")
+) -> Domains:
+    """The two domains' pictures, from one folder or from two; pictures are searched directly in a folder.
+
+    `data` holds trainA and trainB and may hold testA and testB; the domains are then called `names`. `named` holds two
+    (name, folder) pairs; a folder holds train/ and may hold test/, or else its own pictures are the training pictures.
+    Raises InputError when both or neither are given, a folder is missing or empty, or the two domains are the same.
+    """
+    if data is not None and named:
+        raise InputError("Both --data and --domain were given.", f"Give --data FOLDER, or {_TWO_FOLDERS}.")
+    if data is None and len(named) != 2:
+        raise InputError(
+            f"Two domains are needed, got {len(named)}.",
+            f"Give --data FOLDER (with trainA, trainB), or {_TWO_FOLDERS}.",
+        )
+    if data is None:
+        names = (named[0][0], named[1][0])
+    for name in names:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise InputError(
+                f"{name!r} is no name for a domain.", "Use letters, digits, - and _: it becomes part of file names."
+            )
+    if names[0] == names[1]:
+        raise InputError(f"Both domains are called {names[0]!r}.", "Give each domain a name of its own.")
+    if data is not None:
+        _require_folder(data)
+        sides = zip(names, "AB", strict=True)
+        return Domains(*(_domain(name, data / f"train{side}", data / f"test{side}") for name, side in sides))
+    if named[0][1].resolve() == named[1][1].resolve():
+        raise InputError(f"Both domains are the folder {named[0][1]}.", "Give each domain a folder of its own.")
+    return Domains(*(_named_domain(name, folder) for name, folder in named))
+
+
+def _named_domain(name: str, folder: Path) -> Domain:
+    _require_folder(folder)
+    return _domain(name, folder / "train" if (folder / "train").is_dir() else folder, folder / "test")
+
+
+def _domain(name: str, train: Path, test: Path) -> Domain:
+    _require_folder(train)
+    pictures = list_pictures(train)
+    if not pictures:
+        raise InputError(
+            f"No pictures in {train}.",
+            "Put JPEG, PNG, WebP, BMP or TIFF files directly into it (subfolders are not searched).",
+        )
+    return Domain(name=name, train=tuple(pictures), test=tuple(list_pictures(test)) if test.is_dir() else ())
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(
+            f"The folder {folder} {what}.",
+            f"Give --data FOLDER with trainA and trainB in it (testA and testB too, if there are), or {_TWO_FOLDERS}.",
+        )

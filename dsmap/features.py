@@ -1,0 +1,102 @@
+"""Feature networks of the contextual loss: VGG16 (as the authors use) or SqueezeNet v1.0 from a file of weights."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsmap.errors import InputError
+
+_IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
+_IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
+_CAFFE_MEAN_BGR = (104.0, 117.0, 123.0)
+_POOL_BEFORE = (2, 5, 9)  # fire modules that a max pool stands before
+
+
+def load_features(name: str) -> nn.Module:
+    """`vgg16` (torchvision's ImageNet weights) or the path of a SqueezeNet v1.0 `.npz`; frozen, in eval mode.
+
+    The module takes pictures (N, 3, H, W) in [-1, 1] and gives features (N, C, h, w). Raises InputError when
+    torchvision or the file is missing.
+    """
+    features = VGG16Features() if name == "vgg16" else SqueezeNetFeatures(Path(name))
+    return features.eval().requires_grad_(False)
+
+
+class VGG16Features(nn.Module):
+    """VGG16 `features` through pool5: (N, 3, H, W) in [-1, 1] -> (N, 512, H/32, W/32)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from torchvision.models import VGG16_Weights, vgg16
+        except ImportError as error:
+            raise InputError(
+                "the contextual loss on VGG16 needs torchvision, which is not installed",
+                "Install dsmap[vgg], pass --features SQUEEZENET.npz, or switch it off with --set loss.contextual=0.",
+            ) from error
+        self.layers = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN_RGB).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD_RGB).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return self.layers(((x_nchw + 1) / 2 - self.mean) / self.std)
+
+
+class SqueezeNetFeatures(nn.Module):
+    """SqueezeNet v1.0 through fire9: (N, 3, H, W) in [-1, 1] -> (N, 512, about H/16, about W/16).
+
+    `path` is an .npz of OIHW float32 weights and biases named conv1, fire2/squeeze1x1, fire2/expand1x1,
+    fire2/expand3x3, ..., fire9/expand3x3, each followed by .weight or .bias. What else it holds is left alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        weights = _read_npz(path)
+        self.conv1 = _conv(weights, "conv1", path, stride=2)
+        self.fires = nn.ModuleList(_Fire(weights, f"fire{i}", path) for i in range(2, 10))
+        self.register_buffer("mean_bgr", torch.tensor(_CAFFE_MEAN_BGR).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        y = F.relu(self.conv1((x_nchw.flip(1) + 1) * 127.5 - self.mean_bgr))
+        for i, fire in enumerate(self.fires, 2):
+            if i in _POOL_BEFORE:
+                y = F.max_pool2d(y, 3, stride=2, ceil_mode=True)
+            y = fire(y)
+        return y
+
+
+class _Fire(nn.Module):
+    def __init__(self, weights: dict[str, Tensor], name: str, path: Path) -> None:
+        super().__init__()
+        self.squeeze = _conv(weights, f"{name}/squeeze1x1", path)
+        self.expand1x1 = _conv(weights, f"{name}/expand1x1", path)
+        self.expand3x3 = _conv(weights, f"{name}/expand3x3", path, padding=1)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        y = F.relu(self.squeeze(x_nchw))
+        return F.relu(torch.cat([self.expand1x1(y), self.expand3x3(y)], 1))
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the feature network {path}: {error}", "Pass `vgg16` or an .npz of SqueezeNet v1.0 weights."
+        ) from error
+
+
+def _conv(weights: dict[str, Tensor], name: str, path: Path, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    weight, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
+    if weight is None or bias is None or weight.ndim != 4 or bias.shape != weight.shape[:1]:
+        raise InputError(f"{path} has no layer {name} of SqueezeNet v1.0", "Pass an .npz of SqueezeNet v1.0 weights.")
+    out_dim, in_dim, kernel, _ = weight.shape
+    layer = nn.Conv2d(in_dim, out_dim, kernel, stride, padding)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)  # type: ignore[union-attr]
+    return layer

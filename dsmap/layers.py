@@ -1,0 +1,119 @@
+"""Layers the networks are made of. Every one takes and gives float tensors (N, C, H, W).
+
+All are plain functions of their inputs (no attribute is assigned in a forward), so torch.export takes them as they are.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-5
+_PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "zeros"}
+
+
+def conv(in_dim: int, out_dim: int, kernel: int, *, stride: int = 1, padding: int = 0, pad_type: str = "zero") -> nn.Conv2d:
+    """A convolution with bias; `pad_type` is reflect, replicate or zero."""
+    return nn.Conv2d(in_dim, out_dim, kernel, stride, padding, padding_mode=_PAD_MODES[pad_type])
+
+
+def instance_norm(x_nchw: Tensor) -> Tensor:
+    """Zero mean and unit variance over (H, W) of each picture and channel; no parameters, no running statistics."""
+    return F.instance_norm(x_nchw, eps=NORM_EPS)
+
+
+def adaptive_instance_norm(x_nchw: Tensor, scale_nc: Tensor, shift_nc: Tensor) -> Tensor:
+    """AdaIN: instance norm, then scale and shift (N, C) that come from a style code."""
+    return instance_norm(x_nchw) * scale_nc[:, :, None, None] + shift_nc[:, :, None, None]
+
+
+class LayerNorm(nn.Module):
+    """Mean and variance over (C, H, W) of each picture, then scale and shift per channel.
+
+    The scale starts uniform in [0, 1), the shift at 0. One group of a group norm is exactly this.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return F.group_norm(x_nchw, 1, self.weight, self.bias, NORM_EPS)
+
+
+class ResidualBlock(nn.Module):
+    """3x3 conv, instance norm, leaky ReLU (slope 0: ReLU), 3x3 conv, instance norm; then the input is added."""
+
+    def __init__(self, dim: int, pad_type: str, slope: float = 0.0) -> None:
+        super().__init__()
+        self.slope = slope
+        self.conv1 = conv(dim, dim, 3, padding=1, pad_type=pad_type)
+        self.conv2 = conv(dim, dim, 3, padding=1, pad_type=pad_type)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        y = instance_norm(self.conv1(x_nchw))
+        y = F.leaky_relu(y, self.slope) if self.slope else F.relu(y)
+        return x_nchw + instance_norm(self.conv2(y))
+
+
+class AdainResidualBlock(nn.Module):
+    """A residual block whose two norms take scale and shift from the style."""
+
+    n_norms = 2
+
+    def __init__(self, dim: int, pad_type: str) -> None:
+        super().__init__()
+        self.conv1 = conv(dim, dim, 3, padding=1, pad_type=pad_type)
+        self.conv2 = conv(dim, dim, 3, padding=1, pad_type=pad_type)
+
+    def forward(self, x_nchw: Tensor, scales_nlc: Tensor, shifts_nlc: Tensor) -> Tensor:
+        """`scales_nlc` and `shifts_nlc` are (N, 2, C): one row for each of the two norms."""
+        y = F.relu(adaptive_instance_norm(self.conv1(x_nchw), scales_nlc[:, 0], shifts_nlc[:, 0]))
+        return x_nchw + adaptive_instance_norm(self.conv2(y), scales_nlc[:, 1], shifts_nlc[:, 1])
+
+
+class UpsampleConv(nn.Module):
+    """Nearest upsampling x2, 5x5 conv, layer norm, ReLU.
+
+    With zero or replicate padding it is computed as the 3x3 conv at the low resolution that it equals: 36 instead of
+    100 multiplies for each input pixel and pair of channels, and the same gradients of the 5x5 kernel.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, pad_type: str) -> None:
+        super().__init__()
+        self.conv = conv(in_dim, out_dim, 5, padding=2, pad_type=pad_type)
+        self.norm = LayerNorm(out_dim)
+        self.folds = pad_type != "reflect"  # a reflected border is not one of the low-resolution map
+        self.register_buffer("_phase_taps", phase_taps(5), persistent=False)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        if not self.folds:
+            return F.relu(self.norm(self.conv(F.interpolate(x_nchw, scale_factor=2.0, mode="nearest"))))
+        weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self._phase_taps)
+        if self.conv.padding_mode == "replicate":
+            x_nchw = F.pad(x_nchw, (1, 1, 1, 1), mode="replicate")
+        y = F.conv2d(x_nchw, weight, bias, padding=1 if self.conv.padding_mode == "zeros" else 0)
+        return F.relu(self.norm(F.pixel_shuffle(y, 2)))
+
+
+def phase_taps(kernel: int) -> Tensor:
+    """M (2, 3, kernel): M[p, a, t] = 1 where tap t of output phase p reads the low-resolution pixel at offset a - 1.
+
+    On a line upsampled x2 by repetition, phase p of pixel n reads 2n + p + t - r, which lies in pixel
+    n + floor((p + t - r) / 2), with r = (kernel - 1) / 2.
+    """
+    taps = torch.zeros(2, 3, kernel)
+    for phase in range(2):
+        for tap in range(kernel):
+            taps[phase, (phase + tap - kernel // 2) // 2 + 1, tap] = 1
+    return taps
+
+
+def fold_upsampling(weight: Tensor, bias: Tensor | None, taps: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The 3x3 conv at the low resolution that equals nearest upsampling x2 and then `weight` (O, I, k, k).
+
+    Gives weight (4 O, I, 3, 3) and bias (4 O), the four phases of a channel side by side as `F.pixel_shuffle` wants them.
+    """
+    # o, i: channels; s, t: taps of the kernel; p, q: phases; a, b: taps of the folded kernel
+    folded = torch.einsum("pas,oist,qbt->opqiab", taps, weight, taps)
+    return folded.flatten(0, 2), None if bias is None else bias.repeat_interleave(4)

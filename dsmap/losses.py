@@ -1,0 +1,78 @@
+"""The loss functions, each a pure function of tensors that gives a scalar (paper section 3.4)."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsmap.config import GanType
+
+Logits = Sequence[Tensor]
+"""What a discriminator says of a batch: one map of logits per scale."""
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute difference."""
+    return (x - y).abs().mean()
+
+
+def discriminator_loss(kind: GanType, fake: Logits, real: Logits) -> Tensor:
+    """What a discriminator minimises: a mean per scale, summed over the scales.
+
+    lsgan: D(fake)^2 + (D(real) - 1)^2, no factor 1/2. nsgan: binary cross-entropy. ralsgan: relativistic average least
+    squares (Jolicoeur-Martineau 2019), where each side is judged against the mean of the other.
+    """
+    return _sum(_DISCRIMINATOR[kind](f, r) for f, r in zip(fake, real, strict=True))
+
+
+def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None = None) -> Tensor:
+    """What a generator minimises against a discriminator; `real` is needed for ralsgan only."""
+    if kind == "ralsgan":
+        if real is None:
+            raise ValueError("ralsgan needs the logits of real pictures")
+        return _sum((r - f.mean() + 1).square().mean() + (f - r.mean() - 1).square().mean() for f, r in zip(fake, real, strict=True))
+    if kind == "nsgan":
+        return _sum(F.softplus(-f).mean() for f in fake)
+    return _sum((f - 1).square().mean() for f in fake)
+
+
+def kl_divergence(mean_ns: Tensor, log_variance_ns: Tensor) -> Tensor:
+    """-0.5 * sum(1 + log sigma^2 - mu^2 - sigma^2) of style codes against N(0, I)."""
+    return -0.5 * (1 + log_variance_ns - mean_ns.square() - log_variance_ns.exp()).sum()
+
+
+def contextual_loss(x_nchw: Tensor, y_nchw: Tensor, bandwidth: float = 0.5) -> Tensor:
+    """The contextual loss of features x against the target's features y (Mechrez et al., ECCV 2018).
+
+    Always in float32: in float16 equal maps divide by a distance that has been rounded to zero.
+    """
+    with torch.autocast(x_nchw.device.type, enabled=False):
+        x_nchw, y_nchw = x_nchw.float(), y_nchw.float()
+        mean = y_nchw.mean((0, 2, 3), keepdim=True)
+        x_ncp = F.normalize(x_nchw - mean, dim=1).flatten(2)
+        y_ncp = F.normalize(y_nchw - mean, dim=1).flatten(2)
+        distance_nij = 1 - x_ncp.transpose(1, 2) @ y_ncp  # i: positions of x, j: positions of y
+        relative_nij = distance_nij / (distance_nij.amin(2, keepdim=True) + 1e-5)
+        similarity_nij = ((1 - relative_nij) / bandwidth).softmax(2)
+        cx_n = similarity_nij.amax(1).mean(1)
+        return -(cx_n + 1e-5).log().mean()
+
+
+def _lsgan(fake: Tensor, real: Tensor) -> Tensor:
+    return fake.square().mean() + (real - 1).square().mean()
+
+
+def _nsgan(fake: Tensor, real: Tensor) -> Tensor:
+    return F.softplus(fake).mean() + F.softplus(-real).mean()
+
+
+def _ralsgan(fake: Tensor, real: Tensor) -> Tensor:
+    return (real - fake.mean() - 1).square().mean() + (fake - real.mean() + 1).square().mean()
+
+
+_DISCRIMINATOR = {"lsgan": _lsgan, "nsgan": _nsgan, "ralsgan": _ralsgan}
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()

@@ -1,0 +1,119 @@
+"""DSMAP: the generators of both domains behind one interface that speaks in domain names."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dsmap.config import ModelConfig
+from dsmap.errors import InputError
+from dsmap.networks import ContentEncoder, Decoder, DomainMapping, KLStyleEncoder, SharedEncoder, StyleEncoder, StyleMLP
+
+SLOTS = ("a", "b")
+
+
+class Content(NamedTuple):
+    """What `DSMAP.encode` finds in pictures (for the published network C = 256 and the scale is 1/8)."""
+
+    shared: Tensor
+    """c = E_shared(h): domain-invariant content, (N, C, H/8, W/8)."""
+    skip: Tensor
+    """The encoder's feature at twice that size, which the mapping adds, (N, C, H/4, W/4)."""
+    domain_specific: Tensor
+    """h = E(x): content in the picture's own domain, (N, C, H/8, W/8)."""
+
+
+class DSMAP(nn.Module):
+    """Encoders, mappings and decoders of two named domains (Chang et al., ECCV 2020).
+
+    Parts that belong to a domain are kept under its slot, a or b, so that weights do not depend on the domains' names; a
+    mapping is kept under the domain it maps TO.
+    Pictures are float tensors (N, 3, H, W) in [-1, 1], RGB, height and width multiples of `config.multiple_of`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        style_encoder = KLStyleEncoder if config.style_kl else StyleEncoder
+        self.shared_encoder = SharedEncoder(config)
+        self.content_encoders = nn.ModuleDict({slot: ContentEncoder(config) for slot in SLOTS})
+        self.mappings = nn.ModuleDict({slot: DomainMapping(config) for slot in SLOTS}) if config.mapping else nn.ModuleDict()
+        self.style_encoders = nn.ModuleDict({slot: style_encoder(config) for slot in SLOTS})
+        self.style_mlps = nn.ModuleDict({slot: StyleMLP(config) for slot in SLOTS})
+        self.decoders = nn.ModuleDict({slot: Decoder(config) for slot in SLOTS})
+
+    @property
+    def domains(self) -> tuple[str, str]:
+        """The two domain names, in the order A, B."""
+        return self.config.domains
+
+    def other(self, domain: str) -> str:
+        """The domain that `domain` is translated to."""
+        a, b = self.domains
+        return b if self.slot(domain) == SLOTS[0] else a
+
+    def encode(self, x_nchw: Tensor, domain: str) -> Content:
+        """The content of pictures of `domain`."""
+        self._check_size(x_nchw)
+        domain_specific, skip = self.content_encoders[self.slot(domain)](x_nchw)
+        return Content(self.shared_encoder(domain_specific), skip, domain_specific)
+
+    def map(self, content: Content, target: str) -> Tensor:
+        """Phi_target: shared content to the content space of `target`, (N, C, H/8, W/8) (paper section 3.2).
+
+        Without a mapping (MUNIT) it is the shared content itself.
+        """
+        slot = self.slot(target)
+        if not self.config.mapping:
+            return content.shared
+        return self.mappings[slot](content.shared, content.skip)
+
+    def encode_style(self, x_nchw: Tensor, domain: str) -> Tensor:
+        """The style codes (N, S) of pictures of `domain`; of a KL encoder the mean."""
+        return self.style_encoders[self.slot(domain)](x_nchw)
+
+    def decode(self, mapped_nchw: Tensor, style_ns: Tensor, domain: str) -> Tensor:
+        """Pictures of `domain` from content in its space and style codes (N, S); (N, 3, H, W) in [-1, 1]."""
+        return self.decoders[self.slot(domain)](mapped_nchw, self.style_mlps[self.slot(domain)](style_ns))
+
+    def translate(self, x_nchw: Tensor, source: str, target: str, style_ns: Tensor) -> Tensor:
+        """Pictures of `source` as pictures of `target` in the given style (paper equation 1)."""
+        return self.decode(self.map(self.encode(x_nchw, source), target), style_ns, target)
+
+    def random_style(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`n` style codes from N(0, I), (n, S), on the model's device."""
+        device = next(self.parameters()).device
+        return torch.randn(n, self.config.style_dim, generator=generator).to(device)
+
+    def slot(self, domain: str) -> str:
+        """Where the parts of `domain` are kept: "a" or "b"."""
+        if domain not in self.domains:
+            raise InputError(f"no domain named {domain!r}", f"This model knows {self.domains[0]} and {self.domains[1]}.")
+        return SLOTS[self.domains.index(domain)]
+
+    def _check_size(self, x_nchw: Tensor) -> None:
+        if torch.compiler.is_exporting():
+            return
+        height, width = x_nchw.shape[-2:]
+        multiple, minimum = self.config.multiple_of, self.config.minimum_size
+        if height % multiple or width % multiple or min(height, width) < minimum:
+            raise InputError(
+                f"a picture of {width}x{height} does not fit the network",
+                f"Height and width must be multiples of {multiple} and at least {minimum}: pad or resize it.",
+            )
+
+
+def initialise_generators(model: nn.Module) -> None:
+    """Kaiming-normal (fan-in) weights and zero biases of every conv and linear layer, as the authors train."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
+            nn.init.zeros_(module.bias)
+
+
+def initialise_discriminator(model: nn.Module) -> None:
+    """Weights from N(0, 0.02) and zero biases of every conv, as the authors train."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            nn.init.zeros_(module.bias)

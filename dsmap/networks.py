@@ -1,0 +1,175 @@
+"""The parts of the generators (paper section 3; widths for dim 64, n_downsample 2 in the shape comments).
+
+Shapes: N pictures, C channels, H x W the picture's size, h x w = H/8 x W/8 the content's size, S the style code's length.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsmap.config import ModelConfig
+from dsmap.layers import AdainResidualBlock, LayerNorm, ResidualBlock, UpsampleConv, conv, instance_norm
+
+LRELU_SLOPE = 0.01
+
+
+class ContentEncoder(nn.Module):
+    """E: a picture of one domain -> its domain-specific content h and the skip feature for the mapping."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim, pad = config.dim, config.pad_type
+        self.stem = conv(3, dim, 7, padding=3, pad_type=pad)
+        self.downs = nn.ModuleList(
+            conv(dim * 2**i, dim * 2 ** (i + 1), 4, stride=2, padding=1, pad_type=pad) for i in range(config.n_downsample)
+        )
+        self.mid = conv(config.content_dim, config.content_dim, 4, stride=2, padding=1, pad_type=pad)
+        self.blocks = nn.Sequential(*(ResidualBlock(config.content_dim, pad) for _ in range(config.n_res)))
+
+    def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [-1, 1] -> content (N, 256, H/8, W/8) and skip (N, 256, H/4, W/4)."""
+        y = F.leaky_relu(self.stem(x_nchw), LRELU_SLOPE)  # N, 64, H, W
+        for down in self.downs:
+            y = F.relu(instance_norm(down(y)))
+        skip = y  # N, 256, H/4, W/4
+        return self.blocks(F.relu(instance_norm(self.mid(y)))), skip
+
+
+class SharedEncoder(nn.Module):
+    """E_shared: domain-specific content -> shared (domain-invariant) content; one for both domains.
+
+    One residual block with a leaky ReLU inside; nothing follows the addition.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.block = ResidualBlock(config.content_dim, config.pad_type, slope=LRELU_SLOPE)
+
+    def forward(self, content_nchw: Tensor) -> Tensor:
+        """(N, 256, h, w) -> (N, 256, h, w)."""
+        return self.block(content_nchw)
+
+
+class DomainMapping(nn.Module):
+    """Phi: shared content -> the content space of one target domain (paper section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.content_dim
+        self.up = nn.ConvTranspose2d(dim, dim, 3, stride=2, padding=1, output_padding=1)
+        self.up_norm = LayerNorm(dim)
+        self.down = conv(dim, dim, 3, stride=2, padding=1, pad_type="zero")  # zero whatever pad_type says
+        self.down_norm = LayerNorm(dim)
+
+    def forward(self, shared_nchw: Tensor, skip_nchw: Tensor) -> Tensor:
+        """Shared content (N, 256, h, w) and the source encoder's skip (N, 256, 2h, 2w) -> (N, 256, h, w)."""
+        y = F.relu(self.up_norm(self.up(shared_nchw))) + skip_nchw
+        return self.down_norm(self.down(y))
+
+
+class StyleEncoder(nn.Module):
+    """S: a picture -> its style code."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        widths = _style_widths(config)
+        self.stem = conv(3, widths[0], 7, padding=3, pad_type=config.pad_type)
+        self.downs = nn.ModuleList(
+            conv(i, o, 4, stride=2, padding=1, pad_type=config.pad_type) for i, o in zip(widths, widths[1:], strict=False)
+        )
+        self.head = nn.Conv2d(widths[-1], config.style_dim, 1)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> style code (N, S)."""
+        y = F.relu(self.stem(x_nchw))
+        for down in self.downs:
+            y = F.relu(down(y))
+        return self.head(y.mean((2, 3), keepdim=True)).flatten(1)
+
+
+class KLStyleEncoder(nn.Module):
+    """The variational style encoder: a picture -> mean and log-variance of its style code."""
+
+    n_blocks = 4
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        widths = [dim * min(i + 1, 4) for i in range(self.n_blocks + 1)]
+        self.stem = conv(3, dim, 4, stride=2, padding=1, pad_type=config.pad_type)
+        self.blocks = nn.Sequential(
+            *(_PooledBlock(i, o, config.pad_type) for i, o in zip(widths, widths[1:], strict=False))
+        )
+        self.mean = nn.Linear(widths[-1], config.style_dim)
+        self.log_variance = nn.Linear(widths[-1], config.style_dim)
+
+    def distribution(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [-1, 1] -> mean and log-variance, each (N, S)."""
+        y = F.leaky_relu(self.blocks(self.stem(x_nchw)), 0.2).mean((2, 3))
+        return self.mean(y), self.log_variance(y)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """The mean: what a picture's style code is outside training. (N, 3, H, W) -> (N, S)."""
+        return self.distribution(x_nchw)[0]
+
+
+class _PooledBlock(nn.Module):
+    """Pre-activation residual block that halves the size (2x2 average pool on both branches)."""
+
+    def __init__(self, in_dim: int, out_dim: int, pad_type: str) -> None:
+        super().__init__()
+        self.conv1 = conv(in_dim, in_dim, 3, padding=1, pad_type=pad_type)
+        self.conv2 = conv(in_dim, out_dim, 3, padding=1, pad_type=pad_type)
+        self.shortcut = nn.Conv2d(in_dim, out_dim, 1)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        y = self.conv1(F.leaky_relu(x_nchw, 0.2))
+        y = F.avg_pool2d(self.conv2(F.leaky_relu(y, 0.2)), 2)
+        return y + self.shortcut(F.avg_pool2d(x_nchw, 2))
+
+
+class StyleMLP(nn.Module):
+    """Style code -> the scales and shifts of every AdaIN layer of a decoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_norms = AdainResidualBlock.n_norms * config.n_res
+        self.dim = config.content_dim
+        sizes = [config.style_dim, config.mlp_dim, config.mlp_dim, self.n_norms * 2 * self.dim]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, style_ns: Tensor) -> Tensor:
+        """(N, S) -> style parameters (N, L, 2, C): for each of L norms a row of C shifts, then a row of C scales."""
+        y = style_ns
+        for layer in self.layers[:-1]:
+            y = F.relu(layer(y))
+        return self.layers[-1](y).unflatten(1, (self.n_norms, 2, self.dim))
+
+
+class Decoder(nn.Module):
+    """G: content in one domain's space and style parameters -> a picture of that domain."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim, pad = config.content_dim, config.pad_type
+        widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
+        self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
+        self.ups = nn.ModuleList(UpsampleConv(i, o, pad) for i, o in zip(widths, widths[1:], strict=False))
+        self.tail = conv(widths[-1], 3, 7, padding=3, pad_type=pad)
+
+    def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:
+        """Mapped content (N, 256, h, w), style parameters (N, L, 2, 256) -> (N, 3, H, W) in [-1, 1]."""
+        shifts, scales = style_params_nl2c[:, :, 0], style_params_nl2c[:, :, 1]
+        y = mapped_nchw
+        for i, block in enumerate(self.blocks):
+            y = block(y, scales[:, 2 * i : 2 * i + 2], shifts[:, 2 * i : 2 * i + 2])
+        for up in self.ups:
+            y = up(y)
+        return torch.tanh(self.tail(y))
+
+
+def _style_widths(config: ModelConfig) -> Sequence[int]:
+    """Widths of the style encoder before and after its four stride-2 convs: doubled twice, then held."""
+    return [config.dim * 2 ** min(i, 2) for i in range(5)]

@@ -1,0 +1,151 @@
+"""What one training iteration computes: translations in both directions and every term of both losses.
+
+The discriminators learn from the same translations the generators are then judged by (only the random style may be
+another draw), so the generators run forward once per iteration. Equal gradients to the authors' two separate passes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dsmap.config import GanType, LossWeights
+from dsmap.losses import contextual_loss, discriminator_loss, generator_adversarial_loss, kl_divergence, l1
+from dsmap.model import DSMAP, Content
+from dsmap.networks import KLStyleEncoder
+
+ByDomain = dict[str, Tensor]
+"""One tensor per domain name. Of translations it is the domain they belong to now."""
+
+Features = Callable[[Tensor], Tensor]
+"""A feature network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
+
+
+class Translations(NamedTuple):
+    """The first half of an iteration."""
+
+    content: dict[str, Content]
+    """E(x), by the domain of x."""
+    mapped_back: ByDomain
+    """Phi of a picture's own domain on its shared content."""
+    mapped_across: ByDomain
+    """Phi of the other domain on a picture's shared content, by the domain it was mapped TO."""
+    style: ByDomain
+    """S(x), (N, S)."""
+    kl: ByDomain
+    """KL divergence of the style codes; empty without a KL style encoder."""
+    random_style: ByDomain
+    """The random style codes of the random-style translations, (N, S)."""
+    reconstruction: ByDomain
+    exemplar: ByDomain
+    """Translations into the domain in the style of its picture of the batch."""
+    random: ByDomain
+    """Translations into the domain in a random style."""
+
+
+def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByDomain | None = None) -> Translations:
+    """Reconstructions, and translations in both directions in exemplar and random styles.
+
+    `x` pictures (N, 3, H, W) in [-1, 1], `random_style` codes (N, S), `noise` (N, S) for a KL encoder's sampling.
+    """
+    content, style, kl = {}, {}, {}
+    for domain in model.domains:
+        content[domain] = model.encode(x[domain], domain)
+        encoder = model.style_encoders[model.slot(domain)]
+        if isinstance(encoder, KLStyleEncoder):
+            mean, log_variance = encoder.distribution(x[domain])
+            kl[domain] = kl_divergence(mean, log_variance)
+            style[domain] = mean if noise is None else mean + noise[domain] * (0.5 * log_variance).exp()
+        else:
+            style[domain] = model.encode_style(x[domain], domain)
+
+    back, across, reconstruction, exemplar, random = {}, {}, {}, {}, {}
+    for domain in model.domains:
+        both = Content(*(torch.cat(pair) for pair in zip(content[domain], content[model.other(domain)], strict=True)))
+        back[domain], across[domain] = model.map(both, domain).chunk(2)
+        mapped = torch.cat([back[domain], across[domain], across[domain]])
+        styles = torch.cat([style[domain], style[domain], random_style[domain]])
+        reconstruction[domain], exemplar[domain], random[domain] = model.decode(mapped, styles, domain).chunk(3)
+    return Translations(content, back, across, style, kl, random_style, reconstruction, exemplar, random)
+
+
+def discriminator_terms(discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain) -> ByDomain:
+    """Each discriminator's loss: every batch of fakes (detached here) against the reals, summed.
+
+    `discriminators` by domain name.
+    """
+    terms = {}
+    for domain, discriminator in discriminators.items():
+        real = discriminator(x[domain])
+        parts = [discriminator_loss(kind, discriminator(fake[domain].detach()), real) for fake in fakes]
+        terms[domain] = torch.stack(parts).sum()
+    return terms
+
+
+def generator_terms(
+    model: DSMAP,
+    discriminators: Mapping[str, nn.Module],
+    kind: GanType,
+    x: ByDomain,
+    first: Translations,
+    features: Features | None = None,
+) -> dict[str, Tensor]:
+    """Every unweighted term of the generators' loss, named TERM/DOMAIN.
+
+    TERM is a field of LossWeights, followed by _random where it is about the random-style translations. Terms of
+    contents are named by the domain the content came from, all others by the domain of the pictures they judge.
+    `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping.
+    """
+    terms: dict[str, Tensor] = {}
+    # Second half: the translations are encoded again, as pictures of their new domain.
+    content, style, random_style = {}, {}, {}
+    for domain in model.domains:
+        translated = torch.cat([first.exemplar[domain], first.random[domain]])
+        content[domain] = model.encode(translated, domain)
+        style[domain], random_style[domain] = model.encode_style(translated, domain).chunk(2)
+
+    for domain in model.domains:
+        other = model.other(domain)
+        terms[f"image/{domain}"] = l1(first.reconstruction[domain], x[domain])
+        if model.config.mapping:
+            terms[f"domain_content/{domain}"] = l1(first.content[domain].domain_specific, first.mapped_back[domain])
+        # A picture of `domain` went to `other`; its content is in what was encoded there.
+        shared, shared_random = content[other].shared.chunk(2)
+        terms[f"shared_content/{domain}"] = l1(shared, first.content[domain].shared)
+        terms[f"shared_content_random/{domain}"] = l1(shared_random, first.content[domain].shared)
+        terms[f"style_random/{domain}"] = l1(random_style[domain], first.random_style[domain])
+        returned = Content(*(part.chunk(2)[0] for part in content[other]))
+        cycle = model.decode(model.map(returned, domain), style[domain], domain)
+        terms[f"cycle/{domain}"] = l1(cycle, x[domain])
+        if domain in first.kl:
+            terms[f"kl/{domain}"] = first.kl[domain]
+        terms |= _judged(discriminators[domain], kind, domain, x[domain], first, features)
+    return terms
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
+    """The generators' loss: each term times the weight it is named after."""
+    return torch.stack([term * term_weight(name, weights) for name, term in terms.items()]).sum()
+
+
+def term_weight(name: str, weights: LossWeights) -> float:
+    """The weight of the term TERM/DOMAIN or TERM_random/DOMAIN."""
+    return float(getattr(weights, name.partition("/")[0].removesuffix("_random")))
+
+
+def _judged(
+    discriminator: nn.Module, kind: GanType, domain: str, x_nchw: Tensor, first: Translations, features: Features | None
+) -> dict[str, Tensor]:
+    """The terms in which a network that is not trained here looks at the translations into `domain`."""
+    terms = {}
+    real = discriminator(x_nchw) if kind == "ralsgan" else None
+    target = None
+    if features is not None:
+        with torch.no_grad():
+            target = features(x_nchw)
+    for suffix, fake in (("", first.exemplar[domain]), ("_random", first.random[domain])):
+        terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, discriminator(fake), real)
+        if features is not None and target is not None:
+            terms[f"contextual{suffix}/{domain}"] = contextual_loss(features(fake), target)
+    return terms

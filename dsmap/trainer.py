@@ -1,0 +1,304 @@
+"""The training loop: one discriminator step and one generator step per iteration on the same batch.
+
+Everything random in iteration t is a function of (seed, t), so a resumed run repeats the uninterrupted one.
+"""
+
+import copy
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from dsmap.checkpoint import (
+    list_checkpoints,
+    load_into,
+    load_optimizers,
+    read_checkpoint,
+    save_checkpoint,
+)
+from dsmap.config import OptimizerConfig, TrainConfig
+from dsmap.data import Batch, Broken, Domains, UnpairedBatches
+from dsmap.discriminator import Discriminator
+from dsmap.errors import DsmapError, InputError
+from dsmap.features import load_features
+from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators
+from dsmap.objective import ByDomain, discriminator_terms, generator_terms, translate_both, weighted_sum
+from dsmap.samples import load_samples, write_grid
+from dsmap.styles import StyleStatistics, style_statistics
+
+# A checkpoint's style statistics come from at most this many pictures a domain; an export can use all.
+STYLE_PICTURES = 100
+# The first number of each stream of random styles.
+_D_STYLES, _G_STYLES, _KL_NOISE = range(3)
+
+
+class Progress(NamedTuple):
+    """What an iteration tells: its number (from 1), the total losses and every unweighted term."""
+
+    step: int
+    losses: dict[str, float]
+
+
+class Trainer:
+    """Networks, optimisers and the run folder of one training.
+
+    RUN/config.yaml, RUN/log.jsonl, RUN/samples/*.png, RUN/checkpoints/00001000/. `say` gets lines for people.
+    Raises InputError when RUN already holds checkpoints and `resume` is not given.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        domains: Domains,
+        run: Path,
+        *,
+        device: str = "cpu",
+        resume: Path | None = None,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.config, self.domains, self.run, self.device, self.say = config, domains, run, torch.device(device), say
+        self.step = 0
+        torch.manual_seed(config.seed)
+        self.model = DSMAP(config.model)
+        initialise_generators(self.model)
+        self.discriminators = nn.ModuleDict({slot: Discriminator(config.discriminator) for slot in SLOTS})
+        initialise_discriminator(self.discriminators)
+        self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
+        for module in (self.model, self.ema, self.discriminators):
+            module.to(self.device)
+        self.features = load_features(config.features).to(self.device) if config.loss.contextual else None
+        self.optimizers = {
+            "generators": _adam(self._generator_groups(), config.optimizer),
+            "discriminators": _adam([{"params": list(self.discriminators.parameters())}], config.optimizer),
+        }
+        if resume is not None:
+            self._restore(resume)
+        elif list_checkpoints(run / "checkpoints"):
+            raise InputError(
+                f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
+            )
+        self.samples = self._load_samples()
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by file name."""
+        return {"generators": self.model, "ema": self.ema, "discriminators": self.discriminators}
+
+    def train(self, on_step: Callable[[Progress], None] = lambda _progress: None) -> Path:
+        """Runs until `config.steps`, and gives the last checkpoint.
+
+        Ctrl-C and SIGTERM save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a loss is
+        not finite (the last checkpoint stays) or the disk is full, InputError when too many pictures are broken.
+        """
+        self._prepare_run()
+        batches = UnpairedBatches(
+            self.domains,
+            shorter_side=self.config.data.shorter_side,
+            crop_hw=(self.config.data.crop, self.config.data.crop),
+            batch_size=self.config.data.batch_size,
+            seed=self.config.seed,
+            flip=self.config.data.flip,
+            scale_jitter=self.config.data.scale_jitter,
+        )
+        loader = batches.loader(
+            self.step,
+            self.config.steps,
+            workers=self.config.data.workers,
+            pin_memory=self.device.type == "cuda",
+            on_broken=self._report_broken,
+        )
+        last = None
+        with (self.run / "log.jsonl").open("a", encoding="utf-8") as log, _stop_signals() as stopped:
+            started = time.monotonic()
+            for batch in loader:
+                losses = self.iterate(batch)
+                on_step(Progress(self.step, losses))
+                if self.step % self.config.log_every == 0:
+                    seconds = round(time.monotonic() - started, 2)
+                    log.write(json.dumps({"step": self.step, "seconds": seconds, **losses}) + "\n")
+                    log.flush()
+                done = self.step == self.config.steps
+                if self.step % self.config.sample_every == 0 or done:
+                    self.write_samples()
+                if self.step % self.config.checkpoint_every == 0 or done or stopped.is_set():
+                    last = self.save()
+                if stopped.is_set():
+                    self.say(f"stopped at step {self.step}, saved {last}")
+                    raise KeyboardInterrupt
+        return last or self.save()
+
+    def iterate(self, batch: Batch) -> dict[str, float]:
+        """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.
+
+        `batch.step` + 1 becomes the trainer's step. Raises DsmapError when a loss is not finite; nothing has been
+        changed by that loss then.
+        """
+        config, step = self.config, batch.step
+        self._set_learning_rates(step)
+        a, b = self.model.domains
+        x = {a: batch.x_a_nchw.to(self.device), b: batch.x_b_nchw.to(self.device)}
+        n = len(batch.x_a_nchw)
+        noise = self._draw(_KL_NOISE, step, n) if config.model.style_kl else None
+        first = translate_both(self.model, x, self._draw(_G_STYLES, step, n), noise)
+
+        with torch.no_grad():  # the discriminators see another draw of random styles, as in the authors' training
+            other_styles = self._draw(_D_STYLES, step, n)
+            random = {d: self.model.decode(first.mapped_across[d], other_styles[d], d) for d in (a, b)}
+        named = {a: self.discriminators[SLOTS[0]], b: self.discriminators[SLOTS[1]]}
+        d_terms = discriminator_terms(named, config.discriminator.gan_type, x, first.exemplar, random)
+        d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
+        self._check_finite({f"discriminator/{d}": term for d, term in d_terms.items()}, batch)
+        _descend(self.optimizers["discriminators"], d_total)
+
+        self.discriminators.requires_grad_(False)
+        terms = generator_terms(self.model, named, config.discriminator.gan_type, x, first, self.features)
+        total = weighted_sum(terms, config.loss)
+        self._check_finite(terms, batch)
+        _descend(self.optimizers["generators"], total)
+        self.discriminators.requires_grad_(True)
+        self._average(step)
+        self.step = step + 1
+        every = torch.stack([total.detach(), d_total.detach(), *(t.detach() for t in (*terms.values(), *d_terms.values()))])
+        names = ["generators", "discriminators", *terms, *(f"discriminator/{d}" for d in d_terms)]
+        return dict(zip(names, every.tolist(), strict=True))
+
+    def save(self) -> Path:
+        """Writes a checkpoint and drops the oldest beyond `keep_checkpoints`."""
+        folder = self.run / "checkpoints"
+        pictures = {d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in self.domains}
+        path = save_checkpoint(
+            folder, self.step, self.config, self.modules, self.optimizers, self._style_statistics(), pictures
+        )
+        for old in list_checkpoints(folder)[: -self.config.keep_checkpoints]:
+            _remove_checkpoint(old)
+        return path
+
+    def write_samples(self) -> None:
+        """Sample grids of both directions from the averaged generators, as RUN/samples/STEP-summer-winter.png."""
+        styles = self._style_statistics()
+        for source in self.model.domains:
+            name = f"{self.step:08d}-{source}-{self.ema.other(source)}.png"
+            write_grid(self.run / "samples" / name, self.ema, self.samples, source, styles)
+
+    def _generator_groups(self) -> list[dict[str, object]]:
+        content = [*self.model.content_encoders.parameters(), *self.model.shared_encoder.parameters()]
+        of_content = set(map(id, content))
+        rest = [p for p in self.model.parameters() if id(p) not in of_content]
+        return [{"params": content, "lr_factor": self.config.optimizer.content_lr_factor}, {"params": rest}]
+
+    def _set_learning_rates(self, step: int) -> None:
+        lr = learning_rate(self.config.optimizer, step, self.config.steps)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group.get("lr_factor", 1.0)
+
+    def _draw(self, stream: int, step: int, n: int) -> ByDomain:
+        """Random style codes (n, S) for both domains that depend on (seed, stream, step) only."""
+        generator = torch.Generator().manual_seed(((self.config.seed * 3 + stream) << 40) + step)
+        return {domain: self.model.random_style(n, generator) for domain in self.model.domains}
+
+    def _check_finite(self, terms: Mapping[str, Tensor], batch: Batch) -> None:
+        values = torch.stack([term.detach() for term in terms.values()])
+        if bool(values.isfinite().all()):
+            return
+        name = next(name for name, value in zip(terms, values.tolist(), strict=True) if not math.isfinite(value))
+        files = ", ".join(str(path) for path in (*batch.paths_a, *batch.paths_b))
+        saved = list_checkpoints(self.run / "checkpoints")
+        kept = f"The last good checkpoint is {saved[-1]}: continue" if saved else "Start again"
+        raise DsmapError(
+            f"the loss {name} is not finite at step {batch.step + 1} (pictures: {files})",
+            f"{kept} with a lower rate, such as --set optimizer.lr={self.config.optimizer.lr / 2:g}.",
+        )
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """EMA of the generators; the decay starts low so that the first random weights are soon forgotten."""
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        ours, live = list(self.ema.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(ours, live, 1 - decay)
+
+    def _style_statistics(self) -> dict[str, StyleStatistics]:
+        side = self.config.data.shorter_side
+        return {d.name: style_statistics(self.ema, d.name, d.train, side, STYLE_PICTURES) for d in self.domains}
+
+    def _load_samples(self) -> ByDomain:
+        size = self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of
+        return {d.name: load_samples(d.test or d.train, size) for d in self.domains}
+
+    def _prepare_run(self) -> None:
+        try:
+            (self.run / "samples").mkdir(parents=True, exist_ok=True)
+            (self.run / "checkpoints").mkdir(exist_ok=True)
+            text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+            (self.run / "config.yaml").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write to the run folder {self.run}: {error}", "Choose another with -o.") from error
+
+    def _report_broken(self, broken: Broken) -> None:
+        self.say(f"skipped a broken picture: {broken.fact}")
+
+    def _restore(self, path: Path) -> None:
+        checkpoint = read_checkpoint(path)
+        for name, module in self.modules.items():
+            load_into(module, checkpoint.path / f"{name}.safetensors")
+        load_optimizers(checkpoint.path, self.modules, self.optimizers)
+        self.step = checkpoint.step
+        self.say(f"resumed {checkpoint.path} at step {self.step}")
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The learning rate of iteration `step` (from 0) of `steps`."""
+    if config.schedule == "step":
+        return config.lr * config.gamma ** (step // config.step_size)
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return config.lr
+
+
+def _adam(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Adam:
+    return torch.optim.Adam(groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _remove_checkpoint(path: Path) -> None:
+    """Takes the metadata first: a folder that is half gone is then no checkpoint."""
+    with suppress(OSError):
+        (path / "training.json").unlink()
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turns Ctrl-C and SIGTERM into an event that is looked at between iterations; a second one stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
