@@ -135,7 +135,9 @@ def save_checkpoint(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         for name, module in modules.items():
-            save_file({key: value.contiguous() for key, value in module.state_dict().items()}, part / f"{name}.safetensors")
+            save_file(
+                {key: value.contiguous() for key, value in module.state_dict().items()}, part / f"{name}.safetensors"
+            )
         save_file(_optimizer_tensors(modules, optimizers), part / "optimizers.safetensors")
         (part / METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
         for path in part.iterdir():

@@ -22,7 +22,7 @@ GanType = Literal["lsgan", "nsgan", "ralsgan"]
 class Settings(BaseModel):
     """Frozen, keyword-only settings that refuse unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -32,12 +32,18 @@ class ModelConfig(Settings):
     """The generators of both domains (paper sections 3.1-3.3). The defaults are the published network."""
 
     domains: tuple[str, str] = Field(default=("a", "b"), description="names of the two domains, in the order A, B")
-    dim: int = Field(default=64, ge=1, description="channels of the first convolution; content has dim * 2**n_downsample")
+    dim: int = Field(
+        default=64, ge=1, description="channels of the first convolution; content has dim * 2**n_downsample"
+    )
     n_downsample: int = Field(default=2, ge=1, le=4, description="stride-2 convs before the skip connection")
     n_res: int = Field(default=4, ge=1, description="residual blocks in each content encoder and each decoder")
     style_dim: int = Field(default=8, ge=1, description="length of the style code")
-    mlp_dim: int = Field(default=256, ge=1, description="hidden width of the MLP that turns a style code into AdaIN parameters")
-    pad_type: PadType = Field(default="reflect", description="padding of every convolution but the mapping's stride-2 one")
+    mlp_dim: int = Field(
+        default=256, ge=1, description="hidden width of the MLP that turns a style code into AdaIN parameters"
+    )
+    pad_type: PadType = Field(
+        default="reflect", description="padding of every convolution but the mapping's stride-2 one"
+    )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
     style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
 
@@ -105,7 +111,9 @@ class OptimizerConfig(Settings):
     step_size: int = Field(default=100_000, ge=1, description="schedule step: iterations between two drops")
     gamma: float = Field(default=0.5, gt=0, le=1, description="schedule step: factor of each drop")
     content_lr_factor: float = Field(
-        default=1.0, gt=0, description="learning-rate factor of the content encoders; 2 comes close to the authors' code"
+        default=1.0,
+        gt=0,
+        description="learning-rate factor of the content encoders; 2 comes close to the authors' code",
     )
 
 
@@ -141,11 +149,14 @@ class TrainConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
     features: str = Field(
-        default="vgg16", description="feature network of the contextual loss: vgg16 (torchvision) or a SqueezeNet .npz file"
+        default="vgg16",
+        description="feature network of the contextual loss: vgg16 (torchvision) or a SqueezeNet .npz file",
     )
     steps: int = Field(default=200_000, ge=1, description="iterations in all")
     seed: int = Field(default=0, ge=0, description="seed of weights, data order and random styles")
-    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported")
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported"
+    )
     log_every: int = Field(default=50, ge=1, description="iterations between two lines of the log")
     sample_every: int = Field(default=1000, ge=1, description="iterations between two sample grids")
     checkpoint_every: int = Field(default=1000, ge=1, description="iterations between two checkpoints")
@@ -166,7 +177,9 @@ class TrainConfig(Settings):
 
 def preset_names() -> list[str]:
     """Names of the presets in the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("dsmap.presets").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("dsmap.presets").iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def load_train_config(
@@ -174,12 +187,14 @@ def load_train_config(
 ) -> TrainConfig:
     """A training configuration from a preset, a YAML file over it, `key=value` strings over that, and `fields` on top.
 
-    `overrides` use dots for nesting ("loss.cycle=3") and YAML for values. `fields` are nested mappings; a None is left out.
+    `overrides` use dots for nesting ("loss.cycle=3") and YAML for values. `fields` are nested; None is left out.
     Raises InputError for unknown presets, files, keys (with the nearest known one) and values out of range.
     """
     if preset not in preset_names():
         raise InputError(f"no preset named {preset!r}", f"Known presets: {', '.join(preset_names())}.")
-    tree = _read_yaml((resources.files("dsmap.presets") / f"{preset}.yaml").read_text(encoding="utf-8"), f"preset {preset}")
+    tree = _read_yaml(
+        (resources.files("dsmap.presets") / f"{preset}.yaml").read_text(encoding="utf-8"), f"preset {preset}"
+    )
     if config_path is not None:
         try:
             text = config_path.read_text(encoding="utf-8")
@@ -208,7 +223,9 @@ def parse_settings(kind: type[SettingsT], tree: Mapping[str, Any], where: str) -
             raise InputError(f"unknown key {key!r} in {where}", advice) from error
         message = first["msg"].removeprefix("Value error, ")
         got = f", got {first['input']!r}" if first["type"] != "value_error" else ""
-        raise InputError(f"{where}: {key + ': ' if key else ''}{message}{got}", "Correct that value and run again.") from error
+        raise InputError(
+            f"{where}: {key + ': ' if key else ''}{message}{got}", "Correct that value and run again."
+        ) from error
 
 
 def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
@@ -230,7 +247,9 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{where} holds a {type(tree).__name__}, expected keys and values", "Write `key: value` lines.")
+        raise InputError(
+            f"{where} holds a {type(tree).__name__}, expected keys and values", "Write `key: value` lines."
+        )
     return tree
 
 

@@ -1,5 +1,7 @@
 """The multi-scale patch discriminator."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = [3] + [config.dim * 2**i for i in range(config.n_layers)]
         self.layers = nn.ModuleList(
-            conv(i, o, 4, stride=2, padding=1, pad_type=config.pad_type) for i, o in zip(widths, widths[1:], strict=False)
+            conv(i, o, 4, stride=2, padding=1, pad_type=config.pad_type) for i, o in pairwise(widths)
         )
         self.head = nn.Conv2d(widths[-1], 1, 1)
 

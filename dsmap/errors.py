@@ -17,6 +17,9 @@ class DsmapError(Exception):
         self.fact = fact
         self.advice = advice
 
+    def __reduce__(self) -> tuple[type["DsmapError"], tuple[str, str]]:
+        return type(self), (self.fact, self.advice)  # it takes two arguments but keeps one: pickling needs to be told
+
 
 class InputError(DsmapError):
     """What was passed in is wrong: a missing file, an unknown name, a bad setting. Exit code 2."""

@@ -1,6 +1,7 @@
 """Feature networks of the contextual loss: VGG16 (as the authors use) or SqueezeNet v1.0 from a file of weights."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ def load_features(name: str) -> nn.Module:
 class VGG16Features(nn.Module):
     """VGG16 `features` through pool5: (N, 3, H, W) in [-1, 1] -> (N, 512, H/32, W/32)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         try:
@@ -52,11 +56,18 @@ class SqueezeNetFeatures(nn.Module):
     fire2/expand3x3, ..., fire9/expand3x3, each followed by .weight or .bias. What else it holds is left alone.
     """
 
+    mean_bgr: Tensor
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         weights = _read_npz(path)
-        self.conv1 = _conv(weights, "conv1", path, stride=2)
-        self.fires = nn.ModuleList(_Fire(weights, f"fire{i}", path) for i in range(2, 10))
+        self.conv1 = _conv(weights, "conv1", path, 3, 7, stride=2)
+        self.fires = nn.ModuleList()
+        dim = self.conv1.out_channels
+        for i in range(2, 10):
+            fire = _Fire(weights, f"fire{i}", path, dim)
+            self.fires.append(fire)
+            dim = fire.out_dim
         self.register_buffer("mean_bgr", torch.tensor(_CAFFE_MEAN_BGR).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
@@ -69,11 +80,12 @@ class SqueezeNetFeatures(nn.Module):
 
 
 class _Fire(nn.Module):
-    def __init__(self, weights: dict[str, Tensor], name: str, path: Path) -> None:
+    def __init__(self, weights: dict[str, Tensor], name: str, path: Path, in_dim: int) -> None:
         super().__init__()
-        self.squeeze = _conv(weights, f"{name}/squeeze1x1", path)
-        self.expand1x1 = _conv(weights, f"{name}/expand1x1", path)
-        self.expand3x3 = _conv(weights, f"{name}/expand3x3", path, padding=1)
+        self.squeeze = _conv(weights, f"{name}/squeeze1x1", path, in_dim, 1)
+        self.expand1x1 = _conv(weights, f"{name}/expand1x1", path, self.squeeze.out_channels, 1)
+        self.expand3x3 = _conv(weights, f"{name}/expand3x3", path, self.squeeze.out_channels, 3, padding=1)
+        self.out_dim = self.expand1x1.out_channels + self.expand3x3.out_channels
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         y = F.relu(self.squeeze(x_nchw))
@@ -84,18 +96,19 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # numpy has no error of its own
         raise InputError(
             f"cannot read the feature network {path}: {error}", "Pass `vgg16` or an .npz of SqueezeNet v1.0 weights."
         ) from error
 
 
-def _conv(weights: dict[str, Tensor], name: str, path: Path, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+def _conv(
+    weights: dict[str, Tensor], name: str, path: Path, in_dim: int, kernel: int, stride: int = 1, padding: int = 0
+) -> nn.Conv2d:
     weight, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
-    if weight is None or bias is None or weight.ndim != 4 or bias.shape != weight.shape[:1]:
+    if weight is None or bias is None or weight.shape != (*bias.shape, in_dim, kernel, kernel):
         raise InputError(f"{path} has no layer {name} of SqueezeNet v1.0", "Pass an .npz of SqueezeNet v1.0 weights.")
-    out_dim, in_dim, kernel, _ = weight.shape
-    layer = nn.Conv2d(in_dim, out_dim, kernel, stride, padding)
+    layer = nn.Conv2d(in_dim, len(bias), kernel, stride, padding)
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)  # type: ignore[union-attr]

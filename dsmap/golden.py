@@ -142,7 +142,9 @@ def _compute(golden: _Golden) -> tuple[dict[str, Tensor], dict[str, float], dict
     golden.discriminators.zero_grad()
     dis_total = torch.stack(list(dis_terms.values())).sum() * golden.weights.adversarial
     dis_total.backward()
-    discriminator_gradients = _gradient_norms("dis", discriminator_key_map(golden.discriminators), golden.discriminators)
+    discriminator_gradients = _gradient_norms(
+        "dis", discriminator_key_map(golden.discriminators), golden.discriminators
+    )
 
     losses = _losses({name: term.item() for name, term in terms.items()}, golden)
     losses |= {f"dis_{slot}": dis_terms[slot].item() for slot in SLOTS}

@@ -3,15 +3,23 @@
 All are plain functions of their inputs (no attribute is assigned in a forward), so torch.export takes them as they are.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-5
-_PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "zeros"}
+_PAD_MODES: dict[str, Literal["reflect", "replicate", "zeros"]] = {
+    "reflect": "reflect",
+    "replicate": "replicate",
+    "zero": "zeros",
+}
 
 
-def conv(in_dim: int, out_dim: int, kernel: int, *, stride: int = 1, padding: int = 0, pad_type: str = "zero") -> nn.Conv2d:
+def conv(
+    in_dim: int, out_dim: int, kernel: int, *, stride: int = 1, padding: int = 0, pad_type: str = "zero"
+) -> nn.Conv2d:
     """A convolution with bias; `pad_type` is reflect, replicate or zero."""
     return nn.Conv2d(in_dim, out_dim, kernel, stride, padding, padding_mode=_PAD_MODES[pad_type])
 
@@ -79,21 +87,40 @@ class UpsampleConv(nn.Module):
     100 multiplies for each input pixel and pair of channels, and the same gradients of the 5x5 kernel.
     """
 
+    phase_taps: Tensor
+
     def __init__(self, in_dim: int, out_dim: int, pad_type: str) -> None:
         super().__init__()
         self.conv = conv(in_dim, out_dim, 5, padding=2, pad_type=pad_type)
         self.norm = LayerNorm(out_dim)
         self.folds = pad_type != "reflect"  # a reflected border is not one of the low-resolution map
-        self.register_buffer("_phase_taps", phase_taps(5), persistent=False)
+        self.register_buffer("phase_taps", phase_taps(5), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         if not self.folds:
             return F.relu(self.norm(self.conv(F.interpolate(x_nchw, scale_factor=2.0, mode="nearest"))))
-        weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self._phase_taps)
+        weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self.phase_taps)
         if self.conv.padding_mode == "replicate":
             x_nchw = F.pad(x_nchw, (1, 1, 1, 1), mode="replicate")
         y = F.conv2d(x_nchw, weight, bias, padding=1 if self.conv.padding_mode == "zeros" else 0)
         return F.relu(self.norm(F.pixel_shuffle(y, 2)))
+
+
+class FoldedUpsampleConv(nn.Module):
+    """A trained `UpsampleConv` with its folded kernel kept, for export: the same numbers, nothing left to derive."""
+
+    def __init__(self, trained: UpsampleConv) -> None:
+        super().__init__()
+        weight, bias = fold_upsampling(trained.conv.weight, trained.conv.bias, trained.phase_taps)
+        pad_type = "replicate" if trained.conv.padding_mode == "replicate" else "zero"
+        self.conv = conv(weight.shape[1], weight.shape[0], 3, padding=1, pad_type=pad_type).to(weight)
+        with torch.no_grad():
+            self.conv.weight.copy_(weight)
+            self.conv.bias.copy_(bias)  # type: ignore[union-attr, arg-type]
+        self.norm = trained.norm
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return F.relu(self.norm(F.pixel_shuffle(self.conv(x_nchw), 2)))
 
 
 def phase_taps(kernel: int) -> Tensor:
@@ -112,7 +139,7 @@ def phase_taps(kernel: int) -> Tensor:
 def fold_upsampling(weight: Tensor, bias: Tensor | None, taps: Tensor) -> tuple[Tensor, Tensor | None]:
     """The 3x3 conv at the low resolution that equals nearest upsampling x2 and then `weight` (O, I, k, k).
 
-    Gives weight (4 O, I, 3, 3) and bias (4 O), the four phases of a channel side by side as `F.pixel_shuffle` wants them.
+    Gives weight (4 O, I, 3, 3) and bias (4 O), a channel's four phases side by side as `F.pixel_shuffle` wants them.
     """
     # o, i: channels; s, t: taps of the kernel; p, q: phases; a, b: taps of the folded kernel
     folded = torch.einsum("pas,oist,qbt->opqiab", taps, weight, taps)

@@ -31,7 +31,10 @@ def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None 
     if kind == "ralsgan":
         if real is None:
             raise ValueError("ralsgan needs the logits of real pictures")
-        return _sum((r - f.mean() + 1).square().mean() + (f - r.mean() - 1).square().mean() for f, r in zip(fake, real, strict=True))
+        return _sum(
+            (r - f.mean() + 1).square().mean() + (f - r.mean() - 1).square().mean()
+            for f, r in zip(fake, real, strict=True)
+        )
     if kind == "nsgan":
         return _sum(F.softplus(-f).mean() for f in fake)
     return _sum((f - 1).square().mean() for f in fake)

@@ -26,8 +26,8 @@ class Content(NamedTuple):
 class DSMAP(nn.Module):
     """Encoders, mappings and decoders of two named domains (Chang et al., ECCV 2020).
 
-    Parts that belong to a domain are kept under its slot, a or b, so that weights do not depend on the domains' names; a
-    mapping is kept under the domain it maps TO.
+    Parts that belong to a domain are kept under its slot, a or b, so that weights do not depend on the domains' names;
+    a mapping is kept under the domain it maps TO.
     Pictures are float tensors (N, 3, H, W) in [-1, 1], RGB, height and width multiples of `config.multiple_of`.
     """
 
@@ -37,7 +37,9 @@ class DSMAP(nn.Module):
         style_encoder = KLStyleEncoder if config.style_kl else StyleEncoder
         self.shared_encoder = SharedEncoder(config)
         self.content_encoders = nn.ModuleDict({slot: ContentEncoder(config) for slot in SLOTS})
-        self.mappings = nn.ModuleDict({slot: DomainMapping(config) for slot in SLOTS}) if config.mapping else nn.ModuleDict()
+        self.mappings = (
+            nn.ModuleDict({slot: DomainMapping(config) for slot in SLOTS}) if config.mapping else nn.ModuleDict()
+        )
         self.style_encoders = nn.ModuleDict({slot: style_encoder(config) for slot in SLOTS})
         self.style_mlps = nn.ModuleDict({slot: StyleMLP(config) for slot in SLOTS})
         self.decoders = nn.ModuleDict({slot: Decoder(config) for slot in SLOTS})
@@ -88,7 +90,9 @@ class DSMAP(nn.Module):
     def slot(self, domain: str) -> str:
         """Where the parts of `domain` are kept: "a" or "b"."""
         if domain not in self.domains:
-            raise InputError(f"no domain named {domain!r}", f"This model knows {self.domains[0]} and {self.domains[1]}.")
+            raise InputError(
+                f"no domain named {domain!r}", f"This model knows {self.domains[0]} and {self.domains[1]}."
+            )
         return SLOTS[self.domains.index(domain)]
 
     def _check_size(self, x_nchw: Tensor) -> None:
@@ -108,7 +112,8 @@ def initialise_generators(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def initialise_discriminator(model: nn.Module) -> None:
@@ -116,4 +121,5 @@ def initialise_discriminator(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,9 +1,10 @@
 """The parts of the generators (paper section 3; widths for dim 64, n_downsample 2 in the shape comments).
 
-Shapes: N pictures, C channels, H x W the picture's size, h x w = H/8 x W/8 the content's size, S the style code's length.
+Shapes: N pictures, C channels, H x W a picture's size, h x w = H/8 x W/8 the content's, S the style code's length.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ class ContentEncoder(nn.Module):
         dim, pad = config.dim, config.pad_type
         self.stem = conv(3, dim, 7, padding=3, pad_type=pad)
         self.downs = nn.ModuleList(
-            conv(dim * 2**i, dim * 2 ** (i + 1), 4, stride=2, padding=1, pad_type=pad) for i in range(config.n_downsample)
+            conv(dim * 2**i, dim * 2 ** (i + 1), 4, stride=2, padding=1, pad_type=pad)
+            for i in range(config.n_downsample)
         )
         self.mid = conv(config.content_dim, config.content_dim, 4, stride=2, padding=1, pad_type=pad)
         self.blocks = nn.Sequential(*(ResidualBlock(config.content_dim, pad) for _ in range(config.n_res)))
@@ -77,7 +79,7 @@ class StyleEncoder(nn.Module):
         widths = _style_widths(config)
         self.stem = conv(3, widths[0], 7, padding=3, pad_type=config.pad_type)
         self.downs = nn.ModuleList(
-            conv(i, o, 4, stride=2, padding=1, pad_type=config.pad_type) for i, o in zip(widths, widths[1:], strict=False)
+            conv(i, o, 4, stride=2, padding=1, pad_type=config.pad_type) for i, o in pairwise(widths)
         )
         self.head = nn.Conv2d(widths[-1], config.style_dim, 1)
 
@@ -99,9 +101,7 @@ class KLStyleEncoder(nn.Module):
         dim = config.dim
         widths = [dim * min(i + 1, 4) for i in range(self.n_blocks + 1)]
         self.stem = conv(3, dim, 4, stride=2, padding=1, pad_type=config.pad_type)
-        self.blocks = nn.Sequential(
-            *(_PooledBlock(i, o, config.pad_type) for i, o in zip(widths, widths[1:], strict=False))
-        )
+        self.blocks = nn.Sequential(*(_PooledBlock(i, o, config.pad_type) for i, o in pairwise(widths)))
         self.mean = nn.Linear(widths[-1], config.style_dim)
         self.log_variance = nn.Linear(widths[-1], config.style_dim)
 
@@ -138,7 +138,7 @@ class StyleMLP(nn.Module):
         self.n_norms = AdainResidualBlock.n_norms * config.n_res
         self.dim = config.content_dim
         sizes = [config.style_dim, config.mlp_dim, config.mlp_dim, self.n_norms * 2 * self.dim]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, style_ns: Tensor) -> Tensor:
         """(N, S) -> style parameters (N, L, 2, C): for each of L norms a row of C shifts, then a row of C scales."""
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
-        self.ups = nn.ModuleList(UpsampleConv(i, o, pad) for i, o in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(UpsampleConv(i, o, pad) for i, o in pairwise(widths))
         self.tail = conv(widths[-1], 3, 7, padding=3, pad_type=pad)
 
     def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:

@@ -70,7 +70,9 @@ def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByD
     return Translations(content, back, across, style, kl, random_style, reconstruction, exemplar, random)
 
 
-def discriminator_terms(discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain) -> ByDomain:
+def discriminator_terms(
+    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain
+) -> ByDomain:
     """Each discriminator's loss: every batch of fakes (detached here) against the reals, summed.
 
     `discriminators` by domain name.

@@ -36,7 +36,9 @@ def read_official_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}", "Pass the YAML it was trained with.") from error
+        raise InputError(
+            f"cannot read {path}: {' '.join(str(error).split())}", "Pass the YAML it was trained with."
+        ) from error
     if not isinstance(config, dict) or not isinstance(config.get("gen"), dict):
         raise InputError(f"{path} has no `gen:` section", "Pass the YAML file the checkpoint was trained with.")
     return config
@@ -48,8 +50,8 @@ def official_model_config(config: Mapping[str, Any], domains: tuple[str, str] = 
     expected = {"activ": ("relu",), "mid_downsample": (1,), "kl_mode": (False,)}
     _refuse_others(gen, expected, "gen")
     _refuse_others(config, {"input_dim_a": (3,), "input_dim_b": (3,)}, "")
-    names = {"dim": "dim", "mlp_dim": "mlp_dim", "style_dim": "style_dim", "n_downsample": "n_downsample", "n_res": "n_res",
-             "pad_type": "pad_type", "status_d": "mapping"}  # fmt: skip
+    same = ("dim", "mlp_dim", "style_dim", "n_downsample", "n_res", "pad_type")
+    names = {name: name for name in same} | {"status_d": "mapping"}
     return _renamed(ModelConfig, gen, names, "gen", domains=domains)
 
 
@@ -57,9 +59,17 @@ def official_discriminator_config(config: Mapping[str, Any]) -> DiscriminatorCon
     """The discriminator that the authors' YAML describes."""
     dis = config.get("dis")
     if not isinstance(dis, dict):
-        raise InputError("the configuration has no `dis:` section", "Pass the YAML file the checkpoint was trained with.")
+        raise InputError(
+            "the configuration has no `dis:` section", "Pass the YAML file the checkpoint was trained with."
+        )
     _refuse_others(dis, {"activ": ("lrelu",), "norm": ("none",)}, "dis")
-    names = {"dim": "dim", "n_layer": "n_layers", "num_scales": "n_scales", "pad_type": "pad_type", "gan_type": "gan_type"}
+    names = {
+        "dim": "dim",
+        "n_layer": "n_layers",
+        "num_scales": "n_scales",
+        "pad_type": "pad_type",
+        "gan_type": "gan_type",
+    }
     return _renamed(DiscriminatorConfig, dis, names, "dis")
 
 
@@ -87,7 +97,9 @@ def read_state_dicts(path: Path) -> dict[str, StateDict]:
         raise InputError(f"no file {path}", "Check the path of the checkpoint.") from error
     except Exception as error:  # torch raises half a dozen types here; every one means the file is not plain weights
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is not a file of plain weights ({reason[:160]})", f"Nothing in it was run. {advice}") from error
+        raise InputError(
+            f"{path} is not a file of plain weights ({reason[:160]})", f"Nothing in it was run. {advice}"
+        ) from error
     if not isinstance(states, dict) or not all(isinstance(states.get(slot), dict) for slot in SLOTS):
         keys = ", ".join(map(str, list(states)[:6])) if isinstance(states, dict) else type(states).__name__
         raise InputError(f"{path} holds {keys or 'nothing'}; expected the state dicts 'a' and 'b'", advice)
@@ -187,7 +199,9 @@ def _unused_generator_keys(key: str) -> bool:
     return key.endswith((".running_mean", ".running_var", ".num_batches_tracked")) or key.startswith("domain_mapping.")
 
 
-def _copy(module: nn.Module, states: Mapping[str, StateDict], names: Mapping[tuple[str, str], str], unused: Any, where: str) -> None:
+def _copy(
+    module: nn.Module, states: Mapping[str, StateDict], names: Mapping[tuple[str, str], str], unused: Any, where: str
+) -> None:
     advice = "Check that the YAML is the one this checkpoint was trained with (dim, n_res, style_dim, mlp_dim, ...)."
     ours = dict(module.named_parameters())
     missing = [f"{slot}.{key}" for slot, key in names if key not in states[slot]]
@@ -217,6 +231,8 @@ def _refuse_others(section: Mapping[str, Any], expected: Mapping[str, tuple[Any,
             )
 
 
-def _renamed(kind: type[Settings], section: Mapping[str, Any], names: Mapping[str, str], where: str, **more: Any) -> Any:
+def _renamed(
+    kind: type[Settings], section: Mapping[str, Any], names: Mapping[str, str], where: str, **more: Any
+) -> Any:
     tree = {ours: section[theirs] for theirs, ours in names.items() if theirs in section}
     return parse_settings(kind, {**tree, **more}, f"`{where}:` of the authors' YAML" if where else "the authors' YAML")

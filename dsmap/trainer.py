@@ -167,7 +167,9 @@ class Trainer:
         self.discriminators.requires_grad_(True)
         self._average(step)
         self.step = step + 1
-        every = torch.stack([total.detach(), d_total.detach(), *(t.detach() for t in (*terms.values(), *d_terms.values()))])
+        every = torch.stack(
+            [total.detach(), d_total.detach(), *(t.detach() for t in (*terms.values(), *d_terms.values()))]
+        )
         names = ["generators", "discriminators", *terms, *(f"discriminator/{d}" for d in d_terms)]
         return dict(zip(names, every.tolist(), strict=True))
 
@@ -223,7 +225,8 @@ class Trainer:
     def _average(self, step: int) -> None:
         """EMA of the generators; the decay starts low so that the first random weights are soon forgotten."""
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        ours, live = list(self.ema.parameters()), list(self.model.parameters())
+        ours: list[Tensor] = list(self.ema.parameters())
+        live: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(ours, live, 1 - decay)
 
     def _style_statistics(self) -> dict[str, StyleStatistics]:
@@ -241,7 +244,9 @@ class Trainer:
             text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
             (self.run / "config.yaml").write_text(text, encoding="utf-8")
         except OSError as error:
-            raise InputError(f"cannot write to the run folder {self.run}: {error}", "Choose another with -o.") from error
+            raise InputError(
+                f"cannot write to the run folder {self.run}: {error}", "Choose another with -o."
+            ) from error
 
     def _report_broken(self, broken: Broken) -> None:
         self.say(f"skipped a broken picture: {broken.fact}")
@@ -253,6 +258,20 @@ class Trainer:
         load_optimizers(checkpoint.path, self.modules, self.optimizers)
         self.step = checkpoint.step
         self.say(f"resumed {checkpoint.path} at step {self.step}")
+
+
+def choose_device(name: str = "auto") -> tuple[str, str]:
+    """The device to train on and why. InputError when a named one is not there."""
+    if name == "auto":
+        return ("cuda", torch.cuda.get_device_name()) if torch.cuda.is_available() else ("cpu", "no CUDA device here")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the device {name!r} cannot be used: {reason}", "Pass --device cpu or --device auto."
+        ) from error
+    return name, "as asked"
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

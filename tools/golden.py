@@ -5,3 +5,46 @@
 FOLDER holds config.yaml, gen_*.pt, dis_*.pt, tensors.npz and scalars.json made by the authors' code. Every
 intermediate, output, loss and gradient norm in it is computed here and compared; the exit code is 1 when one is off.
 """
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsmap.tools._cli import Debug, Version, explained, new_app
+
+app = new_app()
+
+
+@app.command()
+@explained
+def golden(
+    folder: Annotated[Path, typer.Argument(help="Folder of golden files.")],
+    failures_only: Annotated[bool, typer.Option("--failures", help="Print only what is off.")] = False,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """Compare every intermediate, output, loss and gradient norm with the authors' numbers in FOLDER."""
+    from dsmap.golden import compare_golden
+
+    rows = compare_golden(folder)
+    typer.echo(f"{'':4} {'kind':22} {'name':52} {'expected':>12} {'error':>10} {'allowed':>10}")
+    for row in rows:
+        if not row.passed or not failures_only:
+            verdict = "ok" if row.passed else "OFF"
+            typer.echo(
+                f"{verdict:4} {row.kind:22} {row.name:52} {row.expected:12.5g} {row.error:10.2e} {row.allowed:10.2e}"
+            )
+    failed = sum(not row.passed for row in rows)
+    typer.echo(f"{len(rows) - failed} of {len(rows)} within tolerance" + (f", {failed} OFF" if failed else ""))
+    if failed or not rows:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python 3.11 or later and nothing else: they make their own environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO_OUT := demo-out
+
+.PHONY: demo test lint format golden clean
+
+demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say where the result is
+	@mkdir -p $(DEMO_OUT)
+	$(BIN)/dsmap-video runtime/assets/demo-summer.mp4 --domain winter -o $(DEMO_OUT)/demo-winter.mp4 --overwrite
+
+test: $(VENV)/.dev  ## Run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# The four folders are one package only once installed; mypy is shown a copy laid out like that.
+	@rm -rf build/types && mkdir -p build/types && cp -R dsmap build/types/dsmap
+	@cp -R export runtime tools build/types/dsmap/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p dsmap
+
+format: $(VENV)/.dev  ## Let ruff write
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/.dev  ## Compare with the authors' numbers: make golden FOLDER=path
+	$(BIN)/python -m dsmap.tools.golden $(FOLDER)
+
+clean:
+	rm -rf $(VENV) build *.egg-info $(DEMO_OUT)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "dsmap needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V). Try make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime

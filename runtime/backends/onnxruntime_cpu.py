@@ -1,0 +1,63 @@
+"""ONNX Runtime on the CPU: the backend that runs everywhere."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends import Backend, Codes, Frames
+from dsmap.runtime.bundle import Bundle
+
+
+class OnnxRuntimeCPU(Backend):
+    """Sessions of the CPU provider; `threads` None uses every core this process may use."""
+
+    name = "cpu"
+
+    def __init__(self, bundle: Bundle, target: str, threads: int | None = None) -> None:
+        self._ort = _import_onnxruntime()
+        self.description = f"ONNX Runtime {self._ort.__version__} on the CPU"
+        parts, source = bundle.manifest.components, bundle.source_of(target)
+        self._threads = threads
+        self._encoder = self._session(bundle.path(parts.content_encoder[source]))
+        self._mapping = self._session(bundle.path(parts.mapping[target])) if parts.mapping else None
+        self._decoder = self._session(bundle.path(parts.decoder[target]))
+        self._style_encoder_path = bundle.path(parts.style_encoder[target])
+
+    def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+        content, skip = self._encoder.run(["content", "skip"], {"frames": frames_nhwc})
+        if self._mapping is not None:
+            (content,) = self._mapping.run(["mapped"], {"content": content, "skip": skip})
+        return self._decoder.run(["frames"], {"mapped": content, "style": style_ns})[0]
+
+    def encode_style(self, frames_nhwc: Frames) -> Codes:
+        # Needed once per style picture, if at all: not kept.
+        session = self._session(self._style_encoder_path)
+        return np.asarray(session.run(["style"], {"frames": frames_nhwc})[0], np.float32)
+
+    def _session(self, path: Path) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        try:
+            session = self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
+            raise DsmapError(f"ONNX Runtime cannot load {path}: {error}", "Export the bundle again.") from error
+        if session.get_providers() != ["CPUExecutionProvider"]:
+            raise DsmapError(f"ONNX Runtime runs {path} on {session.get_providers()}", "Reinstall onnxruntime.")
+        return session
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DsmapError(f"onnxruntime cannot be imported ({error})", "Install it: pip install dsmap[cpu]") from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # what is left after one of two wheels was removed
+        raise DsmapError(
+            "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",
+            "Run pip uninstall onnxruntime onnxruntime-gpu, then pip install dsmap[cpu].",
+        )
+    return onnxruntime

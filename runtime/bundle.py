@@ -1,0 +1,200 @@
+"""The bundle: a folder of ONNX files and a `bundle.json` that says what they are. Export writes, the runtime reads.
+
+    bundle.json
+    content_encoder.summer.onnx    frames -> content, skip      (with the shared block)
+    mapping.winter.onnx            content, skip -> mapped      (TO winter; absent without a mapping)
+    decoder.winter.onnx            mapped, style -> frames      (with the MLP)
+    style_encoder.winter.onnx      frames -> style
+
+`frames` are uint8 (N, H, W, 3) RGB, H and W multiples of `sizes.multiple_of`; `style` is float32 (N, style_dim). Batch
+and size are dynamic. Every file's SHA-256 is in bundle.json, and nothing is read before it has been checked.
+"""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dsmap.errors import InputError
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+_ADVICE = "Copy or export the bundle again."
+
+
+class _Part(BaseModel):
+    """Fields of a later minor version are kept out of the way, not refused: only `format_version` breaks a reader."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class File(_Part):
+    """One file of the bundle."""
+
+    path: str = Field(description="relative to the bundle's folder, with forward slashes")
+    sha256: str
+    bytes: int
+
+
+class Sizes(_Part):
+    """Which picture sizes the graphs take, and which they were trained at (pixels)."""
+
+    multiple_of: int = Field(ge=1, description="height and width must be multiples of this")
+    minimum: int = Field(ge=1, description="the smallest height and width")
+    style_minimum: int = Field(ge=1, description="the smallest height and width of a style picture")
+    trained_at: int = Field(ge=1, description="shorter side of the training pictures; style pictures are resized to it")
+
+
+class Style(_Part):
+    """Style codes of a domain's training pictures. The mean is the default style."""
+
+    mean: list[float]
+    std: list[float]
+    pictures: int = Field(ge=0, description="how many pictures were averaged; 0: the prior N(0, I)")
+
+
+class Components(_Part):
+    """The graphs, by domain name. A mapping's domain is the one it maps to."""
+
+    content_encoder: dict[str, File]
+    mapping: dict[str, File] = Field(description="empty for a network without mapping")
+    decoder: dict[str, File]
+    style_encoder: dict[str, File]
+
+    def files(self) -> list[File]:
+        """Every file, in a fixed order."""
+        return [
+            file
+            for part in (self.content_encoder, self.mapping, self.decoder, self.style_encoder)
+            for file in part.values()
+        ]
+
+
+class Manifest(_Part):
+    """What `bundle.json` holds."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    domains: tuple[str, str]
+    precision: str = Field(description="of the weights and arithmetic in the graphs: fp32")
+    style_dim: int = Field(ge=1)
+    sizes: Sizes
+    architecture: dict[str, Any] = Field(description="the network's configuration")
+    components: Components
+    styles: dict[str, Style] = Field(description="by domain")
+    licence: str
+    card: str = Field(description="a short model card, Markdown")
+    provenance: dict[str, Any] = Field(description="where the weights came from")
+    verification: dict[str, Any] = Field(description="the graphs beside torch: pictures, max error, PSNR")
+
+
+class Bundle:
+    """A bundle on disk that has been checked."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def read(cls, folder: Path) -> "Bundle":
+        """Reads and checks a bundle.
+
+        Raises InputError for a folder that is no bundle, a newer format, a path that leaves the folder, and files that
+        are missing or whose hash is wrong.
+        """
+        folder = Path(folder)
+        bundle = cls(folder, _parse(folder, _read_json(folder)))
+        for file in bundle.manifest.components.files():
+            bundle._check(file)
+        return bundle
+
+    @property
+    def domains(self) -> tuple[str, str]:
+        """The two domain names."""
+        return self.manifest.domains
+
+    def source_of(self, target: str) -> str:
+        """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
+        if target not in self.domains:
+            raise InputError(
+                f"the model {self.manifest.name} has no domain {target!r}",
+                f"Pass --domain {self.domains[0]} or --domain {self.domains[1]}.",
+            )
+        return self.domains[1 - self.domains.index(target)]
+
+    def path(self, file: File) -> Path:
+        """Where a file of the bundle is."""
+        return self.folder / file.path
+
+    def _check(self, file: File) -> None:
+        parts = PurePosixPath(file.path)
+        root = self.folder.resolve()
+        path = self.path(file)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in file.path or not path.resolve().is_relative_to(root):
+            raise InputError(f"{self.folder / MANIFEST} names {file.path!r}, which leaves the bundle's folder", _ADVICE)
+        if not path.is_file():
+            raise InputError(f"the bundle {self.folder} lacks {file.path}", _ADVICE)
+        got = file_sha256(path)
+        if got != file.sha256:
+            raise InputError(
+                f"{path} has changed since it was exported: SHA-256 {got[:16]}..., expected {file.sha256[:16]}...",
+                _ADVICE,
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_file(folder: Path, path: Path) -> File:
+    """The manifest's entry for `path`, which lies in the bundle's `folder`."""
+    return File(path=path.relative_to(folder).as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `bundle.json`: the last file of a bundle, so that a folder without it is none."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _read_json(folder: Path) -> Any:
+    path = folder / MANIFEST
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        what = f"has no {MANIFEST}" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"{folder} is not a bundle: it {what}", "Pass a folder that dsmap-export has written."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}", _ADVICE) from error
+
+
+def _parse(folder: Path, tree: Any) -> Manifest:
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{folder / MANIFEST} has no format_version", _ADVICE)
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has bundle format {version}; this dsmap reads formats up to {FORMAT_VERSION}", "Update dsmap."
+        )
+    try:
+        manifest = Manifest.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{folder / MANIFEST}: {key}: {first['msg']}", _ADVICE) from error
+    for name, part in (
+        ("styles", manifest.styles),
+        *((n, getattr(manifest.components, n)) for n in ("content_encoder", "decoder", "style_encoder")),
+        *((("mapping", manifest.components.mapping),) if manifest.components.mapping else ()),
+    ):
+        missing = set(manifest.domains) - set(part)
+        if missing:
+            raise InputError(f"{folder / MANIFEST} has no {name} for {', '.join(sorted(missing))}", _ADVICE)
+    if any(len(numbers) != manifest.style_dim for s in manifest.styles.values() for numbers in (s.mean, s.std)):
+        raise InputError(f"{folder / MANIFEST}: a style does not have {manifest.style_dim} numbers", _ADVICE)
+    return manifest

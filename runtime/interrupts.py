@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM as a request to stop after the current frame, so that files are finished, not torn."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Tells whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._interruptible = False
+
+    def __bool__(self) -> bool:
+        return self.requested
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """In this block a second signal raises KeyboardInterrupt: for slow work that may be cut off."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.requested and self._interruptible:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within the block Ctrl-C and SIGTERM set the request; see `StopRequest.interruptible` for the second one.
+
+    Python allows signal handlers in the main thread only; elsewhere the request stays False.
+    """
+    request = StopRequest()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,60 @@
+"""Where results go: names, and checks made before any work so that nothing is overwritten or lost."""
+
+import itertools
+import re
+import tempfile
+from pathlib import Path
+
+from dsmap.errors import InputError
+
+
+def part_path(output: Path) -> Path:
+    """NAME.part.mp4 beside NAME.mp4, where a video grows until it is whole; .part2 and so on when that is taken."""
+    numbers = itertools.chain([""], itertools.count(2))
+    paths = (output.with_name(f"{output.stem}.part{number}{output.suffix}") for number in numbers)
+    return next(path for path in paths if not path.exists())
+
+
+def default_output(source: Path, domain: str, suffix: str) -> Path:
+    """NAME-DOMAIN beside the input. `suffix` has its dot, and is "" for a folder."""
+    source = source.absolute()
+    name = source.name if source.is_dir() else source.stem
+    word = re.sub(r"[^\w.-]+", "-", domain)
+    return source.parent / f"{name}-{word}{suffix}"
+
+
+def check_output_file(output: Path, source: Path, *, overwrite: bool, option: str = "-o") -> None:
+    """Raise InputError unless the file `output` may be written: its folder takes files, and nothing gets lost."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"{output} is the input itself", f"choose another name with {option}")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder", f"name a file with {option}")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} exists already", f"pass --overwrite to replace it, or another name with {option}")
+    check_folder_writable(output.parent, option)
+
+
+def check_output_folder(output: Path, source: Path, *, overwrite: bool) -> None:
+    """Raise InputError unless pictures may be written into the folder `output`, which may be missing."""
+    if output.is_dir():
+        if output.samefile(source):
+            raise InputError(f"{output} is the input folder itself", "choose another folder with -o")
+        if not overwrite and any(output.iterdir()):
+            raise InputError(f"{output} exists already and is not empty", "pass --overwrite, or another folder with -o")
+        check_folder_writable(output, "-o")
+    elif output.exists():
+        raise InputError(f"{output} is a file, but the input is a folder", "name a folder with -o")
+    else:
+        check_folder_writable(output.parent, "-o")
+
+
+def check_folder_writable(folder: Path, option: str) -> None:
+    """Raise InputError unless a file can be made in `folder`."""
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist", f"make it first, or choose another with {option}")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell: read-only disks, quotas, root
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write into {folder}: {reason}", f"choose a folder of yours with {option}") from error

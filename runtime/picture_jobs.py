@@ -1,0 +1,129 @@
+"""Translate one picture, or a folder of pictures, with any function from picture to picture."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dsmap.errors import InputError
+from dsmap.images import list_pictures, read_picture_rgb, write_picture
+from dsmap.runtime.interrupts import stop_on_signals
+from dsmap.runtime.job_report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate, translated
+from dsmap.runtime.output_files import check_output_file, check_output_folder
+from dsmap.runtime.video_frames import size_at_height
+
+WRITABLE_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def translate_picture(
+    source: str | Path,
+    output: str | Path,
+    translate: Translate,
+    *,
+    height: int | None = None,
+    side_by_side: bool = False,
+    overwrite: bool = False,
+) -> JobReport:
+    """Translate one picture into `output` (.png, .jpg or .webp). Raises InputError, DsmapError."""
+    source, output = Path(source), Path(output)
+    check_picture(source, output, overwrite=overwrite)
+    clock = StageClock()
+    width, lines = _one_picture(source, output, translate, height, side_by_side, clock)
+    return JobReport(
+        input=source, output=output, width=width, height=lines, frames=1, frames_expected=1, **clock.report()
+    )
+
+
+def check_picture(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
+    """Everything that can be wrong with a picture job before any work. Raises InputError."""
+    if output.suffix.lower() not in WRITABLE_PICTURES:
+        raise InputError(
+            f"cannot write a picture as {output.suffix or 'a file without a suffix'} ({output.name})",
+            f"use one of {', '.join(WRITABLE_PICTURES)}",
+        )
+    lines, columns = read_picture_rgb(source).shape[:2]
+    check_output_file(output, source, overwrite=overwrite)
+    width, lines = size_at_height(columns, lines, height)
+    return InputFacts(width=width, height=lines, frames=1)
+
+
+def translate_folder(
+    source: str | Path,
+    output: str | Path,
+    translate: Translate,
+    *,
+    height: int | None = None,
+    side_by_side: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> JobReport:
+    """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
+
+    Pictures in a format we do not write (.bmp, .tif) become NAME.SUFFIX.png. A broken picture is skipped and listed in
+    the report's `failed`. Raises InputError when there are no pictures, DsmapError when writing fails.
+    """
+    source, output = Path(source), Path(output)
+    check_folder(source, output, overwrite=overwrite)
+    output.mkdir(exist_ok=True)
+    pictures = list_pictures(source)
+    clock, failed, done, size = StageClock(), [], 0, (0, 0)
+    with stop_on_signals() as stop:
+        for path in pictures:
+            if stop:
+                break
+            try:
+                with stop.interruptible():
+                    size = _one_picture(path, output / _written_name(path), translate, height, side_by_side, clock)
+                done += 1
+            except InputError as error:
+                failed.append(f"{path.name}: {error.fact}")
+            except KeyboardInterrupt:
+                stop.requested = True
+            if progress:
+                progress(done + len(failed), len(pictures))
+    return JobReport(
+        input=source,
+        output=output,
+        width=size[0],
+        height=size[1],
+        frames=done,
+        frames_expected=len(pictures),
+        interrupted=bool(stop) and done + len(failed) < len(pictures),
+        failed=tuple(failed),
+        **clock.report(),
+    )
+
+
+def check_folder(source: Path, output: Path, *, overwrite: bool = False) -> InputFacts:
+    """Everything that can be wrong with a folder job before any work. Raises InputError. Sizes are not known: 0."""
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder", "check the spelling")
+    count = len(list_pictures(source))
+    if not count:
+        raise InputError(f"{source} holds no pictures", "pass a folder with .jpg, .png or .webp files in it")
+    check_output_folder(output, source, overwrite=overwrite)
+    return InputFacts(width=0, height=0, frames=count)
+
+
+def _written_name(path: Path) -> str:
+    return path.name if path.suffix.lower() in WRITABLE_PICTURES else f"{path.name}.png"
+
+
+def _one_picture(
+    source: Path, output: Path, translate: Translate, height: int | None, side_by_side: bool, clock: StageClock
+) -> tuple[int, int]:
+    with clock.stage("decode"):
+        rgb = _scaled(read_picture_rgb(source), height)
+    with clock.stage("translate"):
+        result = translated(translate, rgb, side_by_side)
+    with clock.stage("encode"):
+        write_picture(output, result)
+    return rgb.shape[1], rgb.shape[0]
+
+
+def _scaled(rgb: Pixels, height: int | None) -> Pixels:
+    size = size_at_height(rgb.shape[1], rgb.shape[0], height)
+    if size == (rgb.shape[1], rgb.shape[0]):
+        return rgb
+    kind = cv2.INTER_AREA if size[1] < rgb.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(rgb, size, interpolation=kind), np.uint8)

@@ -1,0 +1,132 @@
+"""Translator: frames in, frames out, whatever the backend."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dsmap.errors import InputError
+from dsmap.images import read_picture_rgb
+from dsmap.runtime.backends import Codes, Frames, load_backend
+from dsmap.runtime.bundle import Bundle, Sizes
+from dsmap.runtime.models import DEFAULT_MODEL, find_model
+
+StyleLike = int | str | Path | Frames | None
+"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): a picture's style."""
+
+# A style picture is cut to at most this aspect ratio: a panorama would need gigabytes for eight numbers.
+_MAX_STYLE_ASPECT = 3.0
+
+
+class Translator:
+    """Translates frames to one domain of a model.
+
+        translator = Translator.load("summer-winter", domain="winter")
+        winter_rgb = translator(summer_rgb)
+
+    Use it from one thread at a time. The style may be changed between frames.
+    """
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        domain: str,
+        backend: str = "auto",
+        style: StyleLike = None,
+        threads: int | None = None,
+    ) -> "Translator":
+        """Loads a bundled model by name, or a bundle by path, for translations to `domain`.
+
+        `backend`: auto or the name of one. `style`: see StyleLike. `threads`: of a CPU backend; None is all cores.
+        Raises InputError for an unknown model, domain, backend or style, DsmapError when the backend does not run.
+        """
+        return cls(Bundle.read(find_model(model)), domain, backend, style, threads)
+
+    def __init__(
+        self, bundle: Bundle, domain: str, backend: str = "auto", style: StyleLike = None, threads: int | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.model_name = bundle.manifest.name
+        self.target = domain
+        self.source = bundle.source_of(domain)
+        choice = load_backend(backend, bundle, domain, threads)
+        self._backend = choice.backend
+        self.backend_name = choice.backend.name
+        self.backend_description = choice.backend.description
+        self.backend_reason = choice.reason
+        self.set_style(style)
+
+    def set_style(self, style: StyleLike) -> None:
+        """The style of the frames from now on. Raises InputError for a picture that cannot be read or is no picture."""
+        self.style = self.find_style(style)
+
+    def find_style(self, style: StyleLike) -> Codes:
+        """The style code (S,) that `style` stands for, float32."""
+        if style is None:
+            return np.asarray(self.bundle.manifest.styles[self.target].mean, np.float32)
+        if isinstance(style, int | np.integer):
+            if style < 0:
+                raise InputError(f"the style seed is {style}", "Use a seed of 0 or more.")
+            # Random styles come from N(0, I), as in training.
+            return np.random.default_rng(int(style)).standard_normal(self.bundle.manifest.style_dim).astype(np.float32)
+        picture_rgb = read_picture_rgb(Path(style)) if isinstance(style, str | Path) else style
+        check_frames(picture_rgb, dims=(3,))
+        return self._backend.encode_style(_fit_style_picture(picture_rgb, self.bundle.manifest.sizes)[None])[0]
+
+    def __call__(self, frames_rgb: Frames) -> Frames:
+        """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""
+        check_frames(frames_rgb, dims=(3, 4))
+        if frames_rgb.ndim == 3:
+            return self(frames_rgb[None])[0]
+        height, width = frames_rgb.shape[1:3]
+        padded = pad_frames(frames_rgb, self.bundle.manifest.sizes)
+        style_ns = np.broadcast_to(self.style, (len(padded), self.style.size))
+        out = self._backend.translate(padded, np.ascontiguousarray(style_ns))
+        return out[:, :height, :width]
+
+
+def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:
+    """Raises InputError unless it is a non-empty uint8 array of RGB with one of the numbers of dimensions."""
+    array = np.asarray(frames_rgb)
+    if array.dtype != np.uint8 or array.ndim not in dims or array.shape[-1] != 3 or 0 in array.shape:
+        wanted = " or ".join({3: "(H, W, 3)", 4: "(N, H, W, 3)"}[n] for n in dims)
+        raise InputError(f"got {array.dtype} {array.shape}, expected uint8 {wanted}", "Pass RGB frames, not empty.")
+
+
+def pad_frames(frames_rgb: Frames, sizes: Sizes) -> Frames:
+    """Frames (N, H, W, 3) grown at the right and the bottom to the sizes the graphs take, C-contiguous.
+
+    By reflection; where that would need more rows or columns than there are, the last one is repeated.
+    """
+    height, width = frames_rgb.shape[1:3]
+    bottom = max(sizes.minimum, -(-height // sizes.multiple_of) * sizes.multiple_of) - height
+    right = max(sizes.minimum, -(-width // sizes.multiple_of) * sizes.multiple_of) - width
+    if not bottom and not right:
+        return np.ascontiguousarray(frames_rgb)
+    border = cv2.BORDER_REFLECT_101 if bottom < height and right < width else cv2.BORDER_REPLICATE
+    return np.stack([cv2.copyMakeBorder(np.ascontiguousarray(f), 0, bottom, 0, right, border) for f in frames_rgb])
+
+
+def _fit_style_picture(picture_rgb: Frames, sizes: Sizes) -> Frames:
+    """A style picture as the style encoder saw them in training: not larger, the centre cut to sizes the graphs take.
+
+    A smaller one stays as it is unless the encoder needs it larger: enlarging adds no texture to read a style from.
+    """
+    height, width = picture_rgb.shape[:2]
+    longest = int(_MAX_STYLE_ASPECT * min(height, width))
+    picture_rgb = _centre(picture_rgb, min(height, longest), min(width, longest))
+    height, width = picture_rgb.shape[:2]
+    shorter = max(min(height, width, sizes.trained_at), sizes.style_minimum)
+    factor = shorter / min(height, width)
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    size = (max(shorter, round(width * factor)), max(shorter, round(height * factor)))
+    resized = cv2.resize(np.ascontiguousarray(picture_rgb), size, interpolation=method) if factor != 1 else picture_rgb
+    cut = [side // sizes.multiple_of * sizes.multiple_of for side in resized.shape[:2]]
+    return np.ascontiguousarray(_centre(np.asarray(resized), *cut))
+
+
+def _centre(picture_rgb: Frames, height: int, width: int) -> Frames:
+    top, left = (picture_rgb.shape[0] - height) // 2, (picture_rgb.shape[1] - width) // 2
+    return picture_rgb[top : top + height, left : left + width]

@@ -1,0 +1,176 @@
+"""Checkpoint to bundle: the command, what it refuses, and that a graph that is off is found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from dsmap.config import load_train_config
+from dsmap.errors import DsmapError, InputError
+from dsmap.export.exporter import export_bundle, open_checkpoint
+from dsmap.export.graphs import graphs, write_graph
+from dsmap.export.verify import generated_pictures, verify_graphs
+from dsmap.images import write_picture
+from dsmap.model import DSMAP
+from dsmap.runtime import Translator
+from dsmap.runtime.bundle import Bundle
+
+
+def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dsmap.tools.export", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for side, seed in (("A", 0), ("B", 1)):
+        (folder / f"train{side}").mkdir()
+        for i, picture_rgb in enumerate(generated_pictures(80, 3, seed)):
+            write_picture(folder / f"train{side}" / f"{i}.png", picture_rgb)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pictures, tmp_path_factory) -> Path:
+    """A run of two steps."""
+    from dsmap.data import find_domains
+    from dsmap.trainer import Trainer
+
+    config = load_train_config(
+        "debug", None, ["steps=2", "seed=5", "model.pad_type=zero"], model={"domains": ["summer", "winter"]}
+    )
+    out = tmp_path_factory.mktemp("runs") / "run"
+    Trainer(config, find_domains(pictures, names=("summer", "winter")), out).train()
+    return out
+
+
+def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, tmp_path):
+    done = run(checkpoint, "-o", "winter-model", "--licence", "CC0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "next: dsmap-video INPUT --model winter-model --domain winter" in done.stdout
+    assert "chain summer to winter" in done.stdout
+    bundle = Bundle.read(tmp_path / "winter-model")
+    manifest = bundle.manifest
+    assert manifest.provenance["kind"] == "dsmap-train"
+    assert manifest.provenance["step"] == 2
+    assert manifest.provenance["training"]["seed"] == 5
+    assert manifest.verification["origin"] == "real"
+    assert manifest.styles["summer"].pictures == 3
+    assert str(tmp_path) not in json.dumps(manifest.model_dump(mode="json"))
+
+    # No loose weights, and the averaged generators are what was exported.
+    for file in manifest.components.files():
+        model = onnx.load(bundle.path(file), load_external_data=False)
+        assert not any(tensor.external_data for tensor in model.graph.initializer)
+    source = open_checkpoint(checkpoint)
+    picture = generated_pictures(64, 1, 9)[0]
+    x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    style = torch.tensor(source.styles["winter"].mean)[None]
+    with torch.no_grad():
+        expected = source.model.translate(x_nchw, "summer", "winter", style)[0].permute(1, 2, 0).numpy()
+    out = Translator.load(tmp_path / "winter-model", domain="winter")(picture)
+    assert np.abs(out - (expected + 1) * 127.5).max() <= 1
+
+
+def test_existing_output_is_kept(checkpoint, tmp_path):
+    source = open_checkpoint(checkpoint)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is not a bundle"):
+            export_bundle(source, tmp_path / "mine", overwrite=overwrite)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(InputError, match="does not exist or is not writable"):
+        export_bundle(source, tmp_path / "no" / "such")
+
+
+def test_refuses_a_bundle_that_is_there(tiny_bundle, tiny_model, checkpoint):
+    before = (tiny_bundle / "bundle.json").read_text()
+    with pytest.raises(InputError) as caught:
+        export_bundle(open_checkpoint(checkpoint), tiny_bundle)
+    assert "--overwrite" in caught.value.advice
+    assert (tiny_bundle / "bundle.json").read_text() == before
+
+
+@pytest.fixture(scope="module")
+def files(tiny_model, tiny_bundle) -> dict[tuple[str, str], Path]:
+    return {(graph.component, graph.domain): tiny_bundle / graph.file_name for graph in graphs(tiny_model)}
+
+
+def test_dynamic_sizes_have_names(files):
+    model = onnx.load(files["content_encoder", "summer"])
+    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+              for v in [*model.graph.input, *model.graph.output]}  # fmt: skip
+    assert shapes == {"frames": ["n", "8*h", "8*w", 3], "content": ["n", 16, "h", "w"], "skip": ["n", 16, "2*h", "2*w"]}
+
+
+def test_a_graph_of_other_weights_is_found(tiny_model, files):
+    """Each component in turn is swapped for the same network with one weight moved: the check names it."""
+    pictures = {d: generated_pictures(64, 1, i) for i, d in enumerate(tiny_model.domains)}
+    assert verify_graphs(tiny_model, files, pictures, "generated").pictures == 2
+    moved = DSMAP(tiny_model.config).eval()
+    moved.load_state_dict(tiny_model.state_dict())
+    with torch.no_grad():
+        moved.mappings["b"].down.weight[0, 0, 0, 0] += 0.05
+    with pytest.raises(DsmapError, match="winter"):
+        verify_graphs(moved, files, pictures, "generated")
+
+
+def test_a_failed_check_leaves_nothing(tiny_model, checkpoint, tmp_path, monkeypatch):
+    from dsmap.export import exporter
+
+    real = write_graph
+
+    def wrong(graph, path):
+        with torch.no_grad():
+            for parameter in graph.module.parameters():
+                parameter.add_(0.5)
+        real(graph, path)
+
+    monkeypatch.setattr(exporter, "write_graph", wrong)
+    with pytest.raises(DsmapError, match="differs from torch"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["gone", "-o", "b"], "gone does not exist"),
+        (["pictures.pt", "-o", "b"], "--official"),
+        ([".", "-o", "b"], "no checkpoint"),
+        (["gone.pt", "--official", "gone.yaml", "-o", "b"], "gone.yaml"),
+        (["gone.pt", "--official", "gone.yaml", "--domains", "a", "-o", "b"], "--domains"),
+        (["gone", "-o", "b", "--card", "gone.md"], "gone.md"),
+    ],
+)
+def test_bad_input_is_explained(tmp_path, arguments, text):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_official_checkpoint(shared, tmp_path):
+    """The authors' checkpoint comes out with the authors' pictures."""
+    golden = shared / "golden" / "tiny_zero_pad"
+    done = run(
+        golden / "gen_00000001.pt", "--official", golden / "config.yaml", "--domains", "summer,winter", "-o", "bundle",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "generated pictures" in done.stdout
+    with np.load(golden / "tensors.npz") as arrays:
+        frame, style = (
+            ((arrays[name][0].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8) for name in ("x_a", "x_b")
+        )
+        expected = (arrays["a_to_b_exemplar"][0].transpose(1, 2, 0) + 1) * 127.5
+    out = Translator.load(tmp_path / "bundle", domain="winter", style=style)(frame)
+    assert np.abs(out - expected).max() <= 0.51  # rounding

@@ -1,0 +1,157 @@
+"""The promises of the project as a whole: who imports whom, quick help, frozen options, README commands."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"dsmap": ROOT / "dsmap", "export": ROOT / "export", "runtime": ROOT / "runtime", "tools": ROOT / "tools"}
+LEAVES = {"dsmap", "dsmap.errors", "dsmap.images"}  # every part may use these
+HEAVY = ("torch", "onnxruntime", "onnx", "cv2", "av", "numpy", "pydantic", "yaml")
+
+
+def imports(path: Path) -> set[str]:
+    """Names of the dsmap modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def crossing(part: str, allowed: tuple[str, ...]) -> list[str]:
+    """Imports of `part` that go to a part it must not know."""
+    found = []
+    for path in sorted(FOLDERS[part].rglob("*.py")):
+        for name in imports(path):
+            if not name.startswith("dsmap") or name in LEAVES or name.rpartition(".")[0] in LEAVES - {"dsmap"}:
+                continue
+            inside = (
+                name.startswith(f"dsmap.{part}")
+                if part != "dsmap"
+                else not re.match(r"dsmap\.(export|runtime|tools)", name)
+            )
+            if not inside and name != "dsmap.__version__" and not name.startswith(allowed):
+                found.append(f"{path.relative_to(ROOT)} imports {name}")
+    return found
+
+
+def test_the_network_knows_no_other_part():
+    assert crossing("dsmap", ()) == []
+
+
+def test_the_runtime_knows_only_itself_and_the_leaves():
+    assert crossing("runtime", ()) == []
+
+
+def test_export_knows_the_network_and_the_bundle_format():
+    network = tuple(f"dsmap.{path.stem}" for path in FOLDERS["dsmap"].glob("*.py") if path.stem != "__init__")
+    assert crossing("export", (*network, "dsmap.runtime.bundle")) == []
+
+
+def test_the_runtime_never_names_torch():
+    for path in FOLDERS["runtime"].rglob("*.py"):
+        assert "torch" not in {name.partition(".")[0] for name in imports(path)}, path
+
+
+def test_cv2_is_imported_before_av():
+    """With av first, cv2.imshow hangs for ever on Linux."""
+    for path in [p for folder in FOLDERS.values() for p in folder.rglob("*.py")]:
+        first = re.search(r"^\s*import (av|cv2)\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+        uses_av = re.search(r"^\s*(import av\b|from av\b)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not uses_av or (first and first[1] == "cv2"), f"{path} imports av without cv2 before it"
+
+
+def commands() -> dict[str, str]:
+    """dsmap-* commands and their entry points."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+
+
+@pytest.mark.parametrize("module", ["train", "export", "video", "golden"])
+def test_help_imports_nothing_heavy(module, tmp_path):
+    code = (
+        f"import sys; sys.argv = ['x', '--help']\n"
+        f"from dsmap.tools.{module} import main\n"
+        f"try: main()\nexcept SystemExit as stop: assert stop.code == 0\n"
+        f"print('HEAVY', sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+OPTIONS = {
+    "train": "--config --data --debug --device --domain --domains --features --help --out --preset --resume --set "
+    "--steps --version",
+    "export": "--card --data --debug --domain --domains --help --licence --live --name --official --out --overwrite "
+    "--version",
+    "video": "",
+}
+
+
+@pytest.mark.parametrize("module", sorted(OPTIONS))
+def test_options_are_frozen(module):
+    """People's scripts use these names: adding one is fine (add it here), renaming or dropping one is not."""
+    app = __import__(f"dsmap.tools.{module}", fromlist=["app"]).app
+    command = typer.main.get_command(app)
+    options = {name for p in command.params for name in p.opts if name.startswith("--")} | {"--help"}
+    assert options == set(OPTIONS[module].split())
+
+
+def test_every_command_has_a_module_with_main():
+    for name, entry in commands().items():
+        module, _, function = entry.partition(":")
+        assert name == "dsmap-" + module.rpartition(".")[2]
+        assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+def readme_blocks() -> list[str]:
+    """The shell lines of the README, comments left out."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_the_readme_names_the_two_commands_first():
+    lines = readme_blocks()
+    assert "make demo" in lines
+    assert "make test" in lines
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_readme_commands_use_options_that_exist():
+    checked = 0
+    for line in readme_blocks():
+        words = line.split()
+        if words[0] not in commands():
+            continue
+        app = __import__(commands()[words[0]].partition(":")[0], fromlist=["app"]).app
+        known = {name for p in typer.main.get_command(app).params for name in p.opts} | {"--help"}
+        assert {word for word in words if word.startswith("-")} <= known, line
+        checked += 1
+    assert checked >= 5
+
+
+def test_documents_name_no_missing_file():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_import_dsmap_is_light(tmp_path):
+    code = (
+        f"import sys, dsmap, dsmap.tools, dsmap.runtime, dsmap.export; print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert done.stdout.strip() == "[]", done.stderr

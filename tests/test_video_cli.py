@@ -1,0 +1,219 @@
+"""The command `dsmap-video`, run as a person runs it; only the network is replaced (by inverting)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+
+from dsmap.images import read_picture_rgb, write_picture
+
+# Stands in for the real Translator: the same names, and seconds to wait per frame from the environment.
+STAND_IN = """
+import os, sys, time, types
+
+class Translator:
+    model_name, source, backend_name, backend_reason = "summer-winter", "summer", "stand-in", "for tests"
+
+    @classmethod
+    def load(cls, model="summer-winter", *, domain, backend="auto", style=None):
+        from dsmap.errors import InputError
+        if domain not in ("summer", "winter"):
+            raise InputError(f"unknown domain '{domain}'", "choose one of summer, winter")
+        print("loaded with style", style)
+        self = cls()
+        self.target = domain
+        return self
+
+    def __call__(self, frame):
+        time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
+        if "STAND_IN_FAILS" in os.environ:
+            raise RuntimeError("no more memory\\nsecond line")
+        return 255 - frame
+
+sys.modules["dsmap.runtime.translator"] = types.SimpleNamespace(Translator=Translator)
+from dsmap.tools.video import main
+main()
+"""
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", STAND_IN, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
+
+
+def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)"""
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def assert_refused(result: tuple[int, str, str], code: int, fact: str) -> None:
+    """Two lines on stderr, the right code, no traceback, and the model was not loaded."""
+    assert result[0] == code, result
+    lines = result[2].splitlines()
+    assert len(lines) == 2, result
+    assert lines[0].startswith("error: ")
+    assert fact in lines[0]
+    assert "loaded" not in result[1]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return clips.make_clip(tmp_path / "clip.mp4", frames=12, audio=["aac"])
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, dsmap.tools.video\n"
+        "heavy = {'av', 'cv2', 'numpy', 'onnxruntime', 'torch', 'rich.progress'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    best = 9.0
+    for _ in range(3):
+        begin = time.perf_counter()
+        code = "from dsmap.tools.video import main; main()"
+        told = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - begin)
+    assert "--side-by-side" in told.stdout
+    assert best < 0.5
+
+
+def test_the_options_are_these() -> None:
+    from dsmap.tools.video import video
+
+    options = {"domain", "output", "model", "style", "seed", "height", "side_by_side", "overwrite", "report"}
+    assert set(video.__annotations__) - {"return"} == options | {"source", "backend", "debug", "version"}
+
+
+def test_version_and_usage_errors() -> None:
+    assert run("--version")[:2] == (0, "dsmap 0.1.0\n")
+    assert run()[0] == 2
+    assert run("a.mp4", "--domain", "winter", "--height", "3")[0] == 2
+
+
+def test_a_video_lands_beside_the_input(clip: Path, tmp_path: Path) -> None:
+    code, out, err = run(clip, "--domain", "winter", "--report", tmp_path / "report.json")
+    result = tmp_path / "clip-winter.mp4"
+    assert (code, err) == (0, "")
+    assert "summer-winter: summer -> winter, 64x48, 12 frames, 1 audio copied" in out
+    assert "backend: stand-in (for tests)" in out
+    assert f"{result}: 12 of 12 done" in out
+    assert len(out.splitlines()) == 4  # no bar where there is no terminal (and one line from the stand-in)
+    assert clips.read(result).times == clips.read(clip).times
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["model"], report["source"], report["target"]) == ("summer-winter", "summer", "winter")
+    assert report["output"] == str(result)
+    assert (report["frames"], report["complete"], report["audio_streams"], report["width"]) == (12, True, 1, 64)
+    assert {"fps", "seconds", "decode_seconds", "translate_seconds", "encode_seconds", "backend"} <= set(report)
+
+
+def test_output_names(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    assert run(clip, "-d", "winter", "-o", tmp_path / "results")[0] == 0
+    assert run(clip, "-d", "winter", "-o", tmp_path / "other.mkv", "--side-by-side")[0] == 0
+    assert (tmp_path / "results" / "clip-winter.mp4").is_file()
+    assert clips.read(tmp_path / "other.mkv").frames[0].shape == (48, 128, 3)
+
+
+def test_pictures_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    write_picture(tmp_path / "photos" / "a.png", np.full((16, 24, 3), 200, np.uint8))
+    write_picture(tmp_path / "photos" / "b.jpg", np.full((16, 24, 3), 100, np.uint8))
+    assert run(tmp_path / "photos" / "a.png", "-d", "winter", "-o", tmp_path / "one.jpg")[0] == 0
+    assert abs(int(read_picture_rgb(tmp_path / "one.jpg")[0, 0, 0]) - 55) < 4
+    code, out, _ = run(tmp_path / "photos", "-d", "winter")
+    assert (code, "2 of 2 done" in out) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "photos-winter").iterdir()) == ["a.png", "b.jpg"]
+    (tmp_path / "photos" / "c.jpg").write_bytes(b"broken")
+    code, out, err = run(tmp_path / "photos", "-d", "winter", "--overwrite")
+    assert (code, "2 of 3 done" in out) == (1, True)
+    assert "error: 1 of 3 pictures could not be read" in err
+    assert "c.jpg" in err
+
+
+def test_wrong_input_is_told_before_the_model_is_loaded(clip: Path, tmp_path: Path) -> None:
+    winter = ("-d", "winter")
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "exists.mp4").write_text("precious")
+    (tmp_path / "bad.png").write_text("no picture")
+    assert_refused(run(tmp_path / "nothing.mp4", *winter), 2, "does not exist")
+    assert_refused(run(tmp_path / "text.mp4", *winter), 2, "is not a video")
+    assert_refused(run(tmp_path / "empty", *winter), 2, "holds no pictures")
+    assert_refused(run(tmp_path / "bad.png", *winter), 2, "bad.png")
+    assert_refused(run(clip, *winter, "-o", tmp_path / "exists.mp4"), 2, "exists already")
+    assert_refused(run(clip, *winter, "-o", tmp_path / "no" / "out.mp4"), 2, "does not exist")
+    assert_refused(run(clip, *winter, "-o", clip, "--overwrite"), 2, "is the input itself")
+    assert_refused(run(clip, *winter, "-o", tmp_path / "out.wmv"), 2, "cannot write a video as .wmv")
+    assert_refused(run(clip, *winter, "--style", tmp_path / "bad.png"), 2, "bad.png")
+    assert_refused(run(clip, *winter, "--style", tmp_path / "no.png"), 2, "no.png")
+    assert_refused(run(clip, *winter, "--style", clip, "--seed", 1), 2, "cannot be used together")
+    assert_refused(run(clip, *winter, "--report", tmp_path / "no" / "r.json"), 2, "does not exist")
+    assert_refused(run(clip, *winter, "--report", tmp_path / "exists.mp4"), 2, "exists already")
+    assert_refused(run(clip, *winter, "--report", clip, "--overwrite"), 2, "is the input itself")
+    assert_refused(run(clip, *winter, "-o", tmp_path / "a.mp4", "--report", tmp_path / "a.mp4"), 2, "the same file")
+    assert_refused(run(clip, "-d", "spring"), 2, "unknown domain")
+    assert (tmp_path / "exists.mp4").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bad.png",
+        "clip.mp4",
+        "empty",
+        "exists.mp4",
+        "text.mp4",
+    ]
+
+
+def test_an_unexpected_failure_is_one_line_and_debug_shows_more(clip: Path, tmp_path: Path) -> None:
+    code, _, err = run(clip, "-d", "winter", STAND_IN_FAILS="1")
+    assert (code, len(err.splitlines())) == (1, 2)
+    assert err.startswith("error: unexpected RuntimeError: no more memory\n")
+    assert "--debug" in err
+    code, _, err = run(clip, "-d", "winter", "--debug", STAND_IN_FAILS="1")
+    assert code == 1
+    assert "Traceback" in err
+    code, _, err = run(tmp_path / "missing.mp4", "-d", "winter", "--debug")
+    assert (code, "Traceback" in err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_truncated_video_exits_with_1_and_keeps_what_was_done(tmp_path: Path) -> None:
+    source = clips.make_clip(
+        tmp_path / "cut.mp4", frames=40, size=(320, 240), container_options={"movflags": "+faststart"}
+    )
+    clips.truncate(source, 0.6)
+    code, _, err = run(source, "-d", "winter", "--report", tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert code == 1
+    assert f"{report['frames']} of 40 frames" in err
+    assert not report["complete"]
+    assert len(clips.read(tmp_path / "cut-winter.mp4").times) == report["frames"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, number: int) -> None:
+    source = clips.make_clip(tmp_path / "in.mp4", frames=200, audio=["aac"], audio_seconds=6.6)
+    process = start(source, "-d", "winter", "--report", tmp_path / "report.json", STAND_IN_SECONDS="0.05")
+    part, deadline = tmp_path / "in-winter.part.mp4", time.monotonic() + 30
+    while not part.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.6)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    done = clips.read(tmp_path / "in-winter.mp4")
+    assert process.returncode == 130
+    assert 0 < len(done.times) < 200
+    assert f"{len(done.times)} of 200 done" in out
+    assert "in-winter.mp4 holds what was done" in err
+    assert done.audio[0][-1][0] <= done.times[-1] + 0.1
+    assert json.loads((tmp_path / "report.json").read_text())["interrupted"] is True
+    assert not part.exists()

@@ -1,0 +1,40 @@
+"""The options that say where the pictures of two domains are, shared by dsmap-train and dsmap-export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsmap.errors import InputError
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder with trainA and trainB; testA and testB are used where they are.")
+]
+DomainFolders = Annotated[
+    list[str] | None,
+    typer.Option("--domain", metavar="NAME=PATH", help="A domain's folder of pictures; give it twice."),
+]
+DomainNames = Annotated[
+    str | None, typer.Option("--domains", metavar="A,B", help="Names of the domains, in the order A, B.")
+]
+
+
+def parse_domain_folders(texts: list[str] | None) -> list[tuple[str, Path]]:
+    """(name, folder) of every NAME=PATH; InputError for anything else."""
+    pairs = []
+    for text in texts or []:
+        name, separator, path = text.partition("=")
+        if not separator or not name or not path:
+            raise InputError(f"--domain {text!r} is not NAME=PATH", "Write it like --domain summer=photos/summer.")
+        pairs.append((name, Path(path)))
+    return pairs
+
+
+def parse_domain_names(text: str | None) -> tuple[str, str] | None:
+    """The two names of "summer,winter"; InputError for any other number of them."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise InputError(f"--domains {text!r} is not two names", "Write it like --domains summer,winter.")
+    return names[0], names[1]

@@ -1,0 +1,133 @@
+"""dsmap-train: two folders of pictures become a checkpoint.
+
+dsmap-train --data FOLDER -o RUN
+dsmap-train --domain summer=photos/summer --domain winter=photos/winter -o RUN --preset lite
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsmap.errors import InputError
+from dsmap.tools._cli import Debug, Version, explained, new_app
+from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dsmap.trainer import Progress
+
+app = new_app()
+
+
+@app.command()
+@explained
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder: config, log, samples, checkpoints.")],
+    data: Data = None,
+    domain: DomainFolders = None,
+    domains: DomainNames = None,
+    preset: Annotated[str, typer.Option(help="Settings to start from: paper, lite or debug.")] = "paper",
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Settings laid over the preset.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as loss.cycle=3.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Contextual loss on: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from RUN's latest checkpoint, or from another.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """Train a translation between two domains of unpaired pictures."""
+    folders = parse_domain_folders(domain)
+    names = parse_domain_names(domains)
+    if folders and names:
+        raise InputError("--domain and --domains were both given", "--domain NAME=PATH has the name already.")
+    from dsmap.config import load_train_config
+    from dsmap.domains import find_domains
+
+    if folders:
+        names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
+    settings = load_train_config(
+        preset, config, set_ or [], steps=steps, features=features, model={"domains": list(names)} if names else None
+    )
+    found = find_domains(data, folders, names=settings.model.domains)
+    for side in found:
+        typer.echo(f"{side.name}: {len(side.train)} pictures to train on, {len(side.test)} to test on")
+
+    typer.echo("loading torch ...")
+    from dsmap.trainer import Trainer, choose_device
+
+    chosen, reason = choose_device(device)
+    trainer = Trainer(settings, found, out, device=chosen, resume=_checkpoint(resume, out), say=typer.echo)
+    parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    typer.echo(f"{parameters:.2f} M parameters in the generators; on {chosen} ({reason})")
+    typer.echo(f"steps {trainer.step} to {settings.steps}")
+    with _progress(trainer.step, settings.steps) as show:
+        last = trainer.train(show)
+    typer.echo(f"done: {last}")
+    typer.echo(f"samples: {out / 'samples'}")
+    typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+
+
+def _checkpoint(resume: str | None, out: Path) -> Path | None:
+    """The checkpoint that --resume means. `auto` starts anew in a run folder that has none yet."""
+    if resume is None:
+        return None
+    from dsmap.checkpoint import find_checkpoint, list_checkpoints
+
+    if resume != "auto":
+        return find_checkpoint(Path(resume))
+    if not list_checkpoints(out / "checkpoints"):
+        typer.echo(f"--resume auto: no checkpoint in {out} yet, starting at step 0")
+        return None
+    return find_checkpoint(out)
+
+
+@contextmanager
+def _progress(start: int, total: int) -> "Iterator[Callable[[Progress], None]]":
+    """A live line with losses, iterations per second and the time left; plain lines where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console()
+    began = time.monotonic()
+
+    def losses(progress: "Progress") -> str:
+        rate = (progress.step - start) / max(time.monotonic() - began, 1e-9)
+        g, d = progress.losses["generators"], progress.losses["discriminators"]
+        return f"{rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}"
+
+    if not console.is_terminal:
+
+        def line(progress: "Progress") -> None:
+            if progress.step % 50 == 0 or progress.step == total:
+                typer.echo(f"step {progress.step}/{total}  {losses(progress)}")
+
+        yield line
+        return
+    bar = Bar(
+        MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"), console=console
+    )
+    with bar:
+        task = bar.add_task("", total=total, completed=start)
+        yield lambda progress: bar.update(task, completed=progress.step, description=losses(progress))
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
