@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def _read(folder: Path) -> _Golden:
         with np.load(_only(folder, "tensors.npz"), allow_pickle=False) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         scalars = json.loads(_only(folder, "scalars.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # numpy has no error of its own
         raise InputError(f"cannot read the golden numbers in {folder}: {error}", "Make the folder again.") from error
     missing = [name for name in sorted(_INPUTS - {"cx_x", "cx_y"}) if name not in tensors]
     missing += [name for name in ("losses", "gen_grad_norms", "dis_grad_norms") if name not in scalars]
@@ -135,6 +136,9 @@ def _compute(golden: _Golden) -> tuple[dict[str, Tensor], dict[str, float], dict
     model.zero_grad()
     total.backward()
     generator_gradients = _gradient_norms("gen", generator_key_map(model), model)
+    if not model.config.mapping:  # their MUNIT keeps a mapping it does not use
+        unused = (name for name in golden.scalars["gen_grad_norms"] if ".domain_mapping." in name)
+        generator_gradients |= dict.fromkeys(unused, 0.0)
 
     with torch.no_grad():
         random = translate_both(model, x, _styles(tensors, "dis")).random

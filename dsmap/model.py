@@ -75,8 +75,12 @@ class DSMAP(nn.Module):
         return self.style_encoders[self.slot(domain)](x_nchw)
 
     def decode(self, mapped_nchw: Tensor, style_ns: Tensor, domain: str) -> Tensor:
-        """Pictures of `domain` from content in its space and style codes (N, S); (N, 3, H, W) in [-1, 1]."""
-        return self.decoders[self.slot(domain)](mapped_nchw, self.style_mlps[self.slot(domain)](style_ns))
+        """Pictures of `domain` from content in its space and style codes (N, S); (N, 3, H, W) in [-1, 1].
+
+        Style codes in the authors' shape, (N, S, 1, 1), are taken as well.
+        """
+        style_params = self.style_mlps[self.slot(domain)](style_ns.flatten(1))
+        return self.decoders[self.slot(domain)](mapped_nchw, style_params)
 
     def translate(self, x_nchw: Tensor, source: str, target: str, style_ns: Tensor) -> Tensor:
         """Pictures of `source` as pictures of `target` in the given style (paper equation 1)."""
@@ -114,6 +118,18 @@ def initialise_generators(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def make_twins(model: DSMAP) -> None:
+    """Gives every part of domain B the weights of domain A's.
+
+    Their contents then mean the same from the first step. Two encoders that start apart can agree on contents with
+    light and dark swapped, and only a long training undoes that.
+    """
+    a, b = SLOTS
+    for part in (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, model.decoders):
+        if part:
+            part[b].load_state_dict(part[a].state_dict())
 
 
 def initialise_discriminator(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Sample grids: what the generators make of a few fixed pictures."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dsmap.data import load_picture_nchw
+from dsmap.errors import InputError
 from dsmap.images import write_picture
 from dsmap.model import DSMAP
 from dsmap.styles import StyleStatistics
@@ -19,9 +21,20 @@ _MARGIN, _HEADER = 4, 22
 
 
 def load_samples(paths: Sequence[Path], size: int, count: int = 4) -> Tensor:
-    """`count` of the pictures, evenly picked, centre-cropped to squares: float32 (count, 3, size, size) in [-1, 1]."""
-    picked = [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
-    return torch.cat([_centre(load_picture_nchw(path, size, size), size) for path in picked])
+    """`count` of the pictures, evenly picked, centre-cropped to squares: float32 (count, 3, size, size) in [-1, 1].
+
+    One that cannot be read is replaced by the next; InputError when none can be.
+    """
+    count = min(count, len(paths))
+    crops: list[Tensor] = []
+    for i in range(count):
+        for path in paths[i * len(paths) // count : (i + 1) * len(paths) // count]:
+            with suppress(InputError):
+                crops.append(_centre(load_picture_nchw(path, size, size), size))
+                break
+    if not crops:
+        raise InputError(f"none of the pictures in {paths[0].parent} can be read", "Put whole pictures there.")
+    return torch.cat(crops)
 
 
 @torch.no_grad()

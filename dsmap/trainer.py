@@ -30,7 +30,7 @@ from dsmap.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.discriminator import Discriminator
 from dsmap.errors import DsmapError, InputError
 from dsmap.features import load_features
-from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators
+from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
 from dsmap.objective import ByDomain, discriminator_terms, generator_terms, translate_both, weighted_sum
 from dsmap.samples import load_samples, write_grid
 from dsmap.styles import StyleStatistics, style_statistics
@@ -67,9 +67,14 @@ class Trainer:
     ) -> None:
         self.config, self.domains, self.run, self.device, self.say = config, domains, run, torch.device(device), say
         self.step = 0
+        for domain in domains:
+            if len(domain.train) < 2:  # told now, not at the first checkpoint
+                raise InputError(f"domain {domain.name!r} has one picture, expected two or more", "Add pictures of it.")
         torch.manual_seed(config.seed)
         self.model = DSMAP(config.model)
         initialise_generators(self.model)
+        if config.twin_init:
+            make_twins(self.model)
         self.discriminators = nn.ModuleDict({slot: Discriminator(config.discriminator) for slot in SLOTS})
         initialise_discriminator(self.discriminators)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -117,15 +122,13 @@ class Trainer:
             on_broken=self._report_broken,
         )
         last = None
-        with (self.run / "log.jsonl").open("a", encoding="utf-8") as log, _stop_signals() as stopped:
+        with _stop_signals() as stopped:
             started = time.monotonic()
             for batch in loader:
                 losses = self.iterate(batch)
                 on_step(Progress(self.step, losses))
                 if self.step % self.config.log_every == 0:
-                    seconds = round(time.monotonic() - started, 2)
-                    log.write(json.dumps({"step": self.step, "seconds": seconds, **losses}) + "\n")
-                    log.flush()
+                    self._log({"step": self.step, "seconds": round(time.monotonic() - started, 2), **losses})
                 done = self.step == self.config.steps
                 if self.step % self.config.sample_every == 0 or done:
                     self.write_samples()
@@ -246,6 +249,16 @@ class Trainer:
         except OSError as error:
             raise InputError(
                 f"cannot write to the run folder {self.run}: {error}", "Choose another with -o."
+            ) from error
+
+    def _log(self, line: Mapping[str, float]) -> None:
+        path = self.run / "log.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise DsmapError(
+                f"cannot write {path}: {error.strerror}", "Free disk space, then continue with --resume auto."
             ) from error
 
     def _report_broken(self, broken: Broken) -> None:

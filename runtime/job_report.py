@@ -73,6 +73,8 @@ class InputFacts:
     frames: int | None
     """Frames or pictures; None when unknown."""
     audio_streams: int = 0
+    left_out: tuple[str, ...] = ()
+    """Kinds of the streams that will not be in the output."""
 
 
 @dataclass

@@ -23,7 +23,11 @@ def check_video(source: Path, output: Path, *, height: int | None = None, overwr
         check_container(output, reader.audio)
         check_output_file(output, source, overwrite=overwrite)
         return InputFacts(
-            width=reader.width, height=reader.height, frames=reader.expected_frames, audio_streams=len(reader.audio)
+            width=reader.width,
+            height=reader.height,
+            frames=reader.expected_frames,
+            audio_streams=len(reader.audio),
+            left_out=reader.left_out,
         )
 
 

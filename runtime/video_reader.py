@@ -101,6 +101,12 @@ class VideoReader:
         return dict(self._container.metadata)
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Kinds of the streams that are neither read nor copied: subtitle, attachment, data, a second video."""
+        carried = {self._video.index, *(stream.index for stream in self.audio)}
+        return tuple(stream.type for stream in self._container.streams if stream.index not in carried)
+
+    @property
     def video_metadata(self) -> dict[str, str]:
         """The video stream's metadata (language and the like)."""
         return dict(self._video.metadata)

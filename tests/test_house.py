@@ -91,11 +91,12 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 
 
 OPTIONS = {
-    "train": "--config --data --debug --device --domain --domains --features --help --out --preset --resume --set "
+    "train": "--config --data --debug --device --domain --domains --features --help --output --preset --resume --set "
     "--steps --version",
-    "export": "--card --data --debug --domain --domains --help --licence --live --name --official --out --overwrite "
+    "export": "--card --data --debug --domain --domains --help --licence --live --name --official --output --overwrite "
     "--version",
-    "video": "",
+    "video": "--backend --debug --domain --height --help --model --output --overwrite --report --seed --side-by-side "
+    "--style --version",
 }
 
 
@@ -155,3 +156,33 @@ def test_import_dsmap_is_light(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.fixture(scope="module")
+def holiday(tmp_path_factory) -> Path:
+    """A folder with the files that the README's examples name."""
+    import clips
+    import numpy as np
+
+    from dsmap.images import write_picture
+
+    folder = tmp_path_factory.mktemp("readme")
+    clips.make_clip(folder / "holiday.mp4")
+    (folder / "photos").mkdir()
+    for name in ("snowy.jpg", "photo.jpg", "photos/1.jpg", "photos/2.png"):
+        write_picture(folder / name, np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
+    return folder
+
+
+def video_examples() -> list[str]:
+    return [line.partition("#")[0].strip() for line in readme_blocks() if line.startswith("dsmap-video")]
+
+
+@pytest.mark.parametrize("line", [line for line in video_examples() if "my-model" not in line])
+def test_readme_examples_run(line, holiday):
+    command = [sys.executable, "-m", "dsmap.tools.video", *line.split()[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=holiday)
+    assert done.returncode == 0, done.stderr
+    result = re.search(r"^(\S+): (\d+) of \2 done", done.stdout, re.MULTILINE)
+    assert result, done.stdout
+    assert (holiday / result[1]).exists()

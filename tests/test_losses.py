@@ -35,10 +35,7 @@ def test_l1():
         ),
         (
             "nsgan",
-            (log1pexp(0.5) + log1pexp(-1)) / 2
-            + (log1pexp(-1.5) + log1pexp(0)) / 2
-            + log1pexp(2)
-            + log1pexp(1),
+            (log1pexp(0.5) + log1pexp(-1)) / 2 + (log1pexp(-1.5) + log1pexp(0)) / 2 + log1pexp(2) + log1pexp(1),
             (log1pexp(-0.5) + log1pexp(1)) / 2 + log1pexp(-2),
         ),
         (

@@ -1,4 +1,4 @@
-"""One training iteration's losses and gradients, against the same written out slowly: a pass per picture and direction."""
+"""One iteration's losses and gradients, against the same written out slowly: a pass per picture and direction."""
 
 import pytest
 import torch
@@ -85,9 +85,7 @@ def test_generators_with_a_feature_network():
     torch.manual_seed(0)
     features = nn.Conv2d(3, 6, 5, stride=8).double().requires_grad_(False)
     x, random = pictures(dtype=torch.float64), styles(dtype=torch.float64)
-    expected, _ = slow_generator_terms(
-        model, discriminators, x, random, features=features, contextual=contextual_loss
-    )
+    expected, _ = slow_generator_terms(model, discriminators, x, random, features=features, contextual=contextual_loss)
     expected_gradients = gradients(slow_total(expected), model)
     terms = generator_terms(model, discriminators, "lsgan", x, translate_both(model, x, random), features)
     assert {name for name in terms if name.startswith("contextual")} == {
@@ -146,9 +144,7 @@ def test_other_adversarial_losses(kind):
         if kind == "nsgan":
             expected = sum(-F.logsigmoid(-f).mean() - F.logsigmoid(r).mean() for f, r in pairs)
         else:
-            expected = sum(
-                ((r - f.mean() - 1) ** 2).mean() + ((f - r.mean() + 1) ** 2).mean() for f, r in pairs
-            )
+            expected = sum(((r - f.mean() - 1) ** 2).mean() + ((f - r.mean() + 1) ** 2).mean() for f, r in pairs)
         torch.testing.assert_close(d_terms[slot], expected)
 
 

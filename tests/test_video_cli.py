@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import clips
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ STAND_IN = """
 import os, sys, time, types
 
 class Translator:
-    model_name, source, backend_name, backend_reason = "summer-winter", "summer", "stand-in", "for tests"
+    model_name, source = "summer-winter", "summer"
+    backend_name, backend_description, backend_reason = "stand-in", "inverts", "for tests"
 
     @classmethod
     def load(cls, model="summer-winter", *, domain, backend="auto", style=None):
@@ -106,7 +108,7 @@ def test_a_video_lands_beside_the_input(clip: Path, tmp_path: Path) -> None:
     result = tmp_path / "clip-winter.mp4"
     assert (code, err) == (0, "")
     assert "summer-winter: summer -> winter, 64x48, 12 frames, 1 audio copied" in out
-    assert "backend: stand-in (for tests)" in out
+    assert "backend: stand-in, inverts (for tests)" in out
     assert f"{result}: 12 of 12 done" in out
     assert len(out.splitlines()) == 4  # no bar where there is no terminal (and one line from the stand-in)
     assert clips.read(result).times == clips.read(clip).times
@@ -217,3 +219,18 @@ def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, numb
     assert done.audio[0][-1][0] <= done.times[-1] + 0.1
     assert json.loads((tmp_path / "report.json").read_text())["interrupted"] is True
     assert not part.exists()
+
+
+def test_streams_that_are_left_out_are_named(tmp_path):
+    with av.open(str(tmp_path / "two.mkv"), "w") as out:
+        streams = [out.add_stream("libx264", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stream in streams:
+            for _ in range(3):
+                out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+            out.mux(stream.encode(None))
+    code, out_text, error = run(tmp_path / "two.mkv", "--domain", "winter")
+    assert code == 0, error
+    assert "left out" in out_text
+    assert "video" in out_text.split("left out")[1].splitlines()[0]

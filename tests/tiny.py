@@ -1,4 +1,4 @@
-"""Networks small enough to test with, and the formulas of the paper written out slowly, to hold the fast ones against."""
+"""Networks small enough to test with, and the formulas of the paper written out slowly, to check the fast ones."""
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +125,4 @@ def slow_discriminator_term(discriminator, real, *fakes):
 def gradients(loss, module):
     module.zero_grad()
     loss.backward()
-    return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in module.named_parameters()
-    }
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in module.named_parameters()}

@@ -23,7 +23,7 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="Run folder of dsmap-train, one of its checkpoints, or a gen_*.pt.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder.")],
     official: Annotated[
         Path | None,
         typer.Option("--official", metavar="CONFIG.yaml", help="CHECKPOINT is the authors', with this YAML."),

@@ -27,7 +27,7 @@ app = new_app()
 @app.command()
 @explained
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder: config, log, samples, checkpoints.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The run's folder: config, log, samples, checkpoints.")],
     data: Data = None,
     domain: DomainFolders = None,
     domains: DomainNames = None,
@@ -72,8 +72,12 @@ def train(
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     typer.echo(f"{parameters:.2f} M parameters in the generators; on {chosen} ({reason})")
     typer.echo(f"steps {trainer.step} to {settings.steps}")
-    with _progress(trainer.step, settings.steps) as show:
-        last = trainer.train(show)
+    try:
+        with _progress(trainer.step, settings.steps) as show:
+            last = trainer.train(show)
+    except KeyboardInterrupt:
+        typer.echo("continue with --resume auto", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"done: {last}")
     typer.echo(f"samples: {out / 'samples'}")
     typer.echo(f"next: dsmap-export {out} -o BUNDLE")

@@ -155,10 +155,13 @@ def _header(translator: "Translator", job: Job, facts: "InputFacts") -> str:
     size = f"{facts.width}x{facts.height}" if facts.width else "each at its own size"
     count = f", {facts.frames} {'frames' if job.kind == 'video' else 'pictures'}" if (facts.frames or 0) > 1 else ""
     audio = f", {facts.audio_streams} audio copied" if facts.audio_streams else ""
-    return (
-        f"{translator.model_name}: {translator.source} -> {translator.target}, {size}{count}{audio}\n"
-        f"backend: {translator.backend_name} ({translator.backend_reason})"
-    )
+    lines = [
+        f"{translator.model_name}: {translator.source} -> {translator.target}, {size}{count}{audio}",
+        f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})",
+    ]
+    if facts.left_out:
+        lines.append(f"left out, as the output has no place for them yet: {', '.join(facts.left_out)}")
+    return "\n".join(lines)
 
 
 def _run(job: Job, translate: "Translator", facts: "InputFacts") -> "JobReport":
@@ -202,6 +205,7 @@ def _write_report(path: Path, result: "JobReport", translator: "Translator") -> 
         "source": translator.source,
         "target": translator.target,
         "backend": translator.backend_name,
+        "backend_description": translator.backend_description,
         "backend_reason": translator.backend_reason,
     }
     try:

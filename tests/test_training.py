@@ -1,0 +1,554 @@
+"""Training as people run it: the run folder, stopping and going on, and everything that can go wrong on the way."""
+
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from dsmap.checkpoint import list_checkpoints, load_generators, read_checkpoint
+from dsmap.config import OptimizerConfig, TrainConfig, load_train_config
+from dsmap.data import UnpairedBatches
+from dsmap.domains import find_domains
+from dsmap.errors import DsmapError, InputError
+from dsmap.images import read_picture_rgb, write_picture
+from dsmap.styles import style_statistics
+from dsmap.tools.train import app
+from dsmap.trainer import Trainer, choose_device, learning_rate
+
+WEIGHT_FILES = ("generators", "ema", "discriminators", "optimizers")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two domains of five small pictures: reddish and bluish blobs."""
+    folder = tmp_path_factory.mktemp("data")
+    make_pictures(folder / "trainA", (200, 90, 60))
+    make_pictures(folder / "trainB", (60, 90, 200))
+    return folder
+
+
+def make_pictures(folder, colour, count=5):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        small = np.random.default_rng(i).integers(-60, 60, (4, 5, 3)) + np.array(colour)
+        picture_rgb = cv2.resize(small.clip(0, 255).astype(np.uint8), (90, 72), interpolation=cv2.INTER_CUBIC)
+        write_picture(folder / f"{i:02}.png", picture_rgb)
+
+
+def copy_of(data, folder):
+    for part in ("trainA", "trainB"):
+        (folder / part).mkdir(parents=True)
+        for path in (data / part).iterdir():
+            (folder / part / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def settings(*overrides, **fields):
+    return load_train_config("debug", None, overrides, **fields)
+
+
+def trainer_in(run, data, *overrides, resume=None, **fields):
+    config = settings(*overrides, **fields)
+    said = []
+    trainer = Trainer(config, find_domains(data, names=config.model.domains), run, resume=resume, say=said.append)
+    trainer.said = said
+    return trainer
+
+
+def train(*arguments):
+    """dsmap-train in this process: (exit code, stdout, stderr)."""
+    result = CliRunner().invoke(app, ["--preset", "debug", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def start(*arguments):
+    """dsmap-train as a process of its own, in a session of its own."""
+    command = [sys.executable, "-m", "dsmap.tools.train", "--preset", "debug", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def read_log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def batch_of(trainer, step=0):
+    data = trainer.config.data
+    batches = UnpairedBatches(
+        trainer.domains,
+        shorter_side=data.shorter_side,
+        crop_hw=(data.crop, data.crop),
+        batch_size=data.batch_size,
+        seed=trainer.config.seed,
+    )
+    return batches[step]
+
+
+def assert_same_checkpoints(one, other):
+    for name in WEIGHT_FILES:
+        first, second = (load_file(path / f"{name}.safetensors") for path in (one, other))
+        assert first.keys() == second.keys()
+        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+
+
+# The run folder.
+
+
+def test_a_run_from_start_to_end(data, tmp_path):
+    run = tmp_path / "runs" / "first"
+    code, out, err = train("--data", data, "--domains", "red,blue", "-o", run, "--steps", 4,
+                           "--set", "log_every=2", "--set", "checkpoint_every=2", "--set", "sample_every=3",
+                           "--device", "cpu")  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "red: 5 pictures to train on, 0 to test on" in out
+    assert "steps 0 to 4" in out
+    assert f"done: {run / 'checkpoints' / '00000004'}" in out
+    assert f"next: dsmap-export {run}" in out
+
+    config = load_train_config("paper", run / "config.yaml")
+    assert config == settings(
+        "log_every=2", "checkpoint_every=2", "sample_every=3", steps=4, model={"domains": ["red", "blue"]}
+    )
+    log = read_log(run)
+    assert [line["step"] for line in log] == [2, 4]
+    for line in log:
+        assert all(math.isfinite(value) for value in line.values())
+        assert {"generators", "discriminators", "image/red", "domain_content/blue", "discriminator/red"} <= set(line)
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [
+        "00000003-blue-red.png", "00000003-red-blue.png", "00000004-blue-red.png", "00000004-red-blue.png"
+    ]  # fmt: skip
+    grid = read_picture_rgb(run / "samples" / "00000004-red-blue.png")
+    assert grid.shape == (22 + 4 * (72 + 4), 7 * (72 + 4) - 4, 3)
+    assert [path.name for path in (run / "checkpoints").iterdir() if not path.name.isdigit()] == []
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["00000002", "00000004"]
+
+
+def test_a_checkpoint_says_what_it_is(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "model.domains=[red, blue]", steps=3)
+    path = trainer.train()
+    checkpoint = read_checkpoint(tmp_path)  # of a run folder the latest
+    assert (checkpoint.path, checkpoint.step, checkpoint.config) == (path, 3, trainer.config)
+    assert checkpoint.pictures == {"red": [str(data / "trainA")], "blue": [str(data / "trainB")]}
+    x = {"red": torch.rand(1, 3, 64, 64), "blue": torch.rand(1, 3, 64, 64)}
+    for weights, module in (("ema", trainer.ema), ("generators", trainer.model)):
+        loaded = load_generators(checkpoint, weights)
+        style = torch.ones(1, 8)
+        assert torch.equal(
+            loaded.translate(x["red"], "red", "blue", style), module.translate(x["red"], "red", "blue", style)
+        )
+        assert not loaded.training
+    pictures = sorted((data / "trainB").iterdir())
+    assert checkpoint.styles["blue"] == style_statistics(trainer.ema, "blue", pictures, 72)
+    assert checkpoint.styles["blue"].pictures == 5
+
+
+def test_only_the_latest_checkpoints_are_kept(data, tmp_path):
+    trainer_in(tmp_path, data, "checkpoint_every=1", "keep_checkpoints=2", steps=4).train()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000003", "00000004"]
+
+
+def test_learning_lowers_the_reconstruction_loss(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "optimizer.lr=2e-3", "log_every=1", steps=40)
+    trainer.train()
+    losses = [line["image/a"] + line["image/b"] for line in read_log(tmp_path)]
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+# Stopping and going on.
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.workers=0"],
+        ["data.workers=1"],
+        ["model.style_kl=true", "loss.kl=0.01", "optimizer.schedule=cosine", "optimizer.content_lr_factor=2"],
+    ],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, overrides):
+    overrides = [*overrides, "log_every=1", "data.batch_size=2"]
+    whole = trainer_in(tmp_path / "whole", data, *overrides, steps=5).train()
+
+    def stop(progress):
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = trainer_in(tmp_path / "parts", data, *overrides, steps=5)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(stop)
+    saved = tmp_path / "parts" / "checkpoints" / "00000003"
+    assert stopped.said[-1] == f"stopped at step 3, saved {saved}"
+    assert list_checkpoints(saved.parent) == [saved]
+    resumed = trainer_in(tmp_path / "parts", data, *overrides, resume=saved, steps=5)
+    assert resumed.step == 3
+    end = resumed.train()
+    assert_same_checkpoints(whole, end)
+    logs = [read_log(tmp_path / name) for name in ("whole", "parts")]
+    for log in logs:
+        for line in log:
+            del line["seconds"]
+    assert logs[0] == logs[1]
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 5]
+    assert read_checkpoint(whole).styles == read_checkpoint(end).styles
+
+
+def test_another_seed_is_another_run(data, tmp_path):
+    ends = [trainer_in(tmp_path / str(seed), data, f"seed={seed}", steps=1).train() for seed in (0, 1)]
+    first, second = (load_file(path / "generators.safetensors") for path in ends)
+    assert not torch.equal(first["decoders.a.tail.weight"], second["decoders.a.tail.weight"])
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_a_signal_saves_and_exits(data, tmp_path, number, workers):
+    process = start("--data", data, "-o", tmp_path, "--steps", 100_000, "--set", "log_every=1",
+                    "--set", f"data.workers={workers}", "--set", "checkpoint_every=100000")  # fmt: skip
+    try:
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "log.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal sends Ctrl-C: to the workers as well
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    step = read_log(tmp_path)[-1]["step"]
+    assert step < 100_000
+    saved = tmp_path / "checkpoints" / f"{step:08d}"
+    assert f"stopped at step {step}, saved {saved}" in out
+    assert read_checkpoint(saved).step == step
+    assert err == "continue with --resume auto\n"
+
+
+def test_a_run_folder_is_not_trained_into_twice(data, tmp_path):
+    run = tmp_path / "run"
+    arguments = ("--data", data, "-o", run)
+    code, out, _ = train(*arguments, "--steps", 2, "--resume", "auto")
+    assert code == 0
+    assert f"--resume auto: no checkpoint in {run} yet, starting at step 0" in out
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    code, _, err = train(*arguments, "--steps", 3)
+    assert code == 2
+    assert err.startswith(f"error: {run} already holds a training\n")
+    assert "--resume auto" in err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    code, out, _ = train(*arguments, "--steps", 3, "--resume", "auto")
+    assert code == 0
+    assert f"resumed {run / 'checkpoints' / '00000002'} at step 2" in out
+    assert "steps 2 to 3" in out
+    code, out, _ = train("--data", data, "-o", tmp_path / "another", "--steps", 4, "--resume", run)
+    assert code == 0
+    assert "resumed" in out
+    code, _, err = train(*arguments, "--resume", tmp_path / "gone")
+    assert code == 2
+    assert f"{tmp_path / 'gone'} does not exist" in err
+
+
+def test_going_on_with_another_network(data, tmp_path):
+    trainer_in(tmp_path, data, steps=1).train()
+    arguments = ("--data", data, "-o", tmp_path, "--resume", "auto", "--set")
+    for change, expected in (
+        ("model.dim=8", "got (16, 16, 3, 3), expected (32, 32, 3, 3)"),
+        ("model.mapping=false", "expected nothing"),
+        ("discriminator.n_scales=2", "expected nothing"),
+    ):
+        code, _, err = train(*arguments, change)
+        assert code == 2, err
+        assert "do not fit this network" in err
+        assert expected in err
+        assert "another architecture" in err
+
+
+@pytest.mark.parametrize("name", [*(f"{name}.safetensors" for name in WEIGHT_FILES), "training.json"])
+def test_a_damaged_checkpoint(data, tmp_path, name):
+    path = trainer_in(tmp_path, data, steps=1).train() / name
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"[]", None):
+        path.unlink(missing_ok=True)
+        if damaged is not None:
+            path.write_bytes(damaged)
+        code, _, err = train("--data", data, "-o", tmp_path, "--resume", path.parent)
+        assert code == 2, err
+        assert err.startswith("error: ")
+        assert str(path if damaged is not None or name != "training.json" else path.parent) in err
+        assert len(err.splitlines()) == 2
+
+
+def test_half_a_checkpoint_is_none(data, tmp_path):
+    trainer_in(tmp_path, data, "checkpoint_every=1", steps=2).train()
+    (tmp_path / "checkpoints" / "00000002" / "training.json").unlink()
+    (tmp_path / "checkpoints" / ".00000003.part").mkdir()
+    assert read_checkpoint(tmp_path).step == 1
+
+
+# What goes wrong.
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path):
+    assert train("--data", data, "-o", tmp_path, "--steps", 2)[0] == 0
+    saved = tmp_path / "checkpoints" / "00000002"
+    before = {path: path.read_bytes() for path in saved.iterdir()}
+    code, _, err = train("--data", data, "-o", tmp_path, "--resume", "auto", "--set", "optimizer.lr=1e30")
+    assert code == 1
+    fact, advice = err.splitlines()
+    assert fact.startswith("error: the loss adversarial/a is not finite at step 3 (pictures: ")
+    assert str(data / "trainA") in fact
+    assert str(data / "trainB") in fact
+    assert str(saved) in advice
+    assert "--set optimizer.lr=5e+29" in advice
+    assert list_checkpoints(tmp_path / "checkpoints") == [saved]
+    assert {path: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_a_poisoned_weight_is_found_before_it_spreads(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, steps=3)
+    with torch.no_grad():
+        trainer.model.decoders["b"].tail.weight[0, 0, 0, 0] = float("nan")
+    before = {key: value.clone() for key, value in trainer.discriminators.state_dict().items()}
+    with pytest.raises(DsmapError, match=r"the loss discriminator/b is not finite at step 1") as caught:
+        trainer.train()
+    assert caught.value.exit_code == 1
+    assert "Start again" in caught.value.advice
+    assert all(torch.equal(value, before[key]) for key, value in trainer.discriminators.state_dict().items())
+    assert list_checkpoints(tmp_path / "checkpoints") == []
+
+
+def test_a_generator_loss_that_is_not_finite_is_named(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, steps=3)
+    with torch.no_grad():
+        trainer.model.mappings["a"].down_norm.bias[0] = float("inf")
+        trainer.model.style_encoders["a"].head.bias[0] = 0
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    with pytest.raises(DsmapError, match=r"the loss .*/a is not finite at step 1"):
+        trainer.iterate(batch_of(trainer))
+    after = trainer.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_pictures(data, tmp_path, workers):
+    broken = copy_of(data, tmp_path / "data")
+    first = broken / "trainA" / "00.png"  # also the first of the samples
+    first.write_bytes(first.read_bytes()[:200])
+    arguments = ("--data", broken, "--set", f"data.workers={workers}")
+    code, out, err = train(*arguments, "-o", tmp_path / "one", "--steps", 8)
+    assert (code, err) == (0, "")
+    assert out.count("skipped a broken picture") == 1
+    assert f"{first}: the PNG is cut short" in out
+    assert read_checkpoint(tmp_path / "one").styles["a"].pictures == 4
+    second = broken / "trainA" / "02.png"
+    second.write_bytes(b"hello")
+    code, out, err = train(*arguments, "-o", tmp_path / "two", "--steps", 8)
+    assert code == 2
+    assert "Too many broken pictures in domain 'a': 2 of 5 so far" in err
+    assert str(broken / "trainA") in err.splitlines()[1]
+
+
+def test_pictures_that_are_too_few(data, tmp_path):
+    few = copy_of(data, tmp_path / "data")
+    for path in sorted((few / "trainB").iterdir())[1:]:
+        path.unlink()
+    code, _, err = train("--data", few, "-o", tmp_path / "run")
+    assert code == 2
+    assert err.startswith("error: domain 'b' has one picture, expected two or more\n")
+    assert not (tmp_path / "run").exists()
+    for path in (few / "trainA").iterdir():
+        path.write_bytes(b"")
+    (few / "trainB" / "more.png").write_bytes((few / "trainB" / "00.png").read_bytes())
+    code, _, err = train("--data", few, "-o", tmp_path / "run")
+    assert code == 2
+    assert f"none of the pictures in {few / 'trainA'} can be read" in err
+
+
+@contextmanager
+def files_no_larger_than(size):
+    """A disk that is full, as far as this process can tell."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_at_a_checkpoint(data, tmp_path):
+    assert train("--data", data, "-o", tmp_path, "--steps", 1)[0] == 0
+    with files_no_larger_than(700_000):  # the samples and the log still fit
+        code, _, err = train("--data", data, "-o", tmp_path, "--steps", 2, "--resume", "auto")
+    assert code == 1
+    fact, advice = err.splitlines()
+    assert fact.startswith(f"error: cannot write the checkpoint {tmp_path / 'checkpoints' / '00000002'}: ")
+    assert "--resume auto" in advice
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000001"]
+    assert train("--data", data, "-o", tmp_path, "--steps", 2, "--resume", "auto")[0] == 0
+
+
+def test_a_full_disk_at_the_samples(data, tmp_path):
+    with files_no_larger_than(10_000):
+        code, _, err = train("--data", data, "-o", tmp_path, "--steps", 2, "--set", "sample_every=1")
+    assert code == 1
+    assert err.startswith(f"error: Cannot write {tmp_path / 'samples' / '00000001-a-b.png'}: ")
+    assert len(err.splitlines()) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_at_the_log(data, tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    code, _, err = train("--data", data, "-o", tmp_path, "--steps", 2, "--set", "log_every=1")
+    assert code == 1
+    assert err.startswith(f"error: cannot write {tmp_path / 'log.jsonl'}: No space left on device\n")
+    assert len(err.splitlines()) == 2
+
+
+def test_a_run_folder_that_cannot_be_written(data, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        code, _, err = train("--data", data, "-o", run, "--steps", 1)
+        assert code == 2
+        assert err.startswith(f"error: cannot write to the run folder {run}: ")
+        assert len(err.splitlines()) == 2
+
+
+def test_wrong_options_cost_no_time(data, tmp_path):
+    """They are told before torch is loaded, so this also runs them where there is none."""
+    for arguments, expected in (
+        (("--data", tmp_path / "gone"), "does not exist"),
+        ((), "Two domains are needed, got 0"),
+        (("--domain", f"a={data / 'trainA'}"), "Two domains are needed, got 1"),
+        (("--domain", "summer"), "--domain 'summer' is not NAME=PATH"),
+        (("--data", data, "--domains", "one"), "--domains 'one' is not two names"),
+        (("--data", data, "--set", "loss.cylce=3"), "Did you mean loss.cycle?"),
+        (("--data", data, "--preset", "big"), "no preset named 'big'"),
+        (("--data", data, "--config", tmp_path / "gone.yaml"), "gone.yaml"),
+        (("--data", data, "--domains", "a,b", "--domain", f"a={data}"), "both given"),
+    ):
+        code, out, err = train(*arguments, "-o", tmp_path / "run")
+        assert code == 2
+        assert expected in err
+        assert "loading torch" not in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys\nsys.argv = ['dsmap-train', '--help']\nfrom dsmap.tools.train import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'onnxruntime', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    for option in ("--data", "--domain", "--preset", "--config", "--set", "--steps", "--features", "--resume"):
+        assert option in result.stdout
+
+
+def test_a_device_that_is_not_there():
+    assert choose_device("cpu") == ("cpu", "as asked")
+    for name in ("cuda:99", "tpu9"):
+        with pytest.raises(InputError, match=f"the device '{name}' cannot be used"):
+            choose_device(name)
+
+
+# Inside an iteration.
+
+
+def test_the_generators_step_leaves_the_discriminators_alone(data, tmp_path):
+    trainer = trainer_in(tmp_path, data)
+    calls = {name: 0 for name, _ in trainer.discriminators.named_parameters()}
+
+    def count(name):
+        def hook(_gradient):
+            calls[name] += 1
+
+        return hook
+
+    for name, parameter in trainer.discriminators.named_parameters():
+        parameter.register_hook(count(name))
+    trainer.iterate(batch_of(trainer))
+    assert set(calls.values()) == {1}  # one gradient each: that of their own loss
+    assert all(parameter.requires_grad for parameter in trainer.discriminators.parameters())
+
+
+def test_the_average_of_the_generators(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "ema_decay=0.2", "optimizer.lr=0.01")
+    name = "decoders.a.tail.weight"
+    average = trainer.model.state_dict()[name].clone()
+    assert torch.equal(trainer.ema.state_dict()[name], average)
+    for step, decay in enumerate((1 / 10, 2 / 11, 0.2, 0.2)):  # from 0.25 on the setting is the smaller one
+        trainer.iterate(batch_of(trainer, step))
+        live = trainer.model.state_dict()[name]
+        average = decay * average + (1 - decay) * live
+        torch.testing.assert_close(trainer.ema.state_dict()[name], average)
+        assert not torch.equal(average, live)
+    assert not any(parameter.requires_grad for parameter in trainer.ema.parameters())
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_the_content_encoders_have_a_rate_of_their_own(data, tmp_path, factor):
+    moved = []
+    for value in (1.0, factor):
+        trainer = trainer_in(tmp_path, data, f"optimizer.content_lr_factor={value}")
+        before = {key: p.detach().clone() for key, p in trainer.model.named_parameters()}
+        trainer.iterate(batch_of(trainer))
+        moved.append({key: p.detach() - before[key] for key, p in trainer.model.named_parameters()})
+    for key, step in moved[0].items():
+        expected = factor if key.startswith(("content_encoders.", "shared_encoder.")) else 1.0
+        if key.endswith("weight"):
+            torch.testing.assert_close(moved[1][key], step * expected, rtol=1e-3, atol=1e-6)
+            # Adam's first step is the rate itself, whatever the gradient.
+            assert moved[1][key].abs().max().item() == pytest.approx(1e-4 * expected, rel=0.02)
+
+
+def test_every_parameter_is_trained_once(data, tmp_path):
+    trainer = trainer_in(tmp_path, data)
+    for name, module in (("generators", trainer.model), ("discriminators", trainer.discriminators)):
+        of_optimizer = [id(p) for group in trainer.optimizers[name].param_groups for p in group["params"]]
+        assert sorted(of_optimizer) == sorted(id(p) for p in module.parameters())
+    group = trainer.optimizers["generators"].param_groups[0]
+    assert (group["betas"], group["weight_decay"]) == ((0.5, 0.999), 1e-4)
+
+
+def test_learning_rate_schedules():
+    step = OptimizerConfig(lr=1.0, schedule="step", step_size=100, gamma=0.5)
+    assert [learning_rate(step, t, 1000) for t in (0, 99, 100, 250, 999)] == [1, 1, 0.5, 0.25, 0.5**9]
+    cosine = OptimizerConfig(lr=2.0, schedule="cosine")
+    assert learning_rate(cosine, 0, 100) == 2
+    assert learning_rate(cosine, 50, 100) == pytest.approx(1)
+    assert learning_rate(cosine, 75, 100) == pytest.approx(1 - math.cos(math.pi / 4))
+    assert 0 < learning_rate(cosine, 99, 100) < 1e-3
+    constant = OptimizerConfig(lr=3.0, schedule="constant")
+    assert {learning_rate(constant, t, 10) for t in range(10)} == {3.0}
+    paper = TrainConfig()
+    assert [learning_rate(paper.optimizer, t, paper.steps) for t in (99_999, 100_000, 199_999)] == [1e-4, 5e-5, 5e-5]
+
+
+def test_the_rate_of_the_schedule_is_the_one_used(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "optimizer.step_size=1", "optimizer.gamma=0.1")
+    for step in (0, 2):
+        trainer.iterate(batch_of(trainer, step))
+        rates = {group["lr"] for optimizer in trainer.optimizers.values() for group in optimizer.param_groups}
+        assert rates == {1e-4 * 0.1**step}
+
+
+def test_checkpoints_hold_no_code(data, tmp_path):
+    path = trainer_in(tmp_path, data, steps=1).train()
+    assert sorted(p.suffix for p in path.iterdir()) == [".json"] + [".safetensors"] * 4
+    tensors = load_file(path / "ema.safetensors")
+    save_file({**tensors, "more": torch.zeros(1)}, path / "ema.safetensors")
+    with pytest.raises(InputError, match=r"more: got .*, expected nothing"):
+        load_generators(read_checkpoint(path))
