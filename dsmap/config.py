@@ -155,7 +155,8 @@ class TrainConfig(Settings):
     steps: int = Field(default=200_000, ge=1, description="iterations in all")
     seed: int = Field(default=0, ge=0, description="seed of weights, data order and random styles")
     twin_init: bool = Field(
-        default=False, description="both domains start with the same weights, which keeps light and dark from being swapped"
+        default=False,
+        description="both domains start with the same weights, which keeps light and dark from being swapped",
     )
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported"

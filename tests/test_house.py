@@ -186,3 +186,16 @@ def test_readme_examples_run(line, holiday):
     result = re.search(r"^(\S+): (\d+) of \2 done", done.stdout, re.MULTILINE)
     assert result, done.stdout
     assert (holiday / result[1]).exists()
+
+
+@pytest.mark.parametrize(("module", "arguments"), [("train", ["--data", ".", "-o", "r"]), ("export", [".", "-o", "b"])])
+def test_a_missing_extra_is_named(module, arguments, tmp_path):
+    """Without torch, the commands that need it say what to install."""
+    code = (
+        "import sys\nfor name in ('torch', 'yaml'): sys.modules[name] = None\n"
+        f"sys.argv = ['x', *{arguments!r}]\nfrom dsmap.tools.{module} import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is not installed" in done.stderr
+    assert "pip install 'dsmap[train,export]'" in done.stderr

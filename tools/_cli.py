@@ -26,6 +26,11 @@ from dsmap.errors import DsmapError
 P = ParamSpec("P")
 
 
+# What the base install lacks, and the extra that brings it.
+_EXTRAS = {"torch": "train,export", "yaml": "train,export", "safetensors": "train,export", "onnx": "export",
+           "onnxscript": "export", "onnxruntime": "cpu"}  # fmt: skip
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"dsmap {__version__}")
@@ -64,6 +69,9 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if kwargs.get("debug"):
                 traceback.print_exc()
+            if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+                tell(f"{error.name} is not installed", f"install it with pip install 'dsmap[{_EXTRAS[error.name]}]'")
+                raise typer.Exit(1) from None
             tell(f"unexpected {type(error).__name__}: {_first_line(error)}", "run again with --debug to see where")
             raise typer.Exit(1) from None
 

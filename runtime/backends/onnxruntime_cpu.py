@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from dsmap.runtime.bundle import Bundle
 
 
 class OnnxRuntimeCPU(Backend):
-    """Sessions of the CPU provider; `threads` None uses every core this process may use."""
+    """Sessions of the CPU provider; `threads` None uses the cores that this process may use."""
 
     name = "cpu"
 
@@ -19,7 +20,7 @@ class OnnxRuntimeCPU(Backend):
         self._ort = _import_onnxruntime()
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU"
         parts, source = bundle.manifest.components, bundle.source_of(target)
-        self._threads = threads
+        self._threads = threads if threads is not None else _allowed_cores()
         self._encoder = self._session(bundle.path(parts.content_encoder[source]))
         self._mapping = self._session(bundle.path(parts.mapping[target])) if parts.mapping else None
         self._decoder = self._session(bundle.path(parts.decoder[target]))
@@ -48,6 +49,14 @@ class OnnxRuntimeCPU(Backend):
         if session.get_providers() != ["CPUExecutionProvider"]:
             raise DsmapError(f"ONNX Runtime runs {path} on {session.get_providers()}", "Reinstall onnxruntime.")
         return session
+
+
+def _allowed_cores() -> int | None:
+    """How many cores this process may use, if not all: ONNX Runtime does not look. None leaves the number to it."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or allowed) else None
 
 
 def _import_onnxruntime() -> Any:
