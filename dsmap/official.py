@@ -112,7 +112,14 @@ def read_state_dicts(path: Path) -> dict[str, StateDict]:
 
 def load_generator_weights(model: DSMAP, states: Mapping[str, StateDict], where: str) -> None:
     """Copies the authors' generator state dicts into `model`; InputError for keys or shapes that do not fit."""
-    _copy(model, states, generator_key_map(model), _unused_generator_keys, where)
+
+    def unused(key: str) -> bool:
+        """Buffers their AdaIN keeps and never reads, and the mapping that a MUNIT checkpoint may carry along."""
+        if key.startswith("domain_mapping."):
+            return not model.config.mapping
+        return key.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+
+    _copy(model, states, generator_key_map(model), unused, where)
 
 
 def load_discriminator_weights(discriminators: nn.ModuleDict, states: Mapping[str, StateDict], where: str) -> None:
@@ -192,11 +199,6 @@ def _decoder_keys(slot: str, config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield f"dec.model.{2 * n_ups + 1}.conv", f"{ours}.tail"
     for i in range(3):
         yield f"mlp.model.{i}.fc", f"style_mlps.{slot}.layers.{i}"
-
-
-def _unused_generator_keys(key: str) -> bool:
-    """Buffers their AdaIN keeps and never uses, and a mapping that a MUNIT checkpoint may carry along."""
-    return key.endswith((".running_mean", ".running_var", ".num_batches_tracked")) or key.startswith("domain_mapping.")
 
 
 def _copy(

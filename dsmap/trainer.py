@@ -92,6 +92,7 @@ class Trainer:
                 f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
             )
         self.samples = self._load_samples()
+        self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -233,8 +234,12 @@ class Trainer:
         torch._foreach_lerp_(ours, live, 1 - decay)
 
     def _style_statistics(self) -> dict[str, StyleStatistics]:
-        side = self.config.data.shorter_side
-        return {d.name: style_statistics(self.ema, d.name, d.train, side, STYLE_PICTURES) for d in self.domains}
+        """Of the averaged generators as they are now; samples and checkpoint of one step share them."""
+        if self._styles[0] != self.step:
+            side = self.config.data.shorter_side
+            found = {d.name: style_statistics(self.ema, d.name, d.train, side, STYLE_PICTURES) for d in self.domains}
+            self._styles = (self.step, found)
+        return self._styles[1]
 
     def _load_samples(self) -> ByDomain:
         size = self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of

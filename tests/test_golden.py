@@ -1,7 +1,6 @@
 """The comparison with the authors' numbers: it passes on theirs, and tells every kind of difference."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,6 @@ from typer.testing import CliRunner
 
 from dsmap.golden import compare_golden
 from dsmap.tools.golden import app
-
-SHARED = Path(os.environ.get("DSMAP_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +53,11 @@ def change_tensors(folder, change):
     np.savez(path, **tensors)
 
 
-@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="no golden numbers at hand")
 @pytest.mark.parametrize("name", ["tiny", "tiny_zero_pad"])
-def test_the_numbers_of_the_authors(name):
-    rows = compare_golden(SHARED / "golden" / name)
+def test_the_numbers_of_the_authors(shared, name):
+    rows = compare_golden(shared / "golden" / name)
     assert [row for row in rows if not row.passed] == []
-    scalars = json.loads((SHARED / "golden" / name / "scalars.json").read_text())
+    scalars = json.loads((shared / "golden" / name / "scalars.json").read_text())
     assert len(rows) == 24 + sum(map(len, scalars.values()))  # every tensor but the inputs, and every number
 
 

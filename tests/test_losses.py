@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import squeezenet_weights
 
 from dsmap.errors import InputError
 from dsmap.features import load_features
@@ -147,24 +148,6 @@ def test_contextual_loss_is_not_rounded_under_autocast():
 
 
 # Feature networks.
-
-
-def squeezenet_weights(seed=0):
-    """The layers of SqueezeNet v1.0 in the published layout, but only a few channels wide."""
-    generator = np.random.default_rng(seed)
-    shapes = {"conv1": (6, 3, 7, 7)}
-    width = 6
-    for i in range(2, 10):
-        shapes[f"fire{i}/squeeze1x1"] = (7, width, 1, 1)
-        shapes[f"fire{i}/expand1x1"] = (4, 7, 1, 1)
-        shapes[f"fire{i}/expand3x3"] = (5, 7, 3, 3)
-        width = 9
-    weights = {}
-    for name, shape in shapes.items():
-        scale = (2 / np.prod(shape[1:])) ** 0.5 / (100 if name == "conv1" else 1)
-        weights[f"{name}.weight"] = (generator.standard_normal(shape) * scale).astype(np.float32)
-        weights[f"{name}.bias"] = generator.standard_normal(shape[0]).astype(np.float32) * 0.1
-    return weights
 
 
 def by_hand_squeezenet(weights, x_rgb):

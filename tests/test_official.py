@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +20,6 @@ from dsmap.official import (
     official_loss_weights,
     read_state_dicts,
 )
-
-SHARED = Path(os.environ.get("DSMAP_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
 def refused(path, config, **how):
@@ -169,6 +166,9 @@ def test_weights_that_do_not_fit(tmp_path):
         lambda s: s["a"].update({"enc_style.model.7.weight": torch.zeros(1)})
     )
     assert f"a.{tail} has shape (4,), expected (3,)" in saved(lambda s: s["a"].update({tail: torch.zeros(4)}))
+    assert "has 1 weights this network does not, the first is b.domain_mapping.layer3.0.conv.bias" in saved(
+        lambda s: s["b"].update({"domain_mapping.layer3.0.conv.bias": torch.zeros(1)})
+    )
     mapping = "domain_mapping.layer1.0.conv.weight"
     assert f"lacks 1 weights, the first is a.{mapping}" in saved(lambda s: s["a"].pop(mapping))
 
@@ -231,10 +231,9 @@ def test_domain_names_are_checked(tmp_path):
     assert "different names" in refused(path, config, domains=("cat", "cat"))
 
 
-@pytest.mark.skipif(not (SHARED / "golden" / "tiny").is_dir(), reason="no checkpoint of the authors' code at hand")
 @pytest.mark.parametrize("name", ["tiny", "tiny_zero_pad"])
-def test_the_names_here_are_those_of_their_files(name):
-    folder = SHARED / "golden" / name
+def test_the_names_here_are_those_of_their_files(shared, name):
+    folder = shared / "golden" / name
     gen, dis = (read_state_dicts(next(folder.glob(pattern))) for pattern in ("gen_*.pt", "dis_*.pt"))
     model = load_official(next(folder.glob("gen_*.pt")), folder / "config.yaml")
     ours = official_generators(model)

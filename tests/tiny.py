@@ -1,5 +1,6 @@
 """Networks small enough to test with, and the formulas of the paper written out slowly, to check the fast ones."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -48,6 +49,24 @@ def pictures(n=2, hw=(64, 64), seed=2, dtype=torch.float32):
 def styles(n=2, size=3, seed=3, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return {slot: torch.randn(n, size, generator=generator).to(dtype) for slot in SLOTS}
+
+
+def squeezenet_weights(seed=0):
+    """The layers of SqueezeNet v1.0 in the published layout, but only a few channels wide."""
+    generator = np.random.default_rng(seed)
+    shapes = {"conv1": (6, 3, 7, 7)}
+    width = 6
+    for i in range(2, 10):
+        shapes[f"fire{i}/squeeze1x1"] = (7, width, 1, 1)
+        shapes[f"fire{i}/expand1x1"] = (4, 7, 1, 1)
+        shapes[f"fire{i}/expand3x3"] = (5, 7, 3, 3)
+        width = 9
+    weights = {}
+    for name, shape in shapes.items():
+        scale = (2 / np.prod(shape[1:])) ** 0.5 / (100 if name == "conv1" else 1)
+        weights[f"{name}.weight"] = (generator.standard_normal(shape) * scale).astype(np.float32)
+        weights[f"{name}.bias"] = generator.standard_normal(shape[0]).astype(np.float32) * 0.1
+    return weights
 
 
 def slow_generator_terms(model, discriminators, x, random_style, *, features=None, contextual=None):
