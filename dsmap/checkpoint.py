@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -155,17 +155,18 @@ def save_checkpoint(
 def load_optimizers(
     path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Gives the optimisers the state that `save_checkpoint` wrote for them."""
+    """Gives the optimisers the state that `save_checkpoint` wrote for them; InputError when some is missing."""
     tensors = _read_tensors(path / "optimizers.safetensors")
     for name, optimizer in optimizers.items():
         for key, parameter in modules[name].named_parameters():
-            state: dict[str, Any] = {}
-            for part in ("step", "exp_avg", "exp_avg_sq"):
-                value = tensors.get(f"{name}/{key}/{part}")
-                if value is not None:
-                    state[part] = value if part == "step" else value.to(parameter.device)
-            if state:
-                optimizer.state[parameter] = state
+            try:
+                state = {part: tensors[f"{name}/{key}/{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
+            except KeyError as error:
+                raise InputError(
+                    f"{path} lacks the optimiser's state {error}", "Use another checkpoint of the run."
+                ) from error
+            # Adam counts its steps on the CPU.
+            optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
 
 
 def _optimizer_tensors(

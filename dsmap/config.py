@@ -71,6 +71,11 @@ class ModelConfig(Settings):
         """The smallest height and width: instance norm needs more than one content position a side."""
         return 2 * self.multiple_of
 
+    @property
+    def style_minimum_size(self) -> int:
+        """The smallest height and width of a style picture: five halvings of the KL encoder need 32."""
+        return max(self.minimum_size, 32) if self.style_kl else self.minimum_size
+
 
 class DiscriminatorConfig(Settings):
     """The multi-scale patch discriminator of each domain."""

@@ -111,6 +111,8 @@ class FoldedUpsampleConv(nn.Module):
 
     def __init__(self, trained: UpsampleConv) -> None:
         super().__init__()
+        if not trained.folds:
+            raise ValueError("upsampling with a reflected border does not fold into one conv")
         weight, bias = fold_upsampling(trained.conv.weight, trained.conv.bias, trained.phase_taps)
         pad_type = "replicate" if trained.conv.padding_mode == "replicate" else "zero"
         self.conv = conv(weight.shape[1], weight.shape[0], 3, padding=1, pad_type=pad_type).to(weight)

@@ -56,7 +56,7 @@ class DSMAP(nn.Module):
 
     def encode(self, x_nchw: Tensor, domain: str) -> Content:
         """The content of pictures of `domain`."""
-        self._check_size(x_nchw)
+        self._check_size(x_nchw, self.config.minimum_size)
         domain_specific, skip = self.content_encoders[self.slot(domain)](x_nchw)
         return Content(self.shared_encoder(domain_specific), skip, domain_specific)
 
@@ -72,6 +72,7 @@ class DSMAP(nn.Module):
 
     def encode_style(self, x_nchw: Tensor, domain: str) -> Tensor:
         """The style codes (N, S) of pictures of `domain`; of a KL encoder the mean."""
+        self._check_size(x_nchw, self.config.style_minimum_size)
         return self.style_encoders[self.slot(domain)](x_nchw)
 
     def decode(self, mapped_nchw: Tensor, style_ns: Tensor, domain: str) -> Tensor:
@@ -99,11 +100,11 @@ class DSMAP(nn.Module):
             )
         return SLOTS[self.domains.index(domain)]
 
-    def _check_size(self, x_nchw: Tensor) -> None:
+    def _check_size(self, x_nchw: Tensor, minimum: int) -> None:
         if torch.compiler.is_exporting():
             return
         height, width = x_nchw.shape[-2:]
-        multiple, minimum = self.config.multiple_of, self.config.minimum_size
+        multiple = self.config.multiple_of
         if height % multiple or width % multiple or min(height, width) < minimum:
             raise InputError(
                 f"a picture of {width}x{height} does not fit the network",

@@ -178,7 +178,12 @@ class Trainer:
         return dict(zip(names, every.tolist(), strict=True))
 
     def save(self) -> Path:
-        """Writes a checkpoint and drops the oldest beyond `keep_checkpoints`."""
+        """Writes a checkpoint and drops the oldest beyond `keep_checkpoints`.
+
+        Raises DsmapError when the weights are not finite (nothing is written then) or the disk is full.
+        """
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            raise DsmapError(f"the weights are not finite at step {self.step}", self._how_to_go_on())
         folder = self.run / "checkpoints"
         pictures = {d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in self.domains}
         path = save_checkpoint(
@@ -218,12 +223,14 @@ class Trainer:
             return
         name = next(name for name, value in zip(terms, values.tolist(), strict=True) if not math.isfinite(value))
         files = ", ".join(str(path) for path in (*batch.paths_a, *batch.paths_b))
+        raise DsmapError(
+            f"the loss {name} is not finite at step {batch.step + 1} (pictures: {files})", self._how_to_go_on()
+        )
+
+    def _how_to_go_on(self) -> str:
         saved = list_checkpoints(self.run / "checkpoints")
         kept = f"The last good checkpoint is {saved[-1]}: continue" if saved else "Start again"
-        raise DsmapError(
-            f"the loss {name} is not finite at step {batch.step + 1} (pictures: {files})",
-            f"{kept} with a lower rate, such as --set optimizer.lr={self.config.optimizer.lr / 2:g}.",
-        )
+        return f"{kept} with a lower rate, such as --set optimizer.lr={self.config.optimizer.lr / 2:g}."
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -271,6 +278,15 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         checkpoint = read_checkpoint(path)
+        for part in ("model", "discriminator"):
+            then, now = getattr(checkpoint.config, part).model_dump(), getattr(self.config, part).model_dump()
+            for key, value in then.items():
+                if now[key] != value:
+                    raise InputError(
+                        f"the checkpoint {checkpoint.path} is of another architecture: {part}.{key} got {now[key]}, "
+                        f"expected {value}",
+                        f"Resume with the settings in {self.run / 'config.yaml'}, or start a new run with another -o.",
+                    )
         for name, module in self.modules.items():
             load_into(module, checkpoint.path / f"{name}.safetensors")
         load_optimizers(checkpoint.path, self.modules, self.optimizers)

@@ -20,7 +20,6 @@ from dsmap.export.graphs import OPSET, graphs, write_graph
 from dsmap.export.verify import Verification, generated_pictures, verify_graphs
 from dsmap.images import list_pictures
 from dsmap.model import DSMAP
-from dsmap.networks import KLStyleEncoder
 from dsmap.official import load_official, read_official_config
 from dsmap.runtime.bundle import (
     MANIFEST,
@@ -37,7 +36,6 @@ from dsmap.styles import StyleStatistics, prior_statistics, style_statistics
 
 # Pictures of each domain that the graphs are checked on.
 CHECK_PICTURES = 4
-_KL_STYLE_MINIMUM = 32  # five halvings, and the last reflection needs two rows
 
 
 class Source(NamedTuple):
@@ -168,8 +166,7 @@ def _write_graphs(model: DSMAP, folder: Path, say: Callable[[str], None]) -> dic
 def _check_pictures(source: Source) -> tuple[dict[str, list[npt.NDArray[np.uint8]]], str]:
     """Up to CHECK_PICTURES of each domain, evenly picked, at the training size; generated ones where there are none."""
     multiple = source.model.config.multiple_of
-    # A style encoder with the KL blocks needs the larger minimum; no picture is trained at less anyway.
-    size = max(source.trained_at // multiple * multiple, _minimum_style_size(source.model))
+    size = max(source.trained_at // multiple * multiple, source.model.config.style_minimum_size)
     found = {}
     for domain, paths in source.pictures.items():
         picked = [paths[i * len(paths) // CHECK_PICTURES] for i in range(CHECK_PICTURES)] if paths else []
@@ -185,11 +182,6 @@ def _check_pictures(source: Source) -> tuple[dict[str, list[npt.NDArray[np.uint8
     return {
         d: generated_pictures(size, CHECK_PICTURES, seed) for seed, d in enumerate(source.model.domains)
     }, "generated"
-
-
-def _minimum_style_size(model: DSMAP) -> int:
-    kl = any(isinstance(encoder, KLStyleEncoder) for encoder in model.style_encoders.values())
-    return max(model.config.minimum_size, _KL_STYLE_MINIMUM) if kl else model.config.minimum_size
 
 
 def _describe(
@@ -218,7 +210,7 @@ def _describe(
         sizes=Sizes(
             multiple_of=config.multiple_of,
             minimum=config.minimum_size,
-            style_minimum=_minimum_style_size(source.model),
+            style_minimum=config.style_minimum_size,
             trained_at=source.trained_at,
         ),
         architecture=config.model_dump(mode="json"),
