@@ -83,8 +83,8 @@ class AdainResidualBlock(nn.Module):
 class UpsampleConv(nn.Module):
     """Nearest upsampling x2, 5x5 conv, layer norm, ReLU.
 
-    With zero or replicate padding it is computed as the 3x3 conv at the low resolution that it equals: 36 instead of
-    100 multiplies for each input pixel and pair of channels, and the same gradients of the 5x5 kernel.
+    It is computed as the 3x3 conv at the low resolution that it equals: 36 instead of 100 multiplies for each input
+    pixel and pair of channels, and the same gradients of the 5x5 kernel. Exact for every padding.
     """
 
     phase_taps: Tensor
@@ -93,17 +93,36 @@ class UpsampleConv(nn.Module):
         super().__init__()
         self.conv = conv(in_dim, out_dim, 5, padding=2, pad_type=pad_type)
         self.norm = LayerNorm(out_dim)
-        self.folds = pad_type != "reflect"  # a reflected border is not one of the low-resolution map
+        # A reflected border is not one of the low-resolution map: it takes corrections that are kept out of graphs.
+        self.folds = pad_type != "reflect"
         self.register_buffer("phase_taps", phase_taps(5), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        if not self.folds:
+        if not self.folds and (torch.compiler.is_exporting()):
             return F.relu(self.norm(self.conv(F.interpolate(x_nchw, scale_factor=2.0, mode="nearest"))))
         weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self.phase_taps)
-        if self.conv.padding_mode == "replicate":
-            x_nchw = F.pad(x_nchw, (1, 1, 1, 1), mode="replicate")
-        y = F.conv2d(x_nchw, weight, bias, padding=1 if self.conv.padding_mode == "zeros" else 0)
-        return F.relu(self.norm(F.pixel_shuffle(y, 2)))
+        if self.conv.padding_mode == "zeros":
+            y = F.pixel_shuffle(F.conv2d(x_nchw, weight, bias, padding=1), 2)
+        else:
+            y = F.pixel_shuffle(F.conv2d(F.pad(x_nchw, (1, 1, 1, 1), mode="replicate"), weight, bias), 2)
+        if not self.folds:
+            _reflect_border(y, x_nchw, self.conv.weight)
+        return F.relu(self.norm(y))
+
+
+def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
+    """Turns, in place, the outermost ring of a conv over an upsampled map padded by replication into that by reflection.
+
+    `y_nchw` (N, O, 2H, 2W) came from `x_nchw` (N, I, H, W), upsampled x2, and the 5x5 kernel `weight`. Only its first and
+    last rows and columns reach the second padded pixel, where reflection reads the map's second row (column) and
+    replication its first. Rows are read along reflected columns and columns along replicated rows: the corners come
+    out right that way.
+    """
+    for edge, inner, tap in ((0, 1, 0), (-1, -2, 4)):
+        row = (x_nchw[:, :, inner] - x_nchw[:, :, edge]).repeat_interleave(2, -1)
+        y_nchw[:, :, edge] += F.conv1d(F.pad(row, (2, 2), mode="reflect"), weight[:, :, tap])
+        column = (x_nchw[..., inner] - x_nchw[..., edge]).repeat_interleave(2, -1)
+        y_nchw[..., edge] += F.conv1d(F.pad(column, (2, 2), mode="replicate"), weight[..., tap])
 
 
 class FoldedUpsampleConv(nn.Module):
