@@ -98,7 +98,7 @@ class UpsampleConv(nn.Module):
         self.register_buffer("phase_taps", phase_taps(5), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        if not self.folds and (torch.compiler.is_exporting()):
+        if not self.folds and torch.compiler.is_exporting():
             return F.relu(self.norm(self.conv(F.interpolate(x_nchw, scale_factor=2.0, mode="nearest"))))
         weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self.phase_taps)
         if self.conv.padding_mode == "zeros":
