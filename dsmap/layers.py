@@ -111,10 +111,10 @@ class UpsampleConv(nn.Module):
 
 
 def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
-    """Turns, in place, the outermost ring of a conv over an upsampled map padded by replication into that by reflection.
+    """Turns, in place, the outer ring of a conv over an upsampled map padded by replication into that by reflection.
 
-    `y_nchw` (N, O, 2H, 2W) came from `x_nchw` (N, I, H, W), upsampled x2, and the 5x5 kernel `weight`. Only its first and
-    last rows and columns reach the second padded pixel, where reflection reads the map's second row (column) and
+    `y_nchw` (N, O, 2H, 2W) came from `x_nchw` (N, I, H, W), upsampled x2, and the 5x5 kernel `weight`. Only its first
+    and last rows and columns reach the second padded pixel, where reflection reads the map's second row (column) and
     replication its first. Rows are read along reflected columns and columns along replicated rows: the corners come
     out right that way.
     """
