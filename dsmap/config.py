@@ -102,6 +102,9 @@ class LossWeights(Settings):
     cycle: float = Field(default=5.0, ge=0, description="cycle reconstruction")
     adversarial: float = Field(default=1.0, ge=0, description="adversarial")
     contextual: float = Field(default=1.0, ge=0, description="contextual (perceptual) loss on a feature network")
+    mode_seeking: float = Field(
+        default=0.0, ge=0, description="MSGAN's term: different styles shall give different pictures"
+    )
     kl: float = Field(default=0.0, ge=0, description="KL divergence of the style code; needs model.style_kl")
 
 
@@ -115,6 +118,9 @@ class OptimizerConfig(Settings):
     schedule: Literal["step", "cosine", "constant"] = Field(default="step", description="how the learning rate falls")
     step_size: int = Field(default=100_000, ge=1, description="schedule step: iterations between two drops")
     gamma: float = Field(default=0.5, gt=0, le=1, description="schedule step: factor of each drop")
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="gradients of each step are scaled down to this L2 norm; null leaves them"
+    )
     content_lr_factor: float = Field(
         default=1.0,
         gt=0,

@@ -40,6 +40,13 @@ def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None 
     return _sum((f - 1).square().mean() for f in fake)
 
 
+def mode_seeking_loss(x: Tensor, y: Tensor, style_x: Tensor, style_y: Tensor) -> Tensor:
+    """|s_x - s_y| / |x - y| of two pictures of one content in two styles: MSGAN (Mao et al., CVPR 2019) maximises the
+    inverse. The styles are taken as given: no gradient flows to them.
+    """
+    return 1 / (l1(x, y) / l1(style_x, style_y).detach() + 1e-5)
+
+
 def kl_divergence(mean_ns: Tensor, log_variance_ns: Tensor) -> Tensor:
     """-0.5 * sum(1 + log sigma^2 - mu^2 - sigma^2) of style codes against N(0, I)."""
     return -0.5 * (1 + log_variance_ns - mean_ns.square() - log_variance_ns.exp()).sum()

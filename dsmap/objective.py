@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dsmap.config import GanType, LossWeights
-from dsmap.losses import contextual_loss, discriminator_loss, generator_adversarial_loss, kl_divergence, l1
+from dsmap.losses import (
+    contextual_loss,
+    discriminator_loss,
+    generator_adversarial_loss,
+    kl_divergence,
+    l1,
+    mode_seeking_loss,
+)
 from dsmap.model import DSMAP, Content
 from dsmap.networks import KLStyleEncoder
 
@@ -92,12 +99,14 @@ def generator_terms(
     x: ByDomain,
     first: Translations,
     features: Features | None = None,
+    mode_seeking: bool = False,
 ) -> dict[str, Tensor]:
     """Every unweighted term of the generators' loss, named TERM/DOMAIN.
 
     TERM is a field of LossWeights, followed by _random where it is about the random-style translations. Terms of
     contents are named by the domain the content came from, all others by the domain of the pictures they judge.
-    `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping.
+    `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping,
+    `mode_seeking` (of the exemplar against the random style) when asked for.
     """
     terms: dict[str, Tensor] = {}
     # Second half: the translations are encoded again, as pictures of their new domain.
@@ -122,6 +131,9 @@ def generator_terms(
         terms[f"cycle/{domain}"] = l1(cycle, x[domain])
         if domain in first.kl:
             terms[f"kl/{domain}"] = first.kl[domain]
+        if mode_seeking:
+            styles = first.style[domain], first.random_style[domain]
+            terms[f"mode_seeking/{domain}"] = mode_seeking_loss(first.exemplar[domain], first.random[domain], *styles)
         terms |= _judged(discriminators[domain], kind, domain, x[domain], first, features)
     return terms
 

@@ -161,21 +161,28 @@ class Trainer:
         d_terms = discriminator_terms(named, config.discriminator.gan_type, x, first.exemplar, random)
         d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
         self._check_finite({f"discriminator/{d}": term for d, term in d_terms.items()}, batch)
-        _descend(self.optimizers["discriminators"], d_total)
+        _descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
 
         self.discriminators.requires_grad_(False)
-        terms = generator_terms(self.model, named, config.discriminator.gan_type, x, first, self.features)
+        terms = generator_terms(
+            self.model,
+            named,
+            config.discriminator.gan_type,
+            x,
+            first,
+            self.features,
+            mode_seeking=config.loss.mode_seeking > 0,
+        )
         total = weighted_sum(terms, config.loss)
         self._check_finite(terms, batch)
-        _descend(self.optimizers["generators"], total)
+        _descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
         self.discriminators.requires_grad_(True)
         self._average(step)
         self.step = step + 1
-        every = torch.stack(
-            [total.detach(), d_total.detach(), *(t.detach() for t in (*terms.values(), *d_terms.values()))]
-        )
-        names = ["generators", "discriminators", *terms, *(f"discriminator/{d}" for d in d_terms)]
-        return dict(zip(names, every.tolist(), strict=True))
+        losses = {"generators": total, "discriminators": d_total, **terms}
+        losses |= {f"discriminator/{domain}": term for domain, term in d_terms.items()}
+        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # one wait for the device
+        return dict(zip(losses, values, strict=True))
 
     def save(self) -> Path:
         """Writes a checkpoint and drops the oldest beyond `keep_checkpoints`.
@@ -321,9 +328,11 @@ def _adam(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.opt
     return torch.optim.Adam(groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
 
 

@@ -91,8 +91,8 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 
 
 OPTIONS = {
-    "train": "--config --data --debug --device --domain --domains --features --help --output --preset --resume --set "
-    "--steps --version",
+    "train": "--config --data --debug --device --domain --domains --features --help --method --output --preset "
+    "--resume --set --steps --version",
     "export": "--card --data --debug --domain --domains --help --licence --live --name --official --output --overwrite "
     "--version",
     "video": "--backend --debug --domain --height --help --model --output --overwrite --report --seed --side-by-side "

@@ -11,7 +11,14 @@ from tiny import squeezenet_weights
 
 from dsmap.errors import InputError
 from dsmap.features import load_features
-from dsmap.losses import contextual_loss, discriminator_loss, generator_adversarial_loss, kl_divergence, l1
+from dsmap.losses import (
+    contextual_loss,
+    discriminator_loss,
+    generator_adversarial_loss,
+    kl_divergence,
+    l1,
+    mode_seeking_loss,
+)
 
 # Two scales, as a discriminator gives them.
 FAKE = [torch.tensor([0.5, -1.0]).view(1, 1, 1, 2), torch.tensor([2.0]).view(1, 1, 1, 1)]
@@ -74,6 +81,17 @@ def test_nsgan_stays_finite_for_sure_discriminators():
     fake, real = [torch.full((1, 1, 2, 2), 500.0)], [torch.full((1, 1, 2, 2), -500.0)]
     assert discriminator_loss("nsgan", fake, real).item() == pytest.approx(1000)
     assert generator_adversarial_loss("nsgan", [-fake[0]]).item() == pytest.approx(500)
+
+
+def test_mode_seeking_loss():
+    x, y = torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, 3, 2, 2)
+    style_x = torch.tensor([[1.0, -1.0]], requires_grad=True)
+    loss = mode_seeking_loss(x.requires_grad_(), y, style_x, torch.zeros(1, 2))
+    assert loss.item() == pytest.approx(1 / (0.5 / 1 + 1e-5))
+    loss.backward()
+    assert style_x.grad is None  # or the style encoder would learn to call different pictures alike
+    assert (x.grad < 0).all()  # a step down the gradient moves the pictures apart
+    assert mode_seeking_loss(y, y, style_x, torch.zeros(1, 2)).isfinite()
 
 
 def test_kl_divergence():

@@ -25,6 +25,7 @@ from dsmap.data import UnpairedBatches
 from dsmap.domains import find_domains
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb, write_picture
+from dsmap.objective import term_weight
 from dsmap.styles import style_statistics
 from dsmap.tools.train import app
 from dsmap.trainer import Trainer, choose_device, learning_rate
@@ -594,3 +595,35 @@ def test_checkpoints_hold_no_code(data, tmp_path):
     save_file({**tensors, "more": torch.zeros(1)}, path / "ema.safetensors")
     with pytest.raises(InputError, match=r"more: got .*, expected nothing"):
         load_generators(read_checkpoint(path))
+
+
+def test_gradients_are_clipped(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "optimizer.clip_norm=0.001")
+    trainer.iterate(batch_of(trainer))
+    norm = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm().item()
+    assert norm == pytest.approx(0.001, rel=1e-3)
+
+
+def test_mode_seeking_is_off_until_it_is_weighed(data, tmp_path):
+    trainer = trainer_in(tmp_path / "off", data)
+    assert not any(name.startswith("mode_seeking") for name in trainer.iterate(batch_of(trainer)))
+    trainer = trainer_in(tmp_path / "on", data, "loss.mode_seeking=2")
+    losses = trainer.iterate(batch_of(trainer))
+    weights = trainer.config.loss
+    terms = {name: value for name, value in losses.items() if "/" in name and not name.startswith("discriminator")}
+    total = sum(term_weight(name, weights) * value for name, value in terms.items())
+    assert losses["mode_seeking/a"] > 0
+    assert losses["generators"] == pytest.approx(total, rel=1e-4)
+
+
+def test_methods(data, tmp_path):
+    code, _, err = train(
+        "--data", data, "-o", tmp_path / "m", "--method", "munit", "--set", "steps=1", "--set", "log_every=1"
+    )
+    assert code == 0, err
+    checkpoint = read_checkpoint(tmp_path / "m")
+    assert checkpoint.config.model.mapping is False
+    assert "domain_content/a" not in read_log(tmp_path / "m")[0]
+    code, _, err = train("--data", data, "-o", tmp_path / "n", "--method", "cyclegan")
+    assert code == 2
+    assert "dsmap, munit" in err

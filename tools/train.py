@@ -31,11 +31,14 @@ def train(
     data: Data = None,
     domain: DomainFolders = None,
     domains: DomainNames = None,
-    preset: Annotated[str, typer.Option(help="Settings to start from: paper, lite or debug.")] = "paper",
+    preset: Annotated[
+        str, typer.Option(help="Settings to start from: paper, one of its tasks (summer2winter, ...), lite or debug.")
+    ] = "paper",
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Settings laid over the preset.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as loss.cycle=3.")
     ] = None,
+    method: Annotated[str, typer.Option(help="dsmap, or munit: no domain-specific mapping.")] = "dsmap",
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     features: Annotated[
         str | None, typer.Option(help="Contextual loss on: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
@@ -58,7 +61,7 @@ def train(
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
     settings = load_train_config(
-        preset, config, set_ or [], steps=steps, features=features, model={"domains": list(names)} if names else None
+        preset, config, set_ or [], steps=steps, features=features, model=_model(method, names)
     )
     found = find_domains(data, folders, names=settings.model.domains)
     for side in found:
@@ -81,6 +84,14 @@ def train(
     typer.echo(f"done: {last}")
     typer.echo(f"samples: {out / 'samples'}")
     typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+
+
+def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
+    """The settings of the network that options give."""
+    if method not in ("dsmap", "munit"):
+        raise InputError(f"no method named {method!r}", "Known methods: dsmap, munit.")
+    settings: dict[str, object] = {"domains": list(names)} if names else {}
+    return settings | ({"mapping": False} if method == "munit" else {})
 
 
 def _checkpoint(resume: str | None, out: Path) -> Path | None:
