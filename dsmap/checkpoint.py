@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from dsmap.config import TrainConfig, parse_settings
 from dsmap.errors import DsmapError, InputError
+from dsmap.folders import replace_folder
 from dsmap.model import DSMAP
 from dsmap.official import load_official
 from dsmap.styles import StyleStatistics
@@ -142,14 +144,23 @@ def save_checkpoint(
         (part / METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
         for path in part.iterdir():
             _flush(path)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(part, final)
+        replace_folder(part, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise DsmapError(
             f"cannot write the checkpoint {final}: {error}", "Free disk space, then continue with --resume auto."
         ) from error
     return final
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Removes all but the last `keep` checkpoints in `folder`, the metadata first: half a folder is no checkpoint."""
+    for path in list_checkpoints(folder)[:-keep]:
+        with suppress(OSError):
+            (path / METADATA).unlink()
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
 
 
 def load_optimizers(

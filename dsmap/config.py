@@ -19,6 +19,10 @@ PadType = Literal["reflect", "replicate", "zero"]
 GanType = Literal["lsgan", "nsgan", "ralsgan"]
 
 
+DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""What a domain may be called: names become parts of file names."""
+
+
 class Settings(BaseModel):
     """Frozen, keyword-only settings that refuse unknown keys."""
 
@@ -51,8 +55,8 @@ class ModelConfig(Settings):
     def _names_differ(self) -> Self:
         if self.domains[0] == self.domains[1]:
             raise ValueError(f"the two domains need different names, got {self.domains[0]!r} twice")
-        for name in self.domains:  # they become parts of file names
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        for name in self.domains:
+            if not DOMAIN_NAME.fullmatch(name):
                 raise ValueError(f"a domain's name is letters, digits, - and _, got {name!r}")
         return self
 
@@ -169,6 +173,10 @@ class TrainConfig(Settings):
         default=False,
         description="both domains start with the same weights, which keeps light and dark from being swapped",
     )
+    style_scale: tuple[float, float] = Field(
+        default=(1.0, 1.0),
+        description="random styles are N(0, I) times a factor drawn from (min, max); 0 trains the mean",
+    )
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported"
     )
@@ -185,6 +193,8 @@ class TrainConfig(Settings):
         smallest = max(self.model.minimum_size, self.discriminator.minimum_size)
         if self.data.crop < smallest:
             raise ValueError(f"data.crop must be at least {smallest} for this network, got {self.data.crop}")
+        if not 0 <= self.style_scale[0] <= self.style_scale[1]:
+            raise ValueError(f"style_scale must be 0 <= min <= max, got {self.style_scale[0]}, {self.style_scale[1]}")
         if self.loss.kl > 0 and not self.model.style_kl:
             raise ValueError("loss.kl needs model.style_kl: true, got model.style_kl: false")
         return self

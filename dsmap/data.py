@@ -4,6 +4,7 @@ No random state is kept anywhere: which pictures batch `t` holds, their crops an
 training resumed at step t sees exactly what it would have seen, with any number of workers.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -223,6 +224,7 @@ def _unchanged(item: Any) -> Any:
 
 
 def _one_thread(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the trainer alone decides
     cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's thread pool does not survive a fork
 
 

@@ -1,11 +1,11 @@
 """Where the training pictures are: two domains, each a folder of pictures. No torch, so commands can fail at once."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from dsmap.config import DOMAIN_NAME
 from dsmap.errors import InputError
 from dsmap.images import list_pictures
 
@@ -44,13 +44,7 @@ def find_domains(
         )
     if data is None:
         names = (named[0][0], named[1][0])
-    for name in names:
-        if not re.fullmatch(r"[\w-]+", name):
-            raise InputError(
-                f"{name!r} is no name for a domain.", "Use letters, digits, - and _: it becomes part of file names."
-            )
-    if names[0] == names[1]:
-        raise InputError(f"Both domains are called {names[0]!r}.", "Give each domain a name of its own.")
+    check_domain_names(names)
     if data is not None:
         _require_folder(data)
         sides = zip(names, "AB", strict=True)
@@ -58,6 +52,18 @@ def find_domains(
     if named[0][1].resolve() == named[1][1].resolve():
         raise InputError(f"Both domains are the folder {named[0][1]}.", "Give each domain a folder of its own.")
     return Domains(*(_named_domain(name, folder) for name, folder in named))
+
+
+def check_domain_names(names: tuple[str, str]) -> None:
+    """Raises InputError unless the names differ and are of letters, digits, - and _."""
+    for name in names:
+        if not DOMAIN_NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} is no name for a domain.",
+                "Use letters (a to z), digits, - and _: it becomes part of file names.",
+            )
+    if names[0] == names[1]:
+        raise InputError(f"Both domains are called {names[0]!r}.", "Give each domain a name of its own.")
 
 
 def _named_domain(name: str, folder: Path) -> Domain:

@@ -39,7 +39,7 @@ class VGG16Features(nn.Module):
         except ImportError as error:
             raise InputError(
                 "the contextual loss on VGG16 needs torchvision, which is not installed",
-                "Install dsmap[vgg], pass --features SQUEEZENET.npz, or switch it off with --set loss.contextual=0.",
+                "Run pip install torchvision, pass --features SQUEEZENET.npz, or --set loss.contextual=0.",
             ) from error
         self.layers = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN_RGB).view(1, 3, 1, 1), persistent=False)

@@ -84,7 +84,8 @@ class UpsampleConv(nn.Module):
     """Nearest upsampling x2, 5x5 conv, layer norm, ReLU.
 
     It is computed as the 3x3 conv at the low resolution that it equals: 36 instead of 100 multiplies for each input
-    pixel and pair of channels, and the same gradients of the 5x5 kernel. Exact for every padding.
+    pixel and pair of channels, and the same gradients of the 5x5 kernel. Exact for every padding. `plain` switches that
+    off: equal up to rounding, slower.
     """
 
     phase_taps: Tensor
@@ -93,12 +94,13 @@ class UpsampleConv(nn.Module):
         super().__init__()
         self.conv = conv(in_dim, out_dim, 5, padding=2, pad_type=pad_type)
         self.norm = LayerNorm(out_dim)
+        self.plain = False
         # A reflected border is not one of the low-resolution map: it takes corrections that are kept out of graphs.
         self.folds = pad_type != "reflect"
         self.register_buffer("phase_taps", phase_taps(5), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        if not self.folds and torch.compiler.is_exporting():
+        if self.plain or (not self.folds and torch.compiler.is_exporting()):
             return F.relu(self.norm(self.conv(F.interpolate(x_nchw, scale_factor=2.0, mode="nearest"))))
         weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self.phase_taps)
         if self.conv.padding_mode == "zeros":

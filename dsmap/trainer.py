@@ -6,11 +6,8 @@ Everything random in iteration t is a function of (seed, t), so a resumed run re
 import copy
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,16 +19,20 @@ from dsmap.checkpoint import (
     list_checkpoints,
     load_into,
     load_optimizers,
+    prune_checkpoints,
     read_checkpoint,
     save_checkpoint,
 )
-from dsmap.config import OptimizerConfig, TrainConfig
+from dsmap.config import TrainConfig
 from dsmap.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.discriminator import Discriminator
 from dsmap.errors import DsmapError, InputError
 from dsmap.features import load_features
+from dsmap.interrupts import stop_signals
 from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
 from dsmap.objective import ByDomain, discriminator_terms, generator_terms, translate_both, weighted_sum
+from dsmap.optim import descend, learning_rate, make_adam
+from dsmap.resume import changed_settings, check_resumable
 from dsmap.samples import load_samples, write_grid
 from dsmap.styles import StyleStatistics, style_statistics
 
@@ -82,8 +83,8 @@ class Trainer:
             module.to(self.device)
         self.features = load_features(config.features).to(self.device) if config.loss.contextual else None
         self.optimizers = {
-            "generators": _adam(self._generator_groups(), config.optimizer),
-            "discriminators": _adam([{"params": list(self.discriminators.parameters())}], config.optimizer),
+            "generators": make_adam(self._generator_groups(), config.optimizer),
+            "discriminators": make_adam([{"params": list(self.discriminators.parameters())}], config.optimizer),
         }
         if resume is not None:
             self._restore(resume)
@@ -92,6 +93,7 @@ class Trainer:
                 f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
             )
         self.samples = self._load_samples()
+        self._broken = 0
         self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
 
     @property
@@ -105,6 +107,9 @@ class Trainer:
         Ctrl-C and SIGTERM save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a loss is
         not finite (the last checkpoint stays) or the disk is full, InputError when too many pictures are broken.
         """
+        if self.step == self.config.steps:
+            self.say(f"already at step {self.step} of {self.config.steps}: nothing to do")
+            return list_checkpoints(self.run / "checkpoints")[-1]
         self._prepare_run()
         batches = UnpairedBatches(
             self.domains,
@@ -123,7 +128,7 @@ class Trainer:
             on_broken=self._report_broken,
         )
         last = None
-        with _stop_signals() as stopped:
+        with stop_signals() as stopped:
             started = time.monotonic()
             for batch in loader:
                 losses = self.iterate(batch)
@@ -161,7 +166,7 @@ class Trainer:
         d_terms = discriminator_terms(named, config.discriminator.gan_type, x, first.exemplar, random)
         d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
         self._check_finite({f"discriminator/{d}": term for d, term in d_terms.items()}, batch)
-        _descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
+        descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
 
         self.discriminators.requires_grad_(False)
         terms = generator_terms(
@@ -175,7 +180,7 @@ class Trainer:
         )
         total = weighted_sum(terms, config.loss)
         self._check_finite(terms, batch)
-        _descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
+        descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
         self.discriminators.requires_grad_(True)
         self._average(step)
         self.step = step + 1
@@ -196,8 +201,7 @@ class Trainer:
         path = save_checkpoint(
             folder, self.step, self.config, self.modules, self.optimizers, self._style_statistics(), pictures
         )
-        for old in list_checkpoints(folder)[: -self.config.keep_checkpoints]:
-            _remove_checkpoint(old)
+        prune_checkpoints(folder, self.config.keep_checkpoints)
         return path
 
     def write_samples(self) -> None:
@@ -221,8 +225,13 @@ class Trainer:
 
     def _draw(self, stream: int, step: int, n: int) -> ByDomain:
         """Random style codes (n, S) for both domains that depend on (seed, stream, step) only."""
-        generator = torch.Generator().manual_seed(((self.config.seed * 3 + stream) << 40) + step)
-        return {domain: self.model.random_style(n, generator) for domain in self.model.domains}
+        seed = ((self.config.seed * 3 + stream) << 40) + step
+        generator = torch.Generator().manual_seed(seed % 2**64)
+        drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
+        low, high = self.config.style_scale
+        if stream == _KL_NOISE or low == high == 1:
+            return drawn
+        return {d: s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s)) for d, s in drawn.items()}
 
     def _check_finite(self, terms: Mapping[str, Tensor], batch: Batch) -> None:
         values = torch.stack([term.detach() for term in terms.values()])
@@ -281,86 +290,16 @@ class Trainer:
             ) from error
 
     def _report_broken(self, broken: Broken) -> None:
-        self.say(f"skipped a broken picture: {broken.fact}")
+        self._broken += 1
+        self.say(f"skipped a broken picture ({self._broken} so far): {broken.fact}")
 
     def _restore(self, path: Path) -> None:
         checkpoint = read_checkpoint(path)
-        for part in ("model", "discriminator"):
-            then, now = getattr(checkpoint.config, part).model_dump(), getattr(self.config, part).model_dump()
-            for key, value in then.items():
-                if now[key] != value:
-                    raise InputError(
-                        f"the checkpoint {checkpoint.path} is of another architecture: {part}.{key} got {now[key]}, "
-                        f"expected {value}",
-                        f"Resume with the settings in {self.run / 'config.yaml'}, or start a new run with another -o.",
-                    )
+        check_resumable(checkpoint, self.config, self.run)
         for name, module in self.modules.items():
             load_into(module, checkpoint.path / f"{name}.safetensors")
         load_optimizers(checkpoint.path, self.modules, self.optimizers)
         self.step = checkpoint.step
         self.say(f"resumed {checkpoint.path} at step {self.step}")
-
-
-def choose_device(name: str = "auto") -> tuple[str, str]:
-    """The device to train on and why. InputError when a named one is not there."""
-    if name == "auto":
-        return ("cuda", torch.cuda.get_device_name()) if torch.cuda.is_available() else ("cpu", "no CUDA device here")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the device {name!r} cannot be used: {reason}", "Pass --device cpu or --device auto."
-        ) from error
-    return name, "as asked"
-
-
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The learning rate of iteration `step` (from 0) of `steps`."""
-    if config.schedule == "step":
-        return config.lr * config.gamma ** (step // config.step_size)
-    if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return config.lr
-
-
-def _adam(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
-    optimizer.step()
-
-
-def _remove_checkpoint(path: Path) -> None:
-    """Takes the metadata first: a folder that is half gone is then no checkpoint."""
-    with suppress(OSError):
-        (path / "training.json").unlink()
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Turns Ctrl-C and SIGTERM into an event that is looked at between iterations; a second one stops at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def stop(number: int, _frame: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for key, (then, now) in changed_settings(checkpoint.config, self.config).items():
+            self.say(f"changed since that checkpoint: {key} {then} -> {now}")

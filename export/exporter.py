@@ -17,12 +17,13 @@ from dsmap.config import TrainConfig
 from dsmap.data import Domains, find_domains, load_picture_nchw
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.graphs import OPSET, graphs, write_graph
+from dsmap.export.output import check_bundle_folder
 from dsmap.export.verify import Verification, generated_pictures, verify_graphs
+from dsmap.folders import replace_folder
 from dsmap.images import list_pictures
 from dsmap.model import DSMAP
 from dsmap.official import load_official, read_official_config
 from dsmap.runtime.bundle import (
-    MANIFEST,
     Components,
     Manifest,
     Sizes,
@@ -117,10 +118,10 @@ def export_bundle(
 ) -> tuple[Manifest, Verification]:
     """Writes the bundle `out` whole or not at all, after its graphs have been checked against torch.
 
-    Raises InputError when `out` exists (unless it is a bundle and `overwrite`), DsmapError when a graph is off.
+    Raises InputError when `out` may not be written (see `check_bundle_folder`), DsmapError when a graph is off.
     """
     out = Path(os.path.abspath(out))
-    _check_out(out, overwrite)
+    check_bundle_folder(out, overwrite=overwrite)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -131,26 +132,12 @@ def export_bundle(
         verification = verify_graphs(source.model, files, pictures, origin)
         manifest = _describe(source, part, files, verification, name or out.name, licence, card)
         write_manifest(part, manifest)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(part, out)
+        replace_folder(part, out)
     except OSError as error:
         raise DsmapError(f"cannot write the bundle {out}: {error}", "Free disk space or choose another -o.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return manifest, verification
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise InputError(
-            f"the folder {out.parent} does not exist or is not writable", "Create it, or choose another -o."
-        )
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not (out / MANIFEST).is_file():
-            raise InputError(f"{out} exists and is not a bundle", "Choose another -o.")
-        if not overwrite:
-            raise InputError(f"{out} exists", "Pass --overwrite to replace it, or choose another -o.")
 
 
 def _write_graphs(model: DSMAP, folder: Path, say: Callable[[str], None]) -> dict[tuple[str, str], Path]:

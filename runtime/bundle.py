@@ -15,7 +15,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from dsmap.errors import InputError
 
@@ -50,8 +50,8 @@ class Sizes(_Part):
 class Style(_Part):
     """Style codes of a domain's training pictures. The mean is the default style."""
 
-    mean: list[float]
-    std: list[float]
+    mean: list[FiniteFloat]
+    std: list[FiniteFloat]
     pictures: int = Field(ge=0, description="how many pictures were averaged; 0: the prior N(0, I)")
 
 
@@ -100,8 +100,8 @@ class Bundle:
     def read(cls, folder: Path) -> "Bundle":
         """Reads and checks a bundle.
 
-        Raises InputError for a folder that is no bundle, a newer format, a path that leaves the folder, and files that
-        are missing or whose hash is wrong.
+        Raises InputError for a folder that is no bundle, an unknown format, a path that leaves the folder, and files
+        that are missing or whose hash is wrong.
         """
         folder = Path(folder)
         bundle = cls(folder, _parse(folder, _read_json(folder)))
@@ -162,6 +162,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _read_json(folder: Path) -> Any:
     path = folder / MANIFEST
+    if folder.is_file():
+        raise InputError(f"{folder} is a file, not a bundle", "Pass a folder that dsmap-export has written.")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -175,8 +177,10 @@ def _read_json(folder: Path) -> Any:
 
 def _parse(folder: Path, tree: Any) -> Manifest:
     version = tree.get("format_version") if isinstance(tree, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool):
         raise InputError(f"{folder / MANIFEST} has no format_version", _ADVICE)
+    if version < 1:
+        raise InputError(f"{folder / MANIFEST}: format_version is {version}, expected 1 or more", _ADVICE)
     if version > FORMAT_VERSION:
         raise InputError(
             f"{folder} has bundle format {version}; this dsmap reads formats up to {FORMAT_VERSION}", "Update dsmap."
@@ -187,6 +191,8 @@ def _parse(folder: Path, tree: Any) -> Manifest:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise InputError(f"{folder / MANIFEST}: {key}: {first['msg']}", _ADVICE) from error
+    if manifest.domains[0] == manifest.domains[1]:
+        raise InputError(f"{folder / MANIFEST}: both domains are called {manifest.domains[0]!r}", _ADVICE)
     for name, part in (
         ("styles", manifest.styles),
         *((n, getattr(manifest.components, n)) for n in ("content_encoder", "decoder", "style_encoder")),

@@ -23,7 +23,7 @@ def find_model(model: str | Path) -> Path:
     if str(model) in bundled_models():
         return _FOLDER / str(model)
     path = Path(model)
-    if path.is_dir() or os.sep in str(model) or path.is_absolute():
+    if (path.exists() and str(model)) or os.sep in str(model) or path.is_absolute():
         return path
     known = ", ".join(bundled_models()) or "none"
     raise InputError(

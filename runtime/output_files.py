@@ -1,11 +1,32 @@
 """Where results go: names, and checks made before any work so that nothing is overwritten or lost."""
 
 import itertools
+import os
 import re
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from dsmap.errors import InputError
+from dsmap.folders import check_folder_writable
+
+Identity = tuple[int, int] | str
+
+
+def identity(path: Path) -> Identity:
+    """Equal for two paths that lead to the same file, over links and `..` too; it need not exist yet."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.normcase(os.path.realpath(path))
+    return (found.st_dev, found.st_ino)
+
+
+def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path, *, option: str) -> None:
+    """Raise InputError when `output` is one of `inputs` (each with what to call it) or lies in the model's folder."""
+    if name := inputs.get(identity(output)):
+        raise InputError(f"{output} is {name}", f"choose another name with {option}")
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(bundle)):
+        raise InputError(f"{output} lies in the model's folder {bundle}", f"choose another place with {option}")
 
 
 def part_path(output: Path) -> Path:
@@ -46,15 +67,3 @@ def check_output_folder(output: Path, source: Path, *, overwrite: bool) -> None:
         raise InputError(f"{output} is a file, but the input is a folder", "name a folder with -o")
     else:
         check_folder_writable(output.parent, "-o")
-
-
-def check_folder_writable(folder: Path, option: str) -> None:
-    """Raise InputError unless a file can be made in `folder`."""
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist", f"make it first, or choose another with {option}")
-    try:
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell: read-only disks, quotas, root
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot write into {folder}: {reason}", f"choose a folder of yours with {option}") from error

@@ -73,7 +73,7 @@ def translate_folder(
                 break
             try:
                 with stop.interruptible():
-                    size = _one_picture(path, output / _written_name(path), translate, height, side_by_side, clock)
+                    size = _one_picture(path, output / written_name(path), translate, height, side_by_side, clock)
                 done += 1
             except InputError as error:
                 failed.append(f"{path.name}: {error.fact}")
@@ -105,7 +105,8 @@ def check_folder(source: Path, output: Path, *, overwrite: bool = False) -> Inpu
     return InputFacts(width=0, height=0, frames=count)
 
 
-def _written_name(path: Path) -> str:
+def written_name(path: Path) -> str:
+    """What the result of the picture `path` is called in a folder job."""
     return path.name if path.suffix.lower() in WRITABLE_PICTURES else f"{path.name}.png"
 
 

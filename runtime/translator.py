@@ -9,6 +9,7 @@ from dsmap.errors import InputError
 from dsmap.images import read_picture_rgb
 from dsmap.runtime.backends import Codes, Frames, load_backend
 from dsmap.runtime.bundle import Bundle, Sizes
+from dsmap.runtime.memory import available_bytes, check_memory, translation_bytes
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 
 StyleLike = int | str | Path | Frames | None
@@ -16,6 +17,7 @@ StyleLike = int | str | Path | Frames | None
 
 # A style picture is cut to at most this aspect ratio: a panorama would need gigabytes for eight numbers.
 _MAX_STYLE_ASPECT = 3.0
+_USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 
 
 class Translator:
@@ -51,11 +53,15 @@ class Translator:
         self.model_name = bundle.manifest.name
         self.target = domain
         self.source = bundle.source_of(domain)
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}", "Use 1 or more, or None for all cores.")
         choice = load_backend(backend, bundle, domain, threads)
         self._backend = choice.backend
         self.backend_name = choice.backend.name
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
+        self._last_size = (0, 0, 0)
+        self._held_bytes = 0
         self.set_style(style)
 
     def set_style(self, style: StyleLike) -> None:
@@ -66,6 +72,8 @@ class Translator:
         """The style code (S,) that `style` stands for, float32."""
         if style is None:
             return np.asarray(self.bundle.manifest.styles[self.target].mean, np.float32)
+        if isinstance(style, bool):
+            raise InputError(f"the style is {style}", "Pass None, a seed, a path or a picture.")
         if isinstance(style, int | np.integer):
             if style < 0:
                 raise InputError(f"the style seed is {style}", "Use a seed of 0 or more.")
@@ -80,11 +88,40 @@ class Translator:
         check_frames(frames_rgb, dims=(3, 4))
         if frames_rgb.ndim == 3:
             return self(frames_rgb[None])[0]
-        height, width = frames_rgb.shape[1:3]
+        batch, height, width = frames_rgb.shape[:3]
+        if (batch, height, width) != self._last_size:
+            self.check_size(height, width, batch)
         padded = pad_frames(frames_rgb, self.bundle.manifest.sizes)
         style_ns = np.broadcast_to(self.style, (len(padded), self.style.size))
         out = self._backend.translate(padded, np.ascontiguousarray(style_ns))
+        self._last_size = batch, height, width
+        # The backend keeps the memory of its largest batch, and it serves again.
+        self._held_bytes = max(self._held_bytes, self._bytes_for(*padded.shape[:3]))
         return out[:, :height, :width]
+
+    def check_size(self, height: int, width: int, batch: int = 1) -> None:
+        """Raises InputError when frames of that size need more memory than is available, with a height that fits."""
+        available = available_bytes()
+        if available is None:
+            return
+        sizes = self.bundle.manifest.sizes
+        check_memory(
+            height,
+            width,
+            batch=batch,
+            dim=self._dim,
+            multiple_of=sizes.multiple_of,
+            minimum=sizes.minimum,
+            available=available + self._held_bytes,
+        )
+
+    @property
+    def _dim(self) -> int:
+        dim = self.bundle.manifest.architecture.get("dim")
+        return dim if isinstance(dim, int) and dim > 0 else _USUAL_DIM
+
+    def _bytes_for(self, batch: int, height: int, width: int) -> int:
+        return translation_bytes(height, width, batch=batch, dim=self._dim)
 
 
 def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """Reads a video: upright RGB frames with repaired timestamps, and audio packets untouched, in file order."""
 
+import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -254,8 +255,34 @@ def _open(path: Path) -> InputContainer:
     except PermissionError:
         raise InputError(f"{path} cannot be read: permission denied", "check the file's permissions") from None
     except (av.FFmpegError, OSError, ValueError) as error:
+        if _lacks_index(path):
+            raise InputError(
+                f"{path} is cut off: its index (moov), which stands at the end, is missing",
+                "copy or download the whole file again; a recording that broke off needs a repair tool",
+            ) from error
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} is not a video: {reason}", "pass a video file (mp4, mkv, mov, webm, ...)") from error
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether the file begins as an mp4 or mov and has no `moov` box."""
+    with path.open("rb") as stream:
+        if stream.read(8)[4:] != b"ftyp":
+            return False
+        end = stream.seek(0, os.SEEK_END)
+        at = 0
+        while at + 8 <= end:
+            stream.seek(at)
+            header = stream.read(16)
+            if header[4:8] == b"moov":
+                return False
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:  # the real one stands behind the name
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8:  # 0: up to the end of the file
+                break
+            at += size
+    return True
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:

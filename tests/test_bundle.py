@@ -49,6 +49,11 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
     [
         (("format_version",), 2, "bundle format 2; this dsmap reads formats up to 1"),
         (("format_version",), "1", "no format_version"),
+        (("format_version",), True, "no format_version"),
+        (("format_version",), 0, "format_version is 0, expected 1 or more"),
+        (("domains",), ["winter", "winter"], "both domains are called 'winter'"),
+        (("styles", "winter", "mean"), [0.0, float("nan"), 0.0], "styles.winter.mean.1"),
+        (("styles", "summer", "std"), [1.0, 1.0, float("inf")], "styles.summer.std.2"),
         (("components", "decoder", "winter", "sha256"), "0" * 64, "has changed since it was exported"),
         (("components", "decoder", "winter", "path"), "../decoder.onnx", "leaves the bundle's folder"),
         (("components", "decoder", "winter", "path"), "/etc/hostname", "leaves the bundle's folder"),
@@ -98,6 +103,14 @@ def test_folder_that_is_no_bundle(tmp_path: Path):
         Bundle.read(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         Bundle.read(tmp_path / "gone")
+
+
+def test_a_file_is_no_bundle(tmp_path: Path, monkeypatch):
+    (tmp_path / "a.mp4").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "./a.mp4", tmp_path / "a.mp4"):
+        with pytest.raises(InputError, match="is a file, not a bundle"):
+            Bundle.read(find_model(name))
 
 
 def test_unknown_fields_of_a_later_writer_are_passed_over(bundle: Path):

@@ -26,9 +26,10 @@ from dsmap.domains import find_domains
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb, write_picture
 from dsmap.objective import term_weight
+from dsmap.optim import choose_device, learning_rate
 from dsmap.styles import style_statistics
 from dsmap.tools.train import app
-from dsmap.trainer import Trainer, choose_device, learning_rate
+from dsmap.trainer import Trainer
 
 WEIGHT_FILES = ("generators", "ema", "discriminators", "optimizers")
 
@@ -627,3 +628,41 @@ def test_methods(data, tmp_path):
     code, _, err = train("--data", data, "-o", tmp_path / "n", "--method", "cyclegan")
     assert code == 2
     assert "dsmap, munit" in err
+
+
+def test_random_styles_can_be_scaled(data, tmp_path):
+    plain, scaled = trainer_in(tmp_path / "1", data), trainer_in(tmp_path / "2", data, "style_scale=[0,0.5]")
+    factors = scaled._draw(1, 7, 400)["a"] / plain._draw(1, 7, 400)["a"]
+    assert factors.std(1).max() < 1e-6  # one factor for a whole style code
+    assert 0 <= factors.min() < 0.05
+    assert 0.45 < factors.max() <= 0.5
+    with pytest.raises(InputError, match=r"style_scale must be 0 <= min <= max, got 1\.0, 0\.5"):
+        settings("style_scale=[1,0.5]")
+
+
+def test_going_back_or_beyond(data, tmp_path):
+    trainer_in(tmp_path, data, steps=4, checkpoint_every=2).train()
+    run = ("--data", data, "-o", tmp_path)
+    code, _, err = train(*run, "--resume", "auto", "--steps", 3)
+    assert code == 2
+    assert "at step 4, beyond the 3 asked for" in err
+    code, _, err = train(*run, "--resume", tmp_path / "checkpoints" / "00000002")
+    assert code == 2
+    assert "holds 1 checkpoints after step 2" in err
+    code, out, err = train(*run, "--resume", "auto", "--steps", 4)
+    assert code == 0, err
+    assert "already at step 4 of 4: nothing to do" in out
+    code, out, err = train(*run, "--resume", "auto", "--steps", 5, "--set", "optimizer.lr=0.001")
+    assert code == 0, err
+    assert "changed since that checkpoint: optimizer.lr 0.0001 -> 0.001" in out
+
+
+def test_features_without_a_weight(data, tmp_path):
+    code, _, err = train("--data", data, "-o", tmp_path / "run", "--features", "gone.npz")
+    assert code == 2
+    assert "loss.contextual is 0" in err
+
+
+def test_seeds_of_any_size(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, seed=20261122)
+    assert all(math.isfinite(value) for value in trainer.iterate(batch_of(trainer)).values())

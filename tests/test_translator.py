@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -149,6 +150,67 @@ def test_bad_styles_are_refused_and_the_old_one_stays(translator, tmp_path):
         with pytest.raises(InputError):
             translator.set_style(bad)
     np.testing.assert_array_equal(translator.style, before)
+
+
+def test_true_is_no_seed_and_threads_are_counted_from_one(translator, tiny_bundle):
+    with pytest.raises(InputError, match="the style is True"):
+        translator.set_style(True)
+    for threads in (0, -2):
+        with pytest.raises(InputError, match=f"threads is {threads}"):
+            Translator.load(tiny_bundle, domain="winter", threads=threads)
+
+
+def test_memory_is_checked_once_for_each_new_size(tiny_bundle, monkeypatch):
+    from dsmap.runtime import translator as module
+
+    fresh = Translator.load(tiny_bundle, domain="winter", threads=1)
+    asked, room = [], [31 * 4 * 32 * 32]  # the width is 4
+    monkeypatch.setattr(module, "available_bytes", lambda: asked.append(1) or room[0])
+    fresh.check_size(32, 32)
+    with pytest.raises(InputError, match="a frame of 33x32 needs about"):
+        fresh.check_size(32, 33)  # 40 columns after padding
+    with pytest.raises(InputError, match="2 frames of 32x32"):
+        fresh(np.stack([frame(32, 32)] * 2))
+    asked.clear()
+    for _ in range(3):
+        fresh(frame(32, 32))
+    assert len(asked) == 1
+    room[0] = 0
+    fresh(frame(24, 32))  # the backend still holds the memory of the larger one
+    with pytest.raises(InputError):
+        fresh(frame(40, 32))
+    monkeypatch.setattr(module, "available_bytes", lambda: None)
+    fresh(frame(40, 32))
+
+
+def test_what_fails_in_onnxruntime_is_one_line(translator, capfd):
+    with pytest.raises(DsmapError) as caught:
+        translator._backend.translate(frame(2, 2)[None], np.zeros((1, 3), np.float32))
+    assert caught.value.fact.startswith("ONNX Runtime stopped: ")
+    assert "\n" not in caught.value.fact
+    assert caught.value.advice == "Export the bundle again."
+    assert capfd.readouterr().err == ""  # it would print the same, in red
+
+
+def test_a_failed_allocation_in_onnxruntime_advises_a_smaller_height():
+    from dsmap.runtime.backends.onnxruntime_cpu import _run
+
+    class Session:
+        def run(self, outputs, inputs):
+            raise RuntimeError("\x1b[1;31mFailed to allocate memory for requested buffer of size 9\x1b[m\nmore")
+
+    with pytest.raises(DsmapError) as caught:
+        _run(Session(), [], {})
+    assert caught.value.fact == "ONNX Runtime stopped: Failed to allocate memory for requested buffer of size 9"
+    assert "--height" in caught.value.advice
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_missing_onnxruntime_says_what_to_install(tiny_bundle, monkeypatch, empty):
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime") if empty else None)
+    with pytest.raises(DsmapError) as caught:
+        Translator.load(tiny_bundle, domain="winter")
+    assert "in dsmap's source folder: pip install '.[cpu]'" in caught.value.advice
 
 
 def test_unknown_backend_domain_model(tiny_bundle):

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2  # before av
+
+# isort: split
 import av
 import clips
 import numpy as np
@@ -32,6 +36,11 @@ class Translator:
         self = cls()
         self.target = domain
         return self
+
+    def check_size(self, height, width):
+        if "STAND_IN_LARGEST" in os.environ and height > int(os.environ["STAND_IN_LARGEST"]):
+            from dsmap.errors import InputError
+            raise InputError("needs about 9 GB", "--height 16")
 
     def __call__(self, frame):
         time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
@@ -99,8 +108,108 @@ def test_the_options_are_these() -> None:
 
 def test_version_and_usage_errors() -> None:
     assert run("--version")[:2] == (0, "dsmap 0.1.0\n")
-    assert run()[0] == 2
-    assert run("a.mp4", "--domain", "winter", "--height", "3")[0] == 2
+    assert_refused(run(), 2, "Missing argument 'INPUT'")
+    assert_refused(run("a.mp4"), 2, "Missing option '--domain'")
+    assert_refused(run("a.mp4", "-d", "winter", "--hight", "3"), 2, "No such option: --hight")
+    result = run("a.mp4", "--domain", "winter", "--height", "3")
+    assert_refused(result, 2, "Invalid value for '--height'")
+    assert result[2].splitlines()[1].startswith("see ")
+    assert result[2].endswith(" --help\n")
+
+
+def test_a_file_whose_name_starts_with_a_dash(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x.mp4").write_text("")
+    result = run("-x.mp4", "-d", "winter")
+    assert_refused(result, 2, "No such option")
+    assert result[2].splitlines()[1] == f"for the file -x.mp4 write .{os.sep}-x.mp4"
+
+
+@pytest.mark.parametrize("option", ["-o", "-m", "--style", "--report"])
+def test_empty_names_are_refused(option: str, tmp_path: Path, monkeypatch) -> None:
+    """Path("") is the current folder, which would be translated."""
+    monkeypatch.chdir(tmp_path)
+    write_picture(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8))
+    assert_refused(run("a.png", "-d", "winter", option, ""), 2, "it is empty")
+    assert_refused(run("", "-d", "winter"), 2, "it is empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_help_has_examples_and_says_what_auto_does() -> None:
+    told = run("--help")[1]
+    lines = [line.strip() for line in told.splitlines()]
+    assert "dsmap-video holiday.mp4 --domain winter" in lines  # each on a line of its own
+    assert "dsmap-video photos/ --domain summer --height 480 -o summer-photos" in lines
+    assert "fastest" not in told
+
+
+def test_no_output_may_be_an_input(clip: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    """Under any spelling, and --overwrite does not change it."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    out.mkdir()
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    for path in (tmp_path / "style.png", photos / "a.png", photos / "b.bmp", out / "style.png"):
+        write_png(path)
+    (tmp_path / "link.mp4").symlink_to(clip)
+    (out / "b.bmp.png").symlink_to(tmp_path / "style.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def refused(fact: str, *arguments: object) -> None:
+        assert_refused(run(*arguments, "-d", "winter", "-m", bundle, "--overwrite"), 2, fact)
+
+    style = ("--style", tmp_path / "style.png")
+    refused("the same file", clip, "-o", tmp_path / "x.mp4", "--report", photos / ".." / "x.mp4")
+    refused("is the input itself", clip, "--report", photos / ".." / "clip.mp4")
+    refused("is the input itself", clip, "-o", tmp_path / "link.mp4")
+    refused("is the --style picture", clip, *style, "--report", photos / ".." / "style.png")
+    refused("is the --style picture", photos / "a.png", *style, "-o", tmp_path / "style.png")
+    refused("is the --style picture", photos, *style, "-o", out)  # over the link out/b.bmp.png
+    refused("lies in the model's folder", clip, "--report", bundle / "bundle.json")
+    refused("lies in the model's folder", photos / "a.png", "-o", bundle / "new.png")
+    refused("lies in the model's folder", photos, "-o", bundle)
+    refused("a picture of the input folder", photos, "-o", tmp_path / "new", "--report", photos / "a.png")
+    refused("is the name of a result", photos, "-o", tmp_path / "new", "--report", tmp_path / "new" / "b.bmp.png")
+    refused("is the input folder itself", photos, "-o", photos)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def write_png(path: Path) -> None:
+    path.write_bytes(cv2.imencode(path.suffix, np.full((16, 24, 3), 9, np.uint8))[1].tobytes())
+
+
+def test_a_size_that_does_not_fit_is_told_before_the_work(clip: Path, tmp_path: Path) -> None:
+    code, out, err = run(clip, "-d", "winter", "--height", "64", STAND_IN_LARGEST="48")
+    assert (code, err) == (2, "error: needs about 9 GB\n--height 16\n")
+    assert "backend" not in out
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def run_code(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_missing_system_libraries_of_opencv_are_named() -> None:
+    code = (
+        "import typer\nfrom dsmap.tools import _cli\napp = _cli.new_app()\n"
+        "@app.command()\n@_cli.explained\ndef go(debug: _cli.Debug = False) -> None:\n"
+        "    raise ImportError('libGL.so.1: cannot open shared object file')\n"
+        "_cli.run(app)"
+    )
+    done = run_code(code)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: OpenCV cannot be loaded: libGL.so.1: cannot open")
+    assert done.stderr.endswith("apt-get install libgl1 libglib2.0-0\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [("raise typer.Exit(3)", 3), ("raise typer.Abort", 130), ("raise KeyboardInterrupt", 130), ("pass", 0)],
+)
+def test_exit_codes_pass_through(body: str, code: int) -> None:
+    head = "import typer\nfrom dsmap.tools import _cli\napp = _cli.new_app()\n@app.command()\n"
+    assert run_code(f"{head}def go() -> None:\n    {body}\n_cli.run(app)").returncode == code
 
 
 def test_a_video_lands_beside_the_input(clip: Path, tmp_path: Path) -> None:
@@ -139,7 +248,7 @@ def test_pictures_and_folders(tmp_path: Path) -> None:
     (tmp_path / "photos" / "c.jpg").write_bytes(b"broken")
     code, out, err = run(tmp_path / "photos", "-d", "winter", "--overwrite")
     assert (code, "2 of 3 done" in out) == (1, True)
-    assert "error: 1 of 3 pictures could not be read" in err
+    assert "error: 1 of 3 pictures could not be translated" in err
     assert "c.jpg" in err
 
 

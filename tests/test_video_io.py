@@ -21,6 +21,16 @@ TICK = Fraction(1, 30000)
 MS = Fraction(1, 1000)
 
 
+def test_an_mp4_without_its_index_is_told_as_cut_off(tmp_path: Path) -> None:
+    for options in ({}, {"brand": "qt  "}):
+        cut = clips.truncate(clips.make_clip(tmp_path / "cut.mp4", container_options=options), 0.5)
+        with pytest.raises(InputError, match=r"cut off: its index \(moov\)"):
+            VideoReader(cut)
+    (tmp_path / "text.mp4").write_text("no video at all")
+    with pytest.raises(InputError, match="is not a video"):
+        VideoReader(tmp_path / "text.mp4")
+
+
 def same(frame: np.ndarray) -> np.ndarray:
     return frame
 

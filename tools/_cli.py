@@ -7,16 +7,20 @@
     def train(config: str, debug: Debug = False, version: Version = False) -> None: ...
 
     def main() -> None:
-        app()
+        run(app)
 
-Errors go to stderr as two lines, fact and advice. Exit codes: 2 wrong input, 1 failure, 130 Ctrl-C. Light to import.
+Errors, those of usage too, go to stderr as two lines, fact and advice. Exit codes: 2 wrong input, 1 failure, 130
+Ctrl-C. Light to import.
 """
 
 import functools
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, ParamSpec
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
@@ -29,6 +33,11 @@ P = ParamSpec("P")
 # What the base install lacks, and the extra that brings it.
 _EXTRAS = {"torch": "train,export", "yaml": "train,export", "safetensors": "train,export", "onnx": "export",
            "onnxscript": "export", "onnxruntime": "cpu"}  # fmt: skip
+# What OpenCV's wheels take from the system, and a bare server lacks.
+_SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib)")
+# BadParameter < UsageError < ClickException. Only the first has a public name in typer, which has used click and now
+# carries a copy of it: the others cannot be imported from one place.
+_ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,11 +57,36 @@ def new_app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+def run(app: typer.Typer) -> NoReturn:
+    """Run a command and leave the process with its exit code; what is wrong with the arguments is told like errors."""
+    _never_fail_on_names()
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except _ClickException as error:
+        tell(" ".join(error.format_message().split()), _usage_advice(error))
+        sys.exit(error.exit_code)
+    sys.exit(code or 0)
+
+
+def text_given(text: str) -> str:
+    """For an option's `parser`: refuses empty text, which a script's unset variable gives."""
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+def path_given(text: str) -> Path:
+    """For an option's `parser`: Path("") would be the current folder."""
+    return Path(text_given(text))
+
+
 def explained(command: Callable[P, None]) -> Callable[P, None]:
     """Decorate a command that has a `debug: Debug` parameter: errors become two lines and an exit code."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         _never_fail_on_names()
         try:
             command(*args, **kwargs)
@@ -70,12 +104,21 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
             if kwargs.get("debug"):
                 traceback.print_exc()
             if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-                tell(f"{error.name} is not installed", f"install it with pip install 'dsmap[{_EXTRAS[error.name]}]'")
+                tell(
+                    f"{error.name} is not installed",
+                    f"in dsmap's source folder: pip install '.[{_EXTRAS[error.name]}]'",
+                )
+                raise typer.Exit(1) from None
+            if isinstance(error, ImportError) and _SYSTEM_LIBRARIES.search(str(error)):
+                tell(
+                    f"OpenCV cannot be loaded: {_first_line(error)}",
+                    "on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0",
+                )
                 raise typer.Exit(1) from None
             tell(f"unexpected {type(error).__name__}: {_first_line(error)}", "run again with --debug to see where")
             raise typer.Exit(1) from None
 
-    return run
+    return wrapper
 
 
 def tell(fact: str, advice: str) -> None:
@@ -83,6 +126,14 @@ def tell(fact: str, advice: str) -> None:
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)  # plain where stderr is no terminal
     typer.echo(fact, err=True)
     typer.echo(advice, err=True)
+
+
+def _usage_advice(error: Any) -> str:
+    file = next((word for word in sys.argv[1:] if word.startswith("-") and os.path.exists(word)), None)
+    if file:
+        return f"for the file {file} write .{os.sep}{file}"
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path if context else Path(sys.argv[0]).name} --help"
 
 
 def _first_line(error: Exception) -> str:

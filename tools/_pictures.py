@@ -27,6 +27,8 @@ def parse_domain_folders(texts: list[str] | None) -> list[tuple[str, Path]]:
         if not separator or not name or not path:
             raise InputError(f"--domain {text!r} is not NAME=PATH", "Write it like --domain summer=photos/summer.")
         pairs.append((name, Path(path)))
+    if len(pairs) == 2:
+        _check((pairs[0][0], pairs[1][0]))
     return pairs
 
 
@@ -37,4 +39,11 @@ def parse_domain_names(text: str | None) -> tuple[str, str] | None:
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names):
         raise InputError(f"--domains {text!r} is not two names", "Write it like --domains summer,winter.")
+    _check((names[0], names[1]))
     return names[0], names[1]
+
+
+def _check(names: tuple[str, str]) -> None:
+    from dsmap.domains import check_domain_names
+
+    check_domain_names(names)

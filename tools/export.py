@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app
+from dsmap.tools._cli import Debug, Version, explained, new_app, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 app = new_app()
@@ -52,6 +52,11 @@ def export(
     folders = parse_domain_folders(domain)
     if names is not None and official is None:
         raise InputError("--domains names the domains of an --official checkpoint; this one has names", "Leave it out.")
+    if official is None and checkpoint.suffix == ".pt":
+        raise InputError(f"{checkpoint} is a .pt file", "Pass --official CONFIG.yaml with an authors' checkpoint.")
+    from dsmap.export.output import check_bundle_folder
+
+    check_bundle_folder(out, overwrite=overwrite)
     started = time.monotonic()
     typer.echo("loading torch ...")
     from dsmap.data import find_domains
@@ -62,8 +67,6 @@ def export(
         names = names or ((pictures.a.name, pictures.b.name) if pictures else ("a", "b"))
         source = open_official(checkpoint, official, names, pictures)
     else:
-        if checkpoint.suffix == ".pt":
-            raise InputError(f"{checkpoint} is a .pt file", "Pass --official CONFIG.yaml with an authors' checkpoint.")
         source = open_checkpoint(checkpoint, weights="generators" if live else "ema", data=data, folders=folders)
     manifest, verification = export_bundle(
         source, out, name=name, licence=licence, card=text, overwrite=overwrite, say=typer.echo
@@ -89,7 +92,7 @@ def _read_card(card: Path | None) -> str | None:
 
 def main() -> None:
     """Entry point."""
-    app()
+    run(app)
 
 
 if __name__ == "__main__":

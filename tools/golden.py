@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dsmap.tools._cli import Debug, Version, explained, new_app
+from dsmap.tools._cli import Debug, Version, explained, new_app, run
 
 app = new_app()
 
@@ -43,7 +43,7 @@ def golden(
 
 def main() -> None:
     """Entry point."""
-    app()
+    run(app)
 
 
 if __name__ == "__main__":

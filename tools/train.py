@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app
+from dsmap.tools._cli import Debug, Version, explained, new_app, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 if TYPE_CHECKING:
@@ -67,8 +67,14 @@ def train(
     for side in found:
         typer.echo(f"{side.name}: {len(side.train)} pictures to train on, {len(side.test)} to test on")
 
+    _check_run_folder(out)
+    if features is not None and not settings.loss.contextual:
+        raise InputError(
+            f"--features {features} is given, but loss.contextual is 0", "Leave it out, or --set loss.contextual=1."
+        )
     typer.echo("loading torch ...")
-    from dsmap.trainer import Trainer, choose_device
+    from dsmap.optim import choose_device
+    from dsmap.trainer import Trainer
 
     chosen, reason = choose_device(device)
     trainer = Trainer(settings, found, out, device=chosen, resume=_checkpoint(resume, out), say=typer.echo)
@@ -84,6 +90,16 @@ def train(
     typer.echo(f"done: {last}")
     typer.echo(f"samples: {out / 'samples'}")
     typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+
+
+def _check_run_folder(out: Path) -> None:
+    """Raises InputError when the run's folder is a file or cannot be written to; it is made later."""
+    from dsmap.folders import check_folder_writable
+
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise InputError(f"cannot write to the run folder {out}: {above} is a file", "Choose another with -o.")
+    check_folder_writable(above, "-o")
 
 
 def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
@@ -141,7 +157,7 @@ def _progress(start: int, total: int) -> "Iterator[Callable[[Progress], None]]":
 
 def main() -> None:
     """Entry point."""
-    app()
+    run(app)
 
 
 if __name__ == "__main__":

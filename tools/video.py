@@ -28,7 +28,7 @@ app = _cli.new_app()
 
 def main() -> None:
     """Entry point of the command."""
-    app()
+    _cli.run(app)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,29 @@ class Job:
 @app.command()
 @_cli.explained
 def video(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="INPUT", parser=_cli.path_given, help="A video, a picture or a folder of pictures."),
+    ],
     domain: Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Result: .mp4, .mkv or .mov; .png, .jpg or .webp; or a folder."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="<path>",
+            parser=_cli.path_given,
+            help="Result: .mp4, .mkv or .mov; .png, .jpg or .webp; or a folder.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or its folder.")] = "summer-winter",
-    style: Annotated[Path | None, typer.Option("--style", help="A picture whose style to take.")] = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
+    ] = "summer-winter",
+    style: Annotated[
+        Path | None,
+        typer.Option("--style", metavar="<path>", parser=_cli.path_given, help="A picture whose style to take."),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Draw a style at random, by this number.")] = None,
     height: Annotated[
         int | None, typer.Option("--height", min=16, max=8192, help="Translate at this height; the aspect is kept.")
@@ -63,19 +78,33 @@ def video(
         bool, typer.Option("--side-by-side", help="Input on the left, result on the right.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
-    report: Annotated[Path | None, typer.Option("--report", help="Write numbers and times to this JSON file.")] = None,
-    backend: Annotated[str, typer.Option("--backend", help="What runs the network; auto picks the fastest.")] = "auto",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="<path>", parser=_cli.path_given, help="Write numbers and times to this JSON file."
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")
+    ] = "auto",
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
     """Translate a video, a picture or a folder of pictures to another domain.
 
     Audio is copied, every timestamp is kept, video comes out as H.264. The default style is the domain's mean.
+
+    \b
+    dsmap-video holiday.mp4 --domain winter
+    dsmap-video photos/ --domain summer --height 480 -o summer-photos
     """
     job = _plan(source, domain, output, report, height=height, side_by_side=side_by_side, overwrite=overwrite)
+    _check_names(job, style, model)
     facts = _check(job)
     style_source = _style(style, seed)
     translator = _load(model, domain=domain, backend=backend, style=style_source)
+    if facts.width:  # pictures of a folder: each before its turn
+        translator.check_size(facts.height, facts.width)
     typer.echo(_header(translator, job, facts))
     result = _run(job, translator, facts)
     if job.report:
@@ -119,6 +148,30 @@ def _plan(
     )
 
 
+def _check_names(job: Job, style: Path | None, model: str) -> None:
+    """No output may be an input or another output: --overwrite is for earlier results. Raises InputError."""
+    from dsmap.images import list_pictures
+    from dsmap.runtime.models import find_model
+    from dsmap.runtime.output_files import check_kept_apart, identity
+    from dsmap.runtime.picture_jobs import written_name
+
+    pictures = list_pictures(job.source) if job.kind == "folder" else []
+    named = [(style, "the --style picture")] if style is not None else []
+    named += [(path, "a picture of the input folder") for path in pictures]
+    named += [(job.source, "the input folder itself" if job.kind == "folder" else "the input itself")]
+    inputs = {identity(path): name for path, name in named}
+    results = [job.output, *(job.output / written_name(path) for path in pictures)]
+    bundle = find_model(model)
+    for result in results:
+        check_kept_apart(result, inputs, bundle, option="-o")
+    if job.report:
+        check_kept_apart(job.report, inputs, bundle, option="--report")
+        if identity(job.report) == identity(job.output):
+            raise InputError("--report and -o name the same file", "give the report another name")
+        if identity(job.report) in map(identity, results):
+            raise InputError(f"{job.report} is the name of a result", "give the report another name")
+
+
 def _check(job: Job) -> "InputFacts":
     """All that can be wrong, before the model is loaded."""
     from dsmap.runtime.jobs import check_video
@@ -126,8 +179,6 @@ def _check(job: Job) -> "InputFacts":
     from dsmap.runtime.picture_jobs import check_folder, check_picture
 
     if job.report:
-        if job.report.absolute() == job.output.absolute():
-            raise InputError("--report and -o name the same file", "give the report another name")
         check_output_file(job.report, job.source, overwrite=job.overwrite, option="--report")
     if job.kind == "folder":
         return check_folder(job.source, job.output, overwrite=job.overwrite)
@@ -231,7 +282,7 @@ def _conclude(result: "JobReport") -> None:
     if result.failed:
         names = "\n".join(result.failed)
         _cli.tell(
-            f"{len(result.failed)} of {result.frames_expected} pictures could not be read:\n{names}",
+            f"{len(result.failed)} of {result.frames_expected} pictures could not be translated:\n{names}",
             "replace or remove them and run again",
         )
         raise typer.Exit(1)

@@ -1,14 +1,19 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import Backend, Codes, Frames
 from dsmap.runtime.bundle import Bundle
+
+_EXPORT_AGAIN = "Export the bundle again."
+_INSTALL = "in dsmap's source folder: pip install '.[cpu]'"
 
 
 class OnnxRuntimeCPU(Backend):
@@ -27,28 +32,45 @@ class OnnxRuntimeCPU(Backend):
         self._style_encoder_path = bundle.path(parts.style_encoder[target])
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        content, skip = self._encoder.run(["content", "skip"], {"frames": frames_nhwc})
+        content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc})
         if self._mapping is not None:
-            (content,) = self._mapping.run(["mapped"], {"content": content, "skip": skip})
-        return self._decoder.run(["frames"], {"mapped": content, "style": style_ns})[0]
+            (content,) = _run(self._mapping, ["mapped"], {"content": content, "skip": skip})
+        return _run(self._decoder, ["frames"], {"mapped": content, "style": style_ns})[0]
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.
         session = self._session(self._style_encoder_path)
-        return np.asarray(session.run(["style"], {"frames": frames_nhwc})[0], np.float32)
+        return np.asarray(_run(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 
     def _session(self, path: Path) -> Any:
         options = self._ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails raises, and we report it ourselves
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
             session = self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
-            raise DsmapError(f"ONNX Runtime cannot load {path}: {error}", "Export the bundle again.") from error
+            raise DsmapError(f"ONNX Runtime cannot load {path}: {_one_line(error)}", _EXPORT_AGAIN) from error
         if session.get_providers() != ["CPUExecutionProvider"]:
             raise DsmapError(f"ONNX Runtime runs {path} on {session.get_providers()}", "Reinstall onnxruntime.")
         return session
+
+
+def _run(session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]]) -> list[Any]:
+    """The session's outputs; what goes wrong in it becomes DsmapError."""
+    try:
+        return list(session.run(outputs, inputs))
+    except Exception as error:  # as in _session
+        message = _one_line(error)
+        no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)
+        advice = "Translate at a smaller size, with a smaller --height." if no_memory else _EXPORT_AGAIN
+        raise DsmapError(f"ONNX Runtime stopped: {message}", advice) from error
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of ONNX Runtime's message, without terminal colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def _allowed_cores() -> int | None:
@@ -63,10 +85,10 @@ def _import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise DsmapError(f"onnxruntime cannot be imported ({error})", "Install it: pip install dsmap[cpu]") from error
+        raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it, {_INSTALL}") from error
     if not hasattr(onnxruntime, "InferenceSession"):  # what is left after one of two wheels was removed
         raise DsmapError(
             "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",
-            "Run pip uninstall onnxruntime onnxruntime-gpu, then pip install dsmap[cpu].",
+            f"Run pip uninstall onnxruntime onnxruntime-gpu, then, {_INSTALL}",
         )
     return onnxruntime

@@ -1,0 +1,32 @@
+"""Folders that can be written to, and that appear whole or not at all. A leaf: every part may use it."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from dsmap.errors import InputError
+
+
+def check_folder_writable(folder: Path, option: str) -> None:
+    """Raises InputError, with `option` as the one to change, unless a file can be made in `folder`."""
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist", f"make it first, or choose another with {option}")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell: read-only disks, quotas, root
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write into {folder}: {reason}", f"choose a folder of yours with {option}") from error
+
+
+def replace_folder(part: Path, final: Path) -> None:
+    """Renames `part` to `final`; what was there is set aside first and removed last, so one of both always exists."""
+    if not final.exists():
+        os.replace(part, final)
+        return
+    aside = final.with_name(f".{final.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(final, aside)
+    os.replace(part, final)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,45 @@
+"""What must hold before a training goes on from a checkpoint, and what has changed since."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from dsmap.checkpoint import Checkpoint, list_checkpoints
+from dsmap.config import TrainConfig
+from dsmap.errors import InputError
+
+
+def check_resumable(checkpoint: Checkpoint, config: TrainConfig, run: Path) -> None:
+    """Raises InputError when `config` is of another network, has fewer steps, or `run` holds later checkpoints."""
+    for key, (then, now) in changed_settings(checkpoint.config, config).items():
+        if key.startswith(("model.", "discriminator.")):
+            raise InputError(
+                f"the checkpoint {checkpoint.path} is of another architecture: {key} got {now}, expected {then}",
+                f"Resume with the settings in {run / 'config.yaml'}, or start a new run with another -o.",
+            )
+    if checkpoint.step > config.steps:
+        raise InputError(
+            f"the checkpoint {checkpoint.path} is at step {checkpoint.step}, beyond the {config.steps} asked for",
+            "Pass larger --steps, or export that checkpoint as it is.",
+        )
+    later = [path for path in list_checkpoints(run / "checkpoints") if int(path.name) > checkpoint.step]
+    if later:  # a later --resume auto would take those up again
+        raise InputError(
+            f"{run} holds {len(later)} checkpoints after step {checkpoint.step}, the last at {int(later[-1].name)}",
+            "Resume from the last (--resume auto), remove them, or go on in another folder (-o).",
+        )
+
+
+def changed_settings(then: TrainConfig, now: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Every setting that differs, nested keys with dots: (then, now)."""
+    before, after = _flat(then), _flat(now)
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def _flat(settings: BaseModel, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else {prefix + name: value}
+    return flat
