@@ -18,7 +18,6 @@ from dsmap.errors import InputError
 PadType = Literal["reflect", "replicate", "zero"]
 GanType = Literal["lsgan", "nsgan", "ralsgan"]
 
-
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a domain may be called: names become parts of file names."""
 

@@ -107,9 +107,10 @@ class Trainer:
         Ctrl-C and SIGTERM save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a loss is
         not finite (the last checkpoint stays) or the disk is full, InputError when too many pictures are broken.
         """
-        if self.step == self.config.steps:
+        saved = list_checkpoints(self.run / "checkpoints")
+        if saved and self.step == self.config.steps:
             self.say(f"already at step {self.step} of {self.config.steps}: nothing to do")
-            return list_checkpoints(self.run / "checkpoints")[-1]
+            return saved[-1]
         self._prepare_run()
         batches = UnpairedBatches(
             self.domains,

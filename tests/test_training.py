@@ -666,3 +666,10 @@ def test_features_without_a_weight(data, tmp_path):
 def test_seeds_of_any_size(data, tmp_path):
     trainer = trainer_in(tmp_path, data, seed=20261122)
     assert all(math.isfinite(value) for value in trainer.iterate(batch_of(trainer)).values())
+
+
+def test_a_finished_checkpoint_in_a_new_run_folder(data, tmp_path):
+    finished = trainer_in(tmp_path / "old", data, steps=1).train()
+    code, _, err = train("--data", data, "-o", tmp_path / "new", "--steps", 1, "--resume", finished)
+    assert code == 0, err
+    assert read_checkpoint(tmp_path / "new").step == 1
