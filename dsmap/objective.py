@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dsmap.config import GanType, LossWeights
 from dsmap.losses import (
+    Logits,
     contextual_loss,
     discriminator_loss,
     generator_adversarial_loss,
@@ -86,9 +87,8 @@ def discriminator_terms(
     """
     terms = {}
     for domain, discriminator in discriminators.items():
-        real = discriminator(x[domain])
-        parts = [discriminator_loss(kind, discriminator(fake[domain].detach()), real) for fake in fakes]
-        terms[domain] = torch.stack(parts).sum()
+        real, *judged = _judge(discriminator, x[domain], *(fake[domain].detach() for fake in fakes))
+        terms[domain] = torch.stack([discriminator_loss(kind, fake, real) for fake in judged]).sum()
     return terms
 
 
@@ -153,13 +153,20 @@ def _judged(
 ) -> dict[str, Tensor]:
     """The terms in which a network that is not trained here looks at the translations into `domain`."""
     terms = {}
-    real = discriminator(x_nchw) if kind == "ralsgan" else None
-    target = None
+    fakes = first.exemplar[domain], first.random[domain]
+    # Only ralsgan judges the real pictures here.
+    *judged, real = _judge(discriminator, *fakes, x_nchw) if kind == "ralsgan" else (*_judge(discriminator, *fakes), None)
+    for suffix, logits in zip(("", "_random"), judged, strict=True):
+        terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, logits, real)
     if features is not None:
         with torch.no_grad():
             target = features(x_nchw)
-    for suffix, fake in (("", first.exemplar[domain]), ("_random", first.random[domain])):
-        terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, discriminator(fake), real)
-        if features is not None and target is not None:
-            terms[f"contextual{suffix}/{domain}"] = contextual_loss(features(fake), target)
+        for suffix, seen in zip(("", "_random"), features(torch.cat(fakes)).chunk(2), strict=True):
+            terms[f"contextual{suffix}/{domain}"] = contextual_loss(seen, target)
     return terms
+
+
+def _judge(discriminator: nn.Module, *pictures_nchw: Tensor) -> list[Logits]:
+    """The logits of several batches of one size, in one pass."""
+    scales = [logits.chunk(len(pictures_nchw)) for logits in discriminator(torch.cat(pictures_nchw))]
+    return [list(batch) for batch in zip(*scales, strict=True)]

@@ -34,7 +34,7 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 def make_adam(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Adam:
     """Adam as configured; a group's own "lr_factor" is left for whoever sets the rates."""
-    return torch.optim.Adam(groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+    return torch.optim.Adam(groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
