@@ -1,7 +1,7 @@
 """Checkpoints: folders of safetensors and one JSON file, written beside and renamed. Nothing in them is ever run.
 
     checkpoints/00001000/
-        training.json              step, configuration, style statistics, where the pictures were
+        training.json              step, configuration, style statistics, which pictures, how good
         generators.safetensors     the live generators
         ema.safetensors            their moving average: what is exported
         discriminators.safetensors
@@ -13,7 +13,7 @@ The authors' `gen_*.pt` are read by `load_official`.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsmap.config import TrainConfig, parse_settings
+from dsmap.domains import Fingerprint
 from dsmap.errors import DsmapError, InputError
 from dsmap.folders import replace_folder
 from dsmap.model import DSMAP
 from dsmap.official import load_official
+from dsmap.quality import Score
 from dsmap.styles import StyleStatistics
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "find_checkpoint", "load_generators", "load_official", "read_checkpoint"]
@@ -46,6 +48,12 @@ class Checkpoint(NamedTuple):
     """Style statistics of the averaged generators, by domain."""
     pictures: dict[str, list[str]]
     """Where the training pictures of each domain were (folders, as absolute paths)."""
+    data: dict[str, Fingerprint]
+    """Which training pictures they were; empty in checkpoints of the first days."""
+    processes: int
+    """How many processes trained, each with a batch of its own."""
+    score: Score | None
+    """How good the averaged generators are, where that was measured."""
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -69,6 +77,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / METADATA).is_file())
 
 
+def best_checkpoint(run: Path) -> Checkpoint:
+    """The checkpoint of a run with the lowest kernel distance; InputError when none was scored."""
+    found = _best(list_checkpoints(run / "checkpoints"))
+    if found is None:
+        raise InputError(
+            f"no checkpoint in {run} has a score", "Pass the run folder of a training with score_pictures."
+        )
+    return found
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """What the checkpoint at `path` (or the latest of the run folder `path`) says of itself."""
     path = find_checkpoint(path)
@@ -82,7 +100,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             )
         styles = {domain: StyleStatistics(**statistics) for domain, statistics in tree["styles"].items()}
         config = parse_settings(TrainConfig, tree["config"], f"{path / METADATA}")
-        return Checkpoint(path, tree["step"], config, styles, tree["pictures"])
+        data = {domain: Fingerprint(**seen) for domain, seen in tree.get("data", {}).items()}
+        score = Score(**tree["score"]) if tree.get("score") else None
+        return Checkpoint(path, tree["step"], config, styles, tree["pictures"], data, tree.get("processes", 1), score)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read {path / METADATA}: {error!r}", advice) from error
 
@@ -112,26 +132,23 @@ def load_into(module: nn.Module, path: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path,
-    step: int,
-    config: TrainConfig,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    styles: Mapping[str, StyleStatistics],
-    pictures: Mapping[str, list[str]],
-) -> Path:
-    """Writes `folder`/00001000 whole or not at all. `modules` and `optimizers` by the names of their files.
+    checkpoint: Checkpoint, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> None:
+    """Writes the folder `checkpoint.path` whole or not at all. `modules` and `optimizers` by the names of their files.
 
     An optimiser's name is that of the module it trains. Raises DsmapError when it cannot be written (disk full).
     """
-    final = folder / f"{step:08d}"
-    part = folder / f".{step:08d}.part"
+    final = checkpoint.path
+    part = final.with_name(f".{final.name}.part")
     metadata = {
         "format_version": FORMAT_VERSION,
-        "step": step,
-        "config": config.model_dump(mode="json"),
-        "styles": {domain: statistics._asdict() for domain, statistics in styles.items()},
-        "pictures": dict(pictures),
+        "step": checkpoint.step,
+        "config": checkpoint.config.model_dump(mode="json"),
+        "styles": {domain: statistics._asdict() for domain, statistics in checkpoint.styles.items()},
+        "pictures": checkpoint.pictures,
+        "data": {domain: seen._asdict() for domain, seen in checkpoint.data.items()},
+        "processes": checkpoint.processes,
+        "score": checkpoint.score._asdict() if checkpoint.score else None,
     }
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -150,17 +167,33 @@ def save_checkpoint(
         raise DsmapError(
             f"cannot write the checkpoint {final}: {error}", "Free disk space, then continue with --resume auto."
         ) from error
-    return final
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all but the last `keep` checkpoints in `folder`, the metadata first: half a folder is no checkpoint."""
-    for path in list_checkpoints(folder)[:-keep]:
-        with suppress(OSError):
-            (path / METADATA).unlink()
-            for file in path.iterdir():
-                file.unlink()
-            path.rmdir()
+    """Removes all checkpoints in `folder` but the last `keep` and the best, and what a killed training left over."""
+    found = list_checkpoints(folder)
+    best = _best(found)
+    for path in found[:-keep]:
+        if best is None or path != best.path:
+            with suppress(OSError):
+                (path / METADATA).unlink()  # first: half a folder is no checkpoint
+                shutil.rmtree(path)
+    for path in folder.iterdir():
+        if path.name.endswith((".part", ".old")) or (path.name.isdigit() and not (path / METADATA).is_file()):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _best(paths: Sequence[Path]) -> Checkpoint | None:
+    """The one with the lowest score, among those that were scored by the same features as the last."""
+    scored: list[tuple[float, Checkpoint]] = []
+    features = None
+    for path in reversed(paths):
+        with suppress(InputError):  # a damaged one is not the best
+            checkpoint = read_checkpoint(path)
+            if checkpoint.score is not None and features in (None, checkpoint.score.features):
+                features = checkpoint.score.features
+                scored.append((checkpoint.score.total, checkpoint))
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def load_optimizers(
@@ -176,8 +209,7 @@ def load_optimizers(
                 raise InputError(
                     f"{path} lacks the optimiser's state {error}", "Use another checkpoint of the run."
                 ) from error
-            # Adam counts its steps on the CPU.
-            optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
 
 
 def _optimizer_tensors(

@@ -138,7 +138,7 @@ class DataConfig(Settings):
     crop: int = Field(default=192, ge=16, description="side of the random square crop, in pixels")
     scale_jitter: tuple[float, float] = Field(default=(1.0, 1.0), description="random zoom before the crop, (min, max)")
     flip: bool = Field(default=True, description="mirror half of the crops left to right")
-    batch_size: int = Field(default=2, ge=1, description="pictures of each domain per iteration")
+    batch_size: int = Field(default=2, ge=1, description="pictures of each domain per iteration and process")
     workers: int = Field(default=2, ge=0, description="processes that load pictures; 0 loads in the training process")
 
     @model_validator(mode="after")
@@ -176,13 +176,29 @@ class TrainConfig(Settings):
         default=(1.0, 1.0),
         description="random styles are N(0, I) times a factor drawn from (min, max); 0 trains the mean",
     )
+    shared_style_draw: bool = Field(
+        default=False,
+        description="both steps of an iteration see the same random styles: one decoding less; the authors draw twice",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="arithmetic of the networks; losses, weights and Adam stay in float32"
+    )
+    compile: Literal["auto"] | bool = Field(default="auto", description="torch.compile the networks")
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported"
     )
     log_every: int = Field(default=50, ge=1, description="iterations between two lines of the log")
     sample_every: int = Field(default=1000, ge=1, description="iterations between two sample grids")
     checkpoint_every: int = Field(default=1000, ge=1, description="iterations between two checkpoints")
-    keep_checkpoints: int = Field(default=3, ge=1, description="how many of the latest checkpoints are kept")
+    keep_checkpoints: int = Field(
+        default=3, ge=1, description="how many of the latest checkpoints are kept, beside the best"
+    )
+    score_pictures: int = Field(
+        default=32,
+        ge=0,
+        description="pictures of each domain on which a checkpoint is scored, to keep the best one; 0: none",
+    )
+    tensorboard: bool = Field(default=True, description="write RUN/tensorboard")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

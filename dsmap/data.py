@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dsmap.config import DataConfig
+from dsmap.distributed import Processes
 from dsmap.domains import Domain, Domains, find_domains
 from dsmap.errors import InputError
 from dsmap.images import read_picture_rgb
@@ -49,6 +51,8 @@ class Broken(NamedTuple):
 class Batch(NamedTuple):
     """One training step's pictures: float32 (B, 3, h, w) RGB in [-1, 1], and where each came from.
 
+    Of several processes each has its own share.
+
     `broken` holds the pictures that could not be read and were replaced by another.
     """
 
@@ -65,7 +69,9 @@ class UnpairedBatches(Dataset[Batch]):
 
     Each domain is gone through in epochs of its own length, shuffled anew each time. A picture's shorter side is
     resized to `shorter_side` (times a factor drawn from `scale_jitter`), `crop_hw` is cut out at random, and half are
-    mirrored when `flip`. Raises InputError when the crop does not fit, or a broken picture finds no replacement.
+    mirrored when `flip`. Each of several `processes` gets its `batch_size` of the pictures that one process would get
+    with a batch of all of them.
+    Raises InputError when the crop does not fit, or a broken picture finds no replacement.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class UnpairedBatches(Dataset[Batch]):
         seed: int,
         flip: bool = True,
         scale_jitter: tuple[float, float] = (1.0, 1.0),
+        processes: Processes | None = None,
     ) -> None:
         smallest = shorter_side * scale_jitter[0]
         if not 0 < scale_jitter[0] <= scale_jitter[1]:
@@ -97,7 +104,22 @@ class UnpairedBatches(Dataset[Batch]):
         self.domains = domains
         self.shorter_side, self.crop_hw, self.scale_jitter = shorter_side, crop_hw, scale_jitter
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        self.processes = processes or Processes()
         self._known_broken: dict[Path, str] = {}  # saves reading them again; changes no result
+
+    @classmethod
+    def of(cls, domains: Domains, data: DataConfig, seed: int, processes: Processes | None = None) -> "UnpairedBatches":
+        """The batches that the settings `data` describe."""
+        return cls(
+            domains,
+            shorter_side=data.shorter_side,
+            crop_hw=(data.crop, data.crop),
+            batch_size=data.batch_size,
+            seed=seed,
+            flip=data.flip,
+            scale_jitter=data.scale_jitter,
+            processes=processes,
+        )
 
     def __getitem__(self, step: int) -> Batch:
         broken: list[Broken] = []
@@ -147,7 +169,8 @@ class UnpairedBatches(Dataset[Batch]):
     def _half(self, side: int, step: int, broken: list[Broken]) -> tuple[torch.Tensor, tuple[Path, ...]]:
         """One domain's half of batch `step`; pictures found broken are appended to `broken`."""
         crops, paths = [], []
-        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+        first = (step * self.processes.world + self.processes.rank) * self.batch_size
+        for position in range(first, first + self.batch_size):
             path, picture_rgb = self._picture(side, position, broken)
             crops.append(self._augment(picture_rgb, np.random.default_rng((self.seed, _AUGMENT, side, position))))
             paths.append(path)
@@ -163,7 +186,7 @@ class UnpairedBatches(Dataset[Batch]):
             path = pictures[index]
             if path not in self._known_broken:
                 try:
-                    return path, read_picture_rgb(path)
+                    return path, read_picture_rgb(path, at_least=round(self.shorter_side * self.scale_jitter[1]))
                 except InputError as error:
                     self._known_broken[path] = error.fact
             failed.add(index)
@@ -258,7 +281,7 @@ def load_picture_nchw(path: Path, shorter_side: int, multiple_of: int = 8) -> to
     """
     if shorter_side < multiple_of:
         raise InputError(f"The shorter side is {shorter_side}, expected {multiple_of} or more.", "Use a larger size.")
-    picture_rgb = resize_shorter_side(read_picture_rgb(path), shorter_side)
+    picture_rgb = resize_shorter_side(read_picture_rgb(path, at_least=shorter_side), shorter_side)
     height, width = (size // multiple_of * multiple_of for size in picture_rgb.shape[:2])
     top, left = (picture_rgb.shape[0] - height) // 2, (picture_rgb.shape[1] - width) // 2
     return to_nchw(picture_rgb[None, top : top + height, left : left + width])

@@ -1,5 +1,6 @@
 """Where the training pictures are: two domains, each a folder of pictures. No torch, so commands can fail at once."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,22 @@ class Domain:
 class Domains(NamedTuple):
     a: Domain
     b: Domain
+
+
+class Fingerprint(NamedTuple):
+    """What tells one set of training pictures from another, wherever the folder lies."""
+
+    pictures: int
+    sha256: str
+    """Of every file's name and size in bytes."""
+
+
+def fingerprint(domain: Domain) -> Fingerprint:
+    """The fingerprint of a domain's training pictures."""
+    digest = hashlib.sha256()
+    for path in domain.train:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+    return Fingerprint(len(domain.train), digest.hexdigest())
 
 
 def find_domains(

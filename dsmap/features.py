@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from dsmap.errors import InputError
 
+FEATURES_MINIMUM_SIZE = 32
+"""The smallest side of a picture that every feature network takes: VGG16 halves it five times."""
+
 _IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 _IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (104.0, 117.0, 123.0)

@@ -106,10 +106,16 @@ class UpsampleConv(nn.Module):
         if self.conv.padding_mode == "zeros":
             y = F.pixel_shuffle(F.conv2d(x_nchw, weight, bias, padding=1), 2)
         else:
-            y = F.pixel_shuffle(F.conv2d(F.pad(x_nchw, (1, 1, 1, 1), mode="replicate"), weight, bias), 2)
+            y = F.pixel_shuffle(F.conv2d(_repeat_edge(x_nchw), weight, bias), 2)
         if not self.folds:
             _reflect_border(y, x_nchw, self.conv.weight)
         return F.relu(self.norm(y))
+
+
+def _repeat_edge(x_nchw: Tensor) -> Tensor:
+    """Padding by replication, one pixel wide. Written out: torch.compile fails on the gradient of `F.pad` here."""
+    y = torch.cat([x_nchw[:, :, :1], x_nchw, x_nchw[:, :, -1:]], 2)
+    return torch.cat([y[..., :1], y, y[..., -1:]], 3)
 
 
 def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:

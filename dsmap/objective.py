@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dsmap.config import GanType, LossWeights
 from dsmap.losses import (
     Logits,
+    at_least_float32,
     contextual_loss,
     discriminator_loss,
     generator_adversarial_loss,
@@ -155,14 +156,18 @@ def _judged(
     terms = {}
     fakes = first.exemplar[domain], first.random[domain]
     # Only ralsgan judges the real pictures here.
-    *judged, real = _judge(discriminator, *fakes, x_nchw) if kind == "ralsgan" else (*_judge(discriminator, *fakes), None)
+    *judged, real = (
+        _judge(discriminator, *fakes, x_nchw) if kind == "ralsgan" else (*_judge(discriminator, *fakes), None)
+    )
     for suffix, logits in zip(("", "_random"), judged, strict=True):
         terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, logits, real)
     if features is not None:
-        with torch.no_grad():
-            target = features(x_nchw)
-        for suffix, seen in zip(("", "_random"), features(torch.cat(fakes)).chunk(2), strict=True):
-            terms[f"contextual{suffix}/{domain}"] = contextual_loss(seen, target)
+        with torch.autocast(x_nchw.device.type, enabled=False):  # distances of features need their digits
+            with torch.no_grad():
+                target = features(x_nchw)
+            seen = features(at_least_float32(torch.cat(fakes))).chunk(2)
+        for suffix, of_fake in zip(("", "_random"), seen, strict=True):
+            terms[f"contextual{suffix}/{domain}"] = contextual_loss(of_fake, target)
     return terms
 
 

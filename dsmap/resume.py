@@ -1,5 +1,6 @@
 """What must hold before a training goes on from a checkpoint, and what has changed since."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,17 @@ from pydantic import BaseModel
 
 from dsmap.checkpoint import Checkpoint, list_checkpoints
 from dsmap.config import TrainConfig
+from dsmap.domains import Fingerprint
 from dsmap.errors import InputError
 
 
-def check_resumable(checkpoint: Checkpoint, config: TrainConfig, run: Path) -> None:
-    """Raises InputError when `config` is of another network, has fewer steps, or `run` holds later checkpoints."""
+def check_resumable(
+    checkpoint: Checkpoint, config: TrainConfig, run: Path, data: Mapping[str, Fingerprint] | None = None
+) -> None:
+    """Raises InputError when `config` is of another network, has fewer steps, or `run` holds later checkpoints.
+
+    Also when `data`, the pictures at hand, are others than it was trained on; None leaves them unchecked.
+    """
     for key, (then, now) in changed_settings(checkpoint.config, config).items():
         if key.startswith(("model.", "discriminator.")):
             raise InputError(
@@ -29,6 +36,14 @@ def check_resumable(checkpoint: Checkpoint, config: TrainConfig, run: Path) -> N
             f"{run} holds {len(later)} checkpoints after step {checkpoint.step}, the last at {int(later[-1].name)}",
             "Resume from the last (--resume auto), remove them, or go on in another folder (-o).",
         )
+    for domain, then in checkpoint.data.items() if data is not None else ():
+        now = data[domain]  # type: ignore[index]  # the names are of the architecture
+        if now != then:
+            same = "as many, but their names or sizes differ" if now.pictures == then.pictures else now.pictures
+            raise InputError(
+                f"the checkpoint {checkpoint.path} is of other pictures: {domain} got {same}, expected {then.pictures}",
+                f"They were in {', '.join(checkpoint.pictures[domain])}. To go on with these, pass --allow-new-data.",
+            )
 
 
 def changed_settings(then: TrainConfig, now: TrainConfig) -> dict[str, tuple[Any, Any]]:

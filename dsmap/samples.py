@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dsmap.data import load_picture_nchw
 from dsmap.errors import InputError
-from dsmap.images import write_picture
 from dsmap.model import DSMAP
 from dsmap.styles import StyleStatistics
 
@@ -38,10 +37,10 @@ def load_samples(paths: Sequence[Path], size: int, count: int = 4) -> Tensor:
 
 
 @torch.no_grad()
-def write_grid(
-    path: Path, model: DSMAP, x: dict[str, Tensor], source: str, styles: dict[str, StyleStatistics], seed: int = 0
-) -> None:
-    """A PNG with a row per picture of `source` and the columns COLUMNS, all translated into the other domain.
+def draw_grid(
+    model: DSMAP, x: dict[str, Tensor], source: str, styles: dict[str, StyleStatistics], seed: int = 0
+) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W, 3) with a row per picture of `source` and the columns COLUMNS, all translated into the other domain.
 
     `x` holds the fixed pictures of both domains (N, 3, H, W) in [-1, 1]; those of the target are the exemplars.
     """
@@ -61,7 +60,13 @@ def write_grid(
         cycle = model.translate(translation, target, source, model.encode_style(x_nchw, source))
         rows.append([x_nchw, reconstruction, exemplar, translation, model.decode(mapped, mean, target),
                      model.decode(mapped, random, target), cycle])  # fmt: skip
-    write_picture(path, _draw(rows))
+    return _draw(rows, COLUMNS)
+
+
+def draw_batch(x: dict[str, Tensor]) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W, 3) with a column per domain: the pictures (N, 3, h, w) of a batch as the network sees them."""
+    rows = [[pictures[i : i + 1] for pictures in x.values()] for i in range(len(next(iter(x.values()))))]
+    return _draw(rows, tuple(x))
 
 
 def to_rgb(x_nchw: Tensor) -> npt.NDArray[np.uint8]:
@@ -75,12 +80,12 @@ def _centre(x_nchw: Tensor, size: int) -> Tensor:
     return x_nchw[..., top : top + size, left : left + size]
 
 
-def _draw(rows: list[list[Tensor]]) -> npt.NDArray[np.uint8]:
+def _draw(rows: list[list[Tensor]], columns: Sequence[str]) -> npt.NDArray[np.uint8]:
     height, width = rows[0][0].shape[-2:]
     grid = np.full(
-        (_HEADER + len(rows) * (height + _MARGIN), len(COLUMNS) * (width + _MARGIN) - _MARGIN, 3), 255, np.uint8
+        (_HEADER + len(rows) * (height + _MARGIN), len(columns) * (width + _MARGIN) - _MARGIN, 3), 255, np.uint8
     )
-    for j, name in enumerate(COLUMNS):
+    for j, name in enumerate(columns):
         left = j * (width + _MARGIN)
         cv2.putText(grid, name, (left + 2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
         for i, row in enumerate(rows):

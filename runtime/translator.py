@@ -7,9 +7,10 @@ import numpy as np
 
 from dsmap.errors import InputError
 from dsmap.images import read_picture_rgb
+from dsmap.memory import available_bytes
 from dsmap.runtime.backends import Codes, Frames, load_backend
 from dsmap.runtime.bundle import Bundle, Sizes
-from dsmap.runtime.memory import available_bytes, check_memory, translation_bytes
+from dsmap.runtime.memory import check_memory, translation_bytes
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 
 StyleLike = int | str | Path | Frames | None

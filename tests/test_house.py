@@ -13,7 +13,7 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"dsmap": ROOT / "dsmap", "export": ROOT / "export", "runtime": ROOT / "runtime", "tools": ROOT / "tools"}
-LEAVES = {"dsmap", "dsmap.errors", "dsmap.images", "dsmap.folders"}  # every part may use these
+LEAVES = {"dsmap", "dsmap.errors", "dsmap.images", "dsmap.folders", "dsmap.memory"}  # every part may use these
 HEAVY = ("torch", "onnxruntime", "onnx", "cv2", "av", "numpy", "pydantic", "yaml")
 
 
@@ -91,8 +91,8 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 
 
 OPTIONS = {
-    "train": "--config --data --debug --device --domain --domains --features --help --method --output --preset "
-    "--resume --set --steps --version",
+    "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
+    "--help --method --output --precision --preset --resume --set --steps --version",
     "export": "--card --data --debug --domain --domains --help --licence --live --name --official --output --overwrite "
     "--version",
     "video": "--backend --debug --domain --height --help --model --output --overwrite --report --seed --side-by-side "

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dsmap.errors import InputError
-from dsmap.runtime.memory import available_bytes, check_memory, translation_bytes
+from dsmap.memory import available_bytes
+from dsmap.runtime.memory import check_memory, translation_bytes
 
 NETWORK = {"batch": 1, "dim": 16, "multiple_of": 8, "minimum": 16}
 GB = 10**9

@@ -4,6 +4,7 @@ dsmap-train --data FOLDER -o RUN
 dsmap-train --domain summer=photos/summer --domain winter=photos/winter -o RUN --preset lite
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dsmap.config import TrainConfig
+    from dsmap.domains import Domains
     from dsmap.trainer import Progress
 
 app = new_app()
@@ -46,7 +49,18 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from RUN's latest checkpoint, or from another.")
     ] = None,
+    allow_new_data: Annotated[
+        bool, typer.Option("--allow-new-data", help="Resume although the pictures are no longer the same.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16 (losses stay in float32).")] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile the networks. Default: on a GPU.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show settings, checks and the first batch (OUTPUT/first-batch.png) only."),
+    ] = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -61,35 +75,101 @@ def train(
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
     settings = load_train_config(
-        preset, config, set_ or [], steps=steps, features=features, model=_model(method, names)
+        preset,
+        config,
+        set_ or [],
+        steps=steps,
+        features=features,
+        precision=precision,
+        compile=compile_,
+        model=_model(method, names),
     )
     found = find_domains(data, folders, names=settings.model.domains)
-    for side in found:
-        typer.echo(f"{side.name}: {len(side.train)} pictures to train on, {len(side.test)} to test on")
-
     _check_run_folder(out)
     if features is not None and not settings.loss.contextual:
         raise InputError(
             f"--features {features} is given, but loss.contextual is 0", "Leave it out, or --set loss.contextual=1."
         )
-    typer.echo("loading torch ...")
-    from dsmap.optim import choose_device
-    from dsmap.trainer import Trainer
+    job = _Job(settings, found, out, device)
+    if dry_run:
+        job.show()
+    else:
+        job.train(resume, allow_new_data)
 
-    chosen, reason = choose_device(device)
-    trainer = Trainer(settings, found, out, device=chosen, resume=_checkpoint(resume, out), say=typer.echo)
-    parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
-    typer.echo(f"{parameters:.2f} M parameters in the generators; on {chosen} ({reason})")
-    typer.echo(f"steps {trainer.step} to {settings.steps}")
-    try:
-        with _progress(trainer.step, settings.steps) as show:
-            last = trainer.train(show)
-    except KeyboardInterrupt:
-        typer.echo("continue with --resume auto", err=True)
-        raise typer.Exit(130) from None
-    typer.echo(f"done: {last}")
-    typer.echo(f"samples: {out / 'samples'}")
-    typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+
+class _Job:
+    """A training, as one of the processes that torchrun started or as the only one; the first does the talking."""
+
+    def __init__(self, config: "TrainConfig", domains: "Domains", out: Path, device: str) -> None:
+        self.config, self.domains, self.out = config, domains, out
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo("loading torch ...")
+        from dsmap.device import choose_hardware
+        from dsmap.distributed import processes_of_torchrun
+
+        self.processes = processes_of_torchrun()
+        self.hardware = choose_hardware(config, device, self.processes)
+
+    def say(self, line: str) -> None:
+        if self.processes.rank == 0:
+            typer.echo(line)
+
+    def check(self) -> None:
+        """The pre-flight, numbered."""
+        from dsmap.preflight import CHECKS, preflight
+
+        checks = preflight(self.config, self.domains, self.out, self.hardware, self.processes)
+        for number, check in enumerate(checks, 1):
+            self.say(f"[{number}/{len(CHECKS)}] {check.name:8}  {check.fact}")
+
+    def show(self) -> None:
+        """The dry run."""
+        import yaml
+
+        from dsmap.data import UnpairedBatches
+        from dsmap.images import write_picture
+        from dsmap.samples import draw_batch
+
+        self.say(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+        self.check()
+        batch = UnpairedBatches.of(self.domains, self.config.data, self.config.seed)[0]
+        self.out.mkdir(parents=True, exist_ok=True)
+        picture = self.out / "first-batch.png"
+        names = self.config.model.domains
+        write_picture(picture, draw_batch(dict(zip(names, (batch.x_a_nchw, batch.x_b_nchw), strict=True))))
+        self.say(f"the first batch: {picture}")
+        self.say("dry run: nothing was trained")
+
+    def train(self, resume: str | None, allow_new_data: bool) -> None:
+        """Pre-flight, training, and where the results are."""
+        from dsmap.distributed import join, leave
+        from dsmap.trainer import Trainer
+
+        self.check()
+        join(self.processes, self.hardware.device)
+        try:
+            trainer = Trainer(
+                self.config,
+                self.domains,
+                self.out,
+                hardware=self.hardware,
+                processes=self.processes,
+                resume=_checkpoint(resume, self.out, self.say),
+                allow_new_data=allow_new_data,
+                say=self.say,
+            )
+            self.say(f"steps {trainer.step} to {self.config.steps}")
+            with _progress(trainer.step, self.config.steps, self.processes.rank == 0) as show:
+                last = trainer.train(show)
+        except KeyboardInterrupt:
+            if self.processes.rank == 0:
+                typer.echo("continue with --resume auto", err=True)
+            raise typer.Exit(130) from None
+        finally:
+            leave()
+        self.say(f"done: {last}")
+        self.say(f"samples: {self.out / 'samples'}")
+        self.say(f"next: dsmap-export {self.out} -o BUNDLE")
 
 
 def _check_run_folder(out: Path) -> None:
@@ -110,7 +190,7 @@ def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
     return settings | ({"mapping": False} if method == "munit" else {})
 
 
-def _checkpoint(resume: str | None, out: Path) -> Path | None:
+def _checkpoint(resume: str | None, out: Path, say: "Callable[[str], None]") -> Path | None:
     """The checkpoint that --resume means. `auto` starts anew in a run folder that has none yet."""
     if resume is None:
         return None
@@ -119,13 +199,13 @@ def _checkpoint(resume: str | None, out: Path) -> Path | None:
     if resume != "auto":
         return find_checkpoint(Path(resume))
     if not list_checkpoints(out / "checkpoints"):
-        typer.echo(f"--resume auto: no checkpoint in {out} yet, starting at step 0")
+        say(f"--resume auto: no checkpoint in {out} yet, starting at step 0")
         return None
     return find_checkpoint(out)
 
 
 @contextmanager
-def _progress(start: int, total: int) -> "Iterator[Callable[[Progress], None]]":
+def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Progress], None]]":
     """A live line with losses, iterations per second and the time left; plain lines where there is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -133,17 +213,27 @@ def _progress(start: int, total: int) -> "Iterator[Callable[[Progress], None]]":
 
     console = Console()
     began = time.monotonic()
+    waited = 0.0
 
-    def losses(progress: "Progress") -> str:
-        rate = (progress.step - start) / max(time.monotonic() - began, 1e-9)
+    def facts(progress: "Progress") -> str:
+        nonlocal waited
+        waited += progress.waited
+        spent = max(time.monotonic() - began, 1e-9)
         g, d = progress.losses["generators"], progress.losses["discriminators"]
-        return f"{rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}"
+        return (
+            f"{(progress.step - start) / spent:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
+            f"waiting for pictures {min(1.0, waited / spent):.0%}"
+        )
 
+    if not visible:
+        yield lambda _progress: None
+        return
     if not console.is_terminal:
 
         def line(progress: "Progress") -> None:
+            text = facts(progress)
             if progress.step % 50 == 0 or progress.step == total:
-                typer.echo(f"step {progress.step}/{total}  {losses(progress)}")
+                typer.echo(f"step {progress.step}/{total}  {text}")
 
         yield line
         return
@@ -152,7 +242,7 @@ def _progress(start: int, total: int) -> "Iterator[Callable[[Progress], None]]":
     )
     with bar:
         task = bar.add_task("", total=total, completed=start)
-        yield lambda progress: bar.update(task, completed=progress.step, description=losses(progress))
+        yield lambda progress: bar.update(task, completed=progress.step, description=facts(progress))
 
 
 def main() -> None:

@@ -1,0 +1,147 @@
+"""What a training runs on: the device, the precision of its arithmetic, and whether torch compiles the networks."""
+
+import shutil
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dsmap.config import TrainConfig
+from dsmap.distributed import Processes
+from dsmap.errors import InputError
+from dsmap.memory import available_bytes
+
+CPU_OUT_OF_MEMORY = "can't allocate memory"
+
+
+class Hardware(NamedTuple):
+    """The choice, and why it fell so."""
+
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+    compiled: bool
+    reasons: dict[str, str]
+    """Of `device`, `precision` and `compile`, one line each."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Tensor cores want channels last; on CPUs it was no faster than the usual layout."""
+        return self.device.type == "cuda"
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the networks run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def place(self, x_nchw: Tensor) -> Tensor:
+        """Pictures on the device, in the memory layout of the networks; from pinned memory without waiting."""
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        return x_nchw.to(self.device, non_blocking=True, memory_format=layout)
+
+    def place_module(self, module: nn.Module) -> None:
+        """The same for weights."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)
+
+
+def choose_hardware(config: TrainConfig, device: str = "auto", processes: Processes | None = None) -> Hardware:
+    """Where and how to train. InputError when what was named is not there; `auto` always finds something."""
+    chosen, why_device = _choose_device(device, processes or Processes())
+    precision, why_precision = _choose_precision(config.precision, chosen)
+    compiled, why_compile = _choose_compile(config, chosen)
+    reasons = {"device": why_device, "precision": why_precision, "compile": why_compile}
+    return Hardware(chosen, precision, compiled, reasons)
+
+
+def compile_networks(networks: Iterable[nn.Module]) -> None:
+    """From now on each of `networks` is compiled for each shape that it meets; weights keep their names."""
+    # Every network meets a few batch sizes, with and without gradients.
+    torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
+    for network in networks:
+        network.compile(dynamic=False)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on a GPU or in the CPU's allocator."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_OUT_OF_MEMORY in str(error)
+
+
+def memory_in_bytes(device: torch.device) -> int | None:
+    """How much memory there is to train in: a GPU's, less what others hold; what the machine has free; or unknown."""
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    return available_bytes()
+
+
+def _choose_device(name: str, processes: Processes) -> tuple[torch.device, str]:
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu"), "no CUDA device here"
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        if processes.local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"this machine has {torch.cuda.device_count()} GPUs for more processes than that",
+                "Give torchrun a smaller --nproc-per-node, or pass --device cpu.",
+            )
+        device = torch.device("cuda", processes.local_rank)
+        torch.cuda.set_device(device)
+        return device, torch.cuda.get_device_name(device)
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the device {name!r} cannot be used: {reason}", "Pass --device cpu or --device auto."
+        ) from error
+    return torch.device(name), "as asked"
+
+
+def _choose_precision(wanted: str, device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
+    if wanted == "fp32":
+        return "fp32", "as asked"
+    if device.type == "cuda":
+        # Without native support PyTorch emulates it, slower than float32.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if wanted == "bf16" and not native:
+            raise InputError(
+                f"{torch.cuda.get_device_name(device)} does not compute in bfloat16", "Use --precision fp32 or auto."
+            )
+        if native:
+            return "bf16", "as asked" if wanted == "bf16" else "the GPU computes in bfloat16; losses stay in float32"
+        return "fp32", "the GPU does not compute in bfloat16"
+    if wanted == "bf16":
+        return "bf16", "as asked; slower than fp32 on a CPU without AMX"
+    return "fp32", "a CPU is not faster in bfloat16 unless it has AMX"
+
+
+def _choose_compile(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
+    wanted = config.compile
+    if wanted is False:
+        return False, "as asked"
+    if "replicate" in (config.model.pad_type, config.discriminator.pad_type):
+        if wanted is True:
+            raise InputError(
+                "torch.compile fails on the gradient of pad_type replicate (seen in torch 2.13)", "Use --no-compile."
+            )
+        return False, "it fails on the gradient of pad_type replicate"
+    if device.type == "cuda":
+        try:
+            import triton  # noqa: F401
+        except ImportError as error:
+            if wanted is True:
+                raise InputError(
+                    "torch.compile needs Triton on a GPU, which is not installed", "Install it, or use --no-compile."
+                ) from error
+            return False, "Triton is not installed"
+    if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++", "cl")):
+        if wanted is True:
+            raise InputError(
+                "torch.compile needs a C++ compiler, and none is found", "Install one, or use --no-compile."
+            )
+        return False, "no C++ compiler here"
+    if wanted is True:
+        return True, "as asked"
+    if device.type == "cuda":
+        return True, "fuses norms and activations; the first iterations take a minute or more"
+    return False, "it takes minutes to compile and gains little on a CPU"

@@ -1,0 +1,118 @@
+"""One training in several processes: each computes a share of every batch, and all agree on gradients and losses.
+
+`torchrun` starts the processes. Every process draws the whole iteration's random numbers and takes its own rows, and
+every mean over a batch is one over all processes: W processes with n pictures each learn what one learns with W * n.
+With a single process each function here gives back what it got.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dsmap.errors import DsmapError
+
+
+class Processes(NamedTuple):
+    """Which of how many processes this one is, over all machines and on its own machine."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    def mine(self, rows: Tensor) -> Tensor:
+        """This process's part of the first dimension."""
+        return rows.chunk(self.world)[self.rank]
+
+
+def processes_of_torchrun() -> Processes:
+    """What torchrun has set in the environment; one process without it."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    return Processes(*(int(os.environ[name]) for name in names)) if all(map(os.environ.get, names)) else Processes()
+
+
+def join(processes: Processes, device: torch.device) -> None:
+    """Waits for the other processes. NCCL talks between GPUs, gloo between CPUs."""
+    if processes.world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave() -> None:
+    """Ends what `join` began."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world() -> int:
+    """How many processes have joined."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share_weights(*modules: nn.Module) -> None:
+    """Gives every process the weights of the first."""
+    if world() > 1:
+        for module in modules:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces each gradient by its mean over the processes, in one message."""
+    if world() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    _reduce(flat)
+    parts = flat.div_(world()).split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of `x` over the processes; a gradient goes back to every process's `x`."""
+    return x if world() == 1 else _MeanOverProcesses.apply(x)
+
+
+def any_process(happened: bool, device: torch.device) -> bool:
+    """Whether it happened in any of the processes."""
+    if world() == 1:
+        return happened
+    flag = torch.tensor(float(happened), device=device)
+    _reduce(flag)
+    return bool(flag)
+
+
+def of_all_processes(mine: str) -> list[str]:
+    """A text of every process."""
+    if world() == 1:
+        return [mine]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(_context: Any, x: Tensor) -> Tensor:
+        total = x.detach().clone()
+        _reduce(total)
+        return total / world()
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        # Every process's loss depends on this x. Gradients of weights are averaged afterwards, which divides again.
+        total = gradient.contiguous().clone()
+        _reduce(total)
+        return total / world()
+
+
+def _reduce(tensor: Tensor) -> None:
+    try:
+        dist.all_reduce(tensor)
+    except RuntimeError as error:
+        raise DsmapError(
+            f"another process of this training has gone: {str(error).splitlines()[0]}",
+            "Look for its message above; continue all of them with --resume auto.",
+        ) from error

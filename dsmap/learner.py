@@ -1,0 +1,182 @@
+"""What learns, and one iteration of it: the discriminators on a batch, then the generators on the same one.
+
+Everything random in iteration t is a function of (seed, t): no random state has to be kept anywhere.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dsmap.config import TrainConfig
+from dsmap.data import Batch
+from dsmap.device import Hardware, compile_networks, is_out_of_memory
+from dsmap.discriminator import Discriminator
+from dsmap.distributed import Processes, mean_over_processes, of_all_processes, share_weights
+from dsmap.errors import DsmapError
+from dsmap.features import load_features
+from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
+from dsmap.objective import ByDomain, discriminator_terms, generator_terms, translate_both, weighted_sum
+from dsmap.optim import descend, learning_rate, make_adam
+
+# The first number of each stream of random styles.
+_D_STYLES, _G_STYLES, _KL_NOISE = range(3)
+
+
+class NotFiniteError(Exception):
+    """A loss is no number any more; the text names it, the step and the pictures."""
+
+
+class Learner:
+    """Generators, their moving average `ema`, discriminators and both optimisers, on their device."""
+
+    def __init__(self, config: TrainConfig, hardware: Hardware, processes: Processes) -> None:
+        self.config, self.hardware, self.processes = config, hardware, processes
+        torch.manual_seed(config.seed)
+        self.model = DSMAP(config.model)
+        initialise_generators(self.model)
+        if config.twin_init:
+            make_twins(self.model)
+        self.discriminators = nn.ModuleDict({slot: Discriminator(config.discriminator) for slot in SLOTS})
+        initialise_discriminator(self.discriminators)
+        self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
+        for module in self.modules.values():
+            hardware.place_module(module)
+        share_weights(*self.modules.values())
+        self.features = load_features(config.features).to(hardware.device) if config.loss.contextual else None
+        self.optimizers = {
+            "generators": make_adam(self._generator_groups(), config.optimizer),
+            "discriminators": make_adam([{"params": list(self.discriminators.parameters())}], config.optimizer),
+        }
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by file name."""
+        return {"generators": self.model, "ema": self.ema, "discriminators": self.discriminators}
+
+    def iterate(self, batch: Batch) -> dict[str, float]:
+        """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.
+
+        Raises NotFiniteError when a loss is not finite: the networks are spoilt then, and the last checkpoint is what
+        is left.
+        """
+        config, step = self.config, batch.step
+        self._set_learning_rates(step)
+        a, b = self.model.domains
+        x = {a: self.hardware.place(batch.x_a_nchw), b: self.hardware.place(batch.x_b_nchw)}
+        n = len(batch.x_a_nchw)
+        noise = self._draw(_KL_NOISE, step, n) if config.model.style_kl else None
+        with self.hardware.autocast():
+            first = translate_both(self.model, x, self._draw(_G_STYLES, step, n), noise)
+            random = first.random
+            if not config.shared_style_draw:
+                with (
+                    torch.no_grad()
+                ):  # the discriminators see another draw of random styles, as in the authors' training
+                    styles = self._draw(_D_STYLES, step, n)
+                    random = {d: self.model.decode(first.mapped_across[d], styles[d], d) for d in (a, b)}
+            named = {a: self.discriminators[SLOTS[0]], b: self.discriminators[SLOTS[1]]}
+            d_terms = discriminator_terms(named, config.discriminator.gan_type, x, first.exemplar, random)
+        d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
+        descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
+
+        self.discriminators.requires_grad_(False)
+        with self.hardware.autocast():
+            terms = generator_terms(
+                self.model,
+                named,
+                config.discriminator.gan_type,
+                x,
+                first,
+                self.features,
+                mode_seeking=config.loss.mode_seeking > 0,
+            )
+        total = weighted_sum(terms, config.loss)
+        descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
+        self.discriminators.requires_grad_(True)
+        self._average(step)
+        losses = {f"discriminator/{domain}": term for domain, term in d_terms.items()} | terms
+        return self._numbers({**losses, "generators": total, "discriminators": d_total}, batch)
+
+    def compile(self, say: Callable[[str], None]) -> None:
+        """torch.compile of every network, tried once on an empty batch: what was chosen by `auto` may still fail."""
+        parts = [*self.model.children(), *self.discriminators.values()]
+        compile_networks(n for part in parts for n in (part.values() if isinstance(part, nn.ModuleDict) else [part]))
+        say("compiling the networks; this takes a minute or more ...")
+        started = time.monotonic()
+        try:
+            self._try()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
+            if self.config.compile is True:
+                raise DsmapError(f"torch.compile failed: {reason}", "Train without it: --no-compile.") from error
+            torch.compiler.set_stance("force_eager")
+            say(f"torch.compile failed here, training without it ({reason})")
+        else:
+            say(f"compiled in {time.monotonic() - started:.0f} s")
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def _try(self) -> None:
+        """Both halves of an iteration on an empty batch; nothing is learnt from it."""
+        data, domains = self.config.data, self.model.domains
+        empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
+        x = dict.fromkeys(domains, empty)
+        styles = dict.fromkeys(domains, torch.zeros(data.batch_size, self.config.model.style_dim, device=empty.device))
+        named = dict(zip(domains, self.discriminators.values(), strict=True))
+        with self.hardware.autocast():
+            first = translate_both(self.model, x, styles, styles)
+            d_terms = discriminator_terms(named, "lsgan", x, first.exemplar, first.random)
+            terms = generator_terms(self.model, named, "lsgan", x, first)
+        (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
+
+    def _generator_groups(self) -> list[dict[str, object]]:
+        content = [*self.model.content_encoders.parameters(), *self.model.shared_encoder.parameters()]
+        of_content = set(map(id, content))
+        rest = [p for p in self.model.parameters() if id(p) not in of_content]
+        return [{"params": content, "lr_factor": self.config.optimizer.content_lr_factor}, {"params": rest}]
+
+    def _set_learning_rates(self, step: int) -> None:
+        lr = learning_rate(self.config.optimizer, step, self.config.steps)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group.get("lr_factor", 1.0)
+
+    def _draw(self, stream: int, step: int, n: int) -> ByDomain:
+        """Random style codes (n, S) for both domains that depend on (seed, stream, step) only.
+
+        Those of all processes are drawn, and this one's rows taken.
+        """
+        seed = ((self.config.seed * 3 + stream) << 40) + step
+        generator = torch.Generator().manual_seed(seed % 2**64)
+        n *= self.processes.world
+        drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
+        low, high = self.config.style_scale
+        if stream != _KL_NOISE and not low == high == 1:
+            for domain, s in drawn.items():
+                drawn[domain] = s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s))
+        return {domain: self.processes.mine(s) for domain, s in drawn.items()}
+
+    def _numbers(self, losses: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
+        """The losses of all processes as numbers; NotFiniteError when one is not finite."""
+        mine = torch.stack([loss.detach().float() for loss in losses.values()])
+        values = mean_over_processes(mine).tolist()  # the one wait for the device in an iteration
+        wrong = next((name for name, value in zip(losses, values, strict=True) if not math.isfinite(value)), None)
+        if wrong is not None:
+            files = "" if bool(mine.isfinite().all()) else ", ".join(map(str, (*batch.paths_a, *batch.paths_b)))
+            files = ", ".join(filter(None, of_all_processes(files)))
+            raise NotFiniteError(f"the loss {wrong} is not finite at step {batch.step + 1} (pictures: {files})")
+        return dict(zip(losses, values, strict=True))
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """EMA of the generators; the decay starts low so that the first random weights are soon forgotten."""
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        ours: list[Tensor] = list(self.ema.parameters())
+        live: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(ours, live, 1 - decay)

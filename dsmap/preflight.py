@@ -1,0 +1,131 @@
+"""What is looked at before the first iteration, each with a line for people: a training that starts shall also end."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dsmap.checkpoint import list_checkpoints
+from dsmap.config import TrainConfig
+from dsmap.device import Hardware, memory_in_bytes
+from dsmap.distributed import Processes
+from dsmap.domains import Domain, Domains
+from dsmap.errors import InputError
+from dsmap.features import FEATURES_MINIMUM_SIZE
+from dsmap.footprint import Footprint, footprint
+from dsmap.images import read_picture_rgb
+
+# So many pictures of a domain are opened to see how large they are.
+_LOOKED_AT = 20
+
+
+class Check(NamedTuple):
+    """One thing that was looked at, and what was found."""
+
+    name: str
+    fact: str
+
+
+CHECKS = ("pictures", "sizes", "network", "hardware", "memory", "disk")
+
+
+def preflight(
+    config: TrainConfig, domains: Domains, run: Path, hardware: Hardware, processes: Processes
+) -> Iterator[Check]:
+    """The checks in the order of CHECKS, each done when it is asked for. Raises InputError at the first that fails."""
+    needed = footprint(config, 2 if hardware.precision == "bf16" else 4)
+    facts = (
+        lambda: _pictures(config, domains, processes),
+        lambda: _sizes(config, domains),
+        lambda: _network(config, needed),
+        lambda: _hardware(hardware, processes),
+        lambda: _memory(needed, hardware),
+        lambda: _disk(config, needed, run),
+    )
+    for name, fact in zip(CHECKS, facts, strict=True):
+        yield Check(name, fact())
+
+
+def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> str:
+    batch = config.data.batch_size * processes.world
+    for domain in domains:
+        if len(domain.train) < batch:
+            fits = max(1, len(domain.train) // processes.world)
+            raise InputError(
+                f"domain {domain.name!r} has {len(domain.train)} pictures, fewer than a batch of {batch}",
+                f"Add pictures, or use a smaller batch: --set data.batch_size={fits}",
+            )
+    return "; ".join(f"{d.name}: {len(d.train)} pictures to train on, {len(d.test)} to test on" for d in domains)
+
+
+def _sizes(config: TrainConfig, domains: Domains) -> str:
+    data, multiple = config.data, config.model.multiple_of
+    if config.loss.contextual and data.crop < FEATURES_MINIMUM_SIZE:
+        raise InputError(
+            f"data.crop is {data.crop}, too small for the feature network of the contextual loss",
+            f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --set loss.contextual=0.",
+        )
+    small = {domain.name: _smaller_than(data.shorter_side, domain) for domain in domains}
+    enlarged = [f"{count} of {seen} {name} pictures" for name, (count, seen) in small.items() if count]
+    return (
+        f"shorter side {data.shorter_side}, crop {data.crop}x{data.crop} (a multiple of {multiple}), content "
+        f"{data.crop // multiple}x{data.crop // multiple}"
+        + (f"; smaller than {data.shorter_side} and enlarged: {', '.join(enlarged)}" if enlarged else "")
+    )
+
+
+def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
+    """(how many are smaller, how many were looked at); broken ones are left to the training."""
+    paths = domain.train[:: max(1, len(domain.train) // _LOOKED_AT)][:_LOOKED_AT]
+    smaller = seen = 0
+    for path in paths:
+        try:
+            picture_rgb = read_picture_rgb(path, at_least=shorter_side)
+        except InputError:
+            continue
+        seen += 1
+        smaller += min(picture_rgb.shape[:2]) < shorter_side
+    return smaller, seen
+
+
+def _network(config: TrainConfig, needed: Footprint) -> str:
+    method = "DSMAP" if config.model.mapping else "MUNIT (no mapping)"
+    contextual = f", contextual loss on {config.features}" if config.loss.contextual else ""
+    return (
+        f"{method}, {needed.generators / 1e6:.2f} M parameters in the generators, "
+        f"{needed.discriminators / 1e6:.2f} M in the discriminators{contextual}"
+    )
+
+
+def _hardware(hardware: Hardware, processes: Processes) -> str:
+    several = f", process {processes.rank + 1} of {processes.world}" if processes.world > 1 else ""
+    compiled = "on" if hardware.compiled else "off"
+    why = hardware.reasons
+    return (
+        f"{hardware.device} ({why['device']}){several}; {hardware.precision} ({why['precision']}); "
+        f"torch.compile {compiled} ({why['compile']})"
+    )
+
+
+def _memory(needed: Footprint, hardware: Hardware) -> str:
+    there = memory_in_bytes(hardware.device)
+    fact = f"about {needed.total / 1e9:.1f} GB are needed on {hardware.device.type}"
+    if there is None:
+        return fact
+    tight = "; THIS MAY NOT FIT: a smaller data.batch_size or data.crop needs less" if there < needed.total else ""
+    return f"{fact}, {there / 1e9:.1f} GB are there{tight}"
+
+
+def _disk(config: TrainConfig, needed: Footprint, run: Path) -> str:
+    # The last ones, the best, and one that is being written.
+    most = config.keep_checkpoints + bool(config.score_pictures) + 1
+    missing = max(1, most - len(list_checkpoints(run / "checkpoints")))
+    existing = next(path for path in (run, *run.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < missing * needed.checkpoint:
+        raise InputError(
+            f"{missing} checkpoints of {needed.checkpoint / 1e9:.2f} GB do not fit on the disk of {run}: "
+            f"{free / 1e9:.2f} GB are free",
+            "Free disk space, choose another disk with -o, or keep fewer: --set keep_checkpoints=1",
+        )
+    return f"{most} checkpoints of {needed.checkpoint / 1e9:.2f} GB at most, {free / 1e9:.1f} GB are free"

@@ -1,0 +1,99 @@
+"""How good the translations of a checkpoint are, as one number by which the best checkpoint is kept.
+
+The kernel distance (Binkowski et al., "Demystifying MMD GANs", ICLR 2018) between translations and real pictures of
+the domain they were translated to. Its features are those of the contextual loss where there is one, else those of a
+small network with fixed random weights. It ranks the checkpoints of one run: it is no published KID.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsmap.model import DSMAP
+from dsmap.objective import ByDomain, Features
+
+# The distance of too few pictures says little.
+FEWEST_PICTURES = 4
+_WIDTHS = (3, 32, 64, 128, 256)
+
+
+class Score(NamedTuple):
+    """Kernel distances times 1000 of the translations into each domain; lower is better."""
+
+    features: str
+    by_domain: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Of both directions together."""
+        return sum(self.by_domain.values())
+
+
+class RandomFeatures(nn.Module):
+    """Four stride-2 convolutions with random weights that are always the same.
+
+    (N, 3, H, W) in [-1, 1] -> (N, 256, H/16, W/16). Even random convolutions tell colours and textures apart.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.layers = nn.ModuleList()
+        for i, o in pairwise(_WIDTHS):
+            layer = nn.Conv2d(i, o, 4, stride=2, padding=1)
+            with torch.no_grad():
+                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * (2 / (16 * i)) ** 0.5)
+                layer.bias.zero_()  # type: ignore[union-attr]
+            self.layers.append(layer)
+        self.requires_grad_(False)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        for layer in self.layers:
+            x_nchw = F.relu(layer(x_nchw))
+        return x_nchw
+
+
+@torch.no_grad()
+def score(model: DSMAP, x: ByDomain, features: Features, name: str) -> Score:
+    """Kernel distances of translations of `x`, (N, 3, H, W) in [-1, 1] by domain, each in the style of a picture of the
+    other domain. `name` says which features they are.
+    """
+    device = next(model.parameters()).device
+    by_domain = {}
+    for target in model.domains:
+        source = model.other(target)
+        real, translated = [], []
+        for picture in x[target]:
+            real.append(features(picture[None].to(device)).mean((2, 3)))
+        for i, picture in enumerate(x[source]):
+            style = model.encode_style(x[target][i % len(x[target])][None].to(device), target)
+            fake = model.translate(picture[None].to(device), source, target, style)
+            translated.append(features(fake).mean((2, 3)))
+        by_domain[target] = 1000 * kernel_distance(torch.cat(translated), torch.cat(real))
+    return Score(name, by_domain)
+
+
+def kernel_distance(x_nd: Tensor, reference_md: Tensor) -> float:
+    """Unbiased squared MMD with the cubic kernel (x . y / d + 1)^3 between features standardised by the reference's.
+
+    Near 0 (of either sign) for two samples of one distribution. N and M are two or more.
+    """
+    x_nd, reference_md = x_nd.double(), reference_md.double()
+    mean, spread = reference_md.mean(0), reference_md.std(0)
+    x_nd, y_md = ((z - mean) / spread.clamp_min(1e-6) for z in (x_nd, reference_md))
+    used = spread > 1e-6  # a feature that is the same everywhere in the reference has no scale
+    x_nd, y_md = x_nd[:, used], y_md[:, used]
+
+    def kernel(one: Tensor, other: Tensor) -> Tensor:
+        return (one @ other.T / max(1, one.shape[1]) + 1) ** 3
+
+    def without_diagonal(k: Tensor) -> Tensor:
+        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+
+    distance = (
+        without_diagonal(kernel(x_nd, x_nd)) + without_diagonal(kernel(y_md, y_md)) - 2 * kernel(x_nd, y_md).mean()
+    )
+    return distance.item()

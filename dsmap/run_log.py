@@ -1,0 +1,135 @@
+"""What a run writes about itself: RUN/log.jsonl, and the same with pictures and histograms for TensorBoard."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.quality import Score
+
+# A histogram is drawn from at most this many numbers.
+_HISTOGRAM_NUMBERS = 100_000
+
+
+class RunLog:
+    """Appends to the log of a run that goes on at iteration `step`; lines of later iterations are dropped first.
+
+    A killed run may have logged iterations that its last checkpoint does not hold: they are run again, and told once.
+    Every method raises DsmapError when the disk is full.
+    """
+
+    def __init__(self, run: Path, step: int, *, tensorboard: bool = True) -> None:
+        self.path, self.scores = run / "log.jsonl", run / "scores.jsonl"
+        self.writer: Any = None
+        for path in (self.path, self.scores):
+            with self._explained(path):
+                _drop_lines_after(step, path)
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = run / "tensorboard"
+            try:
+                self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, max_queue=1000)
+            except OSError as error:
+                raise InputError(f"cannot write to {folder}: {error.strerror}", "Choose another -o.") from error
+
+    def losses(self, step: int, seconds: float, numbers: Mapping[str, float]) -> None:
+        """One line of numbers in log.jsonl; `seconds` since this process began."""
+        self._append(self.path, {"step": step, "seconds": round(seconds, 2), **numbers})
+        for name, value in numbers.items():
+            self._add("add_scalar", name, value, step)
+
+    def score(self, step: int, score: Score) -> None:
+        """One line in scores.jsonl."""
+        numbers = {f"kernel_distance/{domain}": value for domain, value in score.by_domain.items()}
+        self._append(self.scores, {"step": step, "features": score.features, **numbers})
+        for name, value in numbers.items():
+            self._add("add_scalar", name, value, step)
+
+    def picture(self, step: int, name: str, picture_rgb: npt.NDArray[np.uint8]) -> None:
+        """A picture (H, W, 3) for TensorBoard."""
+        self._add("add_image", name, picture_rgb, step, dataformats="HWC")
+
+    def histograms(self, step: int, modules: Mapping[str, nn.Module]) -> None:
+        """Histograms of the weights and their last gradients, one for each part of each of `modules`."""
+        if self.writer is None:
+            return
+        for name, module in modules.items():
+            for part, child in module.named_children():
+                parameters = list(child.parameters())
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                for kind, tensors in (("weights", parameters), ("gradients", gradients)):
+                    if tensors:
+                        self._add("add_histogram", f"{kind}/{name}.{part}", _thinned(tensors), step)
+
+    def numbers(self, step: int, name: str, values: Tensor) -> None:
+        """One histogram of `values`."""
+        self._add("add_histogram", name, values.detach().float().cpu().numpy(), step)
+
+    def flush(self) -> None:
+        """Brings everything to the disk."""
+        if self.writer is not None:
+            with self._explained(self.path.parent / "tensorboard"):
+                self.writer.flush()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            with self._explained(self.path.parent / "tensorboard"):
+                self.writer.close()
+
+    def _add(self, method: str, *arguments: Any, **options: Any) -> None:
+        if self.writer is not None:
+            with self._explained(self.path.parent / "tensorboard"):
+                getattr(self.writer, method)(*arguments, **options)
+
+    def _append(self, path: Path, line: Mapping[str, Any]) -> None:
+        with self._explained(path), path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DsmapError(
+                f"cannot write {path}: {error.strerror or error}",
+                "Free disk space, then continue with --resume auto.",
+            ) from error
+
+
+def tensorboard_is_installed() -> bool:
+    """Whether RunLog can write for TensorBoard."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def _drop_lines_after(step: int, path: Path) -> None:
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) < len(lines):
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(kept), encoding="utf-8")
+        os.replace(part, path)
+
+
+def _step_of(line: str) -> float:
+    """The iteration of a line of the log; a line that is no longer whole counts as too late."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _thinned(tensors: list[Tensor]) -> npt.NDArray[np.float32]:
+    every = max(1, sum(t.numel() for t in tensors) // _HISTOGRAM_NUMBERS)
+    return torch.cat([t.detach().flatten()[::every] for t in tensors]).float().cpu().numpy()
