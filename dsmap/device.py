@@ -23,6 +23,8 @@ class Hardware(NamedTuple):
     compiled: bool
     reasons: dict[str, str]
     """Of `device`, `precision` and `compile`, one line each."""
+    memory: int | None
+    """Bytes that there were to train in, before anything was put there; None where it is not known."""
 
     @property
     def channels_last(self) -> bool:
@@ -42,7 +44,7 @@ class Hardware(NamedTuple):
         """The same for weights."""
         module.to(self.device)
         if self.channels_last:
-            module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def choose_hardware(config: TrainConfig, device: str = "auto", processes: Processes | None = None) -> Hardware:
@@ -51,7 +53,7 @@ def choose_hardware(config: TrainConfig, device: str = "auto", processes: Proces
     precision, why_precision = _choose_precision(config.precision, chosen)
     compiled, why_compile = _choose_compile(config, chosen)
     reasons = {"device": why_device, "precision": why_precision, "compile": why_compile}
-    return Hardware(chosen, precision, compiled, reasons)
+    return Hardware(chosen, precision, compiled, reasons, _memory_of(chosen))
 
 
 def compile_networks(networks: Iterable[nn.Module]) -> None:
@@ -67,12 +69,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_OUT_OF_MEMORY in str(error)
 
 
-def memory_in_bytes(device: torch.device) -> int | None:
-    """How much memory there is to train in: a GPU's, less what others hold; what the machine has free; or unknown."""
+def _memory_of(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device)
-    return available_bytes()
+        return free
+    return available_bytes() if device.type == "cpu" else None
 
 
 def _choose_device(name: str, processes: Processes) -> tuple[torch.device, str]:

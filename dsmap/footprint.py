@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dsmap.config import TrainConfig
-from dsmap.device import Hardware, memory_in_bytes
+from dsmap.device import Hardware
 from dsmap.discriminator import Discriminator
 from dsmap.errors import DsmapError
 from dsmap.model import DSMAP, SLOTS
@@ -84,7 +84,7 @@ def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
 def out_of_memory(config: TrainConfig, hardware: Hardware) -> DsmapError:
     """What to tell when memory has run out: about how much was needed, and the batch and crop that should fit."""
     size = 2 if hardware.precision == "bf16" else 4
-    needed, there = footprint(config, size).total, memory_in_bytes(hardware.device)
+    needed, there = footprint(config, size).total, hardware.memory
     fact = f"out of memory on {hardware.device} with batch {config.data.batch_size} and crop {config.data.crop}"
     if there is None:
         return DsmapError(f"{fact}: about {needed / 1e9:.1f} GB are needed", "Use a smaller batch or crop (--set).")

@@ -127,9 +127,9 @@ def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
     out right that way.
     """
     for edge, inner, tap in ((0, 1, 0), (-1, -2, 4)):
-        row = (x_nchw[:, :, inner] - x_nchw[:, :, edge]).repeat_interleave(2, -1)
+        row = F.interpolate(x_nchw[:, :, inner] - x_nchw[:, :, edge], scale_factor=2.0, mode="nearest")
         y_nchw[:, :, edge] += F.conv1d(F.pad(row, (2, 2), mode="reflect"), weight[:, :, tap])
-        column = (x_nchw[..., inner] - x_nchw[..., edge]).repeat_interleave(2, -1)
+        column = F.interpolate(x_nchw[..., inner] - x_nchw[..., edge], scale_factor=2.0, mode="nearest")
         y_nchw[..., edge] += F.conv1d(F.pad(column, (2, 2), mode="replicate"), weight[..., tap])
 
 

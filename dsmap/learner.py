@@ -123,7 +123,7 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
 
     def _try(self) -> None:
-        """Both halves of an iteration on an empty batch; nothing is learnt from it."""
+        """What an iteration computes, on an empty batch; nothing is learnt from it."""
         data, domains = self.config.data, self.model.domains
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
         x = dict.fromkeys(domains, empty)
@@ -131,6 +131,9 @@ class Learner:
         named = dict(zip(domains, self.discriminators.values(), strict=True))
         with self.hardware.autocast():
             first = translate_both(self.model, x, styles, styles)
+            with torch.no_grad():
+                for domain in domains:
+                    self.model.decode(first.mapped_across[domain], styles[domain], domain)
             d_terms = discriminator_terms(named, "lsgan", x, first.exemplar, first.random)
             terms = generator_terms(self.model, named, "lsgan", x, first)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()

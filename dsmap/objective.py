@@ -156,11 +156,9 @@ def _judged(
     terms = {}
     fakes = first.exemplar[domain], first.random[domain]
     # Only ralsgan judges the real pictures here.
-    *judged, real = (
-        _judge(discriminator, *fakes, x_nchw) if kind == "ralsgan" else (*_judge(discriminator, *fakes), None)
-    )
-    for suffix, logits in zip(("", "_random"), judged, strict=True):
-        terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, logits, real)
+    exemplar, random, *real = _judge(discriminator, *fakes, *([x_nchw] if kind == "ralsgan" else []))
+    for suffix, logits in (("", exemplar), ("_random", random)):
+        terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, logits, *real)
     if features is not None:
         with torch.autocast(x_nchw.device.type, enabled=False):  # distances of features need their digits
             with torch.no_grad():

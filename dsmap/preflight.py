@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dsmap.checkpoint import list_checkpoints
 from dsmap.config import TrainConfig
-from dsmap.device import Hardware, memory_in_bytes
+from dsmap.device import Hardware
 from dsmap.distributed import Processes
 from dsmap.domains import Domain, Domains
 from dsmap.errors import InputError
@@ -108,12 +108,16 @@ def _hardware(hardware: Hardware, processes: Processes) -> str:
 
 
 def _memory(needed: Footprint, hardware: Hardware) -> str:
-    there = memory_in_bytes(hardware.device)
-    fact = f"about {needed.total / 1e9:.1f} GB are needed on {hardware.device.type}"
+    fact = f"about {_size(needed.total)} are needed on {hardware.device.type}"
+    there = hardware.memory
     if there is None:
         return fact
     tight = "; THIS MAY NOT FIT: a smaller data.batch_size or data.crop needs less" if there < needed.total else ""
-    return f"{fact}, {there / 1e9:.1f} GB are there{tight}"
+    return f"{fact}, {_size(there)} are there{tight}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _disk(config: TrainConfig, needed: Footprint, run: Path) -> str:
@@ -124,8 +128,8 @@ def _disk(config: TrainConfig, needed: Footprint, run: Path) -> str:
     free = shutil.disk_usage(existing).free
     if free < missing * needed.checkpoint:
         raise InputError(
-            f"{missing} checkpoints of {needed.checkpoint / 1e9:.2f} GB do not fit on the disk of {run}: "
-            f"{free / 1e9:.2f} GB are free",
+            f"{missing} checkpoints of {_size(needed.checkpoint)} do not fit on the disk of {run}: "
+            f"{_size(free)} are free",
             "Free disk space, choose another disk with -o, or keep fewer: --set keep_checkpoints=1",
         )
-    return f"{most} checkpoints of {needed.checkpoint / 1e9:.2f} GB at most, {free / 1e9:.1f} GB are free"
+    return f"{most} checkpoints of {_size(needed.checkpoint)} at most, {_size(free)} are free"

@@ -1,6 +1,5 @@
 """What a run writes about itself: RUN/log.jsonl, and the same with pictures and histograms for TensorBoard."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -34,8 +33,12 @@ class RunLog:
             with self._explained(path):
                 _drop_lines_after(step, path)
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise DsmapError(
+                    "tensorboard is not installed", "pip install tensorboard, or --set tensorboard=false."
+                ) from error
             folder = run / "tensorboard"
             try:
                 self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, max_queue=1000)
@@ -65,7 +68,7 @@ class RunLog:
             return
         for name, module in modules.items():
             for part, child in module.named_children():
-                parameters = list(child.parameters())
+                parameters: list[Tensor] = list(child.parameters())
                 gradients = [p.grad for p in parameters if p.grad is not None]
                 for kind, tensors in (("weights", parameters), ("gradients", gradients)):
                     if tensors:
@@ -104,11 +107,6 @@ class RunLog:
                 f"cannot write {path}: {error.strerror or error}",
                 "Free disk space, then continue with --resume auto.",
             ) from error
-
-
-def tensorboard_is_installed() -> bool:
-    """Whether RunLog can write for TensorBoard."""
-    return importlib.util.find_spec("tensorboard") is not None
 
 
 def _drop_lines_after(step: int, path: Path) -> None:

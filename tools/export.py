@@ -34,6 +34,9 @@ def export(
     live: Annotated[
         bool, typer.Option("--live", help="Export the live weights instead of their moving average.")
     ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a run folder the checkpoint with the best score, not the latest.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the bundle folder's name.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "not stated",
     card: Annotated[
@@ -54,6 +57,8 @@ def export(
         raise InputError("--domains names the domains of an --official checkpoint; this one has names", "Leave it out.")
     if official is None and checkpoint.suffix == ".pt":
         raise InputError(f"{checkpoint} is a .pt file", "Pass --official CONFIG.yaml with an authors' checkpoint.")
+    if best and (official is not None or not (checkpoint / "checkpoints").is_dir()):
+        raise InputError(f"--best picks from a run folder; {checkpoint} is none", "Leave it out, or pass RUN.")
     from dsmap.export.output import check_bundle_folder
 
     check_bundle_folder(out, overwrite=overwrite)
@@ -67,6 +72,11 @@ def export(
         names = names or ((pictures.a.name, pictures.b.name) if pictures else ("a", "b"))
         source = open_official(checkpoint, official, names, pictures)
     else:
+        if best:
+            from dsmap.checkpoint import best_checkpoint
+
+            checkpoint = best_checkpoint(checkpoint).path
+            typer.echo(f"best: {checkpoint}")
         source = open_checkpoint(checkpoint, weights="generators" if live else "ema", data=data, folders=folders)
     manifest, verification = export_bundle(
         source, out, name=name, licence=licence, card=text, overwrite=overwrite, say=typer.echo

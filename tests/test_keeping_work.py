@@ -1,0 +1,414 @@
+"""What a training leaves behind, whatever ends it: kills, the best checkpoint, other pictures, full disks, memory."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from test_training import assert_same_checkpoints, batch_of, copy_of, data, read_log, settings, start, train, trainer_in
+from tiny import squeezenet_weights
+
+from dsmap.checkpoint import best_checkpoint, list_checkpoints, read_checkpoint
+from dsmap.config import ModelConfig, load_train_config
+from dsmap.device import choose_hardware, compile_networks
+from dsmap.distributed import Processes
+from dsmap.domains import find_domains, fingerprint
+from dsmap.errors import InputError
+from dsmap.footprint import footprint, out_of_memory, what_fits
+from dsmap.layers import UpsampleConv
+from dsmap.networks import DomainMapping
+from dsmap.preflight import CHECKS, preflight
+from dsmap.quality import RandomFeatures, Score, kernel_distance, score
+
+__all__ = ["data"]  # the fixture
+
+STEPS = 10
+
+
+def without_seconds(log):
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in log]
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(data, tmp_path):
+    """SIGKILL at random moments, also while a checkpoint is being written; one loader process."""
+    arguments = ("--data", data, "--steps", STEPS, "--set", "log_every=1", "--set", "checkpoint_every=2",
+                 "--set", "data.workers=1", "--set", "data.batch_size=2", "--set", "sample_every=5",
+                 "--device", "cpu")  # fmt: skip
+    whole = start(*arguments, "-o", tmp_path / "whole")
+    _, err = whole.communicate(timeout=200)
+    assert whole.returncode == 0, err
+
+    moments = random.Random(7)
+    kills = 0
+    for _ in range(12):
+        process = start(*arguments, "-o", tmp_path / "parts", "--resume", "auto")
+        log = tmp_path / "parts" / "log.jsonl"
+        before = log.stat().st_size if log.exists() else 0
+        try:
+            while process.poll() is None and (not log.exists() or log.stat().st_size == before):
+                time.sleep(0.01)
+            if kills < 3:
+                time.sleep(moments.uniform(0, 0.8))
+            else:
+                process.wait(timeout=200)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+    assert process.returncode == 0
+    assert kills >= 2
+    logs = [without_seconds(read_log(tmp_path / run)) for run in ("whole", "parts")]
+    assert [line["step"] for line in logs[1]] == list(range(1, STEPS + 1))
+    assert logs[0] == logs[1]
+    names = [[path.name for path in sorted((tmp_path / run / "checkpoints").iterdir())] for run in ("whole", "parts")]
+    assert names[0] == names[1]
+    assert_same_checkpoints(*(tmp_path / run / "checkpoints" / f"{STEPS:08d}" for run in ("whole", "parts")))
+    scores = [(tmp_path / run / "scores.jsonl").read_text() for run in ("whole", "parts")]
+    assert scores[0] == scores[1]
+
+
+def test_a_cut_off_log_is_mended(data, tmp_path):
+    trainer_in(tmp_path, data, "log_every=1", steps=2).train()
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"step": 3, "generators": 1.0}\n{"step": 4, "gen')
+    trainer_in(tmp_path, data, "log_every=1", steps=3, resume=tmp_path).train()
+    assert log.read_text().startswith(whole)
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
+
+
+# The best checkpoint.
+
+
+def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
+    distances = iter([5.0, 1.0, 4.0, 3.0, 2.0])
+    monkeypatch.setattr(
+        "dsmap.trainer.score", lambda model, x, features, name: Score(name, {"a": next(distances), "b": 0.5})
+    )
+    trainer_in(tmp_path, data, "checkpoint_every=1", "keep_checkpoints=2", steps=5).train()
+    kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
+    assert kept == ["00000002", "00000004", "00000005"]
+    assert best_checkpoint(tmp_path).step == 2
+    assert read_checkpoint(tmp_path).score == Score("random", {"a": 2.0, "b": 0.5})
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [line["kernel_distance/a"] for line in lines] == [5.0, 1.0, 4.0, 3.0, 2.0]
+
+
+def test_scores_are_measured_and_can_be_left_out(data, tmp_path):
+    trainer = trainer_in(tmp_path / "on", data, steps=1)
+    found = read_checkpoint(trainer.train()).score
+    assert found.features == "random"
+    x = {"a": trainer._watch_pictures["a"], "b": trainer._watch_pictures["b"]}
+    assert len(x["a"]) == 5  # one test picture is too few: those of the training are used
+    assert found == score(trainer.learner.ema, x, RandomFeatures(), "random")
+    assert read_checkpoint(trainer_in(tmp_path / "off", data, "score_pictures=0", steps=1).train()).score is None
+    with pytest.raises(InputError, match=r"no checkpoint in .* has a score"):
+        best_checkpoint(tmp_path / "off")
+
+
+def test_the_kernel_distance():
+    generator = torch.Generator().manual_seed(0)
+    x, same = (torch.randn(400, 6, generator=generator) * 3 + 1 for _ in range(2))
+    near, far = x + 0.5, x + 2
+    assert abs(kernel_distance(x, same)) < 0.03
+    assert kernel_distance(x, same) < kernel_distance(near, same) < kernel_distance(far, same)
+    # By hand, with loops.
+    small, reference = x[:3, :2].double(), same[:4, :2].double()
+    mean, spread = reference.mean(0), reference.std(0)
+    u, v = (small - mean) / spread, (reference - mean) / spread
+
+    def kernel(p, q):
+        return (float(p @ q) / 2 + 1) ** 3
+
+    within_u = np.mean([kernel(u[i], u[j]) for i in range(3) for j in range(3) if i != j])
+    within_v = np.mean([kernel(v[i], v[j]) for i in range(4) for j in range(4) if i != j])
+    across = np.mean([kernel(p, q) for p in u for q in v])
+    assert kernel_distance(small, reference) == pytest.approx(within_u + within_v - 2 * across)
+    constant = torch.cat([same, torch.ones(400, 1)], 1)  # a feature without a spread is left out
+    assert kernel_distance(torch.cat([near, torch.zeros(400, 1)], 1), constant) == pytest.approx(
+        kernel_distance(near, same)
+    )
+
+
+def test_random_features_are_always_the_same():
+    torch.manual_seed(1)
+    x = torch.rand(1, 3, 32, 32)
+    first = RandomFeatures()(x)
+    torch.manual_seed(2)
+    assert torch.equal(RandomFeatures()(x), first)
+    assert first.shape == (1, 256, 2, 2)
+
+
+# Other pictures.
+
+
+def test_resuming_with_other_pictures(data, tmp_path):
+    own, run = copy_of(data, tmp_path / "data"), tmp_path / "run"
+    trainer_in(run, own, steps=1).train()
+    moved = tmp_path / "moved"
+    shutil.copytree(own, moved)
+    arguments = ("-o", run, "--resume", "auto", "--steps")
+    code, _, err = train("--data", moved, *arguments, 2)  # the same pictures elsewhere are the same
+    assert code == 0, err
+    (moved / "trainB" / "04.png").unlink()
+    code, _, err = train("--data", moved, *arguments, 3)
+    assert code == 2
+    fact, advice = err.splitlines()
+    assert "of other pictures: b got 4, expected 5" in fact
+    assert str(own / "trainB") in advice or str(moved / "trainB") in advice
+    assert "--allow-new-data" in advice
+    (moved / "trainB" / "other.png").write_bytes((moved / "trainB" / "00.png").read_bytes())
+    code, _, err = train("--data", moved, *arguments, 3)
+    assert code == 2
+    assert "b got as many, but their names or sizes differ, expected 5" in err
+    code, _, err = train("--data", moved, *arguments, 3, "--allow-new-data")
+    assert code == 0, err
+    assert fingerprint(find_domains(moved).b) == read_checkpoint(run).data["b"]
+
+
+# Before the first step.
+
+
+def checks_of(data, tmp_path, *overrides):
+    config = settings(*overrides)
+    found = find_domains(data, names=config.model.domains)
+    return list(preflight(config, found, tmp_path / "run", choose_hardware(config, "cpu"), Processes()))
+
+
+def test_the_preflight(data, tmp_path):
+    checks = dict(checks_of(data, tmp_path, "data.shorter_side=80", "data.crop=64"))
+    assert tuple(checks) == CHECKS
+    assert checks["pictures"] == "a: 5 pictures to train on, 1 to test on; b: 5 pictures to train on, 1 to test on"
+    assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
+    assert "smaller than 80 and enlarged: 5 of 5 a pictures, 5 of 5 b pictures" in checks["sizes"]
+    assert "DSMAP, 0.10 M parameters in the generators, 0.07 M in the discriminators" in checks["network"]
+    assert "cpu (as asked); fp32 (a CPU is not faster" in checks["hardware"]
+    assert "MUNIT" in dict(checks_of(data, tmp_path, "model.mapping=false"))["network"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_preflight_is_numbered_in_the_output(data, tmp_path):
+    code, out, _ = train("--data", data, "-o", tmp_path, "--steps", 1)
+    assert code == 0
+    numbers = [line.split()[:2] for line in out.splitlines() if line.startswith("[")]
+    assert numbers == [[f"[{i}/6]", name] for i, name in enumerate(CHECKS, 1)]
+
+
+def test_fewer_pictures_than_a_batch(data, tmp_path):
+    code, _, err = train("--data", data, "-o", tmp_path / "run", "--set", "data.batch_size=6")
+    assert code == 2
+    assert err.splitlines() == [
+        "error: domain 'a' has 5 pictures, fewer than a batch of 6",
+        "Add pictures, or use a smaller batch: --set data.batch_size=5",
+    ]
+
+
+def test_a_disk_that_is_too_small_is_told_first(data, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("dsmap.preflight.shutil.disk_usage", lambda _path: usage._replace(free=1_000_000))
+    code, _, err = train("--data", data, "-o", tmp_path / "run")
+    assert code == 2
+    assert "5 checkpoints of 2.3 MB do not fit on the disk" in err
+    assert "1.0 MB are free" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_size_of_a_checkpoint_is_known_before(data, tmp_path):
+    config = settings()
+    path = trainer_in(tmp_path, data, steps=1).train()
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert footprint(config).checkpoint == pytest.approx(size, rel=0.1)
+
+
+def test_a_dry_run_trains_nothing(data, tmp_path):
+    code, out, err = train("--data", data, "-o", tmp_path / "run", "--dry-run", "--set", "loss.cycle=7")
+    assert (code, err) == (0, "")
+    assert "cycle: 7.0" in out
+    assert "[6/6] disk" in out
+    assert "0.10 M parameters in the generators" in out
+    assert out.splitlines()[-1] == "dry run: nothing was trained"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["first-batch.png"]
+    trainer_in(tmp_path / "real", data, steps=1).train()
+    shown, seen = ((tmp_path / run / "first-batch.png").read_bytes() for run in ("run", "real"))
+    assert shown == seen
+
+
+# Memory.
+
+
+def test_the_memory_of_an_iteration_is_about_what_was_said(tmp_path):
+    """Against the peak of a process that runs iterations of a network wide enough to outweigh Python and torch."""
+    overrides = ["model.dim=32", "model.n_res=2", "model.mlp_dim=64", "discriminator.dim=32", "data.crop=96",
+                 "data.shorter_side=96", "data.batch_size=2"]  # fmt: skip
+    code = f"""
+import resource, torch
+from dsmap.config import load_train_config
+from dsmap.data import Batch
+from dsmap.device import choose_hardware
+from dsmap.distributed import Processes
+from dsmap.learner import Learner
+config = load_train_config("debug", None, {overrides!r})
+x = torch.rand(2, 3, 96, 96)
+torch.nn.functional.conv2d(x, torch.rand(8, 3, 3, 3))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+learner = Learner(config, choose_hardware(config, "cpu"), Processes())
+for step in range(3):
+    learner.iterate(Batch(step, x, x, (), (), ()))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    needed = footprint(load_train_config("debug", None, overrides)).total
+    assert 0.6 < needed / int(done.stdout) < 1.6
+
+
+def test_what_fits():
+    config = settings("data.batch_size=8", "data.crop=128", "data.shorter_side=128")
+    needed = footprint(config)
+    assert footprint(settings("data.batch_size=4", "data.crop=128", "data.shorter_side=128")).activations < 0.6 * (
+        needed.activations
+    )
+    batch, crop = what_fits(config, needed.total // 2, needed.total)
+    assert (1 <= batch < 8, crop) == (True, 128)
+    batch, crop = what_fits(config, needed.total // 12, needed.total)
+    assert (batch, crop % 8) == (1, 0)
+    assert 64 <= crop < 128
+    assert what_fits(config, 1000, needed.total) is None
+    # More was needed than was thought: the advice is smaller.
+    assert what_fits(config, needed.total // 2, 2 * needed.total) < what_fits(config, needed.total // 2, needed.total)
+    error = out_of_memory(config, choose_hardware(config, "cpu"))
+    assert "out of memory on cpu with batch 8 and crop 128" in error.fact
+    assert "--set data.batch_size=" in error.advice
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_running_out_of_memory_says_what_fits(data, tmp_path):
+    """Really: a limit on the address space, under which the allocator fails."""
+    arguments = ["--preset", "debug", "--data", str(data), "-o", str(tmp_path), "--steps", "2", "--device", "cpu",
+                 "--set", "model.dim=32", "--set", "data.batch_size=5", "--set", "data.crop=256",
+                 "--set", "data.shorter_side=256"]  # fmt: skip
+    code = f"import sys; sys.argv = ['dsmap-train', *{arguments!r}]\nfrom dsmap.tools.train import main\nmain()"
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (3_500_000_000, 3_500_000_000))
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1, done.stderr
+    fact, advice = done.stderr.splitlines()[-2:]
+    assert "out of memory on cpu with batch 5 and crop 256: about " in fact
+    assert "This should fit: --set data.batch_size=" in advice
+
+
+# TensorBoard.
+
+
+def events_of(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "histograms": 0})
+    return events.Reload()
+
+
+def test_tensorboard_has_numbers_pictures_and_histograms(data, tmp_path):
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    run = tmp_path / "run"
+    overrides = ["log_every=1", "sample_every=2", "checkpoint_every=2", "loss.contextual=1"]
+    features = f"features={tmp_path / 'net.npz'}"
+    trainer_in(run, data, *overrides, features, steps=2).train()
+    trainer_in(run, data, *overrides, features, steps=4, resume=run).train()
+    events = events_of(run)
+    tags = events.Tags()
+    assert [event.step for event in events.Scalars("generators")] == [1, 2, 3, 4]
+    assert {"image/a", "cycle/b", "contextual/a", "kernel_distance/b", "discriminators"} <= set(tags["scalars"])
+    log = read_log(run)
+    assert [event.value for event in events.Scalars("cycle/b")] == pytest.approx([line["cycle/b"] for line in log])
+    assert set(tags["images"]) == {"samples/a-b", "samples/b-a"}
+    assert [event.step for event in events.Images("samples/a-b")] == [2, 4]
+    grid = (run / "samples" / "00000004-a-b.png").read_bytes()
+    assert events.Images("samples/a-b")[-1].width == int.from_bytes(grid[16:20], "big")
+    for name in ("weights/generators.decoders", "gradients/generators.content_encoders", "weights/discriminators.b"):
+        assert name in tags["histograms"]
+    assert read_checkpoint(run).score.features == str(tmp_path / "net.npz")
+
+
+def test_tensorboard_can_be_left_out(data, tmp_path):
+    trainer_in(tmp_path, data, "tensorboard=false", steps=1).train()
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_without_tensorboard_the_way_out_is_told(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    code, _, err = train("--data", data, "-o", tmp_path, "--steps", 1)
+    assert code == 1
+    assert "tensorboard is not installed" in err
+    assert "--set tensorboard=false" in err
+
+
+# Precision and compilation.
+
+
+def test_bfloat16_leaves_losses_and_weights_in_float32(data, tmp_path):
+    trainer = trainer_in(tmp_path / "bf16", data, "precision=bf16", "log_every=1", steps=2)
+    seen = []
+    trainer.learner.model.decoders["a"].tail.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    trainer.train()
+    assert torch.bfloat16 in seen
+    assert {p.dtype for p in trainer.learner.model.parameters()} == {torch.float32}
+    plain = trainer_in(tmp_path / "fp32", data, "precision=fp32", "log_every=1", steps=2)
+    plain.train()
+    first, expected = read_log(tmp_path / "bf16")[0], read_log(tmp_path / "fp32")[0]
+    for name in ("image/a", "cycle/b", "shared_content/a", "adversarial/b", "style_random/a"):
+        assert first[name] == pytest.approx(expected[name], rel=0.03), name
+        assert first[name] != expected[name]
+
+
+def test_a_compiled_network_computes_the_same():
+    network = DomainMapping(ModelConfig(dim=4))
+    names = list(network.state_dict())
+    shared, skip = torch.rand(1, 16, 4, 4), torch.rand(1, 16, 8, 8)
+    expected = network(shared, skip)
+    compile_networks([network])
+    torch.testing.assert_close(network(shared, skip), expected, rtol=1e-4, atol=1e-5)
+    assert list(network.state_dict()) == names
+    # Without gradients, the reflected border once failed to compile.
+    upsampling = UpsampleConv(4, 4, "reflect")
+    x_nchw = torch.rand(1, 4, 8, 8)
+    with torch.no_grad():
+        expected = upsampling(x_nchw)
+        compile_networks([upsampling])
+        torch.testing.assert_close(upsampling(x_nchw), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_compiling_is_chosen_with_a_reason(data, tmp_path):
+    off = choose_hardware(settings("compile=false"), "cpu")
+    assert (off.compiled, off.reasons["compile"]) == (False, "as asked")
+    on = choose_hardware(settings("compile=true"), "cpu")
+    assert (on.compiled, on.reasons["compile"]) == (True, "as asked")
+    assert not choose_hardware(settings(), "cpu").compiled
+    code, _, err = train("--data", data, "-o", tmp_path, "--compile", "--set", "model.pad_type=replicate")
+    assert code == 2
+    assert "pad_type replicate" in err
+    code, _, err = train("--data", data, "-o", tmp_path, "--precision", "fp8")
+    assert code == 2
+    assert "precision" in err
+
+
+def test_one_draw_of_styles_for_both_steps(data, tmp_path):
+    for shared in (False, True):
+        trainer = trainer_in(tmp_path / str(shared), data, f"shared_style_draw={shared}")
+        decodings = []
+        trainer.learner.model.decoders["b"].register_forward_hook(lambda _m, _i, _o, d=decodings: d.append(1))
+        trainer.iterate(batch_of(trainer))
+        assert len(decodings) == 2 + (not shared)  # all translations, the cycle, and the other draw
