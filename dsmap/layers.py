@@ -113,9 +113,13 @@ class UpsampleConv(nn.Module):
 
 
 def _repeat_edge(x_nchw: Tensor) -> Tensor:
-    """Padding by replication, one pixel wide. Written out: torch.compile fails on the gradient of `F.pad` here."""
-    y = torch.cat([x_nchw[:, :, :1], x_nchw, x_nchw[:, :, -1:]], 2)
-    return torch.cat([y[..., :1], y, y[..., -1:]], 3)
+    """Padding by replication, one pixel wide. Written out: torch.compile goes wrong in the gradient of `F.pad` here."""
+    return _repeat_ends(_repeat_ends(x_nchw, 2, 1), 3, 1)
+
+
+def _repeat_ends(x: Tensor, dim: int, count: int) -> Tensor:
+    first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
+    return torch.cat([first] * count + [x] + [last] * count, dim)
 
 
 def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
@@ -130,7 +134,7 @@ def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
         row = F.interpolate(x_nchw[:, :, inner] - x_nchw[:, :, edge], scale_factor=2.0, mode="nearest")
         y_nchw[:, :, edge] += F.conv1d(F.pad(row, (2, 2), mode="reflect"), weight[:, :, tap])
         column = F.interpolate(x_nchw[..., inner] - x_nchw[..., edge], scale_factor=2.0, mode="nearest")
-        y_nchw[..., edge] += F.conv1d(F.pad(column, (2, 2), mode="replicate"), weight[..., tap])
+        y_nchw[..., edge] += F.conv1d(_repeat_ends(column, 2, 2), weight[..., tap])
 
 
 class FoldedUpsampleConv(nn.Module):

@@ -103,8 +103,12 @@ class Learner:
 
     def compile(self, say: Callable[[str], None]) -> None:
         """torch.compile of every network, tried once on an empty batch: what was chosen by `auto` may still fail."""
-        parts = [*self.model.children(), *self.discriminators.values()]
-        compile_networks(n for part in parts for n in (part.values() if isinstance(part, nn.ModuleDict) else [part]))
+        model = self.model
+        parts = (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, self.discriminators)
+        networks = [model.shared_encoder, *(network for part in parts for network in part.values())]
+        # Decoders in pieces: compiled as a whole, with reflected borders, they corrupted memory on CPUs (torch 2.13).
+        pieces = [piece for decoder in model.decoders.values() for piece in (*decoder.blocks, *decoder.ups)]
+        compile_networks([*networks, *pieces])
         say("compiling the networks; this takes a minute or more ...")
         started = time.monotonic()
         try:
