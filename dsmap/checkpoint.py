@@ -80,11 +80,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def best_checkpoint(run: Path) -> Checkpoint:
     """The checkpoint of a run with the lowest kernel distance; InputError when none was scored."""
     found = _best(list_checkpoints(run / "checkpoints"))
-    if found is None:
+    if not found:
         raise InputError(
             f"no checkpoint in {run} has a score", "Pass the run folder of a training with score_pictures."
         )
-    return found
+    return list(found.values())[-1]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -162,6 +162,7 @@ def save_checkpoint(
         for path in part.iterdir():
             _flush(path)
         replace_folder(part, final)
+        _flush(final.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise DsmapError(
@@ -172,9 +173,9 @@ def save_checkpoint(
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Removes all checkpoints in `folder` but the last `keep` and the best, and what a killed training left over."""
     found = list_checkpoints(folder)
-    best = _best(found)
+    best = {checkpoint.path for checkpoint in _best(found).values()}
     for path in found[:-keep]:
-        if best is None or path != best.path:
+        if path not in best:
             with suppress(OSError):
                 (path / METADATA).unlink()  # first: half a folder is no checkpoint
                 shutil.rmtree(path)
@@ -183,17 +184,22 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _best(paths: Sequence[Path]) -> Checkpoint | None:
-    """The one with the lowest score, among those that were scored by the same features as the last."""
-    scored: list[tuple[float, Checkpoint]] = []
-    features = None
-    for path in reversed(paths):
+def _best(paths: Sequence[Path]) -> dict[str, Checkpoint]:
+    """The one with the lowest score for every basis of scores: only scores of one basis can be compared.
+
+    The basis of the latest comes last.
+    """
+    best: dict[str, Checkpoint] = {}
+    for path in paths:
         with suppress(InputError):  # a damaged one is not the best
             checkpoint = read_checkpoint(path)
-            if checkpoint.score is not None and features in (None, checkpoint.score.features):
-                features = checkpoint.score.features
-                scored.append((checkpoint.score.total, checkpoint))
-    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+            if checkpoint.score is None:
+                continue
+            basis = checkpoint.score.basis
+            leader = best.pop(basis, checkpoint)
+            better = leader.score is None or checkpoint.score.total < leader.score.total
+            best[basis] = checkpoint if better else leader
+    return best
 
 
 def load_optimizers(
@@ -209,7 +215,11 @@ def load_optimizers(
                 raise InputError(
                     f"{path} lacks the optimiser's state {error}", "Use another checkpoint of the run."
                 ) from error
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+            optimizer.state[parameter] = {
+                # The moments lie in memory as their parameter does: fused Adam goes through all of them in one order.
+                part: value.to(parameter.device) if part == "step" else torch.empty_like(parameter).copy_(value)
+                for part, value in state.items()
+            }
 
 
 def _optimizer_tensors(
@@ -231,5 +241,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Waits until the file, or the folder's list of names, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

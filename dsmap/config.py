@@ -167,7 +167,7 @@ class TrainConfig(Settings):
         description="feature network of the contextual loss: vgg16 (torchvision) or a SqueezeNet .npz file",
     )
     steps: int = Field(default=200_000, ge=1, description="iterations in all")
-    seed: int = Field(default=0, ge=0, description="seed of weights, data order and random styles")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of weights, data order and random styles")
     twin_init: bool = Field(
         default=False,
         description="both domains start with the same weights, which keeps light and dark from being swapped",

@@ -247,7 +247,8 @@ def _unchanged(item: Any) -> Any:
 
 
 def _one_thread(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the trainer alone decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # both may go to the whole group: the trainer alone decides
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's thread pool does not survive a fork
 
 

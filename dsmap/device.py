@@ -1,5 +1,6 @@
 """What a training runs on: the device, the precision of its arithmetic, and whether torch compiles the networks."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -11,8 +12,6 @@ from dsmap.config import TrainConfig
 from dsmap.distributed import Processes
 from dsmap.errors import InputError
 from dsmap.memory import available_bytes
-
-CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 
 class Hardware(NamedTuple):
@@ -64,11 +63,6 @@ def compile_networks(networks: Iterable[nn.Module]) -> None:
         network.compile(dynamic=False)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a GPU or in the CPU's allocator."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_OUT_OF_MEMORY in str(error)
-
-
 def _memory_of(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
@@ -77,25 +71,24 @@ def _memory_of(device: torch.device) -> int | None:
 
 
 def _choose_device(name: str, processes: Processes) -> tuple[torch.device, str]:
-    if name == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu"), "no CUDA device here"
-    if name in ("auto", "cuda") and torch.cuda.is_available():
-        if processes.local_rank >= torch.cuda.device_count():
-            raise InputError(
-                f"this machine has {torch.cuda.device_count()} GPUs for more processes than that",
-                "Give torchrun a smaller --nproc-per-node, or pass --device cpu.",
-            )
-        device = torch.device("cuda", processes.local_rank)
-        torch.cuda.set_device(device)
-        return device, torch.cuda.get_device_name(device)
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise InputError(f"no device named {name!r}", "Known devices: auto, cpu, cuda, cuda:0, cuda:1, ...")
+    there = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not there):
+        return torch.device("cpu"), "as asked" if name == "cpu" else "no CUDA device here"
+    if not there:
+        raise InputError(f"the device {name!r} cannot be used: no CUDA device here", "Pass --device cpu or auto.")
+    if ":" in name and processes.world > 1:
+        raise InputError(f"--device {name} is one GPU for {processes.world} processes", "Pass --device cuda.")
+    device = torch.device(name) if ":" in name else torch.device("cuda", processes.local_rank)
+    count = torch.cuda.device_count()
+    if device.index >= count:
         raise InputError(
-            f"the device {name!r} cannot be used: {reason}", "Pass --device cpu or --device auto."
-        ) from error
-    return torch.device(name), "as asked"
+            f"GPU {device.index} was asked for, this machine has {count} (numbered from 0)",
+            "Pass another --device, or give torchrun a smaller --nproc-per-node.",
+        )
+    torch.cuda.set_device(device)
+    return device, torch.cuda.get_device_name(device)
 
 
 def _choose_precision(wanted: str, device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:

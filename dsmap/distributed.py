@@ -6,7 +6,9 @@ With a single process each function here gives back what it got.
 """
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +19,12 @@ from dsmap.errors import DsmapError
 
 
 class Processes(NamedTuple):
-    """Which of how many processes this one is, over all machines and on its own machine."""
+    """Which of how many processes this one is, over all machines (rank, world) and on its own machine."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
     def mine(self, rows: Tensor) -> Tensor:
         """This process's part of the first dimension."""
@@ -30,14 +33,15 @@ class Processes(NamedTuple):
 
 def processes_of_torchrun() -> Processes:
     """What torchrun has set in the environment; one process without it."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return Processes(*(int(os.environ[name]) for name in names)) if all(map(os.environ.get, names)) else Processes()
 
 
 def join(processes: Processes, device: torch.device) -> None:
     """Waits for the other processes. NCCL talks between GPUs, gloo between CPUs."""
     if processes.world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        with _explained():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def leave() -> None:
@@ -56,7 +60,8 @@ def share_weights(*modules: nn.Module) -> None:
     if world() > 1:
         for module in modules:
             for tensor in module.state_dict().values():
-                dist.broadcast(tensor, 0)
+                with _explained():
+                    dist.broadcast(tensor, 0)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -89,7 +94,8 @@ def of_all_processes(mine: str) -> list[str]:
     if world() == 1:
         return [mine]
     found: list[Any] = [None] * world()
-    dist.all_gather_object(found, mine)
+    with _explained():
+        dist.all_gather_object(found, mine)
     return found
 
 
@@ -109,9 +115,19 @@ class _MeanOverProcesses(torch.autograd.Function):
 
 
 def _reduce(tensor: Tensor) -> None:
-    try:
+    with _explained():
         dist.all_reduce(tensor)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says what it means when talking to the other processes fails; other errors pass."""
+    try:
+        yield
     except RuntimeError as error:
+        # gloo has no error type of its own.
+        if not isinstance(error, dist.DistError) and not re.search(r"gloo|connection|peer", str(error), re.IGNORECASE):
+            raise
         raise DsmapError(
             f"another process of this training has gone: {str(error).splitlines()[0]}",
             "Look for its message above; continue all of them with --resume auto.",

@@ -1,6 +1,7 @@
 """Feature networks of the contextual loss: VGG16 (as the authors use) or SqueezeNet v1.0 from a file of weights."""
 
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -29,6 +30,14 @@ def load_features(name: str) -> nn.Module:
     return features.eval().requires_grad_(False)
 
 
+def check_features(name: str) -> None:
+    """Raises InputError where `load_features` would, but loads and downloads nothing large."""
+    if name == "vgg16":
+        _torchvision_vgg16()
+    else:
+        SqueezeNetFeatures(Path(name))
+
+
 class VGG16Features(nn.Module):
     """VGG16 `features` through pool5: (N, 3, H, W) in [-1, 1] -> (N, 512, H/32, W/32)."""
 
@@ -37,14 +46,8 @@ class VGG16Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from torchvision.models import VGG16_Weights, vgg16
-        except ImportError as error:
-            raise InputError(
-                "the contextual loss on VGG16 needs torchvision, which is not installed",
-                "Run pip install torchvision, pass --features SQUEEZENET.npz, or --set loss.contextual=0.",
-            ) from error
-        self.layers = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
+        vgg16, weights = _torchvision_vgg16()
+        self.layers = vgg16(weights=weights).features
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD_RGB).view(1, 3, 1, 1), persistent=False)
 
@@ -80,6 +83,18 @@ class SqueezeNetFeatures(nn.Module):
                 y = F.max_pool2d(y, 3, stride=2, ceil_mode=True)
             y = fire(y)
         return y
+
+
+def _torchvision_vgg16() -> tuple[Any, Any]:
+    """torchvision's function and its ImageNet weights."""
+    try:
+        from torchvision.models import VGG16_Weights, vgg16
+    except ImportError as error:
+        raise InputError(
+            "the contextual loss on VGG16 needs torchvision, which is not installed",
+            "Run pip install torchvision, pass --features SQUEEZENET.npz, or --set loss.contextual=0.",
+        ) from error
+    return vgg16, VGG16_Weights.IMAGENET1K_V1
 
 
 class _Fire(nn.Module):

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dsmap.errors import InputError
@@ -30,3 +32,24 @@ def replace_folder(part: Path, final: Path) -> None:
     os.replace(final, aside)
     os.replace(part, final)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from working in `folder` meanwhile; InputError when one does already.
+
+    The system lets go of it when the process ends, however that happens. Systems without such locks go without.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is working in {folder}", "Wait for it, or choose another -o.") from error
+        except OSError:  # a file system that has no locks
+            pass
+        yield

@@ -1,5 +1,7 @@
 """How much memory an iteration takes, found without running it: torch's `meta` device has shapes and no numbers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -81,13 +83,30 @@ def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
     )
 
 
+def readable(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def explained_memory(config: TrainConfig, hardware: Hardware) -> Iterator[None]:
+    """Where memory runs out inside, DsmapError says what would fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # The CPU's allocator has no error type of its own.
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            raise out_of_memory(config, hardware) from error
+        raise
+
+
 def out_of_memory(config: TrainConfig, hardware: Hardware) -> DsmapError:
     """What to tell when memory has run out: about how much was needed, and the batch and crop that should fit."""
     size = 2 if hardware.precision == "bf16" else 4
     needed, there = footprint(config, size).total, hardware.memory
     fact = f"out of memory on {hardware.device} with batch {config.data.batch_size} and crop {config.data.crop}"
     if there is None:
-        return DsmapError(f"{fact}: about {needed / 1e9:.1f} GB are needed", "Use a smaller batch or crop (--set).")
+        return DsmapError(f"{fact}: about {readable(needed)} are needed", "Use a smaller batch or crop (--set).")
     fits = what_fits(config, there, max(needed, int(1.1 * there)), size)
     advice = (
         f"This should fit: --set data.batch_size={fits[0]} --set data.crop={fits[1]}"
@@ -95,7 +114,7 @@ def out_of_memory(config: TrainConfig, hardware: Hardware) -> DsmapError:
         else "No batch and crop of this network fits: use a smaller one (--preset lite, --set model.dim=32)"
     )
     return DsmapError(
-        f"{fact}: about {needed / 1e9:.1f} GB are needed, {there / 1e9:.1f} GB are there",
+        f"{fact}: about {readable(needed)} are needed, {readable(there)} are there",
         f"{advice}; checkpoints that are there can be continued with --resume auto.",
     )
 

@@ -8,18 +8,26 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dsmap.config import TrainConfig
 from dsmap.data import Batch
-from dsmap.device import Hardware, compile_networks, is_out_of_memory
+from dsmap.device import Hardware, compile_networks
 from dsmap.discriminator import Discriminator
 from dsmap.distributed import Processes, mean_over_processes, of_all_processes, share_weights
 from dsmap.errors import DsmapError
 from dsmap.features import load_features
 from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
-from dsmap.objective import ByDomain, discriminator_terms, generator_terms, translate_both, weighted_sum
+from dsmap.objective import (
+    ByDomain,
+    Translations,
+    discriminator_terms,
+    generator_terms,
+    translate_both,
+    weighted_sum,
+)
 from dsmap.optim import descend, learning_rate, make_adam
 
 # The first number of each stream of random styles.
@@ -67,39 +75,43 @@ class Learner:
         self._set_learning_rates(step)
         a, b = self.model.domains
         x = {a: self.hardware.place(batch.x_a_nchw), b: self.hardware.place(batch.x_b_nchw)}
-        n = len(batch.x_a_nchw)
-        noise = self._draw(_KL_NOISE, step, n) if config.model.style_kl else None
-        with self.hardware.autocast():
-            first = translate_both(self.model, x, self._draw(_G_STYLES, step, n), noise)
-            random = first.random
-            if not config.shared_style_draw:
-                with (
-                    torch.no_grad()
-                ):  # the discriminators see another draw of random styles, as in the authors' training
-                    styles = self._draw(_D_STYLES, step, n)
-                    random = {d: self.model.decode(first.mapped_across[d], styles[d], d) for d in (a, b)}
-            named = {a: self.discriminators[SLOTS[0]], b: self.discriminators[SLOTS[1]]}
-            d_terms = discriminator_terms(named, config.discriminator.gan_type, x, first.exemplar, random)
+        first, d_terms = self._first_half(x, step)
         d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
         descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
 
         self.discriminators.requires_grad_(False)
-        with self.hardware.autocast():
-            terms = generator_terms(
-                self.model,
-                named,
-                config.discriminator.gan_type,
-                x,
-                first,
-                self.features,
-                mode_seeking=config.loss.mode_seeking > 0,
-            )
+        terms = self._second_half(x, first)
         total = weighted_sum(terms, config.loss)
         descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
         self.discriminators.requires_grad_(True)
         self._average(step)
         losses = {f"discriminator/{domain}": term for domain, term in d_terms.items()} | terms
         return self._numbers({**losses, "generators": total, "discriminators": d_total}, batch)
+
+    def _first_half(self, x: ByDomain, step: int) -> tuple[Translations, ByDomain]:
+        """Translations in both directions, and the discriminators' losses on them."""
+        config, n = self.config, len(next(iter(x.values())))
+        noise = self._draw(_KL_NOISE, step, n) if config.model.style_kl else None
+        with self.hardware.autocast():
+            first = translate_both(self.model, x, self._draw(_G_STYLES, step, n), noise)
+            random = first.random
+            if not config.shared_style_draw:
+                # The discriminators see another draw of random styles, as in the authors' training.
+                styles = self._draw(_D_STYLES, step, n)
+                with torch.no_grad():
+                    random = {d: self.model.decode(first.mapped_across[d], styles[d], d) for d in self.model.domains}
+            terms = discriminator_terms(self._named(), config.discriminator.gan_type, x, first.exemplar, random)
+        return first, terms
+
+    def _second_half(self, x: ByDomain, first: Translations) -> dict[str, Tensor]:
+        """Every term of the generators' loss."""
+        gan_type, mode_seeking = self.config.discriminator.gan_type, self.config.loss.mode_seeking > 0
+        with self.hardware.autocast():
+            return generator_terms(self.model, self._named(), gan_type, x, first, self.features, mode_seeking)
+
+    def _named(self) -> dict[str, nn.Module]:
+        """The discriminators by domain name."""
+        return {domain: self.discriminators[self.model.slot(domain)] for domain in self.model.domains}
 
     def compile(self, say: Callable[[str], None]) -> None:
         """torch.compile of every network, tried once on an empty batch: what was chosen by `auto` may still fail."""
@@ -113,9 +125,9 @@ class Learner:
         started = time.monotonic()
         try:
             self._try()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
-            if is_out_of_memory(error):
-                raise
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
             if self.config.compile is True:
                 raise DsmapError(f"torch.compile failed: {reason}", "Train without it: --no-compile.") from error
@@ -128,18 +140,11 @@ class Learner:
 
     def _try(self) -> None:
         """What an iteration computes, on an empty batch; nothing is learnt from it."""
-        data, domains = self.config.data, self.model.domains
+        data = self.config.data
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
-        x = dict.fromkeys(domains, empty)
-        styles = dict.fromkeys(domains, torch.zeros(data.batch_size, self.config.model.style_dim, device=empty.device))
-        named = dict(zip(domains, self.discriminators.values(), strict=True))
-        with self.hardware.autocast():
-            first = translate_both(self.model, x, styles, styles)
-            with torch.no_grad():
-                for domain in domains:
-                    self.model.decode(first.mapped_across[domain], styles[domain], domain)
-            d_terms = discriminator_terms(named, "lsgan", x, first.exemplar, first.random)
-            terms = generator_terms(self.model, named, "lsgan", x, first)
+        x = dict.fromkeys(self.model.domains, empty)
+        first, d_terms = self._first_half(x, 0)
+        terms = self._second_half(x, first)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
 
     def _generator_groups(self) -> list[dict[str, object]]:
@@ -159,8 +164,8 @@ class Learner:
 
         Those of all processes are drawn, and this one's rows taken.
         """
-        seed = ((self.config.seed * 3 + stream) << 40) + step
-        generator = torch.Generator().manual_seed(seed % 2**64)
+        seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed[0]))
         n *= self.processes.world
         drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
         low, high = self.config.style_scale

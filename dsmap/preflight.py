@@ -11,9 +11,10 @@ from dsmap.device import Hardware
 from dsmap.distributed import Processes
 from dsmap.domains import Domain, Domains
 from dsmap.errors import InputError
-from dsmap.features import FEATURES_MINIMUM_SIZE
-from dsmap.footprint import Footprint, footprint
+from dsmap.features import FEATURES_MINIMUM_SIZE, check_features
+from dsmap.footprint import Footprint, footprint, readable
 from dsmap.images import read_picture_rgb
+from dsmap.resume import check_startable
 
 # So many pictures of a domain are opened to see how large they are.
 _LOOKED_AT = 20
@@ -26,11 +27,17 @@ class Check(NamedTuple):
     fact: str
 
 
-CHECKS = ("pictures", "sizes", "network", "hardware", "memory", "disk")
+CHECKS = ("pictures", "sizes", "network", "hardware", "memory", "disk", "run")
 
 
 def preflight(
-    config: TrainConfig, domains: Domains, run: Path, hardware: Hardware, processes: Processes
+    config: TrainConfig,
+    domains: Domains,
+    run: Path,
+    hardware: Hardware,
+    processes: Processes,
+    resume: Path | None = None,
+    allow_new_data: bool = False,
 ) -> Iterator[Check]:
     """The checks in the order of CHECKS, each done when it is asked for. Raises InputError at the first that fails."""
     needed = footprint(config, 2 if hardware.precision == "bf16" else 4)
@@ -39,8 +46,9 @@ def preflight(
         lambda: _sizes(config, domains),
         lambda: _network(config, needed),
         lambda: _hardware(hardware, processes),
-        lambda: _memory(needed, hardware),
+        lambda: _memory(needed, hardware, processes),
         lambda: _disk(config, needed, run),
+        lambda: _run(config, domains, run, resume, allow_new_data),
     )
     for name, fact in zip(CHECKS, facts, strict=True):
         yield Check(name, fact())
@@ -50,10 +58,11 @@ def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> st
     batch = config.data.batch_size * processes.world
     for domain in domains:
         if len(domain.train) < batch:
-            fits = max(1, len(domain.train) // processes.world)
+            fits = len(domain.train) // processes.world
+            smaller = f"use a smaller batch: --set data.batch_size={fits}" if fits else "start fewer processes"
             raise InputError(
                 f"domain {domain.name!r} has {len(domain.train)} pictures, fewer than a batch of {batch}",
-                f"Add pictures, or use a smaller batch: --set data.batch_size={fits}",
+                f"Add pictures, or {smaller}",
             )
     return "; ".join(f"{d.name}: {len(d.train)} pictures to train on, {len(d.test)} to test on" for d in domains)
 
@@ -89,6 +98,8 @@ def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
 
 
 def _network(config: TrainConfig, needed: Footprint) -> str:
+    if config.loss.contextual:
+        check_features(config.features)
     method = "DSMAP" if config.model.mapping else "MUNIT (no mapping)"
     contextual = f", contextual loss on {config.features}" if config.loss.contextual else ""
     return (
@@ -107,17 +118,16 @@ def _hardware(hardware: Hardware, processes: Processes) -> str:
     )
 
 
-def _memory(needed: Footprint, hardware: Hardware) -> str:
-    fact = f"about {_size(needed.total)} are needed on {hardware.device.type}"
+def _memory(needed: Footprint, hardware: Hardware, processes: Processes) -> str:
+    total = needed.total
+    if hardware.device.type == "cpu":
+        total *= processes.local_world  # which share the machine's
+    fact = f"about {readable(total)} are needed on {hardware.device.type}"
     there = hardware.memory
     if there is None:
         return fact
-    tight = "; THIS MAY NOT FIT: a smaller data.batch_size or data.crop needs less" if there < needed.total else ""
-    return f"{fact}, {_size(there)} are there{tight}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    tight = "; THIS MAY NOT FIT: a smaller data.batch_size or data.crop needs less" if there < total else ""
+    return f"{fact}, {readable(there)} are there{tight}"
 
 
 def _disk(config: TrainConfig, needed: Footprint, run: Path) -> str:
@@ -128,8 +138,14 @@ def _disk(config: TrainConfig, needed: Footprint, run: Path) -> str:
     free = shutil.disk_usage(existing).free
     if free < missing * needed.checkpoint:
         raise InputError(
-            f"{missing} checkpoints of {_size(needed.checkpoint)} do not fit on the disk of {run}: "
-            f"{_size(free)} are free",
+            f"{missing} checkpoints of {readable(needed.checkpoint)} do not fit on the disk of {run}: "
+            f"{readable(free)} are free",
             "Free disk space, choose another disk with -o, or keep fewer: --set keep_checkpoints=1",
         )
-    return f"{most} checkpoints of {_size(needed.checkpoint)} at most, {_size(free)} are free"
+    return f"{most} checkpoints of {readable(needed.checkpoint)} at most, {readable(free)} are free"
+
+
+def _run(config: TrainConfig, domains: Domains, run: Path, resume: Path | None, allow_new_data: bool) -> str:
+    check_startable(config, domains, run, resume, allow_new_data)
+    begin = f"going on from {resume}" if resume else "from the start"
+    return f"{run}, {begin} to step {config.steps}"

@@ -5,6 +5,7 @@ the domain they were translated to. Its features are those of the contextual los
 small network with fixed random weights. It ranks the checkpoints of one run: it is no published KID.
 """
 
+import hashlib
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ class Score(NamedTuple):
     """Kernel distances times 1000 of the translations into each domain; lower is better."""
 
     features: str
+    """Whose features they are of."""
+    basis: str
+    """A hash of the features' weights and the pictures: only scores of one basis can be compared."""
     by_domain: dict[str, float]
 
     @property
@@ -56,11 +60,27 @@ class RandomFeatures(nn.Module):
         return x_nchw
 
 
-@torch.no_grad()
-def score(model: DSMAP, x: ByDomain, features: Features, name: str) -> Score:
-    """Kernel distances of translations of `x`, (N, 3, H, W) in [-1, 1] by domain, each in the style of a picture of the
-    other domain. `name` says which features they are.
+class Judge:
+    """Scores generators on the same pictures by the same features.
+
+    `x` pictures (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of a picture of the other domain.
+    `name` says which features they are.
     """
+
+    def __init__(self, x: ByDomain, features: nn.Module, name: str) -> None:
+        self.x, self.features, self.name = x, features, name
+        digest = hashlib.sha256()
+        for tensor in (*features.state_dict().values(), *x.values()):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self.basis = digest.hexdigest()[:16]
+
+    def score(self, model: DSMAP) -> Score:
+        """The score of `model`."""
+        return Score(self.name, self.basis, _kernel_distances(model, self.x, self.features))
+
+
+@torch.no_grad()
+def _kernel_distances(model: DSMAP, x: ByDomain, features: Features) -> dict[str, float]:
     device = next(model.parameters()).device
     by_domain = {}
     for target in model.domains:
@@ -73,7 +93,7 @@ def score(model: DSMAP, x: ByDomain, features: Features, name: str) -> Score:
             fake = model.translate(picture[None].to(device), source, target, style)
             translated.append(features(fake).mean((2, 3)))
         by_domain[target] = 1000 * kernel_distance(torch.cat(translated), torch.cat(real))
-    return Score(name, by_domain)
+    return by_domain
 
 
 def kernel_distance(x_nd: Tensor, reference_md: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What must hold before a training goes on from a checkpoint, and what has changed since."""
+"""What must hold before a training begins or goes on from a checkpoint, and what has changed since."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,26 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dsmap.checkpoint import Checkpoint, list_checkpoints
+from dsmap.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
 from dsmap.config import TrainConfig
-from dsmap.domains import Fingerprint
+from dsmap.domains import Domains, Fingerprint, fingerprint
 from dsmap.errors import InputError
+
+
+def check_startable(
+    config: TrainConfig, domains: Domains, run: Path, resume: Path | None, allow_new_data: bool = False
+) -> None:
+    """Raises InputError unless a training may begin in `run`, or go on there from the checkpoint `resume`."""
+    for domain in domains:
+        if len(domain.train) < 2:  # told now, not at the first checkpoint
+            raise InputError(f"domain {domain.name!r} has one picture, expected two or more", "Add pictures of it.")
+    if resume is not None:
+        data = None if allow_new_data else {domain.name: fingerprint(domain) for domain in domains}
+        check_resumable(read_checkpoint(resume), config, run, data)
+    elif list_checkpoints(run / "checkpoints"):
+        raise InputError(
+            f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
+        )
 
 
 def check_resumable(

@@ -5,13 +5,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
 from torch import Tensor, nn
 
+from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.quality import Score
 
@@ -22,16 +24,17 @@ _HISTOGRAM_NUMBERS = 100_000
 class RunLog:
     """Appends to the log of a run that goes on at iteration `step`; lines of later iterations are dropped first.
 
+    `score` is that of the checkpoint it goes on from: its line may have been lost with the process that measured it.
     A killed run may have logged iterations that its last checkpoint does not hold: they are run again, and told once.
     Every method raises DsmapError when the disk is full.
     """
 
-    def __init__(self, run: Path, step: int, *, tensorboard: bool = True) -> None:
+    def __init__(self, run: Path, step: int, score: Score | None = None, *, tensorboard: bool = True) -> None:
         self.path, self.scores = run / "log.jsonl", run / "scores.jsonl"
         self.writer: Any = None
-        for path in (self.path, self.scores):
+        for path, last in ((self.path, step), (self.scores, step - 1)):
             with self._explained(path):
-                _drop_lines_after(step, path)
+                _drop_lines_after(last, path)
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -41,9 +44,19 @@ class RunLog:
                 ) from error
             folder = run / "tensorboard"
             try:
-                self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, max_queue=1000)
+                self.writer = SummaryWriter(str(folder), purge_step=step + 1, max_queue=1000)
             except OSError as error:
                 raise InputError(f"cannot write to {folder}: {error.strerror}", "Choose another -o.") from error
+        if score is not None:
+            self._append(self.scores, _scores(step, score))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self.writer is not None:
+            with self._explained(self.path.parent / "tensorboard"):
+                self.writer.close()
 
     def losses(self, step: int, seconds: float, numbers: Mapping[str, float]) -> None:
         """One line of numbers in log.jsonl; `seconds` since this process began."""
@@ -53,10 +66,9 @@ class RunLog:
 
     def score(self, step: int, score: Score) -> None:
         """One line in scores.jsonl."""
-        numbers = {f"kernel_distance/{domain}": value for domain, value in score.by_domain.items()}
-        self._append(self.scores, {"step": step, "features": score.features, **numbers})
-        for name, value in numbers.items():
-            self._add("add_scalar", name, value, step)
+        self._append(self.scores, _scores(step, score))
+        for domain, value in score.by_domain.items():
+            self._add("add_scalar", f"kernel_distance/{domain}", value, step)
 
     def picture(self, step: int, name: str, picture_rgb: npt.NDArray[np.uint8]) -> None:
         """A picture (H, W, 3) for TensorBoard."""
@@ -84,11 +96,6 @@ class RunLog:
             with self._explained(self.path.parent / "tensorboard"):
                 self.writer.flush()
 
-    def close(self) -> None:
-        if self.writer is not None:
-            with self._explained(self.path.parent / "tensorboard"):
-                self.writer.close()
-
     def _add(self, method: str, *arguments: Any, **options: Any) -> None:
         if self.writer is not None:
             with self._explained(self.path.parent / "tensorboard"):
@@ -107,6 +114,21 @@ class RunLog:
                 f"cannot write {path}: {error.strerror or error}",
                 "Free disk space, then continue with --resume auto.",
             ) from error
+
+
+def write_config(run: Path, config: TrainConfig) -> None:
+    """RUN/config.yaml, whole or not at all."""
+    path, part = run / "config.yaml", run / ".config.yaml.part"
+    try:
+        part.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", "Choose another folder with -o.") from error
+
+
+def _scores(step: int, score: Score) -> dict[str, Any]:
+    distances = {f"kernel_distance/{domain}": value for domain, value in score.by_domain.items()}
+    return {"step": step, "features": score.features, "basis": score.basis, **distances}
 
 
 def _drop_lines_after(step: int, path: Path) -> None:

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
-import yaml
 
 from dsmap.checkpoint import (
     Checkpoint,
@@ -19,22 +19,21 @@ from dsmap.checkpoint import (
 )
 from dsmap.config import TrainConfig
 from dsmap.data import Batch, Broken, Domains, UnpairedBatches
-from dsmap.device import Hardware, choose_hardware, is_out_of_memory
+from dsmap.device import Hardware, choose_hardware
 from dsmap.distributed import Processes, any_process, of_all_processes
 from dsmap.domains import fingerprint
 from dsmap.errors import DsmapError, InputError
-from dsmap.footprint import out_of_memory
+from dsmap.folders import held
+from dsmap.footprint import explained_memory
 from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals
 from dsmap.learner import Learner, NotFiniteError
 from dsmap.objective import ByDomain
-from dsmap.quality import FEWEST_PICTURES, RandomFeatures, Score, score
-from dsmap.resume import changed_settings, check_resumable
-from dsmap.run_log import RunLog
+from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures
+from dsmap.resume import changed_settings, check_startable
+from dsmap.run_log import RunLog, write_config
 from dsmap.samples import draw_batch, draw_grid, load_samples
 from dsmap.styles import StyleStatistics, style_statistics
-
-T = TypeVar("T")
 
 # A checkpoint's style statistics come from at most this many pictures a domain; an export can use all.
 STYLE_PICTURES = 100
@@ -54,8 +53,8 @@ class Progress(NamedTuple):
 class Trainer:
     """A learner and the run folder of its training.
 
-    RUN/config.yaml, log.jsonl, first-batch.png, samples/*.png, tensorboard/, checkpoints/00001000/; of several
-    `processes` the first writes them. `say` gets lines for people.
+    RUN/config.yaml, log.jsonl, scores.jsonl, first-batch.png, samples/*.png, tensorboard/, checkpoints/00001000/; of
+    several `processes` the first writes them. `say` gets lines for people, `warn` those that every process may have.
     Raises InputError when RUN already holds checkpoints and `resume` is not given, or `resume` does not go with the
     configuration or, unless `allow_new_data`, with the pictures.
     """
@@ -71,25 +70,27 @@ class Trainer:
         resume: Path | None = None,
         allow_new_data: bool = False,
         say: Callable[[str], None] = lambda _line: None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        self.config, self.domains, self.run, self.say = config, domains, run, say
+        self.config, self.domains, self.run, self.say, self.warn = config, domains, run, say, warn or say
         self.processes = processes or Processes()
+        self.hardware = hardware or choose_hardware(config, "cpu")
         self.step = 0
-        for domain in domains:
-            if len(domain.train) < 2:  # told now, not at the first checkpoint
-                raise InputError(f"domain {domain.name!r} has one picture, expected two or more", "Add pictures of it.")
-        self.learner = Learner(config, hardware or choose_hardware(config, "cpu"), self.processes)
-        self._data = {domain.name: fingerprint(domain) for domain in domains}
-        if resume is not None:
-            self._restore(resume, allow_new_data)
-        elif list_checkpoints(run / "checkpoints"):
+        check_startable(config, domains, run, resume, allow_new_data)
+        with explained_memory(config, self.hardware):
+            self.learner = Learner(config, self.hardware, self.processes)
+        self._resumed = None if resume is None else self._restore(read_checkpoint(resume))
+        steps = of_all_processes(f"{self.step}")
+        if len(set(steps)) > 1:
             raise InputError(
-                f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
+                f"the processes found checkpoints of different steps: {', '.join(steps)}",
+                "Put the run folder where every machine sees the same one.",
             )
-        self.samples = self._pictures_to_watch(SAMPLE_PICTURES)
-        self._watch_pictures = self._pictures_to_score() if config.score_pictures else None
         self._broken = 0
         self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
+        if self.processes.rank == 0:
+            self.samples = self._pictures(SAMPLE_PICTURES)
+            self.judge = self._find_judge()
 
     def train(self, on_step: Callable[[Progress], None] = lambda _progress: None) -> Path:
         """Runs until `config.steps`, and gives the last checkpoint.
@@ -102,29 +103,29 @@ class Trainer:
         if saved and self.step == self.config.steps:
             self.say(f"already at step {self.step} of {self.config.steps}: nothing to do")
             return saved[-1]
-        if self.processes.rank == 0:
-            self._prepare_run()
-        if self.learner.hardware.compiled:
-            self._within_memory(lambda: self.learner.compile(self.say))
-        log = RunLog(self.run, self.step, tensorboard=self.config.tensorboard) if self.processes.rank == 0 else None
-        try:
-            with stop_signals() as stopped:
-                device = self.learner.hardware.device
-                return self._run_to_the_end(log, lambda: any_process(stopped.is_set(), device), on_step)
-        finally:
-            if log is not None:
-                log.close()
+        with explained_memory(self.config, self.hardware), ExitStack() as stack:
+            log = None
+            if self.processes.rank == 0:
+                self._make_folders()
+                stack.enter_context(held(self.run))
+                write_config(self.run, self.config)
+                score = self._resumed.score if self._resumed else None
+                log = stack.enter_context(RunLog(self.run, self.step, score, tensorboard=self.config.tensorboard))
+            if self.hardware.compiled:
+                self.learner.compile(self.say)
+            stopped = stack.enter_context(stop_signals())
+            return self._run_to_the_end(log, lambda: any_process(stopped.is_set(), self.hardware.device), on_step)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration of the learner; `batch.step` + 1 becomes the trainer's step. Raises DsmapError, see `train`."""
         try:
-            losses = self._within_memory(lambda: self.learner.iterate(batch))
+            losses = self.learner.iterate(batch)
         except NotFiniteError as error:
             raise DsmapError(str(error), self._how_to_go_on()) from error
         self.step = batch.step + 1
         return losses
 
-    def save(self) -> Path:
+    def save(self) -> Checkpoint:
         """Writes a checkpoint and drops the oldest beyond `keep_checkpoints`, but never the best.
 
         Raises DsmapError when the weights are not finite (nothing is written then) or the disk is full.
@@ -138,13 +139,13 @@ class Trainer:
             config=self.config,
             styles=self._style_statistics(),
             pictures={d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in self.domains},
-            data=self._data,
+            data={domain.name: fingerprint(domain) for domain in self.domains},
             processes=self.processes.world,
-            score=self._score(),
+            score=self.judge.score(self.learner.ema) if self.judge else None,
         )
         save_checkpoint(checkpoint, self.learner.modules, self.learner.optimizers)
         prune_checkpoints(folder, self.config.keep_checkpoints)
-        return checkpoint.path
+        return checkpoint
 
     def write_samples(self, log: RunLog | None = None) -> None:
         """Sample grids of both directions from the averaged generators, as RUN/samples/STEP-summer-winter.png."""
@@ -180,7 +181,7 @@ class Trainer:
                 raise KeyboardInterrupt
         if log is None:
             return self.run / "checkpoints" / f"{self.step:08d}"
-        return last or self.save()
+        return last or self._save_and_log(log)
 
     def _load(self) -> Iterator[tuple[Batch, float]]:
         """The batches that are left, and how long each was waited for."""
@@ -189,7 +190,7 @@ class Trainer:
             self.step,
             self.config.steps,
             workers=self.config.data.workers,
-            pin_memory=self.learner.hardware.device.type == "cuda",
+            pin_memory=self.hardware.device.type == "cuda",
             on_broken=self._report_broken,
         )
         while True:
@@ -199,25 +200,15 @@ class Trainer:
                 return
             yield batch, time.perf_counter() - asked
 
-    def _within_memory(self, work: Callable[[], T]) -> T:
-        """What `work` gives; DsmapError, with sizes that should fit, when memory runs out."""
-        try:
-            return work()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(self.config, self.learner.hardware) from error
-
     def _save_and_log(self, log: RunLog) -> Path:
-        path = self.save()
-        found = read_checkpoint(path)
-        if found.score is not None:
-            log.score(self.step, found.score)
+        checkpoint = self.save()
+        if checkpoint.score is not None:
+            log.score(self.step, checkpoint.score)
         log.histograms(self.step, {"generators": self.learner.model, "discriminators": self.learner.discriminators})
-        for domain, statistics in found.styles.items():
+        for domain, statistics in checkpoint.styles.items():
             log.numbers(self.step, f"style_mean/{domain}", torch.tensor(statistics.mean))
         log.flush()
-        return path
+        return checkpoint.path
 
     def _how_to_go_on(self) -> str:
         saved = list_checkpoints(self.run / "checkpoints")
@@ -234,15 +225,7 @@ class Trainer:
             self._styles = (self.step, found)
         return self._styles[1]
 
-    def _score(self) -> Score | None:
-        if self._watch_pictures is None:
-            return None
-        features, name = self.learner.features, self.config.features
-        if features is None:
-            features, name = RandomFeatures().to(self.learner.hardware.device), "random"
-        return score(self.learner.ema, self._watch_pictures, features, name)
-
-    def _pictures_to_watch(self, count: int, fewest_of_test: int = 1) -> ByDomain:
+    def _pictures(self, count: int, fewest_of_test: int = 1) -> ByDomain:
         """Test pictures where there are enough of them, else training pictures, in the size of the training."""
         size = self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of
         return {
@@ -250,16 +233,21 @@ class Trainer:
             for d in self.domains
         }
 
-    def _pictures_to_score(self) -> ByDomain | None:
-        found = self._pictures_to_watch(self.config.score_pictures, FEWEST_PICTURES)
-        return found if min(map(len, found.values())) >= FEWEST_PICTURES else None
+    def _find_judge(self) -> Judge | None:
+        """Who scores the checkpoints; None where that is off or there are too few pictures."""
+        if not self.config.score_pictures:
+            return None
+        pictures = self._pictures(self.config.score_pictures, FEWEST_PICTURES)
+        if min(map(len, pictures.values())) < FEWEST_PICTURES:
+            return None
+        if self.learner.features is not None:
+            return Judge(pictures, self.learner.features, Path(self.config.features).name)
+        return Judge(pictures, RandomFeatures().to(self.hardware.device), "random")
 
-    def _prepare_run(self) -> None:
+    def _make_folders(self) -> None:
         try:
             (self.run / "samples").mkdir(parents=True, exist_ok=True)
             (self.run / "checkpoints").mkdir(exist_ok=True)
-            text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-            (self.run / "config.yaml").write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"cannot write to the run folder {self.run}: {error}", "Choose another with -o."
@@ -267,24 +255,17 @@ class Trainer:
 
     def _report_broken(self, broken: Broken) -> None:
         self._broken += 1
-        self.say(f"skipped a broken picture ({self._broken} so far): {broken.fact}")
+        self.warn(f"skipped a broken picture ({self._broken} so far): {broken.fact}")
 
-    def _restore(self, path: Path, allow_new_data: bool) -> None:
-        checkpoint = read_checkpoint(path)
-        check_resumable(checkpoint, self.config, self.run, None if allow_new_data else self._data)
+    def _restore(self, checkpoint: Checkpoint) -> Checkpoint:
         for name, module in self.learner.modules.items():
             load_into(module, checkpoint.path / f"{name}.safetensors")
         load_optimizers(checkpoint.path, self.learner.modules, self.learner.optimizers)
         self.step = checkpoint.step
-        steps = of_all_processes(f"{self.step}")
-        if len(set(steps)) > 1:
-            raise InputError(
-                f"the processes found checkpoints of different steps: {', '.join(steps)}",
-                "Put the run folder where every machine sees the same one.",
-            )
         self.say(f"resumed {checkpoint.path} at step {self.step}")
         changed = changed_settings(checkpoint.config, self.config)
         if checkpoint.processes != self.processes.world:
             changed["processes"] = checkpoint.processes, self.processes.world
         for key, (then, now) in changed.items():
             self.say(f"changed since that checkpoint: {key} {then} -> {now}")
+        return checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import make_pictures, settings
+from test_training import make_pictures, settings, trainer_in
 from two_processes import gradients_of
 
 from dsmap.checkpoint import list_checkpoints, read_checkpoint
@@ -120,12 +120,27 @@ def test_stopping_two_processes_saves_once(data, tmp_path):
     assert read_checkpoint(saved).step == read_log(tmp_path)[-1]["step"]
 
 
+def test_processes_that_see_different_checkpoints_stop(data, tmp_path):
+    """Machines that do not share the run folder: told, where once all of them waited for ever."""
+    trainer_in(tmp_path / "run0", data, steps=2).train()
+    script = tmp_path / "each.py"
+    script.write_text(
+        "import os, sys\nfrom dsmap.tools.train import main\n"
+        f"sys.argv = ['dsmap-train', '--preset', 'debug', '--data', {str(data)!r}, '--steps', '3', '--device', 'cpu',\n"
+        f"            '--resume', 'auto', '-o', {str(tmp_path / 'run')!r} + os.environ['RANK']]\n"
+        "main()\n"
+    )
+    code, _, err = finished(torchrun(script), timeout=100)
+    assert code != 0
+    assert "the processes found checkpoints of different steps: 2, 0" in err
+
+
 def test_one_process_without_torchrun(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert processes_of_torchrun() == Processes(0, 1, 0)
-    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    assert processes_of_torchrun() == Processes(3, 4, 1)
+    assert processes_of_torchrun() == Processes(3, 4, 1, 2)
     rows = torch.arange(8)
     assert Processes(3, 4, 1).mine(rows).tolist() == [6, 7]

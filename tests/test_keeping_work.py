@@ -16,7 +16,7 @@ import torch
 from test_training import assert_same_checkpoints, batch_of, copy_of, data, read_log, settings, start, train, trainer_in
 from tiny import squeezenet_weights
 
-from dsmap.checkpoint import best_checkpoint, list_checkpoints, read_checkpoint
+from dsmap.checkpoint import best_checkpoint, list_checkpoints, load_optimizers, read_checkpoint
 from dsmap.config import ModelConfig, load_train_config
 from dsmap.device import choose_hardware, compile_networks
 from dsmap.distributed import Processes
@@ -26,7 +26,7 @@ from dsmap.footprint import footprint, out_of_memory, what_fits
 from dsmap.layers import UpsampleConv
 from dsmap.networks import DomainMapping
 from dsmap.preflight import CHECKS, preflight
-from dsmap.quality import RandomFeatures, Score, kernel_distance, score
+from dsmap.quality import Judge, RandomFeatures, Score, kernel_distance
 
 __all__ = ["data"]  # the fixture
 
@@ -94,26 +94,38 @@ def test_a_cut_off_log_is_mended(data, tmp_path):
 
 
 def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
-    distances = iter([5.0, 1.0, 4.0, 3.0, 2.0])
-    monkeypatch.setattr(
-        "dsmap.trainer.score", lambda model, x, features, name: Score(name, {"a": next(distances), "b": 0.5})
-    )
+    distances = iter([5.0, 1.0, 4.0, 3.0, 2.0, 9.0, 7.0, 8.0])
+
+    def scored(judge, _model):
+        return Score(judge.name, judge.basis, {"a": next(distances), "b": 0.5})
+
+    monkeypatch.setattr("dsmap.trainer.Judge.score", scored)
     trainer_in(tmp_path, data, "checkpoint_every=1", "keep_checkpoints=2", steps=5).train()
     kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert kept == ["00000002", "00000004", "00000005"]
     assert best_checkpoint(tmp_path).step == 2
-    assert read_checkpoint(tmp_path).score == Score("random", {"a": 2.0, "b": 0.5})
+    found = read_checkpoint(tmp_path).score
+    assert (found.features, found.by_domain) == ("random", {"a": 2.0, "b": 0.5})
     lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [line["kernel_distance/a"] for line in lines] == [5.0, 1.0, 4.0, 3.0, 2.0]
+
+    # Scores of other pictures cannot be compared with those: the best of each kind is kept.
+    overrides = ["checkpoint_every=1", "keep_checkpoints=1", "score_pictures=4"]
+    trainer_in(tmp_path, data, *overrides, steps=8, resume=tmp_path).train()
+    kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
+    assert kept == ["00000002", "00000007", "00000008"]
+    assert best_checkpoint(tmp_path).step == 7
 
 
 def test_scores_are_measured_and_can_be_left_out(data, tmp_path):
     trainer = trainer_in(tmp_path / "on", data, steps=1)
     found = read_checkpoint(trainer.train()).score
     assert found.features == "random"
-    x = {"a": trainer._watch_pictures["a"], "b": trainer._watch_pictures["b"]}
+    x = trainer.judge.x
     assert len(x["a"]) == 5  # one test picture is too few: those of the training are used
-    assert found == score(trainer.learner.ema, x, RandomFeatures(), "random")
+    assert found == Judge(x, RandomFeatures(), "random").score(trainer.learner.ema)
+    other = {domain: pictures.flip(3) for domain, pictures in x.items()}
+    assert Judge(other, RandomFeatures(), "random").basis != found.basis
     assert read_checkpoint(trainer_in(tmp_path / "off", data, "score_pictures=0", steps=1).train()).score is None
     with pytest.raises(InputError, match=r"no checkpoint in .* has a score"):
         best_checkpoint(tmp_path / "off")
@@ -191,6 +203,7 @@ def checks_of(data, tmp_path, *overrides):
 def test_the_preflight(data, tmp_path):
     checks = dict(checks_of(data, tmp_path, "data.shorter_side=80", "data.crop=64"))
     assert tuple(checks) == CHECKS
+    assert checks["run"] == f"{tmp_path / 'run'}, from the start to step 20"
     assert checks["pictures"] == "a: 5 pictures to train on, 1 to test on; b: 5 pictures to train on, 1 to test on"
     assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
     assert "smaller than 80 and enlarged: 5 of 5 a pictures, 5 of 5 b pictures" in checks["sizes"]
@@ -204,7 +217,7 @@ def test_the_preflight_is_numbered_in_the_output(data, tmp_path):
     code, out, _ = train("--data", data, "-o", tmp_path, "--steps", 1)
     assert code == 0
     numbers = [line.split()[:2] for line in out.splitlines() if line.startswith("[")]
-    assert numbers == [[f"[{i}/6]", name] for i, name in enumerate(CHECKS, 1)]
+    assert numbers == [[f"[{i}/7]", name] for i, name in enumerate(CHECKS, 1)]
 
 
 def test_fewer_pictures_than_a_batch(data, tmp_path):
@@ -237,13 +250,18 @@ def test_a_dry_run_trains_nothing(data, tmp_path):
     code, out, err = train("--data", data, "-o", tmp_path / "run", "--dry-run", "--set", "loss.cycle=7")
     assert (code, err) == (0, "")
     assert "cycle: 7.0" in out
-    assert "[6/6] disk" in out
+    assert "[7/7] run" in out
     assert "0.10 M parameters in the generators" in out
     assert out.splitlines()[-1] == "dry run: nothing was trained"
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["first-batch.png"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.png"]
     trainer_in(tmp_path / "real", data, steps=1).train()
-    shown, seen = ((tmp_path / run / "first-batch.png").read_bytes() for run in ("run", "real"))
-    assert shown == seen
+    assert (tmp_path / "run" / "dry-run.png").read_bytes() == (tmp_path / "real" / "first-batch.png").read_bytes()
+    code, _, err = train("--data", data, "-o", tmp_path / "real", "--dry-run")  # as the training would be
+    assert code == 2
+    assert "already holds a training" in err
+    code, out, _ = train("--data", data, "-o", tmp_path / "real", "--dry-run", "--resume", "auto")
+    assert code == 0
+    assert "going on from" in out
 
 
 # Memory.
@@ -340,7 +358,7 @@ def test_tensorboard_has_numbers_pictures_and_histograms(data, tmp_path):
     assert events.Images("samples/a-b")[-1].width == int.from_bytes(grid[16:20], "big")
     for name in ("weights/generators.decoders", "gradients/generators.content_encoders", "weights/discriminators.b"):
         assert name in tags["histograms"]
-    assert read_checkpoint(run).score.features == str(tmp_path / "net.npz")
+    assert read_checkpoint(run).score.features == "net.npz"
 
 
 def test_tensorboard_can_be_left_out(data, tmp_path):
@@ -354,6 +372,72 @@ def test_without_tensorboard_the_way_out_is_told(data, tmp_path, monkeypatch):
     assert code == 1
     assert "tensorboard is not installed" in err
     assert "--set tensorboard=false" in err
+
+
+def test_a_restart_before_the_first_checkpoint_shows_every_step_once(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "log_every=1", "checkpoint_every=9", steps=9)
+
+    def kill(progress):
+        if progress.step == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        trainer.train(kill)
+    trainer_in(tmp_path, data, "log_every=1", steps=4).train()
+    assert [event.step for event in events_of(tmp_path).Scalars("generators")] == [1, 2, 3, 4]
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3, 4]
+
+
+# One training in a folder, signals, and a GPU's memory layout.
+
+
+def test_a_run_folder_has_one_training_at_a_time(data, tmp_path):
+    first = trainer_in(tmp_path, data, steps=2)
+    seen = []
+
+    def another(_progress):
+        with pytest.raises(InputError, match="another process is working in") as caught:
+            trainer_in(tmp_path, data, steps=2).train()
+        seen.append(caught.value.exit_code)
+
+    first.train(another)
+    assert seen[0] == 2
+
+
+def test_sigterm_to_the_whole_group_saves(data, tmp_path):
+    """As timeout, service managers and schedulers send it: to the processes that load pictures, too."""
+    process = start("--data", data, "-o", tmp_path, "--steps", 100_000, "--set", "log_every=1",
+                    "--set", "data.workers=2", "--set", "checkpoint_every=100000", "--device", "cpu")  # fmt: skip
+    try:
+        while not (tmp_path / "log.jsonl").exists() and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    (saved,) = list_checkpoints(tmp_path / "checkpoints")
+    assert f"saved {saved}" in out
+
+
+def test_going_on_with_channels_last(data, tmp_path):
+    """As on a GPU: Adam's moments must lie in memory as their weights do."""
+    wide = ("model.dim=8", "data.batch_size=2")
+    trainer_in(tmp_path, data, *wide, steps=2).train()
+    expected, trainer = (trainer_in(tmp_path, data, *wide, resume=tmp_path) for _ in range(2))
+    for module in trainer.learner.modules.values():
+        module.to(memory_format=torch.channels_last)
+    path = list_checkpoints(tmp_path / "checkpoints")[-1]
+    load_optimizers(path, trainer.learner.modules, trainer.learner.optimizers)
+    for optimizer in trainer.learner.optimizers.values():
+        for parameter, state in optimizer.state.items():
+            assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+    losses, reference = (one.iterate(batch_of(one, 2)) for one in (trainer, expected))
+    assert losses == pytest.approx(reference, rel=1e-3)
+    moved, wanted = (one.learner.model.state_dict() for one in (trainer, expected))
+    for key, value in wanted.items():
+        if value.ndim == 4:  # the gradients of biases before a norm are rounding alone
+            assert (moved[key] - value).abs().mean() < 1e-6, key  # a step is 1e-4
 
 
 # Precision and compilation.

@@ -17,6 +17,7 @@ from dsmap.data import Batch
 from dsmap.device import Hardware, choose_hardware
 from dsmap.distributed import Processes
 from dsmap.errors import InputError
+from dsmap.footprint import explained_memory
 from dsmap.learner import Learner
 from dsmap.model import DSMAP
 from dsmap.objective import ByDomain, generator_terms, translate_both, weighted_sum
@@ -29,7 +30,7 @@ _KINDS = {
     "convolutions backward": ("convolution_backward", "conv2d_backward", "wgrad", "dgrad"),
     "convolutions": ("conv", "gemm", "cudnn"),
     "Adam and average": ("adam", "lerp", "addcdiv", "addcmul", "sqrt", "foreach"),
-    "folding kernels": ("mm", "einsum"),
+    "matrix products": ("mm", "einsum"),
     "norms": ("norm",),
     "padding": ("pad",),
 }
@@ -42,6 +43,14 @@ def measure(config: TrainConfig, device: str, rounds: int, say: Callable[[str], 
     if config.discriminator.gan_type != "lsgan" or config.model.style_kl:
         raise InputError("the plain iteration knows LSGAN without a KL style encoder", "Leave those settings out.")
     variants = _variants(config, device)
+    hardware = next(iter(variants.values()))[1]
+    with explained_memory(config, hardware):
+        return _measure(config, variants, rounds, say)
+
+
+def _measure(
+    config: TrainConfig, variants: dict[str, tuple[TrainConfig, Hardware]], rounds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
     hardware = next(iter(variants.values()))[1]
     data = config.data
     say(f"{_machine(hardware.device)}; torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -104,9 +113,11 @@ def gradient_difference(config: TrainConfig) -> float:
         weighted_sum(terms, small.loss).backward()
         return torch.stack([torch.zeros(()).double() if p.grad is None else p.grad.norm() for p in model.parameters()])
 
-    ours = norms(generator_terms(model, named, "lsgan", x, translate_both(model, x, style)))
+    mode_seeking = config.loss.mode_seeking > 0
+    first = translate_both(model, x, style)
+    ours = norms(generator_terms(model, named, "lsgan", x, first, mode_seeking=mode_seeking))
     use_plain_upsampling(model)
-    plain = norms(slow_generator_terms(model, named, x, style))
+    plain = norms(slow_generator_terms(model, named, x, style, mode_seeking=mode_seeking))
     # Biases before a norm have no gradient but rounding.
     relevant = plain > 1e-9 * plain.max()
     return ((ours - plain).abs() / plain)[relevant].max().item()
@@ -120,16 +131,22 @@ def plain_step(config: TrainConfig, device: torch.device) -> Step:
     for module in (model, discriminators):
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     use_plain_upsampling(model)
-    adam = {"lr": config.optimizer.lr, "betas": (config.optimizer.beta1, config.optimizer.beta2), "weight_decay": 1e-4}
-    of_generators, of_discriminators = (torch.optim.Adam(m.parameters(), **adam) for m in (model, discriminators))  # type: ignore[arg-type]
+    adam = config.optimizer
+    of_generators, of_discriminators = (
+        torch.optim.Adam(
+            module.parameters(), lr=adam.lr, betas=(adam.beta1, adam.beta2), weight_decay=adam.weight_decay
+        )
+        for module in (model, discriminators)
+    )
     named = dict(zip(model.domains, discriminators.values(), strict=True))
     x, first_style = _inputs(model, config.data.batch_size, config.data.crop)
+    mode_seeking = config.loss.mode_seeking > 0
     second_style = {domain: torch.randn_like(style) for domain, style in first_style.items()}
 
     def step() -> None:
         d_terms = slow_discriminator_terms(model, named, x, first_style)
         descend(of_discriminators, torch.stack(list(d_terms.values())).sum(), None)
-        terms = slow_generator_terms(model, named, x, second_style, learner.features)
+        terms = slow_generator_terms(model, named, x, second_style, learner.features, mode_seeking)
         descend(of_generators, weighted_sum(terms, config.loss), None)
         _losses = torch.stack([term.detach() for term in (*d_terms.values(), *terms.values())]).tolist()
 

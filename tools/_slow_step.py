@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dsmap.layers import UpsampleConv
-from dsmap.losses import contextual_loss, discriminator_loss, generator_adversarial_loss, l1
+from dsmap.losses import contextual_loss, discriminator_loss, generator_adversarial_loss, l1, mode_seeking_loss
 from dsmap.model import DSMAP, Content
 from dsmap.objective import ByDomain, Features
 
@@ -64,6 +64,7 @@ def slow_generator_terms(
     x: ByDomain,
     random_style: ByDomain,
     features: Features | None = None,
+    mode_seeking: bool = False,
 ) -> dict[str, Tensor]:
     """Every term of the generators' loss (LSGAN), named as `generator_terms` names them."""
     first = _forward(model, x, random_style)
@@ -78,6 +79,10 @@ def slow_generator_terms(
         terms[f"style_random/{other}"] = l1(first.random_style[domain], random_style[other])
         mapped = model.map(first.exemplar_content[domain], domain)
         terms[f"cycle/{domain}"] = l1(model.decode(mapped, first.exemplar_style[other], domain), x[domain])
+        if mode_seeking:
+            styles = first.style[other], random_style[other]
+            pair = first.exemplar[domain], first.random[domain]
+            terms[f"mode_seeking/{other}"] = mode_seeking_loss(*pair, *styles)
         for suffix, fake in (("", first.exemplar[domain]), ("_random", first.random[domain])):
             logits, _unused = discriminators[other](fake), discriminators[other](x[other])
             terms[f"adversarial{suffix}/{other}"] = generator_adversarial_loss("lsgan", logits)

@@ -6,12 +6,16 @@ dsmap-bench train --size 192 --batch 2 --features squeezenet_v1.0_imagenet.npz
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, run
+
+# What `train` sets for each of the variants it compares.
+_OWN_KEYS = ("data.crop", "data.shorter_side", "data.batch_size", "data.scale_jitter", "loss.contextual", "features",
+             "precision", "compile", "shared_style_draw")  # fmt: skip
 
 app = new_app()
 
@@ -40,8 +44,11 @@ def train(
     version: Version = False,
 ) -> None:
     """The trainer's iteration beside a plain one with the same losses and gradients: the ratio and where time goes."""
-    if report is not None and not report.absolute().parent.is_dir():
-        raise InputError(f"the folder of {report} does not exist", "Make it first, or pass another --report.")
+    if report is not None:
+        _check_report(report)
+    for key in (text.partition("=")[0] for text in set_ or []):
+        if key in _OWN_KEYS or key == "data":
+            raise InputError(f"--set {key} is decided by dsmap-bench", "Use --size, --batch, --features and --device.")
     from dsmap.config import load_train_config
 
     settings = load_train_config(
@@ -57,10 +64,26 @@ def train(
 
     measured = measure(settings, device, rounds, typer.echo)
     if report is not None:
-        import json
-
-        report.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        _write_report(report, measured)
         typer.echo(f"report: {report}")
+
+
+def _check_report(report: Path) -> None:
+    """Raises InputError unless the report can be written: told before minutes of measuring."""
+    from dsmap.folders import check_folder_writable
+
+    if report.is_dir():
+        raise InputError(f"--report {report} is a folder", "Pass a file's name, such as report.json.")
+    check_folder_writable(report.absolute().parent, "--report")
+
+
+def _write_report(report: Path, measured: dict[str, Any]) -> None:
+    import json
+
+    try:
+        report.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DsmapError(f"cannot write {report}: {error.strerror}", "The numbers are above.") from error
 
 
 def main() -> None:

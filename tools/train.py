@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app, run
+from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 if TYPE_CHECKING:
@@ -30,7 +30,16 @@ app = new_app()
 @app.command()
 @explained
 def train(
-    out: Annotated[Path, typer.Option("--output", "-o", help="The run's folder: config, log, samples, checkpoints.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=path_given,
+            metavar="RUN",
+            help="The run's folder: config, log, samples, checkpoints.",
+        ),
+    ],
     data: Data = None,
     domain: DomainFolders = None,
     domains: DomainNames = None,
@@ -59,7 +68,7 @@ def train(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show settings, checks and the first batch (OUTPUT/first-batch.png) only."),
+        typer.Option("--dry-run", help="Show settings, checks and the first batch (RUN/dry-run.png) only."),
     ] = False,
     debug: Debug = False,
     version: Version = False,
@@ -90,18 +99,26 @@ def train(
         raise InputError(
             f"--features {features} is given, but loss.contextual is 0", "Leave it out, or --set loss.contextual=1."
         )
-    job = _Job(settings, found, out, device)
+    job = _Job(settings, found, out, device, resume, allow_new_data)
     if dry_run:
         job.show()
     else:
-        job.train(resume, allow_new_data)
+        job.train()
 
 
 class _Job:
     """A training, as one of the processes that torchrun started or as the only one; the first does the talking."""
 
-    def __init__(self, config: "TrainConfig", domains: "Domains", out: Path, device: str) -> None:
-        self.config, self.domains, self.out = config, domains, out
+    def __init__(
+        self,
+        config: "TrainConfig",
+        domains: "Domains",
+        out: Path,
+        device: str,
+        resume: str | None,
+        allow_new_data: bool,
+    ) -> None:
+        self.config, self.domains, self.out, self.allow_new_data = config, domains, out, allow_new_data
         if os.environ.get("RANK", "0") == "0":
             typer.echo("loading torch ...")
         from dsmap.device import choose_hardware
@@ -109,6 +126,7 @@ class _Job:
 
         self.processes = processes_of_torchrun()
         self.hardware = choose_hardware(config, device, self.processes)
+        self.resume = _checkpoint(resume, out, self.say)
 
     def say(self, line: str) -> None:
         if self.processes.rank == 0:
@@ -118,7 +136,9 @@ class _Job:
         """The pre-flight, numbered."""
         from dsmap.preflight import CHECKS, preflight
 
-        checks = preflight(self.config, self.domains, self.out, self.hardware, self.processes)
+        checks = preflight(
+            self.config, self.domains, self.out, self.hardware, self.processes, self.resume, self.allow_new_data
+        )
         for number, check in enumerate(checks, 1):
             self.say(f"[{number}/{len(CHECKS)}] {check.name:8}  {check.fact}")
 
@@ -132,31 +152,34 @@ class _Job:
 
         self.say(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
         self.check()
+        if self.processes.rank != 0:
+            return
         batch = UnpairedBatches.of(self.domains, self.config.data, self.config.seed)[0]
         self.out.mkdir(parents=True, exist_ok=True)
-        picture = self.out / "first-batch.png"
+        picture = self.out / "dry-run.png"
         names = self.config.model.domains
         write_picture(picture, draw_batch(dict(zip(names, (batch.x_a_nchw, batch.x_b_nchw), strict=True))))
         self.say(f"the first batch: {picture}")
         self.say("dry run: nothing was trained")
 
-    def train(self, resume: str | None, allow_new_data: bool) -> None:
+    def train(self) -> None:
         """Pre-flight, training, and where the results are."""
         from dsmap.distributed import join, leave
         from dsmap.trainer import Trainer
 
         self.check()
-        join(self.processes, self.hardware.device)
         try:
+            join(self.processes, self.hardware.device)
             trainer = Trainer(
                 self.config,
                 self.domains,
                 self.out,
                 hardware=self.hardware,
                 processes=self.processes,
-                resume=_checkpoint(resume, self.out, self.say),
-                allow_new_data=allow_new_data,
+                resume=self.resume,
+                allow_new_data=self.allow_new_data,
                 say=self.say,
+                warn=typer.echo,
             )
             self.say(f"steps {trainer.step} to {self.config.steps}")
             with _progress(trainer.step, self.config.steps, self.processes.rank == 0) as show:
@@ -212,18 +235,20 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
     from rich.progress import Progress as Bar
 
     console = Console()
-    began = time.monotonic()
+    began: float | None = None  # when the first iteration was done: it may have compiled and warmed up
     waited = 0.0
 
     def facts(progress: "Progress") -> str:
-        nonlocal waited
+        nonlocal waited, began
+        g, d = progress.losses["generators"], progress.losses["discriminators"]
+        losses = f"generators {g:.2f}  discriminators {d:.2f}"
+        if began is None:
+            began = time.monotonic()
+            return losses
         waited += progress.waited
         spent = max(time.monotonic() - began, 1e-9)
-        g, d = progress.losses["generators"], progress.losses["discriminators"]
-        return (
-            f"{(progress.step - start) / spent:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
-            f"waiting for pictures {min(1.0, waited / spent):.0%}"
-        )
+        rate = (progress.step - start - 1) / spent
+        return f"{rate:.2f} it/s  {losses}  waiting for pictures {min(1.0, waited / spent):.0%}"
 
     if not visible:
         yield lambda _progress: None
