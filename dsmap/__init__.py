@@ -5,10 +5,11 @@ Chang, Wang, Chuang, "Domain-Specific Mappings for Generative Adversarial Style 
 `dsmap` is the network and how it learns (torch), `dsmap.export` turns a checkpoint into a bundle, `dsmap.runtime`
 turns a bundle into frames (no torch), `dsmap.tools` holds the commands. Importing `dsmap` itself imports none of them.
 
-To read the method in one sitting, in this order: `config` (what can be set), `layers`, `networks`, `model` (the network),
-`losses`, `objective` (what one iteration computes), `learner` (one iteration). Around it, the training as people run it:
-`trainer`, with `data`, `domains`, `images`; `checkpoint`, `resume`, `run_log`, `samples`, `styles`, `quality`; `preflight`,
-`footprint`, `memory`, `device`, `distributed`. `official` and `golden` read what the authors' code wrote.
+To read the method in one sitting, in this order: `config` (what can be set), `layers`, `networks`, `model` (the
+network), `losses`, `objective` (what one iteration computes), `learner` (one iteration). Around it is the training as
+people run it: `trainer`, with `data`, `domains`, `images`; `checkpoint`, `resume`, `run_log`, `samples`, `styles`,
+`quality`; `preflight`, `footprint`, `memory`, `device`, `distributed`. `official` and `golden` read what the authors'
+code wrote.
 """
 
 from pathlib import Path as _Path

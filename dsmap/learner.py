@@ -19,6 +19,7 @@ from dsmap.discriminator import Discriminator
 from dsmap.distributed import Processes, mean_over_processes, of_all_processes, share_weights
 from dsmap.errors import DsmapError
 from dsmap.features import load_features
+from dsmap.layers import AdainResidualBlock, UpsampleConv
 from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
 from dsmap.objective import (
     ByDomain,
@@ -119,7 +120,8 @@ class Learner:
         parts = (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, self.discriminators)
         networks = [model.shared_encoder, *(network for part in parts for network in part.values())]
         # Decoders in pieces: compiled as a whole, with reflected borders, they corrupted memory on CPUs (torch 2.13).
-        pieces = [piece for decoder in model.decoders.values() for piece in (*decoder.blocks, *decoder.ups)]
+        kinds = AdainResidualBlock, UpsampleConv
+        pieces = [piece for piece in model.decoders.modules() if isinstance(piece, kinds)]
         compile_networks([*networks, *pieces])
         say("compiling the networks; this takes a minute or more ...")
         started = time.monotonic()
