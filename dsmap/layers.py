@@ -95,19 +95,17 @@ class UpsampleConv(nn.Module):
         self.conv = conv(in_dim, out_dim, 5, padding=2, pad_type=pad_type)
         self.norm = LayerNorm(out_dim)
         self.plain = False
-        # A reflected border is not one of the low-resolution map: it takes corrections that are kept out of graphs.
-        self.folds = pad_type != "reflect"
         self.register_buffer("phase_taps", phase_taps(5), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        if self.plain or (not self.folds and torch.compiler.is_exporting()):
+        if self.plain:
             return F.relu(self.norm(self.conv(F.interpolate(x_nchw, scale_factor=2.0, mode="nearest"))))
         weight, bias = fold_upsampling(self.conv.weight, self.conv.bias, self.phase_taps)
         if self.conv.padding_mode == "zeros":
             y = F.pixel_shuffle(F.conv2d(x_nchw, weight, bias, padding=1), 2)
         else:
             y = F.pixel_shuffle(F.conv2d(_repeat_edge(x_nchw), weight, bias), 2)
-        if not self.folds:
+        if self.conv.padding_mode == "reflect":  # which is no padding of the low-resolution map
             _reflect_border(y, x_nchw, self.conv.weight)
         return F.relu(self.norm(y))
 
@@ -135,25 +133,6 @@ def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
         y_nchw[:, :, edge] += F.conv1d(F.pad(row, (2, 2), mode="reflect"), weight[:, :, tap])
         column = F.interpolate(x_nchw[..., inner] - x_nchw[..., edge], scale_factor=2.0, mode="nearest")
         y_nchw[..., edge] += F.conv1d(_repeat_ends(column, 2, 2), weight[..., tap])
-
-
-class FoldedUpsampleConv(nn.Module):
-    """A trained `UpsampleConv` with its folded kernel kept, for export: the same numbers, nothing left to derive."""
-
-    def __init__(self, trained: UpsampleConv) -> None:
-        super().__init__()
-        if not trained.folds:
-            raise ValueError("upsampling with a reflected border does not fold into one conv")
-        weight, bias = fold_upsampling(trained.conv.weight, trained.conv.bias, trained.phase_taps)
-        pad_type = "replicate" if trained.conv.padding_mode == "replicate" else "zero"
-        self.conv = conv(weight.shape[1], weight.shape[0], 3, padding=1, pad_type=pad_type).to(weight)
-        with torch.no_grad():
-            self.conv.weight.copy_(weight)
-            self.conv.bias.copy_(bias)  # type: ignore[union-attr, arg-type]
-        self.norm = trained.norm
-
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        return F.relu(self.norm(F.pixel_shuffle(self.conv(x_nchw), 2)))
 
 
 def phase_taps(kernel: int) -> Tensor:

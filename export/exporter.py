@@ -16,8 +16,9 @@ from dsmap.checkpoint import load_generators, read_checkpoint
 from dsmap.config import TrainConfig
 from dsmap.data import Domains, find_domains, load_picture_nchw
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.graphs import OPSET, graphs, write_graph
+from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, graphs, write_graph
 from dsmap.export.output import check_bundle_folder
+from dsmap.export.rewrites import Rewrites
 from dsmap.export.verify import Verification, generated_pictures, verify_graphs
 from dsmap.folders import replace_folder
 from dsmap.images import list_pictures
@@ -114,9 +115,13 @@ def export_bundle(
     licence: str = "not stated",
     card: str | None = None,
     overwrite: bool = False,
+    rewrites: Rewrites = ALL_REWRITES,
+    extras: Extras | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> tuple[Manifest, Verification]:
     """Writes the bundle `out` whole or not at all, after its graphs have been checked against torch.
+
+    `rewrites` are those made before the export, `extras` the graphs beyond the usual ones.
 
     Raises InputError when `out` may not be written (see `check_bundle_folder`), DsmapError when a graph is off.
     """
@@ -126,11 +131,11 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()
-        files = _write_graphs(source.model, part, say)
+        files = _write_graphs(source.model, part, rewrites, extras, say)
         pictures, origin = _check_pictures(source)
         say(f"checking against torch on {sum(map(len, pictures.values()))} {origin} pictures")
         verification = verify_graphs(source.model, files, pictures, origin)
-        manifest = _describe(source, part, files, verification, name or out.name, licence, card)
+        manifest = _describe(source, part, files, rewrites, verification, name or out.name, licence, card)
         write_manifest(part, manifest)
         replace_folder(part, out)
     except OSError as error:
@@ -140,9 +145,11 @@ def export_bundle(
     return manifest, verification
 
 
-def _write_graphs(model: DSMAP, folder: Path, say: Callable[[str], None]) -> dict[tuple[str, str], Path]:
+def _write_graphs(
+    model: DSMAP, folder: Path, rewrites: Rewrites, extras: Extras | None, say: Callable[[str], None]
+) -> dict[tuple[str, str], Path]:
     files = {}
-    for graph in graphs(model):
+    for graph in graphs(model, rewrites, extras):
         path = folder / graph.file_name
         write_graph(graph, path)
         files[graph.component, graph.domain] = path
@@ -175,6 +182,7 @@ def _describe(
     source: Source,
     folder: Path,
     files: Mapping[tuple[str, str], Path],
+    rewrites: Rewrites,
     verification: Verification,
     name: str,
     licence: str,
@@ -187,6 +195,7 @@ def _describe(
     }
     provenance = source.provenance | {
         "exported_by": f"dsmap {__version__}, torch {torch.__version__}, ONNX opset {OPSET}",
+        "rewrites": [name for name, made in rewrites._asdict().items() if made],
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return Manifest(

@@ -3,7 +3,6 @@
 Frames are uint8 (N, H, W, 3) RGB on both sides; the scaling to [-1, 1] and back is inside the graphs.
 """
 
-import copy
 import io
 import logging
 import warnings
@@ -15,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dsmap.layers import FoldedUpsampleConv, UpsampleConv
-from dsmap.model import DSMAP
-from dsmap.networks import Decoder
+from dsmap.export.rewrites import Rewrites, rewritten
+from dsmap.model import DSMAP, SLOTS
 
 OPSET = 20
+ALL_REWRITES = Rewrites()
 
 
 Dims = dict[int, Any]
@@ -42,16 +41,26 @@ class Graph(NamedTuple):
         return f"{self.component}.{self.domain}.onnx"
 
 
+class Extras(NamedTuple):
+    """Graphs beyond those that every bundle has."""
+
+    fused: bool = False
+    """frames to frames in one graph: encoder, mapping and decoder."""
+    style_decoder: bool = False
+    """A decoder that takes the style code itself."""
+
+
 class ContentEncoderGraph(nn.Module):
     """frames -> content (shared), skip."""
 
-    def __init__(self, model: DSMAP, domain: str) -> None:
+    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
         super().__init__()
         self.encoder = model.content_encoders[model.slot(domain)]
         self.shared = model.shared_encoder
+        self.scaling = scaling
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        content, skip = self.encoder(from_frames(frames))
+        content, skip = self.encoder(_pictures(frames, self.scaling))
         return self.shared(content), skip
 
 
@@ -66,43 +75,94 @@ class MappingGraph(nn.Module):
         return self.mapping(content, skip)
 
 
-class DecoderGraph(nn.Module):
-    """mapped, style -> frames."""
+class StyleMLPGraph(nn.Module):
+    """style -> style_params."""
 
     def __init__(self, model: DSMAP, domain: str) -> None:
         super().__init__()
         self.mlp = model.style_mlps[model.slot(domain)]
+
+    def forward(self, style: Tensor) -> Tensor:
+        return self.mlp(style)
+
+
+class DecoderGraph(nn.Module):
+    """mapped, style_params -> frames."""
+
+    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
+        super().__init__()
         self.decoder = model.decoders[model.slot(domain)]
+        self.scaling = scaling
+
+    def forward(self, mapped: Tensor, style_params: Tensor) -> Tensor:
+        y = self.decoder(mapped, style_params)
+        return _grey_levels(y) if self.scaling else to_frames(y)
+
+
+class StyleDecoderGraph(nn.Module):
+    """mapped, style -> frames."""
+
+    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
+        super().__init__()
+        self.mlp = StyleMLPGraph(model, domain)
+        self.decoder = DecoderGraph(model, domain, scaling)
 
     def forward(self, mapped: Tensor, style: Tensor) -> Tensor:
-        return to_frames(self.decoder(mapped, self.mlp(style)))
+        return self.decoder(mapped, self.mlp(style))
+
+
+class FusedGraph(nn.Module):
+    """frames of the other domain, style_params -> frames of `target`."""
+
+    def __init__(self, model: DSMAP, target: str, scaling: bool) -> None:
+        super().__init__()
+        self.encoder = ContentEncoderGraph(model, model.other(target), scaling)
+        self.mapping = MappingGraph(model, target) if model.config.mapping else None
+        self.decoder = DecoderGraph(model, target, scaling)
+
+    def forward(self, frames: Tensor, style_params: Tensor) -> Tensor:
+        content, skip = self.encoder(frames)
+        mapped = content if self.mapping is None else self.mapping(content, skip)
+        return self.decoder(mapped, style_params)
 
 
 class StyleEncoderGraph(nn.Module):
     """frames -> style."""
 
-    def __init__(self, model: DSMAP, domain: str) -> None:
+    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
         super().__init__()
         self.encoder = model.style_encoders[model.slot(domain)]
+        self.scaling = scaling
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.encoder(from_frames(frames))
+        return self.encoder(_pictures(frames, self.scaling))
 
 
 def from_frames(frames: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
-    # Cast before the transpose (TensorRT refuses a uint8 one); torch.export needs the layout made plain after it.
-    return frames.float().permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+    return _pictures(frames, False)
 
 
 def to_frames(x_nchw: Tensor) -> Tensor:
     """float32 (N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3), rounded."""
-    return ((x_nchw + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8)
+    return _grey_levels((x_nchw + 1) * 127.5)
 
 
-def graphs(model: DSMAP) -> Iterator[Graph]:
+def _pictures(frames: Tensor, scaling: bool) -> Tensor:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), left in 0..255 where the network does the scaling."""
+    # Cast before the transpose (TensorRT refuses a uint8 one); torch.export needs the layout made plain after it.
+    x_nchw = frames.float().permute(0, 3, 1, 2).contiguous()
+    return x_nchw if scaling else x_nchw / 127.5 - 1
+
+
+def _grey_levels(x_nchw: Tensor) -> Tensor:
+    return x_nchw.round().permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, extras: Extras | None = None) -> Iterator[Graph]:
     """Every graph of a bundle of `model` (in eval mode, on the CPU)."""
-    model = fold_upsampling_convs(model)
+    scaling, extras = rewrites.scaling, extras or Extras()
+    fast = rewritten(model, rewrites)
     # h, w: the content's size. The factor keeps every picture's size a multiple that the network takes.
     multiple = model.config.multiple_of
     n, h, w = torch.export.Dim("n", min=1), torch.export.Dim("h", min=2), torch.export.Dim("w", min=2)
@@ -113,20 +173,34 @@ def graphs(model: DSMAP) -> Iterator[Graph]:
     style = torch.randn(2, model.config.style_dim)
     with torch.no_grad():
         content, skip, _ = model.encode(from_frames(frames), model.domains[0])
+        style_params = model.style_mlps[SLOTS[0]](style)
+    tensors = {"frames": frames, "content": content, "skip": skip, "mapped": content, "style": style,
+               "style_params": style_params}  # fmt: skip
+    dims = {"frames": of_frames, "content": of_content, "skip": of_skip, "mapped": of_content, "style": of_style,
+            "style_params": of_style}  # fmt: skip
 
-    kinds: list[tuple[str, type[nn.Module], dict[str, Tensor], dict[str, Dims], dict[str, Dims]]] = [
-        ("content_encoder", ContentEncoderGraph, {"frames": frames}, {"frames": of_frames},
-         {"content": of_content, "skip": of_skip}),
-        ("mapping", MappingGraph, {"content": content, "skip": skip}, {"content": of_content, "skip": of_skip},
-         {"mapped": of_content}),
-        ("decoder", DecoderGraph, {"mapped": content, "style": style}, {"mapped": of_content, "style": of_style},
-         {"frames": of_frames}),
-        ("style_encoder", StyleEncoderGraph, {"frames": frames}, {"frames": of_frames}, {"style": of_style}),
-    ]  # fmt: skip
     for domain in model.domains:
-        for component, kind, inputs, of_inputs, of_outputs in kinds:
-            if component != "mapping" or model.config.mapping:
-                yield Graph(component, domain, kind(model, domain), inputs, of_inputs, of_outputs)
+        parts: dict[str, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {
+            "content_encoder": (ContentEncoderGraph(fast, domain, scaling), ("frames",), ("content", "skip")),
+            "style_mlp": (StyleMLPGraph(fast, domain), ("style",), ("style_params",)),
+            "decoder": (DecoderGraph(fast, domain, scaling), ("mapped", "style_params"), ("frames",)),
+            "style_encoder": (StyleEncoderGraph(fast, domain, scaling), ("frames",), ("style",)),
+        }
+        if model.config.mapping:
+            parts["mapping"] = MappingGraph(fast, domain), ("content", "skip"), ("mapped",)
+        if extras.fused:
+            parts["fused"] = FusedGraph(fast, domain, scaling), ("frames", "style_params"), ("frames_out",)
+        if extras.style_decoder:
+            parts["style_decoder"] = StyleDecoderGraph(fast, domain, scaling), ("mapped", "style"), ("frames",)
+        for component, (module, inputs, outputs) in parts.items():
+            yield Graph(
+                component,
+                domain,
+                module,
+                {name: tensors[name] for name in inputs},
+                {name: dims[name] for name in inputs},
+                {name: dims[name.removesuffix("_out")] for name in outputs},
+            )
 
 
 def write_graph(graph: Graph, path: Path) -> None:
@@ -156,17 +230,6 @@ def _name_dimensions(model: Any, of_outputs: dict[str, Dims]) -> None:
     for output in model.graph.output:
         for axis, dim in of_outputs[output.name].items():
             output.type.tensor_type.shape.dim[axis].dim_param = dim.__name__
-
-
-def fold_upsampling_convs(model: DSMAP) -> DSMAP:
-    """A copy of `model` whose upsampling convs keep the folded 3x3 kernel they are computed with."""
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(model.modules()):
-        if isinstance(module, Decoder):
-            for i, up in enumerate(module.ups):
-                if isinstance(up, UpsampleConv) and up.folds:
-                    module.ups[i] = FoldedUpsampleConv(up)
-    return model
 
 
 @contextmanager

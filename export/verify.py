@@ -111,9 +111,19 @@ def _compare(
         alone = mapping.run(None, {"content": content.shared.numpy(), "skip": content.skip.numpy()})[0]
         rows.append((f"mapping {target}", mapped.numpy(), alone))
         chained = mapping.run(None, {"content": encoder[0], "skip": encoder[1]})[0]
+    style_params = model.style_mlps[model.slot(target)](style).numpy()
+    params = sessions["style_mlp", target].run(None, {"style": style.numpy()})[0]
+    rows.append((f"style_mlp {target}", style_params, params))
     decoder = sessions["decoder", target]
-    rows.append((f"decoder {target}", out, decoder.run(None, {"mapped": mapped.numpy(), "style": style.numpy()})[0]))
-    rows.append((f"chain {source} to {target}", out, decoder.run(None, {"mapped": chained, "style": style.numpy()})[0]))
+    alone = decoder.run(None, {"mapped": mapped.numpy(), "style_params": style_params})[0]
+    rows.append((f"decoder {target}", out, alone))
+    rows.append((f"chain {source} to {target}", out, decoder.run(None, {"mapped": chained, "style_params": params})[0]))
+    if ("style_decoder", target) in sessions:
+        found = sessions["style_decoder", target].run(None, {"mapped": mapped.numpy(), "style": style.numpy()})[0]
+        rows.append((f"style_decoder {target}", out, found))
+    if ("fused", target) in sessions:
+        found = sessions["fused", target].run(None, {"frames": frames, "style_params": params})[0]
+        rows.append((f"fused {target}", out, found))
     return rows
 
 

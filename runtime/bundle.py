@@ -1,13 +1,17 @@
 """The bundle: a folder of ONNX files and a `bundle.json` that says what they are. Export writes, the runtime reads.
 
     bundle.json
-    content_encoder.summer.onnx    frames -> content, skip      (with the shared block)
-    mapping.winter.onnx            content, skip -> mapped      (TO winter; absent without a mapping)
-    decoder.winter.onnx            mapped, style -> frames      (with the MLP)
+    content_encoder.summer.onnx    frames -> content, skip              (with the shared block)
+    mapping.winter.onnx            content, skip -> mapped              (TO winter; absent without a mapping)
+    style_mlp.winter.onnx          style -> style_params                (once per style)
+    decoder.winter.onnx            mapped, style_params -> frames
     style_encoder.winter.onnx      frames -> style
+    fused.winter.onnx              frames, style_params -> frames_out   (optional: all three parts in one)
+    style_decoder.winter.onnx      mapped, style -> frames              (optional: with the MLP inside)
 
 `frames` are uint8 (N, H, W, 3) RGB, H and W multiples of `sizes.multiple_of`; `style` is float32 (N, style_dim). Batch
 and size are dynamic. Every file's SHA-256 is in bundle.json, and nothing is read before it has been checked.
+In format 1 there was no style_mlp, and the decoder took the style.
 """
 
 import hashlib
@@ -19,9 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from dsmap.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
 _ADVICE = "Copy or export the bundle again."
+_ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
 
 
 class _Part(BaseModel):
@@ -60,16 +65,15 @@ class Components(_Part):
 
     content_encoder: dict[str, File]
     mapping: dict[str, File] = Field(description="empty for a network without mapping")
+    style_mlp: dict[str, File] = Field(default={}, description="empty in format 1")
     decoder: dict[str, File]
     style_encoder: dict[str, File]
+    fused: dict[str, File] = Field(default={}, description="encoder, mapping and decoder in one; by target")
+    style_decoder: dict[str, File] = Field(default={}, description="decoders that take the style itself")
 
     def files(self) -> list[File]:
         """Every file, in a fixed order."""
-        return [
-            file
-            for part in (self.content_encoder, self.mapping, self.decoder, self.style_encoder)
-            for file in part.values()
-        ]
+        return [file for name in type(self).model_fields for file in getattr(self, name).values()]
 
 
 class Manifest(_Part):
@@ -195,8 +199,11 @@ def _parse(folder: Path, tree: Any) -> Manifest:
         raise InputError(f"{folder / MANIFEST}: both domains are called {manifest.domains[0]!r}", _ADVICE)
     for name, part in (
         ("styles", manifest.styles),
-        *((n, getattr(manifest.components, n)) for n in ("content_encoder", "decoder", "style_encoder")),
-        *((("mapping", manifest.components.mapping),) if manifest.components.mapping else ()),
+        *(
+            (name, part)
+            for name in Components.model_fields
+            if (part := getattr(manifest.components, name)) or name in _ALWAYS or (name == "style_mlp" and version > 1)
+        ),
     ):
         missing = set(manifest.domains) - set(part)
         if missing:

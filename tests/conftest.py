@@ -19,14 +19,16 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model():
-    """A DSMAP with random weights that exports in seconds: summer and winter, width 4, reflect padding."""
+    """A DSMAP with random weights that exports in seconds: summer and winter, width 4, zero padding."""
     import torch
 
     from dsmap.config import ModelConfig
     from dsmap.model import DSMAP, initialise_generators
 
     torch.manual_seed(3)
-    model = DSMAP(ModelConfig(domains=("summer", "winter"), dim=4, n_res=1, mlp_dim=8, style_dim=3)).eval()
+    model = DSMAP(
+        ModelConfig(domains=("summer", "winter"), dim=4, n_res=1, mlp_dim=8, style_dim=3, pad_type="zero")
+    ).eval()
     initialise_generators(model)
     return model
 

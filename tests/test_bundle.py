@@ -28,7 +28,7 @@ def change(bundle: Path, *keys: str, to: object) -> None:
 
 def test_manifest_says_what_the_bundle_is(bundle: Path):
     manifest = Bundle.read(bundle).manifest
-    assert manifest.format_version == 1
+    assert manifest.format_version == 2
     assert manifest.name == "tiny"
     assert manifest.domains == ("summer", "winter")
     assert manifest.precision == "fp32"
@@ -38,7 +38,7 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
     assert manifest.sizes.minimum == 16
     assert manifest.styles["winter"].mean == [-0.5, 0.75, 0.125]
     assert manifest.styles["winter"].pictures == 9
-    assert len(manifest.components.files()) == 8
+    assert len(manifest.components.files()) == 10
     assert {p.name for p in bundle.iterdir()} == {f.path for f in manifest.components.files()} | {MANIFEST}
     assert manifest.verification["pictures"] == 8
     assert manifest.verification["origin"] == "generated"
@@ -47,7 +47,7 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
 @pytest.mark.parametrize(
     ("keys", "value", "fact"),
     [
-        (("format_version",), 2, "bundle format 2; this dsmap reads formats up to 1"),
+        (("format_version",), 3, "bundle format 3; this dsmap reads formats up to 2"),
         (("format_version",), "1", "no format_version"),
         (("format_version",), True, "no format_version"),
         (("format_version",), 0, "format_version is 0, expected 1 or more"),

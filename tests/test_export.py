@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
-from dsmap.config import load_train_config
+from dsmap.config import ModelConfig, load_train_config
 from dsmap.errors import DsmapError, InputError
+from dsmap.export import exporter
 from dsmap.export.exporter import export_bundle, open_checkpoint
-from dsmap.export.graphs import graphs, write_graph
+from dsmap.export.graphs import Extras, graphs, to_frames, write_graph
+from dsmap.export.rewrites import Rewrites
 from dsmap.export.verify import generated_pictures, verify_graphs
 from dsmap.images import write_picture
-from dsmap.model import DSMAP
+from dsmap.model import DSMAP, initialise_generators
 from dsmap.runtime import Translator
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle import Bundle, describe_file
 
 
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -51,19 +54,39 @@ def checkpoint(pictures, tmp_path_factory) -> Path:
     return out
 
 
-def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, tmp_path):
-    done = run(checkpoint, "-o", "winter-model", "--licence", "CC0", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """What the command said, and the bundle it wrote."""
+    folder = tmp_path_factory.mktemp("exported")
+    done = run(checkpoint, "-o", "winter-model", "--licence", "CC0", cwd=folder)
     assert done.returncode == 0, done.stderr
+    return done, folder / "winter-model"
+
+
+@pytest.fixture
+def from_exported(exported, monkeypatch):
+    """Exports take their usual graphs from the bundle that was exported: torch needs seconds for each."""
+
+    def copy(graph, path):
+        known = exported[1] / path.name
+        shutil.copy(known, path) if known.exists() else write_graph(graph, path)
+
+    monkeypatch.setattr(exporter, "write_graph", copy)
+
+
+def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, exported, tmp_path):
+    done, folder = exported
     assert "next: dsmap-video INPUT --model winter-model --domain winter" in done.stdout
     assert "chain summer to winter" in done.stdout
-    bundle = Bundle.read(tmp_path / "winter-model")
+    bundle = Bundle.read(folder)
     manifest = bundle.manifest
     assert manifest.provenance["kind"] == "dsmap-train"
     assert manifest.provenance["step"] == 2
     assert manifest.provenance["training"]["seed"] == 5
     assert manifest.verification["origin"] == "real"
     assert manifest.styles["summer"].pictures == 3
-    assert str(tmp_path) not in json.dumps(manifest.model_dump(mode="json"))
+    text = json.dumps(manifest.model_dump(mode="json"))
+    assert not any(str(path) in text for path in (tmp_path, pictures, checkpoint, folder.parent))
 
     # No loose weights, and the averaged generators are what was exported.
     for file in manifest.components.files():
@@ -75,7 +98,7 @@ def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, tmp_
     style = torch.tensor(source.styles["winter"].mean)[None]
     with torch.no_grad():
         expected = source.model.translate(x_nchw, "summer", "winter", style)[0].permute(1, 2, 0).numpy()
-    out = Translator.load(tmp_path / "winter-model", domain="winter")(picture)
+    out = Translator.load(folder, domain="winter")(picture)
     assert np.abs(out - (expected + 1) * 127.5).max() <= 1
 
 
@@ -99,6 +122,7 @@ def test_refuses_a_bundle_that_is_there(tiny_bundle, tiny_model, checkpoint):
     assert (tiny_bundle / "bundle.json").read_text() == before
 
 
+@pytest.mark.usefixtures("from_exported")
 def test_a_file_that_is_not_of_the_bundle_is_never_deleted(checkpoint, tiny_bundle, tmp_path):
     mine = Path(shutil.copytree(tiny_bundle, tmp_path / "mine"))
     (mine / "notes.txt").write_text("mine")
@@ -135,16 +159,12 @@ def test_a_graph_of_other_weights_is_found(tiny_model, files):
         verify_graphs(moved, files, pictures, "generated")
 
 
-def test_a_failed_check_leaves_nothing(tiny_model, checkpoint, tmp_path, monkeypatch):
-    from dsmap.export import exporter
-
-    real = write_graph
+def test_a_failed_check_leaves_nothing(checkpoint, exported, tmp_path, monkeypatch):
+    """The graphs are those of the other domain."""
+    others = {"summer": "winter", "winter": "summer"}
 
     def wrong(graph, path):
-        with torch.no_grad():
-            for parameter in graph.module.parameters():
-                parameter.add_(0.5)
-        real(graph, path)
+        shutil.copy(exported[1] / f"{graph.component}.{others[graph.domain]}.onnx", path)
 
     monkeypatch.setattr(exporter, "write_graph", wrong)
     with pytest.raises(DsmapError, match="differs from torch"):
@@ -176,9 +196,10 @@ def test_official_checkpoint(shared, tmp_path):
     golden = shared / "golden" / "tiny_zero_pad"
     done = run(
         golden / "gen_00000001.pt", "--official", golden / "config.yaml", "--domains", "summer,winter", "-o", "bundle",
-        cwd=tmp_path,
+        "--without", "upsampling", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert Bundle.read(tmp_path / "bundle").manifest.provenance["rewrites"] == ["scaling"]
     assert "generated pictures" in done.stdout
     with np.load(golden / "tensors.npz") as arrays:
         frame, style = (
@@ -187,3 +208,79 @@ def test_official_checkpoint(shared, tmp_path):
         expected = (arrays["a_to_b_exemplar"][0].transpose(1, 2, 0) + 1) * 127.5
     out = Translator.load(tmp_path / "bundle", domain="winter", style=style)(frame)
     assert np.abs(out - expected).max() <= 0.51  # rounding
+
+
+@pytest.mark.usefixtures("from_exported")
+def test_more_graphs(checkpoint, tmp_path):
+    """The extra graphs agree with the usual ones, and the runtime takes all of it."""
+    source, extras = open_checkpoint(checkpoint), Extras(fused=True, style_decoder=True)
+    _, verification = export_bundle(source, tmp_path / "all", extras=extras)
+    assert {"fused winter", "style_decoder summer"} <= {check.name for check in verification.checks}
+    manifest = Bundle.read(tmp_path / "all").manifest
+    assert manifest.format_version == 2
+    assert manifest.provenance["rewrites"] == ["upsampling", "tail", "scaling"]
+    assert set(manifest.components.fused) == set(manifest.components.style_decoder) == {"summer", "winter"}
+    frames = np.stack(generated_pictures(72, 2, 4))
+    translator = Translator.load(tmp_path / "all", domain="winter")
+    expected = translator(frames).astype(int)
+    style = np.ascontiguousarray(np.broadcast_to(translator.style, (2, translator.style.size)), np.float32)
+
+    def graph(name, inputs):
+        session = onnxruntime.InferenceSession(str(tmp_path / "all" / f"{name}.onnx"))
+        return session.run(None, inputs)
+
+    (params,) = graph("style_mlp.winter", {"style": style})
+    (fused,) = graph("fused.winter", {"frames": frames, "style_params": params})
+    assert np.abs(fused - expected).max() <= 1
+    content, skip = graph("content_encoder.summer", {"frames": frames})
+    (mapped,) = graph("mapping.winter", {"content": content, "skip": skip})
+    (out,) = graph("style_decoder.winter", {"mapped": mapped, "style": style})
+    assert np.abs(out - expected).max() <= 1
+    done = run(checkpoint, "-o", "x", "--without", "norms", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Known rewrites: upsampling, tail, scaling." in done.stderr
+
+
+@pytest.mark.parametrize("rewrites", [Rewrites(), Rewrites(False, False, False)])
+def test_a_decoder_with_reflected_borders(rewrites, tmp_path):
+    """The padding whose borders are written out; at the smallest size and others, in ONNX Runtime."""
+    torch.manual_seed(1)
+    model = DSMAP(ModelConfig(dim=4, n_res=1, mlp_dim=8, style_dim=3, pad_type="reflect")).eval()
+    initialise_generators(model)
+    decoder = next(g for g in graphs(model, rewrites) if (g.component, g.domain) == ("decoder", "b"))
+    write_graph(decoder, tmp_path / "decoder.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "decoder.onnx"))
+    for n, h, w in ((1, 2, 2), (2, 2, 7), (1, 9, 5)):
+        mapped = torch.randn(n, 16, h, w)
+        with torch.no_grad():
+            params = model.style_mlps["b"](torch.randn(n, 3))
+            expected = to_frames(model.decoders["b"](mapped, params)).numpy().astype(int)
+        (out,) = session.run(None, {"mapped": mapped.numpy(), "style_params": params.numpy()})
+        assert out.shape == (n, 8 * h, 8 * w, 3)
+        assert np.abs(out - expected).max() <= 1
+        assert (out != expected).mean() < 0.01  # nearly all equal: rounding alone differs
+        assert expected.std() > 5
+
+
+def test_bundles_of_format_1_still_work(tiny_model, tiny_bundle, tmp_path):
+    """Their decoders took the style, and there was no style_mlp."""
+    old = Path(shutil.copytree(tiny_bundle, tmp_path / "old"))
+    tree = json.loads((old / "bundle.json").read_text())
+    for path in old.glob("style_mlp.*"):
+        path.unlink()
+    for graph in graphs(tiny_model, extras=Extras(style_decoder=True)):
+        if graph.component == "style_decoder":
+            path = old / f"decoder.{graph.domain}.onnx"
+            write_graph(graph, path)
+            tree["components"]["decoder"][graph.domain] = describe_file(old, path).model_dump()
+    tree["format_version"] = 1
+    for later in ("style_mlp", "fused", "style_decoder"):
+        del tree["components"][later]
+    (old / "bundle.json").write_text(json.dumps(tree))
+    picture = generated_pictures(64, 1, 2)[0]
+    ours, expected = (Translator.load(path, domain="winter", style=5)(picture) for path in (old, tiny_bundle))
+    assert np.abs(ours.astype(int) - expected).max() <= 1
+    tree["format_version"] = 2
+    (old / "bundle.json").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match="has no style_mlp for summer, winter"):
+        Bundle.read(old)

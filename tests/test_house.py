@@ -93,8 +93,8 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --steps --version",
-    "export": "--best --card --data --debug --domain --domains --help --licence --live --name --official --output "
-    "--overwrite --version",
+    "export": "--best --card --data --debug --domain --domains --fused --help --licence --live --name --official "
+    "--output --overwrite --style-decoder --version --without",
     "video": "--backend --debug --domain --height --help --model --output --overwrite --report --seed --side-by-side "
     "--style --version",
 }

@@ -37,6 +37,16 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="Of a run folder the checkpoint with the best score, not the latest.")
     ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REWRITE", help="Leave a rewrite out: upsampling, tail or scaling. May be repeated."),
+    ] = None,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Add a graph that holds encoder, mapping and decoder at once.")
+    ] = False,
+    style_decoder: Annotated[
+        bool, typer.Option("--style-decoder", help="Add decoders that take the style code itself.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the bundle folder's name.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "not stated",
     card: Annotated[
@@ -62,10 +72,12 @@ def export(
     from dsmap.export.output import check_bundle_folder
 
     check_bundle_folder(out, overwrite=overwrite)
+    left_out = _parse_rewrites(without or [])
     started = time.monotonic()
     typer.echo("loading torch ...")
     from dsmap.data import find_domains
     from dsmap.export.exporter import export_bundle, open_checkpoint, open_official
+    from dsmap.export.graphs import ALL_REWRITES, Extras
 
     if official is not None:
         pictures = find_domains(data, folders, names=names or ("a", "b")) if data or folders else None
@@ -79,7 +91,15 @@ def export(
             typer.echo(f"best: {checkpoint}")
         source = open_checkpoint(checkpoint, weights="generators" if live else "ema", data=data, folders=folders)
     manifest, verification = export_bundle(
-        source, out, name=name, licence=licence, card=text, overwrite=overwrite, say=typer.echo
+        source,
+        out,
+        name=name,
+        licence=licence,
+        card=text,
+        overwrite=overwrite,
+        rewrites=ALL_REWRITES._replace(**dict.fromkeys(left_out, False)),
+        extras=Extras(fused=fused, style_decoder=style_decoder),
+        say=typer.echo,
     )
     for check in verification.checks:
         typer.echo(f"  {check.name:36} max error {check.max_error:9.2e}   PSNR {check.psnr:6.1f} dB")
@@ -89,6 +109,17 @@ def export(
     megabytes = sum(file.bytes for file in manifest.components.files()) / 1e6
     typer.echo(f"done in {time.monotonic() - started:.0f} s, saved as {out} ({megabytes:.1f} MB)")
     typer.echo(f"next: dsmap-video INPUT --model {out} --domain {manifest.domains[1]}")
+
+
+_REWRITES = ("upsampling", "tail", "scaling")
+
+
+def _parse_rewrites(names: list[str]) -> set[str]:
+    """The rewrites to leave out. The tail's reads what the upsampling's leaves."""
+    for name in names:
+        if name not in _REWRITES:
+            raise InputError(f"no rewrite named {name!r}", f"Known rewrites: {', '.join(_REWRITES)}.")
+    return {*names, *({"tail"} if "upsampling" in names else ())}
 
 
 def _read_card(card: Path | None) -> str | None:

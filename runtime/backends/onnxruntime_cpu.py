@@ -29,13 +29,20 @@ class OnnxRuntimeCPU(Backend):
         self._encoder = self._session(bundle.path(parts.content_encoder[source]))
         self._mapping = self._session(bundle.path(parts.mapping[target])) if parts.mapping else None
         self._decoder = self._session(bundle.path(parts.decoder[target]))
+        self._style_mlp = self._session(bundle.path(parts.style_mlp[target])) if parts.style_mlp else None
+        # The last codes and what the MLP made of them.
+        self._styled: tuple[Codes, npt.NDArray[np.float32]] | None = None
         self._style_encoder_path = bundle.path(parts.style_encoder[target])
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc})
         if self._mapping is not None:
             (content,) = _run(self._mapping, ["mapped"], {"content": content, "skip": skip})
-        return _run(self._decoder, ["frames"], {"mapped": content, "style": style_ns})[0]
+        if self._style_mlp is None:  # format 1
+            return _run(self._decoder, ["frames"], {"mapped": content, "style": style_ns})[0]
+        if self._styled is None or not np.array_equal(self._styled[0], style_ns):
+            self._styled = style_ns.copy(), _run(self._style_mlp, ["style_params"], {"style": style_ns})[0]
+        return _run(self._decoder, ["frames"], {"mapped": content, "style_params": self._styled[1]})[0]
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.

@@ -1,0 +1,80 @@
+"""Every rewrite of the exporter against the network it came from, in float64: equal up to rounding."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import make_model
+
+from dsmap.export.graphs import from_frames
+from dsmap.export.rewrites import BlockTail, BlockUpsampleConv, Rewrites, ScaledStem, rewritten
+from dsmap.layers import UpsampleConv, conv
+
+PADS = ("reflect", "replicate", "zero")
+ALL = [Rewrites(*on) for on in itertools.product((False, True), repeat=3)]
+
+
+def random_(module, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module.double().requires_grad_(False)
+
+
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize("hw", [(2, 2), (2, 5), (4, 3), (9, 8)])
+def test_upsampling_in_the_block_layout(pad, hw):
+    plain = random_(UpsampleConv(3, 5, pad))
+    plain.plain = True
+    block = BlockUpsampleConv(plain)
+    x = torch.randn(2, 3, *hw, dtype=torch.float64)
+    y = block(x)
+    assert y.shape == (2, 20, *hw)
+    torch.testing.assert_close(torch.nn.functional.pixel_shuffle(y, 2), plain(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize("hw", [(4, 4), (4, 10), (16, 6)])
+def test_the_tail_on_the_block_layout(pad, hw):
+    plain = random_(conv(5, 3, 7, padding=3, pad_type=pad))
+    x = torch.randn(2, 5, *hw, dtype=torch.float64)
+    y = BlockTail(plain, gain=2.0)(torch.nn.functional.pixel_unshuffle(x, 2))
+    torch.testing.assert_close(y, 2 * plain(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize(("kernel", "stride", "margin"), [(7, 1, 3), (4, 2, 1)])
+def test_scaling_inside_the_first_conv(pad, kernel, stride, margin):
+    plain = random_(conv(3, 6, kernel, stride=stride, padding=margin, pad_type=pad))
+    frames = torch.randint(0, 256, (2, 3, 12, 10)).double()
+    torch.testing.assert_close(ScaledStem(plain)(frames), plain(frames / 127.5 - 1), rtol=1e-11, atol=1e-10)
+
+
+@pytest.mark.parametrize("rewrites", ALL, ids=lambda r: "+".join(n for n, on in r._asdict().items() if on) or "none")
+@pytest.mark.parametrize("pad", PADS)
+def test_the_whole_network(pad, rewrites):
+    model = make_model(pad_type=pad, mapping=pad != "zero", style_kl=pad == "replicate").double().eval()
+    fast = rewritten(model, rewrites)
+    frames = torch.randint(0, 256, (2, 32, 40, 3), dtype=torch.uint8)
+    x = from_frames(frames).double()
+    raw = frames.double().permute(0, 3, 1, 2)
+    own = raw if rewrites.scaling else raw / 127.5 - 1
+    expected_style = model.encode_style(raw / 127.5 - 1, "b")
+    style = fast.encode_style(own, "b")
+    torch.testing.assert_close(style, expected_style, rtol=1e-10, atol=1e-10)
+    expected = model.translate(raw / 127.5 - 1, "a", "b", expected_style)
+    got = fast.translate(own, "a", "b", style)
+    torch.testing.assert_close(got / 127.5 - 1 if rewrites.scaling else got, expected, rtol=1e-9, atol=1e-9)
+    assert expected.std() > 0.05  # not a comparison of flat pictures
+    assert x.shape == expected.shape
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+def test_the_original_is_left_alone():
+    model = make_model(pad_type="reflect")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rewritten(model, Rewrites())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
