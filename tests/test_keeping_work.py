@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -441,6 +442,27 @@ def test_going_on_with_channels_last(data, tmp_path):
     for key, value in wanted.items():
         if value.ndim == 4:  # the gradients of biases before a norm are rounding alone
             assert (moved[key] - value).abs().mean() < 1e-6, key  # a step is 1e-4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
+def test_the_live_line_fits_a_terminal(data, tmp_path):
+    """Rate, losses and the time left, in 80 columns and with the longest numbers."""
+    command = [sys.executable, "-m", "dsmap.tools.train", "--preset", "debug", "--data", str(data), "-o", str(tmp_path),
+               "--steps", "100000", "--device", "cpu", "--set", "checkpoint_every=100000"]  # fmt: skip
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    try:
+        deadline = time.monotonic() + 100
+        while not re.search(rb"\d/100000 .*\d:\d\d:\d\d .*\d it/s +G [\d.]+ +D [\d.]+ +data \d+%", shown):
+            assert time.monotonic() < deadline, shown[-2000:]
+            shown += re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", os.read(ours, 4096))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(ours)
 
 
 # Precision and compilation.

@@ -238,17 +238,15 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
     began: float | None = None  # when the first iteration was done: it may have compiled and warmed up
     waited = 0.0
 
-    def facts(progress: "Progress") -> str:
+    def facts(progress: "Progress") -> tuple[float, float]:
+        """Iterations per second, and the share of the time that was spent waiting for pictures."""
         nonlocal waited, began
-        g, d = progress.losses["generators"], progress.losses["discriminators"]
-        losses = f"generators {g:.2f}  discriminators {d:.2f}"
         if began is None:
             began = time.monotonic()
-            return losses
+            return 0.0, 0.0
         waited += progress.waited
         spent = max(time.monotonic() - began, 1e-9)
-        rate = (progress.step - start - 1) / spent
-        return f"{rate:.2f} it/s  {losses}  waiting for pictures {min(1.0, waited / spent):.0%}"
+        return (progress.step - start - 1) / spent, min(1.0, waited / spent)
 
     if not visible:
         yield lambda _progress: None
@@ -256,18 +254,28 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
     if not console.is_terminal:
 
         def line(progress: "Progress") -> None:
-            text = facts(progress)
+            rate, share = facts(progress)
             if progress.step % 50 == 0 or progress.step == total:
-                typer.echo(f"step {progress.step}/{total}  {text}")
+                g, d = progress.losses["generators"], progress.losses["discriminators"]
+                typer.echo(
+                    f"step {progress.step}/{total}  {rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
+                    f"waiting for pictures {share:.0%}"
+                )
 
         yield line
         return
-    bar = Bar(
-        MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"), console=console
-    )
-    with bar:
+    # Short enough for a terminal of 80 columns: G and D are the losses.
+    columns = MofNCompleteColumn(), BarColumn(10), TimeRemainingColumn(), TextColumn("{task.description}")
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task("", total=total, completed=start)
-        yield lambda progress: bar.update(task, completed=progress.step, description=facts(progress))
+
+        def live(progress: "Progress") -> None:
+            rate, share = facts(progress)
+            g, d = progress.losses["generators"], progress.losses["discriminators"]
+            text = f"{rate:.2f} it/s  G {g:.1f}  D {d:.1f}  data {share:.0%}"
+            bar.update(task, completed=progress.step, description=text)
+
+        yield live
 
 
 def main() -> None:
