@@ -60,8 +60,10 @@ def share_weights(*modules: nn.Module) -> None:
     if world() > 1:
         for module in modules:
             for tensor in module.state_dict().values():
+                plain = tensor.contiguous()  # channels last would have to be the same everywhere
                 with _explained():
-                    dist.broadcast(tensor, 0)
+                    dist.broadcast(plain, 0)
+                tensor.copy_(plain)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -102,7 +104,7 @@ def of_all_processes(mine: str) -> list[str]:
 class _MeanOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(_context: Any, x: Tensor) -> Tensor:
-        total = x.detach().clone()
+        total = x.detach().contiguous().clone()
         _reduce(total)
         return total / world()
 

@@ -187,9 +187,9 @@ class _Job:
         except KeyboardInterrupt:
             if self.processes.rank == 0:
                 typer.echo("continue with --resume auto", err=True)
-            raise typer.Exit(130) from None
-        finally:
             leave()
+            raise typer.Exit(130) from None
+        leave()  # not after an error: it would wait for processes that have gone
         self.say(f"done: {last}")
         self.say(f"samples: {self.out / 'samples'}")
         self.say(f"next: dsmap-export {self.out} -o BUNDLE")
