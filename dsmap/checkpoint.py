@@ -189,17 +189,15 @@ def _best(paths: Sequence[Path]) -> dict[str, Checkpoint]:
 
     The basis of the latest comes last.
     """
-    best: dict[str, Checkpoint] = {}
+    best: dict[str, tuple[float, Checkpoint]] = {}
     for path in paths:
         with suppress(InputError):  # a damaged one is not the best
             checkpoint = read_checkpoint(path)
-            if checkpoint.score is None:
-                continue
-            basis = checkpoint.score.basis
-            leader = best.pop(basis, checkpoint)
-            better = leader.score is None or checkpoint.score.total < leader.score.total
-            best[basis] = checkpoint if better else leader
-    return best
+            if checkpoint.score is not None:
+                this = checkpoint.score.total, checkpoint
+                leader = best.pop(checkpoint.score.basis, this)
+                best[checkpoint.score.basis] = min(leader, this, key=lambda pair: pair[0])
+    return {basis: checkpoint for basis, (_total, checkpoint) in best.items()}
 
 
 def load_optimizers(

@@ -14,8 +14,8 @@ from dsmap.errors import DsmapError
 from dsmap.model import DSMAP, SLOTS
 from dsmap.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
 
-# What is kept of each trained number beside itself: its gradient and Adam's two moments. The average adds one more
-# for the generators.
+# What is kept of each trained number: itself, its gradient and Adam's two moments. The average adds one more for the
+# generators.
 _COPIES_TRAINED = 4
 # Room for what lives only inside an operation, and for gaps between blocks of memory.
 _SLACK = 1.25

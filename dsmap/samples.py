@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dsmap.data import load_picture_nchw
+from dsmap.data import Batch, load_picture_nchw
 from dsmap.errors import InputError
 from dsmap.model import DSMAP
 from dsmap.styles import StyleStatistics
@@ -63,10 +63,10 @@ def draw_grid(
     return _draw(rows, COLUMNS)
 
 
-def draw_batch(x: dict[str, Tensor]) -> npt.NDArray[np.uint8]:
-    """uint8 (H, W, 3) with a column per domain: the pictures (N, 3, h, w) of a batch as the network sees them."""
-    rows = [[pictures[i : i + 1] for pictures in x.values()] for i in range(len(next(iter(x.values()))))]
-    return _draw(rows, tuple(x))
+def draw_batch(batch: Batch, domains: tuple[str, str]) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W, 3) with a column per domain: the pictures of a batch as the network sees them."""
+    rows = [list(pair) for pair in zip(batch.x_a_nchw.split(1), batch.x_b_nchw.split(1), strict=True)]
+    return _draw(rows, domains)
 
 
 def to_rgb(x_nchw: Tensor) -> npt.NDArray[np.uint8]:

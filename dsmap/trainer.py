@@ -86,6 +86,7 @@ class Trainer:
                 f"the processes found checkpoints of different steps: {', '.join(steps)}",
                 "Put the run folder where every machine sees the same one.",
             )
+        self._data = {domain.name: fingerprint(domain) for domain in domains}
         self._broken = 0
         self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
         if self.processes.rank == 0:
@@ -139,7 +140,7 @@ class Trainer:
             config=self.config,
             styles=self._style_statistics(),
             pictures={d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in self.domains},
-            data={domain.name: fingerprint(domain) for domain in self.domains},
+            data=self._data,
             processes=self.processes.world,
             score=self.judge.score(self.learner.ema) if self.judge else None,
         )
@@ -168,8 +169,7 @@ class Trainer:
             done, stop = self.step == config.steps, stop_asked()
             if log is not None:
                 if batch.step == 0:
-                    x = dict(zip(self.learner.model.domains, (batch.x_a_nchw, batch.x_b_nchw), strict=True))
-                    write_picture(self.run / "first-batch.png", draw_batch(x))
+                    write_picture(self.run / "first-batch.png", draw_batch(batch, self.learner.model.domains))
                 if self.step % config.log_every == 0:
                     log.losses(self.step, time.monotonic() - started, losses)
                 if self.step % config.sample_every == 0 or done:

@@ -157,8 +157,7 @@ class _Job:
         batch = UnpairedBatches.of(self.domains, self.config.data, self.config.seed)[0]
         self.out.mkdir(parents=True, exist_ok=True)
         picture = self.out / "dry-run.png"
-        names = self.config.model.domains
-        write_picture(picture, draw_batch(dict(zip(names, (batch.x_a_nchw, batch.x_b_nchw), strict=True))))
+        write_picture(picture, draw_batch(batch, self.config.model.domains))
         self.say(f"the first batch: {picture}")
         self.say("dry run: nothing was trained")
 
