@@ -24,21 +24,45 @@ def conv(
     return nn.Conv2d(in_dim, out_dim, kernel, stride, padding, padding_mode=_PAD_MODES[pad_type])
 
 
+def wide(x: Tensor) -> Tensor:
+    """`x`, in float32 if it is in half: a variance overflows half precision from values of 256 on."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def narrow_like(y: Tensor, x: Tensor) -> Tensor:
+    """`y` back in half where `x` is in half: the other end of `wide`."""
+    return y.to(x.dtype) if x.dtype == torch.float16 else y
+
+
 def instance_norm(x_nchw: Tensor) -> Tensor:
-    """Zero mean and unit variance over (H, W) of each picture and channel; no parameters, no running statistics."""
-    return F.instance_norm(x_nchw, eps=NORM_EPS)
+    """Zero mean and unit variance over (H, W) of each picture and channel; no parameters, no running statistics.
+
+    Computed in float32 for half precision.
+    """
+    return narrow_like(F.instance_norm(wide(x_nchw), eps=NORM_EPS), x_nchw)
 
 
 def adaptive_instance_norm(x_nchw: Tensor, scale_nc: Tensor, shift_nc: Tensor) -> Tensor:
-    """AdaIN: instance norm, then scale and shift (N, C) that come from a style code."""
-    return instance_norm(x_nchw) * scale_nc[:, :, None, None] + shift_nc[:, :, None, None]
+    """AdaIN: instance norm, then scale and shift (N, C) that come from a style code. In float32 for half precision."""
+    y = F.instance_norm(wide(x_nchw), eps=NORM_EPS)
+    return narrow_like(y * scale_nc[:, :, None, None] + shift_nc[:, :, None, None], x_nchw)
+
+
+def layer_norm(x_nchw: Tensor, weight_c: Tensor, bias_c: Tensor) -> Tensor:
+    """Mean and variance over (C, H, W) of each picture, then scale and shift per channel.
+
+    One group of a group norm is exactly this. Computed in float32 for half precision.
+    """
+    return narrow_like(F.group_norm(wide(x_nchw), 1, weight_c, bias_c, NORM_EPS), x_nchw)
+
+
+def pixel_mean(x_nchw: Tensor) -> Tensor:
+    """Mean over (H, W): (N, C, 1, 1). Computed in float32 for half precision."""
+    return narrow_like(wide(x_nchw).mean((2, 3), keepdim=True), x_nchw)
 
 
 class LayerNorm(nn.Module):
-    """Mean and variance over (C, H, W) of each picture, then scale and shift per channel.
-
-    The scale starts uniform in [0, 1), the shift at 0. One group of a group norm is exactly this.
-    """
+    """`layer_norm` whose scale starts uniform in [0, 1), the shift at 0."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -46,7 +70,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        return F.group_norm(x_nchw, 1, self.weight, self.bias, NORM_EPS)
+        return layer_norm(x_nchw, self.weight, self.bias)
 
 
 class ResidualBlock(nn.Module):

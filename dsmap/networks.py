@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmap.config import ModelConfig
-from dsmap.layers import AdainResidualBlock, LayerNorm, ResidualBlock, UpsampleConv, conv, instance_norm
+from dsmap.layers import AdainResidualBlock, LayerNorm, ResidualBlock, UpsampleConv, conv, instance_norm, pixel_mean
 
 LRELU_SLOPE = 0.01
 
@@ -88,7 +88,7 @@ class StyleEncoder(nn.Module):
         y = F.relu(self.stem(x_nchw))
         for down in self.downs:
             y = F.relu(down(y))
-        return self.head(y.mean((2, 3), keepdim=True)).flatten(1)
+        return self.head(pixel_mean(y)).flatten(1)
 
 
 class KLStyleEncoder(nn.Module):
@@ -107,7 +107,7 @@ class KLStyleEncoder(nn.Module):
 
     def distribution(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) in [-1, 1] -> mean and log-variance, each (N, S)."""
-        y = F.leaky_relu(self.blocks(self.stem(x_nchw)), 0.2).mean((2, 3))
+        y = pixel_mean(F.leaky_relu(self.blocks(self.stem(x_nchw)), 0.2)).flatten(1)
         return self.mean(y), self.log_variance(y)
 
     def forward(self, x_nchw: Tensor) -> Tensor:

@@ -1,110 +1,51 @@
-"""Checkpoint -> bundle: read the weights, write the graphs, check them against torch, write what they are."""
+"""Checkpoint -> bundle: write the graphs, check them against torch and each other, write what they are."""
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from dsmap import __version__
-from dsmap.checkpoint import load_generators, read_checkpoint
-from dsmap.config import TrainConfig
-from dsmap.data import Domains, find_domains, load_picture_nchw
-from dsmap.errors import DsmapError, InputError
-from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, graphs, write_graph
+from dsmap.errors import DsmapError
+from dsmap.export.gate import GATE_PICTURES, Gate, check_gate, judge
+from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, Templates, graphs, write_graph
 from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
-from dsmap.export.verify import Verification, generated_pictures, verify_graphs
+from dsmap.export.sources import Source, pick_pictures
+from dsmap.export.verify import Graphs, Verification, verify_graphs
 from dsmap.folders import replace_folder
-from dsmap.images import list_pictures
-from dsmap.model import DSMAP
-from dsmap.official import load_official, read_official_config
-from dsmap.runtime.bundle import (
-    Components,
-    Manifest,
-    Sizes,
-    Style,
-    describe_file,
-    file_sha256,
-    write_manifest,
-)
-from dsmap.samples import to_rgb
-from dsmap.styles import StyleStatistics, prior_statistics, style_statistics
+from dsmap.runtime.bundle import Components, File, Manifest, Sizes, Style, describe_file, write_manifest
 
-# Pictures of each domain that the graphs are checked on.
+# Pictures of each domain that the float32 graphs are checked on.
 CHECK_PICTURES = 4
+CALIBRATION_PICTURES = 16
+
+Say = Callable[[str], None]
 
 
-class Source(NamedTuple):
-    """Generators to export, and what is known of them."""
+class Variants(NamedTuple):
+    """Which precisions are made beside float32."""
 
-    model: DSMAP
-    trained_at: int
-    """Shorter side of the training pictures in pixels."""
-    styles: dict[str, StyleStatistics]
-    pictures: dict[str, list[Path]]
-    """Pictures of each domain to check the graphs on; empty lists when none are at hand."""
-    provenance: dict[str, Any]
+    fp16: bool = False
+    int8: bool = False
+    force: bool = False
+    """Keep one that is below its gate, and say so."""
 
 
-def open_checkpoint(
-    path: Path, weights: str = "ema", data: Path | None = None, folders: Sequence[tuple[str, Path]] = ()
-) -> Source:
-    """The generators of a run of dsmap-train; `weights` is ema or generators (live).
+class Exported(NamedTuple):
+    """What an export has made and found."""
 
-    `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on.
-    """
-    checkpoint = read_checkpoint(path)
-    config = checkpoint.config
-    model = load_generators(checkpoint, weights)
-    styles = checkpoint.styles
-    pictures = {
-        domain: [p for folder in map(Path, found) if folder.is_dir() for p in list_pictures(folder)]
-        for domain, found in checkpoint.pictures.items()
-    }
-    if data is not None or folders:
-        domains = find_domains(data, folders, names=config.model.domains)
-        if {d.name for d in domains} != set(model.domains):
-            got, expected = ", ".join(d.name for d in domains), ", ".join(model.domains)
-            raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
-        styles, pictures = _seen(model, domains, config.data.shorter_side)
-    provenance = {
-        "kind": "dsmap-train",
-        "step": checkpoint.step,
-        "weights": weights,
-        "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
-        "training": _portable(config),
-    }
-    return Source(model, config.data.shorter_side, styles, pictures, provenance)
-
-
-def open_official(path: Path, config_yaml: Path, names: tuple[str, str], domains: Domains | None = None) -> Source:
-    """The generators of a `gen_*.pt` by the authors' trainer.
-
-    It keeps no style statistics: they come from the pictures of `domains`, or else are those of the prior N(0, I).
-    """
-    model = load_official(path, config_yaml, names)
-    config = read_official_config(config_yaml)
-    trained_at = config.get("new_size") or config.get("new_size_a") or config.get("crop_image_height") or 256
-    if not isinstance(trained_at, int) or trained_at < model.config.multiple_of:
-        raise InputError(f"{config_yaml}: new_size is {trained_at!r}, expected pixels", "Correct the YAML.")
-    styles = {name: prior_statistics(model.config.style_dim) for name in names}
-    pictures: dict[str, list[Path]] = {name: [] for name in names}
-    if domains is not None:
-        styles, pictures = _seen(model, domains, trained_at)
-    provenance = {"kind": "the authors' checkpoint", "file": Path(path).name, "weights_sha256": file_sha256(Path(path))}
-    return Source(model, trained_at, styles, pictures, provenance)
-
-
-def _seen(model: DSMAP, domains: Domains, size: int) -> tuple[dict[str, StyleStatistics], dict[str, list[Path]]]:
-    """Styles over all training pictures, and the pictures to check on (test pictures where there are any)."""
-    styles = {d.name: style_statistics(model, d.name, d.train, size) for d in domains}
-    return styles, {d.name: list(d.test or d.train) for d in domains}
+    manifest: Manifest
+    verification: Verification
+    gates: list[Gate]
+    seconds: dict[str, float]
+    """How long the graphs of each precision took to make."""
 
 
 def export_bundle(
@@ -117,13 +58,16 @@ def export_bundle(
     overwrite: bool = False,
     rewrites: Rewrites = ALL_REWRITES,
     extras: Extras | None = None,
-    say: Callable[[str], None] = lambda _line: None,
-) -> tuple[Manifest, Verification]:
-    """Writes the bundle `out` whole or not at all, after its graphs have been checked against torch.
+    variants: Variants | None = None,
+    say: Say = lambda _line: None,
+) -> Exported:
+    """Writes the bundle `out` whole or not at all, after its graphs have been checked.
 
-    `rewrites` are those made before the export, `extras` the graphs beyond the usual ones.
+    `rewrites` are those made before the export, `extras` the graphs beyond the usual ones, `variants` the precisions
+    beyond float32.
 
-    Raises InputError when `out` may not be written (see `check_bundle_folder`), DsmapError when a graph is off.
+    Raises InputError when `out` may not be written (see `check_bundle_folder`), DsmapError when a graph is off or a
+    precision below its gate.
     """
     out = Path(os.path.abspath(out))
     check_bundle_folder(out, overwrite=overwrite)
@@ -131,73 +75,122 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()
-        files = _write_graphs(source.model, part, rewrites, extras, say)
-        pictures, origin = _check_pictures(source)
-        say(f"checking against torch on {sum(map(len, pictures.values()))} {origin} pictures")
-        verification = verify_graphs(source.model, files, pictures, origin)
-        manifest = _describe(source, part, files, rewrites, verification, name or out.name, licence, card)
+        made = _Making(source, part, rewrites, extras, variants or Variants(), say)
+        made.run()
+        assert made.verification is not None
+        manifest = _describe(made, name or out.name, licence, card)
         write_manifest(part, manifest)
         replace_folder(part, out)
     except OSError as error:
         raise DsmapError(f"cannot write the bundle {out}: {error}", "Free disk space or choose another -o.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return manifest, verification
+    return Exported(manifest, made.verification, made.gates, made.seconds)
 
 
-def _write_graphs(
-    model: DSMAP, folder: Path, rewrites: Rewrites, extras: Extras | None, say: Callable[[str], None]
-) -> dict[tuple[str, str], Path]:
-    files = {}
-    for graph in graphs(model, rewrites, extras):
-        path = folder / graph.file_name
-        write_graph(graph, path)
-        files[graph.component, graph.domain] = path
-        say(f"wrote {graph.file_name} ({path.stat().st_size / 1e6:.1f} MB)")
-    return files
+class _Making:
+    """The graphs of a bundle in the making, by precision, and what was found about them."""
+
+    def __init__(
+        self,
+        source: Source,
+        folder: Path,
+        rewrites: Rewrites,
+        extras: Extras | None,
+        variants: Variants,
+        say: Say,
+    ) -> None:
+        self.source, self.folder, self.say = source, folder, say
+        self.rewrites, self.extras, self.variants = rewrites, extras, variants
+        self.files: dict[str, Graphs] = {}
+        self.seconds: dict[str, float] = {}
+        self.verification: Verification | None = None
+        self.gates: list[Gate] = []
+        self.float_layers: dict[str, list[str]] = {}
+        """Of int8: the convolutions that stayed in float, by graph."""
+
+    def run(self) -> None:
+        """Writes the float32 graphs and checks them, then every variant."""
+        model = self.source.model
+        self._write("fp32")
+        pictures = pick_pictures(self.source, CHECK_PICTURES)
+        self.say(f"checking against torch on {len(pictures)} {pictures.origin} pictures")
+        self.verification = verify_graphs(model, self.files["fp32"], pictures.by_domain, pictures.origin)
+        if self.variants.fp16:
+            self._write("fp16")
+            self._gate("fp16")
+        if self.variants.int8:
+            self._quantise()
+            self._gate("int8")
+
+    def _write(self, precision: str) -> None:
+        began, files, templates = time.monotonic(), {}, Templates()
+        for graph in graphs(self.source.model, self.rewrites, self.extras, precision):
+            path = self.folder / graph.file_name
+            write_graph(graph, path, templates)
+            files[graph.component, graph.domain] = path
+            self._tell(path)
+        self._keep(precision, files, began)
+
+    def _quantise(self) -> None:
+        from dsmap.export.int8 import quantise
+
+        began = time.monotonic()
+        pictures = pick_pictures(self.source, CALIBRATION_PICTURES, part=1)
+        self.say(f"calibrating int8 on {len(pictures)} {pictures.origin} pictures")
+        made = quantise(self.files["fp32"], self.folder, pictures.by_domain, self._calibration_styles(), self.say)
+        for (component, domain), path in made.files.items():
+            self.float_layers[f"{component} {domain}"] = made.float_layers[component, domain]
+            self._tell(path)
+        self._keep("int8", made.files, began)
+
+    def _tell(self, path: Path) -> None:
+        self.say(f"wrote {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    def _keep(self, precision: str, files: Graphs, began: float) -> None:
+        self.files[precision], self.seconds[precision] = files, time.monotonic() - began
+
+    def _gate(self, precision: str) -> None:
+        """Raises DsmapError below the gate, unless forced."""
+        config = self.source.model.config
+        pictures = pick_pictures(self.source, GATE_PICTURES, at_least=GATE_PICTURES)
+        self.say(f"checking {precision} against fp32 on {len(pictures)} {pictures.origin} pictures")
+        gate = judge(
+            precision,
+            self.files["fp32"],
+            self.files[precision],
+            pictures.by_domain,
+            pictures.origin,
+            styles={domain: np.array(s.mean, np.float32) for domain, s in self.source.styles.items()},
+            width=config.dim,
+            minimum=config.minimum_size,
+            say=self.say,
+        )
+        check_gate(gate, force=self.variants.force, say=self.say)
+        self.gates.append(gate)
+
+    def _calibration_styles(self) -> dict[str, list[np.ndarray]]:
+        """By domain: the mean, which is what people use most, and every other one drawn from N(0, I)."""
+        rng = np.random.default_rng(0)
+        return {
+            domain: [
+                code
+                for _ in range(CALIBRATION_PICTURES // 2)
+                for code in (np.array(s.mean, np.float32), rng.standard_normal(len(s.mean)).astype(np.float32))
+            ]
+            for domain, s in self.source.styles.items()
+        }
 
 
-def _check_pictures(source: Source) -> tuple[dict[str, list[npt.NDArray[np.uint8]]], str]:
-    """Up to CHECK_PICTURES of each domain, evenly picked, at the training size; generated ones where there are none."""
-    multiple = source.model.config.multiple_of
-    size = max(source.trained_at // multiple * multiple, source.model.config.style_minimum_size)
-    found = {}
-    for domain, paths in source.pictures.items():
-        picked = [paths[i * len(paths) // CHECK_PICTURES] for i in range(CHECK_PICTURES)] if paths else []
-        readable = []
-        for path in dict.fromkeys(picked):
-            try:
-                readable.append(to_rgb(load_picture_nchw(path, size, multiple))[0])
-            except InputError:
-                continue  # a broken picture was told of in training
-        found[domain] = readable
-    if all(found.values()):
-        return found, "real"
-    return {
-        d: generated_pictures(size, CHECK_PICTURES, seed) for seed, d in enumerate(source.model.domains)
-    }, "generated"
-
-
-def _describe(
-    source: Source,
-    folder: Path,
-    files: Mapping[tuple[str, str], Path],
-    rewrites: Rewrites,
-    verification: Verification,
-    name: str,
-    licence: str,
-    card: str | None,
-) -> Manifest:
-    config = source.model.config
-    components = {
-        component: {domain: describe_file(folder, path) for (kind, domain), path in files.items() if kind == component}
-        for component in Components.model_fields
-    }
+def _describe(made: _Making, name: str, licence: str, card: str | None) -> Manifest:
+    source, config = made.source, made.source.model.config
+    assert made.verification is not None
     provenance = source.provenance | {
         "exported_by": f"dsmap {__version__}, torch {torch.__version__}, ONNX opset {OPSET}",
-        "rewrites": [name for name, made in rewrites._asdict().items() if made],
+        "rewrites": [name for name, on in made.rewrites._asdict().items() if on],
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    parts = {precision: _components(made.folder, files) for precision, files in made.files.items()}
     return Manifest(
         name=name,
         domains=config.domains,
@@ -210,13 +203,28 @@ def _describe(
             trained_at=source.trained_at,
         ),
         architecture=config.model_dump(mode="json"),
-        components=Components(**components),
+        components=parts.pop("fp32"),
+        variants=parts,
         styles={domain: Style(**statistics._asdict()) for domain, statistics in source.styles.items()},
         licence=licence,
         card=card or _default_card(source, name, licence),
         provenance=provenance,
-        verification=verification.as_dict(),
+        verification=made.verification.as_dict() | {"variants": _gates(made)},
     )
+
+
+def _gates(made: _Making) -> dict[str, Any]:
+    found = {gate.precision: gate.as_dict() for gate in made.gates}
+    if "int8" in found:
+        found["int8"]["float_layers"] = made.float_layers
+    return found
+
+
+def _components(folder: Path, files: Graphs) -> Components:
+    parts: dict[str, dict[str, File]] = {}
+    for (component, domain), path in files.items():
+        parts.setdefault(component, {})[domain] = describe_file(folder, path)
+    return Components(**parts)
 
 
 def _default_card(source: Source, name: str, licence: str) -> str:
@@ -230,10 +238,3 @@ def _default_card(source: Source, name: str, licence: str) -> str:
         f"both directions), trained for {trained} at a shorter side of {source.trained_at} pixels. Default styles are "
         f"means over {styles} pictures (0 means the prior).\n\nLicence of the weights: {licence}.\n"
     )
-
-
-def _portable(config: TrainConfig) -> dict[str, Any]:
-    """The training configuration without paths of the machine it ran on."""
-    tree = config.model_dump(mode="json")
-    tree["features"] = Path(config.features).name
-    return tree

@@ -3,6 +3,7 @@
 Frames are uint8 (N, H, W, 3) RGB on both sides; the scaling to [-1, 1] and back is inside the graphs.
 """
 
+import copy
 import io
 import logging
 import warnings
@@ -14,8 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dsmap.export.half import to_half
 from dsmap.export.rewrites import Rewrites, rewritten
 from dsmap.model import DSMAP, SLOTS
+from dsmap.runtime.bundle import graph_file
 
 OPSET = 20
 ALL_REWRITES = Rewrites()
@@ -30,6 +33,7 @@ class Graph(NamedTuple):
 
     component: str
     domain: str
+    precision: str
     module: nn.Module
     inputs: dict[str, Tensor]
     of_inputs: dict[str, Dims]
@@ -38,7 +42,7 @@ class Graph(NamedTuple):
     @property
     def file_name(self) -> str:
         """Where it goes in the bundle."""
-        return f"{self.component}.{self.domain}.onnx"
+        return graph_file(self.component, self.domain, self.precision)
 
 
 class Extras(NamedTuple):
@@ -60,8 +64,8 @@ class ContentEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        content, skip = self.encoder(_pictures(frames, self.scaling))
-        return self.shared(content), skip
+        content, skip = self.encoder(_as(_pictures(frames, self.scaling), self.encoder))
+        return self.shared(content).float(), skip.float()
 
 
 class MappingGraph(nn.Module):
@@ -72,7 +76,7 @@ class MappingGraph(nn.Module):
         self.mapping = model.mappings[model.slot(target)]
 
     def forward(self, content: Tensor, skip: Tensor) -> Tensor:
-        return self.mapping(content, skip)
+        return self.mapping(_as(content, self.mapping), _as(skip, self.mapping)).float()
 
 
 class StyleMLPGraph(nn.Module):
@@ -83,7 +87,7 @@ class StyleMLPGraph(nn.Module):
         self.mlp = model.style_mlps[model.slot(domain)]
 
     def forward(self, style: Tensor) -> Tensor:
-        return self.mlp(style)
+        return self.mlp(_as(style, self.mlp)).float()
 
 
 class DecoderGraph(nn.Module):
@@ -95,7 +99,7 @@ class DecoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, mapped: Tensor, style_params: Tensor) -> Tensor:
-        y = self.decoder(mapped, style_params)
+        y = self.decoder(_as(mapped, self.decoder), style_params)  # in float32 at the end, in half too
         return _grey_levels(y) if self.scaling else to_frames(y)
 
 
@@ -135,7 +139,7 @@ class StyleEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.encoder(_pictures(frames, self.scaling))
+        return self.encoder(_as(_pictures(frames, self.scaling), self.encoder)).float()
 
 
 def from_frames(frames: Tensor) -> Tensor:
@@ -155,14 +159,23 @@ def _pictures(frames: Tensor, scaling: bool) -> Tensor:
     return x_nchw if scaling else x_nchw / 127.5 - 1
 
 
+def _as(x: Tensor, part: nn.Module) -> Tensor:
+    """`x` in the type that `part` computes in: half or float32."""
+    return x.to(next(part.parameters()).dtype)
+
+
 def _grey_levels(x_nchw: Tensor) -> Tensor:
     return x_nchw.round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, extras: Extras | None = None) -> Iterator[Graph]:
-    """Every graph of a bundle of `model` (in eval mode, on the CPU)."""
+def graphs(
+    model: DSMAP, rewrites: Rewrites = ALL_REWRITES, extras: Extras | None = None, precision: str = "fp32"
+) -> Iterator[Graph]:
+    """Every graph of a bundle of `model` (in eval mode, on the CPU). `precision` is fp32 or fp16 (see `half`)."""
     scaling, extras = rewrites.scaling, extras or Extras()
     fast = rewritten(model, rewrites)
+    if precision == "fp16":
+        to_half(fast)
     # h, w: the content's size. The factor keeps every picture's size a multiple that the network takes.
     multiple = model.config.multiple_of
     n, h, w = torch.export.Dim("n", min=1), torch.export.Dim("h", min=2), torch.export.Dim("w", min=2)
@@ -196,6 +209,7 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, extras: Extras | Non
             yield Graph(
                 component,
                 domain,
+                precision,
                 module,
                 {name: tensors[name] for name in inputs},
                 {name: dims[name] for name in inputs},
@@ -203,10 +217,68 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, extras: Extras | Non
             )
 
 
-def write_graph(graph: Graph, path: Path) -> None:
-    """Exports `graph` to `path`, weights inside the file; the ONNX checker has passed it."""
+def write_graph(graph: Graph, path: Path, templates: "Templates | None" = None) -> None:
+    """Exports `graph` to `path`, weights inside the file; the ONNX checker has passed it.
+
+    Graphs that are written with the same `templates` share the work where only their weights differ.
+    """
     import onnx
 
+    model = (templates if templates is not None else Templates()).model(graph)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, str(path), save_as_external_data=False)
+
+
+class Templates:
+    """ONNX graphs by component and precision, to be filled with the weights of either domain.
+
+    torch's exporter takes seconds for each graph, and both domains' differ in their weights alone. It runs on a copy of
+    the module with random weights, which show where each weight went.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[Any, dict[str, str]] | None] = {}
+
+    def model(self, graph: Graph) -> Any:
+        """The ONNX model of `graph`, its weights in it."""
+        from onnx import numpy_helper
+
+        key = graph.component, graph.precision
+        if key not in self._known:
+            self._known[key] = _template(graph)
+        known = self._known[key]
+        if known is None:
+            return _export(graph)
+        template, sources = known
+        weights = dict(graph.module.named_parameters())
+        for tensor in template.graph.initializer:
+            if tensor.name in sources:
+                value = weights[sources[tensor.name]].detach().numpy().reshape(tuple(tensor.dims))
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        return template
+
+
+def _template(graph: Graph) -> tuple[Any, dict[str, str]] | None:
+    """The ONNX model of `graph` with random weights, and the name of the parameter behind each of its tensors.
+
+    None when a weight is not found again: one that is not used, or that the exporter changed.
+    """
+    from onnx import numpy_helper
+
+    module = copy.deepcopy(graph.module)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+    model = _export(graph._replace(module=module))
+    names = {parameter.detach().numpy().tobytes(): name for name, parameter in module.named_parameters()}
+    found = {t.name: names.get(numpy_helper.to_array(t).tobytes()) for t in model.graph.initializer}
+    sources = {tensor: name for tensor, name in found.items() if name is not None}
+    found_all = set(sources.values()) == {name for name, _ in module.named_parameters()}
+    return (model, sources) if found_all else None
+
+
+def _export(graph: Graph) -> Any:
+    """torch's exporter: `graph` as an ONNX model."""
     with _quiet_exporter():
         program = torch.onnx.export(
             graph.module.eval(),
@@ -221,8 +293,9 @@ def write_graph(graph: Graph, path: Path) -> None:
     assert program is not None
     model = program.model_proto
     _name_dimensions(model, graph.of_outputs)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save_model(model, str(path), save_as_external_data=False)
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")  # where in which file on this machine each node comes from
+    return model
 
 
 def _name_dimensions(model: Any, of_outputs: dict[str, Dims]) -> None:

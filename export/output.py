@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dsmap.errors import InputError
 from dsmap.folders import check_folder_writable
-from dsmap.runtime.bundle import MANIFEST
+from dsmap.runtime.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST
 
 
 def check_bundle_folder(out: Path, *, overwrite: bool) -> None:
@@ -16,8 +16,15 @@ def check_bundle_folder(out: Path, *, overwrite: bool) -> None:
         raise InputError(f"{out} exists and is not a bundle", "Choose another -o.")
     if not overwrite:
         raise InputError(f"{out} exists", "Pass --overwrite to replace it, or choose another -o.")
-    foreign = [path.name for path in sorted(out.iterdir()) if path.name != MANIFEST and path.suffix != ".onnx"]
+    foreign = [path.name for path in sorted(out.iterdir()) if not _is_of_a_bundle(path)]
     if foreign:
         raise InputError(
             f"{out} holds {foreign[0]}, which is not of a bundle and would be lost", "Move it, or choose another -o."
         )
+
+
+def _is_of_a_bundle(path: Path) -> bool:
+    """Whether `path`, in a bundle's folder, is something that an export has written."""
+    if path.name == ENGINES and path.is_dir():
+        return all(p.name.endswith((ENGINE_SUFFIX, f"{ENGINE_SUFFIX}.json")) for p in path.iterdir())
+    return path.name == MANIFEST or path.suffix == ".onnx"

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsmap.layers import NORM_EPS, UpsampleConv, fold_upsampling
+from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, wide
 from dsmap.model import DSMAP
 from dsmap.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
-_MID_GREY = 127.5  # what 0 in [-1, 1] is as a grey level: the border of zero padding
+MID_GREY = 127.5  # what 0 in [-1, 1] is as a grey level: the border of zero padding
 
 
 class Rewrites(NamedTuple):
@@ -56,7 +56,7 @@ class BlockUpsampleConv(nn.Module):
             y = F.conv2d(F.pad(x_nchw, (1, 1, 1, 1), mode="replicate"), self.weight, self.bias)
         if self.pad_type == "reflect":
             y = self._reflect(y, x_nchw)
-        return F.relu(F.group_norm(y, 1, self.scale, self.shift, NORM_EPS))
+        return F.relu(layer_norm(y, self.scale, self.shift))
 
     def _reflect(self, y_nchw: Tensor, x_nchw: Tensor) -> Tensor:
         """Makes the outermost pixels, padded by replication, those of a map padded by reflection.
@@ -181,11 +181,11 @@ class ScaledStem(nn.Module):
         self.stride = trained.stride
         self.margin = trained._reversed_padding_repeated_twice
         self.pad_type = "constant" if trained.padding_mode == "zeros" else trained.padding_mode
-        self.weight = nn.Parameter(trained.weight / _MID_GREY)
+        self.weight = nn.Parameter(trained.weight / MID_GREY)
         self.bias = nn.Parameter(trained.bias - trained.weight.sum((1, 2, 3)))
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        border = _MID_GREY if self.pad_type == "constant" else None
+        border = MID_GREY if self.pad_type == "constant" else None
         return F.conv2d(F.pad(x_nchw, self.margin, self.pad_type, border), self.weight, self.bias, self.stride)
 
 
@@ -216,8 +216,9 @@ class RewrittenDecoder(nn.Module):
             y = block(y, scales[:, 2 * i : 2 * i + 2], shifts[:, 2 * i : 2 * i + 2])
         for up in self.ups:
             y = up(y)
+        z = wide(self.tail(y))
         # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
-        return torch.sigmoid(self.tail(y)) * 255 if self.scaling else torch.tanh(self.tail(y))
+        return torch.sigmoid(z) * 255 if self.scaling else torch.tanh(z)
 
 
 def rewritten(model: DSMAP, rewrites: Rewrites) -> DSMAP:

@@ -1,11 +1,12 @@
-"""Exported graphs beside the torch network they came from: each part on its own, and the chain.
+"""Two forms of one network beside each other: torch and its graphs, or graphs in float32 and in another precision.
 
-Each graph gets exactly what torch's part got, so that one part's error does not hide in another's.
+Each part of the one under test gets exactly what the reference's part got, so that one part's error does not hide in
+another's; then the whole chain runs on its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -13,25 +14,17 @@ import numpy.typing as npt
 import torch
 
 from dsmap.errors import DsmapError
+from dsmap.export.differences import Check, Difference
 from dsmap.export.graphs import from_frames, to_frames
-from dsmap.model import DSMAP
+from dsmap.model import DSMAP, Content
 
 # float32 against float32: other summation orders, and now and then a value that rounds to the next grey level.
 FEATURE_TOLERANCE = 1e-3  # times max(1, largest value)
 FRAME_PSNR = 50.0  # dB
 
 Array = npt.NDArray[Any]
-
-
-class Check(NamedTuple):
-    """One graph (or the chain into one domain) over all pictures."""
-
-    name: str
-    max_error: float
-    """Largest absolute difference: of frames in grey levels, of features in their own unit."""
-    psnr: float
-    """In dB against the output's range (frames: 255); infinite when equal."""
-    passed: bool
+Graphs = Mapping[tuple[str, str], Path]
+"""The files of a bundle's graphs, by component and domain."""
 
 
 class Verification(NamedTuple):
@@ -42,36 +35,112 @@ class Verification(NamedTuple):
     origin: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For bundle.json; an infinite PSNR is written as null."""
-        rows = {
-            c.name: {"max_error": c.max_error, "psnr_db": None if np.isinf(c.psnr) else round(c.psnr, 2)}
-            for c in self.checks
-        }
+        """For bundle.json."""
         return {
             "against": f"torch {torch.__version__}, float32",
             "pictures": self.pictures,
             "origin": self.origin,
-            "checks": rows,
+            "checks": {c.name: c.as_dict() for c in self.checks},
         }
 
 
-def verify_graphs(
-    model: DSMAP, files: Mapping[tuple[str, str], Path], pictures: Mapping[str, Sequence[Array]], origin: str
-) -> Verification:
-    """Compares the ONNX `files`, by (component, domain), with `model` on `pictures`, by domain (uint8 RGB (H, W, 3)).
+class Parts(Protocol):
+    """The parts of a network, in any form. Arrays as the graphs take and give them."""
+
+    def encode(self, frames: Array, domain: str) -> tuple[Array, Array]: ...
+
+    def map(self, content: Array, skip: Array, target: str) -> Array: ...
+
+    def style_params(self, style: Array, target: str) -> Array: ...
+
+    def decode(self, mapped: Array, style_params: Array, target: str) -> Array: ...
+
+    def encode_style(self, frames: Array, domain: str) -> Array: ...
+
+
+class TorchParts:
+    """The trained network."""
+
+    def __init__(self, model: DSMAP) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
+        """frames -> content, skip."""
+        content = self.model.encode(from_frames(_tensor(frames)), domain)
+        return content.shared.numpy(), content.skip.numpy()
+
+    @torch.no_grad()
+    def map(self, content: Array, skip: Array, target: str) -> Array:
+        """content, skip -> mapped."""
+        shared = _tensor(content)
+        return self.model.map(Content(shared, _tensor(skip), shared), target).numpy()
+
+    @torch.no_grad()
+    def style_params(self, style: Array, target: str) -> Array:
+        """style -> style_params."""
+        return self.model.style_mlps[self.model.slot(target)](_tensor(style)).numpy()
+
+    @torch.no_grad()
+    def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
+        """mapped, style_params -> frames."""
+        decoder = self.model.decoders[self.model.slot(target)]
+        return to_frames(decoder(_tensor(mapped), _tensor(style_params))).numpy()
+
+    @torch.no_grad()
+    def encode_style(self, frames: Array, domain: str) -> Array:
+        """frames -> style."""
+        return self.model.encode_style(from_frames(_tensor(frames)), domain).numpy()
+
+
+class GraphParts:
+    """ONNX files in ONNX Runtime on the CPU."""
+
+    def __init__(self, files: Graphs) -> None:
+        self.sessions = {key: open_session(path) for key, path in files.items()}
+
+    def run(self, component: str, domain: str, **inputs: Array) -> list[Array]:
+        """All outputs of one graph."""
+        return self.sessions[component, domain].run(None, inputs)
+
+    def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
+        """frames -> content, skip."""
+        content, skip = self.run("content_encoder", domain, frames=frames)
+        return content, skip
+
+    def map(self, content: Array, skip: Array, target: str) -> Array:
+        """content, skip -> mapped: the content where there is no mapping."""
+        return self.run("mapping", target, content=content, skip=skip)[0] if self.has("mapping") else content
+
+    def style_params(self, style: Array, target: str) -> Array:
+        """style -> style_params."""
+        return self.run("style_mlp", target, style=style)[0]
+
+    def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
+        """mapped, style_params -> frames."""
+        return self.run("decoder", target, mapped=mapped, style_params=style_params)[0]
+
+    def encode_style(self, frames: Array, domain: str) -> Array:
+        """frames -> style."""
+        return self.run("style_encoder", domain, frames=frames)[0]
+
+    def has(self, component: str) -> bool:
+        """Whether there are graphs of this kind."""
+        return any(name == component for name, _ in self.sessions)
+
+
+def verify_graphs(model: DSMAP, files: Graphs, pictures: Mapping[str, Sequence[Array]], origin: str) -> Verification:
+    """Compares the ONNX `files` with `model` on `pictures`, by domain (uint8 RGB (H, W, 3)).
 
     The sizes must fit the network. Every graph also gets a batch of two. Raises DsmapError when one is off: the bundle
     is not good then.
     """
-    sessions = {key: _session(path) for key, path in files.items()}
-    pairs: dict[str, list[tuple[Array, Array]]] = {}
-    for source in model.domains:
-        batches = [picture[None] for picture in pictures[source]]
-        batches.append(np.stack([batches[0][0], batches[0][0][:, ::-1]]))
-        for frames in batches:
-            for name, expected, got in _compare(model, sessions, frames, source):
-                pairs.setdefault(name, []).append((expected, got))
-    checks = [_check(name, both) for name, both in sorted(pairs.items())]
+    styles = dict.fromkeys(model.domains, np.linspace(-1, 1, model.config.style_dim, dtype=np.float32))
+    batches = {
+        domain: [*(p[None] for p in found), np.stack([found[0], found[0][:, ::-1]])]
+        for domain, found in pictures.items()
+    }
+    checks = compare(TorchParts(model), GraphParts(files), batches, styles, _as_torch)
     failed = [check for check in checks if not check.passed]
     if failed:
         worst = failed[0]
@@ -82,49 +151,68 @@ def verify_graphs(
     return Verification(checks, sum(map(len, pictures.values())), origin)
 
 
-@torch.no_grad()
-def _compare(
-    model: DSMAP, sessions: Mapping[tuple[str, str], Any], frames: Array, source: str
-) -> list[tuple[str, Array, Array]]:
-    """(name, torch's array, the graph's array) of every output of every graph, and of the chain, for one batch."""
-    target = model.other(source)
-    x_nchw = from_frames(torch.from_numpy(np.ascontiguousarray(frames)))
-    content = model.encode(x_nchw, source)
-    mapped = model.map(content, target)
-    own_style = model.encode_style(x_nchw, source)
-    style = torch.linspace(-1, 1, model.config.style_dim).expand(len(frames), -1).contiguous()
-    out = to_frames(model.decode(mapped, style, target)).numpy()
+def compare(
+    reference: Parts,
+    candidate: GraphParts,
+    batches: Mapping[str, Sequence[Array]],
+    styles: Mapping[str, Array],
+    passes: Callable[[Difference], bool],
+) -> list[Check]:
+    """Every output of every graph of `candidate`, and of its chains, beside the reference's, by name.
 
-    encoder = sessions["content_encoder", source].run(["content", "skip"], {"frames": frames})
-    rows = [
-        (f"content_encoder {source}: content", content.shared.numpy(), encoder[0]),
-        (f"content_encoder {source}: skip", content.skip.numpy(), encoder[1]),
-        (
-            f"style_encoder {source}",
-            own_style.numpy(),
-            sessions["style_encoder", source].run(None, {"frames": frames})[0],
-        ),
-    ]
-    chained = encoder[0]
-    if ("mapping", target) in sessions:
-        mapping = sessions["mapping", target]
-        alone = mapping.run(None, {"content": content.shared.numpy(), "skip": content.skip.numpy()})[0]
-        rows.append((f"mapping {target}", mapped.numpy(), alone))
-        chained = mapping.run(None, {"content": encoder[0], "skip": encoder[1]})[0]
-    style_params = model.style_mlps[model.slot(target)](style).numpy()
-    params = sessions["style_mlp", target].run(None, {"style": style.numpy()})[0]
-    rows.append((f"style_mlp {target}", style_params, params))
-    decoder = sessions["decoder", target]
-    alone = decoder.run(None, {"mapped": mapped.numpy(), "style_params": style_params})[0]
-    rows.append((f"decoder {target}", out, alone))
-    rows.append((f"chain {source} to {target}", out, decoder.run(None, {"mapped": chained, "style_params": params})[0]))
-    if ("style_decoder", target) in sessions:
-        found = sessions["style_decoder", target].run(None, {"mapped": mapped.numpy(), "style": style.numpy()})[0]
-        rows.append((f"style_decoder {target}", out, found))
-    if ("fused", target) in sessions:
-        found = sessions["fused", target].run(None, {"frames": frames, "style_params": params})[0]
-        rows.append((f"fused {target}", out, found))
-    return rows
+    `batches`: frames (N, H, W, 3) by domain. `styles`: the style code (S,) of all pictures translated to a domain.
+    `passes` judges a difference.
+    """
+    found: dict[str, Difference] = {}
+    a, b = styles
+    for source, target in ((a, b), (b, a)):
+        for frames in batches[source]:
+            for name, expected, got in _rows(reference, candidate, frames, source, target, styles[target]):
+                found.setdefault(name, Difference()).add(expected, got)
+    return [difference.check(name, passes) for name, difference in sorted(found.items())]
+
+
+def _rows(
+    reference: Parts, candidate: GraphParts, frames: Array, source: str, target: str, style_s: Array
+) -> Iterator[tuple[str, Array, Array]]:
+    """(name, the reference's array, the candidate's) of every output of every graph, and of the chain, for one batch.
+
+    A graph that the candidate lacks is passed over; in its chain the reference stands in for it.
+    """
+    style = np.ascontiguousarray(np.broadcast_to(style_s, (len(frames), len(style_s))))
+    content, skip = reference.encode(frames, source)
+    mapped = reference.map(content, skip, target)
+    params = reference.style_params(style, target)
+    out = reference.decode(mapped, params, target)
+    own_params, chained = params, content
+
+    if candidate.has("style_encoder"):
+        own_style = candidate.encode_style(frames, source)
+        yield f"style_encoder {source}", reference.encode_style(frames, source), own_style
+    own_content, own_skip = candidate.encode(frames, source)
+    yield f"content_encoder {source}: content", content, own_content
+    yield f"content_encoder {source}: skip", skip, own_skip
+    chained = own_content
+    if candidate.has("mapping"):
+        yield f"mapping {target}", mapped, candidate.map(content, skip, target)
+        chained = candidate.map(own_content, own_skip, target)
+    if candidate.has("style_mlp"):
+        own_params = candidate.style_params(style, target)
+        yield f"style_mlp {target}", params, own_params
+    yield f"decoder {target}", out, candidate.decode(mapped, params, target)
+    yield f"chain {source} to {target}", out, candidate.decode(chained, own_params, target)
+    if candidate.has("style_decoder"):
+        yield f"style_decoder {target}", out, candidate.run("style_decoder", target, mapped=mapped, style=style)[0]
+    if candidate.has("fused"):
+        fused = candidate.run("fused", target, frames=frames, style_params=own_params)[0]
+        yield f"fused {target}", out, fused
+
+
+def _as_torch(difference: Difference) -> bool:
+    """Whether a float32 graph is as good as the network it came from."""
+    if difference.frames:
+        return difference.psnr >= FRAME_PSNR
+    return difference.max_error <= FEATURE_TOLERANCE * max(1.0, difference.largest)
 
 
 def generated_pictures(size: int, count: int, seed: int = 0) -> list[Array]:
@@ -139,24 +227,16 @@ def generated_pictures(size: int, count: int, seed: int = 0) -> list[Array]:
     return pictures
 
 
-def _check(name: str, pairs: Sequence[tuple[Array, Array]]) -> Check:
-    """One Check over all pictures of a graph's output. A shape that differs, or a NaN, fails."""
-    frames = pairs[0][0].dtype == np.uint8
-    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
-        return Check(name, float("inf"), 0.0, False)
-    differences = [a.astype(np.float64) - b for a, b in pairs]
-    max_error = float(max(np.abs(d).max() for d in differences))
-    mse = float(np.mean([np.mean(d**2) for d in differences]))
-    largest = max(float(np.abs(a).max()) for a, _ in pairs)
-    peak = 255.0 if frames else max(largest, 1e-12)
-    psnr = float("inf") if mse == 0 else float(10 * np.log10(peak**2 / mse))
-    passed = psnr >= FRAME_PSNR if frames else max_error <= FEATURE_TOLERANCE * max(1.0, largest)
-    return Check(name, max_error, psnr, bool(passed))
-
-
-def _session(path: Path) -> Any:
+def open_session(model: Path | bytes) -> Any:
+    """An ONNX Runtime session on the CPU for a file, or the bytes of one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.array(array))  # a copy: torch wants one that may be written to

@@ -8,6 +8,8 @@
     style_encoder.winter.onnx      frames -> style
     fused.winter.onnx              frames, style_params -> frames_out   (optional: all three parts in one)
     style_decoder.winter.onnx      mapped, style -> frames              (optional: with the MLP inside)
+    decoder.winter.fp16.onnx       a variant of a graph in another precision: same inputs and outputs (optional)
+    engines/                       TensorRT engines (optional; see `bundle_engines`)
 
 `frames` are uint8 (N, H, W, 3) RGB, H and W multiples of `sizes.multiple_of`; `style` is float32 (N, style_dim). Batch
 and size are dynamic. Every file's SHA-256 is in bundle.json, and nothing is read before it has been checked.
@@ -25,6 +27,9 @@ from dsmap.errors import InputError
 
 FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
+ENGINES = "engines"
+"""Where a bundle keeps its engines."""
+ENGINE_SUFFIX = ".engine"
 _ADVICE = "Copy or export the bundle again."
 _ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
 
@@ -63,11 +68,11 @@ class Style(_Part):
 class Components(_Part):
     """The graphs, by domain name. A mapping's domain is the one it maps to."""
 
-    content_encoder: dict[str, File]
-    mapping: dict[str, File] = Field(description="empty for a network without mapping")
+    content_encoder: dict[str, File] = {}
+    mapping: dict[str, File] = Field(default={}, description="empty for a network without mapping")
     style_mlp: dict[str, File] = Field(default={}, description="empty in format 1")
-    decoder: dict[str, File]
-    style_encoder: dict[str, File]
+    decoder: dict[str, File] = {}
+    style_encoder: dict[str, File] = {}
     fused: dict[str, File] = Field(default={}, description="encoder, mapping and decoder in one; by target")
     style_decoder: dict[str, File] = Field(default={}, description="decoders that take the style itself")
 
@@ -82,16 +87,23 @@ class Manifest(_Part):
     format_version: int = FORMAT_VERSION
     name: str
     domains: tuple[str, str]
-    precision: str = Field(description="of the weights and arithmetic in the graphs: fp32")
+    precision: str = Field(description="of the weights and arithmetic in the graphs of `components`: fp32")
     style_dim: int = Field(ge=1)
     sizes: Sizes
     architecture: dict[str, Any] = Field(description="the network's configuration")
     components: Components
+    variants: dict[str, Components] = Field(
+        default={}, description="by precision (fp16, int8): graphs to take in place of those of `components`"
+    )
     styles: dict[str, Style] = Field(description="by domain")
     licence: str
     card: str = Field(description="a short model card, Markdown")
     provenance: dict[str, Any] = Field(description="where the weights came from")
     verification: dict[str, Any] = Field(description="the graphs beside torch: pictures, max error, PSNR")
+
+    def files(self) -> list[File]:
+        """Every file of every precision."""
+        return [file for part in (self.components, *self.variants.values()) for file in part.files()]
 
 
 class Bundle:
@@ -109,7 +121,7 @@ class Bundle:
         """
         folder = Path(folder)
         bundle = cls(folder, _parse(folder, _read_json(folder)))
-        for file in bundle.manifest.components.files():
+        for file in bundle.manifest.files():
             bundle._check(file)
         return bundle
 
@@ -127,9 +139,24 @@ class Bundle:
             )
         return self.domains[1 - self.domains.index(target)]
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that the bundle has graphs in, fp32 first."""
+        return self.manifest.precision, *self.manifest.variants
+
     def path(self, file: File) -> Path:
         """Where a file of the bundle is."""
         return self.folder / file.path
+
+    def graph(self, component: str, domain: str, precision: str = "fp32") -> Path | None:
+        """The file of a graph: that of `precision`, or where this variant has none the usual one.
+
+        None when there is none at all: a network without mapping has no mapping, format 1 no style_mlp.
+        """
+        for part in (self.manifest.variants.get(precision), self.manifest.components):
+            if part is not None and (file := getattr(part, component).get(domain)):
+                return self.path(file)
+        return None
 
     def _check(self, file: File) -> None:
         parts = PurePosixPath(file.path)
@@ -145,6 +172,11 @@ class Bundle:
                 f"{path} has changed since it was exported: SHA-256 {got[:16]}..., expected {file.sha256[:16]}...",
                 _ADVICE,
             )
+
+
+def graph_file(component: str, domain: str, precision: str = "fp32") -> str:
+    """The name of a graph's file."""
+    return f"{component}.{domain}.onnx" if precision == "fp32" else f"{component}.{domain}.{precision}.onnx"
 
 
 def file_sha256(path: Path) -> str:

@@ -39,16 +39,25 @@ class Translator:
         backend: str = "auto",
         style: StyleLike = None,
         threads: int | None = None,
+        precision: str = "auto",
     ) -> "Translator":
         """Loads a bundled model by name, or a bundle by path, for translations to `domain`.
 
         `backend`: auto or the name of one. `style`: see StyleLike. `threads`: of a CPU backend; None is all cores.
-        Raises InputError for an unknown model, domain, backend or style, DsmapError when the backend does not run.
+        `precision`: one that the bundle has, or auto for what suits the backend.
+        Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
+        not run.
         """
-        return cls(Bundle.read(find_model(model)), domain, backend, style, threads)
+        return cls(Bundle.read(find_model(model)), domain, backend, style, threads, precision)
 
     def __init__(
-        self, bundle: Bundle, domain: str, backend: str = "auto", style: StyleLike = None, threads: int | None = None
+        self,
+        bundle: Bundle,
+        domain: str,
+        backend: str = "auto",
+        style: StyleLike = None,
+        threads: int | None = None,
+        precision: str = "auto",
     ) -> None:
         self.bundle = bundle
         self.model_name = bundle.manifest.name
@@ -56,11 +65,12 @@ class Translator:
         self.source = bundle.source_of(domain)
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}", "Use 1 or more, or None for all cores.")
-        choice = load_backend(backend, bundle, domain, threads)
+        choice = load_backend(backend, bundle, domain, threads, precision)
         self._backend = choice.backend
         self.backend_name = choice.backend.name
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
+        self.precision = choice.backend.precision
         self._last_size = (0, 0, 0)
         self._held_bytes = 0
         self.set_style(style)

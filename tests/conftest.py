@@ -1,11 +1,20 @@
 """What several test files use: where shared data may lie, and one small exported model."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory) -> None:
+    """What the runtime keeps for a user goes to a folder of the tests."""
+    os.environ["DSMAP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +45,8 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     """`tiny_model` as a bundle. Tests that change it copy it first."""
-    from dsmap.export.exporter import Source, export_bundle
+    from dsmap.export.exporter import export_bundle
+    from dsmap.export.sources import Source
     from dsmap.styles import StyleStatistics
 
     styles = {
@@ -47,3 +57,56 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("models") / "tiny"
     export_bundle(source, out, licence="CC0")
     return out
+
+
+def run_export(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The dsmap-export command."""
+    command = [sys.executable, "-m", "dsmap.tools.export", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory) -> Path:
+    """trainA and trainB with three generated pictures each."""
+    from dsmap.export.verify import generated_pictures
+    from dsmap.images import write_picture
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for side, seed in (("A", 0), ("B", 1)):
+        (folder / f"train{side}").mkdir()
+        for i, picture_rgb in enumerate(generated_pictures(80, 3, seed)):
+            write_picture(folder / f"train{side}" / f"{i}.png", picture_rgb)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(picture_folder, tmp_path_factory) -> Path:
+    """A run of two steps."""
+    from dsmap.config import load_train_config
+    from dsmap.data import find_domains
+    from dsmap.trainer import Trainer
+
+    config = load_train_config(
+        "debug", None, ["steps=2", "seed=5", "model.pad_type=zero"], model={"domains": ["summer", "winter"]}
+    )
+    out = tmp_path_factory.mktemp("runs") / "run"
+    Trainer(config, find_domains(picture_folder, names=("summer", "winter")), out).train()
+    return out
+
+
+class Exported(NamedTuple):
+    """What `dsmap-export` said, and the bundle it wrote."""
+
+    stdout: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint, tmp_path_factory) -> Exported:
+    """The run, exported in every precision."""
+    cwd = tmp_path_factory.mktemp("exported")
+    done = run_export(
+        checkpoint, "-o", "winter-model", "--licence", "CC0", "--fp16", "--int8", "--report", "r.json", cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    return Exported(done.stdout, cwd / "winter-model")

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,73 +9,36 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import run_export
 
-from dsmap.config import ModelConfig, load_train_config
+from dsmap.config import ModelConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
-from dsmap.export.exporter import export_bundle, open_checkpoint
+from dsmap.export.exporter import export_bundle
 from dsmap.export.graphs import Extras, graphs, to_frames, write_graph
 from dsmap.export.rewrites import Rewrites
+from dsmap.export.sources import open_checkpoint
 from dsmap.export.verify import generated_pictures, verify_graphs
-from dsmap.images import write_picture
 from dsmap.model import DSMAP, initialise_generators
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle import Bundle, describe_file
-
-
-def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dsmap.tools.export", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for side, seed in (("A", 0), ("B", 1)):
-        (folder / f"train{side}").mkdir()
-        for i, picture_rgb in enumerate(generated_pictures(80, 3, seed)):
-            write_picture(folder / f"train{side}" / f"{i}.png", picture_rgb)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(pictures, tmp_path_factory) -> Path:
-    """A run of two steps."""
-    from dsmap.data import find_domains
-    from dsmap.trainer import Trainer
-
-    config = load_train_config(
-        "debug", None, ["steps=2", "seed=5", "model.pad_type=zero"], model={"domains": ["summer", "winter"]}
-    )
-    out = tmp_path_factory.mktemp("runs") / "run"
-    Trainer(config, find_domains(pictures, names=("summer", "winter")), out).train()
-    return out
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """What the command said, and the bundle it wrote."""
-    folder = tmp_path_factory.mktemp("exported")
-    done = run(checkpoint, "-o", "winter-model", "--licence", "CC0", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done, folder / "winter-model"
 
 
 @pytest.fixture
 def from_exported(exported, monkeypatch):
     """Exports take their usual graphs from the bundle that was exported: torch needs seconds for each."""
 
-    def copy(graph, path):
-        known = exported[1] / path.name
-        shutil.copy(known, path) if known.exists() else write_graph(graph, path)
+    def copy(graph, path, templates=None):
+        known = exported.folder / path.name
+        shutil.copy(known, path) if known.exists() else write_graph(graph, path, templates)
 
     monkeypatch.setattr(exporter, "write_graph", copy)
 
 
-def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, exported, tmp_path):
-    done, folder = exported
-    assert "next: dsmap-video INPUT --model winter-model --domain winter" in done.stdout
-    assert "chain summer to winter" in done.stdout
+def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, picture_folder, exported, tmp_path):
+    folder = exported.folder
+    assert "next: dsmap-video INPUT --model winter-model --domain winter" in exported.stdout
+    assert "chain summer to winter" in exported.stdout
     bundle = Bundle.read(folder)
     manifest = bundle.manifest
     assert manifest.provenance["kind"] == "dsmap-train"
@@ -86,11 +47,12 @@ def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, expo
     assert manifest.verification["origin"] == "real"
     assert manifest.styles["summer"].pictures == 3
     text = json.dumps(manifest.model_dump(mode="json"))
-    assert not any(str(path) in text for path in (tmp_path, pictures, checkpoint, folder.parent))
+    assert not any(str(path) in text for path in (tmp_path, picture_folder, checkpoint, folder.parent))
 
     # No loose weights, and the averaged generators are what was exported.
-    for file in manifest.components.files():
+    for file in manifest.files():
         model = onnx.load(bundle.path(file), load_external_data=False)
+        onnx.checker.check_model(model, full_check=True)
         assert not any(tensor.external_data for tensor in model.graph.initializer)
     source = open_checkpoint(checkpoint)
     picture = generated_pictures(64, 1, 9)[0]
@@ -98,7 +60,7 @@ def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, pictures, expo
     style = torch.tensor(source.styles["winter"].mean)[None]
     with torch.no_grad():
         expected = source.model.translate(x_nchw, "summer", "winter", style)[0].permute(1, 2, 0).numpy()
-    out = Translator.load(folder, domain="winter")(picture)
+    out = Translator.load(folder, domain="winter", precision="fp32")(picture)
     assert np.abs(out - (expected + 1) * 127.5).max() <= 1
 
 
@@ -163,8 +125,8 @@ def test_a_failed_check_leaves_nothing(checkpoint, exported, tmp_path, monkeypat
     """The graphs are those of the other domain."""
     others = {"summer": "winter", "winter": "summer"}
 
-    def wrong(graph, path):
-        shutil.copy(exported[1] / f"{graph.component}.{others[graph.domain]}.onnx", path)
+    def wrong(graph, path, _templates=None):
+        shutil.copy(exported.folder / f"{graph.component}.{others[graph.domain]}.onnx", path)
 
     monkeypatch.setattr(exporter, "write_graph", wrong)
     with pytest.raises(DsmapError, match="differs from torch"):
@@ -184,7 +146,7 @@ def test_a_failed_check_leaves_nothing(checkpoint, exported, tmp_path, monkeypat
     ],
 )
 def test_bad_input_is_explained(tmp_path, arguments, text):
-    done = run(*arguments, cwd=tmp_path)
+    done = run_export(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -194,7 +156,7 @@ def test_bad_input_is_explained(tmp_path, arguments, text):
 def test_official_checkpoint(shared, tmp_path):
     """The authors' checkpoint comes out with the authors' pictures."""
     golden = shared / "golden" / "tiny_zero_pad"
-    done = run(
+    done = run_export(
         golden / "gen_00000001.pt", "--official", golden / "config.yaml", "--domains", "summer,winter", "-o", "bundle",
         "--without", "upsampling", cwd=tmp_path,
     )  # fmt: skip
@@ -214,7 +176,7 @@ def test_official_checkpoint(shared, tmp_path):
 def test_more_graphs(checkpoint, tmp_path):
     """The extra graphs agree with the usual ones, and the runtime takes all of it."""
     source, extras = open_checkpoint(checkpoint), Extras(fused=True, style_decoder=True)
-    _, verification = export_bundle(source, tmp_path / "all", extras=extras)
+    verification = export_bundle(source, tmp_path / "all", extras=extras).verification
     assert {"fused winter", "style_decoder summer"} <= {check.name for check in verification.checks}
     manifest = Bundle.read(tmp_path / "all").manifest
     assert manifest.format_version == 2
@@ -236,7 +198,7 @@ def test_more_graphs(checkpoint, tmp_path):
     (mapped,) = graph("mapping.winter", {"content": content, "skip": skip})
     (out,) = graph("style_decoder.winter", {"mapped": mapped, "style": style})
     assert np.abs(out - expected).max() <= 1
-    done = run(checkpoint, "-o", "x", "--without", "norms", cwd=tmp_path)
+    done = run_export(checkpoint, "-o", "x", "--without", "norms", cwd=tmp_path)
     assert done.returncode == 2
     assert "Known rewrites: upsampling, tail, scaling." in done.stderr
 

@@ -13,7 +13,16 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"dsmap": ROOT / "dsmap", "export": ROOT / "export", "runtime": ROOT / "runtime", "tools": ROOT / "tools"}
-LEAVES = {"dsmap", "dsmap.errors", "dsmap.images", "dsmap.folders", "dsmap.memory"}  # every part may use these
+LEAVES = {
+    "dsmap",
+    "dsmap.errors",
+    "dsmap.images",
+    "dsmap.folders",
+    "dsmap.memory",
+    "dsmap.trt",
+    "dsmap.trt_build",
+    "dsmap.trt_progress",
+}  # every part may use these
 HEAVY = ("torch", "onnxruntime", "onnx", "cv2", "av", "numpy", "pydantic", "yaml")
 
 
@@ -93,10 +102,11 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --steps --version",
-    "export": "--best --card --data --debug --domain --domains --fused --help --licence --live --name --official "
-    "--output --overwrite --style-decoder --version --without",
-    "video": "--backend --debug --domain --height --help --model --output --overwrite --report --seed --side-by-side "
-    "--style --version",
+    "export": "--best --card --data --debug --domain --domains --engine --force --fp16 --fused --gpu-arch --help "
+    "--int8 --licence --live --max-batch --name --official --output --overwrite --report --sizes "
+    "--style-decoder --version --without",
+    "video": "--backend --debug --domain --height --help --model --output --overwrite --precision --report --seed "
+    "--side-by-side --style --version",
 }
 
 

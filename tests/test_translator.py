@@ -22,7 +22,7 @@ SIZES = Sizes(multiple_of=8, minimum=16, style_minimum=16, trained_at=64)
 
 @pytest.fixture(scope="module")
 def translator(tiny_bundle: Path) -> Translator:
-    return Translator.load(tiny_bundle, domain="winter", threads=1)
+    return Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +233,7 @@ def test_a_named_backend_never_falls_back(tiny_bundle, monkeypatch):
         Translator.load(tiny_bundle, domain="winter", backend="cuda")
     monkeypatch.setattr(backends, "BACKENDS", {"cuda": broken, "cpu": backends.BACKENDS["cpu"]})
     translator = Translator.load(tiny_bundle, domain="winter", backend="auto")
-    assert translator.backend_name == "cpu"
+    assert translator.backend_name in ("cpu", "openvino")  # on Intel's CPUs the faster one
     assert "no such card" in translator.backend_reason  # auto says why not the other
 
 

@@ -2,16 +2,19 @@
 
 dsmap-bench train                       the trainer's iteration beside the plain way to write it
 dsmap-bench train --size 192 --batch 2 --features squeezenet_v1.0_imagenet.npz
+dsmap-bench model                       a frame's translation: torch, rewritten, exported, quantised
+dsmap-bench model summer-winter         a bundle: every backend that runs here
 """
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, run
+from dsmap.tools._reports import check_report, write_report
 
 # What `train` sets for each of the variants it compares.
 _OWN_KEYS = ("data.crop", "data.shorter_side", "data.batch_size", "data.scale_jitter", "loss.contextual", "features",
@@ -45,7 +48,7 @@ def train(
 ) -> None:
     """The trainer's iteration beside a plain one with the same losses and gradients: the ratio and where time goes."""
     if report is not None:
-        _check_report(report)
+        check_report(report)
     for key in (text.partition("=")[0] for text in set_ or []):
         if key in _OWN_KEYS or key == "data":
             raise InputError(f"--set {key} is decided by dsmap-bench", "Use --size, --batch, --features and --device.")
@@ -64,26 +67,59 @@ def train(
 
     measured = measure(settings, device, rounds, typer.echo)
     if report is not None:
-        _write_report(report, measured)
+        write_report(report, measured)
         typer.echo(f"report: {report}")
 
 
-def _check_report(report: Path) -> None:
-    """Raises InputError unless the report can be written: told before minutes of measuring."""
-    from dsmap.folders import check_folder_writable
+@app.command()
+@explained
+def model(
+    bundle: Annotated[
+        str | None,
+        typer.Argument(metavar="BUNDLE", help="A model's name, or its folder: measure its backends and precisions."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A run of dsmap-train whose network is measured.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Whose network, with random weights, without RUN or BUNDLE.")] = "paper",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.dim=32.")
+    ] = None,
+    domain: Annotated[str | None, typer.Option(help="Of BUNDLE: which one to translate to.")] = None,
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the frames.")] = "256x256",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of everything. Default: all cores.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Frames to translate. Default: generated ones.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after one that is not.")] = 9,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Leave out rows with this word, such as compile. May be repeated."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """One frame's translation: torch as the authors have it, rewritten, exported, quantised; speed and PSNR.
 
-    if report.is_dir():
-        raise InputError(f"--report {report} is a folder", "Pass a file's name, such as report.json.")
-    check_folder_writable(report.absolute().parent, "--report")
+    With BUNDLE: every backend that runs here, with every precision the bundle has, beside float32 on the CPU.
+    """
+    if report is not None:
+        check_report(report)
+    if bundle is not None and (checkpoint is not None or set_):
+        raise InputError("BUNDLE was passed together with --checkpoint or --set", "Choose one network.")
+    if domain is not None and bundle is None:
+        raise InputError("--domain is of a BUNDLE, and none was passed", "Leave it out.")
+    from dsmap.tools._bench_model import Options, measure_bundle, measure_network
 
-
-def _write_report(report: Path, measured: dict[str, Any]) -> None:
-    import json
-
-    try:
-        report.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DsmapError(f"cannot write {report}: {error.strerror}", "The numbers are above.") from error
+    options = Options(size, threads, pictures, rounds, tuple(skip or ()))
+    if bundle is not None:
+        measured = measure_bundle(bundle, domain, options, typer.echo)
+    else:
+        measured = measure_network(checkpoint, preset, tuple(set_ or ()), options, typer.echo)
+    if report is not None:
+        write_report(report, measured)
+        typer.echo(f"report: {report}")
 
 
 def main() -> None:

@@ -87,6 +87,9 @@ def video(
     backend: Annotated[
         str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend.")
+    ] = "auto",
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
@@ -102,7 +105,7 @@ def video(
     _check_names(job, style, model)
     facts = _check(job)
     style_source = _style(style, seed)
-    translator = _load(model, domain=domain, backend=backend, style=style_source)
+    translator = _load(model, domain=domain, backend=backend, style=style_source, precision=precision)
     if facts.width:  # pictures of a folder: each before its turn
         translator.check_size(facts.height, facts.width)
     typer.echo(_header(translator, job, facts))
@@ -196,10 +199,10 @@ def _style(style: Path | None, seed: int | None) -> "int | Path | None":
     return style if style is not None else seed
 
 
-def _load(model: str, *, domain: str, backend: str, style: "int | Path | None") -> "Translator":
+def _load(model: str, *, domain: str, backend: str, style: "int | Path | None", precision: str) -> "Translator":
     from dsmap.runtime.translator import Translator
 
-    return Translator.load(model, domain=domain, backend=backend, style=style)
+    return Translator.load(model, domain=domain, backend=backend, style=style, precision=precision)
 
 
 def _header(translator: "Translator", job: Job, facts: "InputFacts") -> str:
@@ -258,6 +261,7 @@ def _write_report(path: Path, result: "JobReport", translator: "Translator") -> 
         "backend": translator.backend_name,
         "backend_description": translator.backend_description,
         "backend_reason": translator.backend_reason,
+        "precision": translator.precision,
     }
     try:
         path.write_text(json.dumps(about | result.as_dict(), indent=2) + "\n", encoding="utf-8")

@@ -20,17 +20,19 @@ Codes = npt.NDArray[np.float32]
 class Backend(ABC):
     """The graphs of one direction of a bundle, loaded and ready.
 
-    Made with (bundle, target, threads); raises DsmapError with the reason when it cannot run here. Calls come from one
-    thread at a time.
+    Made with (bundle, target, threads, precision); raises DsmapError with the reason when it cannot run here. Calls
+    come from one thread at a time.
     """
 
     name: str
     """What --backend calls it."""
     description: str
     """What really runs, with versions: one short line."""
+    precision: str
+    """Of the graphs that run: fp32, fp16 or int8."""
 
     @abstractmethod
-    def __init__(self, bundle: Bundle, target: str, threads: int | None = None) -> None: ...
+    def __init__(self, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> None: ...
 
     @abstractmethod
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
@@ -48,33 +50,75 @@ class Choice(NamedTuple):
     reason: str
 
 
+def best_precision(bundle: Bundle, wanted: str, preferred: tuple[str, ...]) -> str:
+    """`wanted`, or for auto the first of `preferred` that the bundle has."""
+    return next(p for p in preferred if p in bundle.precisions) if wanted == "auto" else wanted
+
+
 def _onnxruntime_cpu() -> type[Backend]:
     from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 
     return OnnxRuntimeCPU
 
 
-BACKENDS: dict[str, Callable[[], type[Backend]]] = {"cpu": _onnxruntime_cpu}
+def _openvino() -> type[Backend]:
+    from dsmap.runtime.backends.openvino import OpenVINO
+
+    return OpenVINO
+
+
+def _openvino_gpu() -> type[Backend]:
+    from dsmap.runtime.backends.openvino import OpenVINOGPU
+
+    return OpenVINOGPU
+
+
+BACKENDS: dict[str, Callable[[], type[Backend]]] = {
+    "cpu": _onnxruntime_cpu,
+    "openvino": _openvino,
+    "openvino-gpu": _openvino_gpu,
+}
 """By name, in the order `auto` tries them."""
+BY_NAME_ONLY = ("openvino", "openvino-gpu")
+"""What `auto` passes over; openvino it may take in place of cpu, where that was measured to be faster."""
 
 
-def load_backend(name: str, bundle: Bundle, target: str, threads: int | None = None) -> Choice:
-    """The backend called `name` with the graphs that translate to `target`.
+def load_backend(name: str, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> Choice:
+    """The backend called `name` with the graphs that translate to `target`; `precision` auto is what suits it best.
 
-    `auto` takes the first of `BACKENDS` that runs and tells why not the others; any other name runs or raises.
+    `auto` takes the first of `BACKENDS` that runs and tells why not the others (in place of `cpu` the faster of it and
+    openvino, see `choose_on_cpu`); any other name runs or raises.
     """
+    if precision not in ("auto", *bundle.precisions):
+        raise InputError(
+            f"the model {bundle.manifest.name} has no {precision} graphs; it has {', '.join(bundle.precisions)}",
+            "Take one of those, or export it with --fp16 or --int8.",
+        )
     if name != "auto":
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
-        return Choice(BACKENDS[name]()(bundle, target, threads), "as asked")
+        return Choice(BACKENDS[name]()(bundle, target, threads, precision), "as asked")
+
+    def load(candidate: str) -> Backend:
+        return BACKENDS[candidate]()(bundle, target, threads, precision)
+
     refusals = []
-    for candidate, find in BACKENDS.items():
+    for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
-            backend = find()(bundle, target, threads)
+            choice = (
+                _cpu_choice(load, bundle, threads, precision) if candidate == "cpu" else Choice(load(candidate), "")
+            )
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
-        return Choice(backend, "; ".join(f"{n}: {e.fact}" for n, e in refusals) or "the first that runs here")
+        reasons = [*(f"{n}: {e.fact}" for n, e in refusals), choice.reason]
+        return choice._replace(reason="; ".join(filter(None, reasons)) or "the first that runs here")
     raise DsmapError(
         "no backend runs here: " + "; ".join(f"{n}: {e.fact}" for n, e in refusals), refusals[-1][1].advice
     )
+
+
+def _cpu_choice(load: Callable[[str], Backend], bundle: Bundle, threads: int | None, precision: str) -> Choice:
+    from dsmap.runtime.cpu_contest import choose_on_cpu
+
+    return choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), bundle, threads, precision)

@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Backend, Codes, Frames
+from dsmap.runtime.backends import Backend, Codes, Frames, best_precision
 from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.cpu import allowed_cores
 
 _EXPORT_AGAIN = "Export the bundle again."
 _INSTALL = "in dsmap's source folder: pip install '.[cpu]'"
@@ -21,18 +21,20 @@ class OnnxRuntimeCPU(Backend):
 
     name = "cpu"
 
-    def __init__(self, bundle: Bundle, target: str, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> None:
         self._ort = _import_onnxruntime()
-        self.description = f"ONNX Runtime {self._ort.__version__} on the CPU"
-        parts, source = bundle.manifest.components, bundle.source_of(target)
-        self._threads = threads if threads is not None else _allowed_cores()
-        self._encoder = self._session(bundle.path(parts.content_encoder[source]))
-        self._mapping = self._session(bundle.path(parts.mapping[target])) if parts.mapping else None
-        self._decoder = self._session(bundle.path(parts.decoder[target]))
-        self._style_mlp = self._session(bundle.path(parts.style_mlp[target])) if parts.style_mlp else None
+        # Half is slower than float32 here: it is computed in float32, and cast back and forth.
+        self.precision = best_precision(bundle, precision, ("int8", "fp32"))
+        self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
+        self._threads = threads if threads is not None else allowed_cores()
+        self._bundle = bundle
+        self._encoder = self._required("content_encoder", bundle.source_of(target))
+        self._mapping = self._optional("mapping", target)
+        self._decoder = self._required("decoder", target)
+        self._style_mlp = self._optional("style_mlp", target)
         # The last codes and what the MLP made of them.
         self._styled: tuple[Codes, npt.NDArray[np.float32]] | None = None
-        self._style_encoder_path = bundle.path(parts.style_encoder[target])
+        self._target = target
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc})
@@ -46,8 +48,17 @@ class OnnxRuntimeCPU(Backend):
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.
-        session = self._session(self._style_encoder_path)
+        session = self._required("style_encoder", self._target)
         return np.asarray(_run(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
+
+    def _required(self, component: str, domain: str) -> Any:
+        path = self._bundle.graph(component, domain, self.precision)
+        assert path is not None, "a bundle is read only if it has it"
+        return self._session(path)
+
+    def _optional(self, component: str, domain: str) -> Any:
+        path = self._bundle.graph(component, domain, self.precision)
+        return None if path is None else self._session(path)
 
     def _session(self, path: Path) -> Any:
         options = self._ort.SessionOptions()
@@ -81,14 +92,6 @@ def _one_line(error: Exception) -> str:
     """The first line of ONNX Runtime's message, without terminal colours."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
-
-
-def _allowed_cores() -> int | None:
-    """How many cores this process may use, if not all: ONNX Runtime does not look. None leaves the number to it."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    allowed = len(os.sched_getaffinity(0))
-    return allowed if allowed < (os.cpu_count() or allowed) else None
 
 
 def _import_onnxruntime() -> Any:

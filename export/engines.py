@@ -1,0 +1,189 @@
+"""The engines of a bundle: for which GPUs, all of them in turn, and one line about each."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dsmap.errors import InputError
+from dsmap.folders import check_folder_writable
+from dsmap.runtime.bundle import ENGINES, Bundle, Components, Sizes, file_sha256
+from dsmap.runtime.bundle_engines import (
+    EngineKey,
+    Sidecar,
+    build_engine,
+    check_engine,
+    engine_name,
+    read_sidecar,
+)
+from dsmap.trt import DEFAULT_ARCHITECTURES, Flavour, architecture_number, current_architecture, known_architectures
+from dsmap.trt_build import SizeProfile
+from dsmap.trt_progress import Progress
+
+_STYLE = "style_encoder"
+
+
+class EngineJob(NamedTuple):
+    """One engine to be."""
+
+    component: str
+    domain: str
+    precision: str
+    onnx: Path
+
+    @property
+    def title(self) -> str:
+        """For messages: "decoder.winter fp16"."""
+        return f"{self.component}.{self.domain} {self.precision}"
+
+
+class EngineOptions(NamedTuple):
+    """Which engines to build."""
+
+    flavour: Flavour
+    architectures: tuple[str, ...]
+    """See `parse_gpu_arch`."""
+    profile: SizeProfile
+    """Of the frames that are translated."""
+
+
+class Built(NamedTuple):
+    """One engine that is there now."""
+
+    job: EngineJob
+    path: Path
+    sidecar: Sidecar
+    reused: bool
+    """It was there already, and is what was asked for."""
+
+
+def parse_gpu_arch(text: str | None, flavour: Flavour) -> tuple[str, ...]:
+    """Reads `--gpu-arch`: "8.6,8.9", or "current" for the GPU of this machine; None takes the flavour's default.
+
+    Returns compute capabilities in rising order: "current" becomes a number, since it means another GPU elsewhere.
+    Raises InputError for an architecture that the flavour does not know, listing those that it does.
+    """
+    known = known_architectures(flavour)
+    if text is None:
+        text = ",".join(DEFAULT_ARCHITECTURES) if known else "current"
+    names = [name.strip() for name in text.split(",")]
+    if names == ["current"]:
+        return (_gpu_here(flavour),)
+    if tuple(names) == DEFAULT_ARCHITECTURES and known:
+        return DEFAULT_ARCHITECTURES
+    if not known:
+        raise InputError(
+            f"{flavour.title} builds for the GPU of this machine alone, not for --gpu-arch {text}",
+            "Pass --gpu-arch current, or --engine rtx.",
+        )
+    for name in names:
+        if name not in known:
+            told = "current stands alone" if name == "current" else f"{flavour.title} does not know it"
+            alone = f"current alone, {DEFAULT_ARCHITECTURES[0]} alone (that and later; the default)"
+            raise InputError(
+                f"--gpu-arch {name or text!r}: {told}",
+                f"It knows {', '.join(known)}, some with commas between; {alone}.",
+            )
+    return tuple(sorted(set(names), key=architecture_number))
+
+
+def _gpu_here(flavour: Flavour) -> str:
+    current = current_architecture()
+    if current is None:
+        raise InputError(
+            f"{flavour.title} cannot build for the GPU of this machine: there is none, or no driver",
+            "Look with nvidia-smi; TensorRT for RTX (--engine rtx) builds without a GPU, with --gpu-arch as numbers.",
+        )
+    return current
+
+
+def engines_of(
+    bundle: Bundle,
+    options: EngineOptions,
+    say: Callable[[str], None],
+    progress: Callable[[EngineJob], Progress] | None = None,
+) -> list[Built]:
+    """Builds the engines of all graphs of a bundle into it: of the fp16 ones where it has them, else of the fp32 ones.
+
+    The style encoder's takes pictures from the smallest size to three times the training pictures' on either side, as
+    the runtime hands them to it.
+    """
+    precision = "fp16" if "fp16" in bundle.precisions else "fp32"
+    jobs = [
+        EngineJob(component, domain, precision, path)
+        for component in Components.model_fields
+        for domain in bundle.domains
+        if (path := bundle.graph(component, domain, precision)) is not None
+    ]
+    built = []
+    for group, profile in (
+        ([job for job in jobs if job.component != _STYLE], options.profile),
+        ([job for job in jobs if job.component == _STYLE], _style_profile(bundle.manifest.sizes)),
+    ):
+        built += build_bundle_engines(
+            bundle.folder,
+            group,
+            profile=profile,
+            flavour=options.flavour,
+            architectures=options.architectures,
+            say=say,
+            progress=progress,
+        )
+    return built
+
+
+def _style_profile(sizes: Sizes) -> SizeProfile:
+    low, best, high = (
+        -(-side // sizes.multiple_of) * sizes.multiple_of
+        for side in (sizes.style_minimum, max(sizes.style_minimum, sizes.trained_at), 3 * sizes.trained_at)
+    )
+    high = max(high, best)
+    text = f"{low}x{low}:{best}x{best}:{high}x{high}"
+    return SizeProfile.parse(text, multiple_of=sizes.multiple_of, minimum=sizes.style_minimum)
+
+
+def build_bundle_engines(
+    folder: Path,
+    jobs: Iterable[EngineJob],
+    *,
+    profile: SizeProfile,
+    flavour: Flavour,
+    architectures: tuple[str, ...],
+    say: Callable[[str], None],
+    progress: Callable[[EngineJob], Progress] | None = None,
+) -> list[Built]:
+    """Builds the engine of every job into `folder`/engines; those that are there and fit are kept.
+
+    `say` gets one line for each, `progress` makes the callback of each build. Raises as `build_engine`; the engines
+    built until then stay, and are found by the next call.
+    """
+    check_folder_writable(folder, "-o")
+    engines = folder / ENGINES
+    engines.mkdir(exist_ok=True)
+    built = []
+    for job in jobs:
+        path = engines / engine_name(job.component, job.domain, job.precision, flavour.name, profile)
+        key = EngineKey.of(file_sha256(job.onnx), flavour, architectures, job.precision, profile)
+        reason = check_engine(path, key, same_architectures=True)
+        if reason is None:
+            built.append(Built(job, path, read_sidecar(path), reused=True))
+            say(f"kept {job.title}: {path.name} is up to date")
+            continue
+        if path.exists():
+            say(f"building {job.title} again: {reason}")
+        sidecar = build_engine(
+            job.onnx,
+            path,
+            component=job.component,
+            domain=job.domain,
+            precision=job.precision,
+            profile=profile,
+            flavour=flavour,
+            architectures=architectures,
+            progress=progress and progress(job),
+        )
+        built.append(Built(job, path, sidecar, reused=False))
+        say(
+            f"built {job.title} in {sidecar.build_seconds:.1f} s, {sidecar.bytes / 1e6:.1f} MB: "
+            f"{sidecar.layers.describe()}"
+        )
+    return built

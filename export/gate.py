@@ -1,0 +1,171 @@
+"""The gate of a variant in another precision: as good as the float32 graphs on pictures, and finite on any input."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from dsmap.errors import DsmapError
+from dsmap.export.differences import Check
+from dsmap.export.verify import GraphParts, Graphs, compare, open_session
+from dsmap.memory import available_bytes
+
+Array = npt.NDArray[Any]
+
+GATE_PICTURES = 16
+"""Of each domain, at least."""
+GATES = {"fp16": 40.0, "int8": 32.0}
+"""The least PSNR against float32 in dB, over the pictures of a direction, for every component and the chain."""
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PROBE = "largest_"
+_FULL_HD = (1088, 1920)  # 1080 lines in multiples of 64
+_BYTES_PER_PIXEL_AND_WIDTH = 62  # measured: half precision on a CPU is computed in float32, and cast back and forth
+
+
+class Gate(NamedTuple):
+    """How a variant stands beside float32."""
+
+    precision: str
+    limit_db: float
+    checks: list[Check]
+    extremes: dict[str, bool]
+    """Whether all numbers were finite, by kind of input."""
+    pictures: int
+    origin: str
+
+    @property
+    def failures(self) -> list[str]:
+        """What is below the gate, with its numbers; empty when it is passed."""
+        below = [
+            f"{c.name} {c.psnr:.1f} dB" if np.isfinite(c.max_error) else f"{c.name} not comparable"
+            for c in self.checks
+            if not c.passed
+        ]
+        return below + [f"no finite numbers for {name}" for name, finite in self.extremes.items() if not finite]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For bundle.json and the report."""
+        return {
+            "against": "the float32 graphs, in ONNX Runtime",
+            "limit_db": self.limit_db,
+            "passed": not self.failures,
+            "pictures": self.pictures,
+            "origin": self.origin,
+            "checks": {c.name: c.as_dict() for c in self.checks},
+            "finite": self.extremes,
+        }
+
+
+def judge(
+    precision: str,
+    plain: Graphs,
+    variant: Graphs,
+    pictures: Mapping[str, Sequence[Array]],
+    origin: str,
+    *,
+    styles: Mapping[str, Array],
+    width: int,
+    minimum: int,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Gate:
+    """Compares `variant` with the float32 graphs, `plain`, on `pictures` by domain, and tries extreme inputs.
+
+    What the variant has no graph for runs in float32. `styles`: a style code (S,) for each domain. `width` is the
+    network's (ModelConfig.dim), `minimum` the smallest side of a picture it takes.
+    """
+    limit = GATES[precision]
+    reference, candidate = GraphParts(plain), GraphParts(variant)
+    batches = {domain: [p[None] for p in found] for domain, found in pictures.items()}
+    checks = compare(reference, candidate, batches, styles, lambda difference: difference.psnr >= limit)
+    del candidate
+    size = next(iter(pictures.values()))[0].shape[:2]
+    extremes = {
+        name: _all_finite({**plain, **variant}, frames, styles)
+        for name, frames in extreme_inputs(size, minimum, width, pictures, say).items()
+    }
+    return Gate(precision, limit, checks, extremes, sum(map(len, pictures.values())), origin)
+
+
+def check_gate(gate: Gate, *, force: bool, say: Callable[[str], None]) -> None:
+    """Raises DsmapError with the numbers when the gate is not passed; with `force` it only says so."""
+    if not gate.failures:
+        return
+    fact = f"{gate.precision} is below its gate of {gate.limit_db:.0f} dB: {', '.join(gate.failures)}"
+    if not force:
+        raise DsmapError(fact, "Leave this precision out, or pass --force to have it all the same.")
+    say(f"warning: {fact} (--force)")
+
+
+def extreme_inputs(
+    size: tuple[int, int],
+    minimum: int,
+    width: int,
+    pictures: Mapping[str, Sequence[Array]],
+    say: Callable[[str], None] = lambda _line: None,
+) -> dict[str, dict[str, Array]]:
+    """Frames (1, H, W, 3) by kind and domain that a network may meet once: where half precision would overflow."""
+    rng = np.random.default_rng(0)
+    plain = {"all black": np.zeros((1, *size, 3), np.uint8), "all white": np.full((1, *size, 3), 255, np.uint8),
+             "saturated noise": rng.integers(0, 2, (1, *size, 3), np.uint8) * np.uint8(255)}  # fmt: skip
+    small = f"{minimum}x{minimum}"
+    plain |= {f"saturated noise, {small}": rng.integers(0, 2, (1, minimum, minimum, 3), np.uint8) * np.uint8(255)}
+    found = {name: dict.fromkeys(pictures, frames) for name, frames in plain.items()}
+    found[f"a picture, {small}"] = {domain: _resized(p[0], (minimum, minimum)) for domain, p in pictures.items()}
+    height, columns = _FULL_HD
+    available = available_bytes()
+    if available is not None and height * columns * width * _BYTES_PER_PIXEL_AND_WIDTH > available:
+        say("too little memory to try 1920x1088: left out")
+    else:
+        found["a picture, 1920x1088"] = {domain: _resized(p[0], _FULL_HD) for domain, p in pictures.items()}
+    return found
+
+
+def _resized(picture_rgb: Array, size: tuple[int, int]) -> Array:
+    return np.asarray(cv2.resize(picture_rgb, size[::-1], interpolation=cv2.INTER_LINEAR))[None]
+
+
+def _all_finite(files: Graphs, frames: Mapping[str, Array], styles: Mapping[str, Array]) -> bool:
+    """Whether what every conv and matrix product gives is in range, in both chains, for `frames` of each domain."""
+    a, b = styles
+    for source, target in ((a, b), (b, a)):
+        arrays = {"frames": frames[source], "style": styles[target][None]}
+        for key in (("style_mlp", target), ("content_encoder", source), ("mapping", target), ("decoder", target)):
+            if key not in files:
+                arrays["mapped"] = arrays["content"]  # no mapping
+                continue
+            model, limits = with_probes(files[key])
+            session = open_session(model)
+            names = [output.name for output in session.get_outputs()]
+            arrays |= zip(names, session.run(None, {i.name: arrays[i.name] for i in session.get_inputs()}), strict=True)
+            if not all(arrays[name] <= limit for name, limit in limits.items()):
+                return False
+    return True
+
+
+def with_probes(path: Path) -> tuple[bytes, dict[str, float]]:
+    """A graph with one output more for every conv and matrix product, its largest magnitude; and how large it may be.
+
+    What the graph itself gives does not tell: uint8 has no NaN, and a ReLU may make a 0 of one. Nor does ONNX Runtime
+    on a CPU, which computes half in float32 and rounds only some of it: what passes half's range is infinite on a GPU.
+    """
+    model = onnx.load(str(path))
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    limits = {}
+    for i, node in enumerate([n for n in model.graph.node if n.op_type in _PRODUCTS]):
+        # That of the weights; int8 ones come out of a node, as float32.
+        kind = next((types[name] for name in node.input if name in types), onnx.TensorProto.FLOAT)
+        probe = f"{_PROBE}{i}"
+        limits[probe] = float(np.finfo(onnx.helper.tensor_dtype_to_np_dtype(kind)).max)
+        model.graph.node.extend(
+            [
+                onnx.helper.make_node("Cast", [node.output[0]], [f"{probe}_wide"], to=onnx.TensorProto.FLOAT),
+                onnx.helper.make_node("Abs", [f"{probe}_wide"], [f"{probe}_size"]),
+                onnx.helper.make_node("ReduceMax", [f"{probe}_size"], [probe], keepdims=0),
+            ]
+        )
+        model.graph.output.append(onnx.helper.make_tensor_value_info(probe, onnx.TensorProto.FLOAT, []))
+    return model.SerializeToString(), limits

@@ -1,0 +1,260 @@
+"""int8 for ONNX Runtime on CPUs: convolutions of the float32 graphs, statically quantised (QDQ).
+
+Activations are unsigned and per tensor, weights signed and per output channel; ranges are the 99.99 percentile of what
+calibration pictures give (plain extremes cost 1 to 4 dB). What decides on single grey levels stays in float: the first
+and the last convolution, and the strips that correct a reflected border. So do blocks that cost most, if the pictures
+come out too far from float32. Norms, AdaIN and the rest are float32 as well.
+"""
+
+import contextlib
+import io
+import itertools
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from dsmap.export.differences import Difference
+from dsmap.export.verify import GraphParts, Graphs, compare, open_session
+
+Array = npt.NDArray[Any]
+Key = tuple[str, str]
+"""Component and domain."""
+
+PERCENTILE = 99.99
+AIMS = {"psnr": 35.5, "worst_psnr": 33.5}
+"""dB of all pictures and of the worst one: with less, sensitive blocks stay in float. More than the gate asks, as it
+looks at other pictures."""
+_PER_FRAME = ("content_encoder", "mapping", "decoder")  # the rest runs once per style, and stays in float32
+_RANKING_PICTURES = 4  # of each domain
+# Channels with less are left as they are: next to the norm's epsilon of 1e-5 a scale would show.
+_LEAST_VARIANCE = 1e-3
+_SENSITIVE = re.compile(r"\.(stem|tail|border)$")  # in the names of blocks
+
+
+class Quantised(NamedTuple):
+    """The int8 graphs, and which blocks of convolutions were left in float, by component and domain."""
+
+    files: dict[Key, Path]
+    float_layers: dict[Key, list[str]]
+
+
+def quantise(
+    files: Graphs,
+    folder: Path,
+    pictures: Mapping[str, Sequence[Array]],
+    styles: Mapping[str, Sequence[Array]],
+    say: Callable[[str], None] = lambda _line: None,
+) -> Quantised:
+    """Writes `COMPONENT.DOMAIN.int8.onnx` into `folder` for each float32 graph in `files` that runs for every frame.
+
+    `pictures`: calibration pictures of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, in
+    which the pictures of the other are translated in turn.
+    """
+    inputs = _inputs(GraphParts(files), pictures, styles)
+    few = {domain: [p[None] for p in found[:_RANKING_PICTURES]] for domain, found in pictures.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = {key: _Quantisable(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
+        judge = _Judge(files, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
+        left = _sensitive_blocks(graphs, judge, say)
+        out = {key: folder / f"{key[0]}.{key[1]}.int8.onnx" for key in graphs}
+        for key, graph in graphs.items():
+            graph.write(out[key], graph.blocks - left[key])
+    return Quantised(out, {key: sorted(graph.always_float | left[key]) for key, graph in graphs.items()})
+
+
+def _inputs(
+    plain: GraphParts, pictures: Mapping[str, Sequence[Array]], styles: Mapping[str, Sequence[Array]]
+) -> dict[Key, list[dict[str, Array]]]:
+    """What each graph gets for each picture."""
+    found: dict[Key, list[dict[str, Array]]] = {}
+    a, b = styles
+    for source, target in ((a, b), (b, a)):
+        for picture, style_s in zip(pictures[source], itertools.cycle(styles[target]), strict=False):
+            params = plain.style_params(style_s[None], target)
+            content, skip = plain.encode(picture[None], source)
+            mapped = plain.map(content, skip, target)
+            found.setdefault(("content_encoder", source), []).append({"frames": picture[None]})
+            if plain.has("mapping"):
+                found.setdefault(("mapping", target), []).append({"content": content, "skip": skip})
+            found.setdefault(("decoder", target), []).append({"mapped": mapped, "style_params": params})
+    return found
+
+
+class _Judge:
+    """How far graphs are from float32 on a few pictures."""
+
+    def __init__(
+        self, plain: Graphs, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
+    ) -> None:
+        self.plain, self.batches, self.styles, self.scratch = plain, batches, styles, scratch
+        self.reference = GraphParts(plain)
+        self.domains = tuple(styles)
+
+    def noise(self, chosen: Mapping["_Quantisable", Collection[str]]) -> dict[str, float]:
+        """The noise power that AIMS allow is 1, by aim and check. `chosen`: the blocks in int8, of some graphs."""
+        files = {key: path for key, path in self.plain.items() if key[0] in _PER_FRAME}
+        for graph, blocks in chosen.items():
+            files[graph.key] = graph.write(self.scratch / "tried" / f"{'.'.join(graph.key)}.onnx", blocks)
+        touched = {graph.key for graph in chosen}
+        batches = {
+            source: found if touched & {("content_encoder", source), ("mapping", target), ("decoder", target)} else []
+            for (source, target), found in zip(
+                (self.domains, self.domains[::-1]), (self.batches[d] for d in self.domains), strict=True
+            )
+        }
+        checks = compare(self.reference, GraphParts(files), batches, self.styles, _any)
+        return {f"{aim} of {c.name}": 10 ** ((db - getattr(c, aim)) / 10) for c in checks for aim, db in AIMS.items()}
+
+
+def _any(_difference: Difference) -> bool:
+    return True
+
+
+def _sensitive_blocks(
+    graphs: Mapping[Key, "_Quantisable"], judge: _Judge, say: Callable[[str], None]
+) -> dict[Key, set[str]]:
+    """Blocks to leave in float, by graph, so that no check has more noise than AIMS allow.
+
+    Those that alone add most to what is worst are left out, one after another.
+    """
+    left: dict[Key, set[str]] = {key: set() for key in graphs}
+    total = judge.noise({graph: graph.blocks for graph in graphs.values()})
+    if max(total.values()) <= 1:
+        return left
+    say("int8 throughout is too far from float32: looking for the sensitive blocks")
+    single = {
+        (key, block): judge.noise({graph: {block}}) for key, graph in graphs.items() for block in sorted(graph.blocks)
+    }
+    while single and max(total.values()) > 1:
+        worst = max(total, key=lambda name: total[name])
+        key, block = max(single, key=lambda of: single[of].get(worst, 0.0))
+        del single[key, block]
+        left[key].add(block)
+        total = judge.noise({graph: graph.blocks - left[key] for key, graph in graphs.items()})
+    found = [f"{component}.{domain}: {', '.join(sorted(left[component, domain]))}" for component, domain in left]
+    say(f"left in float32: {'; '.join(text for text in found if not text.endswith(': '))}")
+    return left
+
+
+class _Quantisable:
+    """One float32 graph: its convolutions by block, and their ranges."""
+
+    def __init__(self, key: Key, path: Path, inputs: Sequence[dict[str, Array]], scratch: Path) -> None:
+        self.key, self.inputs = key, inputs
+        model = onnx.load(str(path))
+        _even_out(model, inputs)
+        self.even, self.ranges = (scratch / f"{'.'.join(key)}.{what}" for what in ("onnx", "json"))
+        onnx.save_model(model, str(self.even))
+        convs = [node for node in model.graph.node if node.op_type == "Conv"]
+        self.blocks_of = {conv.name: _block(conv.input[1]) for conv in convs}
+        self.always_float = {block for block in self.blocks_of.values() if _SENSITIVE.search(block)}
+        """What is never quantised."""
+        self.blocks = set(self.blocks_of.values()) - self.always_float
+
+    def write(self, path: Path, blocks: Collection[str]) -> Path:
+        """Writes the graph with `blocks` in int8. The first call calibrates."""
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        path.parent.mkdir(exist_ok=True)
+        with _quiet():
+            quantize_static(
+                str(self.even),
+                str(path),
+                _Reader(self.inputs),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=[name for name, block in self.blocks_of.items() if block not in blocks],
+                calibrate_method=CalibrationMethod.Percentile,
+                calibration_cache_path=self.ranges,
+                # One picture at a time: all features of all pictures would be gigabytes.
+                extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
+            )
+        return path
+
+
+def _block(weight: str) -> str:
+    """The block that a weight is of: "decoder.blocks.0.conv1.weight" -> "decoder.blocks.0"."""
+    strip = re.match(r"(.*?)(\.block)?\.(rows|columns)\b", weight)
+    return f"{strip[1]}.border" if strip else re.sub(r"(\.(conv\d|block))?(\.weight)?$", "", weight)
+
+
+def _even_out(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]]) -> None:
+    """Scales and shifts the weights before instance norms so that every channel has mean 0 and variance 1, in place.
+
+    The norm takes that out again. Without it one range serves channels whose values differ by orders of magnitude, and
+    the norm enlarges the rounding of the small ones.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    normed = {node.input[0] for node in model.graph.node if node.op_type == "InstanceNormalization"}
+    convs = [node for node in model.graph.node if node.op_type == "Conv" and node.output[0] in normed]
+    if not convs:
+        return
+    means, variances = _channel_moments(model, [conv.output[0] for conv in convs], inputs)
+    for conv, mean, variance in zip(convs, means, variances, strict=True):
+        weight, bias = (onnx.numpy_helper.to_array(tensors[name]) for name in conv.input[1:3])
+        scale = (1 / np.sqrt(np.maximum(variance, _LEAST_VARIANCE))).astype(np.float32)
+        even = onnx.numpy_helper.from_array(weight * scale[:, None, None, None], conv.input[1])
+        tensors[conv.input[1]].CopyFrom(even)
+        name = f"{conv.input[1].removesuffix('.weight')}.even_bias"  # equal biases share a tensor
+        even_bias = (bias - mean.astype(np.float32)) * scale
+        model.graph.initializer.append(onnx.numpy_helper.from_array(even_bias, name))
+        conv.input[2] = name
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+def _channel_moments(
+    model: onnx.ModelProto, names: Sequence[str], inputs: Sequence[dict[str, Array]]
+) -> tuple[list[Array], list[Array]]:
+    """Mean and variance of each channel of the tensors `names` (N, C, H, W) over all inputs."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    probed.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    session = open_session(probed.SerializeToString())
+    sums: list[Array] = [np.zeros((2, 1)) for _ in names]
+    for given in inputs:
+        for i, y in enumerate(session.run(list(names), given)):
+            mean, square = (z.mean((0, 2, 3), dtype=np.float64) for z in (y, np.square(y)))
+            sums[i] = sums[i] + np.stack([mean, square]) / len(inputs)
+    return [s[0] for s in sums], [s[1] - s[0] ** 2 for s in sums]
+
+
+class _Reader:
+    """Calibration inputs, as ONNX Runtime wants to read them: by ranges."""
+
+    def __init__(self, inputs: Sequence[dict[str, Array]]) -> None:
+        self.inputs = inputs
+        self.left: Iterator[dict[str, Array]] = iter(inputs)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """What `get_next` gives from now on."""
+        self.left = iter(self.inputs[start_index:end_index])
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next inputs, None at the end."""
+        return next(self.left, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser warns of preprocessing that these graphs do not need, and prints each step."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,131 @@
+"""What is exported: the generators of a checkpoint, ours or the authors', and what is known of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dsmap.checkpoint import load_generators, read_checkpoint
+from dsmap.config import TrainConfig
+from dsmap.data import Domains, find_domains, load_picture_nchw
+from dsmap.errors import InputError
+from dsmap.export.verify import generated_pictures
+from dsmap.images import list_pictures
+from dsmap.model import DSMAP
+from dsmap.official import load_official, read_official_config
+from dsmap.runtime.bundle import file_sha256
+from dsmap.samples import to_rgb
+from dsmap.styles import StyleStatistics, prior_statistics, style_statistics
+
+
+class Source(NamedTuple):
+    """Generators to export, and what is known of them."""
+
+    model: DSMAP
+    trained_at: int
+    """Shorter side of the training pictures in pixels."""
+    styles: dict[str, StyleStatistics]
+    pictures: dict[str, list[Path]]
+    """Pictures of each domain to check the graphs on; empty lists when none are at hand."""
+    provenance: dict[str, Any]
+
+
+def open_checkpoint(
+    path: Path, weights: str = "ema", data: Path | None = None, folders: Sequence[tuple[str, Path]] = ()
+) -> Source:
+    """The generators of a run of dsmap-train; `weights` is ema or generators (live).
+
+    `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on.
+    """
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.config
+    model = load_generators(checkpoint, weights)
+    styles = checkpoint.styles
+    pictures = {
+        domain: [p for folder in map(Path, found) if folder.is_dir() for p in list_pictures(folder)]
+        for domain, found in checkpoint.pictures.items()
+    }
+    if data is not None or folders:
+        domains = find_domains(data, folders, names=config.model.domains)
+        if {d.name for d in domains} != set(model.domains):
+            got, expected = ", ".join(d.name for d in domains), ", ".join(model.domains)
+            raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
+        styles, pictures = _seen(model, domains, config.data.shorter_side)
+    provenance = {
+        "kind": "dsmap-train",
+        "step": checkpoint.step,
+        "weights": weights,
+        "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
+        "training": _portable(config),
+    }
+    return Source(model, config.data.shorter_side, styles, pictures, provenance)
+
+
+def open_official(path: Path, config_yaml: Path, names: tuple[str, str], domains: Domains | None = None) -> Source:
+    """The generators of a `gen_*.pt` by the authors' trainer.
+
+    It keeps no style statistics: they come from the pictures of `domains`, or else are those of the prior N(0, I).
+    """
+    model = load_official(path, config_yaml, names)
+    config = read_official_config(config_yaml)
+    trained_at = config.get("new_size") or config.get("new_size_a") or config.get("crop_image_height") or 256
+    if not isinstance(trained_at, int) or trained_at < model.config.multiple_of:
+        raise InputError(f"{config_yaml}: new_size is {trained_at!r}, expected pixels", "Correct the YAML.")
+    styles = {name: prior_statistics(model.config.style_dim) for name in names}
+    pictures: dict[str, list[Path]] = {name: [] for name in names}
+    if domains is not None:
+        styles, pictures = _seen(model, domains, trained_at)
+    provenance = {"kind": "the authors' checkpoint", "file": Path(path).name, "weights_sha256": file_sha256(Path(path))}
+    return Source(model, trained_at, styles, pictures, provenance)
+
+
+class Pictures(NamedTuple):
+    """Pictures to check graphs on, by domain: uint8 RGB (H, W, 3), of a size the network takes."""
+
+    by_domain: dict[str, list[npt.NDArray[np.uint8]]]
+    origin: str
+    """real, generated, or real and generated."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_domain.values()))
+
+
+def pick_pictures(source: Source, count: int, *, at_least: int = 1, part: int = 0) -> Pictures:
+    """Up to `count` pictures of each domain at the training size, evenly picked; generated ones fill up to `at_least`.
+
+    `part` 0 and 1 are different pictures where there are enough: to calibrate on the one and to check on the other.
+    Where a domain has no picture that can be read, all are generated.
+    """
+    multiple = source.model.config.multiple_of
+    size = max(source.trained_at // multiple * multiple, source.model.config.style_minimum_size)
+    found: dict[str, list[npt.NDArray[np.uint8]]] = {}
+    for domain, paths in source.pictures.items():
+        picked = [paths[(2 * i + part) * len(paths) // (2 * count)] for i in range(count)] if paths else []
+        found[domain] = []
+        for path in dict.fromkeys(picked):
+            try:
+                found[domain].append(to_rgb(load_picture_nchw(path, size, multiple))[0])
+            except InputError:
+                continue  # a broken picture was told of in training
+    if not all(found.values()):
+        seeds = {domain: 2 * i + part for i, domain in enumerate(source.model.domains)}
+        return Pictures({d: generated_pictures(size, count, seed) for d, seed in seeds.items()}, "generated")
+    lacking = {domain: at_least - len(pictures) for domain, pictures in found.items() if len(pictures) < at_least}
+    for domain, missing in lacking.items():
+        found[domain] += generated_pictures(size, missing, part)
+    return Pictures(found, "real and generated" if lacking else "real")
+
+
+def _seen(model: DSMAP, domains: Domains, size: int) -> tuple[dict[str, StyleStatistics], dict[str, list[Path]]]:
+    """Styles over all training pictures, and the pictures to check on (test pictures where there are any)."""
+    styles = {d.name: style_statistics(model, d.name, d.train, size) for d in domains}
+    return styles, {d.name: list(d.test or d.train) for d in domains}
+
+
+def _portable(config: TrainConfig) -> dict[str, Any]:
+    """The training configuration without paths of the machine it ran on."""
+    tree = config.model_dump(mode="json")
+    tree["features"] = Path(config.features).name
+    return tree

@@ -1,0 +1,36 @@
+"""The processor that this process runs on: its name and the cores it may use. Imports nothing heavy."""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Vendor and model in one line, as "GenuineIntel Intel(R) Xeon(R) ..."; what Python knows where there is no more.
+
+    A virtual machine may hide the model, but not the vendor.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    known = {key.strip(): value.strip() for key, _, value in reversed([line.partition(":") for line in lines])}
+    found = [known[key] for key in ("vendor_id", "model name") if known.get(key)]
+    if not found and platform.system() == "Darwin" and platform.machine() == "x86_64":
+        return "GenuineIntel"  # every Mac of that kind
+    return " ".join(found) or platform.processor() or platform.machine()
+
+
+def is_intel(name: str) -> bool:
+    """Whether a CPU of this name (see `cpu_name`) was made by Intel."""
+    return "intel" in name.lower()
+
+
+def allowed_cores() -> int | None:
+    """How many cores this process may use, if not all: engines do not look. None leaves it to them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or allowed) else None

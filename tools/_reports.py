@@ -1,0 +1,23 @@
+"""JSON reports of commands: told before the work when they cannot be written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.folders import check_folder_writable
+
+
+def check_report(report: Path) -> None:
+    """Raises InputError unless the report can be written: told before minutes of work."""
+    if report.is_dir():
+        raise InputError(f"--report {report} is a folder", "Pass a file's name, such as report.json.")
+    check_folder_writable(report.absolute().parent, "--report")
+
+
+def write_report(report: Path, numbers: dict[str, Any]) -> None:
+    """Writes `numbers` as JSON; DsmapError when that fails after all."""
+    try:
+        report.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DsmapError(f"cannot write {report}: {error.strerror}", "The numbers are above.") from error
