@@ -5,6 +5,7 @@ Python interface but for what is wrapped here. A leaf: every part may use it, an
 """
 
 import ctypes
+import functools
 import importlib
 import re
 import sys
@@ -102,25 +103,32 @@ def _without_libraries(name: str, reason: str) -> DsmapError:
 
 
 class Log:
-    """What TensorRT says, kept instead of printed. `logger` is the object that TensorRT takes."""
+    """What TensorRT says from now on, kept instead of printed. `logger` is the object that TensorRT takes."""
 
     def __init__(self, flavour: Flavour) -> None:
-        trt, errors = flavour.module, []
-
-        class Logger(trt.ILogger):  # type: ignore[name-defined]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                    errors.append(" ".join(message.split()))
-
-        self.errors: list[str] = errors
-        self.logger = Logger()
+        self.errors: list[str] = []
+        self.logger = _logger(flavour.module)
+        self.logger.errors = self.errors
 
     def last_error(self) -> str:
         """The last error in one line that fits a message."""
         return self.errors[-1][:400] if self.errors else "it gave no reason"
+
+
+@functools.cache
+def _logger(trt: Any) -> Any:
+    """The one logger of a flavour: TensorRT keeps the first that it gets, and calls it until the process ends."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self.errors.append(" ".join(message.split()))
+
+    return Logger()
 
 
 def new_builder(flavour: Flavour, log: Log) -> Any:

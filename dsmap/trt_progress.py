@@ -1,5 +1,6 @@
 """How far a TensorRT build is, and Ctrl-C during it. Light; for `trt_build`."""
 
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -73,22 +74,28 @@ class Monitor:
 
     def for_trt(self, flavour: Flavour) -> Any:
         """Itself as the object that TensorRT takes."""
-        trt, monitor = flavour.module, self
+        return _reporter_class(flavour.module)(self)
 
-        class Reporter(trt.IProgressMonitor):  # type: ignore[name-defined]
-            def __init__(self) -> None:
-                trt.IProgressMonitor.__init__(self)
 
-            def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-                monitor.start(phase_name, parent_phase, num_steps)
+@functools.cache
+def _reporter_class(trt: Any) -> Any:
+    """Made once: a class that TensorRT's interface knows is not thrown away."""
 
-            def step_complete(self, phase_name: str, step: int) -> bool:
-                return monitor.step(phase_name, step)
+    class Reporter(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self, monitor: Monitor) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.monitor = monitor
 
-            def phase_finish(self, phase_name: str) -> None:
-                monitor.finish(phase_name)
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.monitor.start(phase_name, parent_phase, num_steps)
 
-        return Reporter()
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return self.monitor.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.monitor.finish(phase_name)
+
+    return Reporter
 
 
 @contextmanager

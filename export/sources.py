@@ -19,6 +19,8 @@ from dsmap.runtime.bundle import file_sha256
 from dsmap.samples import to_rgb
 from dsmap.styles import StyleStatistics, prior_statistics, style_statistics
 
+_WEIGHTS = ("ema", "generators")
+
 
 class Source(NamedTuple):
     """Generators to export, and what is known of them."""
@@ -37,8 +39,15 @@ def open_checkpoint(
 ) -> Source:
     """The generators of a run of dsmap-train; `weights` is ema or generators (live).
 
+    `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
     `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on.
     """
+    if path.suffix == ".safetensors" and path.is_file():
+        if path.stem not in _WEIGHTS:
+            raise InputError(
+                f"{path} holds no generators", f"Pass {' or '.join(_WEIGHTS)}.safetensors of a checkpoint."
+            )
+        path, weights = path.parent, path.stem
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
     model = load_generators(checkpoint, weights)

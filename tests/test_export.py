@@ -64,6 +64,18 @@ def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, picture_folder
     assert np.abs(out - (expected + 1) * 127.5).max() <= 1
 
 
+def test_a_weights_file_of_a_checkpoint(checkpoint):
+    """A .safetensors file says which weights are meant."""
+    folder = open_checkpoint(checkpoint).provenance["weights_sha256"]
+    newest = sorted((checkpoint / "checkpoints").iterdir())[-1]
+    ema, live = (open_checkpoint(newest / f"{name}.safetensors").provenance for name in ("ema", "generators"))
+    assert (ema["weights"], ema["weights_sha256"]) == ("ema", folder)
+    assert live["weights"] == "generators"
+    assert live["weights_sha256"] != folder
+    with pytest.raises(InputError, match="holds no generators"):
+        open_checkpoint(newest / "discriminators.safetensors")
+
+
 def test_existing_output_is_kept(checkpoint, tmp_path):
     source = open_checkpoint(checkpoint)
     (tmp_path / "mine").mkdir()
