@@ -119,7 +119,7 @@ class Log:
 def _logger(trt: Any) -> Any:
     """The one logger of a flavour: TensorRT keeps the first that it gets, and calls it until the process ends."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

@@ -81,7 +81,7 @@ class Monitor:
 def _reporter_class(trt: Any) -> Any:
     """Made once: a class that TensorRT's interface knows is not thrown away."""
 
-    class Reporter(trt.IProgressMonitor):  # type: ignore[misc]
+    class Reporter(trt.IProgressMonitor):
         def __init__(self, monitor: Monitor) -> None:
             trt.IProgressMonitor.__init__(self)
             self.monitor = monitor

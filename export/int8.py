@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 
 from dsmap.export.differences import Difference
-from dsmap.export.verify import GraphParts, Graphs, compare, open_session
+from dsmap.export.verify import GraphParts, Graphs, Remembered, compare, open_session
 
 Array = npt.NDArray[Any]
 Key = tuple[str, str]
@@ -62,7 +62,9 @@ def quantise(
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {key: _Quantisable(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
         judge = _Judge(files, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
-        left = _sensitive_blocks(graphs, judge, say)
+        left: dict[Key, set[str]] = {}
+        for keys in _directions(styles):
+            left |= _sensitive_blocks({key: graphs[key] for key in keys if key in graphs}, judge, say)
         out = {key: folder / f"{key[0]}.{key[1]}.int8.onnx" for key in graphs}
         for key, graph in graphs.items():
             graph.write(out[key], graph.blocks - left[key])
@@ -93,24 +95,29 @@ class _Judge:
     def __init__(
         self, plain: Graphs, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
     ) -> None:
-        self.plain, self.batches, self.styles, self.scratch = plain, batches, styles, scratch
-        self.reference = GraphParts(plain)
-        self.domains = tuple(styles)
+        self.batches, self.styles, self.scratch = batches, styles, scratch
+        plain_parts = GraphParts(plain)
+        self.reference = Remembered(plain_parts)
+        self.open = {key: session for key, session in plain_parts.sessions.items() if key[0] in _PER_FRAME}
 
     def noise(self, chosen: Mapping["_Quantisable", Collection[str]]) -> dict[str, float]:
         """The noise power that AIMS allow is 1, by aim and check. `chosen`: the blocks in int8, of some graphs."""
-        files = {key: path for key, path in self.plain.items() if key[0] in _PER_FRAME}
-        for graph, blocks in chosen.items():
-            files[graph.key] = graph.write(self.scratch / "tried" / f"{'.'.join(graph.key)}.onnx", blocks)
-        touched = {graph.key for graph in chosen}
-        batches = {
-            source: found if touched & {("content_encoder", source), ("mapping", target), ("decoder", target)} else []
-            for (source, target), found in zip(
-                (self.domains, self.domains[::-1]), (self.batches[d] for d in self.domains), strict=True
-            )
+        files = {
+            graph.key: graph.write(self.scratch / "tried" / f"{'.'.join(graph.key)}.onnx", blocks)
+            for graph, blocks in chosen.items()
         }
-        checks = compare(self.reference, GraphParts(files), batches, self.styles, _any)
+        batches = {
+            encoder[1]: self.batches[encoder[1]] if files.keys() & {encoder, *others} else []
+            for encoder, *others in _directions(self.styles)
+        }
+        checks = compare(self.reference, GraphParts(files, self.open), batches, self.styles, _any)
         return {f"{aim} of {c.name}": 10 ** ((db - getattr(c, aim)) / 10) for c in checks for aim, db in AIMS.items()}
+
+
+def _directions(styles: Mapping[str, object]) -> list[list[Key]]:
+    """The graphs that run for every frame in each direction, the encoder first. `styles` are by domain."""
+    a, b = styles
+    return [[("content_encoder", x), ("mapping", y), ("decoder", y)] for x, y in ((a, b), (b, a))]
 
 
 def _any(_difference: Difference) -> bool:
@@ -120,15 +127,16 @@ def _any(_difference: Difference) -> bool:
 def _sensitive_blocks(
     graphs: Mapping[Key, "_Quantisable"], judge: _Judge, say: Callable[[str], None]
 ) -> dict[Key, set[str]]:
-    """Blocks to leave in float, by graph, so that no check has more noise than AIMS allow.
+    """Blocks to leave in float, by graph of one direction, so that no check has more noise than AIMS allow.
 
     Those that alone add most to what is worst are left out, one after another.
     """
     left: dict[Key, set[str]] = {key: set() for key in graphs}
     total = judge.noise({graph: graph.blocks for graph in graphs.values()})
-    if max(total.values()) <= 1:
+    if max(total.values(), default=0.0) <= 1:
         return left
-    say("int8 throughout is too far from float32: looking for the sensitive blocks")
+    direction = " to ".join(domain for component, domain in graphs if component != "mapping")
+    say(f"int8 throughout is too far from float32 from {direction}: looking for the sensitive blocks")
     single = {
         (key, block): judge.noise({graph: {block}}) for key, graph in graphs.items() for block in sorted(graph.blocks)
     }

@@ -123,6 +123,29 @@ def test_too_little_memory_says_what_to_do(openvino, monkeypatch):
     assert "--height" in caught.value.advice
 
 
+def test_signals_after_a_translator_is_gone(tiny_bundle, tmp_path):
+    """OpenVINO's CPU plugin moves signal handlers to a stack of its own: it must stay for as long as they do."""
+    pytest.importorskip("openvino")
+    code = f"""
+import gc, os, signal
+import numpy as np
+from dsmap.runtime import Translator
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+frame = np.zeros((64, 64, 3), np.uint8)
+load = lambda: Translator.load({str(tiny_bundle)!r}, domain='winter', backend='openvino', threads=1)
+first = load(); first(frame)
+second = load(); second(frame)
+for name in ('first', 'second'):
+    del globals()[name]
+    gc.collect()
+    os.kill(os.getpid(), signal.SIGUSR1)
+print(len(handled))
+"""
+    done = in_python(code, tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
+
+
 def test_without_a_gpu_the_reason_is_told(tiny_bundle):
     module = pytest.importorskip("openvino")
     if any(device.startswith("GPU") for device in module.Core().available_devices):

@@ -1,5 +1,6 @@
 """OpenVINO: a second engine for CPUs, and the way to Intel's GPUs. An optional extra."""
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ class OpenVINO(Backend):
 
     def __init__(self, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> None:
         openvino = import_openvino()
-        self._core = openvino.Core()
+        self._core = _core()
         self.precision = best_precision(bundle, precision, (*self._preferred, *bundle.precisions))
         self._options = self._find_options(threads)
         version = openvino.__version__.partition("-")[0]
@@ -126,6 +127,16 @@ def import_openvino() -> Any:
     if not hasattr(openvino, "Core"):  # a folder of that name, or what is left of another version
         raise DsmapError("the installed openvino is empty", f"Run pip uninstall openvino, then, {_INSTALL}")
     return openvino
+
+
+@functools.cache
+def _core() -> Any:
+    """The one Core of this process, never thrown away.
+
+    Its CPU plugin puts signal handlers on a stack of its own, and takes that with it: with a second Core a signal after
+    the end of the first (Ctrl-C, the end of a child process) has been seen to end the process.
+    """
+    return import_openvino().Core()
 
 
 def _run(request: Any, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
