@@ -5,7 +5,7 @@ import math
 from dsmap.errors import InputError
 
 # Measured at the peak of a translation by ONNX Runtime, for each pixel and each unit of the network's width `dim`.
-_BYTES_PER_PIXEL_AND_WIDTH = 31
+_BYTES_PER_PIXEL_AND_WIDTH = 37
 _ADVICE_SHARE = 0.9  # the height that is advised leaves some memory: what is free changes between two runs
 _SMALLEST_HEIGHT = 16
 _GB = 1e9

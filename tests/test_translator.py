@@ -164,7 +164,7 @@ def test_memory_is_checked_once_for_each_new_size(tiny_bundle, monkeypatch):
     from dsmap.runtime import translator as module
 
     fresh = Translator.load(tiny_bundle, domain="winter", threads=1)
-    asked, room = [], [31 * 4 * 32 * 32]  # the width is 4
+    asked, room = [], [37 * 4 * 32 * 32]  # the width is 4
     monkeypatch.setattr(module, "available_bytes", lambda: asked.append(1) or room[0])
     fresh.check_size(32, 32)
     with pytest.raises(InputError, match="a frame of 33x32 needs about"):
@@ -181,6 +181,30 @@ def test_memory_is_checked_once_for_each_new_size(tiny_bundle, monkeypatch):
         fresh(frame(40, 32))
     monkeypatch.setattr(module, "available_bytes", lambda: None)
     fresh(frame(40, 32))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+def test_the_second_frame_takes_no_more_memory_than_the_first(tmp_path):
+    """Nor more than is said before the work; in a process of its own, and with the model that comes with dsmap."""
+    code = """
+import re, numpy as np
+from dsmap.runtime import Translator
+from dsmap.runtime.memory import translation_bytes
+translator = Translator.load("summer-winter", domain="winter", backend="cpu")
+frame = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), np.uint8)
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+peaks = [peak()]
+for _ in range(3):
+    translator(frame)
+    peaks.append(peak())
+first, later = ((kib - peaks[0]) * 1024 for kib in (peaks[1], peaks[-1]))
+print(later / first, later / translation_bytes(768, 1024, batch=1, dim=16))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    growth, of_estimate = map(float, done.stdout.split())
+    assert growth < 1.3
+    assert 0.5 < of_estimate < 1.1
 
 
 def test_what_fails_in_onnxruntime_is_one_line(translator, capfd):

@@ -25,10 +25,10 @@ import os, sys, time, types
 
 class Translator:
     model_name, source = "summer-winter", "summer"
-    backend_name, backend_description, backend_reason = "stand-in", "inverts", "for tests"
+    backend_name, backend_description, backend_reason, precision = "stand-in", "inverts", "for tests", "fp32"
 
     @classmethod
-    def load(cls, model="summer-winter", *, domain, backend="auto", style=None):
+    def load(cls, model="summer-winter", *, domain, backend="auto", style=None, precision="auto"):
         from dsmap.errors import InputError
         if domain not in ("summer", "winter"):
             raise InputError(f"unknown domain '{domain}'", "choose one of summer, winter")
@@ -103,7 +103,7 @@ def test_the_options_are_these() -> None:
     from dsmap.tools.video import video
 
     options = {"domain", "output", "model", "style", "seed", "height", "side_by_side", "overwrite", "report"}
-    assert set(video.__annotations__) - {"return"} == options | {"source", "backend", "debug", "version"}
+    assert set(video.__annotations__) - {"return"} == options | {"source", "backend", "precision", "debug", "version"}
 
 
 def test_version_and_usage_errors() -> None:

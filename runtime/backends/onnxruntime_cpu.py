@@ -66,6 +66,8 @@ class OnnxRuntimeCPU(Backend):
         # The graphs run in turn, each with threads of its own: without this they still spin, and slow the next graph to
         # half its speed on two cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # On, the second frame of a size takes as much memory again as the first, and none is faster.
+        options.enable_mem_pattern = False
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
