@@ -12,6 +12,7 @@ import itertools
 import logging
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,7 +205,12 @@ def _even_out(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]]) -> Non
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     normed = {node.input[0] for node in model.graph.node if node.op_type == "InstanceNormalization"}
-    convs = [node for node in model.graph.node if node.op_type == "Conv" and node.output[0] in normed]
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    convs = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.output[0] in normed and uses[node.output[0]] == uses[node.input[1]] == 1
+    ]
     if not convs:
         return
     means, variances = _channel_moments(model, [conv.output[0] for conv in convs], inputs)
