@@ -76,6 +76,16 @@ def test_a_weights_file_of_a_checkpoint(checkpoint):
         open_checkpoint(newest / "discriminators.safetensors")
 
 
+def test_a_checkpoint_of_a_newer_format(checkpoint, tmp_path):
+    newest = sorted((checkpoint / "checkpoints").iterdir())[-1]
+    copy = Path(shutil.copytree(newest, tmp_path / "copy"))
+    told = json.loads((copy / "training.json").read_text())
+    (copy / "training.json").write_text(json.dumps(told | {"format_version": 99}))
+    with pytest.raises(InputError, match="has checkpoint format 99; this dsmap reads up to") as caught:
+        open_checkpoint(copy)
+    assert caught.value.advice == "Update dsmap."
+
+
 def test_existing_output_is_kept(checkpoint, tmp_path):
     source = open_checkpoint(checkpoint)
     (tmp_path / "mine").mkdir()
