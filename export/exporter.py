@@ -20,7 +20,7 @@ from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import Source, pick_pictures
 from dsmap.export.verify import Graphs, Verification, verify_graphs
 from dsmap.folders import replace_folder
-from dsmap.runtime.bundle import Components, File, Manifest, Sizes, Style, describe_file, write_manifest
+from dsmap.runtime.bundle import Manifest, Sizes, Style, describe_components, write_manifest
 
 # Pictures of each domain that the float32 graphs are checked on.
 CHECK_PICTURES = 4
@@ -190,7 +190,7 @@ def _describe(made: _Making, name: str, licence: str, card: str | None) -> Manif
         "rewrites": [name for name, on in made.rewrites._asdict().items() if on],
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    parts = {precision: _components(made.folder, files) for precision, files in made.files.items()}
+    parts = {precision: describe_components(made.folder, files) for precision, files in made.files.items()}
     return Manifest(
         name=name,
         domains=config.domains,
@@ -218,13 +218,6 @@ def _gates(made: _Making) -> dict[str, Any]:
     if "int8" in found:
         found["int8"]["float_layers"] = made.float_layers
     return found
-
-
-def _components(folder: Path, files: Graphs) -> Components:
-    parts: dict[str, dict[str, File]] = {}
-    for (component, domain), path in files.items():
-        parts.setdefault(component, {})[domain] = describe_file(folder, path)
-    return Components(**parts)
 
 
 def _default_card(source: Source, name: str, licence: str) -> str:

@@ -58,11 +58,12 @@ def quantise(
     `pictures`: calibration pictures of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, in
     which the pictures of the other are translated in turn.
     """
-    inputs = _inputs(GraphParts(files), pictures, styles)
+    plain = GraphParts(files)
+    inputs = _inputs(plain, pictures, styles)
     few = {domain: [p[None] for p in found[:_RANKING_PICTURES]] for domain, found in pictures.items()}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {key: _Quantisable(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
-        judge = _Judge(files, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
+        judge = _Judge(plain, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
         left: dict[Key, set[str]] = {}
         for keys in _directions(styles):
             left |= _sensitive_blocks({key: graphs[key] for key in keys if key in graphs}, judge, say)
@@ -94,12 +95,11 @@ class _Judge:
     """How far graphs are from float32 on a few pictures."""
 
     def __init__(
-        self, plain: Graphs, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
+        self, plain: GraphParts, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
     ) -> None:
         self.batches, self.styles, self.scratch = batches, styles, scratch
-        plain_parts = GraphParts(plain)
-        self.reference = Remembered(plain_parts)
-        self.open = {key: session for key, session in plain_parts.sessions.items() if key[0] in _PER_FRAME}
+        self.reference = Remembered(plain)
+        self.open = {key: session for key, session in plain.sessions.items() if key[0] in _PER_FRAME}
 
     def noise(self, chosen: Mapping["_Quantisable", Collection[str]]) -> dict[str, float]:
         """The noise power that AIMS allow is 1, by aim and check. `chosen`: the blocks in int8, of some graphs."""

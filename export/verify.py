@@ -262,14 +262,15 @@ def generated_pictures(size: int, count: int, seed: int = 0) -> list[Array]:
     return pictures
 
 
-def open_session(model: Path | bytes) -> Any:
-    """An ONNX Runtime session on the CPU for a file, or the bytes of one."""
+def open_session(model: Path | bytes, threads: int | None = None) -> Any:
+    """An ONNX Runtime session on the CPU for a file, or the bytes of one. `threads` None leaves them to it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False
+    options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

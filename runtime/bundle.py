@@ -18,6 +18,7 @@ In format 1 there was no style_mlp, and the decoder took the style.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -188,6 +189,14 @@ def file_sha256(path: Path) -> str:
 def describe_file(folder: Path, path: Path) -> File:
     """The manifest's entry for `path`, which lies in the bundle's `folder`."""
     return File(path=path.relative_to(folder).as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)
+
+
+def describe_components(folder: Path, files: Mapping[tuple[str, str], Path]) -> Components:
+    """The manifest's entries for graphs that lie in the bundle's `folder`, by component and domain."""
+    parts: dict[str, dict[str, File]] = {}
+    for (component, domain), path in files.items():
+        parts.setdefault(component, {})[domain] = describe_file(folder, path)
+    return Components(**parts)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -4,7 +4,6 @@ import copy
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,11 @@ from dsmap.errors import DsmapError
 from dsmap.export.graphs import Extras, Graph, from_frames, graphs, to_frames, write_graph
 from dsmap.export.int8 import quantise
 from dsmap.export.rewrites import Rewrites, rewritten
+from dsmap.export.verify import open_session
 from dsmap.model import DSMAP, initialise_generators
 from dsmap.runtime.backends import BACKENDS
 from dsmap.runtime.backends.openvino import import_openvino
-from dsmap.runtime.bundle import Bundle, Components, Manifest, Sizes, Style, describe_file
+from dsmap.runtime.bundle import Bundle, Manifest, Sizes, Style, describe_components
 from dsmap.runtime.cpu import allowed_cores
 from dsmap.tools._slow_step import use_plain_upsampling
 
@@ -137,7 +137,9 @@ class Forms:
 
     def _fused(self) -> Run:
         files = self.files(_FUSED)
-        session, mlp = (_session(files[part, self.target], self.threads) for part in ("fused", "style_mlp"))
+        session, mlp = (
+            open_session(files[part, self.target], self.threads or allowed_cores()) for part in ("fused", "style_mlp")
+        )
         params = mlp.run(None, {"style": self.style_s[None]})[0]
         return lambda frames: session.run(None, {"frames": frames, "style_params": params})[0]
 
@@ -170,8 +172,8 @@ class Forms:
             style_dim=config.style_dim,
             sizes=Sizes(**sides, style_minimum=config.style_minimum_size, trained_at=config.style_minimum_size),
             architecture=config.model_dump(mode="json"),
-            components=self._components(files),
-            variants={"int8": self._components(self._quantised(name))} if precision == "int8" else {},
+            components=describe_components(self.folder, files),
+            variants={"int8": describe_components(self.folder, self._quantised(name))} if precision == "int8" else {},
             styles={domain: Style(mean=zero, std=zero, pictures=0) for domain in config.domains},
             licence="",
             card="",
@@ -179,12 +181,6 @@ class Forms:
             verification={},
         )
         return Bundle(self.folder, manifest)
-
-    def _components(self, files: dict[tuple[str, str], Path]) -> Components:
-        parts: dict[str, Any] = {}
-        for (component, domain), path in files.items():
-            parts.setdefault(component, {})[domain] = describe_file(self.folder, path)
-        return Components(**parts)
 
     def _quantised(self, name: str) -> dict[tuple[str, str], Path]:
         if name not in self._int8:
@@ -198,14 +194,3 @@ class Forms:
             made = quantise(both, folder, pictures, styles, lambda line: self.say(f"    {line}"))
             self._int8[name] = made.files
         return self._int8[name]
-
-
-def _session(path: Path, threads: int | None) -> Any:
-    """As the backend for ONNX Runtime opens it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.intra_op_num_threads = threads or allowed_cores() or 0  # 0: all cores
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -133,7 +133,7 @@ def export(
 
     source = _open(checkpoint, official, names, data, folders, live=live, best=best)
     if engines is not None:
-        engines.check(source.model.config.multiple_of, source.model.config.minimum_size)
+        engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))
     extras = Extras(fused=fused, style_decoder=style_decoder)
     exported = export_bundle(
@@ -202,9 +202,9 @@ class _EngineWishes(NamedTuple):
         """For a bundle with such sizes. Raises InputError for a profile that its network does not take."""
         from dsmap.export.engines import EngineOptions
 
-        return EngineOptions(self.flavour, self.architectures, self.check(sizes.multiple_of, sizes.minimum))
+        return EngineOptions(self.flavour, self.architectures, self.profile(sizes.multiple_of, sizes.minimum))
 
-    def check(self, multiple_of: int, minimum: int) -> Any:
+    def profile(self, multiple_of: int, minimum: int) -> Any:
         """The size profile; InputError when the network does not take it."""
         from dsmap.trt_build import SizeProfile
 
