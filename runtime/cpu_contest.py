@@ -15,7 +15,7 @@ import numpy as np
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Backend, Choice
+from dsmap.runtime.backends import Backend, Choice, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores, cpu_name, is_intel
 
@@ -31,8 +31,7 @@ def choose_on_cpu(
     onnxruntime: Callable[[], Backend],
     openvino: Callable[[], Backend],
     bundle: Bundle,
-    threads: int | None = None,
-    precision: str = "auto",
+    settings: Settings,
     processor: str | None = None,
 ) -> Choice:
     """ONNX Runtime, or OpenVINO where it is installed, the CPU is Intel's and this model is faster with it.
@@ -42,7 +41,7 @@ def choose_on_cpu(
     """
     if out := _ruled_out(processor if processor is not None else cpu_name()):
         return Choice(onnxruntime(), f"OpenVINO: {out}")
-    path = _memory_path(bundle, threads, precision, processor)
+    path = _memory_path(bundle, settings, processor)
     speed = _recall(path)
     if speed is not None and speed < LEAST_GAIN:
         return Choice(onnxruntime(), _told(speed))
@@ -86,7 +85,8 @@ def _speed(plain: Backend, rival: Backend, bundle: Bundle) -> float:
 
     def seconds(backend: Backend) -> float:
         began = time.perf_counter()
-        backend.translate(frames, style)
+        for wait in [backend.submit(frames, style) for _ in range(backend.in_flight)]:
+            wait()
         return time.perf_counter() - began
 
     began = time.perf_counter()
@@ -97,15 +97,16 @@ def _speed(plain: Backend, rival: Backend, bundle: Bundle) -> float:
     return statistics.median(ratios)
 
 
-def _memory_path(bundle: Bundle, threads: int | None, precision: str, processor: str | None) -> Path:
+def _memory_path(bundle: Bundle, settings: Settings, processor: str | None) -> Path:
     """Where the result is kept: the name is a hash of all that it depends on."""
     from dsmap.runtime.engine_cache import user_cache_folder
 
     key = {
         "files": [file.sha256 for file in bundle.manifest.files()],
-        "precision": precision,
+        "precision": settings.precision,
+        "frames_at_once": settings.frames_at_once,
         "processor": processor if processor is not None else cpu_name(),
-        "threads": threads or allowed_cores() or os.cpu_count(),
+        "threads": settings.threads or allowed_cores() or os.cpu_count(),
         "versions": [__version__, _version("onnxruntime", "onnxruntime-gpu"), _version("openvino")],
     }
     return user_cache_folder() / _FOLDER / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"

@@ -35,10 +35,10 @@ def check_memory(
     lines = int(height * math.sqrt(max(0.0, room) / needed(height)))
     while lines >= _SMALLEST_HEIGHT and needed(lines) > room:
         lines -= 1
-    frames = f"{batch} frames" if batch > 1 else "a frame"
+    frames = f"{batch} frames at once" if batch > 1 else "a frame"
     smaller = f"Translate at a smaller size, --height {lines} or less, or" if lines >= _SMALLEST_HEIGHT else "First"
     raise InputError(
-        f"{frames} of {width}x{height} needs about {needed(height) / _GB:.1f} GB of memory;"
+        f"{frames} of {width}x{height} need{'' if batch > 1 else 's'} about {needed(height) / _GB:.1f} GB of memory;"
         f" {max(0, available) / _GB:.1f} GB are available",
         f"{smaller} close other programs.",
     )

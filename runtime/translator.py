@@ -8,7 +8,7 @@ import numpy as np
 from dsmap.errors import InputError
 from dsmap.images import read_picture_rgb
 from dsmap.memory import available_bytes
-from dsmap.runtime.backends import Codes, Frames, load_backend
+from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load_backend
 from dsmap.runtime.bundle import Bundle, Sizes
 from dsmap.runtime.memory import check_memory, translation_bytes
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
@@ -40,15 +40,21 @@ class Translator:
         style: StyleLike = None,
         threads: int | None = None,
         precision: str = "auto",
+        frames_at_once: int = 1,
+        cuda_binding: str = "auto",
     ) -> "Translator":
         """Loads a bundled model by name, or a bundle by path, for translations to `domain`.
 
         `backend`: auto or the name of one. `style`: see StyleLike. `threads`: of a CPU backend; None is all cores.
-        `precision`: one that the bundle has, or auto for what suits the backend.
+        `precision`: one that the bundle has, or auto for what suits the backend. `frames_at_once`: how many frames will
+        be under way together (see `submit`); 1 for the least delay. `cuda_binding`: cuda-python, pycuda or auto.
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
         """
-        return cls(Bundle.read(find_model(model)), domain, backend, style, threads, precision)
+        settings = Settings(
+            threads=threads, precision=precision, frames_at_once=frames_at_once, cuda_binding=cuda_binding
+        )
+        return cls(Bundle.read(find_model(model)), domain, backend, style, settings)
 
     def __init__(
         self,
@@ -56,21 +62,23 @@ class Translator:
         domain: str,
         backend: str = "auto",
         style: StyleLike = None,
-        threads: int | None = None,
-        precision: str = "auto",
+        settings: Settings = USUAL,
     ) -> None:
         self.bundle = bundle
         self.model_name = bundle.manifest.name
         self.target = domain
         self.source = bundle.source_of(domain)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}", "Use 1 or more, or None for all cores.")
-        choice = load_backend(backend, bundle, domain, threads, precision)
+        if settings.threads is not None and settings.threads < 1:
+            raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")
+        if settings.frames_at_once < 1:
+            raise InputError(f"frames_at_once is {settings.frames_at_once}", "Use 1 or more.")
+        choice = load_backend(backend, bundle, domain, settings)
         self._backend = choice.backend
         self.backend_name = choice.backend.name
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
         self.precision = choice.backend.precision
+        self.in_flight = choice.backend.in_flight
         self._last_size = (0, 0, 0)
         self._held_bytes = 0
         self.set_style(style)
@@ -96,19 +104,40 @@ class Translator:
 
     def __call__(self, frames_rgb: Frames) -> Frames:
         """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""
+        return self.submit(frames_rgb)()
+
+    def submit(self, frames_rgb: Frames, style: Codes | None = None) -> Pending:
+        """Begins a translation and gives what waits for its result, which is that of calling the translator.
+
+        At most `in_flight` may be under way. The frames may not be changed before the wait is over. `style`: a code
+        (S,) for these frames only, see `find_style`.
+        """
         check_frames(frames_rgb, dims=(3, 4))
-        if frames_rgb.ndim == 3:
-            return self(frames_rgb[None])[0]
-        batch, height, width = frames_rgb.shape[:3]
+        single = frames_rgb.ndim == 3
+        frames_nhwc = frames_rgb[None] if single else frames_rgb
+        batch, height, width = frames_nhwc.shape[:3]
         if (batch, height, width) != self._last_size:
             self.check_size(height, width, batch)
-        padded = pad_frames(frames_rgb, self.bundle.manifest.sizes)
-        style_ns = np.broadcast_to(self.style, (len(padded), self.style.size))
-        out = self._backend.translate(padded, np.ascontiguousarray(style_ns))
+        padded = pad_frames(frames_nhwc, self.bundle.manifest.sizes)
+        code = self.style if style is None else style
+        pending = self._backend.submit(padded, np.ascontiguousarray(np.broadcast_to(code, (batch, code.size))))
         self._last_size = batch, height, width
-        # The backend keeps the memory of its largest batch, and it serves again.
-        self._held_bytes = max(self._held_bytes, self._bytes_for(*padded.shape[:3]))
-        return out[:, :height, :width]
+
+        def wait() -> Frames:
+            out = pending()[:, :height, :width]
+            # The backend keeps the memory of its largest batch, and it serves again.
+            self._held_bytes = max(self._held_bytes, self._bytes_for(*padded.shape[:3]))
+            return out[0] if single else out
+
+        return wait
+
+    def cancel(self) -> None:
+        """Ends what is under way as soon as possible, from any thread: waiting for it raises DsmapError."""
+        self._backend.cancel()
+
+    def close(self) -> None:
+        """Gives back what the backend holds outside of Python's memory. The translator cannot be used any more."""
+        self._backend.close()
 
     def check_size(self, height: int, width: int, batch: int = 1) -> None:
         """Raises InputError when frames of that size need more memory than is available, with a height that fits."""
@@ -119,7 +148,7 @@ class Translator:
         check_memory(
             height,
             width,
-            batch=batch,
+            batch=batch * self.in_flight,
             dim=self._dim,
             multiple_of=sizes.multiple_of,
             minimum=sizes.minimum,
@@ -132,7 +161,7 @@ class Translator:
         return dim if isinstance(dim, int) and dim > 0 else _USUAL_DIM
 
     def _bytes_for(self, batch: int, height: int, width: int) -> int:
-        return translation_bytes(height, width, batch=batch, dim=self._dim)
+        return translation_bytes(height, width, batch=batch * self.in_flight, dim=self._dim)
 
 
 def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:

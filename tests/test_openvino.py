@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,9 @@ def test_what_runs_is_told(openvino):
 
 
 def test_threads_and_float32_reach_the_compiled_graphs(openvino):
-    compiled = openvino._backend._decoder.get_compiled_model()
+    requests = openvino._backend._free.get()
+    openvino._backend._free.put(requests)
+    compiled = requests.decoder.get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
@@ -117,7 +120,9 @@ def test_too_little_memory_says_what_to_do(openvino, monkeypatch):
         def infer(self, *_inputs, **_options):
             raise RuntimeError("Exception from a.cpp:224:\nFailed to allocate 43200000000 bytes of memory\n\n")
 
-    monkeypatch.setattr(openvino._backend, "_encoder", Full())
+    requests = openvino._backend._free.get()
+    monkeypatch.setattr(openvino._backend, "_free", queue.SimpleQueue())
+    openvino._backend._free.put(requests._replace(encoder=Full()))
     with pytest.raises(DsmapError, match="OpenVINO stopped: Failed to allocate 43200000000 bytes") as caught:
         openvino(frames(1, 16, 16)[0])
     assert "--height" in caught.value.advice
@@ -189,16 +194,17 @@ def test_nothing_is_sent_to_openvinos_makers(tiny_bundle, tmp_path):
 
 def contest(bundle: Path, processor: str, **options) -> tuple:
     """`choose_on_cpu` on a CPU of that name, and which backends were loaded for it."""
-    from dsmap.runtime.backends import BACKENDS
+    from dsmap.runtime.backends import BACKENDS, Settings
 
     loaded = []
 
     def load(name: str):
         loaded.append(name)
-        return BACKENDS[name]()(read, "winter", 1)
+        return BACKENDS[name]()(read, "winter", Settings(threads=1))
 
     read = Bundle.read(bundle)
-    choice = choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), read, 1, processor=processor, **options)
+    settings = Settings(threads=1, **options)
+    choice = choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), read, settings, processor=processor)
     return choice, loaded
 
 

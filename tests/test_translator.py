@@ -220,7 +220,7 @@ def test_a_failed_allocation_in_onnxruntime_advises_a_smaller_height():
     from dsmap.runtime.backends.onnxruntime_cpu import _run
 
     class Session:
-        def run(self, outputs, inputs):
+        def run(self, outputs, inputs, options):
             raise RuntimeError("\x1b[1;31mFailed to allocate memory for requested buffer of size 9\x1b[m\nmore")
 
     with pytest.raises(DsmapError) as caught:

@@ -18,7 +18,7 @@ from dsmap.export.int8 import quantise
 from dsmap.export.rewrites import Rewrites, rewritten
 from dsmap.export.verify import open_session
 from dsmap.model import DSMAP, initialise_generators
-from dsmap.runtime.backends import BACKENDS
+from dsmap.runtime.backends import BACKENDS, Settings
 from dsmap.runtime.backends.openvino import import_openvino
 from dsmap.runtime.bundle import Bundle, Manifest, Sizes, Style, describe_components
 from dsmap.runtime.cpu import allowed_cores
@@ -132,7 +132,7 @@ class Forms:
         kind = BACKENDS[backend]()
         if backend == "openvino":
             import_openvino()  # if it is missing, nothing has been exported in vain
-        loaded = kind(self.bundle(name, precision), self.target, self.threads, precision)
+        loaded = kind(self.bundle(name, precision), self.target, Settings(threads=self.threads, precision=precision))
         return lambda frames: loaded.translate(frames, self.style_s[None])
 
     def _fused(self) -> Run:

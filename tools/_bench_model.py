@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dsmap import __version__
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import list_pictures, read_picture_rgb
-from dsmap.runtime.backends import BACKENDS, load_backend
+from dsmap.runtime.backends import BACKENDS, Settings, load_backend
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores, cpu_name
 from dsmap.runtime.models import find_model
@@ -151,7 +151,7 @@ def bundle_makers(bundle: Bundle, target: str, threads: int | None) -> dict[str,
 
     def maker(name: str, precision: str) -> Callable[[], Run]:
         def make() -> Run:
-            backend = load_backend(name, bundle, target, threads, precision).backend
+            backend = load_backend(name, bundle, target, Settings(threads=threads, precision=precision)).backend
             return lambda frames: backend.translate(pad_frames(frames, bundle.manifest.sizes), style)
 
         return make

@@ -5,6 +5,7 @@ A backend that is named runs or stops with the reason; only `auto` chooses, and 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,32 @@ from dsmap.runtime.bundle import Bundle
 
 Frames = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.float32]
+Pending = Callable[[], Frames]
+"""Waits for frames that are under way and gives them; raises what went wrong. Called once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a backend runs its graphs."""
+
+    threads: int | None = None
+    """Of a CPU backend; None is all cores that this process may use."""
+    precision: str = "auto"
+    """One that the bundle has, or auto: what suits the backend."""
+    frames_at_once: int = 1
+    """How many frames the caller will have under way: 1 for the least delay, more for the most frames a second."""
+    cuda_binding: str = "auto"
+    """What reaches CUDA: cuda-python, pycuda, or auto."""
+
+
+USUAL = Settings()
 
 
 class Backend(ABC):
     """The graphs of one direction of a bundle, loaded and ready.
 
-    Made with (bundle, target, threads, precision); raises DsmapError with the reason when it cannot run here. Calls
-    come from one thread at a time.
+    Made with (bundle, target, settings); raises DsmapError with the reason when it cannot run here. Calls
+    come from one thread at a time, but for those of what `submit` gave and `cancel`.
     """
 
     name: str
@@ -30,13 +50,29 @@ class Backend(ABC):
     """What really runs, with versions: one short line."""
     precision: str
     """Of the graphs that run: fp32, fp16 or int8."""
+    in_flight: int = 1
+    """How many submitted batches may be under way at once; more than one only where that is faster."""
 
     @abstractmethod
-    def __init__(self, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> None: ...
+    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None: ...
 
     @abstractmethod
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         """uint8 RGB (N, H, W, 3), sizes as the bundle wants them, and style codes (N, S) -> uint8 RGB (N, H, W, 3)."""
+
+    def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
+        """Begins what `translate` does and returns at once where the backend can; the results are the same.
+
+        The frames may not be changed until they have been waited for. At most `in_flight` at a time.
+        """
+        done = self.translate(frames_nhwc, style_ns)
+        return lambda: done
+
+    def cancel(self) -> None:  # noqa: B027  # most have nothing to end
+        """Ends what is under way as soon as possible, from any thread: waiting for it raises DsmapError."""
+
+    def close(self) -> None:  # noqa: B027  # nor to give back
+        """Gives back what the backend holds outside of Python's memory. Nothing may be under way."""
 
     @abstractmethod
     def encode_style(self, frames_nhwc: Frames) -> Codes:
@@ -83,31 +119,30 @@ BY_NAME_ONLY = ("openvino", "openvino-gpu")
 """What `auto` passes over; openvino it may take in place of cpu, where that was measured to be faster."""
 
 
-def load_backend(name: str, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> Choice:
-    """The backend called `name` with the graphs that translate to `target`; `precision` auto is what suits it best.
+def load_backend(name: str, bundle: Bundle, target: str, settings: Settings = USUAL) -> Choice:
+    """The backend called `name` with the graphs that translate to `target`.
 
     `auto` takes the first of `BACKENDS` that runs and tells why not the others (in place of `cpu` the faster of it and
     openvino, see `choose_on_cpu`); any other name runs or raises.
     """
-    if precision not in ("auto", *bundle.precisions):
+    if settings.precision not in ("auto", *bundle.precisions):
         raise InputError(
-            f"the model {bundle.manifest.name} has no {precision} graphs; it has {', '.join(bundle.precisions)}",
+            f"the model {bundle.manifest.name} has no {settings.precision} graphs; it has"
+            f" {', '.join(bundle.precisions)}",
             "Take one of those, or export it with --fp16 or --int8.",
         )
     if name != "auto":
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
-        return Choice(BACKENDS[name]()(bundle, target, threads, precision), "as asked")
+        return Choice(BACKENDS[name]()(bundle, target, settings), "as asked")
 
     def load(candidate: str) -> Backend:
-        return BACKENDS[candidate]()(bundle, target, threads, precision)
+        return BACKENDS[candidate]()(bundle, target, settings)
 
     refusals = []
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
-            choice = (
-                _cpu_choice(load, bundle, threads, precision) if candidate == "cpu" else Choice(load(candidate), "")
-            )
+            choice = _cpu_choice(load, bundle, settings) if candidate == "cpu" else Choice(load(candidate), "")
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
@@ -118,7 +153,7 @@ def load_backend(name: str, bundle: Bundle, target: str, threads: int | None = N
     )
 
 
-def _cpu_choice(load: Callable[[str], Backend], bundle: Bundle, threads: int | None, precision: str) -> Choice:
+def _cpu_choice(load: Callable[[str], Backend], bundle: Bundle, settings: Settings) -> Choice:
     from dsmap.runtime.cpu_contest import choose_on_cpu
 
-    return choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), bundle, threads, precision)
+    return choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), bundle, settings)

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Backend, Codes, Frames, best_precision
+from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
+from dsmap.runtime.backends.at_once import AtOnce, threads_each
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores
 
@@ -21,12 +24,18 @@ class OnnxRuntimeCPU(Backend):
 
     name = "cpu"
 
-    def __init__(self, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
         self._ort = _import_onnxruntime()
         # Half is slower than float32 here: it is computed in float32, and cast back and forth.
-        self.precision = best_precision(bundle, precision, ("int8", "fp32"))
+        self.precision = best_precision(bundle, settings.precision, ("int8", "fp32"))
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
-        self._threads = threads if threads is not None else allowed_cores()
+        self._threads = settings.threads if settings.threads is not None else allowed_cores()
+        self._at_once = AtOnce(settings.frames_at_once, self.translate)
+        self.in_flight = self._at_once.in_flight
+        if self.in_flight > 1:
+            self._threads = threads_each(self._threads or os.cpu_count() or 1, self.in_flight)
+        self._runs: set[Any] = set()  # the options of those under way: only through them can a run be ended
+        self._lock = threading.Lock()
         self._bundle = bundle
         self._encoder = self._required("content_encoder", bundle.source_of(target))
         self._mapping = self._optional("mapping", target)
@@ -37,14 +46,38 @@ class OnnxRuntimeCPU(Backend):
         self._target = target
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc})
+        run = self._ort.RunOptions()
+        run.log_severity_level = 4
+        with self._lock:
+            self._runs.add(run)
+        try:
+            return self._translate(frames_nhwc, style_ns, run)
+        finally:
+            with self._lock:
+                self._runs.discard(run)
+
+    def _translate(self, frames_nhwc: Frames, style_ns: Codes, run: Any) -> Frames:
+        content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc}, run)
         if self._mapping is not None:
-            (content,) = _run(self._mapping, ["mapped"], {"content": content, "skip": skip})
+            (content,) = _run(self._mapping, ["mapped"], {"content": content, "skip": skip}, run)
         if self._style_mlp is None:  # format 1
-            return _run(self._decoder, ["frames"], {"mapped": content, "style": style_ns})[0]
-        if self._styled is None or not np.array_equal(self._styled[0], style_ns):
-            self._styled = style_ns.copy(), _run(self._style_mlp, ["style_params"], {"style": style_ns})[0]
-        return _run(self._decoder, ["frames"], {"mapped": content, "style_params": self._styled[1]})[0]
+            return _run(self._decoder, ["frames"], {"mapped": content, "style": style_ns}, run)[0]
+        styled = self._styled
+        if styled is None or not np.array_equal(styled[0], style_ns):
+            styled = style_ns.copy(), _run(self._style_mlp, ["style_params"], {"style": style_ns}, run)[0]
+            self._styled = styled
+        return _run(self._decoder, ["frames"], {"mapped": content, "style_params": styled[1]}, run)[0]
+
+    def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
+        return self._at_once.submit(frames_nhwc, style_ns)
+
+    def cancel(self) -> None:
+        with self._lock:
+            for run in self._runs:
+                run.terminate = True
+
+    def close(self) -> None:
+        self._at_once.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.
@@ -79,10 +112,10 @@ class OnnxRuntimeCPU(Backend):
         return session
 
 
-def _run(session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]]) -> list[Any]:
+def _run(session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]], options: Any = None) -> list[Any]:
     """The session's outputs; what goes wrong in it becomes DsmapError."""
     try:
-        return list(session.run(outputs, inputs))
+        return list(session.run(outputs, inputs, options))
     except Exception as error:  # as in _session
         message = _one_line(error)
         no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)

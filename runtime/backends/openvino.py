@@ -1,22 +1,33 @@
 """OpenVINO: a second engine for CPUs, and the way to Intel's GPUs. An optional extra."""
 
 import functools
+import queue
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Backend, Codes, Frames, best_precision
+from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
+from dsmap.runtime.backends.at_once import MOST, AtOnce
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores
 
 _EXPORT_AGAIN = "Export the bundle again."
 _INSTALL = "in dsmap's source folder: pip install '.[openvino]'"
 _TELEMETRY = "openvino_telemetry"
+
+
+class _Requests(NamedTuple):
+    """Inference requests of one frame's graphs; each keeps memory of its own."""
+
+    encoder: Any
+    mapping: Any
+    decoder: Any
+    style_mlp: Any
 
 
 class OpenVINO(Backend):
@@ -29,59 +40,81 @@ class OpenVINO(Backend):
     _device = "CPU"
     _preferred: tuple[str, ...] = ("int8", "fp32")
 
-    def __init__(self, bundle: Bundle, target: str, threads: int | None = None, precision: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
         openvino = import_openvino()
         self._core = _core()
-        self.precision = best_precision(bundle, precision, (*self._preferred, *bundle.precisions))
-        self._options = self._find_options(threads)
+        self.precision = best_precision(bundle, settings.precision, (*self._preferred, *bundle.precisions))
+        self._options = self._find_options(settings)
         version = openvino.__version__.partition("-")[0]
         self.description = f"OpenVINO {version} on {self._device_name()}, {self.precision}"
         self._bundle, self._target = bundle, target
-        self._encoder = self._required("content_encoder", bundle.source_of(target))
-        self._mapping = self._optional("mapping", target)
-        self._decoder = self._required("decoder", target)
-        self._style_mlp = self._optional("style_mlp", target)
+        self._at_once = AtOnce(settings.frames_at_once, self.translate)
+        self.in_flight = self._at_once.in_flight
+        encoder = self._required("content_encoder", bundle.source_of(target))
+        others = [self._optional("mapping", target), self._required("decoder", target)]
+        compiled = [encoder, *others, self._optional("style_mlp", target)]
+        self._free: queue.SimpleQueue[_Requests] = queue.SimpleQueue()
+        for _ in range(self.in_flight):
+            self._free.put(_Requests(*(None if graph is None else graph.create_infer_request() for graph in compiled)))
         # The last codes and what the MLP made of them.
         self._styled: tuple[Codes, npt.NDArray[np.float32]] | None = None
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        encoded = _run(self._encoder, frames=frames_nhwc)
+        requests = self._free.get()
+        try:
+            return self._translate(requests, frames_nhwc, style_ns)
+        finally:
+            self._free.put(requests)
+
+    def _translate(self, requests: _Requests, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+        encoded = _run(requests.encoder, frames=frames_nhwc)
         content = encoded["content"]
-        if self._mapping is not None:
-            content = _run(self._mapping, content=content, skip=encoded["skip"])["mapped"]
-        if self._style_mlp is None:  # format 1
-            return np.array(_run(self._decoder, mapped=content, style=style_ns)["frames"])
-        if self._styled is None or not np.array_equal(self._styled[0], style_ns):
-            self._styled = style_ns.copy(), np.array(_run(self._style_mlp, style=style_ns)["style_params"])
-        return np.array(_run(self._decoder, mapped=content, style_params=self._styled[1])["frames"])
+        if requests.mapping is not None:
+            content = _run(requests.mapping, content=content, skip=encoded["skip"])["mapped"]
+        if requests.style_mlp is None:  # format 1
+            return np.array(_run(requests.decoder, mapped=content, style=style_ns)["frames"])
+        styled = self._styled
+        if styled is None or not np.array_equal(styled[0], style_ns):
+            styled = style_ns.copy(), np.array(_run(requests.style_mlp, style=style_ns)["style_params"])
+            self._styled = styled
+        return np.array(_run(requests.decoder, mapped=content, style_params=styled[1])["frames"])
+
+    def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
+        return self._at_once.submit(frames_nhwc, style_ns)
+
+    def close(self) -> None:
+        self._at_once.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.
-        return np.array(_run(self._required("style_encoder", self._target), frames=frames_nhwc)["style"], np.float32)
+        request = self._required("style_encoder", self._target).create_infer_request()
+        return np.array(_run(request, frames=frames_nhwc)["style"], np.float32)
 
-    def _find_options(self, threads: int | None) -> dict[str, Any]:
+    def _find_options(self, settings: Settings) -> dict[str, Any]:
         """What the graphs are compiled with."""
         # f32 by name: on some CPUs OpenVINO takes bfloat16 by itself, which is less exact, and slower without AMX.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        threads = threads if threads is not None else allowed_cores()
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        threads = settings.threads if settings.threads is not None else allowed_cores()
+        if settings.frames_at_once > 1:
+            options["NUM_STREAMS"] = min(settings.frames_at_once, MOST)
         return options if threads is None else {**options, "INFERENCE_NUM_THREADS": threads}
 
     def _device_name(self) -> str:
         return "the CPU"
 
     def _required(self, component: str, domain: str) -> Any:
-        request = self._optional(component, domain)
-        assert request is not None, "a bundle is read only if it has it"
-        return request
+        graph = self._optional(component, domain)
+        assert graph is not None, "a bundle is read only if it has it"
+        return graph
 
     def _optional(self, component: str, domain: str) -> Any:
-        """An inference request of a graph; None when the bundle has no such graph."""
+        """A compiled graph; None when the bundle has no such graph."""
         path = self._bundle.graph(component, domain, self.precision)
         return None if path is None else self._compile(path)
 
     def _compile(self, path: Path) -> Any:
         try:
-            return self._core.compile_model(str(path), self._device, self._options).create_infer_request()
+            return self._core.compile_model(str(path), self._device, self._options)
         except Exception as error:  # OpenVINO raises RuntimeError for nearly everything
             raise DsmapError(f"OpenVINO cannot load {path}: {_reason(error)}", _EXPORT_AGAIN) from error
 
@@ -94,14 +127,14 @@ class OpenVINOGPU(OpenVINO):
     # Not measured: no such GPU was at hand.
     _preferred = ("fp32",)
 
-    def _find_options(self, threads: int | None) -> dict[str, Any]:
+    def _find_options(self, settings: Settings) -> dict[str, Any]:
         seen = self._core.available_devices
         if not any(device.partition(".")[0] == self._device for device in seen):
             raise DsmapError(
                 f"OpenVINO sees no Intel GPU here; it sees: {', '.join(seen) or 'nothing'}",
                 "Install the GPU's driver and Intel's OpenCL runtime, or use --backend openvino for the CPU.",
             )
-        # f32 by name: GPUs would take half, in which the norms' variances overflow. `threads` are of CPUs.
+        # f32 by name: GPUs would take half, in which the norms' variances overflow. Threads are of CPUs.
         return {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
     def _device_name(self) -> str:
