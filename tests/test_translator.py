@@ -169,7 +169,7 @@ def test_memory_is_checked_once_for_each_new_size(tiny_bundle, monkeypatch):
     fresh.check_size(32, 32)
     with pytest.raises(InputError, match="a frame of 33x32 needs about"):
         fresh.check_size(32, 33)  # 40 columns after padding
-    with pytest.raises(InputError, match="2 frames of 32x32"):
+    with pytest.raises(InputError, match="2 frames at once of 32x32"):
         fresh(np.stack([frame(32, 32)] * 2))
     asked.clear()
     for _ in range(3):
