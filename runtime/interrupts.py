@@ -12,6 +12,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.insisted = False
+        """Asked again: nothing is worth waiting for."""
         self._interruptible = False
 
     def __bool__(self) -> bool:
@@ -30,6 +32,7 @@ class StopRequest:
         """The signal handler."""
         if self.requested and self._interruptible:
             raise KeyboardInterrupt
+        self.insisted = self.requested
         self.requested = True
 
 

@@ -1,9 +1,11 @@
-"""What jobs share: the report, the stage clock, and the call of the translation."""
+"""What jobs share: the report, the stage clock, and the check of what a translation gave."""
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,12 @@ class JobReport:
     seconds: float
     decode_seconds: float = 0.0
     translate_seconds: float = 0.0
+    """In which at least one frame was with the network. Stages run at the same time: their seconds overlap."""
+    finish_seconds: float = 0.0
+    """Scaling, steadying, putting side by side."""
     encode_seconds: float = 0.0
+    first_frame_seconds: float | None = None
+    """From the job's begin to the first translated frame."""
     audio_streams: int = 0
     """Audio streams copied."""
     failed_packets: int = 0
@@ -77,32 +84,68 @@ class InputFacts:
     """Kinds of the streams that will not be in the output."""
 
 
-@dataclass
 class StageClock:
-    """Seconds spent per stage, and altogether."""
+    """Seconds that each stage was at work, and altogether. The stages run at the same time, so these do not add up.
 
-    started: float = field(default_factory=time.perf_counter)
-    stages: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "translate": 0.0, "encode": 0.0})
+    `detailed` keeps the seconds of every single call, for percentiles. A stage is timed from one thread, translations
+    from two: one begins them, another waits for them.
+    """
+
+    def __init__(self, *, detailed: bool = False) -> None:
+        self.started = time.perf_counter()
+        self.stages = {"decode": 0.0, "translate": 0.0, "finish": 0.0, "encode": 0.0}
+        self.calls: dict[str, list[float]] | None = {name: [] for name in self.stages} if detailed else None
+        self.first_frame: float | None = None
+        """Seconds until the first frame was translated."""
+        self._lock = threading.Lock()
+        self._begun: deque[float] = deque()
+        self._busy_since = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Times the block."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self.stages[name] += time.perf_counter() - begin
+            self._add(name, time.perf_counter() - begin)
+
+    def begin_translation(self) -> None:
+        """A frame goes to the network; several may be there at once."""
+        with self._lock:
+            self._begun.append(time.perf_counter())
+            if len(self._begun) == 1:
+                self._busy_since = self._begun[0]
+
+    def end_translation(self) -> None:
+        """The oldest of them is done. The stage's time is that in which any was there."""
+        with self._lock:
+            now = time.perf_counter()
+            begun = self._begun.popleft()
+            self.stages["translate"] += now - self._busy_since
+            self._busy_since = now
+            if self.calls is not None:
+                self.calls["translate"].append(now - begun)
+            if self.first_frame is None:
+                self.first_frame = now - self.started
 
     def report(self) -> dict[str, Any]:
+        """The fields of a `JobReport` that are times."""
         times: dict[str, Any] = {f"{name}_seconds": seconds for name, seconds in self.stages.items()}
-        return times | {"seconds": time.perf_counter() - self.started}
+        first = {"first_frame_seconds": self.first_frame}
+        return times | first | {"seconds": time.perf_counter() - self.started}
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.stages[name] += seconds
+        if self.calls is not None:
+            self.calls[name].append(seconds)
 
 
-def translated(translate: Translate, rgb: Pixels, side_by_side: bool) -> Pixels:
-    """`translate(rgb)`, checked; with `rgb` to its left for `side_by_side`."""
-    result = translate(rgb)
+def check_translated(result: Pixels, rgb: Pixels) -> Pixels:
+    """`result`, if it may stand in for `rgb`. Raises DsmapError."""
     if result.shape != rgb.shape or result.dtype != np.uint8:
         raise DsmapError(
             f"the translation gave {result.dtype} {result.shape}, expected uint8 {rgb.shape}",
             "return frames of the size that came in, as uint8 RGB",
         )
-    return np.hstack([rgb, result]) if side_by_side else result
+    return result

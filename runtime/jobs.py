@@ -2,17 +2,21 @@
 
     report = translate_video("summer.mp4", "inverted.mp4", lambda frame: 255 - frame)
 
-`translate` takes and gives uint8 (H, W, 3) RGB of the same size. The three stages (decode, translate, encode) are
-separate steps of one loop, each with its own clock. Pictures and folders of pictures: `picture_jobs`.
+`translate` takes and gives uint8 (H, W, 3) RGB of the same size; a `Translator` is one, and is used for several frames
+at once. Reading, translating and writing run at the same time, see `pipeline`. Pictures and folders of pictures:
+`picture_jobs`.
 """
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt, Translated
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
-from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate, translated
+from dsmap.runtime.job_report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate
 from dsmap.runtime.output_files import check_output_file, part_path
+from dsmap.runtime.pipeline import Done, Pipeline
 from dsmap.runtime.video_reader import Frame, VideoReader
 from dsmap.runtime.video_writer import VideoWriter, check_container
 
@@ -37,25 +41,40 @@ def translate_video(
     translate: Translate,
     *,
     height: int | None = None,
+    upscale: bool = True,
     side_by_side: bool = False,
+    style_at: StyleAt | None = None,
+    steady: Steady | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    clock: StageClock | None = None,
 ) -> JobReport:
     """Translate every frame of a video; audio packets and all timestamps are kept as they are.
 
-    `height`: scale to that many lines first. `side_by_side`: input left, result right. The output appears under its
-    name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged (not `complete`), it holds what
-    was done: look at the report. When `translate` raises, nothing is left behind. Raises InputError for what is
-    wrong with the arguments, DsmapError when the output cannot be written.
+    `height`: translate at that many lines; the result has the input's size again, or with `upscale` False the smaller
+    one. `side_by_side`: input left, result right. `style_at`: the style over time, for a `Translator`. The output
+    appears under its name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged (not
+    `complete`), it holds what was done: look at the report. When `translate` raises, nothing is left behind. Raises
+    InputError for what is wrong with the arguments, DsmapError when the output cannot be written.
     """
     source, output = Path(source), Path(output)
     check_video(source, output, overwrite=overwrite)
-    clock = StageClock()
-    with VideoReader(source, height=height) as reader, stop_on_signals() as stop:
-        writer = _open_writer(reader, part_path(output), side_by_side)
+    clock = clock or StageClock()
+    with VideoReader(source) as reader, stop_on_signals() as stop:
+        steps = FrameSteps(
+            translate,
+            reader.width,
+            reader.height,
+            lines=height,
+            upscale=upscale,
+            side_by_side=side_by_side,
+            style_at=style_at,
+            steady=steady,
+        )
+        writer = _open_writer(reader, part_path(output), steps)
         try:
-            interrupted = _run(reader, writer, translate, side_by_side, clock, progress, stop)
-            _finish(reader, writer, clock, interrupted)
+            _run(reader, writer, steps, clock, progress, stop)
+            _finish(reader, writer, clock, stop.requested)
         except BaseException:
             writer.discard()
             raise
@@ -64,22 +83,23 @@ def translate_video(
     return JobReport(
         input=source,
         output=output,
-        width=reader.width,
-        height=reader.height,
+        width=steps.inside[0],
+        height=steps.inside[1],
         frames=writer.frames,
-        frames_expected=_frames_expected(reader, writer.frames, interrupted),
+        frames_expected=_frames_expected(reader, writer.frames, stop.requested),
         audio_streams=len(reader.audio),
         failed_packets=reader.failed_packets,
-        interrupted=interrupted,
+        interrupted=stop.requested,
         **clock.report(),
     )
 
 
-def _open_writer(reader: VideoReader, path: Path, side_by_side: bool) -> VideoWriter:
+def _open_writer(reader: VideoReader, path: Path, steps: FrameSteps) -> VideoWriter:
+    width, height = steps.written
     return VideoWriter(
         path,
-        width=reader.width * (2 if side_by_side else 1),
-        height=reader.height,
+        width=width,
+        height=height,
         time_base=reader.time_base,
         rate=reader.rate,
         sample_aspect=reader.sample_aspect,
@@ -92,32 +112,33 @@ def _open_writer(reader: VideoReader, path: Path, side_by_side: bool) -> VideoWr
 def _run(
     reader: VideoReader,
     writer: VideoWriter,
-    translate: Translate,
-    side_by_side: bool,
+    steps: FrameSteps,
     clock: StageClock,
     progress: Progress | None,
     stop: StopRequest,
-) -> bool:
-    """Decode, translate and encode until the end (False) or until somebody stops it (True)."""
-    items = iter(reader)
-    try:
-        while not stop:
-            with clock.stage("decode"):
-                item = next(items, None)
-            if item is None:
-                return False
-            if not isinstance(item, Frame):
+) -> None:
+    """Decode, translate and encode until the end, or until somebody stops it."""
+    first: int | None = None
+
+    def begin(frame: Frame, index: int) -> Callable[[], Translated]:
+        nonlocal first
+        first = frame.pts if first is None else first
+        last = (reader.expected_frames or 0) - 1
+        share = min(1.0, index / last) if last > 0 else None
+        return steps.begin(frame.rgb, float((frame.pts - first) * reader.time_base), share)
+
+    def finish(frame: Frame, translated: Translated) -> Pixels:
+        return steps.finish(frame.rgb, translated)
+
+    with Pipeline(reader, begin, finish, in_flight=steps.in_flight, clock=clock, cancel=steps.cancel) as pipeline:
+        for item in pipeline.results(stop):
+            if not isinstance(item, Done):
                 writer.copy(item)
                 continue
-            with clock.stage("translate"), stop.interruptible():
-                picture = translated(translate, item.rgb, side_by_side)
             with clock.stage("encode"):
-                writer.write(picture, item.pts, item.duration)
+                writer.write(item.rgb, item.frame.pts, item.frame.duration)
             if progress:
                 progress(writer.frames, reader.expected_frames)
-    except KeyboardInterrupt:
-        pass  # during `translate`: everything before that frame is in the writer
-    return True
 
 
 def _finish(reader: VideoReader, writer: VideoWriter, clock: StageClock, interrupted: bool) -> None:

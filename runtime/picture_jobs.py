@@ -1,14 +1,13 @@
 """Translate one picture, or a folder of pictures, with any function from picture to picture."""
 
 from pathlib import Path
-
-import cv2
-import numpy as np
+from typing import Any
 
 from dsmap.errors import InputError
 from dsmap.images import list_pictures, read_picture_rgb, write_picture
+from dsmap.runtime.frame_steps import FrameSteps
 from dsmap.runtime.interrupts import stop_on_signals
-from dsmap.runtime.job_report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate, translated
+from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.output_files import check_output_file, check_output_folder
 from dsmap.runtime.video_frames import size_at_height
 
@@ -21,6 +20,7 @@ def translate_picture(
     translate: Translate,
     *,
     height: int | None = None,
+    upscale: bool = True,
     side_by_side: bool = False,
     overwrite: bool = False,
 ) -> JobReport:
@@ -28,7 +28,8 @@ def translate_picture(
     source, output = Path(source), Path(output)
     check_picture(source, output, overwrite=overwrite)
     clock = StageClock()
-    width, lines = _one_picture(source, output, translate, height, side_by_side, clock)
+    options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
+    width, lines = _one_picture(source, output, translate, options, clock)
     return JobReport(
         input=source, output=output, width=width, height=lines, frames=1, frames_expected=1, **clock.report()
     )
@@ -53,6 +54,7 @@ def translate_folder(
     translate: Translate,
     *,
     height: int | None = None,
+    upscale: bool = True,
     side_by_side: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -67,13 +69,14 @@ def translate_folder(
     output.mkdir(exist_ok=True)
     pictures = list_pictures(source)
     clock, failed, done, size = StageClock(), [], 0, (0, 0)
+    options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
         for path in pictures:
             if stop:
                 break
             try:
                 with stop.interruptible():
-                    size = _one_picture(path, output / written_name(path), translate, height, side_by_side, clock)
+                    size = _one_picture(path, output / written_name(path), translate, options, clock)
                 done += 1
             except InputError as error:
                 failed.append(f"{path.name}: {error.fact}")
@@ -111,20 +114,15 @@ def written_name(path: Path) -> str:
 
 
 def _one_picture(
-    source: Path, output: Path, translate: Translate, height: int | None, side_by_side: bool, clock: StageClock
+    source: Path, output: Path, translate: Translate, options: dict[str, Any], clock: StageClock
 ) -> tuple[int, int]:
+    """(width, height) that the network worked at."""
     with clock.stage("decode"):
-        rgb = _scaled(read_picture_rgb(source), height)
-    with clock.stage("translate"):
-        result = translated(translate, rgb, side_by_side)
+        rgb = read_picture_rgb(source)
+    steps = FrameSteps(translate, rgb.shape[1], rgb.shape[0], **options)
+    clock.begin_translation()
+    translated = steps.begin(rgb)()
+    clock.end_translation()
     with clock.stage("encode"):
-        write_picture(output, result)
-    return rgb.shape[1], rgb.shape[0]
-
-
-def _scaled(rgb: Pixels, height: int | None) -> Pixels:
-    size = size_at_height(rgb.shape[1], rgb.shape[0], height)
-    if size == (rgb.shape[1], rgb.shape[0]):
-        return rgb
-    kind = cv2.INTER_AREA if size[1] < rgb.shape[0] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(rgb, size, interpolation=kind), np.uint8)
+        write_picture(output, steps.finish(rgb, translated))
+    return steps.inside

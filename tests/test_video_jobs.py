@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def stop_after(count: int, presses: int = 1):
         if calls == count:
             for _ in range(presses):
                 os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.02)
+        if calls >= count:
+            time.sleep(0.1)
         return frame
 
     return translate
@@ -55,13 +59,15 @@ def test_height_and_side_by_side(tmp_path: Path) -> None:
         sizes.add(frame.shape)
         return 255 - frame
 
-    report = translate_video(source, tmp_path / "out.mp4", look, height=24, side_by_side=True)
-    result = clips.read(tmp_path / "out.mp4").frames[0]
-    assert sizes == {(24, 48, 3)}  # 49 wide, made even
-    assert (report.width, report.height) == (48, 24)
-    assert result.shape == (24, 96, 3)
-    assert np.abs(result[12, 10].astype(int) - (40, 200, 60)).max() <= 8
-    assert np.abs(result[12, 90].astype(int) - (215, 55, 195)).max() <= 8
+    for upscale, (height, width) in ((True, (48, 98)), (False, (24, 48))):
+        output = tmp_path / f"{upscale}.mp4"
+        report = translate_video(source, output, look, height=24, upscale=upscale, side_by_side=True)
+        result = clips.read(output).frames[0]
+        assert sizes == {(24, 48, 3)}  # 49 wide, made even
+        assert (report.width, report.height) == (48, 24)
+        assert result.shape == (height, 2 * width, 3)
+        assert np.abs(result[12, 10].astype(int) - (40, 200, 60)).max() <= 8
+        assert np.abs(result[12, -10].astype(int) - (215, 55, 195)).max() <= 8
 
 
 def test_the_height_is_that_of_the_upright_picture(tmp_path: Path) -> None:
@@ -80,19 +86,21 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     assert plain["audio_streams"] == 2
     assert plain["complete"] is True
     assert plain["interrupted"] is False
-    assert 0 < plain["decode_seconds"] + plain["translate_seconds"] + plain["encode_seconds"] <= plain["seconds"]
+    for stage in ("decode", "translate", "encode"):
+        assert 0 < plain[f"{stage}_seconds"] <= plain["seconds"]
+    assert 0 < plain["first_frame_seconds"] < plain["seconds"]
     assert plain["fps"] == pytest.approx(10 / report.seconds, rel=0.1)
 
 
-@pytest.mark.parametrize(("presses", "frames"), [(1, 15), (2, 14)])
-def test_ctrl_c_leaves_what_was_done_with_its_audio(tmp_path: Path, presses: int, frames: int) -> None:
+@pytest.mark.parametrize(("presses", "least"), [(1, 15), (2, 10)])
+def test_ctrl_c_leaves_what_was_done_with_its_audio(tmp_path: Path, presses: int, least: int) -> None:
     source = clips.make_clip(tmp_path / "in.mp4", frames=60, audio=["aac"], audio_seconds=2.0)
     before = signal.getsignal(signal.SIGINT)
-    report = translate_video(source, tmp_path / "out.mp4", stop_after(15, presses))  # the second cuts the frame off
+    report = translate_video(source, tmp_path / "out.mp4", stop_after(15, presses))  # the second does not wait
     done = clips.read(tmp_path / "out.mp4")
     whole = clips.read(source)
     assert (report.interrupted, report.complete, report.frames_expected) == (True, False, 60)
-    assert report.frames == len(done.times) == frames
+    assert least <= report.frames == len(done.times) < 30
     assert done.times == whole.times[: len(done.times)]
     assert abs(done.audio[0][-1][0] - done.times[-1]) < Fraction(1, 10)
     assert done.audio[0] == whole.audio[0][: len(done.audio[0])]
@@ -277,7 +285,7 @@ def make_folder(folder: Path) -> Path:
 def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in")
     (source / "1b.png").write_bytes(b"broken")
-    report = translate_folder(source, tmp_path / "out", invert, height=8)
+    report = translate_folder(source, tmp_path / "out", invert, height=8, upscale=False)
     assert names(tmp_path / "out") == ["0.png", "1.jpg", "2.webp"]
     assert read_picture_rgb(tmp_path / "out" / "0.png").tolist() == np.full((8, 12, 3), 255).tolist()
     assert (report.frames, report.frames_expected, report.complete) == (3, 4, False)

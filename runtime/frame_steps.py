@@ -1,0 +1,100 @@
+"""What happens to one frame of a clip: scale it, translate it, steady it, bring it to the size that is written."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from dsmap.runtime.job_report import Pixels, Translate, check_translated
+from dsmap.runtime.video_frames import size_at_height
+
+StyleAt = Callable[[float, float | None], Any]
+"""A style code (S,) from seconds since the clip's first frame, and the share of the clip, 0 to 1 (None: unknown)."""
+
+
+class Steady(Protocol):
+    """Steadies the result: called in order of the frames with (input, output), uint8 (H, W, 3) RGB; see `Stabilizer`."""
+
+    def __call__(self, input_rgb: Pixels, output_rgb: Pixels) -> Pixels: ...
+
+
+class Translated(NamedTuple):
+    """A frame as the network got it and as it gave it back."""
+
+    small_rgb: Pixels
+    rgb: Pixels
+
+
+class FrameSteps:
+    """The steps for frames of `width` x `height` (pixels).
+
+    `lines`: translate at that height; the result has the frame's own size again if `upscale`, else the smaller one.
+    `side_by_side`: the frame on the left. A `Translator` is used for several frames at once, any other callable for one.
+    """
+
+    def __init__(
+        self,
+        translate: Translate,
+        width: int,
+        height: int,
+        *,
+        lines: int | None = None,
+        upscale: bool = True,
+        side_by_side: bool = False,
+        style_at: StyleAt | None = None,
+        steady: Steady | None = None,
+    ) -> None:
+        self._translate, self._style_at, self._steady = translate, style_at, steady
+        self._side_by_side = side_by_side
+        self._inside = size_at_height(width, height, lines)
+        """(width, height) that the network works at."""
+        self._written = (width, height) if upscale else self._inside
+
+    @property
+    def in_flight(self) -> int:
+        """How many frames may be between `begin` and the wait for them."""
+        return int(getattr(self._translate, "in_flight", 1))
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """(width, height) that the network works at."""
+        return self._inside
+
+    @property
+    def written(self) -> tuple[int, int]:
+        """(width, height) of the pictures that `finish` gives."""
+        return self._written[0] * (2 if self._side_by_side else 1), self._written[1]
+
+    def begin(self, frame_rgb: Pixels, seconds: float = 0.0, share: float | None = None) -> Callable[[], Translated]:
+        """Begins the translation and gives what waits for it."""
+        small_rgb = scaled(frame_rgb, self._inside)
+        submit = getattr(self._translate, "submit", None)
+        if submit is None:
+            done = self._translate(small_rgb)
+            return lambda: Translated(small_rgb, check_translated(done, small_rgb))
+        style = () if self._style_at is None else (self._style_at(seconds, share),)
+        wait = submit(small_rgb, *style)
+        return lambda: Translated(small_rgb, check_translated(wait(), small_rgb))
+
+    def finish(self, frame_rgb: Pixels, translated: Translated) -> Pixels:
+        """The picture to write; called in order of the frames."""
+        rgb = translated.rgb
+        if self._steady is not None:
+            rgb = self._steady(translated.small_rgb, rgb)
+        rgb = scaled(rgb, self._written)
+        return np.hstack([scaled(frame_rgb, self._written), rgb]) if self._side_by_side else rgb
+
+    def cancel(self) -> None:
+        """Ends what is under way as soon as possible, where the translator can."""
+        if cancel := getattr(self._translate, "cancel", None):
+            cancel()
+
+
+def scaled(rgb: Pixels, size: tuple[int, int]) -> Pixels:
+    """`rgb` at `size` (width, height): averaged when it gets smaller, cubic when larger."""
+    height, width = rgb.shape[:2]
+    if size == (width, height):
+        return rgb
+    kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(rgb, size, interpolation=kind), np.uint8)

@@ -1,0 +1,210 @@
+"""The threads of a job: order, errors in every stage, stopping within a second, little in memory."""
+
+import gc
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+
+from dsmap.errors import DsmapError
+from dsmap.runtime import Translator
+from dsmap.runtime.interrupts import StopRequest, stop_on_signals
+from dsmap.runtime.jobs import translate_video
+from dsmap.runtime.pipeline import Done, Pipeline
+from dsmap.runtime.video_reader import Frame
+
+SHORT = 1.5  # seconds: stopping takes at most one, and the machine may be busy
+
+
+def frames(count: int):
+    """Frames that hold their number, each after a packet."""
+    for index in range(count):
+        yield f"packet {index}"
+        yield Frame(np.full((4, 4, 3), index, np.uint8), index, 1)
+
+
+def run(items, begin, finish=lambda frame, result: result, stop=None, **options) -> list:
+    with Pipeline(items, begin, finish, **options) as pipeline:
+        return list(pipeline.results(stop or StopRequest()))
+
+
+def test_order_is_kept_with_several_at_once():
+    rng = np.random.default_rng(0)
+    at_once, most = set(), 0
+
+    def begin(frame, index):
+        nonlocal most
+        at_once.add(index)
+        most = max(most, len(at_once))
+
+        def wait():
+            time.sleep(rng.uniform(0, 0.004))
+            at_once.remove(index)
+            return frame.rgb + 100
+
+        return wait
+
+    results = run(frames(40), begin, in_flight=3)
+    assert [r if isinstance(r, str) else r.frame.pts for r in results] == [
+        thing for index in range(40) for thing in (f"packet {index}", index)
+    ]
+    assert all(r.rgb[0, 0, 0] == 100 + r.frame.pts for r in results if isinstance(r, Done))
+    assert most == 3
+
+
+def test_little_is_read_ahead():
+    read = 0
+
+    def items():
+        nonlocal read
+        for item in frames(100):
+            read += isinstance(item, Frame)
+            yield item
+
+    stop = StopRequest()
+    with Pipeline(items(), lambda frame, index: lambda: frame.rgb, lambda frame, rgb: rgb) as pipeline:
+        results = pipeline.results(stop)
+        while not isinstance(next(results), Done):
+            pass
+        time.sleep(0.3)
+        assert read <= 10
+
+
+@pytest.mark.parametrize("stage", ["decode", "begin", "wait", "finish"])
+def test_an_error_in_any_stage_is_raised_and_ends_all(stage):
+    def fail(here: str) -> None:
+        if here == stage:
+            raise DsmapError(f"broken in {here}", "mend it")
+
+    def items():
+        yield from frames(5)
+        fail("decode")
+        yield from frames(500)
+
+    def begin(frame, index):
+        if index == 5:
+            fail("begin")
+
+        def wait():
+            if index == 5:
+                fail("wait")
+            return frame.rgb
+
+        return wait
+
+    def finish(frame, rgb):
+        if frame.pts == 4:
+            fail("finish")
+        return rgb
+
+    before = threading.active_count()
+    started = time.monotonic()
+    with pytest.raises(DsmapError, match=f"broken in {stage}"):
+        run(items(), begin, finish)
+    assert time.monotonic() - started < SHORT
+    assert threading.active_count() == before
+
+
+def test_a_consumer_that_fails_ends_the_threads():
+    before = threading.active_count()
+    with (
+        pytest.raises(OSError, match="full"),
+        Pipeline(frames(500), lambda frame, index: lambda: frame.rgb, lambda frame, rgb: rgb) as pipeline,
+    ):
+        for _ in pipeline.results(StopRequest()):
+            raise OSError("full")
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("stuck", ["decode", "translate"])
+def test_a_stage_that_hangs_does_not_hold_the_end_up(stuck):
+    free = threading.Event()
+    cancelled = threading.Event()
+
+    def items():
+        yield from frames(3)
+        if stuck == "decode":
+            free.wait(20)
+
+    def begin(frame, index):
+        if stuck == "translate" and index == 2:
+            free.wait(20)
+        return lambda: frame.rgb
+
+    stop = StopRequest()
+    threading.Timer(0.2, lambda: stop.handle(signal.SIGINT, None)).start()
+    started = time.monotonic()
+    with Pipeline(items(), begin, lambda frame, rgb: rgb, cancel=cancelled.set) as pipeline:
+        done = [item for item in pipeline.results(stop) if isinstance(item, Done)]
+        stopped = time.monotonic() - started
+    assert stopped < SHORT
+    assert len(done) == (3 if stuck == "decode" else 2)
+    assert cancelled.is_set()
+    free.set()
+
+
+def test_ctrl_c_in_the_middle_of_a_slow_frame_leaves_a_playable_file_within_a_second(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=20, audio=["aac"])
+    seen = 0
+
+    def translate(frame):
+        nonlocal seen
+        seen += 1
+        if seen == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(8)
+        return frame
+
+    started = time.monotonic()
+    report = translate_video(source, tmp_path / "out.mp4", translate)
+    assert time.monotonic() - started < 0.5 + SHORT
+    assert (report.interrupted, report.frames) == (True, 5)
+    assert len(clips.read(tmp_path / "out.mp4").times) == 5
+
+
+def test_onnxruntime_is_cut_off_in_the_middle_of_a_frame(tiny_bundle):
+    translator = Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1, frames_at_once=2)
+    wait = translator.submit(np.zeros((1024, 1024, 3), np.uint8))
+    time.sleep(0.05)
+    translator.cancel()
+    with pytest.raises(DsmapError, match="stopped"):
+        wait()
+    assert translator(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16, 3)
+    translator.close()
+
+
+def test_several_frames_at_once_give_the_frames_of_one_at_a_time(tiny_bundle, tmp_path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=12, size=(96, 64))
+    written = []
+    for at_once in (1, 2):
+        translator = Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=2, frames_at_once=at_once)
+        assert translator.in_flight == at_once
+        translate_video(source, tmp_path / f"{at_once}.mp4", translator)
+        translator.close()
+        written.append(clips.read(tmp_path / f"{at_once}.mp4").frames)
+    assert all(np.array_equal(a, b) for a, b in zip(*written, strict=True))
+
+
+def test_a_signal_is_told_to_the_one_who_asks():
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stop
+        assert not stop.insisted
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert stop.insisted
+
+
+def test_nothing_of_a_job_stays_behind(tmp_path: Path):
+    """Frames are not held by a thread or a closure that lives on."""
+    source = clips.make_clip(tmp_path / "in.mp4", frames=10)
+    translate_video(source, tmp_path / "out.mp4", lambda frame: frame)
+    gc.collect()
+    assert [thread.name for thread in threading.enumerate() if thread.name in ("decode", "translate", "finish")] == []
+    assert not [thing for thing in gc.get_objects() if type(thing) is Frame]
