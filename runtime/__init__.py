@@ -1,16 +1,31 @@
-"""From a bundle to frames: `from dsmap.runtime import Translator`. Needs no torch."""
+"""From a bundle to frames. Needs no torch.
 
+from dsmap.runtime import Stabilizer, Translator, VideoReader, VideoWriter, translate_video
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsmap.runtime.jobs import translate_video
+    from dsmap.runtime.stabilizer import Stabilizer
     from dsmap.runtime.translator import Translator
+    from dsmap.runtime.video_reader import VideoReader
+    from dsmap.runtime.video_writer import VideoWriter
 
-__all__ = ["Translator"]
+__all__ = ["Stabilizer", "Translator", "VideoReader", "VideoWriter", "translate_video"]
+
+# Loaded when they are asked for: `import dsmap.runtime` is light.
+_MODULES = {
+    "Stabilizer": "stabilizer",
+    "Translator": "translator",
+    "VideoReader": "video_reader",
+    "VideoWriter": "video_writer",
+    "translate_video": "jobs",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Translator":
-        from dsmap.runtime.translator import Translator
-
-        return Translator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

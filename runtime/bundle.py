@@ -145,6 +145,12 @@ class Bundle:
         """The precisions that the bundle has graphs in, fp32 first."""
         return self.manifest.precision, *self.manifest.variants
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for bundles with the same files, as 16 hex digits."""
+        hashes = "".join(file.sha256 for file in self.manifest.files())
+        return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
     def path(self, file: File) -> Path:
         """Where a file of the bundle is."""
         return self.folder / file.path

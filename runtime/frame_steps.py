@@ -46,6 +46,8 @@ class FrameSteps:
         steady: Steady | None = None,
     ) -> None:
         self._translate, self._style_at, self._steady = translate, style_at, steady
+        if forget := getattr(translate, "forget_source_style", None):
+            forget()  # it was another clip's
         self._side_by_side = side_by_side
         self._inside = size_at_height(width, height, lines)
         """(width, height) that the network works at."""
@@ -65,6 +67,11 @@ class FrameSteps:
     def written(self) -> tuple[int, int]:
         """(width, height) of the pictures that `finish` gives."""
         return self._written[0] * (2 if self._side_by_side else 1), self._written[1]
+
+    def begin_later(self, first_rgb: Pixels) -> None:
+        """Shows the clip's first frame where the work begins at a later one."""
+        if read := getattr(self._translate, "read_source_style", None):
+            read(scaled(first_rgb, self._inside))
 
     def begin(self, frame_rgb: Pixels, seconds: float = 0.0, share: float | None = None) -> Callable[[], Translated]:
         """Begins the translation and gives what waits for it."""

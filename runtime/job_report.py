@@ -43,12 +43,18 @@ class JobReport:
     encode_seconds: float = 0.0
     first_frame_seconds: float | None = None
     """From the job's begin to the first translated frame."""
+    resumed_frames: int = 0
+    """Frames that an earlier, interrupted job had made."""
     audio_streams: int = 0
     """Audio streams copied."""
     failed_packets: int = 0
     """Video packets that could not be decoded."""
+    reconnections: int = 0
+    """How often a network source was connected to again."""
     interrupted: bool = False
     """Ctrl-C or SIGTERM; the output holds what was done."""
+    resumable: bool = False
+    """Interrupted, and the finished parts are kept for another run."""
     failed: tuple[str, ...] = ()
     """Pictures that were skipped: "NAME: why"."""
 
@@ -60,8 +66,8 @@ class JobReport:
 
     @property
     def fps(self) -> float:
-        """Frames per second, all stages together."""
-        return self.frames / self.seconds if self.seconds > 0 else 0.0
+        """Frames per second, all stages together; without those of an earlier job."""
+        return (self.frames - self.resumed_frames) / self.seconds if self.seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text, times rounded, `fps` and `complete` included."""
@@ -80,8 +86,12 @@ class InputFacts:
     frames: int | None
     """Frames or pictures; None when unknown."""
     audio_streams: int = 0
+    subtitle_streams: int = 0
+    chapters: int = 0
     left_out: tuple[str, ...] = ()
-    """Kinds of the streams that will not be in the output."""
+    """The streams that will not be in the output."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, a line each: HDR, alpha, interlaced."""
 
 
 class StageClock:

@@ -1,37 +1,99 @@
 """Translate a whole video with any function from frame to frame.
 
-    report = translate_video("summer.mp4", "inverted.mp4", lambda frame: 255 - frame)
+    report = translate_video("summer.mp4", "winter.mp4", Translator.load("summer-winter", domain="winter"))
+    report = translate_video("summer.mp4", "inverted.mkv", lambda frame: 255 - frame, codec="hevc", start=10, end=20)
 
 `translate` takes and gives uint8 (H, W, 3) RGB of the same size; a `Translator` is one, and is used for several frames
 at once. Reading, translating and writing run at the same time, see `pipeline`. Pictures and folders of pictures:
 `picture_jobs`.
 """
 
+import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dsmap.errors import DsmapError
+from dsmap import __version__
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.encoders import EncoderSettings, resolve
 from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt, Translated
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
+from dsmap.runtime.job_parts import JobParts, check_unfinished, discard_parts, input_fingerprint, is_unfinished
 from dsmap.runtime.job_report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate
 from dsmap.runtime.output_files import check_output_file, part_path
 from dsmap.runtime.pipeline import Done, Pipeline
+from dsmap.runtime.sequence_reader import SequenceReader, open_reader
+from dsmap.runtime.sequence_writer import SequenceWriter, check_sequence, is_sequence, open_writer
+from dsmap.runtime.stream_copy import CopyPlan, plan_copies
+from dsmap.runtime.video_frames import size_at_height
 from dsmap.runtime.video_reader import Frame, VideoReader
 from dsmap.runtime.video_writer import VideoWriter, check_container
 
+if TYPE_CHECKING:
+    from av.packet import Packet
 
-def check_video(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
-    """Everything that can be wrong with the names and the file, before any work. Raises InputError."""
-    with VideoReader(source, height=height) as reader:
-        check_container(output, reader.audio)
-        check_output_file(output, source, overwrite=overwrite)
+Reader = VideoReader | SequenceReader
+Writer = VideoWriter | SequenceWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What is done to a video, beside its translation."""
+
+    height: int | None = None
+    """Translate at that many lines, the aspect kept."""
+    upscale: bool = True
+    """Bring the result back to the input's size; False leaves it at `height`."""
+    side_by_side: bool = False
+    """Input left, result right."""
+    start: float | Fraction | None = None
+    """Seconds: from the first frame at or after it."""
+    end: float | Fraction | None = None
+    """Seconds: up to the last frame before it."""
+    frames: int | None = None
+    """At most so many."""
+    rate: Fraction | float = 25
+    """Frames a second, of an image sequence."""
+    codec: str = "auto"
+    """See `encoders`."""
+    crf: int | None = None
+    preset: str | None = None
+    overwrite: bool = False
+    """Replace an output that exists."""
+    resume: bool = False
+    """Go on where an interrupted job for the same output was, if there was one."""
+
+    @property
+    def encoding(self) -> EncoderSettings:
+        """The part that the writer gets."""
+        return EncoderSettings(codec=self.codec, crf=self.crf, preset=self.preset)
+
+
+def check_video(source: str | Path, output: str | Path, **options: Any) -> InputFacts:
+    """Everything that can be wrong with the names and the file, before any work. Raises InputError.
+
+    `options`: those of `VideoOptions`.
+    """
+    wanted = VideoOptions(**options)
+    output = Path(output)
+    with _open_reader(source, wanted) as reader:
+        plan = _check_output(reader, source, output, wanted)
+        size = size_at_height(reader.width, reader.height, wanted.height)
+        copied = [*plan.copied, *(stream for stream, _ in plan.converted)]
+        notes = [*reader.notes, *(f"subtitles are rewritten as {codec}" for _, codec in plan.converted)]
+        left_out = [*reader.left_out, *map(str, plan.left_out)]
         return InputFacts(
-            width=reader.width,
-            height=reader.height,
+            width=size[0],
+            height=size[1],
             frames=reader.expected_frames,
-            audio_streams=len(reader.audio),
-            left_out=reader.left_out,
+            audio_streams=sum(stream.type == "audio" for stream in copied),
+            subtitle_streams=sum(stream.type == "subtitle" for stream in copied),
+            chapters=0 if is_sequence(output) else len(reader.chapters),
+            left_out=tuple(left_out),
+            notes=tuple(notes),
         )
 
 
@@ -40,127 +102,242 @@ def translate_video(
     output: str | Path,
     translate: Translate,
     *,
-    height: int | None = None,
-    upscale: bool = True,
-    side_by_side: bool = False,
     style_at: StyleAt | None = None,
     steady: Steady | None = None,
-    overwrite: bool = False,
+    made_with: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
+    tell: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> JobReport:
-    """Translate every frame of a video; audio packets and all timestamps are kept as they are.
+    """Translate every frame of a video; other streams and all timestamps are kept as they are.
 
-    `height`: translate at that many lines; the result has the input's size again, or with `upscale` False the smaller
-    one. `side_by_side`: input left, result right. `style_at`: the style over time, for a `Translator`. The output
-    appears under its name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged (not
-    `complete`), it holds what was done: look at the report. When `translate` raises, nothing is left behind. Raises
-    InputError for what is wrong with the arguments, DsmapError when the output cannot be written.
+    `source`: a file, an address (rtsp://, https://), or an image sequence (frames/%05d.png). `options`: those of
+    `VideoOptions`. `style_at`: the style over time, for a `Translator`. `steady`: such as a `Stabilizer`. `made_with`:
+    whatever else the frames depend on, in JSON's types; with it the job can be resumed after an interruption.
+    `tell` gets a line about a network that breaks off, and about what is resumed.
+
+    The output appears under its name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged
+    (not `complete`), it holds what was done: look at the report. When `translate` raises, nothing is left under the
+    output's name. Raises InputError for what is wrong with the arguments, DsmapError when the output cannot be written.
     """
-    source, output = Path(source), Path(output)
-    check_video(source, output, overwrite=overwrite)
+    wanted = VideoOptions(**options)
+    output = Path(output)
     clock = clock or StageClock()
-    with VideoReader(source) as reader, stop_on_signals() as stop:
+    with _open_reader(source, wanted, tell) as reader, stop_on_signals() as stop:
+        plan = _check_output(reader, source, output, wanted)
         steps = FrameSteps(
             translate,
             reader.width,
             reader.height,
-            lines=height,
-            upscale=upscale,
-            side_by_side=side_by_side,
+            lines=wanted.height,
+            upscale=wanted.upscale,
+            side_by_side=wanted.side_by_side,
             style_at=style_at,
             steady=steady,
         )
-        writer = _open_writer(reader, part_path(output), steps)
-        try:
-            _run(reader, writer, steps, clock, progress, stop)
-            _finish(reader, writer, clock, stop.requested)
-        except BaseException:
-            writer.discard()
-            raise
-    if writer.frames:
-        _rename(writer.path, output, overwrite)
-    return JobReport(
-        input=source,
-        output=output,
-        width=steps.inside[0],
-        height=steps.inside[1],
-        frames=writer.frames,
-        frames_expected=_frames_expected(reader, writer.frames, stop.requested),
-        audio_streams=len(reader.audio),
-        failed_packets=reader.failed_packets,
-        interrupted=stop.requested,
-        **clock.report(),
-    )
+        with _kept_parts(source, output, wanted, made_with) as parts:
+            work = _Work(reader, steps, clock, stop, parts)
+            for line in parts.lines() if parts is not None and tell else ():
+                tell(line)
+            writer = work.open_writer(output, plan, wanted)
+            try:
+                work.run(writer, progress)
+                work.finish(writer)
+            except BaseException:
+                if parts is not None and isinstance(writer, VideoWriter):
+                    with contextlib.suppress(DsmapError):  # it may be the disk that is full
+                        writer.close(interrupted=True)  # so that the parts have every frame that was done
+                writer.discard()
+                raise
+            if writer.frames:
+                _rename(writer, output, wanted)
+            resumable = _let_go(parts, unfinished=stop.requested)
+        # Within the block: streams of a closed file may not be touched.
+        lost = reader.missing_frames + reader.failed_packets
+        return JobReport(
+            input=Path(reader.name),
+            output=output,
+            width=steps.inside[0],
+            height=steps.inside[1],
+            frames=writer.frames,
+            frames_expected=_frames_expected(reader, writer.frames, lost, stop.requested),
+            resumed_frames=parts.frames if parts else 0,
+            audio_streams=sum(stream.type == "audio" for stream in plan.copied),
+            failed_packets=reader.failed_packets,
+            reconnections=reader.reconnections,
+            interrupted=stop.requested,
+            resumable=resumable,
+            **clock.report(),
+        )
 
 
-def _open_writer(reader: VideoReader, path: Path, steps: FrameSteps) -> VideoWriter:
-    width, height = steps.written
-    return VideoWriter(
-        path,
-        width=width,
-        height=height,
-        time_base=reader.time_base,
-        rate=reader.rate,
-        sample_aspect=reader.sample_aspect,
-        audio=reader.audio,
-        metadata=reader.metadata,
-        video_metadata=reader.video_metadata,
-    )
+class _Work:
+    """One job's stages at work."""
+
+    def __init__(
+        self, reader: Reader, steps: FrameSteps, clock: StageClock, stop: StopRequest, parts: JobParts | None
+    ) -> None:
+        self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts
+        self._skip = parts.frames if parts else 0
+        self._first_pts: int | None = None
+
+    def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
+        """The writer, with the frames in it that an earlier job made."""
+        path = output if is_sequence(output) else part_path(output)
+        if self._parts:
+            self._parts.begin(path)
+        width, height = self._steps.written
+        writer = open_writer(
+            path,
+            width=width,
+            height=height,
+            time_base=self._reader.time_base,
+            rate=self._reader.rate,
+            sample_aspect=self._reader.sample_aspect,
+            encoding=wanted.encoding,
+            copied=[*plan.copied, *(stream for stream, _ in plan.converted)],
+            chapters=self._reader.chapters,
+            metadata=self._reader.metadata,
+            video_metadata=self._reader.video_metadata,
+            journal=self._parts.journal if self._parts else None,
+            overwrite=wanted.overwrite,
+        )
+        if isinstance(writer, VideoWriter):
+            writer.prefill()
+        return writer
+
+    def run(self, writer: Writer, progress: Progress | None) -> None:
+        """Decode, translate and encode until the end, or until somebody stops it."""
+        with Pipeline(
+            self._items(),
+            self._begin,
+            self._finished,
+            in_flight=self._steps.in_flight,
+            clock=self._clock,
+            cancel=self._cancel,
+        ) as pipeline:
+            for item in pipeline.results(self._stop):
+                if not isinstance(item, Done):
+                    writer.copy(item)
+                    continue
+                with self._clock.stage("encode"):
+                    if self._parts and isinstance(writer, VideoWriter) and self._parts.is_due():
+                        writer.cut()
+                    writer.write(item.rgb, item.frame.pts, item.frame.duration)
+                if progress:
+                    progress(writer.frames, self._reader.expected_frames)
+
+    def finish(self, writer: Writer) -> None:
+        """Make the file whole, with what was done."""
+        if writer.frames == 0:
+            writer.discard()  # stopped during the first frame: there is nothing to keep
+            return
+        with self._clock.stage("encode"):
+            interrupted = self._stop.requested
+            writer.close(drop_audio_after_video=interrupted or self._reader.missing_frames > 0, interrupted=interrupted)
+
+    def _items(self) -> "Iterator[Frame | Packet]":
+        """What the reader gives, but for the frames that are there already."""
+        skip = self._skip
+        for item in self._reader:
+            if isinstance(item, Frame):
+                if self._first_pts is None:
+                    self._first_pts = item.pts
+                    if skip:
+                        self._steps.begin_later(item.rgb)
+                if skip:
+                    skip -= 1
+                    continue
+            yield item
+
+    def _begin(self, frame: Frame, index: int) -> Callable[[], Translated]:
+        assert self._first_pts is not None
+        last = (self._reader.expected_frames or 0) - 1
+        share = min(1.0, (index + self._skip) / last) if last > 0 else None
+        seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
+        return self._steps.begin(frame.rgb, seconds, share)
+
+    def _finished(self, frame: Frame, translated: Translated) -> Pixels:
+        return self._steps.finish(frame.rgb, translated)
+
+    def _cancel(self) -> None:
+        self._steps.cancel()
+        self._reader.cancel()
 
 
-def _run(
-    reader: VideoReader,
-    writer: VideoWriter,
-    steps: FrameSteps,
-    clock: StageClock,
-    progress: Progress | None,
-    stop: StopRequest,
-) -> None:
-    """Decode, translate and encode until the end, or until somebody stops it."""
-    first: int | None = None
-
-    def begin(frame: Frame, index: int) -> Callable[[], Translated]:
-        nonlocal first
-        first = frame.pts if first is None else first
-        last = (reader.expected_frames or 0) - 1
-        share = min(1.0, index / last) if last > 0 else None
-        return steps.begin(frame.rgb, float((frame.pts - first) * reader.time_base), share)
-
-    def finish(frame: Frame, translated: Translated) -> Pixels:
-        return steps.finish(frame.rgb, translated)
-
-    with Pipeline(reader, begin, finish, in_flight=steps.in_flight, clock=clock, cancel=steps.cancel) as pipeline:
-        for item in pipeline.results(stop):
-            if not isinstance(item, Done):
-                writer.copy(item)
-                continue
-            with clock.stage("encode"):
-                writer.write(item.rgb, item.frame.pts, item.frame.duration)
-            if progress:
-                progress(writer.frames, reader.expected_frames)
+def _open_reader(source: str | Path, wanted: VideoOptions, tell: Callable[[str], None] | None = None) -> Reader:
+    return open_reader(source, rate=wanted.rate, start=wanted.start, end=wanted.end, frames=wanted.frames, tell=tell)
 
 
-def _finish(reader: VideoReader, writer: VideoWriter, clock: StageClock, interrupted: bool) -> None:
-    if writer.frames == 0:
-        writer.discard()  # stopped during the first frame: there is nothing to keep
+def _check_output(reader: Reader, source: str | Path, output: Path, wanted: VideoOptions) -> CopyPlan:
+    """What becomes of the other streams. Raises InputError where the output cannot be made."""
+    if is_sequence(output):
+        check_sequence(output, overwrite=wanted.overwrite)
+        return CopyPlan()
+    check_container(output, reader.audio)
+    resolve(wanted.encoding, output.suffix)
+    check_unfinished(output, resume=wanted.resume, overwrite=wanted.overwrite)
+    replace_it = wanted.overwrite or (wanted.resume and is_unfinished(output))
+    check_output_file(output, Path(source), overwrite=replace_it)
+    return plan_copies(output.suffix, reader.copied)
+
+
+@contextlib.contextmanager
+def _kept_parts(
+    source: str | Path, output: Path, wanted: VideoOptions, made_with: Mapping[str, Any] | None
+) -> Iterator[JobParts | None]:
+    """The parts of a job that can be resumed; None for others. An error in the block keeps what is done."""
+    if made_with is None or not isinstance(source, Path) or is_sequence(output):
+        if wanted.resume and is_unfinished(output):
+            raise InputError("only the translation of a video file can be resumed", "go without --resume")
+        discard_parts(output)
+        yield None
         return
-    with clock.stage("encode"):
-        writer.close(drop_audio_after_video=interrupted or reader.missing_frames > 0)
-
-
-def _rename(part: Path, output: Path, overwrite: bool) -> None:
+    parts = JobParts(output, _fingerprint(source, wanted, made_with), resume=wanted.resume)
     try:
-        if output.exists() and not overwrite:
+        yield parts
+    except BaseException as error:
+        kept = parts.keep()
+        if kept and isinstance(error, DsmapError) and not isinstance(error, InputError):
+            advice = f"{error.advice}; what was done is kept: the same command with --resume goes on from there"
+            raise DsmapError(error.fact, advice) from error
+        raise
+
+
+def _let_go(parts: JobParts | None, *, unfinished: bool) -> bool:
+    """Whether the job can be resumed."""
+    if parts is None:
+        return False
+    if unfinished:
+        return parts.keep()
+    parts.remove()
+    return False
+
+
+def _fingerprint(source: Path, wanted: VideoOptions, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that has to be the same for the parts of two runs to fit together."""
+    options = {
+        f"--{key.replace('_', '-')}": None if value is None else str(value) for key, value in asdict(wanted).items()
+    }
+    for name in ("overwrite", "resume"):
+        del options[f"--{name}"]
+    return {"dsmap": __version__, **input_fingerprint(source), **options, **made_with}
+
+
+def _rename(writer: Writer, output: Path, wanted: VideoOptions) -> None:
+    if not isinstance(writer, VideoWriter):
+        return  # a sequence does that itself
+    try:
+        if output.exists() and not (wanted.overwrite or wanted.resume):
             raise FileExistsError(errno.EEXIST, "somebody else has made it meanwhile")
-        part.replace(output)
+        writer.path.replace(output)
     except OSError as error:
         fact = f"the finished video could not be named {output}: {error.strerror}"
-        raise DsmapError(fact, f"it is whole, and lies at {part}") from error
+        raise DsmapError(fact, f"it is whole, and lies at {writer.path}") from error
 
 
-def _frames_expected(reader: VideoReader, frames: int, interrupted: bool) -> int | None:
-    lost = reader.missing_frames + reader.failed_packets
+def _frames_expected(reader: Reader, frames: int, lost: int, interrupted: bool) -> int | None:
     if interrupted or (lost and reader.counts_exactly):
         return reader.expected_frames
     return frames + lost

@@ -16,6 +16,13 @@ def translation_bytes(height: int, width: int, *, batch: int, dim: int) -> int:
     return height * width * batch * dim * _BYTES_PER_PIXEL_AND_WIDTH
 
 
+def frames_that_fit(height: int, width: int, *, dim: int, available: int | None, most: int) -> int:
+    """How many frames of that size, at most `most`, fit into `available` bytes together; 1 where even that is much."""
+    if available is None:
+        return most
+    return max(1, min(most, int(available * _ADVICE_SHARE) // translation_bytes(height, width, batch=1, dim=dim)))
+
+
 def check_memory(
     height: int, width: int, *, batch: int, dim: int, multiple_of: int, available: int, minimum: int = 1
 ) -> None:

@@ -1,5 +1,6 @@
 """Translator: frames in, frames out, whatever the backend."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,8 @@ from dsmap.images import read_picture_rgb
 from dsmap.memory import available_bytes
 from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load_backend
 from dsmap.runtime.bundle import Bundle, Sizes
-from dsmap.runtime.memory import check_memory, translation_bytes
+from dsmap.runtime.cpu import allowed_cores
+from dsmap.runtime.memory import check_memory, frames_that_fit, translation_bytes
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 
 StyleLike = int | str | Path | Frames | None
@@ -18,6 +20,7 @@ StyleLike = int | str | Path | Frames | None
 
 # A style picture is cut to at most this aspect ratio: a panorama would need gigabytes for eight numbers.
 _MAX_STYLE_ASPECT = 3.0
+_MOST_AT_ONCE = 4
 _USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 
 
@@ -41,20 +44,25 @@ class Translator:
         threads: int | None = None,
         precision: str = "auto",
         frames_at_once: int = 1,
+        for_frames: tuple[int, int] | None = None,
         cuda_binding: str = "auto",
     ) -> "Translator":
         """Loads a bundled model by name, or a bundle by path, for translations to `domain`.
 
         `backend`: auto or the name of one. `style`: see StyleLike. `threads`: of a CPU backend; None is all cores.
         `precision`: one that the bundle has, or auto for what suits the backend. `frames_at_once`: how many frames will
-        be under way together (see `submit`); 1 for the least delay. `cuda_binding`: cuda-python, pycuda or auto.
+        be under way together (see `submit`); 1 for the least delay. `for_frames`: (width, height) of a video's frames,
+        in place of it: as many as gain speed and fit into memory. `cuda_binding`: cuda-python, pycuda or auto.
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
         """
+        bundle = Bundle.read(find_model(model))
+        if for_frames is not None:
+            frames_at_once = _as_many_as_fit(bundle, *for_frames)
         settings = Settings(
             threads=threads, precision=precision, frames_at_once=frames_at_once, cuda_binding=cuda_binding
         )
-        return cls(Bundle.read(find_model(model)), domain, backend, style, settings)
+        return cls(bundle, domain, backend, style, settings)
 
     def __init__(
         self,
@@ -67,13 +75,15 @@ class Translator:
         self.bundle = bundle
         self.model_name = bundle.manifest.name
         self.target = domain
-        self.source = bundle.source_of(domain)
+        self.source = settings.source or bundle.source_of(domain)
+        bundle.source_of(self.source)  # it raises for a name that the model does not have
         if settings.threads is not None and settings.threads < 1:
             raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")
         if settings.frames_at_once < 1:
             raise InputError(f"frames_at_once is {settings.frames_at_once}", "Use 1 or more.")
         choice = load_backend(backend, bundle, domain, settings)
         self._backend = choice.backend
+        self.settings = settings
         self.backend_name = choice.backend.name
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
@@ -157,11 +167,23 @@ class Translator:
 
     @property
     def _dim(self) -> int:
-        dim = self.bundle.manifest.architecture.get("dim")
-        return dim if isinstance(dim, int) and dim > 0 else _USUAL_DIM
+        return _dim_of(self.bundle)
 
     def _bytes_for(self, batch: int, height: int, width: int) -> int:
         return translation_bytes(height, width, batch=batch * self.in_flight, dim=self._dim)
+
+
+def _dim_of(bundle: Bundle) -> int:
+    dim = bundle.manifest.architecture.get("dim")
+    return dim if isinstance(dim, int) and dim > 0 else _USUAL_DIM
+
+
+def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
+    """Frames at once for a video: one for each core, up to what backends gain from."""
+    cores = allowed_cores() or os.cpu_count() or 1
+    return frames_that_fit(
+        height, width, dim=_dim_of(bundle), available=available_bytes(), most=min(cores, _MOST_AT_ONCE)
+    )
 
 
 def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:

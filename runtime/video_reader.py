@@ -1,37 +1,53 @@
-"""Reads a video: upright RGB frames with repaired timestamps, and audio packets untouched, in file order."""
+"""Reads a video: upright RGB frames with repaired timestamps, and the packets to copy untouched, in file order."""
 
-import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
 import av
-import av.logging
 import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream
-from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from dsmap.errors import InputError
-from dsmap.runtime.video_frames import FrameToRgb, orientation, size_at_height
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
+from dsmap.runtime.network_input import NetworkSettings, NetworkSource, Tell, is_address
+from dsmap.runtime.video_frames import FrameToRgb, Pool, orientation, size_at_height
+from dsmap.runtime.video_notes import notes_on
+from dsmap.runtime.video_span import (
+    Seconds,
+    SpanCutter,
+    cut_chapters,
+    cut_packet,
+    is_cover,
+    span_of,
+    streams_to_wait_for,
+)
+
+if TYPE_CHECKING:  # it stands in PyAV's type hints only
+    from av.container.core import Chapter
 
 # Text files "decode" as ANSI art, and single pictures as one-frame videos.
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
-_MAX_READ_FAILURES = 16  # in a row; then the rest of the file counts as lost
+_SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
+_COPIED = ("audio", "subtitle", "attachment", "data")
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 _FAR_START = Fraction(10)  # seconds; broadcast clocks start anywhere
+_LONGEST_GAP = 3600  # seconds; an mp4 cannot hold much longer ones
+_MOST_PIXELS = 16384 * 8192  # gigabytes for one frame in work
+_EARLIER = Fraction(10)  # seconds: where a seek went too far, the next one aims so much earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,84 +63,171 @@ class Frame:
 
 
 class VideoReader:
-    """Opens `path` and decodes its first frame, so that every later surprise is about single packets.
+    """Opens `source` and decodes its first frame, so that every later surprise is about single packets.
 
-    `height` scales the frames to that many lines, aspect kept, width even. Iterate once over `Frame`s and audio
-    `Packet`s (time base of their stream, timestamps as in the file). Raises InputError when there is no video in
-    the file, or not one frame of it decodes.
+    `source` is a file or an address (rtsp://, https://, ...: see `network_input`). `height` scales the frames to that
+    many lines, aspect kept, width even. `start` and `end` (seconds of the video's own clock, which for MPEG streams
+    begins with the first packet) and `frames` choose a part: see `video_span`; with `start`, it begins at 0. Iterate
+    once over `Frame`s and the `Packet`s of `copied` (time base of their stream, timestamps as in the file, or moved by
+    as much as the frames'). Streams and packets must not be used after `close`: libav frees them. Raises InputError
+    when there is no video in the source, or no frame of it decodes.
 
     `failed_packets` counts video packets that did not decode, `missing_frames` those that the header promises and
-    the file does not hold (both final after the iteration).
+    the file does not hold (both final after the iteration). `notes`: a line about each thing that the user should
+    know, such as HDR. `pool`: where frames get their arrays. `network` and `tell`: see `NetworkSource`.
     """
 
-    def __init__(self, path: str | Path, *, height: int | None = None) -> None:
-        self.path = Path(path)
-        self.failed_packets = 0
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        height: int | None = None,
+        start: Seconds | None = None,
+        end: Seconds | None = None,
+        frames: int | None = None,
+        pool: Pool | None = None,
+        network: NetworkSettings | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        span = span_of(start, end, frames)
+        self._source: FileSource | NetworkSource
+        if is_address(source):
+            self._source, self.path = NetworkSource(str(source), network, tell), None
+        else:
+            self._source = FileSource(Path(source))
+            self.path = self._source.path
+        self.name = self._source.name
+        """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
-        self._container = _open(self.path)
+        self._decode_failures = 0
         try:
-            self._video = _video_stream(self._container, self.path)
-            self.audio: tuple[AudioStream, ...] = self._container.streams.audio
-            self._prepare(height)
+            self._take_streams()
+            self._origin = self._clock_origin()
+            self._span = span.moved(self._origin)
+            self._prepare(height, pool)
         except BaseException:
-            self._container.close()
+            self._source.close()
             raise
 
-    def _prepare(self, height: int | None) -> None:
-        self._video.thread_type = "AUTO"
-        self.time_base = self._video.time_base or Fraction(1, 90000)
-        self.rate = _rate(self._video)
-        self._clock = _Clock(self.time_base, self.rate)
+    def _take_streams(self) -> None:
+        self._container = self._source.container
+        self._video = _video_stream(self._source)
+        if not self._video.codec_context.is_open:  # after a seek it is
+            self._video.thread_type = "AUTO"
+        self._decoding = self._container  # the container of the latest packet
         self._packets_read = 0
         self._started = False
+        self._decode_failures = 0
         self._last_end = Fraction(0)
+        self._last_time: Fraction | None = None
+        self._times_guessed = False
         self._decoded = self._decode()
         self._buffered: list[VideoFrame | Packet] = []  # what precedes the first frame: usually some audio packets
-        first = self._first_frame()
+
+    def _prepare(self, height: int | None, pool: Pool | None) -> None:
+        self.time_base = self._video.time_base or Fraction(1, 90000)
+        if self.time_base > 1:  # damage: no frame lasts so long
+            self.time_base = Fraction(1, 1000)
+        self.rate = _rate(self._video)
+        self._clock = _Clock(self.time_base, self.rate)
+        first = self._first_frame_of_span() if self._span else self._first_frame()
+        _check_size(self.name, first.width, first.height)
         turn = orientation(first)
         self.width, self.height = size_at_height(*turn.size(first.width, first.height), height)
         aspect = self._video.sample_aspect_ratio or Fraction(1)
         self.sample_aspect = 1 / aspect if turn.swap else aspect
-        self._to_rgb = FrameToRgb(self.width, self.height, turn)
-        self._shift = self._start_shift(first)
-        self.expected_frames = self._expected_frames()
+        self._to_rgb = FrameToRgb(self.width, self.height, turn, pool)
+        self._first_time = self._time(first)
+        self._cut_before = None if self._span.start is None else self._first_time
+        self._shift = self._start_shift(first) if self._cut_before is None else -self._cut_before
+        self.notes = notes_on(self._video, first)
+        self._describe()
+
+    def _describe(self) -> None:
+        """What stays known when the file is closed."""
+        streams = self._container.streams
+        self.metadata = dict(self._container.metadata)
+        """The container's (title and the like)."""
+        self.video_metadata = dict(self._video.metadata)
+        """The video stream's (language and the like)."""
+        self.audio: tuple[AudioStream, ...] = tuple(streams.audio)
+        self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._is_copied(stream))
+        """The streams whose packets are given out, or whose data (attachments) can be copied, in the file's order.
+        Cover art is one of them: a video stream with the disposition `attached_pic`, and one packet."""
+        rest = (stream for stream in streams if not self._is_copied(stream) and stream.index != self._video.index)
+        self.left_out = tuple(stream.type for stream in rest)
+        """Kinds of the streams that are not read: a second video, unknown ones."""
+        self.chapters = self._chapters()
+        """On the clock of the frames."""
+        whole = self._span.start is None and self._span.end is None
+        self.counts_exactly = self._has_index and self._video.frames > 0 and whole
+        """Whether `expected_frames` is exact: mp4 and mov hold an index of all packets, unless fragmented."""
+        self.expected_frames = self._span.moved(-self._origin).expected(self._frames_of_the_whole(), self.rate)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def cancel(self) -> None:
+        """Ends the iteration soon, also one that waits for the network. Any thread may call it."""
+        self._source.cancel()
+
+    def close(self) -> None:
+        """Closes the file. No iteration may be under way."""
         self._decoded.close()
-        self._container.close()
+        self._source.close()
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """The container's metadata (title and the like)."""
-        return dict(self._container.metadata)
+    def failed_packets(self) -> int:
+        """Video packets that did not decode, and places of the file that could not be read."""
+        return self._decode_failures + self._source.failures
 
     @property
-    def left_out(self) -> tuple[str, ...]:
-        """Kinds of the streams that are neither read nor copied: subtitle, attachment, data, a second video."""
-        carried = {self._video.index, *(stream.index for stream in self.audio)}
-        return tuple(stream.type for stream in self._container.streams if stream.index not in carried)
+    def reconnections(self) -> int:
+        """How often the connection to a network source was made again."""
+        return self._source.reconnections
 
     @property
-    def video_metadata(self) -> dict[str, str]:
-        """The video stream's metadata (language and the like)."""
-        return dict(self._video.metadata)
+    def broken_off(self) -> DsmapError | None:
+        """Why a network source ended before its time; what came until then was given out."""
+        return self._source.broken_off
+
+    def _chapters(self) -> "list[Chapter]":
+        end = self._span.end
+        if self._span.frames is not None:
+            after_them = self._first_time + self._span.frames / self.rate
+            end = after_them if end is None else min(end, after_them)
+        return cut_chapters(self._container.chapters(), self._cut_before, end, self._shift)
+
+    def _is_copied(self, stream: Stream) -> bool:
+        return stream.index != self._video.index and (stream.type in _COPIED or is_cover(stream))
 
     def __iter__(self) -> Iterator[Frame | Packet]:
-        while self._buffered:
-            yield self._finished(self._buffered.pop(0))
-        for item in self._decoded:
+        items = self._items()
+        if self._span:
+            cutter = SpanCutter(self._span, self._cut_before, self._time, self.rate)
+            items = cutter.cut(items, streams_to_wait_for(self.copied))
+        for item in items:
             yield self._finished(item)
-        self.missing_frames = self._count_missing()
+        if not self._span.frames and not self._span.end:
+            self.missing_frames = self._count_missing()
+
+    def _items(self) -> Iterator[VideoFrame | Packet]:
+        while self._buffered:
+            yield self._buffered.pop(0)
+        yield from self._decoded
 
     def _finished(self, item: VideoFrame | Packet) -> Frame | Packet:
         if isinstance(item, VideoFrame):
-            pts = item.pts if item.pts is not None else item.dts
-            shifted = None if pts is None else pts + round(self._shift / self.time_base)
-            return Frame(self._to_rgb(item), self._clock.next(shifted, item.duration or 0), item.duration or 0)
-        if self._shift:
+            unit = item.time_base or self.time_base
+            shifted = round((self._time(item) + self._shift) / self.time_base)
+            duration = round((item.duration or 0) * unit / self.time_base)
+            if duration * self.time_base > _LONGEST_GAP:
+                duration = 0
+            return Frame(self._to_rgb(item), self._clock.next(shifted, duration), duration)
+        if self._shift and not is_cover(item.stream):
             ticks = round(self._shift / item.time_base)
             item.pts = None if item.pts is None else item.pts + ticks
             item.dts = None if item.dts is None else item.dts + ticks
@@ -136,73 +239,121 @@ class VideoReader:
             if isinstance(item, VideoFrame):
                 return item
         raise InputError(
-            f"{self.path} has a video stream, but no frame of it can be decoded",
-            "check that the file plays and is whole; download or record it again",
+            f"{self.name} has a video stream, but no frame of it can be decoded",
+            "check that it plays and is whole; download or record it again",
         )
 
+    def _first_frame_of_span(self) -> VideoFrame:
+        """The first frame from the start on: by way of the keyframe before it, or else of the beginning."""
+        start = self._span.start
+        if start is None:
+            return self._first_frame()
+        seeks_well = self._container.format.name not in _SEEKS_BADLY
+        for at in (start, start - _EARLIER, None) if seeks_well else (None,):
+            if at is not None and at <= self._origin:
+                continue
+            try:
+                self._source.restart(at)
+            except av.FFmpegError:
+                continue
+            self._take_streams()
+            found = self._first_frame_from(start, exact=at is not None)
+            if found is not None:
+                return found
+        length = f", it ends at {float(self._last_end - self._origin):.2f} s" if self._last_end else ""
+        raise InputError(
+            f"{self.name} has no frame at or after --start {float(start - self._origin):g} s{length}",
+            "choose an earlier start",
+        )
+
+    def _first_frame_from(self, start: Fraction, *, exact: bool) -> VideoFrame | None:
+        """With `exact`, None when decoding began after `start` or nobody knows when, so that frames may be missing."""
+        before = False
+        for item in self._decoded:
+            if isinstance(item, Packet):
+                if is_cover(item.stream) or cut_packet(item, start, None) is not None:
+                    self._buffered.append(item)
+                continue
+            at = self._time(item)
+            if at >= start:
+                if exact and (self._times_guessed or (at > start and not before)):
+                    return None
+                self._buffered.append(item)
+                return item
+            before = True
+        return None
+
+    def _time(self, frame: VideoFrame) -> Fraction:
+        """In seconds, on the file's clock."""
+        return (frame.pts or 0) * (frame.time_base or self.time_base)
+
+    def _timed(self, frame: VideoFrame) -> VideoFrame:
+        """`frame` with a time in any case: one without follows the one before."""
+        unit = frame.time_base or self.time_base
+        if frame.pts is None:
+            frame.pts = frame.dts
+        self._times_guessed |= frame.pts is None
+        if frame.pts is None:
+            frame.pts = 0 if self._last_time is None else round((self._last_time + 1 / self.rate) / unit)
+        self._last_time = frame.pts * unit
+        return frame
+
     def _decode(self) -> Generator[VideoFrame | Packet, None, None]:
-        for packet in self._packets():
-            if packet.stream.index == self._video.index:
-                self._packets_read += packet.size > 0
-                self._started |= packet.is_keyframe
-                yield from self._decode_packet(packet)
-            elif packet.stream.type == "audio" and packet.size > 0:
-                yield packet
+        shown_until: Fraction | None = None  # after a reconnection: what was given out already
+        latest = Fraction(0)
+        for packet in self._source.packets():
+            if packet.pts is not None:
+                self._last_end = max(self._last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            stream = packet.stream
+            if stream.index != self._video.index:
+                if packet.size > 0 and self._is_copied(stream):
+                    yield packet
+                continue
+            if stream.container is not self._decoding:
+                self._decoding, self._started, shown_until = stream.container, False, latest
+                stream.thread_type = "AUTO"
+            self._packets_read += packet.size > 0
+            self._started |= packet.is_keyframe
+            for frame in map(self._timed, self._decode_packet(packet)):
+                at = self._time(frame)
+                if shown_until is None or at > shown_until:
+                    latest = max(latest, at)
+                    yield frame
 
     def _decode_packet(self, packet: Packet) -> list[VideoFrame]:
-        for _ in range(_MAX_READ_FAILURES):
+        for _ in range(MAX_READ_FAILURES):
             try:
                 return list(packet.decode())
             except av.error.EOFError:
                 return []
             except av.FFmpegError:
-                self.failed_packets += self._started  # recordings may start between keyframes: no player shows that
+                # Recordings may start between keyframes: no player shows that.
+                self._decode_failures += self._started
                 if packet.size > 0:
                     return []  # the decoder goes on with the next packet; a flush is tried again
         return []
 
-    def _packets(self) -> Iterator[Packet]:
-        """All packets of all streams; reading goes on after an error while anything comes."""
-        failures = 0
-        while failures < _MAX_READ_FAILURES:
-            try:
-                for packet in self._container.demux():
-                    failures = 0
-                    self._note_end(packet)
-                    yield packet
-                return
-            except av.FFmpegError:
-                failures += 1
-                self.failed_packets += failures == 1
-        flush = Packet()  # reading gave up: take what is still in the decoder
-        flush.stream = self._video
-        yield flush
-
-    def _note_end(self, packet: Packet) -> None:
-        if packet.pts is not None:
-            self._last_end = max(self._last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+    def _clock_origin(self) -> Fraction:
+        """Where 0 is for `start` and `end`: the clock of MPEG and live streams begins anywhere."""
+        anywhere = self.path is None or self._container.format.name in ("mpegts", "mpeg")
+        return Fraction(self._container.start_time or 0, av.time_base) if anywhere else Fraction(0)
 
     def _start_shift(self, first: VideoFrame) -> Fraction:
         """Seconds to add to all timestamps of all streams: 0, but for starts that an mp4 cannot show."""
         start = (first.pts or 0) * self.time_base
         if start < 0:
             return -start
-        if start > _FAR_START and self._container.format.name in ("mpegts", "mpeg"):
+        if start > _FAR_START and (self.path is None or self._container.format.name in ("mpegts", "mpeg")):
             return -Fraction(self._container.start_time or 0, av.time_base)
         return Fraction(0)
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether `expected_frames` is exact: mp4 and mov hold an index of all packets, unless fragmented."""
-        return self._has_index and self._video.frames > 0
 
     @property
     def _has_index(self) -> bool:
         return "mp4" in self._container.format.name
 
-    def _expected_frames(self) -> int | None:
+    def _frames_of_the_whole(self) -> int | None:
         """Frames that the whole file would give: exact for mp4 and mov, an estimate elsewhere, None when unknown."""
-        if self.counts_exactly:
+        if self._has_index and self._video.frames > 0:
             return sum(not entry.is_discard for entry in self._video.index_entries) or None
         if self._video.frames:
             return self._video.frames
@@ -212,9 +363,10 @@ class VideoReader:
 
     def _count_missing(self) -> int:
         if self._has_index:
-            entries, size = self._video.index_entries, self.path.stat().st_size
-            beyond_the_end = sum(entry.pos + entry.size > size for entry in entries)
-            return max(beyond_the_end, len(entries) - self._packets_read)
+            entries, size = self._video.index_entries, self.path.stat().st_size if self.path else None
+            beyond_the_end = sum(size is not None and entry.pos + entry.size > size for entry in entries)
+            unread = 0 if self._span.start is not None else len(entries) - self._packets_read
+            return max(beyond_the_end, unread)
         if self._container.duration is None or not self._container.format.name.startswith(_FORMATS_WITH_DURATION):
             return 0
         start = Fraction(self._container.start_time or 0, av.time_base)
@@ -223,78 +375,54 @@ class VideoReader:
 
 
 class _Clock:
-    """Makes timestamps strictly increasing: missing and repeated ones are filled in, good ones kept as they are."""
+    """Makes timestamps strictly increasing: missing and repeated ones are filled in, good ones kept as they are.
+
+    Where the file's clock jumps back, or ahead by more than an hour, it goes on from the frame before.
+    """
 
     def __init__(self, time_base: Fraction, rate: Fraction) -> None:
         self._frame = max(1, round(1 / rate / time_base))
         self._second = round(1 / time_base)
         self._last: int | None = None
+        self._moved_by = 0
 
     def next(self, pts: int | None, duration: int) -> int:
         """The timestamp for a frame that says `pts`; all in ticks."""
         last, frame = self._last, duration or self._frame
         if last is None:
             pts = pts or 0
-        elif pts is None or last - pts > self._second:  # the clock jumped back: go on at the frame rate
+        elif pts is None:
             pts = last + frame
-        elif pts <= last:
-            pts = last + 1  # so that the frames after it can keep theirs
+        else:
+            if 0 < pts - last <= self._second:  # in step, perhaps again
+                self._moved_by = 0
+            if not -self._second <= pts + self._moved_by - last <= _LONGEST_GAP * self._second:
+                self._moved_by = last + frame - pts
+            pts = max(pts + self._moved_by, last + 1)  # + 1: so that the frames after it can keep theirs
         self._last = pts
         return pts
 
 
-def _open(path: Path) -> InputContainer:
-    av.logging.set_libav_level(av.logging.PANIC)  # we report failures ourselves
-    if not path.exists():
-        raise InputError(f"{path} does not exist", "check the spelling and the folder")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", "name a video file")
-    try:
-        # An absolute path: FFmpeg would take "12:30.mp4" for a protocol.
-        return av.open(str(path.absolute()), metadata_errors="replace")
-    except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied", "check the file's permissions") from None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if _lacks_index(path):
-            raise InputError(
-                f"{path} is cut off: its index (moov), which stands at the end, is missing",
-                "copy or download the whole file again; a recording that broke off needs a repair tool",
-            ) from error
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} is not a video: {reason}", "pass a video file (mp4, mkv, mov, webm, ...)") from error
-
-
-def _lacks_index(path: Path) -> bool:
-    """Whether the file begins as an mp4 or mov and has no `moov` box."""
-    with path.open("rb") as stream:
-        if stream.read(8)[4:] != b"ftyp":
-            return False
-        end = stream.seek(0, os.SEEK_END)
-        at = 0
-        while at + 8 <= end:
-            stream.seek(at)
-            header = stream.read(16)
-            if header[4:8] == b"moov":
-                return False
-            size = int.from_bytes(header[:4], "big")
-            if size == 1:  # the real one stands behind the name
-                size = int.from_bytes(header[8:16], "big")
-            if size < 8:  # 0: up to the end of the file
-                break
-            at += size
-    return True
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+def _video_stream(source: FileSource | NetworkSource) -> VideoStream:
+    container, name = source.container, source.name
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
     if not streams or container.format.name in _NOT_VIDEO_FORMATS:
         held = ", ".join(sorted({s.type for s in container.streams})) if not streams else container.format.long_name
-        raise InputError(f"{path} holds no video (found: {held or 'nothing'})", "pass a file with a video stream")
+        raise InputError(f"{name} holds no video (found: {held or 'nothing'})", "pass a file with a video stream")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
     if stream.codec_context is None:
-        raise InputError(f"{path}: its video codec is unknown here", "convert the video to H.264 first")
+        raise InputError(f"{name}: its video codec is unknown here", "convert the video to H.264 first")
+    _check_size(name, stream.codec_context.width, stream.codec_context.height)
     return stream
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise InputError(
+            f"{name} has frames of {width}x{height}, expected at most {_MOST_PIXELS // 1_000_000} megapixels",
+            "it is damaged, or made to do harm; scale it down with another tool first",
+        )
 
 
 def _rate(stream: VideoStream) -> Fraction:

@@ -85,7 +85,7 @@ def commands() -> dict[str, str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 
 
-@pytest.mark.parametrize("module", ["train", "export", "video", "golden"])
+@pytest.mark.parametrize("module", ["train", "export", "video", "live", "bench", "eval", "doctor", "golden"])
 def test_help_imports_nothing_heavy(module, tmp_path):
     code = (
         f"import sys; sys.argv = ['x', '--help']\n"
@@ -105,8 +105,9 @@ OPTIONS = {
     "export": "--best --card --data --debug --domain --domains --engine --force --fp16 --fused --gpu-arch --help "
     "--int8 --licence --live --max-batch --name --official --output --overwrite --report --sizes "
     "--style-decoder --version --without",
-    "video": "--backend --debug --domain --height --help --model --output --overwrite --precision --report --seed "
-    "--side-by-side --style --version",
+    "video": "--backend --codec --crf --cuda-binding --debug --domain --end --frames --height --help --model "
+    "--no-upscale --output --overwrite --precision --preset --rate --report --resume --seed --side-by-side "
+    "--stabilize --start --strength --style --style-cycle --style-from --style-period --style-to --version",
 }
 
 
@@ -196,6 +197,18 @@ def test_readme_examples_run(line, holiday):
     result = re.search(r"^(\S+): (\d+) of \2 done", done.stdout, re.MULTILINE)
     assert result, done.stdout
     assert (holiday / result[1]).exists()
+
+
+def api_examples() -> list[str]:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    return [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if block.count("\n") > 1]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_api_examples_run(number, holiday):
+    done = subprocess.run([sys.executable, "-c", api_examples()[number]], capture_output=True, text=True, cwd=holiday)
+    assert done.returncode == 0, done.stderr
+    assert (holiday / ["photo-winter.png", "holiday-winter.mkv", "inverted.mp4"][number]).stat().st_size > 0
 
 
 @pytest.mark.parametrize(("module", "arguments"), [("train", ["--data", ".", "-o", "r"]), ("export", [".", "-o", "b"])])

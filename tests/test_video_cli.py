@@ -16,66 +16,9 @@ import av
 import clips
 import numpy as np
 import pytest
+from stand_in import assert_refused, run, start
 
 from dsmap.images import read_picture_rgb, write_picture
-
-# Stands in for the real Translator: the same names, and seconds to wait per frame from the environment.
-STAND_IN = """
-import os, sys, time, types
-
-class Translator:
-    model_name, source = "summer-winter", "summer"
-    backend_name, backend_description, backend_reason, precision = "stand-in", "inverts", "for tests", "fp32"
-
-    @classmethod
-    def load(cls, model="summer-winter", *, domain, backend="auto", style=None, precision="auto"):
-        from dsmap.errors import InputError
-        if domain not in ("summer", "winter"):
-            raise InputError(f"unknown domain '{domain}'", "choose one of summer, winter")
-        print("loaded with style", style)
-        self = cls()
-        self.target = domain
-        return self
-
-    def check_size(self, height, width):
-        if "STAND_IN_LARGEST" in os.environ and height > int(os.environ["STAND_IN_LARGEST"]):
-            from dsmap.errors import InputError
-            raise InputError("needs about 9 GB", "--height 16")
-
-    def __call__(self, frame):
-        time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
-        if "STAND_IN_FAILS" in os.environ:
-            raise RuntimeError("no more memory\\nsecond line")
-        return 255 - frame
-
-sys.modules["dsmap.runtime.translator"] = types.SimpleNamespace(Translator=Translator)
-from dsmap.tools.video import main
-main()
-"""
-
-
-def start(*arguments: object, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", STAND_IN, *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
-
-
-def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr)"""
-    process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def assert_refused(result: tuple[int, str, str], code: int, fact: str) -> None:
-    """Two lines on stderr, the right code, no traceback, and the model was not loaded."""
-    assert result[0] == code, result
-    lines = result[2].splitlines()
-    assert len(lines) == 2, result
-    assert lines[0].startswith("error: ")
-    assert fact in lines[0]
-    assert "loaded" not in result[1]
-
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
@@ -103,12 +46,15 @@ def test_the_options_are_these() -> None:
     from dsmap.tools.video import video
 
     options = {"domain", "output", "model", "style", "seed", "height", "side_by_side", "overwrite", "report"}
-    assert set(video.__annotations__) - {"return"} == options | {"source", "backend", "precision", "debug", "version"}
+    options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
+    options |= {"style_period", "strength", "stabilize", "no_upscale", "start", "end", "frames", "rate", "codec"}
+    options |= {"crf", "preset", "resume", "cuda_binding"}
+    assert set(video.__annotations__) - {"return"} == options
 
 
 def test_version_and_usage_errors() -> None:
     assert run("--version")[:2] == (0, "dsmap 0.1.0\n")
-    assert_refused(run(), 2, "Missing argument 'INPUT'")
+    assert_refused(run(), 2, "Missing argument 'INPUT...'")
     assert_refused(run("a.mp4"), 2, "Missing option '--domain'")
     assert_refused(run("a.mp4", "-d", "winter", "--hight", "3"), 2, "No such option: --hight")
     result = run("a.mp4", "--domain", "winter", "--height", "3")

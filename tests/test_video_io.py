@@ -217,7 +217,7 @@ def test_untagged_video_is_bt709_from_720_lines_up(tmp_path: Path) -> None:
 
 
 def test_hdr_is_brought_to_sdr(tmp_path: Path) -> None:
-    # PQ code 148 of 255 is 203 cd/m2: the level of white paper in HDR, and white in SDR.
+    # PQ code 148 of 255 is 203 cd/m2: the level of white paper in HDR. Highlights need the few levels above.
     source = clips.make_clip(
         tmp_path / "in.mp4",
         frames=2,
@@ -230,7 +230,7 @@ def test_hdr_is_brought_to_sdr(tmp_path: Path) -> None:
     )
     with VideoReader(source) as reader:
         frame = next(item for item in reader if isinstance(item, Frame))
-    assert min(centre(frame.rgb)) > 245
+    assert 240 < min(centre(frame.rgb)) < 250
 
 
 @pytest.mark.parametrize("colourspace", [0, 3, 8, 14])
@@ -306,6 +306,10 @@ def test_a_change_of_size_in_the_middle_is_scaled_away(tmp_path: Path) -> None:
         ([500, 500, 2502], [500, 501, 2502]),
         ([0, None, 2002], [0, 1001, 2002]),
         ([90000, 1001, 2002], [90000, 91001, 92002]),
+        ([90000, 1001, 3003], [90000, 91001, 93003]),  # a new clock keeps its steps
+        ([90000, 1001, 92002], [90000, 91001, 92002]),  # one bad value
+        ([0, 1 << 40, (1 << 40) + 500, 3003], [0, 1001, 1501, 3003]),
+        ([0, 1001, 50_000_000], [0, 1001, 50_000_000]),  # half an hour may be meant
     ],
 )
 def test_missing_and_repeated_timestamps_are_repaired(given: list[int | None], expected: list[int]) -> None:

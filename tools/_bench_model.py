@@ -160,19 +160,26 @@ def bundle_makers(bundle: Bundle, target: str, threads: int | None) -> dict[str,
     return {f"{name}, {precision}": maker(name, precision) for name in names for precision in bundle.precisions}
 
 
-def facts(size: Size, threads: int | None, pictures: Sequence[Frames], origin: str, say: Say) -> dict[str, Any]:
+def machine_facts(say: Say, threads: int | None = None) -> dict[str, Any]:
     """The machine and what runs on it, told in two lines."""
     versions = {package: version for package in _PACKAGES if (version := _version(package))}
     threads = threads or allowed_cores() or os.cpu_count() or 1
     say(f"{cpu_name()}, {os.cpu_count()} cores, {threads} threads")
     say(", ".join(f"{package} {version}" for package, version in versions.items()))
-    say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(pictures)} {origin} pictures")
     return {
         "dsmap": __version__,
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
         "python": platform.python_version(),
         "versions": versions,
         "threads": threads,
+    }
+
+
+def facts(size: Size, threads: int | None, pictures: Sequence[Frames], origin: str, say: Say) -> dict[str, Any]:
+    """The machine, and what is translated on it."""
+    machine = machine_facts(say, threads)
+    say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(pictures)} {origin} pictures")
+    return machine | {
         "size": f"{size.width}x{size.height}",
         "pictures": {"count": len(pictures), "origin": origin},
     }

@@ -4,6 +4,7 @@ dsmap-bench train                       the trainer's iteration beside the plain
 dsmap-bench train --size 192 --batch 2 --features squeezenet_v1.0_imagenet.npz
 dsmap-bench model                       a frame's translation: torch, rewritten, exported, quantised
 dsmap-bench model summer-winter         a bundle: every backend that runs here
+dsmap-bench video clip.mp4              decoding, translating and encoding, apart and together
 """
 
 import os
@@ -117,6 +118,44 @@ def model(
         measured = measure_bundle(bundle, domain, options, typer.echo)
     else:
         measured = measure_network(checkpoint, preset, tuple(set_ or ()), options, typer.echo)
+    if report is not None:
+        write_report(report, measured)
+        typer.echo(f"report: {report}")
+
+
+@app.command()
+@explained
+def video(
+    clip: Annotated[
+        Path | None, typer.Argument(metavar="CLIP", help="A video. Default: the one that comes with dsmap.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or its folder.")] = "summer-winter",
+    domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Bring the clip to this size first. Default: its own.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, where the model has it.")] = "auto",
+    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Frames with the network at once. Default: as dsmap-video has it.")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="As in dsmap-video.")] = "auto",
+    frames: Annotated[int, typer.Option(min=2, help="Of the clip, at most.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Each stage alone, then all together, so many times.")] = 3,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """A video's decoding, translation and encoding apart and together: frames a second, percentiles of single frames."""
+    if report is not None:
+        check_report(report)
+    from dsmap.runtime.encoders import EncoderSettings
+    from dsmap.tools._bench_video import Network, Options, measure_video
+
+    network = Network(model, domain, backend, precision, cuda_binding, at_once)
+    options = Options(size, frames, rounds, EncoderSettings(codec=codec))
+    measured = measure_video(clip, network, options, typer.echo)
     if report is not None:
         write_report(report, measured)
         typer.echo(f"report: {report}")

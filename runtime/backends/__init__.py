@@ -32,6 +32,8 @@ class Settings:
     """How many frames the caller will have under way: 1 for the least delay, more for the most frames a second."""
     cuda_binding: str = "auto"
     """What reaches CUDA: cuda-python, pycuda, or auto."""
+    source: str | None = None
+    """The domain of the frames; None: the other than the target. The target itself: frames are reconstructed."""
 
 
 USUAL = Settings()
@@ -91,6 +93,40 @@ def best_precision(bundle: Bundle, wanted: str, preferred: tuple[str, ...]) -> s
     return next(p for p in preferred if p in bundle.precisions) if wanted == "auto" else wanted
 
 
+def need_gpu() -> str:
+    """The compute capability of the first NVIDIA GPU ("8.9"), asked of the driver: quick, and before any import.
+
+    Raises DsmapError where there is no GPU or no driver.
+    """
+    from dsmap.trt import current_architecture
+
+    capability = current_architecture()
+    if capability is None:
+        raise DsmapError("no NVIDIA GPU or driver here", "Look with nvidia-smi, or use --backend cpu.")
+    return capability
+
+
+def _tensorrt() -> type[Backend]:
+    need_gpu()
+    from dsmap.runtime.backends.tensorrt import TensorRT
+
+    return TensorRT
+
+
+def _tensorrt_rtx() -> type[Backend]:
+    need_gpu()
+    from dsmap.runtime.backends.tensorrt import TensorRTRTX
+
+    return TensorRTRTX
+
+
+def _onnxruntime_cuda() -> type[Backend]:
+    need_gpu()
+    from dsmap.runtime.backends.onnxruntime_cuda import OnnxRuntimeCUDA
+
+    return OnnxRuntimeCUDA
+
+
 def _onnxruntime_cpu() -> type[Backend]:
     from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 
@@ -110,6 +146,9 @@ def _openvino_gpu() -> type[Backend]:
 
 
 BACKENDS: dict[str, Callable[[], type[Backend]]] = {
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
+    "cuda": _onnxruntime_cuda,
     "cpu": _onnxruntime_cpu,
     "openvino": _openvino,
     "openvino-gpu": _openvino_gpu,
@@ -139,18 +178,23 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: Settings = US
     def load(candidate: str) -> Backend:
         return BACKENDS[candidate]()(bundle, target, settings)
 
-    refusals = []
+    refusals: list[tuple[str, DsmapError]] = []
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
             choice = _cpu_choice(load, bundle, settings) if candidate == "cpu" else Choice(load(candidate), "")
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
-        reasons = [*(f"{n}: {e.fact}" for n, e in refusals), choice.reason]
-        return choice._replace(reason="; ".join(filter(None, reasons)) or "the first that runs here")
-    raise DsmapError(
-        "no backend runs here: " + "; ".join(f"{n}: {e.fact}" for n, e in refusals), refusals[-1][1].advice
-    )
+        return choice._replace(reason="; ".join(filter(None, [_why_not(refusals), choice.reason])) or "the first here")
+    raise DsmapError(f"no backend runs here: {_why_not(refusals)}", refusals[-1][1].advice)
+
+
+def _why_not(refusals: list[tuple[str, DsmapError]]) -> str:
+    """What was refused, in one line; what several backends lack is told once."""
+    names: dict[str, list[str]] = {}
+    for name, error in refusals:
+        names.setdefault(error.fact, []).append(name)
+    return "; ".join(f"{', '.join(of_fact)}: {fact}" for fact, of_fact in names.items())
 
 
 def _cpu_choice(load: Callable[[str], Backend], bundle: Bundle, settings: Settings) -> Choice:

@@ -1,7 +1,6 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
 import os
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.errors import DsmapError
 from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
+from dsmap.runtime.backends._onnxruntime import import_onnxruntime, open_session, session_options
+from dsmap.runtime.backends._onnxruntime import run_session as _run
 from dsmap.runtime.backends.at_once import AtOnce, threads_each
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores
-
-_EXPORT_AGAIN = "Export the bundle again."
-_INSTALL = "in dsmap's source folder: pip install '.[cpu]'"
 
 
 class OnnxRuntimeCPU(Backend):
@@ -25,7 +22,7 @@ class OnnxRuntimeCPU(Backend):
     name = "cpu"
 
     def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
-        self._ort = _import_onnxruntime()
+        self._ort = import_onnxruntime()
         # Half is slower than float32 here: it is computed in float32, and cast back and forth.
         self.precision = best_precision(bundle, settings.precision, ("int8", "fp32"))
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
@@ -37,7 +34,7 @@ class OnnxRuntimeCPU(Backend):
         self._runs: set[Any] = set()  # the options of those under way: only through them can a run be ended
         self._lock = threading.Lock()
         self._bundle = bundle
-        self._encoder = self._required("content_encoder", bundle.source_of(target))
+        self._encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         self._mapping = self._optional("mapping", target)
         self._decoder = self._required("decoder", target)
         self._style_mlp = self._optional("style_mlp", target)
@@ -94,49 +91,5 @@ class OnnxRuntimeCPU(Backend):
         return None if path is None else self._session(path)
 
     def _session(self, path: Path) -> Any:
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 4  # what fails raises, and we report it ourselves
-        # The graphs run in turn, each with threads of its own: without this they still spin, and slow the next graph to
-        # half its speed on two cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        # On, the second frame of a size takes as much memory again as the first, and none is faster.
-        options.enable_mem_pattern = False
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        try:
-            session = self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
-            raise DsmapError(f"ONNX Runtime cannot load {path}: {_one_line(error)}", _EXPORT_AGAIN) from error
-        if session.get_providers() != ["CPUExecutionProvider"]:
-            raise DsmapError(f"ONNX Runtime runs {path} on {session.get_providers()}", "Reinstall onnxruntime.")
-        return session
-
-
-def _run(session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]], options: Any = None) -> list[Any]:
-    """The session's outputs; what goes wrong in it becomes DsmapError."""
-    try:
-        return list(session.run(outputs, inputs, options))
-    except Exception as error:  # as in _session
-        message = _one_line(error)
-        no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)
-        advice = "Translate at a smaller size, with a smaller --height." if no_memory else _EXPORT_AGAIN
-        raise DsmapError(f"ONNX Runtime stopped: {message}", advice) from error
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of ONNX Runtime's message, without terminal colours."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it, {_INSTALL}") from error
-    if not hasattr(onnxruntime, "InferenceSession"):  # what is left after one of two wheels was removed
-        raise DsmapError(
-            "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",
-            f"Run pip uninstall onnxruntime onnxruntime-gpu, then, {_INSTALL}",
-        )
-    return onnxruntime
+        options = session_options(self._ort, self._threads)
+        return open_session(self._ort, path, options, ["CPUExecutionProvider"])

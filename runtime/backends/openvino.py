@@ -50,7 +50,7 @@ class OpenVINO(Backend):
         self._bundle, self._target = bundle, target
         self._at_once = AtOnce(settings.frames_at_once, self.translate)
         self.in_flight = self._at_once.in_flight
-        encoder = self._required("content_encoder", bundle.source_of(target))
+        encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         others = [self._optional("mapping", target), self._required("decoder", target)]
         compiled = [encoder, *others, self._optional("style_mlp", target)]
         self._free: queue.SimpleQueue[_Requests] = queue.SimpleQueue()

@@ -1,0 +1,177 @@
+"""ONNX Runtime on an NVIDIA GPU: the step of the ladder below TensorRT. Nothing is built for it.
+
+Tensors stay on the device from the frames to the result: the graphs' inputs and outputs are bound to memory there,
+which is kept while the size stays.
+"""
+
+import contextlib
+import ctypes
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Settings, best_precision, need_gpu
+from dsmap.runtime.backends._onnxruntime import (
+    explained,
+    import_onnxruntime,
+    open_session,
+    session_options,
+    style_on_the_cpu,
+)
+from dsmap.runtime.bundle import Bundle
+
+_INSTALL = "Run pip uninstall onnxruntime, then, in dsmap's source folder: pip install '.[gpu]'"
+_PROVIDER = "CUDAExecutionProvider"
+
+
+class _Bound(NamedTuple):
+    """A frame size: what is bound to the graphs, in memory of the device."""
+
+    frames: Any
+    style: Any
+    output: Any
+    bindings: list[tuple[Any, Any]]
+    """Sessions in turn, each with its inputs and outputs."""
+
+
+class OnnxRuntimeCUDA(Backend):
+    """Sessions of the CUDA provider on the first GPU; one frame at a time."""
+
+    name = "cuda"
+    # The tests run the same on the CPU.
+    _device = "cuda"
+    _provider: str | tuple[str, dict[str, Any]] = (_PROVIDER, {"device_id": 0})
+
+    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
+        self._ort = self._checked_onnxruntime()
+        if settings.precision == "int8":
+            raise DsmapError("the CUDA provider runs fp16 and fp32 graphs, not int8", "Pass --precision fp16 or fp32.")
+        self.precision = best_precision(bundle, settings.precision, ("fp16", "fp32", *bundle.precisions))
+        self._bundle, self._target = bundle, target
+        with _quiet(self._ort):
+            encoder = self._session("content_encoder", settings.source or bundle.source_of(target))
+            self._mapping = self._session("mapping", target)
+            self._decoder = self._session("decoder", target)
+            self._style_mlp = self._session("style_mlp", target)
+        self._encoder = encoder
+        self._bound: tuple[tuple[int, ...], _Bound] | None = None
+        self._style: Codes | None = None  # what the device has the parameters of
+        version = self._ort.__version__
+        self.description = f"ONNX Runtime {version} on {self._device_name()}, {self.precision}"
+
+    def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+        with explained():
+            bound = self._bind(frames_nhwc, style_ns)
+            bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
+            if self._style is None or not np.array_equal(self._style, style_ns):
+                self._style = None
+                bound.style.update_inplace(self._style_input(style_ns))
+                self._style = style_ns.copy()
+            for session, binding in bound.bindings:
+                session.run_with_iobinding(binding)
+            # On a device this copies; elsewhere it may be the bound memory itself, which the next frame writes over.
+            return np.array(bound.output.numpy())
+
+    def close(self) -> None:
+        self._bound = None
+        self._encoder = self._mapping = self._decoder = self._style_mlp = None
+
+    def encode_style(self, frames_nhwc: Frames) -> Codes:
+        # Once per style picture, if at all: not worth a session on the device.
+        return style_on_the_cpu(self._bundle, self._target, frames_nhwc)
+
+    def _checked_onnxruntime(self) -> Any:
+        """ONNX Runtime with a CUDA provider whose libraries load. Raises DsmapError with the reason."""
+        need_gpu()
+        ort = import_onnxruntime()
+        if _PROVIDER not in ort.get_available_providers():
+            raise DsmapError("the installed onnxruntime has no CUDA provider: it is the one for CPUs", _INSTALL)
+        if hasattr(ort, "preload_dlls"):
+            # It prints what it does not find; what is really missing is told below.
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+                ort.preload_dlls()
+        if reason := _missing_library(Path(ort.__file__).parent / "capi"):
+            raise DsmapError(f"ONNX Runtime cannot load its CUDA provider: {reason}", _INSTALL)
+        return ort
+
+    def _device_name(self) -> str:
+        return "an NVIDIA GPU (CUDA)"
+
+    def _session(self, component: str, domain: str) -> Any:
+        """A session on the device; None where the bundle has no such graph."""
+        path = self._bundle.graph(component, domain, self.precision)
+        if path is None:
+            return None
+        session = open_session(self._ort, path, session_options(self._ort), [self._provider, "CPUExecutionProvider"])
+        session.disable_fallback()
+        return session
+
+    def _style_input(self, style_ns: Codes) -> Codes:
+        """What the decoder takes: the style's parameters, or in format 1 the style itself."""
+        style_ns = np.ascontiguousarray(style_ns, np.float32)
+        if self._style_mlp is None:
+            return style_ns
+        return np.asarray(self._style_mlp.run(["style_params"], {"style": style_ns})[0], np.float32)
+
+    def _bind(self, frames_nhwc: Frames, style_ns: Codes) -> _Bound:
+        """What is bound for frames of this size: made the first time, in place of that of the last size."""
+        if self._bound is not None and self._bound[0] == frames_nhwc.shape:
+            return self._bound[1]
+        self._bound = None  # first: two sizes may not fit beside each other
+        frames = self._on_device(frames_nhwc)
+        style = self._on_device(self._style_input(style_ns))
+        bindings = []
+
+        def add(session: Any, outputs: list[str], **inputs: Any) -> list[Any]:
+            """Runs once, so that ONNX Runtime makes the outputs on the device, and keeps them bound."""
+            binding = session.io_binding()
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in outputs:
+                binding.bind_output(name, self._device)
+            session.run_with_iobinding(binding)
+            made = list(binding.get_outputs())
+            for name, value in zip(outputs, made, strict=True):
+                binding.bind_ortvalue_output(name, value)
+            bindings.append((session, binding))
+            return made
+
+        content, skip = add(self._encoder, ["content", "skip"], frames=frames)
+        if self._mapping is not None:
+            (content,) = add(self._mapping, ["mapped"], content=content, skip=skip)
+        of_style = {"style" if self._style_mlp is None else "style_params": style}
+        (output,) = add(self._decoder, ["frames"], mapped=content, **of_style)
+        bound = _Bound(frames, style, output, bindings)
+        self._bound, self._style = (frames_nhwc.shape, bound), style_ns.copy()
+        return bound
+
+    def _on_device(self, array: Any) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+
+
+def _missing_library(folder: Path) -> str | None:
+    """Why the CUDA provider's library does not load: ONNX Runtime itself only writes it into its log."""
+    suffix = {"win32": ".dll"}.get(sys.platform, ".so")
+    prefix = "" if sys.platform == "win32" else "lib"
+    try:
+        for name in ("providers_shared", "providers_cuda"):
+            ctypes.CDLL(str(folder / f"{prefix}onnxruntime_{name}{suffix}"), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return " ".join(str(error).split())[:200]
+    return None
+
+
+@contextmanager
+def _quiet(ort: Any) -> Iterator[None]:
+    """Without ONNX Runtime's own lines while it tries: what fails is raised."""
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)

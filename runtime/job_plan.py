@@ -1,0 +1,163 @@
+"""From what was named on a command line to jobs: videos, pictures, folders of either, image sequences, streams."""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dsmap.errors import InputError
+from dsmap.folders import check_folder_writable
+from dsmap.images import PICTURE_SUFFIXES, list_pictures
+from dsmap.runtime.job_parts import is_unfinished
+from dsmap.runtime.network_input import is_address, name_of
+from dsmap.runtime.output_files import Identity, check_kept_apart, default_output, identity
+from dsmap.runtime.picture_jobs import written_name
+from dsmap.runtime.sequence_reader import is_sequence, sequence_pictures
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts .vob .webm .wmv .y4m".split()
+)
+"""What is taken for a video in a folder. A file that is named itself may be called anything."""
+
+Kind = Literal["video", "picture", "folder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One thing to do, with every name resolved."""
+
+    kind: Kind
+    """video: also an image sequence or a stream; folder: its pictures."""
+    source: str | Path
+    """A text for an address or a sequence's pattern."""
+    output: Path
+    own_folder: bool = False
+    """Whether the folder of the output is made for it, when it is missing."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in one word."""
+        return Path(self.source).name if isinstance(self.source, Path) else str(self.output.stem)
+
+    def inputs(self) -> list[Path]:
+        """The files that are read, as far as they are files."""
+        if not isinstance(self.source, Path):
+            return [] if is_address(self.source) else sequence_pictures(self.source)
+        return [self.source, *(list_pictures(self.source) if self.kind == "folder" else [])]
+
+    def results(self) -> list[Path]:
+        """The files that will be written, and the folder if they have one of their own."""
+        if self.kind != "folder":
+            return [self.output]
+        assert isinstance(self.source, Path)
+        return [self.output, *(self.output / written_name(path) for path in list_pictures(self.source))]
+
+
+def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4") -> list[Job]:
+    """The jobs for what was named. Without `output` each result goes beside its input, NAME-DOMAIN.
+
+    With several inputs, or videos in a folder, `output` is a folder. `suffix`: of videos without a name of their own.
+    Raises InputError for what does not exist, and for two results of one name.
+    """
+    jobs = [job for source in sources for job in _jobs(source, output, domain, suffix, alone=len(sources) == 1)]
+    named: dict[Identity, Job] = {}
+    for job in jobs:
+        other = named.setdefault(identity(job.output), job)
+        if other is not job:
+            raise InputError(
+                f"{other.source} and {job.source} would both become {job.output}",
+                "translate them in two calls, with another -o",
+            )
+    return jobs
+
+
+def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bundle: Path) -> dict[Identity, str]:
+    """No result may be an input of any job, or a file of the model. `others`: more inputs, with what to call them.
+
+    Gives all inputs, with what to call them. Raises InputError: --overwrite is for earlier results.
+    """
+    jobs = list(jobs)
+    inputs = {identity(path): name for path, name in others}
+    for job in jobs:
+        for path in job.inputs():
+            inputs[identity(path)] = _called(job, path, alone=len(jobs) == 1)
+    for job in jobs:
+        for result in job.results():
+            check_kept_apart(result, inputs, bundle, option="-o")
+    return inputs
+
+
+def is_done(job: Job) -> bool:
+    """Whether the job's result is there, and no interrupted job left parts of it."""
+    if job.kind == "video":
+        return job.output.exists() and not is_unfinished(job.output)
+    return all(path.exists() for path in job.results())
+
+
+@contextlib.contextmanager
+def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
+    """Makes the folders of results that have one of their own; takes them away again when the block fails."""
+    made = []
+    for folder in dict.fromkeys(job.output.parent for job in jobs if job.own_folder):
+        if not folder.exists() and folder.parent.is_dir():
+            check_folder_writable(folder.parent, "-o")
+            folder.mkdir()
+            made.append(folder)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _called(job: Job, path: Path, *, alone: bool) -> str:
+    if job.kind == "folder":
+        return "the input folder itself" if path == job.source else "a picture of the input folder"
+    return "the input itself" if alone else "one of the inputs"
+
+
+def _jobs(source: str, output: Path | None, domain: str, suffix: str, *, alone: bool) -> list[Job]:
+    if is_address(source):
+        beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffix)
+        return [Job(kind="video", source=source, output=_output(output, beside, alone=alone), own_folder=not alone)]
+    if is_sequence(source):
+        folder = Path(source).absolute().parent
+        pattern = default_output(folder, domain, "") / _numbered(Path(source).name)
+        own = output is None or not alone
+        return [Job(kind="video", source=source, output=_output(output, pattern, alone=alone), own_folder=own)]
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{source} does not exist", "check the spelling and the folder")
+    if path.is_dir():
+        return _folder_jobs(path, output, domain, suffix, alone=alone)
+    kind: Kind = "picture" if path.suffix.lower() in PICTURE_SUFFIXES else "video"
+    beside = default_output(path, domain, ".png" if kind == "picture" else suffix)
+    return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
+
+
+def _folder_jobs(folder: Path, output: Path | None, domain: str, suffix: str, *, alone: bool) -> list[Job]:
+    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    pictures = list_pictures(folder)
+    if not videos and not pictures:
+        raise InputError(f"{folder} holds no pictures and no videos", "name a folder that does, or a file")
+    default = default_output(folder, domain, "")
+    results = default if output is None else output if alone else output / default.name
+    jobs = [Job(kind="folder", source=folder, output=results, own_folder=not alone)] if pictures else []
+    for path in videos:
+        jobs.append(Job(kind="video", source=path, output=results / f"{path.stem}{suffix}", own_folder=True))
+    return jobs
+
+
+def _output(output: Path | None, beside: Path, *, alone: bool) -> Path:
+    """`beside`, or its name in the folder `output`; `output` itself where it names a single result."""
+    if output is None:
+        return beside
+    return output / beside.name if output.is_dir() or not alone else output
+
+
+def _numbered(name: str) -> str:
+    return name if "%" in name else f"%05d{Path(name).suffix.lower()}"

@@ -1,0 +1,308 @@
+"""Keeps the finished parts of a long job on disk, so that a killed job can go on where it was.
+
+The encoder's packets are written twice: into the video, and here into segments, each a whole number of groups of
+pictures. A segment counts from the moment that `journal.json` names it; what a power cut leaves besides is ignored.
+
+    FOLDER/journal.json           fingerprint, encoder, segments
+    FOLDER/seg-000000.packets     one record per packet
+
+The records are our own, because no container keeps what a lossless join needs: NUT changes the time base, drops the
+durations and knows no ProRes; mp4 keeps durations as differences only; Matroska rounds to milliseconds.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.folders import held
+
+INDEX = "journal.json"
+_VERSION = 1
+_MAGIC = b"dsmap packets 1\n"
+_RECORD = struct.Struct("<qqqBI")  # pts, dts, duration, keyframe, size; then the data
+_PART = ".part"
+_SUFFIX = ".packets"
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRecord:
+    """One packet of the encoder; times in the encoder's time base."""
+
+    pts: int
+    dts: int
+    duration: int
+    keyframe: bool
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A finished part: it begins with a keyframe, and no frame outside needs one inside, or the other way round."""
+
+    name: str
+    """Of the file."""
+    frames: int
+    first_pts: int
+    """The lowest, in the encoder's time base."""
+    last_pts: int
+    """The highest."""
+    bytes: int
+    """Of the file."""
+    sha256: str
+
+
+class PacketJournal:
+    """The segments in one folder, and the one that is growing. `open` it; `close` or `remove` it in the end.
+
+    `segments`: the finished ones. `frames`: how many frames they hold. `dropped`: what was found damaged and is left
+    out with everything after it, in words; None when all is well.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.segments: list[Segment] = []
+        self.dropped: str | None = None
+        self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._encoder: dict[str, Any] | None = None
+        self._lock = contextlib.ExitStack()
+        self._part: BinaryIO | None = None
+        self._first_pts: int | None = None
+        self._last_pts: int | None = None
+        self._forget_part()
+
+    @classmethod
+    def open(cls, folder: Path, fingerprint: Mapping[str, Any], *, fresh: bool = False) -> "PacketJournal":
+        """The journal in `folder`, which is made when it is missing.
+
+        `fingerprint`: everything that must be equal for the parts to fit together (input, model, options), in JSON's
+        types. `fresh` throws away what is there. Raises InputError when it was begun with another fingerprint (the
+        first key that differs is named) or another process is using it, DsmapError when it cannot be read or made.
+        """
+        journal = cls(folder, fingerprint)
+        try:
+            folder.mkdir(exist_ok=True)
+            journal._lock.enter_context(held(folder))
+            try:
+                if fresh:
+                    journal._clear()
+                journal._load()
+                journal._sweep()
+            except BaseException:
+                journal._lock.close()
+                raise
+        except OSError as error:
+            raise DsmapError(
+                f"the parts of the job cannot be kept in {folder}: {error.strerror or error}",
+                "check the folder and the disk, or go without --resume",
+            ) from error
+        return journal
+
+    @property
+    def frames(self) -> int:
+        """Frames in the finished segments."""
+        return sum(segment.frames for segment in self.segments)
+
+    @property
+    def last_pts(self) -> int | None:
+        """The timestamp of the last finished frame, in the encoder's time base; None when there is none."""
+        return self.segments[-1].last_pts if self.segments else None
+
+    def check_encoder(self, facts: Mapping[str, Any]) -> None:
+        """Note what the encoder says of itself. Raises InputError when the finished segments come from another one."""
+        facts = json.loads(json.dumps(facts))
+        if self.segments and self._encoder is not None and (key := _first_difference(self._encoder, facts)):
+            raise InputError(
+                f"the finished parts in {self.folder} come from another encoder: "
+                f"{key} was {_shown(self._encoder.get(key))} and is {_shown(facts.get(key))}",
+                f"finish the job with the version that began it, or remove {self.folder} to begin anew",
+            )
+        self._encoder = dict(facts)
+
+    def packets(self) -> Iterator[PacketRecord]:
+        """The packets of all finished segments, in the encoder's order, read as they are asked for."""
+        for segment in list(self.segments):
+            with (self.folder / segment.name).open("rb") as stream:
+                stream.read(len(_MAGIC))
+                while header := stream.read(_RECORD.size):
+                    pts, dts, duration, keyframe, size = _RECORD.unpack(header)
+                    yield PacketRecord(pts, dts, duration, bool(keyframe), stream.read(size))
+
+    def add(self, record: PacketRecord) -> None:
+        """Write a packet into the segment that is growing. Raises OSError."""
+        if self._part is None:
+            self._part = self._part_path.open("wb")
+            self._write(_MAGIC)
+        data = record.data
+        self._write(_RECORD.pack(record.pts, record.dts, record.duration, record.keyframe, len(data)))
+        self._write(data)
+        self._frames += 1
+        self._first_pts = record.pts if self._first_pts is None else min(self._first_pts, record.pts)
+        self._last_pts = record.pts if self._last_pts is None else max(self._last_pts, record.pts)
+
+    def finish_segment(self) -> None:
+        """The packets added since the last call are a whole number of groups: keep them for good. Raises OSError."""
+        if self._part is None or self._first_pts is None or self._last_pts is None:
+            return
+        self._part.flush()
+        os.fsync(self._part.fileno())
+        self._part.close()
+        path = self.folder / f"seg-{len(self.segments):06d}{_SUFFIX}"
+        os.replace(self._part_path, path)
+        segment = Segment(
+            name=path.name,
+            frames=self._frames,
+            first_pts=self._first_pts,
+            last_pts=self._last_pts,
+            bytes=self._bytes,
+            sha256=self._hash.hexdigest(),
+        )
+        self._forget_part()
+        self.segments.append(segment)
+        self._write_index()
+
+    def drop_part(self) -> None:
+        """Forget the packets since the last finished segment."""
+        if self._part is not None:
+            with contextlib.suppress(OSError):
+                self._part.close()
+        self._forget_part()
+        with contextlib.suppress(OSError):
+            self._part_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the folder; the finished segments stay."""
+        self.drop_part()
+        self._lock.close()
+
+    def remove(self) -> None:
+        """The job is done: remove the segments, and the folder if nothing else is in it."""
+        self.drop_part()
+        with contextlib.suppress(OSError):
+            self._clear()
+            (self.folder / ".lock").unlink(missing_ok=True)
+        self._lock.close()
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            self.folder.rmdir()
+
+    @property
+    def _part_path(self) -> Path:
+        return self.folder / f"seg{_SUFFIX}{_PART}"
+
+    def _write(self, data: bytes) -> None:
+        assert self._part is not None
+        self._part.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def _forget_part(self) -> None:
+        self._part = None
+        self._hash = hashlib.sha256()
+        self._frames = self._bytes = 0
+        self._first_pts = self._last_pts = None
+
+    def _load(self) -> None:
+        path = self.folder / INDEX
+        if not path.exists():
+            return
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            version, encoder = index["version"], index["encoder"]
+            fingerprint = dict(index["fingerprint"])
+            segments = [Segment(**entry) for entry in index["segments"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DsmapError(f"{path} is damaged: {error!r}", f"remove {self.folder} to begin anew") from error
+        if version != _VERSION:
+            raise InputError(
+                f"{path} is of format {version}, expected {_VERSION}", f"remove {self.folder} to begin anew"
+            )
+        if key := _first_difference(fingerprint, self._fingerprint):
+            raise InputError(
+                f"the unfinished job in {self.folder} was begun differently: "
+                f"{key} was {_shown(fingerprint.get(key))} and is {_shown(self._fingerprint.get(key))}",
+                f"give the same options and input as then, or remove {self.folder} to begin anew",
+            )
+        self._encoder = encoder
+        self.segments = list(self._whole(segments))
+
+    def _whole(self, segments: Sequence[Segment]) -> Iterator[Segment]:
+        """The segments up to the first that is missing or damaged."""
+        done = 0
+        for segment in segments:
+            if reason := _damage(self.folder / segment.name, segment):
+                lost = sum(part.frames for part in segments) - done
+                self.dropped = f"{self.folder / segment.name} {reason}: {lost} finished frames are done again"
+                return
+            done += segment.frames
+            yield segment
+
+    def _sweep(self) -> None:
+        """Remove what a killed job left, and write the index anew."""
+        kept = {segment.name for segment in self.segments}
+        for path in self._own_files():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+        self._write_index()
+
+    def _clear(self) -> None:
+        (self.folder / INDEX).unlink(missing_ok=True)  # first: without it the rest is nothing
+        for path in self._own_files():
+            path.unlink(missing_ok=True)
+        self.segments = []
+
+    def _own_files(self) -> list[Path]:
+        return [*self.folder.glob(f"seg-*{_SUFFIX}"), *self.folder.glob(f"*{_SUFFIX}{_PART}")]
+
+    def _write_index(self) -> None:
+        index = {
+            "version": _VERSION,
+            "fingerprint": self._fingerprint,
+            "encoder": self._encoder,
+            "segments": [asdict(segment) for segment in self.segments],
+        }
+        part = self.folder / (INDEX + _PART)
+        with part.open("w", encoding="utf-8") as stream:
+            json.dump(index, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, self.folder / INDEX)
+        _sync_folder(self.folder)
+
+
+def _damage(path: Path, segment: Segment) -> str | None:
+    """What is wrong with a segment's file; None when it is whole."""
+    try:
+        if path.stat().st_size != segment.bytes:
+            return "is cut off"
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "is missing"
+    return None if found == segment.sha256 else "is damaged"
+
+
+def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first key of `now`, then of `before`, whose values differ."""
+    keys = dict.fromkeys([*now, *before])
+    return next((key for key in keys if before.get(key) != now.get(key)), None)
+
+
+def _shown(value: Any) -> str:
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names survive a power cut too; systems that cannot open folders go without."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

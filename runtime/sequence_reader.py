@@ -1,0 +1,239 @@
+"""Numbered pictures as a video: `frames/%05d.png` or `frames/*.png`."""
+
+import glob
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import cv2  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import numpy as np
+from av.audio.stream import AudioStream
+from av.packet import Packet
+from av.stream import Stream
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.images import PICTURE_SUFFIXES, read_picture_rgb
+from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
+from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
+from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video_span import Seconds, span_of
+
+if TYPE_CHECKING:  # it stands in PyAV's type hints only
+    from av.container.core import Chapter
+
+_NUMBER = re.compile(r"%(0?)(\d*)d")
+_WILD = re.compile(r"[*?\[]")
+_SIZE_BYTES = 65536  # of a picture's file: its size stands in them
+
+
+class SequenceReader:
+    """Reads the pictures of `source` in natural order (2 before 10), each shown for 1/`rate` second.
+
+    The interface is that of `VideoReader`: iterate over `Frame`s. `start` and `end` in seconds; times begin at 0.
+    A picture that cannot be read is left out, and its time stays empty: `failed_packets` counts them. `notes` tells
+    gaps in the numbers. Raises InputError when there are no pictures, or when they differ in size.
+    """
+
+    sample_aspect = Fraction(1)
+    audio: tuple[AudioStream, ...] = ()
+    copied: tuple[Stream, ...] = ()
+    left_out: tuple[str, ...] = ()
+    counts_exactly = True
+    missing_frames = 0
+    reconnections = 0
+    broken_off: DsmapError | None = None
+    path: Path | None = None
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        rate: Fraction | int = 25,
+        height: int | None = None,
+        start: Seconds | None = None,
+        end: Seconds | None = None,
+        frames: int | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        if rate <= 0:
+            raise InputError(f"--rate is {rate}", "give pictures per second, such as 25")
+        self.name = str(source)
+        self.rate, self.time_base = Fraction(rate), 1 / Fraction(rate)
+        self.metadata: dict[str, str] = {}
+        self.video_metadata: dict[str, str] = {}
+        self.chapters: list[Chapter] = []
+        self.failed_packets = 0
+        self._pool, self._cancelled = pool, False
+        pictures = sequence_pictures(source)
+        span = span_of(start, end, frames)
+        first = math.ceil((span.start or 0) * self.rate)
+        last = len(pictures) if span.end is None else math.ceil(span.end * self.rate)
+        self.pictures = pictures[first:last][: span.frames]
+        if not self.pictures:
+            length = float(len(pictures) / self.rate)
+            raise InputError(f"{source} has no picture in the time asked for: it lasts {length:g} s", "ask for less")
+        self.notes = _gaps(self.pictures)
+        self.expected_frames = len(self.pictures)
+        self._check_sizes()
+        self._size = self._first_size()
+        self.width, self.height = size_at_height(*self._size, height)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        for index, path in enumerate(self.pictures):
+            if self._cancelled:
+                return
+            try:
+                picture_rgb = read_picture_rgb(path)
+            except InputError:
+                self.failed_packets += 1
+                continue
+            if (picture_rgb.shape[1], picture_rgb.shape[0]) != self._size:
+                raise self._differs(path, picture_rgb.shape[1], picture_rgb.shape[0])
+            yield Frame(self._scaled(picture_rgb), index, 1)
+
+    def cancel(self) -> None:
+        """Ends the iteration before the next picture. Any thread may call it."""
+        self._cancelled = True
+
+    def close(self) -> None:
+        """Nothing is open between two pictures."""
+
+    def _scaled(self, rgb: Pixels) -> Pixels:
+        shape = (self.height, self.width, 3)
+        if rgb.shape == shape:
+            return rgb
+        kind = cv2.INTER_AREA if self.height < rgb.shape[0] else cv2.INTER_CUBIC
+        target = self._pool.take(shape) if self._pool else None
+        return np.asarray(cv2.resize(rgb, (self.width, self.height), target, interpolation=kind), np.uint8)
+
+    def _first_size(self) -> tuple[int, int]:
+        fault: InputError | None = None
+        for path in self.pictures:
+            try:
+                height, width = read_picture_rgb(path).shape[:2]
+                return width, height
+            except InputError as error:
+                fault = fault or error
+        assert fault is not None
+        raise fault
+
+    def _check_sizes(self) -> None:
+        """By their headers, before any work. Sides may be swapped: the picture may be turned when it is read."""
+        expected: tuple[int, int] | None = None
+        for path in self.pictures:
+            size = _stored_size(path)
+            if size is None:
+                continue
+            if expected is not None and sorted(size) != sorted(expected):
+                self._size = expected
+                raise self._differs(path, *size)
+            expected = expected or size
+
+    def _differs(self, path: Path, width: int, height: int) -> InputError:
+        return InputError(
+            f"{path} is {width}x{height}, but the first picture is {self._size[0]}x{self._size[1]}",
+            "all pictures of a sequence must have one size: resize it, or take it out",
+        )
+
+
+def open_reader(
+    source: str | Path,
+    *,
+    rate: Fraction | int | None = None,
+    height: int | None = None,
+    start: Seconds | None = None,
+    end: Seconds | None = None,
+    frames: int | None = None,
+    pool: Pool | None = None,
+    network: NetworkSettings | None = None,
+    tell: Tell | None = None,
+) -> VideoReader | SequenceReader:
+    """A `SequenceReader` for a pattern of pictures (at `rate` per second, 25), a `VideoReader` for all else."""
+    if is_sequence(source):
+        return SequenceReader(source, rate=rate or 25, height=height, start=start, end=end, frames=frames, pool=pool)
+    return VideoReader(
+        source, height=height, start=start, end=end, frames=frames, pool=pool, network=network, tell=tell
+    )
+
+
+def is_sequence(source: str | Path) -> bool:
+    """Whether `source` is a pattern of picture names: with %d, %05d, *, ? or [...], and no file of that very name."""
+    if is_address(source):
+        return False
+    path = Path(source)
+    patterned = _NUMBER.search(path.name) or _WILD.search(str(path))
+    return bool(patterned) and path.suffix.lower() in PICTURE_SUFFIXES and not path.exists()
+
+
+def sequence_pictures(source: str | Path) -> list[Path]:
+    """The pictures that the pattern `source` means, in natural order. Raises InputError when there are none."""
+    path = Path(source)
+    number = _NUMBER.search(path.name)
+    if number:
+        digits = rf"\d{{{number[2]},}}" if number[1] and number[2] else r"\d+"
+        name = re.compile(
+            re.escape(path.name[: number.start()].replace("%%", "%"))
+            + f"({digits})"
+            + re.escape(path.name[number.end() :].replace("%%", "%"))
+        )
+        folder = path.parent
+        found = [one for one in folder.iterdir() if name.fullmatch(one.name)] if folder.is_dir() else []
+    else:
+        found = [Path(one) for one in glob.glob(str(path))]
+    pictures = sorted((one for one in found if one.is_file()), key=natural_key)
+    if not pictures:
+        raise InputError(f"{source} matches no picture", "check the folder and the pattern, such as frames/%05d.png")
+    return pictures
+
+
+def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts names with numbers by their numbers: 2 before 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
+
+
+def _gaps(pictures: list[Path]) -> tuple[str, ...]:
+    """What to tell about numbers that are missing between the first and the last."""
+    numbers = []
+    for path in pictures:
+        found = re.findall(r"\d+", path.stem)
+        if not found:
+            return ()
+        numbers.append(int(found[-1]))
+    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+    stems = {re.sub(r"\d+(?=\D*$)", "", path.stem) for path in pictures}
+    if missing <= 0 or len(stems) > 1:
+        return ()
+    after = next(one for one, two in itertools.pairwise(numbers) if two != one + 1)
+    are = "number is" if missing == 1 else "numbers are"
+    return (f"{missing} {are} missing between the pictures, the first after {after}: they follow without a pause",)
+
+
+def _stored_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) by the header of a PNG or JPEG; None where it cannot be told so."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_SIZE_BYTES)
+    except OSError:
+        return None
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    at = 2
+    while data.startswith(b"\xff\xd8") and at + 9 <= len(data) and data[at] == 0xFF:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

@@ -1,0 +1,271 @@
+"""Streams that are not translated: audio, subtitles, fonts and data go into the output packet by packet.
+
+Everything is copied bit for bit where the container takes it. Text subtitles are rewritten for a container that knows
+another kind of text only; the rest is left out, and named.
+"""
+
+import contextlib
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.subtitles.codeccontext import SubtitleCodecContext
+from av.subtitles.stream import SubtitleStream
+
+from dsmap.errors import InputError
+from dsmap.runtime.containers import codec_name, holds
+
+_TEXT_CODECS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
+_STREAM_METADATA = ("language", "title", "handler_name")
+# What describes the old file rather than its content.
+_TECHNICAL_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
+_MOST_HELD = 2000  # packets held back for the video to catch up: about 40 s of AAC
+_MOST_HELD_BYTES = 64 << 20
+_EMPTY_MOV_TEXT = 2  # bytes: the length of a text of none
+_MOST_STREAMS = 999  # beside the video: PyAV crashes when libav refuses the 1001st stream, and no input has more
+_NO_TIME = Fraction(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A stream that the output will not have."""
+
+    stream: Stream
+    reason: str
+
+    def __str__(self) -> str:
+        language = self.stream.metadata.get("language")
+        return f"{self.stream.type} stream {self.stream.index}{f' ({language})' if language else ''}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyPlan:
+    """What becomes of the streams that are not translated."""
+
+    copied: tuple[Stream, ...] = ()
+    """Bit for bit."""
+    converted: tuple[tuple[Stream, str], ...] = ()
+    """Text subtitles, each with the codec that they are rewritten in."""
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def plan_copies(suffix: str, streams: Sequence[Stream]) -> CopyPlan:
+    """What a container (its suffix, one of `FORMATS`) can take of `streams`.
+
+    Raises InputError for audio that it cannot; `check_container` says more about it.
+    """
+    suffix = suffix.lower()
+    fitting: list[Stream] = []
+    converted: list[tuple[Stream, str]] = []
+    left_out: list[LeftOut] = []
+    for stream in streams:
+        if _is_chapter_text(stream):
+            continue  # chapters travel by themselves
+        if _fits(suffix, stream) and holds(suffix, [stream]):
+            fitting.append(stream)
+        elif stream.type == "audio":
+            raise _no_room(suffix, stream)
+        elif isinstance(stream, SubtitleStream) and _is_text(stream):
+            converted.append((stream, _TEXT_CODECS[suffix]))
+        else:
+            left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold {_words(stream)}"))
+    converted = converted[:_MOST_STREAMS]
+    copied = fitting[: _most_together(suffix, fitting[: _MOST_STREAMS - len(converted)])]
+    for stream in fitting[len(copied) :]:
+        if stream.type == "audio":
+            raise _no_room(suffix, stream)
+        left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold so many streams"))
+    return CopyPlan(copied=tuple(copied), converted=tuple(converted), left_out=tuple(left_out))
+
+
+def _most_together(suffix: str, streams: Sequence[Stream]) -> int:
+    """How many of the streams, from the first on, the container takes together. Each fits alone."""
+    if holds(suffix, streams):
+        return len(streams)
+    fits, too_many = 0, len(streams)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        fits, too_many = (middle, too_many) if holds(suffix, streams[:middle]) else (fits, middle)
+    return fits
+
+
+def _no_room(suffix: str, stream: Stream) -> InputError:
+    return InputError(
+        f"{suffix} files cannot hold this video's audio ({codec_name(stream)}), which is copied, never re-encoded",
+        "choose a .mkv file with -o: it takes almost everything",
+    )
+
+
+class StreamCopier:
+    """Adds the streams of `plan` to a new container, and turns their packets into packets for it."""
+
+    def __init__(self, container: OutputContainer, plan: CopyPlan) -> None:
+        self._tracks: dict[int, _Track] = {}
+        for stream in plan.copied:
+            copy = container.add_stream_from_template(stream, opaque=True)
+            _describe(copy, stream)
+            self._tracks[stream.index] = _Track(copy)
+        for stream, codec in plan.converted:
+            source = cast(SubtitleStream, stream)
+            text = container.add_stream(codec)
+            text.time_base = stream.time_base
+            _describe(text, stream)
+            converter = _TextConverter(source, cast(SubtitleCodecContext, text.codec_context))
+            self._tracks[stream.index] = _Track(text, converter)
+
+    def knows(self, packet: Packet) -> bool:
+        """Whether the packet's stream is in the output."""
+        return packet.stream.index in self._tracks
+
+    def packets(self, packet: Packet) -> list[Packet]:
+        """What to mux for a packet of the input: itself, itself rewritten, or nothing."""
+        return self._tracks[packet.stream.index].packets(packet)
+
+
+class HeldPackets:
+    """Packets in the order of their time, held until the video has got there; few enough that memory stays small."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[Fraction, int, Packet]] = []
+        self._bytes = 0
+        self._count = itertools.count()
+
+    def add(self, packet: Packet) -> None:
+        """Hold one more."""
+        heapq.heappush(self._heap, (start_of(packet), next(self._count), packet))
+        self._bytes += packet.size
+
+    def due(self, end: Fraction) -> Iterator[Packet]:
+        """Take out those that start no later than `end` (seconds), and the earliest where too much is held."""
+        while self._heap and (self._heap[0][0] <= end or self._too_many):
+            yield self._pop()
+
+    def drain(self, *, before: Fraction | None = None) -> Iterator[Packet]:
+        """Take out all; with `before` (seconds), those that start at or after it are dropped."""
+        while self._heap:
+            packet = self._pop()
+            if before is None or start_of(packet) < before:
+                yield packet
+
+    @property
+    def _too_many(self) -> bool:
+        return len(self._heap) > _MOST_HELD or self._bytes > _MOST_HELD_BYTES
+
+    def _pop(self) -> Packet:
+        _, _, packet = heapq.heappop(self._heap)
+        self._bytes -= packet.size
+        return packet
+
+
+def start_of(packet: Packet) -> Fraction:
+    """Where the packet begins, in seconds."""
+    time = packet.pts if packet.pts is not None else packet.dts
+    return (time or 0) * packet.time_base if packet.time_base else _NO_TIME
+
+
+def describe(metadata: dict[str, str], stream: Stream) -> None:
+    """Give an output stream the language and title in `metadata`, and nothing else."""
+    known = {key.lower(): text for key, text in metadata.items()}
+    if "name" in known:
+        known.setdefault("title", known["name"])  # what mp4 calls it
+    stream.metadata.clear()
+    stream.metadata.update({key: known[key] for key in _STREAM_METADATA if key in known})
+
+
+def container_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """What of a file's metadata (title, artist, ...) is true for its translation too."""
+    return {key.lower(): text for key, text in metadata.items() if key.lower() not in _TECHNICAL_METADATA}
+
+
+class _Track:
+    """One stream of the output, with a clock that never stands still."""
+
+    def __init__(self, stream: Stream, converter: "_TextConverter | None" = None) -> None:
+        self._stream = stream
+        self._converter = converter
+        self._is_mov_text = converter is None and stream.type == "subtitle" and codec_name(stream) == "mov_text"
+        self._last_dts: int | None = None
+
+    def packets(self, packet: Packet) -> list[Packet]:
+        if self._stream.disposition & Disposition.attached_pic and packet.pts is None:
+            packet.pts = packet.dts = 0  # a cover picture
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:
+            return []  # no time at all: no container takes it
+        # Muxers refuse a clock that stands still or runs back, as damaged recordings have it; but two lines of text
+        # may begin together.
+        step = 0 if self._stream.type in ("subtitle", "data") else 1
+        if self._last_dts is not None and packet.dts < self._last_dts + step:
+            packet.dts = self._last_dts + step
+            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        self._last_dts = packet.dts
+        if self._is_mov_text and packet.size <= _EMPTY_MOV_TEXT:
+            return []  # the pause between two texts: the muxer writes those itself
+        made = self._converter(packet) if self._converter else packet
+        if made is None:
+            return []
+        made.stream = self._stream
+        return [made]
+
+
+class _TextConverter:
+    """Rewrites text subtitles in another codec; times stay as they are."""
+
+    def __init__(self, source: SubtitleStream, encoder: SubtitleCodecContext) -> None:
+        self._decoder, self._encoder = source.codec_context, encoder
+        self._decoder.open(strict=False)
+        encoder.subtitle_header = self._decoder.subtitle_header  # styles: every text encoder asks for them
+
+    def __call__(self, packet: Packet) -> Packet | None:
+        with contextlib.suppress(av.FFmpegError):  # one damaged line: the others are worth having
+            lines = self._decoder.decode2(packet)
+            if lines is not None and len(lines):
+                made = self._encoder.encode_subtitle(lines)
+                made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
+                made.time_base = packet.time_base
+                made.is_keyframe = True
+                return made if made.size else None
+        return None
+
+
+def _describe(copy: Stream, template: Stream) -> None:
+    if template.type != "attachment":  # whose name and type are metadata, taken over with the template
+        describe(template.metadata, copy)
+    copy.disposition = template.disposition
+
+
+def _is_text(stream: SubtitleStream) -> bool:
+    return stream.codec_context is not None and stream.codec_context.codec.text_sub
+
+
+def _fits(suffix: str, stream: Stream) -> bool:
+    """What a container's header does not tell."""
+    if stream.type == "attachment":
+        return suffix == ".mkv"  # WebM takes them and does not write them
+    if stream.type == "data":
+        return stream.name not in (None, "bin_data")  # time codes and camera data fail when the file is closed
+    return stream.type != "video" or bool(stream.disposition & Disposition.attached_pic)
+
+
+def _words(stream: Stream) -> str:
+    if stream.type == "attachment":
+        return f"attachments ({stream.name})"
+    if stream.type == "video":
+        return "a cover picture" if stream.disposition & Disposition.attached_pic else "a second, untranslated video"
+    return f"{codec_name(stream)} {'subtitles' if stream.type == 'subtitle' else stream.type}"
+
+
+def _is_chapter_text(stream: Stream) -> bool:
+    """Whether this is the track in which mov and mp4 keep the names of chapters."""
+    return stream.type == "data" and stream.name == "bin_data" and bool(stream.container.chapters())

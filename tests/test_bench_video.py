@@ -1,0 +1,33 @@
+"""`dsmap-bench video`: every stage is measured, and the numbers fit together."""
+
+import json
+
+import clips
+import pytest
+from typer.testing import CliRunner
+
+from dsmap.tools.bench import app
+
+
+def test_stages_apart_and_together(tiny_bundle, tmp_path):
+    clip = clips.make_clip(tmp_path / "clip.mp4", frames=30)
+    arguments = ["video", str(clip), "-m", str(tiny_bundle), "--backend", "cpu", "--size", "48x32", "--frames", "12"]
+    done = CliRunner().invoke(app, [*arguments, "--rounds", "2", "--report", str(tmp_path / "r.json")])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["frames"], report["width"], report["height"], report["target"]) == (12, 48, 32, "winter")
+    assert set(report["fps"]) == {"decode", "translate", "encode", "together"}
+    assert len(report["rounds_fps"]) == 2
+    for name in ("decode", "translate", "encode"):
+        levels = report["milliseconds"][name]
+        assert 0 < levels["p50"] <= levels["p90"] <= levels["p99"]
+    alone = min(report["fps"][name] for name in ("decode", "translate", "encode"))
+    assert 0 < report["fps"]["together"] < 2 * alone
+    assert 0 < report["share_of_the_slowest_stage"] < 2
+    assert "% of the slowest stage alone" in done.output
+
+
+@pytest.mark.parametrize("arguments", [["missing.mp4"], ["--size", "48"], ["--codec", "mpeg2"]])
+def test_wrong_input(arguments, tiny_bundle):
+    done = CliRunner().invoke(app, ["video", *arguments, "-m", str(tiny_bundle), "--frames", "2", "--rounds", "1"])
+    assert done.exit_code == 2, done.output

@@ -1,0 +1,150 @@
+"""What `dsmap-video` was asked for, and everything that can be wrong with it, before the model is loaded."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dsmap.errors import DsmapError, InputError
+
+if TYPE_CHECKING:
+    from dsmap.runtime.job_plan import Job
+    from dsmap.runtime.job_report import InputFacts
+    from dsmap.runtime.style_path import StylePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleChoice:
+    """The style, or how it goes from one to others."""
+
+    fixed: int | Path | None = None
+    """A seed, a picture, or None: the domain's mean."""
+    path: "StylePlan | None" = None
+
+    def pictures(self) -> list[Path]:
+        """The pictures whose styles are taken."""
+        return ([self.fixed] if isinstance(self.fixed, Path) else []) + (self.path.pictures() if self.path else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A job that has been looked at: what is known of its input, or what is wrong with it."""
+
+    job: "Job"
+    facts: "InputFacts | None" = None
+    error: DsmapError | None = None
+
+    @property
+    def frames(self) -> int | None:
+        """How many there will be, if that is known."""
+        return self.facts.frames if self.facts else None
+
+
+def seconds_given(text: str | None, option: str) -> Fraction | None:
+    """Seconds, exactly, from 83.5, 1:23.5 or 0:01:23.5; InputError that names the option for anything else."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text, re.ASCII):
+        raise InputError(f"{option} {text} is no time", "Write seconds, such as 83.5, or H:MM:SS.")
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = seconds * 60 + Fraction(part)
+    return seconds
+
+
+def choose_style(
+    style: Path | None,
+    seed: int | None,
+    style_from: str | None,
+    style_to: str | None,
+    cycle: Sequence[str],
+    period: float | None,
+) -> StyleChoice:
+    """The style that the options ask for; its pictures are read once, before the model loads. Raises InputError."""
+    if style is not None and seed is not None:
+        raise InputError("--style and --seed cannot be used together", "choose one: a picture's style, or a random one")
+    if style_from is not None or style_to is not None or cycle or period is not None:
+        from dsmap.runtime.style_path import plan_style_path
+
+        if style is not None or seed is not None:
+            raise InputError(
+                "--style or --seed was passed with a style over time",
+                "use one of them, or --style-from and --style-to, or --style-cycle",
+            )
+        return StyleChoice(path=plan_style_path(style_from=style_from, style_to=style_to, cycle=cycle, seconds=period))
+    if style is not None:
+        from dsmap.images import read_picture_rgb
+
+        read_picture_rgb(style)
+    return StyleChoice(fixed=style if style is not None else seed)
+
+
+def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str) -> "list[Job]":
+    """The jobs; see `plan_jobs`."""
+    from dsmap.runtime.encoders import default_suffix
+    from dsmap.runtime.job_plan import plan_jobs
+
+    return plan_jobs(sources, output, domain, suffix=default_suffix(codec))
+
+
+def check_names(
+    jobs: "Sequence[Job]", styles: StyleChoice, model: str, report: Path | None, *, overwrite: bool
+) -> None:
+    """No output may be an input or another output: --overwrite is for earlier results. Raises InputError."""
+    from dsmap.runtime.job_plan import check_jobs_apart
+    from dsmap.runtime.models import find_model
+    from dsmap.runtime.output_files import check_kept_apart, check_output_file, identity
+
+    bundle = find_model(model)
+    name = "the --style picture" if styles.fixed is not None else "a style picture"
+    pictures = [(path, name) for path in styles.pictures()]
+    inputs = check_jobs_apart(jobs, pictures, bundle)
+    if report is None:
+        return
+    check_kept_apart(report, inputs, bundle, option="--report")
+    if identity(report) in {identity(job.output) for job in jobs}:
+        raise InputError("--report and -o name the same file", "give the report another name")
+    if identity(report) in {identity(path) for job in jobs for path in job.results()}:
+        raise InputError(f"{report} is the name of a result", "give the report another name")
+    check_output_file(report, Path(jobs[0].source), overwrite=overwrite, option="--report")
+
+
+def check_all(jobs: "Sequence[Job]", options: dict[str, Any]) -> list[Checked]:
+    """Looks at every input and output. What is wrong with a single job is raised, with one of several told later.
+
+    With --resume, results that are there and whole are not made again.
+    """
+    from dsmap.runtime.job_plan import is_done, make_result_folders
+
+    left = []
+    for job in jobs:
+        if options["resume"] and not options["overwrite"] and is_done(job):
+            typer.echo(f"{job.output} is there already")
+        else:
+            left.append(job)
+    with make_result_folders(left):
+        checked = [_checked(job, options) for job in left]
+        errors = [one.error for one in checked if one.error is not None]
+        if errors and (len(jobs) == 1 or len(errors) == len(checked)):
+            raise errors[0]
+    return checked
+
+
+def _checked(job: "Job", options: dict[str, Any]) -> Checked:
+    from dsmap.runtime.jobs import check_video
+    from dsmap.runtime.picture_jobs import check_folder, check_picture
+
+    try:
+        if job.kind == "video":
+            return Checked(job=job, facts=check_video(job.source, job.output, **options))
+        source, overwrite = Path(job.source), options["overwrite"]
+        if job.kind == "folder":
+            return Checked(job=job, facts=check_folder(source, job.output, overwrite=overwrite))
+        facts = check_picture(source, job.output, height=options["height"], overwrite=overwrite)
+        return Checked(job=job, facts=facts)
+    except InputError as error:
+        return Checked(job=job, error=error)
