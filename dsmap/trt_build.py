@@ -217,6 +217,9 @@ def build_plan(
         monitor.check()
         config = builder.create_builder_config()
         set_architectures(flavour, config, architectures)
+        # TensorRT for RTX: without it an engine may allocate while it runs, and no CUDA graph can be captured.
+        if flavour.name == "rtx" and (flag := getattr(flavour.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)):
+            config.set_flag(flag)
         _add_profile(builder, network, config, profile, name)
         reporter = monitor.for_trt(flavour)  # TensorRT keeps no reference of its own
         config.progress_monitor = reporter

@@ -92,4 +92,4 @@ def codec_name(stream: Stream) -> str:
     """For people."""
     if stream.codec_context is not None:
         return stream.codec_context.name
-    return stream.name or "unknown codec"
+    return getattr(stream, "name", None) or "unknown codec"  # PyAV has no name without a codec context

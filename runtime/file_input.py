@@ -117,8 +117,9 @@ def _explained(path: Path, error: BaseException) -> InputError:
         fact = f"{path} asks for more memory than there is, or holds more than 1000 streams"
         return InputError(fact, "it is damaged, or made to do harm; get a sound copy")
     # Other errors' texts mislead: "Device or resource busy" for an impossible size.
-    known = isinstance(error, av.error.InvalidDataError)
-    reason = error.strerror if known else "it is damaged at its beginning"
+    reason = "it is damaged at its beginning"
+    if isinstance(error, av.error.InvalidDataError) and error.strerror:
+        reason = error.strerror
     return InputError(f"{path} is not a video: {reason}", "pass a video file (mp4, mkv, mov, webm, ...)")
 
 

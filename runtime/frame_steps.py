@@ -14,7 +14,7 @@ StyleAt = Callable[[float, float | None], Any]
 
 
 class Steady(Protocol):
-    """Steadies the result: called in order of the frames with (input, output), uint8 (H, W, 3) RGB; see `Stabilizer`."""
+    """Called in order of the frames with (input, output), uint8 (H, W, 3) RGB; gives the output, steadied."""
 
     def __call__(self, input_rgb: Pixels, output_rgb: Pixels) -> Pixels: ...
 
@@ -30,7 +30,7 @@ class FrameSteps:
     """The steps for frames of `width` x `height` (pixels).
 
     `lines`: translate at that height; the result has the frame's own size again if `upscale`, else the smaller one.
-    `side_by_side`: the frame on the left. A `Translator` is used for several frames at once, any other callable for one.
+    `side_by_side`: the frame on the left. A `Translator` gets several frames at once, any other callable one.
     """
 
     def __init__(

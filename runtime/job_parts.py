@@ -17,7 +17,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.packet_journal import INDEX, PacketJournal
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
-"""A part is finished after so many seconds of work and so many frames: each begins with a keyframe, which costs space."""
+"""A part is finished after so many seconds of work and frames: each begins with a keyframe, which costs space."""
 CUT_AT_LAST = 60.0
 """And after so many seconds in any case: no more is lost."""
 _NOTE = "job.json"

@@ -1,7 +1,6 @@
 """From what was named on a command line to jobs: videos, pictures, folders of either, image sequences, streams."""
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from dsmap.errors import InputError
 from dsmap.folders import check_folder_writable
 from dsmap.images import PICTURE_SUFFIXES, list_pictures
 from dsmap.runtime.job_parts import is_unfinished
-from dsmap.runtime.network_input import is_address, name_of
+from dsmap.runtime.network_input import is_address, name_of, shown
 from dsmap.runtime.output_files import Identity, check_kept_apart, default_output, identity
 from dsmap.runtime.picture_jobs import written_name
 from dsmap.runtime.sequence_reader import is_sequence, sequence_pictures
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts .vob .webm .wmv .y4m".split()
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut"}
+    | {".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
 """What is taken for a video in a folder. A file that is named itself may be called anything."""
 
@@ -35,6 +35,11 @@ class Job:
     output: Path
     own_folder: bool = False
     """Whether the folder of the output is made for it, when it is missing."""
+
+    @property
+    def shown(self) -> str:
+        """The source as it may be shown: an address without its secrets."""
+        return shown(self.source) if isinstance(self.source, str) and is_address(self.source) else str(self.source)
 
     @property
     def name(self) -> str:
@@ -67,7 +72,7 @@ def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffi
         other = named.setdefault(identity(job.output), job)
         if other is not job:
             raise InputError(
-                f"{other.source} and {job.source} would both become {job.output}",
+                f"{other.shown} and {job.shown} would both become {job.output}",
                 "translate them in two calls, with another -o",
             )
     return jobs

@@ -49,6 +49,10 @@ class JobReport:
     """Audio streams copied."""
     failed_packets: int = 0
     """Video packets that could not be decoded."""
+    dropped_packets: int = 0
+    """Packets of the sound and other copied streams that no container takes, as they are damaged."""
+    broken_off: str | None = None
+    """Why a network source ended before its end, if it did."""
     reconnections: int = 0
     """How often a network source was connected to again."""
     interrupted: bool = False
@@ -62,7 +66,8 @@ class JobReport:
     def complete(self) -> bool:
         """Whether everything in the input is in the output."""
         missing = self.frames_expected is not None and self.frames < self.frames_expected
-        return not (self.interrupted or self.failed or self.failed_packets or missing)
+        lost = self.failed_packets or self.dropped_packets or self.broken_off
+        return not (self.interrupted or self.failed or lost or missing)
 
     @property
     def fps(self) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsmap import __version__
 from dsmap.errors import DsmapError, InputError
@@ -29,11 +29,8 @@ from dsmap.runtime.sequence_reader import SequenceReader, open_reader
 from dsmap.runtime.sequence_writer import SequenceWriter, check_sequence, is_sequence, open_writer
 from dsmap.runtime.stream_copy import CopyPlan, plan_copies
 from dsmap.runtime.video_frames import size_at_height
-from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video_reader import Frame, Packet, VideoReader
 from dsmap.runtime.video_writer import VideoWriter, check_container
-
-if TYPE_CHECKING:
-    from av.packet import Packet
 
 Reader = VideoReader | SequenceReader
 Writer = VideoWriter | SequenceWriter
@@ -138,14 +135,15 @@ def translate_video(
         )
         with _kept_parts(source, output, wanted, made_with) as parts:
             work = _Work(reader, steps, clock, stop, parts)
-            for line in parts.lines() if parts is not None and tell else ():
-                tell(line)
+            if parts is not None and tell is not None:
+                for line in parts.lines():
+                    tell(line)
             writer = work.open_writer(output, plan, wanted)
             try:
                 work.run(writer, progress)
                 work.finish(writer)
             except BaseException:
-                if parts is not None and isinstance(writer, VideoWriter):
+                if parts is not None and isinstance(writer, VideoWriter) and writer.frames:
                     with contextlib.suppress(DsmapError):  # it may be the disk that is full
                         writer.close(interrupted=True)  # so that the parts have every frame that was done
                 writer.discard()
@@ -165,6 +163,8 @@ def translate_video(
             resumed_frames=parts.frames if parts else 0,
             audio_streams=sum(stream.type == "audio" for stream in plan.copied),
             failed_packets=reader.failed_packets,
+            dropped_packets=writer.dropped_packets,
+            broken_off=reader.broken_off.fact if reader.broken_off else None,
             reconnections=reader.reconnections,
             interrupted=stop.requested,
             resumable=resumable,
@@ -237,7 +237,7 @@ class _Work:
             interrupted = self._stop.requested
             writer.close(drop_audio_after_video=interrupted or self._reader.missing_frames > 0, interrupted=interrupted)
 
-    def _items(self) -> "Iterator[Frame | Packet]":
+    def _items(self) -> Iterator[Frame | Packet]:
         """What the reader gives, but for the frames that are there already."""
         skip = self._skip
         for item in self._reader:

@@ -1,36 +1,24 @@
-"""Reads a video from an address: a thread of its own waits for the network, and connects again when it breaks off."""
+"""Addresses of videos: what they are, how they are shown without their secrets, and how they are opened."""
 
-import queue
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
 import av
-import av.logging
 from av.container import InputContainer
-from av.packet import Packet
 
-from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.file_input import MAX_READ_FAILURES, flush_packets
+from dsmap.errors import InputError
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "srt", "tcp", "rtp")
-_WEB = ("http", "https")
+WEB = ("http", "https")
 # What an address may lead to: never to files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtsp,rtsps,srt,crypto,data"
-_QUEUED_PACKETS = 256
-_POLL = 0.1  # seconds after which whoever waits looks whether it should stop
-_SHORT = Fraction(1)  # seconds that may be missing at the end of a file: durations in headers are not that exact
-_SAME_CLOCK = Fraction(30)  # seconds by which a clock that went on may be ahead
-_END: Any = object()
 
 Tell = Callable[[str], None]
 
@@ -69,240 +57,6 @@ def name_of(address: str) -> str:
     return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "stream"
 
 
-class NetworkSource:
-    """The packets of the stream at `address`, read by a thread. Raises InputError when it cannot be opened.
-
-    When the connection breaks off it is made again, with growing pauses: `tell` gets a line about each step (from the
-    thread), and `reconnections` counts. Timestamps go on: they never jump back, and the gap stays. When it cannot be
-    made again, the packets end and `broken_off` says so.
-    """
-
-    failures = 0
-
-    def __init__(self, address: str, settings: NetworkSettings | None = None, tell: Tell | None = None) -> None:
-        scheme = urlsplit(address).scheme.lower()
-        if scheme not in SCHEMES:
-            raise InputError(
-                f"{shown(address)}: {scheme} is not a kind of address that can be read",
-                f"use one of {', '.join(f'{known}://' for known in SCHEMES)}, or the path of a file",
-            )
-        av.logging.set_libav_level(av.logging.PANIC)  # its lines would show passwords
-        self.name = shown(address)
-        self._new_feed = lambda: _Feed(address, settings or NetworkSettings(), tell or (lambda line: None))
-        self._feed = self._new_feed()
-        self.container = self._feed.wait_until_open()
-        self._started = False
-
-    @property
-    def reconnections(self) -> int:
-        """How often the connection was made again."""
-        return self._feed.reconnections
-
-    @property
-    def broken_off(self) -> DsmapError | None:
-        """Why the stream ended, where it did not end by itself."""
-        return self._feed.broken_off
-
-    def restart(self, at: Fraction | None) -> None:
-        """Go to a keyframe at or before `at` seconds; None: to the beginning. A live stream has neither: it goes on."""
-        if self._started and self.container.duration is not None:
-            self._feed.cancel()
-            self._feed = self._new_feed()
-            self.container = self._feed.wait_until_open()
-        self._feed.seek_to = at if self.container.duration is not None else None
-
-    def packets(self) -> Iterator[Packet]:
-        """All packets of all streams. After a reconnection they belong to a new container."""
-        self._started = True
-        yield from self._feed.packets()
-
-    def cancel(self) -> None:
-        """Ends `packets` soon. Any thread may call it."""
-        self._feed.cancel()
-
-    def close(self) -> None:
-        """Ends the thread; it closes the connection by itself."""
-        self._feed.cancel()
-
-
-class _Feed:
-    """One thread with one connection at a time."""
-
-    def __init__(self, address: str, settings: NetworkSettings, tell: Tell) -> None:
-        self.reconnections = 0
-        self.broken_off: DsmapError | None = None
-        self.seek_to: Fraction | None = None
-        self._address, self._settings, self._tell = address, settings, tell
-        self._queue: queue.Queue[Any] = queue.Queue(_QUEUED_PACKETS)
-        self._opened, self._go, self._cancelled = threading.Event(), threading.Event(), threading.Event()
-        self._first: InputContainer | BaseException | None = None
-        self._clock = _LiveClock()
-        self._ends: dict[int, int] = {}  # of every stream: the last packet's dts
-        # A daemon: a call that hangs in the network must not keep the program from ending.
-        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
-        self._thread.start()
-
-    def wait_until_open(self) -> InputContainer:
-        try:
-            while not self._opened.wait(_POLL):
-                pass
-        except BaseException:  # Ctrl-C
-            self.cancel()
-            raise
-        if isinstance(self._first, InputContainer):
-            return self._first
-        assert self._first is not None
-        raise self._first
-
-    def packets(self) -> Iterator[Packet]:
-        self._go.set()
-        while not self._cancelled.is_set():
-            try:
-                packet = self._queue.get(timeout=_POLL)
-            except queue.Empty:
-                continue
-            if packet is _END:
-                return
-            yield packet
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    def _run(self) -> None:
-        try:
-            container = self._first = open_address(self._address, self._settings)
-        except BaseException as error:
-            self._first = error
-            return
-        finally:
-            self._opened.set()
-        while not self._go.wait(_POLL):
-            if self._cancelled.is_set():
-                return
-        if self.seek_to is not None:
-            _seek(container, self.seek_to)
-        self._read_all(container)
-        self._put(_END)
-
-    def _read_all(self, container: InputContainer | None) -> None:
-        tries, end = 0, Fraction(-1)
-        while container is not None:
-            if self._read(container) or self._cancelled.is_set():
-                return
-            if self._clock.end > end + 1:  # it got on: the next break is a new one
-                tries, end = 0, self._clock.end
-            container, tries = self._connect_again(container, tries)
-
-    def _read(self, container: InputContainer) -> bool:
-        """Whether the stream came to its own end."""
-        failures = 0
-        while failures < MAX_READ_FAILURES:
-            try:
-                for packet in container.demux():
-                    failures = 0
-                    if self._is_new(packet) and not self._put(self._clock.moved(packet)):
-                        return True
-                return self._is_whole(container)
-            except av.error.InvalidDataError:  # damage, and the next packet may be well
-                failures += 1
-            except (av.FFmpegError, OSError):
-                break
-        for packet in flush_packets(container):
-            self._put(packet)
-        return False
-
-    def _is_whole(self, container: InputContainer) -> bool:
-        if container.duration is not None:
-            start = Fraction(container.start_time or 0, av.time_base)
-            return self._clock.end >= start + Fraction(container.duration, av.time_base) - _SHORT
-        return urlsplit(self._address).scheme.lower() in _WEB  # what is live has no end
-
-    def _connect_again(self, broken: InputContainer, tries: int) -> tuple[InputContainer | None, int]:
-        name, settings = shown(self._address), self._settings
-        lost = self._clock.end
-        for number in range(tries, settings.tries):
-            pause = min(settings.first_pause * 2**number, settings.longest_pause)
-            self._tell(f"{name} broke off: trying again in {pause:g} s ({number + 1} of {settings.tries})")
-            if self._cancelled.wait(pause):
-                return None, 0
-            try:
-                container = open_address(self._address, settings)
-            except DsmapError:
-                continue
-            if [stream.type for stream in container.streams] != [stream.type for stream in broken.streams]:
-                continue  # something else is sent now
-            self.reconnections += 1
-            self._tell(f"{name} is connected again")
-            if container.duration is not None and _seek(container, lost):
-                self._clock.same()
-            else:
-                self._ends.clear()
-                self._clock.restarted()
-            return container, number + 1
-        self.broken_off = DsmapError(
-            f"{name} broke off after {float(lost):.1f} s and did not come back in {settings.tries} tries",
-            "what came until then is kept; check the network and the sender",
-        )
-        return None, 0
-
-    def _is_new(self, packet: Packet) -> bool:
-        """False for packets that came before the break already. Video needs them all, from the keyframe on."""
-        if packet.dts is None or packet.stream.type == "video":
-            return True
-        index = packet.stream.index
-        if self.reconnections and packet.dts <= self._ends.get(index, packet.dts - 1):
-            return False
-        self._ends[index] = packet.dts
-        return True
-
-    def _put(self, packet: Any) -> bool:
-        while not self._cancelled.is_set():
-            try:
-                self._queue.put(packet, timeout=_POLL)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-
-class _LiveClock:
-    """Moves the timestamps of a stream that began anew, so that they go on after the gap."""
-
-    def __init__(self) -> None:
-        self.end = Fraction(0)
-        """Seconds: the end of what has come."""
-        self._moved_by = Fraction(0)
-        self._last_arrival = time.monotonic()
-        self._check = False
-
-    def same(self) -> None:
-        """The next packets have the clock of those before."""
-        self._check = False
-
-    def restarted(self) -> None:
-        """The next packets may have a new clock."""
-        self._check = True
-
-    def moved(self, packet: Packet) -> Packet:
-        time_stamp = packet.dts if packet.dts is not None else packet.pts
-        if time_stamp is None:
-            return packet
-        at = time_stamp * packet.time_base
-        if self._check:
-            self._check = False
-            gap = Fraction(round((time.monotonic() - self._last_arrival) * 1000), 1000)
-            ahead = at + self._moved_by - self.end
-            if not -Fraction(1, 20) <= ahead <= gap + _SAME_CLOCK:
-                self._moved_by = self.end + gap - at
-        self._last_arrival = time.monotonic()
-        if self._moved_by:
-            ticks = round(self._moved_by / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
-        self.end = max(self.end, at + self._moved_by + (packet.duration or 0) * packet.time_base)
-        return packet
-
-
 def open_address(address: str, settings: NetworkSettings) -> InputContainer:
     """Raises InputError when there is no answer, or no video."""
     began = time.monotonic()
@@ -322,7 +76,7 @@ def open_address(address: str, settings: NetworkSettings) -> InputContainer:
 def _options(scheme: str, settings: NetworkSettings) -> dict[str, str]:
     patience = str(round(settings.read_seconds * 1_000_000))
     options = {"protocol_whitelist": _PROTOCOLS}
-    if scheme in _WEB:  # a break within a file is mended by FFmpeg: it asks for the rest of the bytes
+    if scheme in WEB:  # a break within a file is mended by FFmpeg: it asks for the rest of the bytes
         # FFmpeg 8.1 also goes on with connections that the server has closed: the last one covers that.
         options |= dict.fromkeys(("reconnect", "reconnect_streamed", "reconnect_on_network_error"), "1")
         options |= {"reconnect_delay_max": "2", "rw_timeout": patience}  # after a second, it is our turn
@@ -345,11 +99,3 @@ def _explained(address: str, error: BaseException, *, silent: bool) -> InputErro
         )
     reason = getattr(error, "strerror", None) or "it cannot be read"
     return InputError(f"{name} cannot be opened: {reason}", "check the address, and that it is that of a video")
-
-
-def _seek(container: InputContainer, at: Fraction) -> bool:
-    try:
-        container.seek(max(0, int(at * av.time_base)))
-    except (av.FFmpegError, OSError):
-        return False
-    return True

@@ -49,7 +49,7 @@ class _Under(NamedTuple, Generic[Result]):
 
 
 class Pipeline(Generic[Other, Result]):
-    """`begin(frame, index)` starts a translation and gives what waits for it; `finish(frame, result)` is called in order.
+    """`begin(frame, index)` starts a translation and gives what waits for it; `finish(frame, result)` comes in order.
 
     At most `in_flight` frames are between the two. `cancel` is called when what is under way is not wanted any more.
     An error in any stage stops all of them, and `results` raises it.

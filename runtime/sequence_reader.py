@@ -23,7 +23,7 @@ from dsmap.images import PICTURE_SUFFIXES, read_picture_rgb
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
 from dsmap.runtime.video_reader import Frame, VideoReader
-from dsmap.runtime.video_span import Seconds, span_of
+from dsmap.runtime.video_span import Seconds, exact, span_of
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
@@ -55,7 +55,7 @@ class SequenceReader:
         self,
         source: str | Path,
         *,
-        rate: Fraction | int = 25,
+        rate: Fraction | float | int = 25,
         height: int | None = None,
         start: Seconds | None = None,
         end: Seconds | None = None,
@@ -65,7 +65,8 @@ class SequenceReader:
         if rate <= 0:
             raise InputError(f"--rate is {rate}", "give pictures per second, such as 25")
         self.name = str(source)
-        self.rate, self.time_base = Fraction(rate), 1 / Fraction(rate)
+        self.rate = exact(rate)
+        self.time_base = 1 / self.rate
         self.metadata: dict[str, str] = {}
         self.video_metadata: dict[str, str] = {}
         self.chapters: list[Chapter] = []
@@ -152,7 +153,7 @@ class SequenceReader:
 def open_reader(
     source: str | Path,
     *,
-    rate: Fraction | int | None = None,
+    rate: Fraction | float | int | None = None,
     height: int | None = None,
     start: Seconds | None = None,
     end: Seconds | None = None,

@@ -69,6 +69,7 @@ class SequenceWriter:
         check_sequence(path, overwrite=overwrite)
         self.path = path
         self.frames = 0
+        self.dropped_packets = 0
         self._overwrite = overwrite
         folder = path.parent.absolute()
         self._part = part_path(folder / "frames" if folder.exists() else folder)

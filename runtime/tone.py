@@ -34,7 +34,7 @@ _TABLE_FORMAT = "gbrp16le"  # the one that the filter does four times as fast as
 
 _LUMA_709 = np.array([0.2126, 0.7152, 0.0722])
 _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
-_TO_709 = {
+_TO_709: dict[int, Values] = {
     ColorPrimaries.BT709: np.eye(3),
     ColorPrimaries.BT2020: np.array(
         [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]]

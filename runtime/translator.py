@@ -152,7 +152,7 @@ class Translator:
     def check_size(self, height: int, width: int, batch: int = 1) -> None:
         """Raises InputError when frames of that size need more memory than is available, with a height that fits."""
         available = available_bytes()
-        if available is None:
+        if available is None or not self._backend.on_host:
             return
         sizes = self.bundle.manifest.sizes
         check_memory(

@@ -17,11 +17,14 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
-from dsmap.runtime.network_input import NetworkSettings, NetworkSource, Tell, is_address
+from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
+from dsmap.runtime.network_source import NetworkSource
+from dsmap.runtime.video_clock import LONGEST_GAP
+from dsmap.runtime.video_clock import Clock as _Clock
+from dsmap.runtime.video_counts import frames_of_the_whole, has_index, missing_frames, rate_of
 from dsmap.runtime.video_frames import FrameToRgb, Pool, orientation, size_at_height
 from dsmap.runtime.video_notes import notes_on
 from dsmap.runtime.video_span import (
@@ -33,20 +36,16 @@ from dsmap.runtime.video_span import (
     span_of,
     streams_to_wait_for,
 )
+from dsmap.runtime.video_stream import check_size, find_video_stream
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
 
-# Text files "decode" as ANSI art, and single pictures as one-frame videos.
-_NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
-# Containers whose header promises a duration, so that a missing end can be noticed.
-_FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
+_BROADCAST_FORMATS = ("mpegts", "mpeg", "hls")
+_LIVE_FORMATS = ("rtsp", "sdp", "rtp", "flv")
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
 _COPIED = ("audio", "subtitle", "attachment", "data")
-_UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 _FAR_START = Fraction(10)  # seconds; broadcast clocks start anywhere
-_LONGEST_GAP = 3600  # seconds; an mp4 cannot hold much longer ones
-_MOST_PIXELS = 16384 * 8192  # gigabytes for one frame in work
 _EARLIER = Fraction(10)  # seconds: where a seek went too far, the next one aims so much earlier
 
 
@@ -102,7 +101,7 @@ class VideoReader:
         self._decode_failures = 0
         try:
             self._take_streams()
-            self._origin = self._clock_origin()
+            self._origin = self._container_start() if self._clock_begins_anywhere else Fraction(0)
             self._span = span.moved(self._origin)
             self._prepare(height, pool)
         except BaseException:
@@ -111,7 +110,7 @@ class VideoReader:
 
     def _take_streams(self) -> None:
         self._container = self._source.container
-        self._video = _video_stream(self._source)
+        self._video = find_video_stream(self._source.container, self.name)
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
         self._decoding = self._container  # the container of the latest packet
@@ -128,10 +127,10 @@ class VideoReader:
         self.time_base = self._video.time_base or Fraction(1, 90000)
         if self.time_base > 1:  # damage: no frame lasts so long
             self.time_base = Fraction(1, 1000)
-        self.rate = _rate(self._video)
+        self.rate = rate_of(self._video)
         self._clock = _Clock(self.time_base, self.rate)
         first = self._first_frame_of_span() if self._span else self._first_frame()
-        _check_size(self.name, first.width, first.height)
+        check_size(self.name, first.width, first.height)
         turn = orientation(first)
         self.width, self.height = size_at_height(*turn.size(first.width, first.height), height)
         aspect = self._video.sample_aspect_ratio or Fraction(1)
@@ -150,19 +149,23 @@ class VideoReader:
         """The container's (title and the like)."""
         self.video_metadata = dict(self._video.metadata)
         """The video stream's (language and the like)."""
-        self.audio: tuple[AudioStream, ...] = tuple(streams.audio)
+        self.audio: tuple[AudioStream, ...] = tuple(one for one in streams.audio if self._is_copied(one))
         self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._is_copied(stream))
         """The streams whose packets are given out, or whose data (attachments) can be copied, in the file's order.
         Cover art is one of them: a video stream with the disposition `attached_pic`, and one packet."""
         rest = (stream for stream in streams if not self._is_copied(stream) and stream.index != self._video.index)
-        self.left_out = tuple(stream.type for stream in rest)
-        """Kinds of the streams that are not read: a second video, unknown ones."""
+        self.left_out = tuple(
+            f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type for stream in rest
+        )
+        """What is not read, a word for each stream: a second video, streams of unknown kinds."""
         self.chapters = self._chapters()
         """On the clock of the frames."""
         whole = self._span.start is None and self._span.end is None
-        self.counts_exactly = self._has_index and self._video.frames > 0 and whole
+        self.counts_exactly = has_index(self._container) and self._video.frames > 0 and whole
         """Whether `expected_frames` is exact: mp4 and mov hold an index of all packets, unless fragmented."""
-        self.expected_frames = self._span.moved(-self._origin).expected(self._frames_of_the_whole(), self.rate)
+        self.expected_frames = self._span.moved(-self._origin).expected(
+            frames_of_the_whole(self._container, self._video, self.rate), self.rate
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -202,7 +205,11 @@ class VideoReader:
         return cut_chapters(self._container.chapters(), self._cut_before, end, self._shift)
 
     def _is_copied(self, stream: Stream) -> bool:
-        return stream.index != self._video.index and (stream.type in _COPIED or is_cover(stream))
+        if stream.index == self._video.index:
+            return False
+        # PyAV copies no sound or subtitles whose codec it does not know.
+        known = stream.type not in ("audio", "subtitle") or stream.codec_context is not None
+        return (stream.type in _COPIED and known) or is_cover(stream)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         items = self._items()
@@ -214,6 +221,11 @@ class VideoReader:
         if not self._span.frames and not self._span.end:
             self.missing_frames = self._count_missing()
 
+    def _count_missing(self) -> int:
+        read = None if self._span.start is not None else self._packets_read
+        size = self.path.stat().st_size if self.path else None
+        return missing_frames(self._container, self._video, self.rate, read=read, size=size, end=self._last_end)
+
     def _items(self) -> Iterator[VideoFrame | Packet]:
         while self._buffered:
             yield self._buffered.pop(0)
@@ -224,7 +236,7 @@ class VideoReader:
             unit = item.time_base or self.time_base
             shifted = round((self._time(item) + self._shift) / self.time_base)
             duration = round((item.duration or 0) * unit / self.time_base)
-            if duration * self.time_base > _LONGEST_GAP:
+            if duration * self.time_base > LONGEST_GAP:
                 duration = 0
             return Frame(self._to_rgb(item), self._clock.next(shifted, duration), duration)
         if self._shift and not is_cover(item.stream):
@@ -333,99 +345,18 @@ class VideoReader:
                     return []  # the decoder goes on with the next packet; a flush is tried again
         return []
 
-    def _clock_origin(self) -> Fraction:
-        """Where 0 is for `start` and `end`: the clock of MPEG and live streams begins anywhere."""
-        anywhere = self.path is None or self._container.format.name in ("mpegts", "mpeg")
-        return Fraction(self._container.start_time or 0, av.time_base) if anywhere else Fraction(0)
+    @property
+    def _clock_begins_anywhere(self) -> bool:
+        """As in MPEG streams and live ones; in files such as mp4, 0 is 0."""
+        name = self._container.format.name
+        return name in _BROADCAST_FORMATS or (self.path is None and name in _LIVE_FORMATS)
+
+    def _container_start(self) -> Fraction:
+        return Fraction(self._container.start_time or 0, av.time_base)
 
     def _start_shift(self, first: VideoFrame) -> Fraction:
         """Seconds to add to all timestamps of all streams: 0, but for starts that an mp4 cannot show."""
-        start = (first.pts or 0) * self.time_base
+        start = self._time(first)
         if start < 0:
             return -start
-        if start > _FAR_START and (self.path is None or self._container.format.name in ("mpegts", "mpeg")):
-            return -Fraction(self._container.start_time or 0, av.time_base)
-        return Fraction(0)
-
-    @property
-    def _has_index(self) -> bool:
-        return "mp4" in self._container.format.name
-
-    def _frames_of_the_whole(self) -> int | None:
-        """Frames that the whole file would give: exact for mp4 and mov, an estimate elsewhere, None when unknown."""
-        if self._has_index and self._video.frames > 0:
-            return sum(not entry.is_discard for entry in self._video.index_entries) or None
-        if self._video.frames:
-            return self._video.frames
-        if self._container.duration is None:
-            return None
-        return max(1, round(Fraction(self._container.duration, av.time_base) * self.rate))
-
-    def _count_missing(self) -> int:
-        if self._has_index:
-            entries, size = self._video.index_entries, self.path.stat().st_size if self.path else None
-            beyond_the_end = sum(size is not None and entry.pos + entry.size > size for entry in entries)
-            unread = 0 if self._span.start is not None else len(entries) - self._packets_read
-            return max(beyond_the_end, unread)
-        if self._container.duration is None or not self._container.format.name.startswith(_FORMATS_WITH_DURATION):
-            return 0
-        start = Fraction(self._container.start_time or 0, av.time_base)
-        lost = Fraction(self._container.duration, av.time_base) + start - self._last_end
-        return round(lost * self.rate) if lost > _UNNOTICED_LOSS else 0
-
-
-class _Clock:
-    """Makes timestamps strictly increasing: missing and repeated ones are filled in, good ones kept as they are.
-
-    Where the file's clock jumps back, or ahead by more than an hour, it goes on from the frame before.
-    """
-
-    def __init__(self, time_base: Fraction, rate: Fraction) -> None:
-        self._frame = max(1, round(1 / rate / time_base))
-        self._second = round(1 / time_base)
-        self._last: int | None = None
-        self._moved_by = 0
-
-    def next(self, pts: int | None, duration: int) -> int:
-        """The timestamp for a frame that says `pts`; all in ticks."""
-        last, frame = self._last, duration or self._frame
-        if last is None:
-            pts = pts or 0
-        elif pts is None:
-            pts = last + frame
-        else:
-            if 0 < pts - last <= self._second:  # in step, perhaps again
-                self._moved_by = 0
-            if not -self._second <= pts + self._moved_by - last <= _LONGEST_GAP * self._second:
-                self._moved_by = last + frame - pts
-            pts = max(pts + self._moved_by, last + 1)  # + 1: so that the frames after it can keep theirs
-        self._last = pts
-        return pts
-
-
-def _video_stream(source: FileSource | NetworkSource) -> VideoStream:
-    container, name = source.container, source.name
-    streams = [stream for stream in container.streams.video if not is_cover(stream)]
-    if not streams or container.format.name in _NOT_VIDEO_FORMATS:
-        held = ", ".join(sorted({s.type for s in container.streams})) if not streams else container.format.long_name
-        raise InputError(f"{name} holds no video (found: {held or 'nothing'})", "pass a file with a video stream")
-    best = container.streams.best("video")
-    stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
-    if stream.codec_context is None:
-        raise InputError(f"{name}: its video codec is unknown here", "convert the video to H.264 first")
-    _check_size(name, stream.codec_context.width, stream.codec_context.height)
-    return stream
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > _MOST_PIXELS:
-        raise InputError(
-            f"{name} has frames of {width}x{height}, expected at most {_MOST_PIXELS // 1_000_000} megapixels",
-            "it is damaged, or made to do harm; scale it down with another tool first",
-        )
-
-
-def _rate(stream: VideoStream) -> Fraction:
-    """Frames per second, about: for estimates and the encoder's rate control, never for timestamps."""
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return min(max(rate, Fraction(1)), Fraction(240)).limit_denominator(100_000)
+        return -self._container_start() if start > _FAR_START and self._clock_begins_anywhere else Fraction(0)

@@ -57,8 +57,8 @@ class Span:
 
 
 def span_of(start: Seconds | None, end: Seconds | None, frames: int | None) -> Span:
-    """Raises InputError for times and counts that leave nothing. A float is taken as it is written: 0.1 is 1/10."""
-    first, last = (None if at is None else _exact(at) for at in (start, end))
+    """Raises InputError for times and counts that leave nothing."""
+    first, last = (None if at is None else exact(at) for at in (start, end))
     if first is not None and first < 0:
         raise InputError(f"--start is {float(first):g}, before the beginning", "give seconds from 0 on")
     if last is not None and last <= (first or 0):
@@ -69,12 +69,13 @@ def span_of(start: Seconds | None, end: Seconds | None, frames: int | None) -> S
     return Span(start=first or None, end=last, frames=frames)  # from 0 on is all of it
 
 
-def _exact(seconds: Seconds) -> Fraction:
-    if isinstance(seconds, float):
-        if not math.isfinite(seconds):
-            raise InputError(f"{seconds} is not a time", "give seconds")
-        return Fraction(str(seconds))
-    return Fraction(seconds)
+def exact(number: Seconds) -> Fraction:
+    """`number` as it is written: 0.1 is 1/10. Raises InputError for infinities and such."""
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            raise InputError(f"{number} is not a number to count with", "give seconds, such as 12.5")
+        return Fraction(str(number))
+    return Fraction(number)
 
 
 class SpanCutter:

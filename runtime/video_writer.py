@@ -65,6 +65,8 @@ class VideoWriter:
         silence()
         self.path = path = Path(path)
         self.frames = 0
+        self.dropped_packets = 0
+        """Copied packets that were left out, as the container refused them."""
         self.encoder = resolve(encoding, path.suffix)
         self._journal = journal
         self._time_base = time_base
@@ -176,7 +178,11 @@ class VideoWriter:
 
     def _mux(self, packet: Packet) -> None:
         self._track.mux_earlier(start_of(packet))
-        self._container.mux(self._copier.packets(packet))
+        for copy in self._copier.packets(packet):
+            try:
+                self._container.mux(copy)
+            except av.error.InvalidDataError:  # damaged, as in a broken transport stream: the rest is not
+                self.dropped_packets += 1
 
     def _check(self) -> None:
         """A full disk can go unnoticed until the very end: look at what was written."""

@@ -1,6 +1,8 @@
 """What several test files use: where shared data may lie, and one small exported model."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,28 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("models") / "tiny"
     export_bundle(source, out, licence="CC0")
     return out
+
+
+@pytest.fixture(scope="session")
+def format_1_bundle(tiny_model, tiny_bundle, tmp_path_factory) -> Path:
+    """`tiny_bundle` as it was in format 1: the decoders take the style, and there is no style_mlp."""
+    from dsmap.export.graphs import Extras, graphs, write_graph
+    from dsmap.runtime.bundle import describe_file
+
+    old = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("models") / "old"))
+    tree = json.loads((old / "bundle.json").read_text())
+    for path in old.glob("style_mlp.*"):
+        path.unlink()
+    for graph in graphs(tiny_model, extras=Extras(style_decoder=True)):
+        if graph.component == "style_decoder":
+            path = old / f"decoder.{graph.domain}.onnx"
+            write_graph(graph, path)
+            tree["components"]["decoder"][graph.domain] = describe_file(old, path).model_dump()
+    tree["format_version"] = 1
+    for later in ("style_mlp", "fused", "style_decoder"):
+        del tree["components"][later]
+    (old / "bundle.json").write_text(json.dumps(tree))
+    return old
 
 
 def run_export(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -31,3 +31,15 @@ def test_stages_apart_and_together(tiny_bundle, tmp_path):
 def test_wrong_input(arguments, tiny_bundle):
     done = CliRunner().invoke(app, ["video", *arguments, "-m", str(tiny_bundle), "--frames", "2", "--rounds", "1"])
     assert done.exit_code == 2, done.output
+
+
+def test_a_live_session(tiny_bundle, tmp_path):
+    clip = clips.make_clip(tmp_path / "clip.mp4", frames=30)
+    arguments = ["live", str(clip), "-m", str(tiny_bundle), "--backend", "cpu", "--frames", "15"]
+    done = CliRunner().invoke(app, [*arguments, "--report", str(tmp_path / "r.json")])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["frames_displayed"] == 15
+    assert report["warm_up_frames"] == 20
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
+    assert "busy" in done.output

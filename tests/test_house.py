@@ -105,6 +105,10 @@ OPTIONS = {
     "export": "--best --card --data --debug --domain --domains --engine --force --fp16 --fused --gpu-arch --help "
     "--int8 --licence --live --max-batch --name --official --output --overwrite --report --sizes "
     "--style-decoder --version --without",
+    "doctor": "--debug --help --model --report --version",
+    "live": "--backend --camera --cuda-binding --debug --domain --fps --frames --height --help --loop --mirror --model "
+    "--no-window --overwrite --patience --precision --record --report --seconds --seed --size --style "
+    "--version --virtual-camera",
     "video": "--backend --codec --crf --cuda-binding --debug --domain --end --frames --height --help --model "
     "--no-upscale --output --overwrite --precision --preset --rate --report --resume --seed --side-by-side "
     "--stabilize --start --strength --style --style-cycle --style-from --style-period --style-to --version",

@@ -112,12 +112,14 @@ def test_an_error_in_any_stage_is_raised_and_ends_all(stage):
 
 def test_a_consumer_that_fails_ends_the_threads():
     before = threading.active_count()
-    with (
-        pytest.raises(OSError, match="full"),
-        Pipeline(frames(500), lambda frame, index: lambda: frame.rgb, lambda frame, rgb: rgb) as pipeline,
-    ):
-        for _ in pipeline.results(StopRequest()):
-            raise OSError("full")
+
+    def consume() -> None:
+        with Pipeline(frames(500), lambda frame, index: lambda: frame.rgb, lambda frame, rgb: rgb) as pipeline:
+            for _ in pipeline.results(StopRequest()):
+                raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        consume()
     assert threading.active_count() == before
 
 

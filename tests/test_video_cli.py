@@ -20,6 +20,7 @@ from stand_in import assert_refused, run, start
 
 from dsmap.images import read_picture_rgb, write_picture
 
+
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     return clips.make_clip(tmp_path / "clip.mp4", frames=12, audio=["aac"])
@@ -54,7 +55,7 @@ def test_the_options_are_these() -> None:
 
 def test_version_and_usage_errors() -> None:
     assert run("--version")[:2] == (0, "dsmap 0.1.0\n")
-    assert_refused(run(), 2, "Missing argument 'INPUT...'")
+    assert_refused(run(), 2, "Missing argument 'INPUT")
     assert_refused(run("a.mp4"), 2, "Missing option '--domain'")
     assert_refused(run("a.mp4", "-d", "winter", "--hight", "3"), 2, "No such option: --hight")
     result = run("a.mp4", "--domain", "winter", "--height", "3")

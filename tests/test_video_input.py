@@ -1,6 +1,8 @@
 """What the reader takes: parts, all kinds of streams, HDR, odd pixels, interlaced video, sequences, addresses."""
 
+import functools
 import itertools
+import os
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ import clips
 import numpy as np
 import pytest
 import servers
+from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from dsmap.errors import DsmapError, InputError
@@ -113,7 +116,7 @@ def test_a_part_tells_how_many_frames_to_expect(sixty: dict[str, Path]) -> None:
         ({"start": -1}, "--start is -1"),
         ({"start": 2, "end": 2}, r"--end \(2 s\) is not after --start \(2 s\)"),
         ({"frames": 0}, "--frames is 0"),
-        ({"start": float("nan")}, "nan is not a time"),
+        ({"start": float("nan")}, "nan is not a number"),
         ({"start": 50}, r"no frame at or after --start 50 s, it ends at 2\.0"),
     ],
 )
@@ -197,7 +200,7 @@ def test_subtitles_and_chapters_are_cut_to_a_part(rich: Path) -> None:
     assert chapters == [(0, Fraction(1, 2), 1), (Fraction(1, 2), Fraction(7, 10), 2)]
 
 
-def test_a_second_video_is_named_and_a_cover_is_copied(tmp_path: Path) -> None:
+def test_a_second_video_is_named(tmp_path: Path) -> None:
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as out:
         videos = [out.add_stream("libx264", rate=30) for _ in range(2)]
@@ -214,6 +217,33 @@ def test_a_second_video_is_named_and_a_cover_is_copied(tmp_path: Path) -> None:
         assert len(frames_of(reader)) == 5
 
 
+@pytest.mark.parametrize("part", [{}, {"start": 0.5}])
+def test_a_cover_is_given_out_as_one_packet(tmp_path: Path, part: dict) -> None:
+    path = tmp_path / "cover.mp4"
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    data = bytes(cv2.imencode(".png", picture)[1])
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=30)
+        video.width, video.height = 64, 48
+        cover = out.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 30, 20, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        out.start_encoding()
+        packet = av.Packet(data)
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        out.mux(packet)
+        for index in range(30):
+            frame = clips.plain_frame((64, 48), (clips.grey(index),) * 3, "yuv420p", 6, 1)
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    with VideoReader(path, **part) as reader:
+        assert [stream.type for stream in reader.copied] == ["video"]
+        assert reader.left_out == ()
+        covers = [bytes(item) for item in reader if not isinstance(item, Frame)]
+    assert covers == [data]
+
+
 # --- tone
 
 
@@ -227,7 +257,13 @@ def patch(code: list[float], pix_fmt: str, *, trc: int, primaries: int = 9) -> n
     for plane, value in zip(frame.planes, values, strict=True):
         plane.update(np.full(plane.buffer_size // 2, round(value), np.uint16).tobytes())
     frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range = 9, primaries, trc, clips.MPEG
-    return FrameToRgb(64, 32, Orientation())(frame)[16, 32].astype(int)
+    return to_rgb(trc, primaries)(frame)[16, 32].astype(int)
+
+
+@functools.cache
+def to_rgb(trc: int, primaries: int) -> FrameToRgb:
+    """One for each kind: it keeps its table."""
+    return FrameToRgb(64, 32, Orientation())
 
 
 def in_2020(rgb_709: list[int]) -> np.ndarray:
@@ -523,8 +559,6 @@ def test_a_file_cannot_name_other_files_or_addresses(tmp_path: Path, name: str, 
 
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(InputError, match="a pipe or a device"):
         VideoReader(tmp_path / "pipe.mp4")

@@ -30,7 +30,7 @@ from dsmap.tools._bench_model import Say, Size, machine_facts
 WARM_UP = 8
 """Translated frames before the first round; they are not counted."""
 _PERCENTILES = (50, 90, 95, 99)
-_OWN_CLIP = Path(dsmap.runtime.__file__).parent / "assets" / "demo-summer.mp4"
+OWN_CLIP = Path(dsmap.runtime.__file__).parent / "assets" / "demo-summer.mp4"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,17 +56,20 @@ class Network(NamedTuple):
     at_once: int | None
     """None: as many as dsmap-video would have."""
 
-    def load(self, width: int, height: int) -> Translator:
-        """The translator, for frames of that size."""
-        bundle = Bundle.read(find_model(self.model))
+    def target(self) -> str:
+        """The domain to translate to."""
+        return self.domain or Bundle.read(find_model(self.model)).domains[1]
+
+    def load(self, size: tuple[int, int] | None, target: str | None = None) -> Translator:
+        """The translator, for a video's frames of that (width, height); for one frame at a time without."""
         return Translator.load(
             self.model,
-            domain=self.domain or bundle.domains[1],
+            domain=target or self.target(),
             backend=self.backend,
             precision=self.precision,
             cuda_binding=self.cuda_binding,
             frames_at_once=self.at_once or 1,
-            for_frames=None if self.at_once else (width, height),
+            for_frames=None if self.at_once else size,
         )
 
 
@@ -79,12 +82,12 @@ class Round(NamedTuple):
 
 def measure_video(clip: Path | None, network: Network, options: Options, say: Say) -> dict[str, Any]:
     """The stages of `translate_video` on `clip` (None: the one that comes with dsmap)."""
-    clip = clip or _OWN_CLIP
+    clip = clip or OWN_CLIP
     with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as name:
         folder = Path(name)
         source, frames = _prepared(clip, folder, options)
         height, width = frames[0].shape[:2]
-        translator = network.load(width, height)
+        translator = network.load((width, height))
         machine = machine_facts(say)
         say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {options.rounds} rounds after {WARM_UP} frames")
         say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
@@ -115,7 +118,7 @@ def measure_video(clip: Path | None, network: Network, options: Options, say: Sa
 
 def _prepared(clip: Path, folder: Path, options: Options) -> tuple[Path, list[Pixels]]:
     """The clip, cut to the frames that are measured, and those frames. Nothing of it is timed."""
-    frames, rate = [], Fraction(25)
+    frames: list[Pixels] = []
     with VideoReader(clip) as reader:
         rate = reader.rate
         size = Size(reader.width, reader.height) if options.size is None else Size.parse(options.size)
@@ -171,13 +174,14 @@ def _decode(source: Path, clock: StageClock) -> None:
 def _translate(frames: Sequence[Pixels], translator: Translator, clock: StageClock) -> None:
     steps = FrameSteps(translator, frames[0].shape[1], frames[0].shape[0])
     items = (Frame(rgb, index, 1) for index, rgb in enumerate(frames))
-    with Pipeline(
+    pipeline: Pipeline[Any, Any] = Pipeline(
         items,
         lambda frame, index: steps.begin(frame.rgb),
         lambda frame, translated: translated.rgb,
         in_flight=steps.in_flight,
         clock=clock,
-    ) as pipeline:
+    )
+    with pipeline:
         for _ in pipeline.results(StopRequest()):
             pass
 
@@ -194,7 +198,7 @@ def _encode(frames: Sequence[Pixels], output: Path, encoder: EncoderSettings, cl
 
 
 def _together(source: Path, output: Path, translator: Translator, encoder: EncoderSettings, clock: StageClock) -> None:
-    options = {"codec": encoder.codec, "crf": encoder.crf, "preset": encoder.preset}
+    options: dict[str, Any] = {"codec": encoder.codec, "crf": encoder.crf, "preset": encoder.preset}
     translate_video(source, output, translator, clock=clock, overwrite=True, **options)
 
 

@@ -67,7 +67,15 @@ def run(app: typer.Typer) -> NoReturn:
     except _ClickException as error:
         tell(" ".join(error.format_message().split()), _usage_advice(error))
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _leave_quietly()
     sys.exit(code or 0)
+
+
+def _leave_quietly() -> NoReturn:
+    """Whoever read our output has gone (`| head`): that is no failure to tell about, and nobody to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it ends
+    sys.exit(141)  # as the shell says of a program that SIGPIPE has ended
 
 
 def text_given(text: str) -> str:
@@ -90,7 +98,7 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         _never_fail_on_names()
         try:
             command(*args, **kwargs)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             tell("stopped before the end", "run the same command to start again")

@@ -76,7 +76,7 @@ class Work:
         lines = [f"{direction}, {len(self._checked)} inputs"] if len(self._checked) > 1 else []
         for one in self._checked:
             if one.facts is not None:
-                lines.append(f"{one.job.source if lines else direction}, {_described(one)}")
+                lines.append(f"{one.job.shown if lines else direction}, {_described(one)}")
                 lines += [f"  {note}" for note in one.facts.notes]
                 if one.facts.left_out:
                     lines.append(f"  left out: {', '.join(one.facts.left_out)}")
@@ -171,7 +171,7 @@ def run_jobs(
             if len(jobs) == 1:
                 raise
             outcomes.append(Outcome(job, None, error))
-            _cli.tell(f"{job.source}: {error.fact}", error.advice)
+            _cli.tell(f"{job.shown}: {error.fact}", error.advice)
             continue
         outcomes.append(Outcome(job, report))
         _tell(report)
@@ -250,6 +250,13 @@ def _tell_what_is_missing(report: "JobReport") -> None:
             f"{len(report.failed)} of {report.frames_expected} pictures could not be translated:\n{names}",
             "replace or remove them and run again",
         )
+    elif report.broken_off:
+        _cli.tell(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
+    elif report.dropped_packets and report.frames == report.frames_expected:
+        _cli.tell(
+            f"the input is damaged: {report.dropped_packets} packets of its sound or subtitles could not be copied",
+            f"{report.output} holds the rest and plays; get a whole copy of the input for them",
+        )
     else:
         _cli.tell(
             f"the input is damaged or cut off: {report.frames} of {report.frames_expected} frames could be translated",
@@ -266,5 +273,5 @@ def _as_dict(outcome: Outcome) -> dict[str, Any]:
     if outcome.report is not None:
         return outcome.report.as_dict()
     assert outcome.error is not None
-    named = {"input": str(outcome.job.source), "output": str(outcome.job.output)}
+    named = {"input": outcome.job.shown, "output": str(outcome.job.output)}
     return named | {"frames": 0, "complete": False, "error": outcome.error.fact}

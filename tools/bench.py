@@ -5,6 +5,7 @@ dsmap-bench train --size 192 --batch 2 --features squeezenet_v1.0_imagenet.npz
 dsmap-bench model                       a frame's translation: torch, rewritten, exported, quantised
 dsmap-bench model summer-winter         a bundle: every backend that runs here
 dsmap-bench video clip.mp4              decoding, translating and encoding, apart and together
+dsmap-bench live clip.mp4               a camera's delay, with a file in its place
 """
 
 import os
@@ -147,7 +148,7 @@ def video(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """A video's decoding, translation and encoding apart and together: frames a second, percentiles of single frames."""
+    """A video's decoding, translation and encoding, apart and together: frames a second, percentiles of frames."""
     if report is not None:
         check_report(report)
     from dsmap.runtime.encoders import EncoderSettings
@@ -156,6 +157,37 @@ def video(
     network = Network(model, domain, backend, precision, cuda_binding, at_once)
     options = Options(size, frames, rounds, EncoderSettings(codec=codec))
     measured = measure_video(clip, network, options, typer.echo)
+    if report is not None:
+        write_report(report, measured)
+        typer.echo(f"report: {report}")
+
+
+@app.command()
+@explained
+def live(
+    clip: Annotated[
+        Path | None, typer.Argument(metavar="CLIP", help="A video. Default: the one that comes with dsmap.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or its folder.")] = "summer-winter",
+    domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
+    height: Annotated[int | None, typer.Option(min=16, help="Translate at this height.")] = None,
+    backend: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, where the model has it.")] = "auto",
+    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    frames: Annotated[int, typer.Option(min=2, help="To measure.")] = 200,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """A live session without a window: frames a second, dropped frames, delay from capture to result."""
+    if report is not None:
+        check_report(report)
+    from dsmap.tools._bench_live import measure_live
+    from dsmap.tools._bench_video import Network
+
+    measured = measure_live(
+        clip, Network(model, domain, backend, precision, cuda_binding, None), height, frames, typer.echo
+    )
     if report is not None:
         write_report(report, measured)
         typer.echo(f"report: {report}")

@@ -31,7 +31,7 @@ def video(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             parser=_cli.text_given,
             help="Videos, pictures, folders of either, image sequences (frames/%05d.png), addresses (rtsp://, http://).",
         ),

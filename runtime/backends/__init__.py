@@ -55,6 +55,9 @@ class Backend(ABC):
     in_flight: int = 1
     """How many submitted batches may be under way at once; more than one only where that is faster."""
 
+    on_host: bool = True
+    """Whether what lies between the graphs is in the host's memory."""
+
     @abstractmethod
     def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None: ...
 

@@ -7,6 +7,7 @@ which is kept while the size stays.
 import contextlib
 import ctypes
 import io
+import queue
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,23 +17,29 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Settings, best_precision, need_gpu
+from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision, need_gpu
 from dsmap.runtime.backends._onnxruntime import (
+    Providers,
     explained,
     import_onnxruntime,
     open_session,
     session_options,
     style_on_the_cpu,
 )
+from dsmap.runtime.backends.at_once import AtOnce
 from dsmap.runtime.bundle import Bundle
 
 _INSTALL = "Run pip uninstall onnxruntime, then, in dsmap's source folder: pip install '.[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"
+MOST_LANES = 3
+"""Frames under way: while one is computed, others are copied and the host prepares the next kernels."""
 
 
 class _Bound(NamedTuple):
     """A frame size: what is bound to the graphs, in memory of the device."""
 
+    shape: tuple[int, ...]
+    """Of the frames."""
     frames: Any
     style: Any
     output: Any
@@ -40,46 +47,89 @@ class _Bound(NamedTuple):
     """Sessions in turn, each with its inputs and outputs."""
 
 
+class _Lane:
+    """What one frame under way has of its own."""
+
+    bound: _Bound | None = None
+    style: Codes | None = None
+    """What its memory on the device has the parameters of."""
+
+
 class OnnxRuntimeCUDA(Backend):
-    """Sessions of the CUDA provider on the first GPU; one frame at a time."""
+    """Sessions of the CUDA provider on the first GPU. Frames under way share them, each from a thread of its own."""
 
     name = "cuda"
+    on_host = False
     # The tests run the same on the CPU.
     _device = "cuda"
-    _provider: str | tuple[str, dict[str, Any]] = (_PROVIDER, {"device_id": 0})
+    _provider = _PROVIDER
 
-    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        target: str,
+        settings: Settings = USUAL,
+        *,
+        graphs: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        """`graphs`: each session as a CUDA graph of ONNX Runtime's; `channels_last`: its kernels for that layout.
+
+        Both are for measuring.
+        """
         self._ort = self._checked_onnxruntime()
         if settings.precision == "int8":
             raise DsmapError("the CUDA provider runs fp16 and fp32 graphs, not int8", "Pass --precision fp16 or fp32.")
         self.precision = best_precision(bundle, settings.precision, ("fp16", "fp32", *bundle.precisions))
         self._bundle, self._target = bundle, target
+        self._options = {"device_id": 0}
+        self._options |= {"enable_cuda_graph": 1} if graphs else {}
+        self._options |= {"prefer_nhwc": 1} if channels_last else {}
         with _quiet(self._ort):
-            encoder = self._session("content_encoder", settings.source or bundle.source_of(target))
+            self._encoder = self._session("content_encoder", settings.source or bundle.source_of(target))
             self._mapping = self._session("mapping", target)
             self._decoder = self._session("decoder", target)
-            self._style_mlp = self._session("style_mlp", target)
-        self._encoder = encoder
-        self._bound: tuple[tuple[int, ...], _Bound] | None = None
-        self._style: Codes | None = None  # what the device has the parameters of
-        version = self._ort.__version__
-        self.description = f"ONNX Runtime {version} on {self._device_name()}, {self.precision}"
+            self._style_mlp = self._style_session()
+        # A captured graph belongs to one thread.
+        self._at_once = AtOnce(1 if graphs else min(settings.frames_at_once, MOST_LANES), self.translate)
+        self.in_flight = self._at_once.in_flight
+        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        for _ in range(self.in_flight):
+            self._lanes.put(_Lane())
+        self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {self.precision}"
+        if not graphs:  # which would be of the smallest frame for good
+            self._prove()
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        with explained():
-            bound = self._bind(frames_nhwc, style_ns)
-            bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
-            if self._style is None or not np.array_equal(self._style, style_ns):
-                self._style = None
-                bound.style.update_inplace(self._style_input(style_ns))
-                self._style = style_ns.copy()
-            for session, binding in bound.bindings:
-                session.run_with_iobinding(binding)
-            # On a device this copies; elsewhere it may be the bound memory itself, which the next frame writes over.
-            return np.array(bound.output.numpy())
+        lane = self._lanes.get()
+        try:
+            with explained():
+                return self._translate(lane, frames_nhwc, style_ns)
+        finally:
+            self._lanes.put(lane)
+
+    def _translate(self, lane: _Lane, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+        if lane.bound is None or lane.bound.shape != frames_nhwc.shape:
+            lane.bound = None  # first: two sizes may not fit beside each other
+            lane.bound, lane.style = self._bind(frames_nhwc, style_ns), style_ns.copy()
+        bound = lane.bound
+        bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
+        if lane.style is None or not np.array_equal(lane.style, style_ns):
+            lane.style = None
+            bound.style.update_inplace(self._style_input(style_ns))
+            lane.style = style_ns.copy()
+        for session, binding in bound.bindings:
+            session.run_with_iobinding(binding)
+        # On a device this copies; elsewhere it may be the bound memory itself, which the next frame writes over.
+        return np.array(bound.output.numpy())
+
+    def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
+        return self._at_once.submit(frames_nhwc, style_ns)
 
     def close(self) -> None:
-        self._bound = None
+        self._at_once.close()
+        for _ in range(self.in_flight):
+            self._lanes.get().bound = None
         self._encoder = self._mapping = self._decoder = self._style_mlp = None
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
@@ -100,6 +150,13 @@ class OnnxRuntimeCUDA(Backend):
             raise DsmapError(f"ONNX Runtime cannot load its CUDA provider: {reason}", _INSTALL)
         return ort
 
+    def _prove(self) -> None:
+        """Translates the smallest frame: a provider that loads may still have no kernels for this GPU."""
+        sizes = self._bundle.manifest.sizes
+        side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
+        style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
+        self.translate(np.zeros((1, side, side, 3), np.uint8), style)
+
     def _device_name(self) -> str:
         return "an NVIDIA GPU (CUDA)"
 
@@ -108,9 +165,19 @@ class OnnxRuntimeCUDA(Backend):
         path = self._bundle.graph(component, domain, self.precision)
         if path is None:
             return None
-        session = open_session(self._ort, path, session_options(self._ort), [self._provider, "CPUExecutionProvider"])
+        providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
+        if self._provider != _PROVIDER:
+            providers = [self._provider]
+        session = open_session(self._ort, path, session_options(self._ort), providers)
         session.disable_fallback()
         return session
+
+    def _style_session(self) -> Any:
+        """The style's MLP, on the CPU: a few products, once per style. None in format 1."""
+        path = self._bundle.graph("style_mlp", self._target)
+        if path is None:
+            return None
+        return open_session(self._ort, path, session_options(self._ort), ["CPUExecutionProvider"])
 
     def _style_input(self, style_ns: Codes) -> Codes:
         """What the decoder takes: the style's parameters, or in format 1 the style itself."""
@@ -120,10 +187,7 @@ class OnnxRuntimeCUDA(Backend):
         return np.asarray(self._style_mlp.run(["style_params"], {"style": style_ns})[0], np.float32)
 
     def _bind(self, frames_nhwc: Frames, style_ns: Codes) -> _Bound:
-        """What is bound for frames of this size: made the first time, in place of that of the last size."""
-        if self._bound is not None and self._bound[0] == frames_nhwc.shape:
-            return self._bound[1]
-        self._bound = None  # first: two sizes may not fit beside each other
+        """What is bound for frames of this size."""
         frames = self._on_device(frames_nhwc)
         style = self._on_device(self._style_input(style_ns))
         bindings = []
@@ -147,9 +211,7 @@ class OnnxRuntimeCUDA(Backend):
             (content,) = add(self._mapping, ["mapped"], content=content, skip=skip)
         of_style = {"style" if self._style_mlp is None else "style_params": style}
         (output,) = add(self._decoder, ["frames"], mapped=content, **of_style)
-        bound = _Bound(frames, style, output, bindings)
-        self._bound, self._style = (frames_nhwc.shape, bound), style_ns.copy()
-        return bound
+        return _Bound(frames_nhwc.shape, frames, style, output, bindings)
 
     def _on_device(self, array: Any) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)

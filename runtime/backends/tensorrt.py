@@ -6,6 +6,7 @@ Engines are found in the bundle, in the user's cache, or built. Neither flavour 
 no GPU.
 """
 
+import contextlib
 import threading
 from collections import OrderedDict, deque
 
@@ -33,6 +34,7 @@ class TensorRT(Backend):
     """Plain TensorRT 10 or 11."""
 
     name = "tensorrt"
+    on_host = False
     _flavour = "tensorrt"
 
     def __init__(
@@ -66,7 +68,8 @@ class TensorRT(Backend):
         try:
             self._prove()
         except BaseException:
-            self.close()
+            with contextlib.suppress(DsmapError):  # a GPU that is in trouble says so again here
+                self.close()
             raise
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:

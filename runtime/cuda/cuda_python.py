@@ -14,6 +14,7 @@ from dsmap.runtime.cuda import Address, Bytes, Cuda, Device, Event, Graph, OutOf
 
 _INSTALL = "in dsmap's source folder: pip install '.[rtx]' (or '.[tensorrt]')"
 _NON_BLOCKING, _DISABLE_TIMING = 1, 2  # cudaStreamNonBlocking, cudaEventDisableTiming
+_LOOK = "Look with nvidia-smi whether the GPU and its driver work."
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
 
@@ -143,7 +144,10 @@ class CudaPython(Cuda):
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """What a function of the runtime gives, without its return code. Raises DsmapError for a code of failure."""
-        code, *results = getattr(self._rt, function)(*arguments)
+        try:
+            code, *results = getattr(self._rt, function)(*arguments)
+        except RuntimeError as error:  # 12.x without a driver
+            raise DsmapError(f"CUDA: {function} failed: {error}", _LOOK) from error
         if int(code) == 0:
             return results[0] if len(results) == 1 else tuple(results)
         name, text = (_text(ask(code)[1]) for ask in (self._rt.cudaGetErrorName, self._rt.cudaGetErrorString))
@@ -151,7 +155,7 @@ class CudaPython(Cuda):
         fact = f"CUDA: {function} failed: {name}: {text}"
         if name == _OUT_OF_MEMORY:
             raise OutOfMemoryError(fact, "Translate at a smaller size, with a smaller --height, or close others.")
-        raise DsmapError(fact, "Look with nvidia-smi whether the GPU and its driver work.")
+        raise DsmapError(fact, _LOOK)
 
 
 def _import_runtime() -> Any:

@@ -1,0 +1,192 @@
+"""How dsmap and its packages got here, and so which command changes that."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dsmap
+
+
+class Source(NamedTuple):
+    """Where dsmap's source is, if that is known."""
+
+    folder: Path | None
+    editable: bool
+    """Installed in place: what is changed there is what runs."""
+
+
+def find_source() -> Source:
+    """The source folder that this dsmap runs in or was installed from."""
+    root = Path(dsmap.__file__).resolve().parent.parent
+    origin = _origin()
+    editable = bool(origin.get("dir_info", {}).get("editable"))
+    if (root / "pyproject.toml").is_file() and (root / "runtime" / "bundle.py").is_file():
+        return Source(root, editable)
+    from urllib.parse import urlparse  # slow to import, and seldom needed
+    from urllib.request import url2pathname
+
+    url = urlparse(str(origin.get("url", "")))
+    folder = Path(url2pathname(url.path)) if url.scheme == "file" else None
+    return Source(folder if folder is not None and (folder / "pyproject.toml").is_file() else None, editable)
+
+
+def _origin() -> dict[str, Any]:
+    """What pip wrote down about where dsmap came from. A build may have left metadata without it in the source."""
+    for distribution in importlib.metadata.distributions(name="dsmap"):
+        try:
+            origin = json.loads(distribution.read_text("direct_url.json") or "null")
+        except (OSError, ValueError):
+            continue
+        if isinstance(origin, dict):
+            return origin
+    return {}
+
+
+def install(extra: str, *, without: tuple[str, ...] = ()) -> str:
+    """The command that brings an extra (cpu, gpu, openvino ...); `without`: packages to remove first."""
+    removal = [f"{_pip('uninstall', '-y')} {' '.join(without)}"] if without else []
+    project = f"-e '.[{extra}]'" if find_source().editable else f"'.[{extra}]'"
+    return in_source(*removal, f"{_pip('install')} {project}")
+
+
+def in_source(*commands: str) -> str:
+    """Commands for dsmap's source folder, to be pasted wherever one is; in words where that folder is not known."""
+    source = find_source().folder
+    line = " && ".join(commands)
+    if source is None:
+        return f"in dsmap's source folder: {line}"
+    return line if source == _current_folder() else f"cd {shlex.quote(str(source))} && {line}"
+
+
+def _current_folder() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it has been removed
+        return None
+
+
+def install_packages(*requirements: str) -> str:
+    """The command that installs packages by requirement, such as av>=18,<19."""
+    return f"{_pip('install')} {' '.join(shlex.quote(text) for text in requirements)}"
+
+
+def install_again(distribution: str, *, alone: bool = True) -> str:
+    """The command that puts back the files of an installed package; not `alone`: and what it needs."""
+    versions = [found.version for found in installed(re.escape(distribution))]
+    pinned = f"{distribution}=={versions[0]}" if versions else distribution
+    # Without its list of files pip cannot remove what is there, and stops.
+    listed = all(found.files is not None for found in installed(re.escape(distribution)))
+    how = "--force-reinstall" if listed else "--ignore-installed"
+    return " ".join([_pip("install"), how, *(["--no-deps"] if alone else []), pinned])
+
+
+def install_dsmap_again() -> str:
+    """The command that puts dsmap's own files back."""
+    return in_source(f"{_pip('install')} --force-reinstall --no-deps .")
+
+
+def uninstall(*distributions: str) -> str:
+    """The command that removes packages."""
+    return f"{_pip('uninstall', '-y')} {' '.join(distributions)}"
+
+
+def _pip(verb: str, *flags: str) -> str:
+    """pip of this environment: by its short name only where that is the one a shell would take."""
+    if importlib.util.find_spec("pip") is None:  # environments of uv have none
+        return f"uv pip {verb} --python {shlex.quote(sys.executable)}"
+    found = shutil.which("pip")
+    own = found is not None and Path(found).parent == Path(sys.executable).parent
+    return " ".join([*(["pip"] if own else [shlex.quote(sys.executable), "-m", "pip"]), verb, *flags])
+
+
+class Installed:
+    """A package that is installed, as its metadata tell."""
+
+    def __init__(self, name: str, distribution: importlib.metadata.Distribution) -> None:
+        self.name, self.version = name, distribution.version
+        self._distribution = distribution
+
+    def path(self, file: str) -> Path:
+        """Where a file is, of which the package's own name is known ("torch/version.py")."""
+        return Path(str(self._distribution.locate_file(file)))
+
+    @functools.cached_property
+    def _listed(self) -> list[importlib.metadata.PackagePath] | None:
+        return self._distribution.files  # slow for packages of many thousand files
+
+    @functools.cached_property
+    def files(self) -> tuple[Path, ...] | None:
+        """Where its files should be, but for compiled Python; None where it does not tell."""
+        if self._listed is None:
+            return None
+        return tuple(Path(str(file.locate())) for file in self._listed if file.suffix != ".pyc")
+
+    def has_module(self, module: str) -> bool:
+        """Whether it puts files into `module`, or does not tell where it puts them."""
+        return self._listed is None or any(file.parts[:1] == (module,) for file in self._listed)
+
+
+def installed(pattern: str) -> list[Installed]:
+    """Packages whose name (in small letters, with dashes) matches. Damaged metadata are passed over."""
+    found: dict[str, Installed] = {}
+    for distribution in importlib.metadata.distributions():
+        try:
+            raw = distribution.metadata["Name"]
+            name = re.sub(r"[-_.]+", "-", str(raw)).lower()
+            if raw is not None and re.fullmatch(pattern, name) and name not in found:
+                found[name] = Installed(name, distribution)
+        except Exception:  # half-written metadata raise whatever they like
+            continue
+    return [found[name] for name in sorted(found)]
+
+
+def owners(pattern: str, module: str) -> list[Installed]:
+    """Installed packages of that name that put files into `module`, or do not tell where theirs are."""
+    return [one for one in installed(pattern) if one.has_module(module)]
+
+
+def missing_files(package: Installed) -> list[Path]:
+    """Files that a package should have and has not."""
+    return [path for path in package.files or () if not path.exists()]
+
+
+def requirements() -> tuple[str, list[str]]:
+    """The Python that dsmap needs (">=3.11") and the packages ("av>=18,<19"), without those of its extras."""
+    source = find_source()
+    own = Path(dsmap.__file__).resolve().parent.parent
+    if source.folder == own:  # run in place: metadata may be of an earlier time
+        project = tomllib.loads((own / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return project["requires-python"], list(project["dependencies"])
+    metadata = importlib.metadata.distribution("dsmap")
+    needed = [text for text in metadata.requires or [] if "extra ==" not in text]
+    return str(metadata.metadata["Requires-Python"] or ""), [text.partition(";")[0].strip() for text in needed]
+
+
+def satisfies(version: str, specifier: str) -> bool | None:
+    """Whether a version is in a range (">=18,<19"); None where neither packaging nor pip is here to tell."""
+    for module in ("packaging.specifiers", "pip._vendor.packaging.specifiers"):
+        try:
+            specifiers = importlib.import_module(module)
+            return bool(specifiers.SpecifierSet(specifier).contains(version, prereleases=True))
+        except ImportError:
+            continue
+        except Exception:  # a version that is none
+            return None
+    return None
+
+
+def copies() -> list[Path]:
+    """Every dsmap that Python could import, the one that it does first."""
+    own = Path(dsmap.__file__).resolve().parent
+    places = [Path(entry or os.curdir) / "dsmap" for entry in sys.path]
+    found = [place.resolve() for place in places if (place / "__init__.py").is_file()]
+    return list(dict.fromkeys([own, *found]))

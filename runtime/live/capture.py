@@ -1,0 +1,147 @@
+"""A thread per camera: it keeps the newest frame, and opens the camera again when it is lost."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.live.newest import Newest
+from dsmap.runtime.live.sources import Captured, Facts, Source, SourceLostError
+
+Opener = Callable[[threading.Event], Source]
+Notify = Callable[[str], None]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # seconds between two tries to open a lost camera
+_LEAVE = 0.5  # seconds to wait for the thread; a driver or a network may hold it longer
+
+
+class Capture:
+    """Reads a source in a thread of its own from `start` to `close`, and keeps its newest frame.
+
+    `name` is for people. `open_source` opens it, again whenever it is lost. `notify`, which may be replaced, is told in
+    words what happens to it, from that thread. When the source cannot be opened the first time, `error` says why, and
+    that is the end.
+
+    `newest` fills only while `wanted`; frames that come otherwise are counted in `unwanted`.
+    """
+
+    def __init__(self, name: str, open_source: Opener, notify: Notify) -> None:
+        self.name = name
+        self.newest: Newest[Captured] = Newest()
+        self.status: Literal["opening", "live", "lost", "ended"] = "opening"
+        self.facts: Facts | None = None
+        self.error: Exception | None = None
+        self.captured = 0
+        """Frames that were read."""
+        self.unwanted = 0
+        """Of those, the ones that came while nobody wanted any: before the model was ready, or during a pause."""
+        self.reconnections = 0
+        self.lost_seconds = 0.0
+        self.ready = threading.Event()
+        """Set when the source has opened, or will not."""
+        self._wanted = False
+        self._lost_at: float | None = None
+        self.notify = notify
+        self._open_source = open_source
+        self._stop = threading.Event()
+        self._begin = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"capture {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether frames are kept."""
+        return self._wanted
+
+    @wanted.setter
+    def wanted(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self.unwanted += self.newest.clear()  # what came before is old by now
+        if wanted:
+            self._begin.set()
+
+    def lost_for(self) -> float:
+        """Seconds since the source was lost; 0 when it is there."""
+        lost_at = self._lost_at
+        return time.monotonic() - lost_at if lost_at is not None else 0.0
+
+    def stop(self) -> None:
+        """Ask the thread to end; returns at once."""
+        self._stop.set()
+        self._begin.set()
+
+    def close(self) -> None:
+        """End the thread and give the source back. A driver that holds the thread is left alone: it is a daemon."""
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join(_LEAVE)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set() and self.status != "ended":
+                source = self._opened()
+                if source is None:
+                    break
+                try:
+                    self._read_from(source)
+                finally:
+                    source.close()
+        except Exception as error:
+            self.error = error
+            self.status = "ended"
+        finally:
+            self.ready.set()
+
+    def _opened(self) -> Source | None:
+        """The open source, however many tries it takes; None when it is time to stop."""
+        pause = _FIRST_PAUSE
+        if self._lost_at is not None:
+            self._stop.wait(pause)
+        while not self._stop.is_set():
+            try:
+                source = self._open_source(self._stop)
+            except DsmapError:
+                if self.facts is None:
+                    raise
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            self._note_opened(source.facts)
+            return source
+        return None
+
+    def _note_opened(self, facts: Facts) -> None:
+        if self._lost_at is not None:
+            lost = self.lost_for()
+            self.reconnections += 1
+            self.lost_seconds += lost
+            self.notify(f"{self.name} is back after {lost:.1f} s")
+        if facts.refused and (self.facts is None or facts.refused != self.facts.refused):
+            self.notify(f"{self.name}: {facts.refused}")
+        self.facts, self.status, self._lost_at = facts, "live", None
+        self.ready.set()
+
+    def _read_from(self, source: Source) -> None:
+        if not source.facts.live:
+            self._begin.wait()  # for somebody who wants frames, so that the first ones are not lost
+        while not self._stop.is_set():
+            try:
+                frame = source.read()
+            except SourceLostError as error:
+                if self._stop.is_set():
+                    return
+                self.status, self._lost_at = "lost", time.monotonic()
+                self.notify(f"{self.name} was lost ({error}); trying to open it again")
+                return
+            if frame is None:
+                self.status = "ended"
+                return
+            self.captured += 1
+            if self._wanted:
+                self.newest.put(frame)
+            else:
+                self.unwanted += 1

@@ -1,0 +1,179 @@
+"""Records what is shown: encoded in a thread of its own, timestamps are those of the capture, no audio."""
+
+import errno
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.folders import check_folder_writable
+from dsmap.runtime.frame_steps import scaled
+from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.output_files import part_path
+from dsmap.runtime.video_writer import VideoWriter, check_container
+
+_TIME_BASE = Fraction(1, 90_000)
+_DEPTH = 8  # frames that wait for the encoder, at most: it may fall behind for a moment, not for good
+_POLL = 0.1  # seconds
+
+
+class Recorder:
+    """Writes frames to `path` until `finish`; the file has its name when it is whole.
+
+    Frames are fitted into the first one's size. When the encoder does not keep up, frames are left out and counted in
+    `dropped`. When the file cannot be written, `error` says why and nothing stays. `rate`: frames per second, about.
+    """
+
+    def __init__(self, path: Path, *, rate: float, overwrite: bool) -> None:
+        self.path = path
+        self.frames = 0
+        """Frames that the encoder took."""
+        self.dropped = 0
+        self.error: Exception | None = None
+        self.begun: float | None = None
+        """Capture time of the first frame."""
+        self._rate = Fraction(min(max(rate, 1.0), 240.0)).limit_denominator(1000)
+        self._overwrite = overwrite
+        self._queue: queue.Queue[tuple[Pixels, float]] = queue.Queue(_DEPTH)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread.start()
+
+    def put(self, rgb: Pixels, at: float) -> None:
+        """Record a frame that was captured then (seconds). Never waits. The pixels may not be changed any more."""
+        self.begun = at if self.begun is None else self.begun
+        try:
+            self._queue.put_nowait((rgb, at))
+        except queue.Full:
+            self.dropped += 1
+
+    @property
+    def done(self) -> bool:
+        """Whether the file is finished, or failed."""
+        return not self._thread.is_alive()
+
+    def finish(self) -> None:
+        """Ask for the file to be finished; returns at once."""
+        self._ending.set()
+
+    def wait(self) -> None:
+        """Until the file is finished, or failed."""
+        while self._thread.is_alive():  # in steps, so that Ctrl-C comes through
+            self._thread.join(_POLL)
+
+    def as_dict(self) -> dict[str, object]:
+        """For the report."""
+        fact = getattr(self.error, "fact", None) or (str(self.error) if self.error else None)
+        return {"file": str(self.path), "frames": self.frames, "dropped": self.dropped, "error": fact}
+
+    def _run(self) -> None:
+        writer = _Writer(part_path(self.path), self._rate)
+        try:
+            for rgb, at in iter(self._next, None):
+                writer.add(rgb, at)
+                self.frames += 1
+            if self.frames:
+                writer.close()
+                _rename(writer.path, self.path, self._overwrite)
+        except Exception as error:
+            self.error = error
+        finally:
+            self._ending.set()
+
+    def _next(self) -> tuple[Pixels, float] | None:
+        while True:
+            try:
+                return self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                if self._ending.is_set():
+                    return None
+
+
+class _Writer:
+    """Opens the file with the first frame, and writes each when the next tells how long it was shown."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self.path = path
+        self._rate = rate
+        self._video: VideoWriter | None = None
+        self._size = (0, 0)
+        self._held: tuple[Pixels, int] | None = None
+        self._begun = 0.0
+
+    def add(self, rgb: Pixels, at: float) -> None:
+        if self._video is None:
+            self._begun, self._size = at, (rgb.shape[1], rgb.shape[0])
+            width, height = self._size
+            self._video = VideoWriter(self.path, width=width, height=height, time_base=_TIME_BASE, rate=self._rate)
+        pts = round((at - self._begun) / _TIME_BASE)
+        if self._held is not None:
+            pts = max(pts, self._held[1] + 1)  # the other camera's frame may be a little older
+            self._write(self._held, pts - self._held[1])
+        self._held = fit(rgb, *self._size), pts
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._write(self._held, round(1 / self._rate / _TIME_BASE))
+            self._held = None
+        if self._video is not None:
+            self._video.close()
+
+    def _write(self, held: tuple[Pixels, int], duration: int) -> None:
+        if self._video is None:
+            return
+        try:
+            self._video.write(*held, duration)
+        except BaseException:
+            self._video.discard()
+            raise
+
+
+def fit(rgb: Pixels, width: int, height: int) -> Pixels:
+    """`rgb` within width x height, aspect kept, black beside it; as it is when it has that size."""
+    old_height, old_width = rgb.shape[:2]
+    if (old_width, old_height) == (width, height):
+        return rgb
+    factor = min(width / old_width, height / old_height)
+    size = (max(1, round(old_width * factor)), max(1, round(old_height * factor)))
+    out = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    out[top : top + size[1], left : left + size[0]] = scaled(rgb, size)
+    return out
+
+
+def check_recording(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError unless a video may be written there."""
+    check_container(path, ())
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "name a file with --record")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already", "pass --overwrite to replace it, or another name with --record")
+    check_folder_writable(path.parent, "--record")
+
+
+def unused(path: Path, taken: Sequence[Path] = ()) -> Path:
+    """`path`, or NAME-2, NAME-3 and so on when that exists or is one of `taken`."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    candidates = itertools.chain([path], numbered)
+    return next(candidate for candidate in candidates if candidate not in taken and not candidate.exists())
+
+
+def name_by_time(suffix: str) -> str:
+    """dsmap-live-YYYYMMDD-HHMMSS and the suffix."""
+    return time.strftime("dsmap-live-%Y%m%d-%H%M%S") + suffix
+
+
+def _rename(part: Path, path: Path, overwrite: bool) -> None:
+    try:
+        if path.exists() and not overwrite:
+            raise FileExistsError(errno.EEXIST, "somebody else has made it meanwhile")
+        part.replace(path)
+    except OSError as error:
+        fact = f"the finished recording could not be named {path}: {error.strerror}"
+        raise DsmapError(fact, f"it is whole, and lies at {part}") from error

@@ -1,0 +1,48 @@
+"""Draws what a session shows, and shows it."""
+
+import time
+from collections.abc import Callable
+
+from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, draw_signs, enlarge, message_picture
+from dsmap.runtime.live.session import Session
+from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.translation import Translated
+from dsmap.runtime.live.window import NoWindow, Window
+
+_REDRAW = 0.1  # seconds between two pictures when no frame comes: messages come and go
+
+
+class Screen:
+    """The window and the frame in it. Without a window nothing is drawn either. `status` gives the numbers of now."""
+
+    def __init__(self, window: Window, session: Session, status: Callable[[], Status]) -> None:
+        self.frame: Translated | None = None
+        """The newest that was shown."""
+        self._window = window
+        self._session = session
+        self._status = status
+        self._drawn_at = 0.0
+
+    def show(self, frame: Translated) -> None:
+        """Show a new frame."""
+        self.frame = frame
+        self.refresh(at_once=True)
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Draw the frame again with what has changed around it: now and then, or at once."""
+        now = time.monotonic()
+        if not isinstance(self._window, NoWindow) and (at_once or now - self._drawn_at > _REDRAW):
+            self._drawn_at = now
+            self._window.show(self._picture(self._status()))
+
+    def _picture(self, status: Status) -> Pixels:
+        if self.frame is None:
+            return message_picture([status.camera or "waiting for the first picture", *status.notices])
+        picture_rgb = enlarge(compose(self.frame, self._session.view))
+        if self._session.help:
+            draw_help(picture_rgb)
+        elif self._session.hud:
+            draw_hud(picture_rgb, status)
+        else:
+            draw_signs(picture_rgb, status)
+        return picture_rgb

@@ -1,0 +1,123 @@
+"""What the keys do: the state of a live session, without a window, camera or network."""
+
+from collections.abc import Callable
+from enum import Enum
+from time import monotonic
+
+from dsmap.runtime.live.styles import StyleWheel
+
+NOTICE_SECONDS = 4.0
+"""How long a notice stays on the screen."""
+
+
+class View(Enum):
+    """What is shown."""
+
+    RESULT = "result"
+    SIDE_BY_SIDE = "side by side"
+    SPLIT = "split"
+
+
+class Action(Enum):
+    """What a key asks of others; the session itself changes nothing for it."""
+
+    QUIT = "quit"
+    DIRECTION = "direction"
+    SNAPSHOT = "snapshot"
+    RECORD = "record"
+    CAMERA = "camera"
+
+
+KEYS = (
+    ("q, Esc", "quit"),
+    ("d", "other direction"),
+    ("s", "next style"),
+    ("r", "random style"),
+    ("i", "interpolate styles"),
+    ("b", "before/after: off, beside, split"),
+    ("p", "pause"),
+    ("c", "snapshot"),
+    ("v", "record"),
+    ("Tab", "next camera"),
+    ("n", "numbers"),
+    ("h", "help"),
+)
+"""For the help on the screen."""
+
+
+class Session:
+    """The state that keys change. Only the thread that presses keys changes it; any may read.
+
+    `notice` is a line for the screen that goes away by itself.
+    """
+
+    def __init__(self, wheel: StyleWheel, *, clock: Callable[[], float] = monotonic) -> None:
+        self.view = View.RESULT
+        self.paused = False
+        self.hud = True
+        self.help = False
+        self._wheel = wheel
+        self._clock = clock
+        self._notices: list[tuple[float, str]] = []
+        self.style = wheel.at(clock())
+        """What is on now; `tick` moves it on."""
+        self._keys: dict[str, Callable[[], None]] = {
+            "s": lambda: self._turn(wheel.next),
+            "r": lambda: self._turn(wheel.random),
+            "i": self._interpolate,
+            "b": self._change_view,
+            "p": self._pause,
+            "n": self._change_hud,
+            "h": self._change_help,
+        }
+        self._actions = {
+            "q": Action.QUIT,
+            "esc": Action.QUIT,
+            "d": Action.DIRECTION,
+            "c": Action.SNAPSHOT,
+            "v": Action.RECORD,
+            "tab": Action.CAMERA,
+        }
+
+    def press(self, key: str) -> Action | None:
+        """Do what the key (a lower-case letter, "esc" or "tab") stands for, or say what others should do."""
+        if key in self._keys:
+            self._keys[key]()
+        return self._actions.get(key)
+
+    def tick(self) -> None:
+        """Let time pass: styles move."""
+        if self._wheel.moving and not self.paused:
+            self.style = self._wheel.at(self._clock())
+
+    def note(self, text: str) -> None:
+        """Show a line for a few seconds. From any thread."""
+        self._notices = [*self._notices[-2:], (self._clock() + NOTICE_SECONDS, text)]
+
+    @property
+    def notices(self) -> list[str]:
+        """The lines to show now, oldest first."""
+        now = self._clock()
+        return [text for end, text in self._notices if end > now]
+
+    def _turn(self, change: Callable[[float], None]) -> None:
+        now = self._clock()
+        change(now)
+        self.style = self._wheel.at(now)
+
+    def _interpolate(self) -> None:
+        self._turn(self._wheel.interpolate)
+        self.note("interpolating" if self._wheel.moving else f"style stays at {self.style.label}")
+
+    def _change_view(self) -> None:
+        views = list(View)
+        self.view = views[(views.index(self.view) + 1) % len(views)]
+
+    def _pause(self) -> None:
+        self.paused = not self.paused
+
+    def _change_hud(self) -> None:
+        self.hud = not self.hud
+
+    def _change_help(self) -> None:
+        self.help = not self.help

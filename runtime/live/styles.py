@@ -1,0 +1,126 @@
+"""Which style is on, how it moves to the next, and the codes of styles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsmap.runtime.backends import Codes
+from dsmap.runtime.translator import Translator
+
+SECONDS_PER_STYLE = 2.0
+"""How long the way from one style to the next takes."""
+MEAN = "mean"
+_LARGEST_SEED = 99_999
+_MOST_KEPT = 1000  # codes; random ones may come for days
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style and what people call it."""
+
+    name: str
+    value: int | Path | None
+    """A seed, a picture, or None for the domain's mean; the same in every direction."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A place between two styles."""
+
+    first: Style
+    second: Style
+    share: float
+    """Of the second, 0 to 1."""
+
+    @property
+    def label(self) -> str:
+        """For the screen."""
+        if self.share == 0 or self.first == self.second:
+            return self.first.name
+        return f"{self.first.name} > {self.second.name} {self.share:.0%}"
+
+
+def style_list(pictures: Sequence[Path], seeds: Sequence[int]) -> list[Style]:
+    """What was given, in that order, then the domain's mean (first when nothing was given) and a few seeds."""
+    given = [Style(path.name, path) for path in pictures] + [Style(f"seed {seed}", seed) for seed in seeds]
+    more = [Style(f"seed {seed}", seed) for seed in range(1, 5) if seed not in seeds]
+    return [*given, Style(MEAN, None), *more]
+
+
+class StyleWheel:
+    """The style that is on. Times are seconds by any clock that runs forward."""
+
+    def __init__(self, styles: Sequence[Style], rng: np.random.Generator) -> None:
+        self._styles = styles
+        self._rng = rng
+        self._index = 0
+        self._first = styles[0]
+        self._begun: float | None = None  # when the way to the next style began; None while nothing moves
+        self._share = 0.0  # where it stands then
+
+    @property
+    def moving(self) -> bool:
+        """Whether the style goes from one to the next by itself."""
+        return self._begun is not None
+
+    def next(self, now: float) -> None:
+        """To the next style of the list."""
+        self._index = (self._index + 1) % len(self._styles)
+        self._to(self._styles[self._index], now)
+
+    def random(self, now: float) -> None:
+        """To a style drawn at random; its name tells the seed, to have it again. The list stays where it is."""
+        seed = int(self._rng.integers(_LARGEST_SEED + 1))
+        self._to(Style(f"seed {seed}", seed), now)
+
+    def interpolate(self, now: float) -> None:
+        """Set out from style to style, or stay where the way has come to."""
+        if self._begun is None:
+            self._begun = now - self._share * SECONDS_PER_STYLE
+        else:
+            self._share = self.at(now).share
+            self._begun = None
+
+    def at(self, now: float) -> Mix:
+        """The style at that time."""
+        if self._begun is not None:
+            steps, share = divmod((now - self._begun) / SECONDS_PER_STYLE, 1)
+            for _ in range(int(steps)):
+                self._begun += SECONDS_PER_STYLE
+                self._index = (self._index + 1) % len(self._styles)
+                self._first = self._styles[self._index]
+            self._share = share
+        return Mix(self._first, self._styles[(self._index + 1) % len(self._styles)], self._share)
+
+    def _to(self, style: Style, now: float) -> None:
+        self._first, self._share = style, 0.0
+        self._begun = now if self._begun is not None else None
+
+
+class StyleCodes:
+    """The codes of styles for one translator, found once each. Used by the thread that uses the translator."""
+
+    def __init__(self, translator: Translator) -> None:
+        self._translator = translator
+        self._codes: dict[Style, Codes] = {}
+
+    def prepare(self, styles: Sequence[Style]) -> None:
+        """Find these before they are needed: a picture's takes a moment. Raises InputError for a bad picture."""
+        for style in styles:
+            self.of(Mix(style, style, 0.0))
+
+    def of(self, mix: Mix) -> Codes:
+        """The code (S,), float32."""
+        if mix.share == 0:
+            return self._code(mix.first)
+        return (1 - mix.share) * self._code(mix.first) + mix.share * self._code(mix.second)
+
+    def _code(self, style: Style) -> Codes:
+        if style not in self._codes:
+            code = self._translator.find_style(style.value)
+            if len(self._codes) >= _MOST_KEPT:
+                return code
+            self._codes[style] = code
+        return self._codes[style]

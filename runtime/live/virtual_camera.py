@@ -1,0 +1,63 @@
+"""The result as a camera for other programs, through pyvirtualcam. That is GPL-2, so it is not part of dsmap."""
+
+import importlib
+import sys
+from typing import Any
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.live.recorder import fit
+from dsmap.runtime.live.sources import Pixels
+
+_DEVICES = {
+    "linux": "make a device: sudo apt-get install v4l2loopback-dkms && sudo modprobe v4l2loopback devices=1",
+    "win32": "install OBS Studio, which brings a virtual camera",
+    "darwin": "install OBS Studio, and start its virtual camera once",
+}
+
+
+class VirtualCamera:
+    """A camera that other programs see. Its size is that of the first picture; later ones are fitted into it.
+
+    Raises DsmapError when pyvirtualcam or the system's device is missing.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self.module = import_pyvirtualcam()
+        self.device: str | None = None
+        """What other programs call it, once it is open."""
+        self._fps = fps
+        self._camera: Any = None
+
+    def send(self, rgb: Pixels) -> None:
+        """Hand on a picture, uint8 RGB (H, W, 3)."""
+        if self._camera is None:
+            height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # video chat wants even sizes
+            self._camera = self._open(max(2, width), max(2, height))
+            self.device = str(self._camera.device)
+        self._camera.send(fit(rgb, self._camera.width, self._camera.height))
+
+    def close(self) -> None:
+        """Take the camera away."""
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def _open(self, width: int, height: int) -> Any:
+        try:
+            return self.module.Camera(width=width, height=height, fps=self._fps)  # takes RGB unless told otherwise
+        except (RuntimeError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DsmapError(
+                f"no virtual camera can be opened: {reason}", _DEVICES.get(sys.platform, "see pyvirtualcam's page")
+            ) from error
+
+
+def import_pyvirtualcam() -> Any:
+    """The module pyvirtualcam. Raises DsmapError when it is not installed."""
+    try:
+        return importlib.import_module("pyvirtualcam")
+    except ImportError as error:
+        raise DsmapError(
+            f"--virtual-camera needs pyvirtualcam, which is not there ({error})",
+            "pip install pyvirtualcam (its licence is GPL-2)",
+        ) from error

@@ -1,0 +1,37 @@
+"""Which of a container's streams is the video."""
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from dsmap.errors import InputError
+from dsmap.runtime.video_span import is_cover
+
+# Text files "decode" as ANSI art, and single pictures as one-frame videos.
+_NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
+_MOST_PIXELS = 16384 * 8192  # gigabytes for one frame in work
+
+
+def find_video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The stream that players show. Raises InputError, calling the source `name`, when there is none that decodes."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    if not streams or container.format.name in _NOT_VIDEO_FORMATS:
+        held = ", ".join(sorted({s.type for s in container.streams})) if not streams else container.format.long_name
+        raise InputError(f"{name} holds no video (found: {held or 'nothing'})", "pass a file with a video stream")
+    best = container.streams.best("video")
+    stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
+    if stream.codec_context is None:
+        raise InputError(f"{name}: its video codec is unknown here", "convert the video to H.264 first")
+    check_size(name, stream.codec_context.width, stream.codec_context.height)
+    return stream
+
+
+def check_size(name: str, width: int, height: int) -> None:
+    """Raises InputError for frames that would not fit into memory."""
+    if width * height > _MOST_PIXELS:
+        raise InputError(
+            f"{name} has frames of {width}x{height}, expected at most {_MOST_PIXELS // 1_000_000} megapixels",
+            "it is damaged, or made to do harm; scale it down with another tool first",
+        )

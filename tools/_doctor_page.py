@@ -1,0 +1,110 @@
+"""What dsmap-doctor prints and writes. The standard library alone: typer may be what is broken."""
+
+import argparse
+import platform
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from dsmap import __version__
+from dsmap.errors import DsmapError
+from dsmap.runtime.doctor.checkup import CHECKS, Check, Result, examine, runs_the_model
+from dsmap.tools._reports import check_report, write_report
+
+DEFAULT_MODEL = "summer-winter"  # as in runtime.models, which needs pydantic
+# Of the page, in columns: where titles, words and facts begin.
+_WIDTH, _HEAD, _TITLE, _WORD = 80, 8, 18, 10
+_FACTS = _HEAD + _TITLE + 1 + _WORD
+_COLOURS = {"ok": "green", "wrong": "red", "warning": "yellow"}
+
+
+class Echo(Protocol):
+    """Prints a text, as `typer.echo` does."""
+
+    def __call__(self, text: str, *, nl: bool = True) -> None: ...
+
+
+Style = Callable[[str, str], str]
+"""A text and a colour -> the text in that colour."""
+
+
+def look(model: str, report: Path | None, echo: Echo, style: Style) -> bool:
+    """Runs the checks, tells each, writes the report. Whether the model runs here."""
+    if report is not None:
+        check_report(report)
+
+    def begin(number: int, check: Check) -> None:
+        echo(f"[{number:2}/{len(CHECKS)}] {check.title + ' ':.<{_TITLE}} ", nl=False)
+        sys.stdout.flush()
+
+    results = []
+    for result in examine(model, begin):
+        _tell(result, echo, style)
+        results.append(result)
+    runs = runs_the_model(results)
+    echo(_in_all(results, runs, model, style))
+    if report is not None:
+        write_report(report, _numbers(results, runs, model))
+        echo(f"report: {report}")
+    return runs
+
+
+def _tell(result: Result, echo: Echo, style: Style) -> None:
+    """The rest of a check's line: a word, the fact in its column, the command on a line of its own."""
+    finding = result.finding
+    echo(style(f"{finding.state:<{_WORD}}", _COLOURS.get(finding.state, "")), nl=False)
+    lines = textwrap.wrap(finding.fact, _WIDTH - _FACTS, break_on_hyphens=False, break_long_words=False) or [""]
+    echo(("\n" + " " * _FACTS).join(lines))
+    if finding.command:
+        echo(f"{' ' * _HEAD}-> {finding.command}")
+
+
+def _in_all(results: list[Result], runs: bool, model: str, style: Style) -> str:
+    """What it comes to, and what to do first."""
+
+    def numbers(state: str) -> str:
+        found = [str(result.number) for result in results if result.finding.state == state]
+        return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
+
+    if runs:
+        others = numbers("warning")
+        return style(f"{model} runs here.", "green") + (f" To mend when you need it: {others}." if others else "")
+    first = numbers("wrong") or numbers("not tried")
+    order = ", the first one first" if "and" in first else ""
+    return style(f"{model} does not run here.", "red") + f" Mend {first}{order}; then look again."
+
+
+def _numbers(results: list[Result], runs: bool, model: str) -> dict[str, Any]:
+    return {
+        "dsmap": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "model": model,
+        "runs_the_model": runs,
+        "checks": [result.as_dict() for result in results],
+    }
+
+
+def look_without_typer(error: Exception) -> int:
+    """The same command where typer, or a package that it needs, cannot be loaded. Gives the exit code."""
+
+    def echo(text: str, *, nl: bool = True) -> None:
+        sys.stdout.write(text + ("\n" if nl else ""))
+
+    parser = argparse.ArgumentParser(prog="dsmap-doctor")
+    parser.add_argument("--model", metavar="NAME|FOLDER", default=DEFAULT_MODEL)
+    parser.add_argument("--report", metavar="FILE.json", type=Path)
+    parser.add_argument("--debug", action="store_true")
+    given = parser.parse_args()
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    echo(f"No dsmap command starts: typer cannot be loaded ({first}).")
+    try:
+        look(given.model, given.report, echo, lambda text, colour: text)
+    except DsmapError as refusal:
+        sys.stderr.write(f"error: {refusal.fact}\n{refusal.advice}\n")
+        return refusal.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 1

@@ -1,0 +1,56 @@
+"""dsmap-doctor: is everything here that the model needs, and what is the command that mends it?
+
+dsmap-doctor                                  numbered checks, one line each
+dsmap-doctor --model my-model --report r.json
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from dsmap.tools._doctor_page import DEFAULT_MODEL, look, look_without_typer
+
+try:
+    import typer
+
+    from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run, text_given
+except Exception as error:  # this command alone works without typer, to tell that it is broken
+    sys.exit(look_without_typer(error))
+
+app = new_app()
+
+
+@app.command()
+@explained
+def doctor(
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FOLDER", parser=text_given, help="A bundled model, or a bundle of your own.")
+    ] = DEFAULT_MODEL,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", parser=path_given, help="Write what was found as JSON.")
+    ] = None,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """Look at everything that dsmap uses, and tell the command that mends what is wrong.
+
+    Exit code 0 when all that the model needs works, whatever optional things are not here; else 1.
+    """
+
+    def echo(text: str, *, nl: bool = True) -> None:
+        typer.echo(text, nl=nl)
+
+    if not look(model, report, echo, lambda text, colour: typer.style(text, fg=colour or None)):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        run(app)
+    except Exception as error:  # typer loads pydantic only when it reads the arguments
+        sys.exit(look_without_typer(error))
+
+
+if __name__ == "__main__":
+    main()

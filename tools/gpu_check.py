@@ -1,0 +1,83 @@
+"""Every check and measurement that needs an NVIDIA GPU, in one command.
+
+python -m dsmap.tools.gpu_check                      all of it, in about eight minutes; the report in gpu-check/
+python -m dsmap.tools.gpu_check --model my-model --seconds 1800 --out report
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
+
+app = new_app()
+
+
+@app.command()
+@explained
+def gpu_check(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=path_given, metavar="FOLDER", help="For the report.")
+    ] = Path("gpu-check"),
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="MODEL", help="A bundled model or a bundle; may be repeated.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", help="No step begins after that; the most telling come first.")
+    ] = 480.0,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="Leave out steps whose name has it; may be repeated.")
+    ] = None,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """Run every check and benchmark that needs a GPU, and write gpu-check.md and gpu-check.json."""
+    from dsmap.folders import check_folder_writable
+    from dsmap.runtime.backends import need_gpu
+    from dsmap.runtime.bundle import Bundle
+    from dsmap.runtime.models import DEFAULT_MODEL, find_model
+    from dsmap.tools._gpu_check import PAPER, Run, facts, plan, run_plan
+    from dsmap.tools._gpu_check_report import markdown, verdict
+    from dsmap.tools._reports import write_report
+
+    if seconds <= 0:
+        raise InputError(f"--seconds is {seconds:g}", "Pass a positive number, such as 480.")
+    bundles = [(Bundle.read(find_model(name)), find_model(name)) for name in model or [DEFAULT_MODEL]]
+    out = out.absolute()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file", "Pass a folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    check_folder_writable(out, "--out")
+
+    command = "python -m dsmap.tools.gpu_check " + shlex.join(sys.argv[1:])
+    check = Run(command=command.strip(), facts=facts())
+
+    def keep() -> None:
+        write_report(out / "gpu-check.json", check.as_dict())
+        (out / "gpu-check.md").write_text(markdown(check), encoding="utf-8")
+
+    try:
+        need_gpu()
+    except DsmapError as error:
+        check.no_gpu = error.fact
+        keep()
+        raise
+    keep()
+    steps = plan([(bundle.manifest.name, folder.absolute()) for bundle, folder in bundles], out / PAPER)
+    run_plan(check, steps, seconds, skip or [], typer.echo, keep)
+    typer.echo(f"{verdict(check)} Written to {out / 'gpu-check.md'} and gpu-check.json")
+    if not check.passed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

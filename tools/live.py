@@ -1,0 +1,293 @@
+"""`dsmap-live`: a camera, translated as it comes.
+
+    dsmap-live --domain winter                                        # the first camera, in a window
+    dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
+    dsmap-live --domain winter --camera holiday.mp4 --no-window --frames 100 --report report.json
+
+Nothing heavy is imported at the top: `--help` must be quick.
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.tools import _cli
+
+if TYPE_CHECKING:
+    from dsmap.runtime.live.capture import Capture
+    from dsmap.runtime.live.live_report import LiveReport
+    from dsmap.runtime.live.live_run import LiveSettings
+    from dsmap.runtime.live.sources import Asked, SourceName
+    from dsmap.runtime.live.translation import LoadTranslator
+    from dsmap.runtime.live.virtual_camera import VirtualCamera
+    from dsmap.runtime.live.window import Window
+    from dsmap.runtime.translator import Translator
+
+app = _cli.new_app()
+
+_UNWATCHED_PATIENCE = 60.0  # seconds; in front of a window somebody decides
+_USUAL_FPS = 30.0
+_SLOW = 0.9  # busy share from which the network is what holds frames up
+
+
+def main() -> None:
+    """Entry point of the command."""
+    _cli.run(app)
+
+
+def size_given(text: str) -> tuple[int, int]:
+    """For --size: WxH."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if not match or not (int(match[1]) and int(match[2])):
+        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT, for example 1280x720")
+    return int(match[1]), int(match[2])
+
+
+@app.command()
+@_cli.explained
+def live(
+    domain: Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")],
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--camera",
+            metavar="<camera>",
+            parser=_cli.text_given,
+            help="A camera's number (0), an address (rtsp://, http://, ...) or a video file; twice for two (Tab).",
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
+    ] = "summer-winter",
+    style: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--style", metavar="<path>", parser=_cli.path_given, help="A picture whose style to take; may be repeated."
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", min=0, help="A style at random, by this number; may be repeated.")
+    ] = None,
+    size: Annotated[
+        Any, typer.Option("--size", metavar="<WxH>", parser=size_given, help="The picture size to ask the camera for.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=1, max=1000, help="The frames per second to ask the camera for.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option("--height", min=16, max=8192, help="Translate at this height; the aspect is kept.")
+    ] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Swap left and right, as a mirror does.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", metavar="<path>", parser=_cli.path_given, help="Record to this .mp4, .mkv or .mov (no audio)."
+        ),
+    ] = None,
+    virtual_camera: Annotated[
+        bool, typer.Option("--virtual-camera", help="Be a camera for other programs (needs pyvirtualcam).")
+    ] = False,
+    no_window: Annotated[bool, typer.Option("--no-window", help="Show nothing: no display is needed.")] = False,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Stop after this many frames.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, help="Stop this long after the first frame.")
+    ] = None,
+    loop: Annotated[
+        bool | None,
+        typer.Option(
+            "--loop/--no-loop",
+            help="Start a file over at its end; the default, unless nothing else would end the command.",
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option("--patience", min=0, help="Seconds to wait for a lost camera; for ever with a window, else 60."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording or report that exists.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="<path>", parser=_cli.path_given, help="Write numbers and times to this JSON file."
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend.")
+    ] = "auto",
+    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    debug: _cli.Debug = False,
+    version: _cli.Version = False,
+) -> None:
+    """Translate a camera's picture to another domain, as it comes.
+
+    Keys in the window: q or Esc quits, h shows all keys. A file stands in for a camera, at its own rate.
+
+    \b
+    dsmap-live --domain winter
+    dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
+    """
+    began = time.monotonic()
+    from dsmap.runtime.live.live_run import LiveSettings
+    from dsmap.runtime.live.sources import Asked, find_source
+    from dsmap.runtime.live.styles import style_list
+    from dsmap.runtime.live.translation import Preparation
+
+    names = [find_source(text) for text in camera or ["0"]]
+    settings = LiveSettings(
+        preparation=Preparation(height=height, mirror=mirror),
+        styles=tuple(style_list(style or [], seed or [])),
+        record=record,
+        overwrite=overwrite,
+        frames=frames,
+        seconds=seconds,
+        patience=_UNWATCHED_PATIENCE if patience is None and no_window else patience,
+    )
+    if (size or fps) and not any(name.kind == "camera" for name in names):
+        raise InputError("--size and --fps are for cameras; files and streams have their own", "use --height to scale")
+    _check_outputs(names, style or [], model, record, report, overwrite=overwrite)
+    window = _window(no_window)
+    virtual = _virtual_camera(fps or _USUAL_FPS) if virtual_camera else None
+    endless = loop if loop is not None else not no_window or bool(frames or seconds)
+    with _captures(names, Asked(size=size, fps=fps), loop=endless) as cameras:
+
+        def load(target: str) -> "Translator":
+            from dsmap.runtime.translator import Translator
+
+            return Translator.load(
+                model, domain=target, backend=backend, precision=precision, cuda_binding=cuda_binding
+            )
+
+        result = _run(settings, cameras, load, domain, window, virtual, began)
+    if report:
+        _write_report(report, result)
+    _conclude(result)
+
+
+def _check_outputs(
+    names: "list[SourceName]",
+    styles: list[Path],
+    model: str,
+    record: Path | None,
+    report: Path | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """All that can be wrong with files, before anything is opened. Raises InputError."""
+    from dsmap.images import read_picture_rgb
+    from dsmap.runtime.live.recorder import check_recording
+    from dsmap.runtime.models import find_model
+    from dsmap.runtime.output_files import check_kept_apart, check_output_file, identity
+
+    for path in styles:
+        read_picture_rgb(path)
+    inputs = {identity(path): "the --style picture" for path in styles}
+    inputs |= {identity(Path(name.text)): "the --camera file" for name in names if name.kind == "file"}
+    bundle = find_model(model)
+    if record:
+        check_kept_apart(record, inputs, bundle, option="--record")
+        check_recording(record, overwrite=overwrite)
+    if report:
+        check_kept_apart(report, inputs, bundle, option="--report")
+        check_output_file(report, Path(names[0].text), overwrite=overwrite, option="--report")
+        if record and identity(record) == identity(report):
+            raise InputError("--record and --report name the same file", "give the report another name")
+
+
+def _window(no_window: bool) -> "Window":
+    from dsmap.runtime.live.window import CvWindow, NoWindow
+
+    if no_window:
+        return NoWindow()
+    from dsmap.runtime.live.display import check_display
+
+    check_display()
+    return CvWindow("dsmap-live")
+
+
+def _virtual_camera(fps: float) -> "VirtualCamera":
+    from dsmap.runtime.live.virtual_camera import VirtualCamera
+
+    return VirtualCamera(fps)
+
+
+@contextlib.contextmanager
+def _captures(names: "list[SourceName]", asked: "Asked", *, loop: bool) -> "Iterator[list[tuple[SourceName, Capture]]]":
+    """The cameras, opening while the model loads."""
+    from dsmap.runtime.live.capture import Capture
+    from dsmap.runtime.live.sources import opener
+
+    cameras = [(name, Capture(name.shown, opener(name, asked, loop=loop), _say)) for name in names]
+    for _, capture in cameras:
+        capture.start()
+    try:
+        yield cameras
+    finally:
+        for _, capture in cameras:
+            capture.stop()
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _run(
+    settings: "LiveSettings",
+    cameras: "list[tuple[SourceName, Capture]]",
+    load: "LoadTranslator",
+    domain: str,
+    window: "Window",
+    virtual: "VirtualCamera | None",
+    began: float,
+) -> "LiveReport":
+    from dsmap.runtime.live.live_run import LiveRun
+    from dsmap.runtime.live.translation import Direction
+
+    direction = Direction.load(load, domain, settings.styles)
+    for _, capture in cameras:
+        if capture.error is not None:
+            direction.translator.close()
+            raise capture.error
+    typer.echo(_header(direction.translator))
+    run = LiveRun(settings, cameras, direction, load, window=window, notify=_say, virtual_camera=virtual, began=began)
+    return run.run()
+
+
+def _header(translator: "Translator") -> str:
+    return (
+        f"{translator.model_name}: {translator.source} -> {translator.target}\n"
+        f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
+    )
+
+
+def _write_report(path: Path, result: "LiveReport") -> None:
+    try:
+        path.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DsmapError(f"the report {path} could not be written: {error.strerror}", "check the disk") from error
+
+
+def _conclude(result: "LiveReport") -> None:
+    """The session in a line, and what could be done about a slow one; 130 after Ctrl-C, the error when one ended it."""
+    if result.measures.frames or result.error is None:
+        typer.echo(result.line())
+    if result.measures.busy > _SLOW and result.size is not None and result.dropped:
+        width, height = result.size
+        typer.echo(f"the model is the limit at {width}x{height}; a smaller --height makes it faster")
+    if result.error is not None:
+        raise result.error
+    if result.stopped_by == "signal":
+        raise typer.Exit(130)
+
+
+if __name__ == "__main__":
+    main()
