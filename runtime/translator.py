@@ -158,7 +158,7 @@ class Translator:
         check_memory(
             height,
             width,
-            batch=batch * self.in_flight,
+            batch=batch * self._backend.computed_at_once,
             dim=self._dim,
             multiple_of=sizes.multiple_of,
             minimum=sizes.minimum,
@@ -170,7 +170,7 @@ class Translator:
         return _dim_of(self.bundle)
 
     def _bytes_for(self, batch: int, height: int, width: int) -> int:
-        return translation_bytes(height, width, batch=batch * self.in_flight, dim=self._dim)
+        return translation_bytes(height, width, batch=batch * self._backend.computed_at_once, dim=self._dim)
 
 
 def _dim_of(bundle: Bundle) -> int:

@@ -111,9 +111,9 @@ def test_a_part_of_a_video(tmp_path: Path):
 def test_a_kill_loses_little_and_resume_joins_without_a_trace(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=60, audio=["aac"], audio_seconds=2.0)
     arguments = (source, *WINTER, "--codec", "lossless", "-o", tmp_path / "out.mkv")
-    process = start(*arguments, STAND_IN_SECONDS="0.04", STAND_IN_CUTS="1")
+    process = start(*arguments, STAND_IN_SECONDS="0.12", STAND_IN_CUTS="1")
     journal, deadline = tmp_path / "out.mkv.parts" / "journal.json", time.monotonic() + 30
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
         if journal.exists() and len(json.loads(journal.read_text())["segments"]) >= 3:
             break

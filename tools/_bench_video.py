@@ -53,8 +53,9 @@ class Network(NamedTuple):
     backend: str
     precision: str
     cuda_binding: str
-    at_once: int | None
+    at_once: int | None = None
     """None: as many as dsmap-video would have."""
+    threads: int | None = None
 
     def target(self) -> str:
         """The domain to translate to."""
@@ -68,6 +69,7 @@ class Network(NamedTuple):
             backend=self.backend,
             precision=self.precision,
             cuda_binding=self.cuda_binding,
+            threads=self.threads,
             frames_at_once=self.at_once or 1,
             for_frames=None if self.at_once else size,
         )

@@ -141,6 +141,7 @@ def video(
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Frames with the network at once. Default: as dsmap-video has it.")
     ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the network. Default: all cores.")] = None,
     codec: Annotated[str, typer.Option(help="As in dsmap-video.")] = "auto",
     frames: Annotated[int, typer.Option(min=2, help="Of the clip, at most.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="Each stage alone, then all together, so many times.")] = 3,
@@ -154,7 +155,7 @@ def video(
     from dsmap.runtime.encoders import EncoderSettings
     from dsmap.tools._bench_video import Network, Options, measure_video
 
-    network = Network(model, domain, backend, precision, cuda_binding, at_once)
+    network = Network(model, domain, backend, precision, cuda_binding, at_once, threads)
     options = Options(size, frames, rounds, EncoderSettings(codec=codec))
     measured = measure_video(clip, network, options, typer.echo)
     if report is not None:
@@ -185,9 +186,7 @@ def live(
     from dsmap.tools._bench_live import measure_live
     from dsmap.tools._bench_video import Network
 
-    measured = measure_live(
-        clip, Network(model, domain, backend, precision, cuda_binding, None), height, frames, typer.echo
-    )
+    measured = measure_live(clip, Network(model, domain, backend, precision, cuda_binding), height, frames, typer.echo)
     if report is not None:
         write_report(report, measured)
         typer.echo(f"report: {report}")

@@ -28,9 +28,9 @@ class OnnxRuntimeCPU(Backend):
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
         self._threads = settings.threads if settings.threads is not None else allowed_cores()
         self._at_once = AtOnce(settings.frames_at_once, self.translate)
-        self.in_flight = self._at_once.in_flight
-        if self.in_flight > 1:
-            self._threads = threads_each(self._threads or os.cpu_count() or 1, self.in_flight)
+        self.in_flight, self.computed_at_once = self._at_once.in_flight, self._at_once.computed
+        if self.computed_at_once > 1:
+            self._threads = threads_each(self._threads or os.cpu_count() or 1, self.computed_at_once)
         self._runs: set[Any] = set()  # the options of those under way: only through them can a run be ended
         self._lock = threading.Lock()
         self._bundle = bundle

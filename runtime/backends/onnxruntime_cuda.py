@@ -94,7 +94,7 @@ class OnnxRuntimeCUDA(Backend):
         self._at_once = AtOnce(1 if graphs else min(settings.frames_at_once, MOST_LANES), self.translate)
         self.in_flight = self._at_once.in_flight
         self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        for _ in range(self.in_flight):
+        for _ in range(self._at_once.computed):
             self._lanes.put(_Lane())
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {self.precision}"
         if not graphs:  # which would be of the smallest frame for good
@@ -128,7 +128,7 @@ class OnnxRuntimeCUDA(Backend):
 
     def close(self) -> None:
         self._at_once.close()
-        for _ in range(self.in_flight):
+        for _ in range(self._at_once.computed):
             self._lanes.get().bound = None
         self._encoder = self._mapping = self._decoder = self._style_mlp = None
 

@@ -49,12 +49,12 @@ class OpenVINO(Backend):
         self.description = f"OpenVINO {version} on {self._device_name()}, {self.precision}"
         self._bundle, self._target = bundle, target
         self._at_once = AtOnce(settings.frames_at_once, self.translate)
-        self.in_flight = self._at_once.in_flight
+        self.in_flight, self.computed_at_once = self._at_once.in_flight, self._at_once.computed
         encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         others = [self._optional("mapping", target), self._required("decoder", target)]
         compiled = [encoder, *others, self._optional("style_mlp", target)]
         self._free: queue.SimpleQueue[_Requests] = queue.SimpleQueue()
-        for _ in range(self.in_flight):
+        for _ in range(self.computed_at_once):
             self._free.put(_Requests(*(None if graph is None else graph.create_infer_request() for graph in compiled)))
         # The last codes and what the MLP made of them.
         self._styled: tuple[Codes, npt.NDArray[np.float32]] | None = None

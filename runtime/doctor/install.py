@@ -2,7 +2,6 @@
 
 import functools
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -101,7 +100,8 @@ def uninstall(*distributions: str) -> str:
 
 def _pip(verb: str, *flags: str) -> str:
     """pip of this environment: by its short name only where that is the one a shell would take."""
-    if importlib.util.find_spec("pip") is None:  # environments of uv have none
+    # Not by find_spec: setuptools takes that for pip at work, and then gives torch.compile the wrong distutils.
+    if not list(importlib.metadata.distributions(name="pip")):  # environments of uv have none
         return f"uv pip {verb} --python {shlex.quote(sys.executable)}"
     found = shutil.which("pip")
     own = found is not None and Path(found).parent == Path(sys.executable).parent
