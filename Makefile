@@ -13,7 +13,8 @@ demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say w
 	$(BIN)/dsmap-video runtime/assets/demo-summer.mp4 --domain winter -o $(DEMO_OUT)/demo-winter.mp4 --overwrite
 
 test: $(VENV)/.dev  ## Run every test
-	$(BIN)/python -m pytest
+	@# Two at a time, a file each; torch's threads would only wait for one another then.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

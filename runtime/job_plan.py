@@ -1,6 +1,7 @@
 """From what was named on a command line to jobs: videos, pictures, folders of either, image sequences, streams."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def is_done(job: Job) -> bool:
 def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
     """Makes the folders of results that have one of their own; takes them away again when the block fails."""
     made = []
-    for folder in dict.fromkeys(job.output.parent for job in jobs if job.own_folder):
+    wanted = [job.output.parent for job in jobs if job.own_folder]
+    for folder in dict.fromkeys(folder for own in wanted for folder in (own.parent, own)):
         if not folder.exists() and folder.parent.is_dir():
             check_folder_writable(folder.parent, "-o")
             folder.mkdir()
@@ -113,7 +115,7 @@ def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for folder in made:
+        for folder in reversed(made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
@@ -152,8 +154,10 @@ def _folder_jobs(folder: Path, output: Path | None, domain: str, suffix: str, *,
     default = default_output(folder, domain, "")
     results = default if output is None else output if alone else output / default.name
     jobs = [Job(kind="folder", source=folder, output=results, own_folder=not alone)] if pictures else []
+    stems = Counter(path.stem for path in videos)
     for path in videos:
-        jobs.append(Job(kind="video", source=path, output=results / f"{path.stem}{suffix}", own_folder=True))
+        name = path.stem if stems[path.stem] == 1 else path.name  # a.mp4 and a.mov
+        jobs.append(Job(kind="video", source=path, output=results / f"{name}{suffix}", own_folder=True))
     return jobs
 
 

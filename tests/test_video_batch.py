@@ -173,3 +173,14 @@ def test_a_failure_after_a_finished_part_keeps_it(tmp_path: Path):
     assert (code, err[:20]) == (0, "resumed after frame ")
     assert len(clips.read(tmp_path / "out.mp4").times) == 30
     assert names(tmp_path) == ["in.mp4", "out.mp4"]
+
+
+def test_a_folder_among_several_inputs(tmp_path: Path):
+    (tmp_path / "trip").mkdir()
+    clips.make_clip(tmp_path / "trip" / "a.mp4", frames=2)
+    clips.make_clip(tmp_path / "trip" / "a.mkv", frames=2)
+    clips.make_clip(tmp_path / "b.mp4", frames=2)
+    code, _, err = run(tmp_path / "trip", tmp_path / "b.mp4", *WINTER, "-o", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert names(tmp_path / "out") == ["b-winter.mp4", "trip-winter"]
+    assert names(tmp_path / "out" / "trip-winter") == ["a.mkv.mp4", "a.mp4.mp4"]
