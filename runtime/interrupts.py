@@ -43,7 +43,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
     Python allows signal handlers in the main thread only; elsewhere the request stays False.
     """
     request = StopRequest()
-
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
@@ -53,3 +52,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        outer = getattr(before[signal.SIGINT], "__self__", None)
+        if isinstance(outer, StopRequest):  # a block around this one, which did not hear of it
+            outer.requested |= request.requested

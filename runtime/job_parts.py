@@ -7,13 +7,13 @@ The folder goes with the job's end. While it is there the job is unfinished: not
 
 import contextlib
 import json
-import shutil
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.packet_journal import INDEX, PacketJournal
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
@@ -39,7 +39,13 @@ def is_unfinished(output: Path) -> bool:
 
 
 def check_unfinished(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raises InputError where parts of an earlier job would be lost, or a file that is not its result."""
+    """Raises InputError where parts of an earlier job would be lost, or files that are not such a job's."""
+    folder = parts_folder(output)
+    if foreign := _foreign(folder):
+        raise InputError(
+            f"{folder} is where finished parts are kept, and holds something else ({foreign})",
+            "move it away, or choose another name with -o",
+        )
     if not is_unfinished(output):
         return
     if not resume and not overwrite:
@@ -47,10 +53,10 @@ def check_unfinished(output: Path, *, resume: bool, overwrite: bool) -> None:
             f"an interrupted job left finished parts in {parts_folder(output)}",
             "pass --resume to go on where it was, or --overwrite to begin anew",
         )
-    if resume and not overwrite and output.exists() and _note(output).get("partial") != _identity(output):
+    if resume and not overwrite and output.exists() and not _is_partial(output):
         raise InputError(
             f"{output} is not what the interrupted job left there",
-            "move it away and pass --resume again, or begin anew with --overwrite",
+            "move it away, or pass --overwrite as well to replace it",
         )
 
 
@@ -62,9 +68,12 @@ class JobParts:
         self.output = output
         self.journal = PacketJournal.open(parts_folder(output), fingerprint, fresh=not resume)
         self.frames = self.journal.frames
+        self._partial = _note(output).get("partial")
+        """Of the file that the interrupted job left under the output's name: size and time."""
         self._last_cut, self._frames_since = time.monotonic(), 0
-        if unfinished := _note(output).get("writing"):
-            (output.parent / Path(unfinished).name).unlink(missing_ok=True)  # what a killed job was writing
+        unfinished = _note(output).get("writing")
+        if isinstance(unfinished, str) and Path(unfinished).name == unfinished:
+            (output.parent / unfinished).unlink(missing_ok=True)  # what a killed job was writing
 
     def lines(self) -> Iterator[str]:
         """What the user should know of what was found."""
@@ -75,7 +84,15 @@ class JobParts:
 
     def begin(self, path: Path) -> None:
         """The video grows in `path` from now on."""
-        self._write_note(writing=path.name)
+        self._write_note(writing=path.name, partial=self._partial)
+
+    def may_replace(self) -> bool:
+        """Whether what is under the output's name is what the interrupted job left there."""
+        return self._partial is not None and self._partial == _identity(self.output)
+
+    def named(self) -> None:
+        """What was done is under the output's name now."""
+        self._partial = _identity(self.output)
 
     def is_due(self) -> bool:
         """Whether a part should end here; asked before every frame."""
@@ -91,8 +108,7 @@ class JobParts:
         if not self.journal.frames:
             self.remove()
             return False
-        partial = _identity(self.output) if self.output.exists() else None
-        self._write_note(partial=partial)
+        self._write_note(partial=self._partial)
         self.journal.close()
         return True
 
@@ -107,8 +123,23 @@ class JobParts:
 
 
 def discard_parts(output: Path) -> None:
-    """Throws away what an interrupted job left: for a job that cannot be resumed and is to begin anew."""
-    shutil.rmtree(parts_folder(output), ignore_errors=True)
+    """Throws away what an interrupted job left: for one that cannot be resumed. InputError while one is at work."""
+    if parts_folder(output).exists():
+        JobParts(output, {}, resume=False).remove()
+
+
+@contextlib.contextmanager
+def kept_parts(output: Path, fingerprint: Mapping[str, Any], *, resume: bool) -> Iterator[JobParts]:
+    """The parts of a job. An error in the block keeps what is done, and says so."""
+    parts = JobParts(output, fingerprint, resume=resume)
+    try:
+        yield parts
+    except BaseException as error:
+        kept = parts.keep()
+        if kept and isinstance(error, DsmapError) and not isinstance(error, InputError):
+            advice = f"{error.advice}; what was done is kept: the same command with --resume goes on from there"
+            raise DsmapError(error.fact, advice) from error
+        raise
 
 
 def input_fingerprint(source: Path) -> dict[str, Any]:
@@ -125,6 +156,24 @@ def _note(output: Path) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _identity(path: Path) -> list[int]:
-    found = path.stat()
+def _identity(path: Path) -> list[int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return [found.st_size, found.st_mtime_ns]
+
+
+def _is_partial(output: Path) -> bool:
+    partial = _note(output).get("partial")
+    return partial is not None and partial == _identity(output)
+
+
+def _foreign(folder: Path) -> str | None:
+    """The name of something in the folder that no job has put there; None where all is ours, or nothing there."""
+    if not folder.exists() and not folder.is_symlink():
+        return None
+    if not folder.is_dir() or folder.is_symlink():
+        return folder.name
+    ours = re.compile(rf"\.lock|{re.escape(_NOTE)}|{re.escape(INDEX)}(\.part)?|seg(-\d+)?\.packets(\.part)?")
+    return next((path.name for path in sorted(folder.iterdir()) if not ours.fullmatch(path.name)), None)

@@ -67,6 +67,8 @@ def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffi
     With several inputs, or videos in a folder, `output` is a folder. `suffix`: of videos without a name of their own.
     Raises InputError for what does not exist, and for two results of one name.
     """
+    if len(sources) > 1 and output is not None and not output.is_dir() and _names_a_file(output):
+        raise InputError(f"-o {output} names a file, and there are {len(sources)} inputs", "name a folder with -o")
     jobs = [job for source in sources for job in _jobs(source, output, domain, suffix, alone=len(sources) == 1)]
     named: dict[Identity, Job] = {}
     for job in jobs:
@@ -97,14 +99,14 @@ def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bu
 
 def is_done(job: Job) -> bool:
     """Whether the job's result is there, and no interrupted job left parts of it."""
-    if job.kind == "video":
-        return job.output.exists() and not is_unfinished(job.output)
+    if job.kind == "video":  # of streams and sequences nothing says whether they came to their end
+        return isinstance(job.source, Path) and job.output.exists() and not is_unfinished(job.output)
     return all(path.exists() for path in job.results())
 
 
 @contextlib.contextmanager
 def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
-    """Makes the folders of results that have one of their own; takes them away again when the block fails."""
+    """Makes the folders of results that have one of their own; those that stay empty go again with the block."""
     made = []
     wanted = [job.output.parent for job in jobs if job.own_folder]
     for folder in dict.fromkeys(folder for own in wanted for folder in (own.parent, own)):
@@ -114,11 +116,14 @@ def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
             made.append(folder)
     try:
         yield
-    except BaseException:
+    finally:
         for folder in reversed(made):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it holds results
                 folder.rmdir()
-        raise
+
+
+def _names_a_file(output: Path) -> bool:
+    return "%" in output.name or output.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES
 
 
 def _called(job: Job, path: Path, *, alone: bool) -> str:

@@ -59,6 +59,8 @@ class JobReport:
     """Ctrl-C or SIGTERM; the output holds what was done."""
     resumable: bool = False
     """Interrupted, and the finished parts are kept for another run."""
+    spared: bool = False
+    """Interrupted, and an earlier result stays under the output's name."""
     failed: tuple[str, ...] = ()
     """Pictures that were skipped: "NAME: why"."""
 

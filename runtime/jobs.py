@@ -21,13 +21,23 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.encoders import EncoderSettings, resolve
 from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt, Translated
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
-from dsmap.runtime.job_parts import JobParts, check_unfinished, discard_parts, input_fingerprint, is_unfinished
+from dsmap.runtime.job_parts import (
+    JobParts,
+    check_unfinished,
+    discard_parts,
+    input_fingerprint,
+    is_unfinished,
+    kept_parts,
+)
 from dsmap.runtime.job_report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate
+from dsmap.runtime.network_input import is_address
 from dsmap.runtime.output_files import check_output_file, part_path
 from dsmap.runtime.pipeline import Done, Pipeline
 from dsmap.runtime.sequence_reader import SequenceReader, open_reader
+from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.sequence_writer import SequenceWriter, check_sequence, is_sequence, open_writer
 from dsmap.runtime.stream_copy import CopyPlan, plan_copies
+from dsmap.runtime.style_path import share_of_clip
 from dsmap.runtime.video_frames import size_at_height
 from dsmap.runtime.video_reader import Frame, Packet, VideoReader
 from dsmap.runtime.video_writer import VideoWriter, check_container
@@ -52,8 +62,8 @@ class VideoOptions:
     """Seconds: up to the last frame before it."""
     frames: int | None = None
     """At most so many."""
-    rate: Fraction | float = 25
-    """Frames a second, of an image sequence."""
+    rate: Fraction | float | None = None
+    """Frames a second, of an image sequence; 25 without it."""
     codec: str = "auto"
     """See `encoders`."""
     crf: int | None = None
@@ -75,7 +85,7 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
     `options`: those of `VideoOptions`.
     """
     wanted = VideoOptions(**options)
-    output = Path(output)
+    source, output = _named(source), Path(output)
     with _open_reader(source, wanted) as reader:
         plan = _check_output(reader, source, output, wanted)
         size = size_at_height(reader.width, reader.height, wanted.height)
@@ -119,7 +129,7 @@ def translate_video(
     output's name. Raises InputError for what is wrong with the arguments, DsmapError when the output cannot be written.
     """
     wanted = VideoOptions(**options)
-    output = Path(output)
+    source, output = _named(source), Path(output)
     clock = clock or StageClock()
     with _open_reader(source, wanted, tell) as reader, stop_on_signals() as stop:
         plan = _check_output(reader, source, output, wanted)
@@ -148,9 +158,16 @@ def translate_video(
                         writer.close(interrupted=True)  # so that the parts have every frame that was done
                 writer.discard()
                 raise
-            if writer.frames:
-                _rename(writer, output, wanted)
-            resumable = _let_go(parts, unfinished=stop.requested)
+            interrupted = work.interrupted
+            # The parts have what was done: a whole earlier result is not given up for a piece.
+            spared = interrupted and parts is not None and output.exists() and not parts.may_replace()
+            if spared:
+                writer.discard()
+            elif writer.frames:
+                _rename(writer, output, wanted, parts)
+            if parts is not None and not interrupted:
+                parts.remove()
+            resumable = parts is not None and interrupted and parts.keep()
         # Within the block: streams of a closed file may not be touched.
         lost = reader.missing_frames + reader.failed_packets
         return JobReport(
@@ -159,15 +176,16 @@ def translate_video(
             width=steps.inside[0],
             height=steps.inside[1],
             frames=writer.frames,
-            frames_expected=_frames_expected(reader, writer.frames, lost, stop.requested),
+            frames_expected=_frames_expected(reader, writer.frames, lost, interrupted),
             resumed_frames=parts.frames if parts else 0,
             audio_streams=sum(stream.type == "audio" for stream in plan.copied),
             failed_packets=reader.failed_packets,
             dropped_packets=writer.dropped_packets,
             broken_off=reader.broken_off.fact if reader.broken_off else None,
             reconnections=reader.reconnections,
-            interrupted=stop.requested,
+            interrupted=interrupted,
             resumable=resumable,
+            spared=spared,
             **clock.report(),
         )
 
@@ -181,6 +199,8 @@ class _Work:
         self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts
         self._skip = parts.frames if parts else 0
         self._first_pts: int | None = None
+        self.interrupted = False
+        """Whether somebody stopped it before its end."""
 
     def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
         """The writer, with the frames in it that an earlier job made."""
@@ -227,6 +247,9 @@ class _Work:
                     writer.write(item.rgb, item.frame.pts, item.frame.duration)
                 if progress:
                     progress(writer.frames, self._reader.expected_frames)
+            self.interrupted = self._stop.requested and not pipeline.ended
+        if writer.frames == 0 and not self.interrupted:
+            raise InputError(f"{self._reader.name} has no frame in that part", "choose another --start and --end")
 
     def finish(self, writer: Writer) -> None:
         """Make the file whole, with what was done."""
@@ -253,9 +276,8 @@ class _Work:
 
     def _begin(self, frame: Frame, index: int) -> Callable[[], Translated]:
         assert self._first_pts is not None
-        last = (self._reader.expected_frames or 0) - 1
-        share = min(1.0, (index + self._skip) / last) if last > 0 else None
         seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
+        share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
         return self._steps.begin(frame.rgb, seconds, share)
 
     def _finished(self, frame: Frame, translated: Translated) -> Pixels:
@@ -264,6 +286,12 @@ class _Work:
     def _cancel(self) -> None:
         self._steps.cancel()
         self._reader.cancel()
+
+
+def _named(source: str | Path) -> str | Path:
+    """A path, where a text names a file."""
+    is_text = isinstance(source, str) and (is_address(source) or is_image_sequence(source))
+    return source if is_text else Path(source)
 
 
 def _open_reader(source: str | Path, wanted: VideoOptions, tell: Callable[[str], None] | None = None) -> Reader:
@@ -283,36 +311,16 @@ def _check_output(reader: Reader, source: str | Path, output: Path, wanted: Vide
     return plan_copies(output.suffix, reader.copied)
 
 
-@contextlib.contextmanager
 def _kept_parts(
     source: str | Path, output: Path, wanted: VideoOptions, made_with: Mapping[str, Any] | None
-) -> Iterator[JobParts | None]:
-    """The parts of a job that can be resumed; None for others. An error in the block keeps what is done."""
-    if made_with is None or not isinstance(source, Path) or is_sequence(output):
-        if wanted.resume and is_unfinished(output):
-            raise InputError("only the translation of a video file can be resumed", "go without --resume")
-        discard_parts(output)
-        yield None
-        return
-    parts = JobParts(output, _fingerprint(source, wanted, made_with), resume=wanted.resume)
-    try:
-        yield parts
-    except BaseException as error:
-        kept = parts.keep()
-        if kept and isinstance(error, DsmapError) and not isinstance(error, InputError):
-            advice = f"{error.advice}; what was done is kept: the same command with --resume goes on from there"
-            raise DsmapError(error.fact, advice) from error
-        raise
-
-
-def _let_go(parts: JobParts | None, *, unfinished: bool) -> bool:
-    """Whether the job can be resumed."""
-    if parts is None:
-        return False
-    if unfinished:
-        return parts.keep()
-    parts.remove()
-    return False
+) -> "contextlib.AbstractContextManager[JobParts | None]":
+    """The parts of a job that can be resumed; None for others."""
+    if made_with is not None and isinstance(source, Path) and not is_sequence(output):
+        return kept_parts(output, _fingerprint(source, wanted, made_with), resume=wanted.resume)
+    if wanted.resume and is_unfinished(output):
+        raise InputError("only the translation of a video file can be resumed", "go without --resume")
+    discard_parts(output)
+    return contextlib.nullcontext()
 
 
 def _fingerprint(source: Path, wanted: VideoOptions, made_with: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,16 +333,18 @@ def _fingerprint(source: Path, wanted: VideoOptions, made_with: Mapping[str, Any
     return {"dsmap": __version__, **input_fingerprint(source), **options, **made_with}
 
 
-def _rename(writer: Writer, output: Path, wanted: VideoOptions) -> None:
+def _rename(writer: Writer, output: Path, wanted: VideoOptions, parts: JobParts | None) -> None:
     if not isinstance(writer, VideoWriter):
         return  # a sequence does that itself
     try:
-        if output.exists() and not (wanted.overwrite or wanted.resume):
+        if output.exists() and not (wanted.overwrite or (parts and parts.may_replace())):
             raise FileExistsError(errno.EEXIST, "somebody else has made it meanwhile")
         writer.path.replace(output)
     except OSError as error:
         fact = f"the finished video could not be named {output}: {error.strerror}"
         raise DsmapError(fact, f"it is whole, and lies at {writer.path}") from error
+    if parts:
+        parts.named()
 
 
 def _frames_expected(reader: Reader, frames: int, lost: int, interrupted: bool) -> int | None:

@@ -77,6 +77,9 @@ class Pipeline(Generic[Other, Result]):
         self._room_finished = threading.Semaphore(_DEPTH)
         self._draining, self._aborted = threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self._read_to_the_end = False
+        self.ended = False
+        """Whether `results` has given everything, to the input's end."""
         stages = (self._read_all, self._translate_all, self._finish_all)
         names = ("decode", "translate", "finish")
         self._threads = [
@@ -95,11 +98,6 @@ class Pipeline(Generic[Other, Result]):
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    @property
-    def still_reading(self) -> bool:
-        """Whether the reading thread has not come back, after the `with` block: its file must not be closed then."""
-        return self._threads[0].is_alive()
-
     def results(self, stop: StopRequest) -> Iterator[Done | Other]:
         """What is ready, in order, until the end or until `stop` is set: then what is done within `GRACE` seconds.
 
@@ -117,6 +115,7 @@ class Pipeline(Generic[Other, Result]):
             except queue.Empty:
                 continue
             if item is _END:
+                self.ended = self._read_to_the_end and self._error is None
                 break
             if isinstance(item, Done):
                 self._room_finished.release()
@@ -132,6 +131,7 @@ class Pipeline(Generic[Other, Result]):
             with self._clock.stage("decode"):
                 item = next(items, _END)
             room = self._room_read if isinstance(item, Frame) else None
+            self._read_to_the_end = item is _END
             if item is _END or not self._put(self._read, item, room):
                 return
 
@@ -144,6 +144,7 @@ class Pipeline(Generic[Other, Result]):
                 continue
             self._room_read.release()
             if self._draining.is_set():
+                self._read_to_the_end = False
                 return  # what has not begun is not wanted any more
             if not self._acquire(self._room_translating):
                 return
@@ -179,7 +180,7 @@ class Pipeline(Generic[Other, Result]):
         self._put(followers[threading.current_thread().name], _END)
 
     def _abort(self) -> None:
-        under_way = not self._aborted.is_set() and any(thread.is_alive() for thread in self._threads[1:])
+        under_way = not self._aborted.is_set() and any(thread.is_alive() for thread in self._threads)
         self._draining.set()
         self._aborted.set()
         if under_way and self._cancel:

@@ -82,6 +82,7 @@ class SequenceReader:
             raise InputError(f"{source} has no picture in the time asked for: it lasts {length:g} s", "ask for less")
         self.notes = _gaps(self.pictures)
         self.expected_frames = len(self.pictures)
+        self.expected_seconds = float(len(self.pictures) / self.rate)
         self._check_sizes()
         self._size = self._first_size()
         self.width, self.height = size_at_height(*self._size, height)

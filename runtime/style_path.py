@@ -153,9 +153,16 @@ def check_seconds(seconds: float, option: str = "the style path's time") -> floa
     return float(seconds)
 
 
-def share_of_clip(frame: int, frames: int | None) -> float | None:
-    """The share that a StylePath takes, of frame number `frame` (from 0) of a clip of so many."""
-    return None if frames is None else min(1.0, frame / max(1, frames - 1))
+def share_of_clip(seconds: float, length: float | None, frame: float) -> float | None:
+    """The share that a StylePath takes: 0 at a clip's first frame, 1 at its last. All in seconds.
+
+    `seconds`: since the first frame. `length`: from the first frame to the end of the last; None when unknown.
+    `frame`: how long a frame lasts. By time, not by number: with a variable frame rate the number is not known.
+    """
+    if length is None:
+        return None
+    to_the_last = length - frame
+    return min(1.0, seconds / to_the_last) if to_the_last > frame / 2 else 0.0
 
 
 def _is_number(text: str) -> bool:

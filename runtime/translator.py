@@ -88,7 +88,7 @@ class Translator:
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
         self.precision = choice.backend.precision
-        self.in_flight = choice.backend.in_flight
+        self.in_flight, self.computed_at_once = choice.backend.in_flight, choice.backend.computed_at_once
         self._last_size = (0, 0, 0)
         self._held_bytes = 0
         self.set_style(style)

@@ -25,6 +25,15 @@ def has_index(container: InputContainer) -> bool:
     return "mp4" in container.format.name
 
 
+def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Where the video ends, seconds on the file's clock; None when it does not say."""
+    if stream.duration and stream.time_base:
+        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+    if container.duration is None:
+        return None
+    return Fraction((container.start_time or 0) + container.duration, av.time_base)
+
+
 def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:
     """Frames that the whole file would give: exact for mp4 and mov, an estimate elsewhere, None when unknown."""
     if has_index(container) and video.frames > 0:

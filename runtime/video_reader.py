@@ -24,7 +24,7 @@ from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
-from dsmap.runtime.video_counts import frames_of_the_whole, has_index, missing_frames, rate_of
+from dsmap.runtime.video_counts import end_of, frames_of_the_whole, has_index, missing_frames, rate_of
 from dsmap.runtime.video_frames import FrameToRgb, Pool, orientation, size_at_height
 from dsmap.runtime.video_notes import notes_on
 from dsmap.runtime.video_span import (
@@ -163,6 +163,11 @@ class VideoReader:
         whole = self._span.start is None and self._span.end is None
         self.counts_exactly = has_index(self._container) and self._video.frames > 0 and whole
         """Whether `expected_frames` is exact: mp4 and mov hold an index of all packets, unless fragmented."""
+        ends = [end for end in (end_of(self._container, self._video), self._span.end) if end is not None]
+        within = [min(ends) - self._first_time] if ends else []
+        within += [self._span.frames / self.rate] if self._span.frames else []
+        self.expected_seconds = float(max(min(within), Fraction(0))) if within else None
+        """From the first frame to the end of the last, about; None when unknown."""
         self.expected_frames = self._span.moved(-self._origin).expected(
             frames_of_the_whole(self._container, self._video, self.rate), self.rate
         )
@@ -178,8 +183,11 @@ class VideoReader:
         self._source.cancel()
 
     def close(self) -> None:
-        """Closes the file. No iteration may be under way."""
-        self._decoded.close()
+        """Closes the file. Where another thread is still reading from it, it stays open: libav would crash."""
+        try:
+            self._decoded.close()
+        except ValueError:  # at work
+            return
         self._source.close()
 
     @property

@@ -44,7 +44,7 @@ class Translator:
             raise DsmapError("the GPU fell off", "put it back")
         return 255 - frame
 
-sys.modules["dsmap.runtime.translator"] = types.SimpleNamespace(Translator=Translator)
+sys.modules["dsmap.runtime.translator"] = types.SimpleNamespace(Translator=Translator, StyleLike=object)
 from dsmap.tools.video import main
 main()
 """

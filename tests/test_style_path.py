@@ -26,10 +26,10 @@ def translator(tiny_bundle) -> Translator:
 
 def test_a_fade_begins_and_ends_exactly_and_goes_straight():
     fade = StyleFade(A, B)
-    np.testing.assert_array_equal(fade(0, share_of_clip(0, 20)), A)
-    np.testing.assert_array_equal(fade(9, share_of_clip(19, 20)), B)
+    np.testing.assert_array_equal(fade(0, share_of_clip(0, 0.8, 0.04)), A)
+    np.testing.assert_array_equal(fade(9, share_of_clip(19 * 0.04, 0.8, 0.04)), B)
     np.testing.assert_allclose(fade(0, 0.25), 0.75 * A + 0.25 * B, rtol=1e-6)
-    steps = np.diff([fade(0, share_of_clip(number, 20)) for number in range(20)], axis=0)
+    steps = np.diff([fade(0, share_of_clip(number * 0.04, 0.8, 0.04)) for number in range(20)], axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to((B - A) / 19, steps.shape), atol=1e-6)
     assert fade(0, 0.3).dtype == np.float32
 
@@ -42,9 +42,9 @@ def test_a_fade_of_unknown_length_takes_its_seconds_and_stays():
 
 
 def test_share_of_clips_of_any_length():
-    assert share_of_clip(5, None) is None
-    assert share_of_clip(0, 1) == 0
-    assert share_of_clip(25, 20) == 1  # more frames than a container promised
+    assert share_of_clip(5, None, 0.04) is None
+    assert share_of_clip(0, 0.04, 0.04) == 0
+    assert share_of_clip(25, 20, 0.04) == 1  # longer than a container promised
 
 
 def test_a_cycle_visits_all_in_turn_and_closes():

@@ -1,6 +1,7 @@
 """`dsmap-video` with several inputs, with parts of videos, and going on after an interruption."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from stand_in import assert_refused, run, start
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.images import write_picture
+from dsmap.runtime.job_parts import kept_parts
 from dsmap.runtime.job_plan import plan_jobs
+from dsmap.runtime.jobs import translate_video
 from dsmap.tools._video_plan import seconds_given
 
 WINTER = ("-d", "winter")
@@ -142,7 +145,7 @@ def test_ctrl_c_and_resume(tmp_path: Path):
     arguments = (source, *WINTER, "-o", tmp_path / "out.mp4")
     process = start(*arguments, STAND_IN_SECONDS="0.05")
     process.stdout.readline()
-    while not (tmp_path / "out.part.mp4").exists():
+    while process.poll() is None and not (tmp_path / "out.part.mp4").exists():
         time.sleep(0.02)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
@@ -184,3 +187,140 @@ def test_a_folder_among_several_inputs(tmp_path: Path):
     assert (code, err) == (0, "")
     assert names(tmp_path / "out") == ["b-winter.mp4", "trip-winter"]
     assert names(tmp_path / "out" / "trip-winter") == ["a.mkv.mp4", "a.mp4.mp4"]
+
+
+def test_a_folder_of_parts_that_is_not_ours_is_left_alone(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=3)
+    thesis = tmp_path / "out.mp4.parts" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("precious")
+    assert_refused(run(source, *WINTER, "-o", tmp_path / "out.mp4", "--overwrite"), 2, "thesis.txt")
+    with pytest.raises(InputError, match="thesis"):
+        translate_video(source, tmp_path / "out.mp4", lambda frame: frame)
+    assert thesis.read_text() == "precious"
+
+
+def test_parts_of_a_job_at_work_are_not_taken_away(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=3)
+    with kept_parts(tmp_path / "out.mp4", {}, resume=False), pytest.raises(InputError, match=r"out\.mp4\.parts"):
+        translate_video(source, tmp_path / "out.mp4", lambda frame: frame)
+    assert names(tmp_path) == ["in.mp4", "out.mp4.parts"]
+
+
+def test_an_output_made_meanwhile_is_not_replaced_by_resume(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=3)
+
+    def take_the_name(frame: np.ndarray) -> np.ndarray:
+        (tmp_path / "out.mp4").write_text("precious")
+        return frame
+
+    for _ in range(2):
+        with pytest.raises(DsmapError, match=r"made it meanwhile|exists already|is not what the interrupted job"):
+            translate_video(source, tmp_path / "out.mp4", take_the_name, made_with={}, resume=True)
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+
+
+def test_ctrl_c_does_not_replace_an_earlier_result_by_a_piece(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=40)
+    output = tmp_path / "out.mp4"
+    output.write_text("earlier")
+
+    def stop_at_ten(frame: np.ndarray) -> np.ndarray:
+        seen.append(1)
+        if len(seen) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        if len(seen) >= 10:
+            time.sleep(0.1)
+        return frame
+
+    seen: list[int] = []
+    report = translate_video(source, output, stop_at_ten, made_with={}, overwrite=True)
+    assert (report.interrupted, report.spared, report.resumable) == (True, True, True)
+    assert output.read_text() == "earlier"
+    report = translate_video(str(source), output, lambda frame: frame, made_with={}, overwrite=True, resume=True)
+    assert (report.frames, report.resumed_frames >= 10, report.complete) == (40, True, True)
+    assert names(tmp_path) == ["in.mp4", "out.mp4"]
+
+
+def test_ctrl_c_after_the_last_frame_is_no_interruption(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=6)
+
+    def progress(done: int, expected: int | None) -> None:
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    report = translate_video(source, tmp_path / "out.mp4", lambda frame: frame, made_with={}, progress=progress)
+    assert (report.frames, report.interrupted, report.complete) == (6, False, True)
+    assert names(tmp_path) == ["in.mp4", "out.mp4"]
+
+
+def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        clips.make_clip(tmp_path / name, frames=30)
+    inputs = [tmp_path / name for name in ("a.mp4", "b.mp4", "c.mp4")]
+    process = start(*inputs, *WINTER, "-o", tmp_path / "out", "--report", tmp_path / "r.json", STAND_IN_SECONDS="0.05")
+    while process.poll() is None and not list(tmp_path.glob("out/*.part.mp4")):
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    jobs = json.loads((tmp_path / "r.json").read_text())["jobs"]
+    assert [(Path(job["input"]).name, job["interrupted"]) for job in jobs] == [("a.mp4", True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("c.png", "--start", "5"), "--start is for videos"),
+        (("c.png", "--codec", "hevc"), "--codec is for videos"),
+        (("c.png", "--stabilize"), "--stabilize is for videos"),
+        (("c.png", "--style-from", "1", "--style-to", "2"), "--style-from"),
+        (("a.mp4", "--rate", "5"), "--rate is for image sequences"),
+        (("a.mp4", "--crf", "5", "-o", "x/%d.png"), "--crf is for videos that are encoded"),
+        (("a.mp4", "--no-upscale"), "--no-upscale is of --height"),
+        (("a.mp4", "c.png", "-o", "x.mp4"), "names a file"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, monkeypatch, arguments, said: str):
+    monkeypatch.chdir(tmp_path)
+    clips.make_clip(tmp_path / "a.mp4", frames=2)
+    picture(tmp_path / "c.png")
+    assert_refused(run(*arguments, *WINTER), 2, said)
+    assert names(tmp_path) == ["a.mp4", "c.png"]
+
+
+def test_result_folders_go_when_nothing_came_of_it(tmp_path: Path):
+    clips.make_clip(tmp_path / "a.mp4", frames=2)
+    picture(tmp_path / "c.png")
+    assert_refused(
+        run(tmp_path / "a.mp4", tmp_path / "c.png", "-d", "spring", "-o", tmp_path / "out"), 2, "unknown domain"
+    )
+    assert names(tmp_path) == ["a.mp4", "c.png"]
+
+
+def test_a_part_without_frames_is_refused(tmp_path: Path):
+    pts = [30000 * 5 + 1000 * index for index in range(20)]
+    source = clips.make_clip(tmp_path / "late.mp4", frames=20, pts=pts, audio=["aac"], audio_seconds=6.0)
+    with pytest.raises(InputError, match="no frame"):
+        translate_video(source, tmp_path / "out.mp4", lambda frame: frame, end=3)
+    assert names(tmp_path) == ["late.mp4"]
+
+
+def test_a_style_path_comes_to_its_end_with_a_variable_rate(tmp_path: Path):
+    pts = np.cumsum([0, *(400 if index % 3 else 4000 for index in range(29))]).tolist()
+    source = clips.make_clip(tmp_path / "in.mkv", frames=30, pts=pts)
+    shares: list[float] = []
+
+    class Submitter:
+        in_flight = 1
+
+        def submit(self, frame, style):
+            return lambda: frame
+
+    def style_at(seconds: float, share: float | None) -> None:
+        shares.append(-1 if share is None else share)
+
+    translate_video(source, tmp_path / "out.mp4", Submitter(), style_at=style_at)
+    assert shares[0] == 0
+    assert shares[-1] == pytest.approx(1, abs=0.1)
+    assert shares == sorted(shares)

@@ -93,7 +93,7 @@ def measure_video(clip: Path | None, network: Network, options: Options, say: Sa
         machine = machine_facts(say)
         say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {options.rounds} rounds after {WARM_UP} frames")
         say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
-        say(f"frames at once: {translator.in_flight}")
+        say(f"frames at once: {translator.computed_at_once}")
         for _ in range(-(-WARM_UP // translator.in_flight)):
             for wait in [translator.submit(frames[0]) for _ in range(translator.in_flight)]:
                 wait()
@@ -113,7 +113,7 @@ def measure_video(clip: Path | None, network: Network, options: Options, say: Sa
         "backend": translator.backend_name,
         "backend_description": translator.backend_description,
         "precision": translator.precision,
-        "frames_at_once": translator.in_flight,
+        "frames_at_once": translator.computed_at_once,
     }
     return about | measured
 
@@ -201,7 +201,8 @@ def _encode(frames: Sequence[Pixels], output: Path, encoder: EncoderSettings, cl
 
 def _together(source: Path, output: Path, translator: Translator, encoder: EncoderSettings, clock: StageClock) -> None:
     options: dict[str, Any] = {"codec": encoder.codec, "crf": encoder.crf, "preset": encoder.preset}
-    translate_video(source, output, translator, clock=clock, overwrite=True, **options)
+    if translate_video(source, output, translator, clock=clock, overwrite=True, **options).interrupted:
+        raise KeyboardInterrupt
 
 
 def _summary(rounds: Sequence[Round]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -91,6 +92,13 @@ def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str) -
     return plan_jobs(sources, output, domain, suffix=default_suffix(codec))
 
 
+def result_folders(jobs: "Sequence[Job]") -> AbstractContextManager[None]:
+    """Has the folders of the results made; see `make_result_folders`."""
+    from dsmap.runtime.job_plan import make_result_folders
+
+    return make_result_folders(jobs)
+
+
 def check_names(
     jobs: "Sequence[Job]", styles: StyleChoice, model: str, report: Path | None, *, overwrite: bool
 ) -> None:
@@ -113,12 +121,35 @@ def check_names(
     check_output_file(report, Path(jobs[0].source), overwrite=overwrite, option="--report")
 
 
+def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoice, *, stabilize: bool) -> None:
+    """Every option that was passed means something to one of the jobs at least. Raises InputError."""
+    from dsmap.runtime.network_input import is_address
+    from dsmap.runtime.sequence_writer import is_sequence
+
+    videos = [job for job in jobs if job.kind == "video"]
+    encoded = [job for job in videos if not is_sequence(job.output)]
+    sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
+    usual = {"codec": "auto"}
+    uses: list[tuple[str, Any, Sequence[Job], str]] = [
+        *((name, options[name], videos, "videos") for name in ("start", "end", "frames")),
+        *((name, options[name], encoded, "videos that are encoded") for name in ("codec", "crf", "preset")),
+        ("rate", options["rate"], sequences, "image sequences"),
+        ("stabilize", stabilize or None, videos, "videos"),
+        ("style-from, --style-to or --style-cycle", styles.path, videos, "videos"),
+    ]
+    for name, value, of, what in uses:
+        if value is not None and value != usual.get(name) and not of:
+            raise InputError(f"--{name} is for {what}, and there is none", "leave it out")
+    if not options["upscale"] and options["height"] is None:
+        raise InputError("--no-upscale is of --height, and that was not passed", "pass --height, or leave it out")
+
+
 def check_all(jobs: "Sequence[Job]", options: dict[str, Any]) -> list[Checked]:
     """Looks at every input and output. What is wrong with a single job is raised, with one of several told later.
 
     With --resume, results that are there and whole are not made again.
     """
-    from dsmap.runtime.job_plan import is_done, make_result_folders
+    from dsmap.runtime.job_plan import is_done
 
     left = []
     for job in jobs:
@@ -126,11 +157,10 @@ def check_all(jobs: "Sequence[Job]", options: dict[str, Any]) -> list[Checked]:
             typer.echo(f"{job.output} is there already")
         else:
             left.append(job)
-    with make_result_folders(left):
-        checked = [_checked(job, options) for job in left]
-        errors = [one.error for one in checked if one.error is not None]
-        if errors and (len(jobs) == 1 or len(errors) == len(checked)):
-            raise errors[0]
+    checked = [_checked(job, options) for job in left]
+    errors = [one.error for one in checked if one.error is not None]
+    if errors and (len(jobs) == 1 or len(errors) == len(checked)):
+        raise errors[0]
     return checked
 
 

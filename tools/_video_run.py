@@ -59,6 +59,7 @@ class Work:
 
             self._translator = StrengthTranslator(translator, network.strength)
         self._style_at = styles.path.load(translator.find_style) if styles.path else None
+        self._codes = [translator.find_style(style) for style in styles.path.styles] if styles.path else []
         if len(checked) == 1 and sizes:  # pictures of a folder, and several inputs: each before its turn
             self._translator.check_size(sizes[0][1], sizes[0][0])
 
@@ -126,7 +127,7 @@ class Work:
         return {
             "model": self._translator.bundle.fingerprint,
             "--domain": self._translator.target,
-            "style": [float(number) for number in self._translator.style],
+            "style": [[float(number) for number in code] for code in (self._translator.style, *self._codes)],
             "style over time": str(self._styles.path) if self._styles.path else None,
             "--strength": self._network.strength,
             "--stabilize": self._network.stabilize,
@@ -159,31 +160,39 @@ def run_jobs(
 ) -> list[Outcome]:
     """Runs jobs, each with the frames it is expected to have, one after the other; each is told when it is done.
 
-    A job of several that fails is told at the end, and the next one goes on; the error of a single one is raised.
-    Ctrl-C ends them all.
+    A job of several that fails is told, and the next one goes on; the error of a single one is raised. Ctrl-C ends
+    them all: those that did not begin have no outcome.
     """
+    from dsmap.runtime.interrupts import stop_on_signals
+
+    if len(jobs) == 1:
+        return [Outcome(jobs[0][0], _run_one(*jobs[0], "", run))]
     outcomes: list[Outcome] = []
-    for job, expected in jobs:
-        try:
-            with _bar(job.name if len(jobs) > 1 else "", expected) as progress:
-                report = run(job, progress)
-        except DsmapError as error:
-            if len(jobs) == 1:
-                raise
-            outcomes.append(Outcome(job, None, error))
-            _cli.tell(f"{job.shown}: {error.fact}", error.advice)
-            continue
-        outcomes.append(Outcome(job, report))
-        _tell(report)
-        if report.interrupted:
-            break
+    with stop_on_signals() as stop:  # between two jobs as well
+        for job, expected in jobs:
+            try:
+                outcomes.append(Outcome(job, _run_one(job, expected, job.name, run)))
+            except DsmapError as error:
+                outcomes.append(Outcome(job, None, error))
+                _cli.tell(f"{job.shown}: {error.fact}", error.advice)
+            if stop:
+                break
     return outcomes
+
+
+def _run_one(
+    job: "Job", expected: int | None, label: str, run: "Callable[[Job, Progress | None], JobReport]"
+) -> "JobReport":
+    with _bar(label, expected) as progress:
+        report = run(job, progress)
+    _tell(report)
+    return report
 
 
 def write_report(path: Path, about: dict[str, Any], outcomes: Sequence[Outcome], *, several: bool) -> None:
     """The numbers as JSON: of one job flat, of several in a list. DsmapError when the file cannot be written."""
     told = [_as_dict(outcome) for outcome in outcomes]
-    numbers = about | ({"jobs": told} if several else told[0])
+    numbers = about | (told[0] if told and not several else {"jobs": told})
     try:
         path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -198,7 +207,8 @@ def conclude(outcomes: Sequence[Outcome], planned: int) -> None:
     for outcome in outcomes:
         if outcome.report is not None and not outcome.report.complete:
             _tell_what_is_missing(outcome.report)
-    if any(outcome.report is not None and outcome.report.interrupted for outcome in outcomes):
+    cut_off = any(outcome.report is not None and outcome.report.interrupted for outcome in outcomes)
+    if cut_off or len(outcomes) < planned:
         raise typer.Exit(INTERRUPTED)
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     if len(errors) == planned and all(isinstance(error, InputError) for error in errors):
@@ -231,7 +241,7 @@ def _bar(name: str, expected: int | None) -> "Iterator[Progress | None]":
 
 
 def _tell(report: "JobReport") -> None:
-    if report.frames:
+    if report.frames and not report.spared:
         typer.echo(
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
             f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
@@ -241,6 +251,9 @@ def _tell(report: "JobReport") -> None:
 def _tell_what_is_missing(report: "JobReport") -> None:
     if report.frames == 0 and report.interrupted:
         _cli.tell("stopped before the first frame was done", "nothing was written")
+    elif report.spared:
+        fact = f"{report.output} is still the earlier result; what was done is kept"
+        _cli.tell("stopped before the end", f"{fact}: the same command with --resume goes on from there")
     elif report.interrupted:
         again = "; the same command with --resume goes on from there" if report.resumable else ""
         _cli.tell("stopped before the end", f"{report.output} holds what was done{again}")

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from dsmap.tools import _cli
-from dsmap.tools._video_plan import check_all, check_names, choose_style, plan, seconds_given
+from dsmap.tools._video_plan import check_all, check_names, check_use, choose_style, plan, result_folders, seconds_given
 from dsmap.tools._video_run import Network, Work, conclude, run_jobs, write_report
 
 app = _cli.new_app()
@@ -85,7 +85,9 @@ def video(
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here: seconds, or H:MM:SS.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="End here.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Translate at most so many frames.")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="Frames a second of an image sequence.")] = 25.0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, max=1000, help="Frames a second of an image sequence; 25 without it.")
+    ] = None,
     codec: Annotated[
         str,
         typer.Option(help="h264, hevc, av1, vp9, prores, lossless, or h264_nvenc, hevc_nvenc, av1_nvenc."),
@@ -138,10 +140,7 @@ def video(
     }
     styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period)
     jobs = plan(sources, output, domain, codec)
-    check_names(jobs, styles, model, report, overwrite=overwrite)
-    checked = check_all(jobs, options)
-    if not checked:
-        return
+    check_use(jobs, options, styles, stabilize=stabilize)
     network = Network(
         model=model,
         domain=domain,
@@ -151,9 +150,16 @@ def video(
         strength=strength,
         stabilize=stabilize,
     )
-    work = Work(network, styles, checked, options)
-    typer.echo(work.header())
-    outcomes = run_jobs([(one.job, one.frames) for one in checked], work.run)
+    check_names(jobs, styles, model, report, overwrite=overwrite)
+    with result_folders(jobs):
+        checked = check_all(jobs, options)
+        if not checked:
+            if report is not None:
+                write_report(report, {}, [], several=True)
+            return
+        work = Work(network, styles, checked, options)
+        typer.echo(work.header())
+        outcomes = run_jobs([(one.job, one.frames) for one in checked], work.run)
     if report is not None:
         write_report(report, work.facts(), outcomes, several=len(jobs) > 1)
     conclude(outcomes, len(checked))

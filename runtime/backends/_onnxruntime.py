@@ -93,6 +93,8 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # Ctrl-C while it was loading
+            raise KeyboardInterrupt from error
         raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it, {_INSTALL}") from error
     if not hasattr(onnxruntime, "InferenceSession"):  # what is left after one of two wheels was removed
         raise DsmapError(

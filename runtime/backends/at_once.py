@@ -1,8 +1,9 @@
 """Several frames at once on a CPU: faster than one after the other on all cores, as no thread waits for another."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
+from dsmap.errors import DsmapError
 from dsmap.runtime.backends import Codes, Frames, Pending
 
 MOST = 4
@@ -17,6 +18,7 @@ class AtOnce:
         # One waits, so that no thread does: 2 to 4 % more frames a second on two cores.
         self.in_flight = self.computed + 1 if self.computed > 1 else 1
         self._translate = translate
+        self._under_way: list[Future[Frames]] = []
         self._pool = ThreadPoolExecutor(self.computed, "translate") if self.computed > 1 else None
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
@@ -24,7 +26,23 @@ class AtOnce:
         if self._pool is None:
             done = self._translate(frames_nhwc, style_ns)
             return lambda: done
-        return self._pool.submit(self._translate, frames_nhwc, style_ns).result
+        under_way = self._pool.submit(self._translate, frames_nhwc, style_ns)
+        self._under_way.append(under_way)
+
+        def wait() -> Frames:
+            try:
+                return under_way.result()
+            except CancelledError:
+                raise DsmapError("the translation was cancelled", "Run it again.") from None
+            finally:
+                self._under_way.remove(under_way)
+
+        return wait
+
+    def cancel(self) -> None:
+        """What waits for its turn does not begin any more."""
+        for under_way in list(self._under_way):
+            under_way.cancel()
 
     def close(self) -> None:
         """Ends the threads."""

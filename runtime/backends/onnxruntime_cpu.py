@@ -69,6 +69,7 @@ class OnnxRuntimeCPU(Backend):
         return self._at_once.submit(frames_nhwc, style_ns)
 
     def cancel(self) -> None:
+        self._at_once.cancel()
         with self._lock:
             for run in self._runs:
                 run.terminate = True

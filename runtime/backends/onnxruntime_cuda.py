@@ -126,6 +126,9 @@ class OnnxRuntimeCUDA(Backend):
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
         return self._at_once.submit(frames_nhwc, style_ns)
 
+    def cancel(self) -> None:
+        self._at_once.cancel()  # what is being computed ends by itself
+
     def close(self) -> None:
         self._at_once.close()
         for _ in range(self._at_once.computed):
