@@ -19,6 +19,7 @@ from typing import Any
 from dsmap import __version__
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.encoders import EncoderSettings, resolve
+from dsmap.runtime.frame_pool import FramePool
 from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt, Translated
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
 from dsmap.runtime.job_parts import (
@@ -131,7 +132,9 @@ def translate_video(
     wanted = VideoOptions(**options)
     source, output = _named(source), Path(output)
     clock = clock or StageClock()
-    with _open_reader(source, wanted, tell) as reader, stop_on_signals() as stop:
+    # A translator keeps no frame; a function of the user's may.
+    pool = FramePool() if hasattr(translate, "submit") else None
+    with _open_reader(source, wanted, tell, pool) as reader, stop_on_signals() as stop:
         plan = _check_output(reader, source, output, wanted)
         steps = FrameSteps(
             translate,
@@ -144,7 +147,7 @@ def translate_video(
             steady=steady,
         )
         with _kept_parts(source, output, wanted, made_with) as parts:
-            work = _Work(reader, steps, clock, stop, parts)
+            work = _Work(reader, steps, clock, stop, parts, pool)
             if parts is not None and tell is not None:
                 for line in parts.lines():
                     tell(line)
@@ -194,9 +197,16 @@ class _Work:
     """One job's stages at work."""
 
     def __init__(
-        self, reader: Reader, steps: FrameSteps, clock: StageClock, stop: StopRequest, parts: JobParts | None
+        self,
+        reader: Reader,
+        steps: FrameSteps,
+        clock: StageClock,
+        stop: StopRequest,
+        parts: JobParts | None,
+        pool: FramePool | None,
     ) -> None:
         self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts
+        self._pool = pool
         self._skip = parts.frames if parts else 0
         self._first_pts: int | None = None
         self.interrupted = False
@@ -245,6 +255,8 @@ class _Work:
                     if self._parts and isinstance(writer, VideoWriter) and self._parts.is_due():
                         writer.cut()
                     writer.write(item.rgb, item.frame.pts, item.frame.duration)
+                if self._pool is not None:
+                    self._pool.give(item.frame.rgb)
                 if progress:
                     progress(writer.frames, self._reader.expected_frames)
             self.interrupted = self._stop.requested and not pipeline.ended
@@ -294,8 +306,21 @@ def _named(source: str | Path) -> str | Path:
     return source if is_text else Path(source)
 
 
-def _open_reader(source: str | Path, wanted: VideoOptions, tell: Callable[[str], None] | None = None) -> Reader:
-    return open_reader(source, rate=wanted.rate, start=wanted.start, end=wanted.end, frames=wanted.frames, tell=tell)
+def _open_reader(
+    source: str | Path,
+    wanted: VideoOptions,
+    tell: Callable[[str], None] | None = None,
+    pool: FramePool | None = None,
+) -> Reader:
+    return open_reader(
+        source,
+        rate=wanted.rate,
+        start=wanted.start,
+        end=wanted.end,
+        frames=wanted.frames,
+        tell=tell,
+        pool=pool,
+    )
 
 
 def _check_output(reader: Reader, source: str | Path, output: Path, wanted: VideoOptions) -> CopyPlan:

@@ -13,6 +13,7 @@ import pytest
 
 from dsmap.errors import DsmapError
 from dsmap.runtime import Translator
+from dsmap.runtime.frame_pool import FramePool
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
 from dsmap.runtime.jobs import translate_video
 from dsmap.runtime.pipeline import Done, Pipeline
@@ -191,6 +192,35 @@ def test_several_frames_at_once_give_the_frames_of_one_at_a_time(tiny_bundle, tm
         written.append(np.stack(clips.read(tmp_path / f"{at_once}.mkv").frames).astype(int))
     assert np.abs(written[0] - written[1]).max() <= 1  # sums of another number of threads are rounded differently
     assert written[0].std() > 5
+
+
+def test_arrays_are_used_again():
+    pool = FramePool()
+    first = pool.take((4, 6, 3))
+    pool.give(first)
+    pool.give(first)
+    assert pool.take((4, 8, 3)) is not first
+    assert pool.take((4, 6, 3)) is first
+    assert pool.take((4, 6, 3)) is not first
+
+
+def test_a_translators_frames_come_from_few_arrays(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=60)
+    arrays = set()
+
+    class Submitter:
+        in_flight = 2
+
+        def submit(self, frame):
+            arrays.add(frame.ctypes.data)
+            result = 255 - frame
+            return lambda: result
+
+    translate_video(source, tmp_path / "out.mkv", Submitter(), codec="lossless")
+    translate_video(source, tmp_path / "plain.mkv", lambda frame: 255 - frame, codec="lossless")
+    assert len(arrays) < 20
+    pooled, plain = clips.read(tmp_path / "out.mkv").frames, clips.read(tmp_path / "plain.mkv").frames
+    assert all(np.array_equal(a, b) for a, b in zip(pooled, plain, strict=True))
 
 
 def test_a_signal_is_told_to_the_one_who_asks():
