@@ -10,18 +10,17 @@ at once. Reading, translating and writing run at the same time, see `pipeline`. 
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dsmap import __version__
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.encoders import EncoderSettings, resolve
+from dsmap.runtime.encoders import resolve
 from dsmap.runtime.frame_pool import FramePool
-from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt, Translated
-from dsmap.runtime.interrupts import StopRequest, stop_on_signals
+from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt
+from dsmap.runtime.interrupts import stop_on_signals
 from dsmap.runtime.job_parts import (
     JobParts,
     check_unfinished,
@@ -30,54 +29,17 @@ from dsmap.runtime.job_parts import (
     is_unfinished,
     kept_parts,
 )
-from dsmap.runtime.job_report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate
+from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.network_input import is_address
-from dsmap.runtime.output_files import check_output_file, part_path
-from dsmap.runtime.pipeline import Done, Pipeline
-from dsmap.runtime.sequence_reader import SequenceReader, open_reader
+from dsmap.runtime.output_files import check_output_file
 from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
-from dsmap.runtime.sequence_writer import SequenceWriter, check_sequence, is_sequence, open_writer
+from dsmap.runtime.sequence_reader import open_reader
+from dsmap.runtime.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.stream_copy import CopyPlan, plan_copies
-from dsmap.runtime.style_path import share_of_clip
 from dsmap.runtime.video_frames import size_at_height
-from dsmap.runtime.video_reader import Frame, Packet, VideoReader
+from dsmap.runtime.video_options import VideoOptions
+from dsmap.runtime.video_work import Reader, VideoWork, Writer
 from dsmap.runtime.video_writer import VideoWriter, check_container
-
-Reader = VideoReader | SequenceReader
-Writer = VideoWriter | SequenceWriter
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """What is done to a video, beside its translation."""
-
-    height: int | None = None
-    """Translate at that many lines, the aspect kept."""
-    upscale: bool = True
-    """Bring the result back to the input's size; False leaves it at `height`."""
-    side_by_side: bool = False
-    """Input left, result right."""
-    start: float | Fraction | None = None
-    """Seconds: from the first frame at or after it."""
-    end: float | Fraction | None = None
-    """Seconds: up to the last frame before it."""
-    frames: int | None = None
-    """At most so many."""
-    rate: Fraction | float | None = None
-    """Frames a second, of an image sequence; 25 without it."""
-    codec: str = "auto"
-    """See `encoders`."""
-    crf: int | None = None
-    preset: str | None = None
-    overwrite: bool = False
-    """Replace an output that exists."""
-    resume: bool = False
-    """Go on where an interrupted job for the same output was, if there was one."""
-
-    @property
-    def encoding(self) -> EncoderSettings:
-        """The part that the writer gets."""
-        return EncoderSettings(codec=self.codec, crf=self.crf, preset=self.preset)
 
 
 def check_video(source: str | Path, output: str | Path, **options: Any) -> InputFacts:
@@ -147,7 +109,7 @@ def translate_video(
             steady=steady,
         )
         with _kept_parts(source, output, wanted, made_with) as parts:
-            work = _Work(reader, steps, clock, stop, parts, pool)
+            work = VideoWork(reader, steps, clock, stop, parts, pool)
             if parts is not None and tell is not None:
                 for line in parts.lines():
                     tell(line)
@@ -191,113 +153,6 @@ def translate_video(
             spared=spared,
             **clock.report(),
         )
-
-
-class _Work:
-    """One job's stages at work."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        steps: FrameSteps,
-        clock: StageClock,
-        stop: StopRequest,
-        parts: JobParts | None,
-        pool: FramePool | None,
-    ) -> None:
-        self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts
-        self._pool = pool
-        self._skip = parts.frames if parts else 0
-        self._first_pts: int | None = None
-        self.interrupted = False
-        """Whether somebody stopped it before its end."""
-
-    def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
-        """The writer, with the frames in it that an earlier job made."""
-        path = output if is_sequence(output) else part_path(output)
-        if self._parts:
-            self._parts.begin(path)
-        width, height = self._steps.written
-        writer = open_writer(
-            path,
-            width=width,
-            height=height,
-            time_base=self._reader.time_base,
-            rate=self._reader.rate,
-            sample_aspect=self._reader.sample_aspect,
-            encoding=wanted.encoding,
-            copied=[*plan.copied, *(stream for stream, _ in plan.converted)],
-            chapters=self._reader.chapters,
-            metadata=self._reader.metadata,
-            video_metadata=self._reader.video_metadata,
-            journal=self._parts.journal if self._parts else None,
-            overwrite=wanted.overwrite,
-        )
-        if isinstance(writer, VideoWriter):
-            writer.prefill()
-        return writer
-
-    def run(self, writer: Writer, progress: Progress | None) -> None:
-        """Decode, translate and encode until the end, or until somebody stops it."""
-        with Pipeline(
-            self._items(),
-            self._begin,
-            self._finished,
-            in_flight=self._steps.in_flight,
-            clock=self._clock,
-            cancel=self._cancel,
-        ) as pipeline:
-            for item in pipeline.results(self._stop):
-                if not isinstance(item, Done):
-                    writer.copy(item)
-                    continue
-                with self._clock.stage("encode"):
-                    if self._parts and isinstance(writer, VideoWriter) and self._parts.is_due():
-                        writer.cut()
-                    writer.write(item.rgb, item.frame.pts, item.frame.duration)
-                if self._pool is not None:
-                    self._pool.give(item.frame.rgb)
-                if progress:
-                    progress(writer.frames, self._reader.expected_frames)
-            self.interrupted = self._stop.requested and not pipeline.ended
-        if writer.frames == 0 and not self.interrupted:
-            raise InputError(f"{self._reader.name} has no frame in that part", "choose another --start and --end")
-
-    def finish(self, writer: Writer) -> None:
-        """Make the file whole, with what was done."""
-        if writer.frames == 0:
-            writer.discard()  # stopped during the first frame: there is nothing to keep
-            return
-        with self._clock.stage("encode"):
-            interrupted = self._stop.requested
-            writer.close(drop_audio_after_video=interrupted or self._reader.missing_frames > 0, interrupted=interrupted)
-
-    def _items(self) -> Iterator[Frame | Packet]:
-        """What the reader gives, but for the frames that are there already."""
-        skip = self._skip
-        for item in self._reader:
-            if isinstance(item, Frame):
-                if self._first_pts is None:
-                    self._first_pts = item.pts
-                    if skip:
-                        self._steps.begin_later(item.rgb)
-                if skip:
-                    skip -= 1
-                    continue
-            yield item
-
-    def _begin(self, frame: Frame, index: int) -> Callable[[], Translated]:
-        assert self._first_pts is not None
-        seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
-        share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
-        return self._steps.begin(frame.rgb, seconds, share)
-
-    def _finished(self, frame: Frame, translated: Translated) -> Pixels:
-        return self._steps.finish(frame.rgb, translated)
-
-    def _cancel(self) -> None:
-        self._steps.cancel()
-        self._reader.cancel()
 
 
 def _named(source: str | Path) -> str | Path:

@@ -24,7 +24,7 @@ Other = TypeVar("Other")
 Result = TypeVar("Result")
 """What a translation gives, for `finish`."""
 
-GRACE = 0.5
+GRACE = 0.3
 """Seconds that frames under way get to be done after somebody has asked to stop."""
 _DEPTH = 2  # items between two stages
 _PASSING = 64  # packets between two frames do not fill the queues: they are small, and many in some files

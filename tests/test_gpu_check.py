@@ -137,7 +137,7 @@ def test_steps_that_end_badly_are_told_and_the_rest_goes_on(tmp_path, monkeypatc
     assert run.outcomes[1].reason == "KeyError: 'model'"
     assert run.outcomes[2].reason == "--skip wanted"
     assert not run.passed
-    assert run_step(steps[0], 0.01) == {"failed": "not done after 0 seconds"}
+    assert run_step(steps[0], 0) == {"failed": "not done after 0 seconds"}
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert run_step(steps[0], 10) == {"failed": "its process ended with code 1: no word"}
     late = new_run()

@@ -1,0 +1,39 @@
+"""What can be asked for when a video is translated, beside the translation."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from dsmap.runtime.encoders import EncoderSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What is done to a video, beside its translation."""
+
+    height: int | None = None
+    """Translate at that many lines, the aspect kept."""
+    upscale: bool = True
+    """Bring the result back to the input's size; False leaves it at `height`."""
+    side_by_side: bool = False
+    """Input left, result right."""
+    start: float | Fraction | None = None
+    """Seconds: from the first frame at or after it."""
+    end: float | Fraction | None = None
+    """Seconds: up to the last frame before it."""
+    frames: int | None = None
+    """At most so many."""
+    rate: Fraction | float | None = None
+    """Frames a second, of an image sequence; 25 without it."""
+    codec: str = "auto"
+    """See `encoders`."""
+    crf: int | None = None
+    preset: str | None = None
+    overwrite: bool = False
+    """Replace an output that exists."""
+    resume: bool = False
+    """Go on where an interrupted job for the same output was, if there was one."""
+
+    @property
+    def encoding(self) -> EncoderSettings:
+        """The part that the writer gets."""
+        return EncoderSettings(codec=self.codec, crf=self.crf, preset=self.preset)
