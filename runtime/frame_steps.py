@@ -49,19 +49,14 @@ class FrameSteps:
         if forget := getattr(translate, "forget_source_style", None):
             forget()  # it was another clip's
         self._side_by_side = side_by_side
-        self._inside = size_at_height(width, height, lines)
+        self.inside = size_at_height(width, height, lines)
         """(width, height) that the network works at."""
-        self._written = (width, height) if upscale else self._inside
+        self._written = (width, height) if upscale else self.inside
 
     @property
     def in_flight(self) -> int:
         """How many frames may be between `begin` and the wait for them."""
         return int(getattr(self._translate, "in_flight", 1))
-
-    @property
-    def inside(self) -> tuple[int, int]:
-        """(width, height) that the network works at."""
-        return self._inside
 
     @property
     def written(self) -> tuple[int, int]:
@@ -71,11 +66,11 @@ class FrameSteps:
     def begin_later(self, first_rgb: Pixels) -> None:
         """Shows the clip's first frame where the work begins at a later one."""
         if read := getattr(self._translate, "read_source_style", None):
-            read(scaled(first_rgb, self._inside))
+            read(scaled(first_rgb, self.inside))
 
     def begin(self, frame_rgb: Pixels, seconds: float = 0.0, share: float | None = None) -> Callable[[], Translated]:
         """Begins the translation and gives what waits for it."""
-        small_rgb = scaled(frame_rgb, self._inside)
+        small_rgb = scaled(frame_rgb, self.inside)
         submit = getattr(self._translate, "submit", None)
         if submit is None:
             done = self._translate(small_rgb)

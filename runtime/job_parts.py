@@ -53,7 +53,7 @@ def check_unfinished(output: Path, *, resume: bool, overwrite: bool) -> None:
             f"an interrupted job left finished parts in {parts_folder(output)}",
             "pass --resume to go on where it was, or --overwrite to begin anew",
         )
-    if resume and not overwrite and output.exists() and not _is_partial(output):
+    if resume and not overwrite and output.exists() and not _is_it(output, _note(output).get("partial")):
         raise InputError(
             f"{output} is not what the interrupted job left there",
             "move it away, or pass --overwrite as well to replace it",
@@ -68,10 +68,11 @@ class JobParts:
         self.output = output
         self.journal = PacketJournal.open(parts_folder(output), fingerprint, fresh=not resume)
         self.frames = self.journal.frames
-        self._partial = _note(output).get("partial")
+        note = _note(output)
+        self._partial = note.get("partial")
         """Of the file that the interrupted job left under the output's name: size and time."""
         self._last_cut, self._frames_since = time.monotonic(), 0
-        unfinished = _note(output).get("writing")
+        unfinished = note.get("writing")
         if isinstance(unfinished, str) and Path(unfinished).name == unfinished:
             (output.parent / unfinished).unlink(missing_ok=True)  # what a killed job was writing
 
@@ -88,7 +89,7 @@ class JobParts:
 
     def may_replace(self) -> bool:
         """Whether what is under the output's name is what the interrupted job left there."""
-        return self._partial is not None and self._partial == _identity(self.output)
+        return _is_it(self.output, self._partial)
 
     def named(self) -> None:
         """What was done is under the output's name now."""
@@ -164,8 +165,8 @@ def _identity(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _is_partial(output: Path) -> bool:
-    partial = _note(output).get("partial")
+def _is_it(output: Path, partial: Any) -> bool:
+    """Whether the file is the one whose identity was noted; None: none was."""
     return partial is not None and partial == _identity(output)
 
 

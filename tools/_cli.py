@@ -51,6 +51,14 @@ Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
 ]
 
+# What runs the network, for commands that run one. The defaults are all "auto".
+Backend = Annotated[str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend."),
+]
+CudaBinding = Annotated[str, typer.Option("--cuda-binding", help="What reaches CUDA: cuda-python, pycuda or auto.")]
+
 
 def new_app() -> typer.Typer:
     """A typer app with plain, quick help (rich's takes a fifth of a second) and Python's own tracebacks."""

@@ -15,9 +15,9 @@ def check_report(report: Path) -> None:
     check_folder_writable(report.absolute().parent, "--report")
 
 
-def write_report(report: Path, numbers: dict[str, Any]) -> None:
-    """Writes `numbers` as JSON; DsmapError when that fails after all."""
+def write_report(report: Path, numbers: dict[str, Any], advice: str = "The numbers are above.") -> None:
+    """Writes `numbers` as JSON; DsmapError, with what to do, when that fails after all."""
     try:
         report.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DsmapError(f"cannot write {report}: {error.strerror}", "The numbers are above.") from error
+        raise DsmapError(f"cannot write {report}: {error.strerror}", advice) from error

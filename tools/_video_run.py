@@ -1,7 +1,6 @@
 """How `dsmap-video` runs its jobs: the network, one bar each, a summary, and the exit code."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.tools import _cli
+from dsmap.tools._reports import write_report
 from dsmap.tools._video_plan import Checked, StyleChoice
 
 if TYPE_CHECKING:
@@ -58,8 +58,13 @@ class Work:
             from dsmap.runtime.strength import StrengthTranslator
 
             self._translator = StrengthTranslator(translator, network.strength)
-        self._style_at = styles.path.load(translator.find_style) if styles.path else None
-        self._codes = [translator.find_style(style) for style in styles.path.styles] if styles.path else []
+        self._codes: list[Any] = []
+
+        def find_style(style: Any) -> Any:
+            self._codes.append(translator.find_style(style))
+            return self._codes[-1]
+
+        self._style_at = styles.path.load(find_style) if styles.path else None
         if len(checked) == 1 and sizes:  # pictures of a folder, and several inputs: each before its turn
             self._translator.check_size(sizes[0][1], sizes[0][0])
 
@@ -189,15 +194,10 @@ def _run_one(
     return report
 
 
-def write_report(path: Path, about: dict[str, Any], outcomes: Sequence[Outcome], *, several: bool) -> None:
+def report_jobs(path: Path, about: dict[str, Any], outcomes: Sequence[Outcome], *, several: bool) -> None:
     """The numbers as JSON: of one job flat, of several in a list. DsmapError when the file cannot be written."""
     told = [_as_dict(outcome) for outcome in outcomes]
-    numbers = about | (told[0] if told and not several else {"jobs": told})
-    try:
-        path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        fact = f"the report {path} could not be written: {error.strerror}"
-        raise DsmapError(fact, "the result itself is done") from error
+    write_report(path, about | (told[0] if told and not several else {"jobs": told}), "the result itself is done")
 
 
 def conclude(outcomes: Sequence[Outcome], planned: int) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app, run
+from dsmap.tools._cli import Backend, CudaBinding, Debug, Precision, Version, explained, new_app, run
 from dsmap.tools._reports import check_report, write_report
 
 # What `train` sets for each of the variants it compares.
@@ -135,9 +135,9 @@ def video(
     size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Bring the clip to this size first. Default: its own.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, where the model has it.")] = "auto",
-    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    cuda_binding: CudaBinding = "auto",
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Frames with the network at once. Default: as dsmap-video has it.")
     ] = None,
@@ -172,9 +172,9 @@ def live(
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or its folder.")] = "summer-winter",
     domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
     height: Annotated[int | None, typer.Option(min=16, help="Translate at this height.")] = None,
-    backend: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, where the model has it.")] = "auto",
-    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    cuda_binding: CudaBinding = "auto",
     frames: Annotated[int, typer.Option(min=2, help="To measure.")] = 200,
     report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
     debug: Debug = False,

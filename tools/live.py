@@ -8,7 +8,6 @@ Nothing heavy is imported at the top: `--help` must be quick.
 """
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import InputError
 from dsmap.tools import _cli
+from dsmap.tools._reports import write_report
 
 if TYPE_CHECKING:
     from dsmap.runtime.live.capture import Capture
@@ -118,13 +118,9 @@ def live(
             "--report", metavar="<path>", parser=_cli.path_given, help="Write numbers and times to this JSON file."
         ),
     ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend.")
-    ] = "auto",
-    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    backend: _cli.Backend = "auto",
+    precision: _cli.Precision = "auto",
+    cuda_binding: _cli.CudaBinding = "auto",
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
@@ -169,7 +165,7 @@ def live(
 
         result = _run(settings, cameras, load, domain, window, virtual, began)
     if report:
-        _write_report(report, result)
+        write_report(report, result.as_dict(), "check the disk")
     _conclude(result)
 
 
@@ -267,13 +263,6 @@ def _header(translator: "Translator") -> str:
         f"{translator.model_name}: {translator.source} -> {translator.target}\n"
         f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
     )
-
-
-def _write_report(path: Path, result: "LiveReport") -> None:
-    try:
-        path.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DsmapError(f"the report {path} could not be written: {error.strerror}", "check the disk") from error
 
 
 def _conclude(result: "LiveReport") -> None:

@@ -15,7 +15,7 @@ import typer
 
 from dsmap.tools import _cli
 from dsmap.tools._video_plan import check_all, check_names, check_use, choose_style, plan, result_folders, seconds_given
-from dsmap.tools._video_run import Network, Work, conclude, run_jobs, write_report
+from dsmap.tools._video_run import Network, Work, conclude, report_jobs, run_jobs
 
 app = _cli.new_app()
 
@@ -104,13 +104,9 @@ def video(
             "--report", metavar="<path>", parser=_cli.path_given, help="Write numbers and times to this JSON file."
         ),
     ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend.")
-    ] = "auto",
-    cuda_binding: Annotated[str, typer.Option(help="What reaches CUDA: cuda-python, pycuda or auto.")] = "auto",
+    backend: _cli.Backend = "auto",
+    precision: _cli.Precision = "auto",
+    cuda_binding: _cli.CudaBinding = "auto",
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
@@ -155,13 +151,13 @@ def video(
         checked = check_all(jobs, options)
         if not checked:
             if report is not None:
-                write_report(report, {}, [], several=True)
+                report_jobs(report, {}, [], several=True)
             return
         work = Work(network, styles, checked, options)
         typer.echo(work.header())
         outcomes = run_jobs([(one.job, one.frames) for one in checked], work.run)
     if report is not None:
-        write_report(report, work.facts(), outcomes, several=len(jobs) > 1)
+        report_jobs(report, work.facts(), outcomes, several=len(jobs) > 1)
     conclude(outcomes, len(checked))
 
 
