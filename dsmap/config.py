@@ -38,7 +38,12 @@ class ModelConfig(Settings):
     dim: int = Field(
         default=64, ge=1, description="channels of the first convolution; content has dim * 2**n_downsample"
     )
-    n_downsample: int = Field(default=2, ge=1, le=4, description="stride-2 convs before the skip connection")
+    n_downsample: int = Field(default=2, ge=0, le=4, description="stride-2 convs before the skip connection")
+    patch: Literal[1, 2, 4] = Field(
+        default=1,
+        description="the first conv takes, the last one gives, blocks of this side in pixels: pixel-unshuffle stem and "
+        "pixel-shuffle head of a network for video; 1 is the published network",
+    )
     n_res: int = Field(default=4, ge=1, description="residual blocks in each content encoder and each decoder")
     style_dim: int = Field(default=8, ge=1, description="length of the style code")
     mlp_dim: int = Field(
@@ -67,7 +72,12 @@ class ModelConfig(Settings):
     @property
     def multiple_of(self) -> int:
         """Height and width of a picture must be multiples of this (8 in the published network)."""
-        return 2 ** (self.n_downsample + 1)
+        return self.patch * 2 ** (self.n_downsample + 1)
+
+    @property
+    def width_per_pixel(self) -> int:
+        """Channels for each pixel of a picture where the maps are largest, rounded up; memory goes by it."""
+        return -(-self.dim // self.patch**2)
 
     @property
     def minimum_size(self) -> int:
@@ -76,8 +86,8 @@ class ModelConfig(Settings):
 
     @property
     def style_minimum_size(self) -> int:
-        """The smallest height and width of a style picture: five halvings of the KL encoder need 32."""
-        return max(self.minimum_size, 32) if self.style_kl else self.minimum_size
+        """The smallest height and width of a style picture: its encoder halves it four times, a KL one five times."""
+        return max(self.minimum_size, 32 if self.style_kl else 16)
 
 
 class DiscriminatorConfig(Settings):
@@ -88,6 +98,10 @@ class DiscriminatorConfig(Settings):
     n_scales: int = Field(default=3, ge=1, description="scales; each next one sees the picture at half the size")
     pad_type: PadType = Field(default="reflect", description="padding of its convolutions")
     gan_type: GanType = Field(default="lsgan", description="adversarial loss")
+    features: bool = Field(
+        default=False,
+        description="also judge what the feature network sees (Projected GAN): learns from fewer pictures and steps",
+    )
 
     @property
     def minimum_size(self) -> int:
@@ -164,7 +178,8 @@ class TrainConfig(Settings):
     data: DataConfig = DataConfig()
     features: str = Field(
         default="vgg16",
-        description="feature network of the contextual loss: vgg16 (torchvision) or a SqueezeNet .npz file",
+        description="feature network of the contextual loss and of discriminator.features: vgg16 (torchvision) or a "
+        "SqueezeNet .npz file",
     )
     steps: int = Field(default=200_000, ge=1, description="iterations in all")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of weights, data order and random styles")
@@ -199,6 +214,11 @@ class TrainConfig(Settings):
         description="pictures of each domain on which a checkpoint is scored, to keep the best one; 0: none",
     )
     tensorboard: bool = Field(default=True, description="write RUN/tensorboard")
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether the feature network takes part."""
+        return bool(self.loss.contextual) or self.discriminator.features
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

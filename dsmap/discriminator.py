@@ -1,13 +1,18 @@
-"""The multi-scale patch discriminator."""
+"""The discriminators: of patches at several scales, and of what a feature network sees in a picture."""
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmap.config import DiscriminatorConfig
+from dsmap.features import FeatureNetwork
 from dsmap.layers import conv
 from dsmap.networks import LRELU_SLOPE
+
+FEATURE_SLOPE = 0.2
+_MIXED = 96  # channels that the random mixing leaves of a map of 128 to 512
 
 
 class PatchDiscriminator(nn.Module):
@@ -28,16 +33,60 @@ class PatchDiscriminator(nn.Module):
         return self.head(x_nchw)
 
 
-class Discriminator(nn.Module):
-    """The same picture judged at several scales, each half the size of the one before."""
+class FeatureDiscriminator(nn.Module):
+    """Judges the maps of a frozen feature network at one depth (Sauer et al., "Projected GANs", NeurIPS 2021).
 
-    def __init__(self, config: DiscriminatorConfig) -> None:
+    What the network learnt from ImageNet need not be learnt again from two small folders: snow, rock and trees are
+    told apart from the first step. The map is compressed with log(1 + x), for activations are sparse and run into the
+    hundreds, and its channels are mixed by fixed random weights, so that no few of them decide alone.
+    """
+
+    mixing: Tensor
+
+    def __init__(self, in_dim: int, depth: int, halvings: int, dim: int, pad_type: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(depth)  # the same on every machine: no weight of a checkpoint
+        mixing = torch.randn(_MIXED, in_dim, 1, 1, generator=generator) / in_dim**0.5
+        self.register_buffer("mixing", mixing, persistent=False)
+        self.layers = nn.ModuleList([conv(_MIXED, dim, 3, padding=1, pad_type=pad_type)])
+        self.layers.extend(conv(dim, dim, 4, stride=2, padding=1, pad_type=pad_type) for _ in range(halvings))
+        self.head = nn.Conv2d(dim, 1, 1)
+
+    def forward(self, features_nchw: Tensor) -> Tensor:
+        """(N, C, h, w), not negative -> logits (N, 1, h / 2**halvings, w / 2**halvings)."""
+        y = F.conv2d(features_nchw.log1p(), self.mixing)
+        for layer in self.layers:
+            y = F.leaky_relu(layer(y), FEATURE_SLOPE)
+        return self.head(y)
+
+
+class Discriminator(nn.Module):
+    """The same picture judged at several scales, each half the size of the one before.
+
+    With `config.features` also at several depths of the network `features`, which must be given then; it is used, not
+    owned: neither its weights nor its place are this module's.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, features: FeatureNetwork | None = None) -> None:
         super().__init__()
         self.scales = nn.ModuleList(PatchDiscriminator(config) for _ in range(config.n_scales))
+        self.depths = nn.ModuleList()
+        self._features = (features,)  # in a tuple, or it would become a part of this module
+        if config.features:
+            if features is None:
+                raise ValueError("a discriminator of features needs the feature network")
+            dims, last = features.tap_dims, len(features.tap_dims) - 1
+            for depth, dim in enumerate(dims):
+                self.depths.append(FeatureDiscriminator(dim, depth, last - depth, config.dim, config.pad_type))
 
     def forward(self, x_nchw: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [-1, 1] -> one map of logits per scale."""
+        """(N, 3, H, W) in [-1, 1] -> one map of logits per depth, then one per scale."""
         logits = []
+        if self.depths:
+            (features,) = self._features
+            assert features is not None
+            taps = features.taps(x_nchw)
+            logits = [depth(tap) for depth, tap in zip(self.depths, taps, strict=True)]
         for i, scale in enumerate(self.scales):
             if i:
                 x_nchw = F.avg_pool2d(x_nchw, 3, stride=2, padding=1, count_include_pad=False)

@@ -18,15 +18,28 @@ _IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 _IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (104.0, 117.0, 123.0)
 _POOL_BEFORE = (2, 5, 9)  # fire modules that a max pool stands before
+_FIRE_TAPS = (4, 8, 9)
+_VGG16_TAPS = (15, 22, 29)  # ReLU of conv3_3, conv4_3 and conv5_3
 
 
-def load_features(name: str) -> nn.Module:
+class FeatureNetwork(nn.Module):
+    """A frozen network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w), and maps on the way there."""
+
+    tap_dims: tuple[int, ...]
+    """Channels of each tap. The taps lie at about 1/4, 1/8 and 1/16 of the picture's size."""
+
+    def taps(self, x_nchw: Tensor) -> list[Tensor]:
+        """Maps after ReLU at three depths, (N, `tap_dims`[i], ., .)."""
+        raise NotImplementedError
+
+
+def load_features(name: str) -> FeatureNetwork:
     """`vgg16` (torchvision's ImageNet weights) or the path of a SqueezeNet v1.0 `.npz`; frozen, in eval mode.
 
     The module takes pictures (N, 3, H, W) in [-1, 1] and gives features (N, C, h, w). Raises InputError when
     torchvision or the file is missing.
     """
-    features = VGG16Features() if name == "vgg16" else SqueezeNetFeatures(Path(name))
+    features: FeatureNetwork = VGG16Features() if name == "vgg16" else SqueezeNetFeatures(Path(name))
     return features.eval().requires_grad_(False)
 
 
@@ -38,9 +51,10 @@ def check_features(name: str) -> None:
         SqueezeNetFeatures(Path(name))
 
 
-class VGG16Features(nn.Module):
+class VGG16Features(FeatureNetwork):
     """VGG16 `features` through pool5: (N, 3, H, W) in [-1, 1] -> (N, 512, H/32, W/32)."""
 
+    tap_dims = (256, 512, 512)
     mean: Tensor
     std: Tensor
 
@@ -54,8 +68,16 @@ class VGG16Features(nn.Module):
     def forward(self, x_nchw: Tensor) -> Tensor:
         return self.layers(((x_nchw + 1) / 2 - self.mean) / self.std)
 
+    def taps(self, x_nchw: Tensor) -> list[Tensor]:
+        y, found = ((x_nchw + 1) / 2 - self.mean) / self.std, []
+        for i, layer in enumerate(self.layers[: _VGG16_TAPS[-1] + 1]):
+            y = layer(y)
+            if i in _VGG16_TAPS:
+                found.append(y)
+        return found
 
-class SqueezeNetFeatures(nn.Module):
+
+class SqueezeNetFeatures(FeatureNetwork):
     """SqueezeNet v1.0 through fire9: (N, 3, H, W) in [-1, 1] -> (N, 512, about H/16, about W/16).
 
     `path` is an .npz of OIHW float32 weights and biases named conv1, fire2/squeeze1x1, fire2/expand1x1,
@@ -69,20 +91,29 @@ class SqueezeNetFeatures(nn.Module):
         weights = _read_npz(path)
         self.conv1 = _conv(weights, "conv1", path, 3, 7, stride=2)
         self.fires = nn.ModuleList()
+        dims: list[int] = []
         dim = self.conv1.out_channels
         for i in range(2, 10):
             fire = _Fire(weights, f"fire{i}", path, dim)
             self.fires.append(fire)
             dim = fire.out_dim
+            if i in _FIRE_TAPS:
+                dims.append(dim)
+        self.tap_dims = tuple(dims)
         self.register_buffer("mean_bgr", torch.tensor(_CAFFE_MEAN_BGR).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        y = F.relu(self.conv1((x_nchw.flip(1) + 1) * 127.5 - self.mean_bgr))
+        return self.taps(x_nchw)[-1]
+
+    def taps(self, x_nchw: Tensor) -> list[Tensor]:
+        y, found = F.relu(self.conv1((x_nchw.flip(1) + 1) * 127.5 - self.mean_bgr)), []
         for i, fire in enumerate(self.fires, 2):
             if i in _POOL_BEFORE:
                 y = F.max_pool2d(y, 3, stride=2, ceil_mode=True)
             y = fire(y)
-        return y
+            if i in _FIRE_TAPS:
+                found.append(y)
+        return found
 
 
 def _torchvision_vgg16() -> tuple[Any, Any]:

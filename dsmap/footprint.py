@@ -39,10 +39,11 @@ class Footprint(NamedTuple):
 
 
 def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
-    """The memory that training as in `config` takes. The contextual loss's feature network is not counted."""
+    """The memory that training as in `config` takes. The feature network, and what judges its maps, is not counted."""
+    judge = config.discriminator.model_copy(update={"features": False})
     with torch.device("meta"):
         model = DSMAP(config.model)
-        discriminators = nn.ModuleDict({slot: Discriminator(config.discriminator) for slot in SLOTS})
+        discriminators = nn.ModuleDict({slot: Discriminator(judge) for slot in SLOTS})
         crop = torch.zeros(config.data.batch_size, 3, config.data.crop, config.data.crop)
         style = torch.zeros(config.data.batch_size, config.model.style_dim)
     of_generators, of_discriminators = (

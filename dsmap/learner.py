@@ -49,13 +49,15 @@ class Learner:
         initialise_generators(self.model)
         if config.twin_init:
             make_twins(self.model)
-        self.discriminators = nn.ModuleDict({slot: Discriminator(config.discriminator) for slot in SLOTS})
+        self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
+        self.discriminators = nn.ModuleDict(
+            {slot: Discriminator(config.discriminator, self.features) for slot in SLOTS}
+        )
         initialise_discriminator(self.discriminators)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         for module in self.modules.values():
             hardware.place_module(module)
         share_weights(*self.modules.values())
-        self.features = load_features(config.features).to(hardware.device) if config.loss.contextual else None
         self.optimizers = {
             "generators": make_adam(self._generator_groups(), config.optimizer),
             "discriminators": make_adam([{"params": list(self.discriminators.parameters())}], config.optimizer),
@@ -106,9 +108,10 @@ class Learner:
 
     def _second_half(self, x: ByDomain, first: Translations) -> dict[str, Tensor]:
         """Every term of the generators' loss."""
+        features = self.features if self.config.loss.contextual else None
         gan_type, mode_seeking = self.config.discriminator.gan_type, self.config.loss.mode_seeking > 0
         with self.hardware.autocast():
-            return generator_terms(self.model, self._named(), gan_type, x, first, self.features, mode_seeking)
+            return generator_terms(self.model, self._named(), gan_type, x, first, features, mode_seeking)
 
     def _named(self) -> dict[str, nn.Module]:
         """The discriminators by domain name."""

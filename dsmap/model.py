@@ -119,6 +119,12 @@ def initialise_generators(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in model.modules():
+        if isinstance(module, Decoder) and module.patch > 1:
+            # The pixels of a block start alike, or the first pictures are checkerboards (Aitken et al. 2017).
+            with torch.no_grad():
+                first = module.tail.weight[:: module.patch**2]
+                module.tail.weight.copy_(first.repeat_interleave(module.patch**2, 0))
 
 
 def make_twins(model: DSMAP) -> None:

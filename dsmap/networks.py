@@ -22,7 +22,7 @@ class ContentEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim, pad = config.dim, config.pad_type
-        self.stem = conv(3, dim, 7, padding=3, pad_type=pad)
+        self.stem = _stem(config)
         self.downs = nn.ModuleList(
             conv(dim * 2**i, dim * 2 ** (i + 1), 4, stride=2, padding=1, pad_type=pad)
             for i in range(config.n_downsample)
@@ -77,7 +77,7 @@ class StyleEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         widths = _style_widths(config)
-        self.stem = conv(3, widths[0], 7, padding=3, pad_type=config.pad_type)
+        self.stem = _stem(config)
         self.downs = nn.ModuleList(
             conv(i, o, 4, stride=2, padding=1, pad_type=config.pad_type) for i, o in pairwise(widths)
         )
@@ -155,9 +155,11 @@ class Decoder(nn.Module):
         super().__init__()
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
+        self.patch = config.patch
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
         self.ups = nn.ModuleList(UpsampleConv(i, o, pad) for i, o in pairwise(widths))
-        self.tail = conv(widths[-1], 3, 7, padding=3, pad_type=pad)
+        kernel = 7 if config.patch == 1 else 3
+        self.tail = conv(widths[-1], 3 * config.patch**2, kernel, padding=kernel // 2, pad_type=pad)
 
     def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:
         """Mapped content (N, 256, h, w), style parameters (N, L, 2, 256) -> (N, 3, H, W) in [-1, 1]."""
@@ -167,9 +169,21 @@ class Decoder(nn.Module):
             y = block(y, scales[:, 2 * i : 2 * i + 2], shifts[:, 2 * i : 2 * i + 2])
         for up in self.ups:
             y = up(y)
-        return torch.tanh(self.tail(y))
+        z = self.tail(y)
+        return torch.tanh(z if self.patch == 1 else F.pixel_shuffle(z, self.patch))
+
+
+def _stem(config: ModelConfig) -> nn.Conv2d:
+    """The first conv of an encoder. Pixel-unshuffle by p and a 3x3 conv are one conv of kernel 3 p and stride p."""
+    p = config.patch
+    kernel, padding = (7, 3) if p == 1 else (3 * p, p)
+    return conv(3, config.dim, kernel, stride=p, padding=padding, pad_type=config.pad_type)
 
 
 def _style_widths(config: ModelConfig) -> Sequence[int]:
-    """Widths of the style encoder before and after its four stride-2 convs: doubled twice, then held."""
-    return [config.dim * 2 ** min(i, 2) for i in range(5)]
+    """Widths of the style encoder before and after its stride-2 convs: doubled twice, then held.
+
+    There are four of them, less the halvings of a stem that takes blocks of pixels.
+    """
+    halvings = config.patch.bit_length() - 1
+    return [config.dim * 2 ** min(i, 2 - halvings) for i in range(5 - halvings)]

@@ -69,10 +69,10 @@ def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> st
 
 def _sizes(config: TrainConfig, domains: Domains) -> str:
     data, multiple = config.data, config.model.multiple_of
-    if config.loss.contextual and data.crop < FEATURES_MINIMUM_SIZE:
+    if config.uses_features and data.crop < FEATURES_MINIMUM_SIZE:
         raise InputError(
-            f"data.crop is {data.crop}, too small for the feature network of the contextual loss",
-            f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --set loss.contextual=0.",
+            f"data.crop is {data.crop}, too small for the feature network",
+            f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --set loss.contextual=0 discriminator.features=false.",
         )
     small = {domain.name: _smaller_than(data.shorter_side, domain) for domain in domains}
     enlarged = [f"{count} of {seen} {name} pictures" for name, (count, seen) in small.items() if count]
@@ -98,13 +98,14 @@ def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
 
 
 def _network(config: TrainConfig, needed: Footprint) -> str:
-    if config.loss.contextual:
+    if config.uses_features:
         check_features(config.features)
     method = "DSMAP" if config.model.mapping else "MUNIT (no mapping)"
-    contextual = f", contextual loss on {config.features}" if config.loss.contextual else ""
+    users = ["contextual loss"] * bool(config.loss.contextual) + ["discriminators"] * config.discriminator.features
+    features = f", {' and '.join(users)} on {config.features}" if users else ""
     return (
         f"{method}, {needed.generators / 1e6:.2f} M parameters in the generators, "
-        f"{needed.discriminators / 1e6:.2f} M in the discriminators{contextual}"
+        f"{needed.discriminators / 1e6:.2f} M in the discriminators{features}"
     )
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsmap.metrics.distances import kernel_distance
 from dsmap.model import DSMAP
 from dsmap.objective import ByDomain, Features
 
@@ -92,28 +93,5 @@ def _kernel_distances(model: DSMAP, x: ByDomain, features: Features) -> dict[str
             style = model.encode_style(x[target][i % len(x[target])][None].to(device), target)
             fake = model.translate(picture[None].to(device), source, target, style)
             translated.append(features(fake).mean((2, 3)))
-        by_domain[target] = 1000 * kernel_distance(torch.cat(translated), torch.cat(real))
+        by_domain[target] = 1000 * kernel_distance(torch.cat(translated).cpu().numpy(), torch.cat(real).cpu().numpy())
     return by_domain
-
-
-def kernel_distance(x_nd: Tensor, reference_md: Tensor) -> float:
-    """Unbiased squared MMD with the cubic kernel (x . y / d + 1)^3 between features standardised by the reference's.
-
-    Near 0 (of either sign) for two samples of one distribution. N and M are two or more.
-    """
-    x_nd, reference_md = x_nd.double(), reference_md.double()
-    mean, spread = reference_md.mean(0), reference_md.std(0)
-    x_nd, y_md = ((z - mean) / spread.clamp_min(1e-6) for z in (x_nd, reference_md))
-    used = spread > 1e-6  # a feature that is the same everywhere in the reference has no scale
-    x_nd, y_md = x_nd[:, used], y_md[:, used]
-
-    def kernel(one: Tensor, other: Tensor) -> Tensor:
-        return (one @ other.T / max(1, one.shape[1]) + 1) ** 3
-
-    def without_diagonal(k: Tensor) -> Tensor:
-        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
-
-    distance = (
-        without_diagonal(kernel(x_nd, x_nd)) + without_diagonal(kernel(y_md, y_md)) - 2 * kernel(x_nd, y_md).mean()
-    )
-    return distance.item()

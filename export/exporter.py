@@ -15,6 +15,7 @@ from dsmap import __version__
 from dsmap.errors import DsmapError
 from dsmap.export.gate import GATE_PICTURES, Gate, check_gate, judge
 from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, Templates, graphs, write_graph
+from dsmap.export.named_styles import Codes, check_domains, style_codes
 from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import Source, pick_pictures
@@ -66,11 +67,12 @@ def export_bundle(
     `rewrites` are those made before the export, `extras` the graphs beyond the usual ones, `variants` the precisions
     beyond float32.
 
-    Raises InputError when `out` may not be written (see `check_bundle_folder`), DsmapError when a graph is off or a
-    precision below its gate.
+    Raises InputError when `out` may not be written (see `check_bundle_folder`) or a named style is of no domain of the
+    model, DsmapError when a graph is off or a precision below its gate.
     """
     out = Path(os.path.abspath(out))
     check_bundle_folder(out, overwrite=overwrite)
+    check_domains(source.named_styles, source.model.domains)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -106,6 +108,7 @@ class _Making:
         self.seconds: dict[str, float] = {}
         self.verification: Verification | None = None
         self.gates: list[Gate] = []
+        self.named_styles: Codes = {}
         self.float_layers: dict[str, list[str]] = {}
         """Of int8: the convolutions that stayed in float, by graph."""
 
@@ -116,6 +119,8 @@ class _Making:
         pictures = pick_pictures(self.source, CHECK_PICTURES)
         self.say(f"checking against torch on {len(pictures)} {pictures.origin} pictures")
         self.verification = verify_graphs(model, self.files["fp32"], pictures.by_domain, pictures.origin)
+        encoders = {domain: self.files["fp32"]["style_encoder", domain] for domain in model.domains}
+        self.named_styles = style_codes(self.source.named_styles, encoders, _sizes(self.source))
         if self.variants.fp16:
             self._write("fp16")
             self._gate("fp16")
@@ -162,7 +167,7 @@ class _Making:
             pictures.by_domain,
             pictures.origin,
             styles={domain: np.array(s.mean, np.float32) for domain, s in self.source.styles.items()},
-            width=config.dim,
+            width=config.width_per_pixel,
             minimum=config.minimum_size,
             say=self.say,
         )
@@ -196,20 +201,28 @@ def _describe(made: _Making, name: str, licence: str, card: str | None) -> Manif
         domains=config.domains,
         precision="fp32",
         style_dim=config.style_dim,
-        sizes=Sizes(
-            multiple_of=config.multiple_of,
-            minimum=config.minimum_size,
-            style_minimum=config.style_minimum_size,
-            trained_at=source.trained_at,
-        ),
+        sizes=_sizes(source),
         architecture=config.model_dump(mode="json"),
         components=parts.pop("fp32"),
         variants=parts,
-        styles={domain: Style(**statistics._asdict()) for domain, statistics in source.styles.items()},
+        styles={
+            domain: Style(**statistics._asdict(), named=made.named_styles.get(domain, {}))
+            for domain, statistics in source.styles.items()
+        },
         licence=licence,
         card=card or _default_card(source, name, licence),
         provenance=provenance,
         verification=made.verification.as_dict() | {"variants": _gates(made)},
+    )
+
+
+def _sizes(source: Source) -> Sizes:
+    config = source.model.config
+    return Sizes(
+        multiple_of=config.multiple_of,
+        minimum=config.minimum_size,
+        style_minimum=config.style_minimum_size,
+        trained_at=source.trained_at,
     )
 
 
@@ -226,8 +239,10 @@ def _default_card(source: Source, name: str, licence: str) -> str:
     step = source.provenance.get("step")
     trained = f"{step} iterations" if step else "an unstated number of iterations"
     styles = " and ".join(f"{s.pictures} of {d}" for d, s in source.styles.items())
+    names = ", ".join(f"{style.name} ({style.domain})" for style in source.named_styles)
+    named = f"Named styles: {names}.\n\n" if names else ""
     return (
         f"# {name}\n\nTranslates pictures and video between {a} and {b} (DSMAP, {parameters:.2f} M parameters in all, "
         f"both directions), trained for {trained} at a shorter side of {source.trained_at} pixels. Default styles are "
-        f"means over {styles} pictures (0 means the prior).\n\nLicence of the weights: {licence}.\n"
+        f"means over {styles} pictures (0 means the prior).\n\n{named}Licence of the weights: {licence}.\n"
     )

@@ -194,12 +194,12 @@ class RewrittenDecoder(nn.Module):
 
     def __init__(self, trained: Decoder, rewrites: Rewrites) -> None:
         super().__init__()
-        self.blocks, self.ups = trained.blocks, trained.ups
+        self.blocks, self.ups, self.patch = trained.blocks, trained.ups, trained.patch
         gain = 2.0 if rewrites.scaling else 1.0
         self.tail: nn.Module = Conv(trained.tail, gain)
         if rewrites.upsampling:
             ups: list[nn.Module] = [Shuffled(BlockUpsampleConv(up)) for up in trained.ups]  # type: ignore[arg-type]
-            if rewrites.tail:
+            if rewrites.tail and trained.patch == 1:  # a 3x3 conv over blocks would be four times the work
                 ups[-1] = BlockUpsampleConv(trained.ups[-1])  # type: ignore[arg-type]
                 self.tail = BlockTail(trained.tail, gain)
             self.ups = nn.ModuleList(ups)
@@ -217,6 +217,8 @@ class RewrittenDecoder(nn.Module):
         for up in self.ups:
             y = up(y)
         z = wide(self.tail(y))
+        if self.patch > 1:
+            z = F.pixel_shuffle(z, self.patch)
         # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
         return torch.sigmoid(z) * 255 if self.scaling else torch.tanh(z)
 

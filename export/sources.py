@@ -11,6 +11,7 @@ from dsmap.checkpoint import load_generators, read_checkpoint
 from dsmap.config import TrainConfig
 from dsmap.data import Domains, find_domains, load_picture_nchw
 from dsmap.errors import InputError
+from dsmap.export.named_styles import NamedStyle, check_domains
 from dsmap.export.verify import generated_pictures
 from dsmap.images import list_pictures
 from dsmap.model import DSMAP
@@ -32,15 +33,22 @@ class Source(NamedTuple):
     pictures: dict[str, list[Path]]
     """Pictures of each domain to check the graphs on; empty lists when none are at hand."""
     provenance: dict[str, Any]
+    named_styles: Sequence[NamedStyle] = ()
+    """Pictures whose styles get a name."""
 
 
 def open_checkpoint(
-    path: Path, weights: str = "ema", data: Path | None = None, folders: Sequence[tuple[str, Path]] = ()
+    path: Path,
+    weights: str = "ema",
+    data: Path | None = None,
+    folders: Sequence[tuple[str, Path]] = (),
+    named_styles: Sequence[NamedStyle] = (),
 ) -> Source:
     """The generators of a run of dsmap-train; `weights` is ema or generators (live).
 
     `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
-    `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on.
+    `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on. Raises InputError for
+    `named_styles` of a domain that it does not have.
     """
     if path.suffix == ".safetensors" and path.is_file():
         if path.stem not in _WEIGHTS:
@@ -50,6 +58,7 @@ def open_checkpoint(
         path, weights = path.parent, path.stem
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
+    check_domains(named_styles, config.model.domains)
     model = load_generators(checkpoint, weights)
     styles = checkpoint.styles
     pictures = {
@@ -69,14 +78,21 @@ def open_checkpoint(
         "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
         "training": _portable(config),
     }
-    return Source(model, config.data.shorter_side, styles, pictures, provenance)
+    return Source(model, config.data.shorter_side, styles, pictures, provenance, named_styles)
 
 
-def open_official(path: Path, config_yaml: Path, names: tuple[str, str], domains: Domains | None = None) -> Source:
+def open_official(
+    path: Path,
+    config_yaml: Path,
+    names: tuple[str, str],
+    domains: Domains | None = None,
+    named_styles: Sequence[NamedStyle] = (),
+) -> Source:
     """The generators of a `gen_*.pt` by the authors' trainer.
 
     It keeps no style statistics: they come from the pictures of `domains`, or else are those of the prior N(0, I).
     """
+    check_domains(named_styles, names)
     model = load_official(path, config_yaml, names)
     config = read_official_config(config_yaml)
     trained_at = config.get("new_size") or config.get("new_size_a") or config.get("crop_image_height") or 256
@@ -87,7 +103,7 @@ def open_official(path: Path, config_yaml: Path, names: tuple[str, str], domains
     if domains is not None:
         styles, pictures = _seen(model, domains, trained_at)
     provenance = {"kind": "the authors' checkpoint", "file": Path(path).name, "weights_sha256": file_sha256(Path(path))}
-    return Source(model, trained_at, styles, pictures, provenance)
+    return Source(model, trained_at, styles, pictures, provenance, named_styles)
 
 
 class Pictures(NamedTuple):

@@ -18,6 +18,7 @@ In format 1 there was no style_mlp, and the decoder took the style.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +32,10 @@ MANIFEST = "bundle.json"
 ENGINES = "engines"
 """Where a bundle keeps its engines."""
 ENGINE_SUFFIX = ".engine"
+MEAN = "mean"
+"""What people write for a domain's default style."""
+STYLE_NAME = re.compile(r"(?!mean$|[0-9]+$)[a-z0-9_][a-z0-9_-]*", re.IGNORECASE | re.ASCII)
+"""What a named style may be called: nothing that reads as a file with a suffix, a path, a seed, or the mean."""
 _ADVICE = "Copy or export the bundle again."
 _ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
 
@@ -64,6 +69,7 @@ class Style(_Part):
     mean: list[FiniteFloat]
     std: list[FiniteFloat]
     pictures: int = Field(ge=0, description="how many pictures were averaged; 0: the prior N(0, I)")
+    named: dict[str, list[FiniteFloat]] = Field(default={}, description="codes that have a name")
 
 
 class Components(_Part):
@@ -106,6 +112,15 @@ class Manifest(_Part):
         """Every file of every precision."""
         return [file for part in (self.components, *self.variants.values()) for file in part.files()]
 
+    def source_of(self, target: str) -> str:
+        """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
+        if target not in self.domains:
+            raise InputError(
+                f"the model {self.name} has no domain {target!r}",
+                f"Pass --domain {self.domains[0]} or --domain {self.domains[1]}.",
+            )
+        return self.domains[1 - self.domains.index(target)]
+
 
 class Bundle:
     """A bundle on disk that has been checked."""
@@ -121,7 +136,7 @@ class Bundle:
         that are missing or whose hash is wrong.
         """
         folder = Path(folder)
-        bundle = cls(folder, _parse(folder, _read_json(folder)))
+        bundle = cls(folder, read_manifest(folder))
         for file in bundle.manifest.files():
             bundle._check(file)
         return bundle
@@ -132,13 +147,8 @@ class Bundle:
         return self.manifest.domains
 
     def source_of(self, target: str) -> str:
-        """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
-        if target not in self.domains:
-            raise InputError(
-                f"the model {self.manifest.name} has no domain {target!r}",
-                f"Pass --domain {self.domains[0]} or --domain {self.domains[1]}.",
-            )
-        return self.domains[1 - self.domains.index(target)]
+        """As `Manifest.source_of`."""
+        return self.manifest.source_of(target)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -205,6 +215,11 @@ def describe_components(folder: Path, files: Mapping[tuple[str, str], Path]) -> 
     return Components(**parts)
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """What `bundle.json` says, checked by itself: quick, and the other files are not looked at. Raises InputError."""
+    return _parse(folder, _read_json(folder))
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `bundle.json`: the last file of a bundle, so that a folder without it is none."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
@@ -257,4 +272,18 @@ def _parse(folder: Path, tree: Any) -> Manifest:
             raise InputError(f"{folder / MANIFEST} has no {name} for {', '.join(sorted(missing))}", _ADVICE)
     if any(len(numbers) != manifest.style_dim for s in manifest.styles.values() for numbers in (s.mean, s.std)):
         raise InputError(f"{folder / MANIFEST}: a style does not have {manifest.style_dim} numbers", _ADVICE)
+    _check_named(folder, manifest)
     return manifest
+
+
+def _check_named(folder: Path, manifest: Manifest) -> None:
+    for domain, style in manifest.styles.items():
+        for name, code in style.named.items():
+            if not STYLE_NAME.fullmatch(name):
+                raise InputError(f"{folder / MANIFEST}: {name!r} of {domain} is no name for a style", _ADVICE)
+            if len(code) != manifest.style_dim:
+                raise InputError(
+                    f"{folder / MANIFEST}: the style {name} of {domain} has {len(code)} numbers,"
+                    f" expected {manifest.style_dim}",
+                    _ADVICE,
+                )

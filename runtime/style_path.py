@@ -21,6 +21,8 @@ import numpy as np
 
 from dsmap.errors import InputError
 from dsmap.runtime.backends import Codes
+from dsmap.runtime.bundle import MEAN, STYLE_NAME
+from dsmap.runtime.named_styles import ModelStyles, advice_on_styles, no_such_style
 from dsmap.runtime.translator import StyleLike
 
 StylePath = Callable[[float, float | None], Codes]
@@ -28,7 +30,7 @@ StylePath = Callable[[float, float | None], Codes]
 not known) -> a style code (S,), float32."""
 
 USUAL_SECONDS = 10.0
-_ADVICE = "Pass a picture, seed:NUMBER for a random style, or mean."
+_OR_PASS = "pass a picture, seed:NUMBER for a random style, or mean."
 
 
 class StyleFade:
@@ -95,11 +97,13 @@ def plan_style_path(
     style_to: str | None = None,
     cycle: Sequence[str] = (),
     seconds: float | None = None,
+    known: ModelStyles | None = None,
 ) -> StylePlan | None:
     """What --style-from and --style-to, or --style-cycle, ask for; None without them.
 
     `cycle`: texts with one style or several, separated by commas. `seconds` (--style-period): of a cycle's round, and
-    of a fade where the clip's length is not known. Raises InputError that names the option.
+    of a fade where the clip's length is not known. `known`: the model's named styles. Raises InputError that names the
+    option.
     """
     ends = {"--style-from": style_from, "--style-to": style_to}
     if cycle and any(text is not None for text in ends.values()):
@@ -109,7 +113,7 @@ def plan_style_path(
         names = [name for text in cycle for name in _split(text)]
         if len(names) < 2:
             raise InputError(f"--style-cycle has one style: {names[0]}", "Pass two or more, such as seed:1,seed:2.")
-        styles = tuple(parse_style(name, "--style-cycle") for name in names)
+        styles = tuple(parse_style(name, "--style-cycle", known) for name in names)
         return StylePlan(kind="cycle", styles=styles, names=tuple(names), seconds=period)
     if style_from is None and style_to is None:
         if seconds is not None:
@@ -118,32 +122,47 @@ def plan_style_path(
     if style_from is None or style_to is None:
         missing = next(option for option, text in ends.items() if text is None)
         raise InputError(f"{missing} is missing", "Pass both --style-from and --style-to; mean is the usual style.")
-    styles = parse_style(style_from, "--style-from"), parse_style(style_to, "--style-to")
+    styles = parse_style(style_from, "--style-from", known), parse_style(style_to, "--style-to", known)
     return StylePlan(kind="fade", styles=styles, names=(style_from, style_to), seconds=period)
 
 
-def parse_style(text: str, option: str = "--style") -> StyleLike:
-    """`mean`, a number or `seed:NUMBER`, or the path of a picture (./7 for a file called 7).
+def parse_style(text: str, option: str = "--style", known: ModelStyles | None = None) -> int | str | Path | None:
+    """`mean` (None), a number or `seed:NUMBER` (int), a name that is `known` (str), or a picture (Path).
 
-    Raises InputError, naming `option`, for a bad number and for a picture that is not there or cannot be read.
+    What could be several is the first of them: ./7 and ./fresh-snow are files. Raises InputError, naming `option`, for
+    a bad number, and for what is neither a name nor a picture that can be read.
     """
-    if text == "mean":
+    if text == MEAN:
         return None
     number = text.removeprefix("seed:")
     if number != text or _is_number(text):
         if not (number.isascii() and number.isdigit()):
             raise InputError(f"{option} {text} is no seed", "Use a whole number of 0 or more, such as seed:7.")
         return int(number)
-    path = Path(text)
+    if known is not None and text in known:
+        return text
+    return _picture(text, option, known)
+
+
+def _picture(text: str, option: str, known: ModelStyles | None) -> Path:
+    """The path of a picture that is there and can be read."""
     if not os.path.exists(text):
-        raise InputError(f"{option} {text or 'is empty'}: there is no such picture", _ADVICE)
+        if known is not None and STYLE_NAME.fullmatch(text):
+            raise no_such_style(known.manifest, known.domain, text, option=option, or_pass=_OR_PASS)
+        raise InputError(f"{option} {text or 'is empty'}: there is no such picture", _advice(known))
     from dsmap.images import read_picture_rgb
 
     try:
-        read_picture_rgb(path)  # minutes before the model needs it
+        read_picture_rgb(Path(text))  # minutes before the model needs it
     except InputError as error:
-        raise InputError(f"{option}: {error.fact}", _ADVICE) from error
-    return path
+        raise InputError(f"{option}: {error.fact}", _advice(known)) from error
+    return Path(text)
+
+
+def _advice(known: ModelStyles | None) -> str:
+    if known is None or not known.names:
+        return _OR_PASS[0].upper() + _OR_PASS[1:]
+    return advice_on_styles(known.manifest, known.domain, _OR_PASS)
 
 
 def check_seconds(seconds: float, option: str = "the style path's time") -> float:

@@ -11,15 +11,19 @@ from dsmap.images import read_picture_rgb
 from dsmap.memory import available_bytes
 from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load_backend
 from dsmap.runtime.bundle import Bundle, Sizes
+from dsmap.runtime.bundle_styles import fit_style_picture
 from dsmap.runtime.cpu import allowed_cores
 from dsmap.runtime.memory import check_memory, frames_that_fit, translation_bytes
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
+from dsmap.runtime.named_styles import find_named
 
 StyleLike = int | str | Path | Frames | None
-"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): a picture's style."""
+"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): a picture's style.
 
-# A style picture is cut to at most this aspect ratio: a panorama would need gigabytes for eight numbers.
-_MAX_STYLE_ASPECT = 3.0
+A text is `mean`, the name of one of the model's styles for the domain, or a picture's path. A name wins over a file
+that is called so: "./fresh-snow", or a Path, is the file.
+"""
+
 _MOST_AT_ONCE = 4
 _USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 
@@ -94,11 +98,18 @@ class Translator:
         self.set_style(style)
 
     def set_style(self, style: StyleLike) -> None:
-        """The style of the frames from now on. Raises InputError for a picture that cannot be read or is no picture."""
+        """The style of the frames from now on. Raises InputError, as `find_style`, and the style stays as it was."""
         self.style = self.find_style(style)
 
     def find_style(self, style: StyleLike) -> Codes:
-        """The style code (S,) that `style` stands for, float32."""
+        """The style code (S,) that `style` stands for, float32.
+
+        Raises InputError for a name that the model does not have, and for a picture that is none or cannot be read.
+        """
+        if isinstance(style, str):
+            code = find_named(self.bundle.manifest, self.target, style)
+            if code is not None:
+                return np.asarray(code, np.float32)
         if style is None:
             return np.asarray(self.bundle.manifest.styles[self.target].mean, np.float32)
         if isinstance(style, bool):
@@ -110,7 +121,7 @@ class Translator:
             return np.random.default_rng(int(style)).standard_normal(self.bundle.manifest.style_dim).astype(np.float32)
         picture_rgb = read_picture_rgb(Path(style)) if isinstance(style, str | Path) else style
         check_frames(picture_rgb, dims=(3,))
-        return self._backend.encode_style(_fit_style_picture(picture_rgb, self.bundle.manifest.sizes)[None])[0]
+        return self._backend.encode_style(fit_style_picture(picture_rgb, self.bundle.manifest.sizes)[None])[0]
 
     def __call__(self, frames_rgb: Frames) -> Frames:
         """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""
@@ -206,26 +217,3 @@ def pad_frames(frames_rgb: Frames, sizes: Sizes) -> Frames:
         return np.ascontiguousarray(frames_rgb)
     border = cv2.BORDER_REFLECT_101 if bottom < height and right < width else cv2.BORDER_REPLICATE
     return np.stack([cv2.copyMakeBorder(np.ascontiguousarray(f), 0, bottom, 0, right, border) for f in frames_rgb])
-
-
-def _fit_style_picture(picture_rgb: Frames, sizes: Sizes) -> Frames:
-    """A style picture as the style encoder saw them in training: not larger, the centre cut to sizes the graphs take.
-
-    A smaller one stays as it is unless the encoder needs it larger: enlarging adds no texture to read a style from.
-    """
-    height, width = picture_rgb.shape[:2]
-    longest = int(_MAX_STYLE_ASPECT * min(height, width))
-    picture_rgb = _centre(picture_rgb, min(height, longest), min(width, longest))
-    height, width = picture_rgb.shape[:2]
-    shorter = max(min(height, width, sizes.trained_at), sizes.style_minimum)
-    factor = shorter / min(height, width)
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    size = (max(shorter, round(width * factor)), max(shorter, round(height * factor)))
-    resized = cv2.resize(np.ascontiguousarray(picture_rgb), size, interpolation=method) if factor != 1 else picture_rgb
-    cut = [side // sizes.multiple_of * sizes.multiple_of for side in resized.shape[:2]]
-    return np.ascontiguousarray(_centre(np.asarray(resized), *cut))
-
-
-def _centre(picture_rgb: Frames, height: int, width: int) -> Frames:
-    top, left = (picture_rgb.shape[0] - height) // 2, (picture_rgb.shape[1] - width) // 2
-    return picture_rgb[top : top + height, left : left + width]

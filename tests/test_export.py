@@ -15,7 +15,7 @@ from dsmap.config import ModelConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
 from dsmap.export.exporter import export_bundle
-from dsmap.export.graphs import Extras, graphs, to_frames, write_graph
+from dsmap.export.graphs import Extras, from_frames, graphs, to_frames, write_graph
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import open_checkpoint
 from dsmap.export.verify import generated_pictures, verify_graphs
@@ -223,6 +223,28 @@ def test_more_graphs(checkpoint, tmp_path):
     done = run_export(checkpoint, "-o", "x", "--without", "norms", cwd=tmp_path)
     assert done.returncode == 2
     assert "Known rewrites: upsampling, tail, scaling." in done.stderr
+
+
+def test_a_network_that_handles_blocks_of_pixels(tmp_path):
+    """From frames to frames, in ONNX Runtime, at the smallest size and others."""
+    torch.manual_seed(1)
+    shape = {"patch": 2, "n_downsample": 0, "pad_type": "zero"}
+    model = DSMAP(ModelConfig(dim=6, n_res=1, mlp_dim=8, style_dim=3, **shape)).eval()
+    initialise_generators(model)
+    torch.nn.init.normal_(model.decoders["b"].tail.weight, std=0.2)  # or the pixels of a block would be alike
+    fused = next(g for g in graphs(model, extras=Extras(fused=True)) if (g.component, g.domain) == ("fused", "b"))
+    write_graph(fused, tmp_path / "fused.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "fused.onnx"))
+    for n, height, width in ((1, 8, 8), (2, 8, 20), (1, 36, 28)):
+        frames = np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+        with torch.no_grad():
+            style = torch.randn(n, 3)
+            params = model.style_mlps["b"](style)
+            expected = to_frames(model.translate(from_frames(torch.from_numpy(frames)), "a", "b", style)).numpy()
+        (out,) = session.run(None, {"frames": frames, "style_params": params.numpy()})
+        assert out.shape == expected.shape
+        assert np.abs(out - expected.astype(int)).max() <= 1
+        assert expected.std() > 5
 
 
 @pytest.mark.parametrize("rewrites", [Rewrites(), Rewrites(False, False, False)])

@@ -103,7 +103,7 @@ OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --steps --version",
     "export": "--best --card --data --debug --domain --domains --engine --force --fp16 --fused --gpu-arch --help "
-    "--int8 --licence --live --max-batch --name --official --output --overwrite --report --sizes "
+    "--int8 --licence --live --max-batch --name --named-style --official --output --overwrite --report --sizes "
     "--style-decoder --version --without",
     "doctor": "--debug --help --model --report --version",
     "live": "--backend --camera --cuda-binding --debug --domain --fps --frames --height --help --loop --mirror --model "

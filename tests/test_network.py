@@ -2,15 +2,17 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import make_discriminators, make_model, model_config, pictures, scramble, styles
+from tiny import make_discriminators, make_model, model_config, pictures, scramble, squeezenet_weights, styles
 from torch import nn
 
 from dsmap.config import DiscriminatorConfig, ModelConfig
 from dsmap.discriminator import Discriminator
 from dsmap.errors import InputError
+from dsmap.features import load_features
 from dsmap.layers import LayerNorm, UpsampleConv, adaptive_instance_norm, instance_norm
 from dsmap.model import DSMAP, initialise_discriminator, initialise_generators
 
@@ -282,6 +284,94 @@ def test_the_weights_a_training_starts_from():
         assert not layer.bias.any()
         if layer.weight.numel() > 1000:
             assert layer.weight.std().item() == pytest.approx(0.02, rel=0.15)
+
+
+# Networks for video, whose first and last convolutions handle blocks of pixels.
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_the_stem_is_pixel_unshuffle_and_a_convolution(patch):
+    stem = make_model(patch=patch, pad_type="zero").content_encoders["a"].stem
+    x = pictures()["a"]
+    # Channel, row and column in the block are one axis for pixel_unshuffle; the kernel is a 3x3 of such blocks.
+    weight = stem.weight.unflatten(2, (3, patch)).unflatten(4, (3, patch))  # O, I, a, row, b, column
+    weight = weight.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    expected = F.conv2d(F.pixel_unshuffle(x, patch), weight, stem.bias, padding=1)
+    torch.testing.assert_close(stem(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("patch", "n_downsample", "multiple"), [(1, 2, 8), (2, 0, 4), (2, 1, 8), (2, 2, 16), (4, 0, 8)]
+)
+def test_sizes_with_blocks_of_pixels(patch, n_downsample, multiple):
+    model = make_model(patch=patch, n_downsample=n_downsample)
+    assert model.config.multiple_of == multiple
+    x = torch.randn(1, 3, 2 * multiple, 3 * multiple)
+    content = model.encode(x, "a")
+    assert content.shared.shape == (1, model.config.content_dim, 2, 3)
+    assert content.skip.shape == (1, model.config.content_dim, 4, 6)
+    assert model.translate(x, "a", "b", styles(1)["b"]).shape == x.shape
+    smallest = model.config.style_minimum_size
+    assert smallest == max(16, 2 * multiple)
+    assert model.encode_style(torch.randn(1, 3, smallest, smallest), "a").shape == (1, 3)
+    with pytest.raises(InputError, match=f"must be multiples of {multiple}|does not fit"):
+        model.encode(torch.randn(1, 3, 2 * multiple, 2 * multiple + multiple // 2), "a")
+
+
+def test_the_pixels_of_a_block_start_alike():
+    model = DSMAP(model_config(patch=2, n_downsample=0))
+    initialise_generators(model)
+    x = pictures()["a"]
+    y = model.translate(x, "a", "b", styles()["b"])
+    blocks = F.pixel_unshuffle(y, 2).unflatten(1, (3, 4))
+    assert torch.equal(blocks[:, :, 0], blocks[:, :, 3])
+    assert y.std() > 0.05
+
+
+def test_memory_goes_by_the_width_of_a_pixel():
+    widths = [ModelConfig(dim=dim, patch=patch).width_per_pixel for dim, patch in ((64, 1), (48, 2), (50, 4))]
+    assert widths == [64, 12, 4]
+
+
+# A discriminator of features.
+
+
+@pytest.fixture
+def features(tmp_path):
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    return load_features(str(tmp_path / "net.npz"))
+
+
+def test_a_discriminator_of_features_judges_every_depth(features):
+    torch.manual_seed(0)
+    plain = Discriminator(DiscriminatorConfig(dim=4))
+    both = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
+    both.scales.load_state_dict(plain.scales.state_dict())
+    x = pictures(n=2, hw=(96, 64))["a"]
+    logits, of_patches = both(x), plain(x)
+    assert len(features.taps(x)) == len(features.tap_dims) == 3
+    assert len(logits) == 3 + len(of_patches)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(logits[3:], of_patches, strict=True))
+    # Of one picture at about a sixteenth of its size, whatever the depth.
+    assert [tuple(depth.shape) for depth in logits[:3]] == [(2, 1, 5, 3)] * 3
+    assert all(not torch.equal(depth[0], depth[1]) for depth in logits[:3])
+
+
+def test_the_feature_network_is_no_part_of_the_discriminator(features):
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(dim=4, features=True)
+    one, other = Discriminator(config, features), Discriminator(config, features)
+    assert not {id(p) for p in one.parameters()} & {id(p) for p in features.parameters()}
+    assert not any("mixing" in name or "fires" in name for name in one.state_dict())
+    other.load_state_dict(one.state_dict())  # the fixed mixing is drawn anew, and the same
+    x = pictures()["a"].requires_grad_()
+    assert all(torch.equal(a, b) for a, b in zip(one(x), other(x), strict=True))
+    sum(logits.mean() for logits in one(x)[:3]).backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0  # the generators learn through it
+    assert all(p.grad is None for p in features.parameters())
+    with pytest.raises(ValueError, match="needs the feature network"):
+        Discriminator(config)
 
 
 # The interface.

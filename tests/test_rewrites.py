@@ -52,9 +52,11 @@ def test_scaling_inside_the_first_conv(pad, kernel, stride, margin):
 
 
 @pytest.mark.parametrize("rewrites", ALL, ids=lambda r: "+".join(n for n, on in r._asdict().items() if on) or "none")
+@pytest.mark.parametrize("patch", [1, 2, 4])
 @pytest.mark.parametrize("pad", PADS)
-def test_the_whole_network(pad, rewrites):
-    model = make_model(pad_type=pad, mapping=pad != "zero", style_kl=pad == "replicate").double().eval()
+def test_the_whole_network(pad, patch, rewrites):
+    shape = {"patch": patch, "n_downsample": 2 if patch == 1 else 1 - patch // 4}
+    model = make_model(pad_type=pad, mapping=pad != "zero", style_kl=pad == "replicate", **shape).double().eval()
     fast = rewritten(model, rewrites)
     frames = torch.randint(0, 256, (2, 32, 40, 3), dtype=torch.uint8)
     x = from_frames(frames).double()

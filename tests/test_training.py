@@ -523,6 +523,8 @@ def test_the_content_encoders_have_a_rate_of_their_own(data, tmp_path, factor):
         ["model.n_downsample=3", "model.dim=2", "discriminator.n_scales=2", "discriminator.gan_type=nsgan"],
         ["discriminator.gan_type=ralsgan", "model.pad_type=replicate"],
         ["loss.contextual=1", "model.pad_type=zero", "optimizer.schedule=constant"],
+        ["discriminator.features=true", "model.patch=2", "model.n_downsample=0"],
+        ["discriminator.features=true", "discriminator.pad_type=zero", "model.patch=4", "model.n_downsample=1"],
     ],
 )
 def test_every_weight_learns(data, tmp_path, overrides):

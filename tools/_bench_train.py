@@ -101,7 +101,12 @@ def gradient_difference(config: TrainConfig) -> float:
     """
     torch.manual_seed(0)
     small = config.model_copy(
-        update={"loss": config.loss.model_copy(update={"contextual": 0.0}), "precision": "fp32", "compile": False}
+        update={
+            "loss": config.loss.model_copy(update={"contextual": 0.0}),
+            "discriminator": config.discriminator.model_copy(update={"features": False}),
+            "precision": "fp32",
+            "compile": False,
+        }
     )
     learner = Learner(small, choose_hardware(small, "cpu"), Processes())
     model, discriminators = learner.model.double(), learner.discriminators.double()

@@ -1,5 +1,6 @@
 """What `dsmap-video` was asked for, and everything that can be wrong with it, before the model is loaded."""
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -22,9 +23,21 @@ if TYPE_CHECKING:
 class StyleChoice:
     """The style, or how it goes from one to others."""
 
-    fixed: int | Path | None = None
-    """A seed, a picture, or None: the domain's mean."""
+    fixed: int | str | Path | None = None
+    """A seed, the name of one of the model's, a picture, or None: the domain's mean."""
     path: "StylePlan | None" = None
+    written: str = "mean"
+    """As the user wrote the fixed one."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return str(self.path) if self.path else self.written
+
+    @property
+    def note(self) -> str:
+        """For a name that a file has too: which of them it is, and how to have the other; else empty."""
+        called_so = isinstance(self.fixed, str) and os.path.exists(self.fixed)
+        return f" (of the model; the file is .{os.sep}{self.fixed})" if called_so else ""
 
     def pictures(self) -> list[Path]:
         """The pictures whose styles are taken."""
@@ -58,30 +71,36 @@ def seconds_given(text: str | None, option: str) -> Fraction | None:
 
 
 def choose_style(
-    style: Path | None,
+    style: str | None,
     seed: int | None,
     style_from: str | None,
     style_to: str | None,
     cycle: Sequence[str],
     period: float | None,
+    model: str,
+    domain: str,
 ) -> StyleChoice:
-    """The style that the options ask for; its pictures are read once, before the model loads. Raises InputError."""
+    """The style that the options ask for; its pictures are read once, before the model loads. Raises InputError.
+
+    What could be the name of a style is looked up in the model's bundle.json.
+    """
     if style is not None and seed is not None:
         raise InputError("--style and --seed cannot be used together", "choose one: a picture's style, or a random one")
-    if style_from is not None or style_to is not None or cycle or period is not None:
-        from dsmap.runtime.style_path import plan_style_path
+    from dsmap.runtime.named_styles import ModelStyles
+    from dsmap.runtime.style_path import parse_style, plan_style_path
 
+    known = ModelStyles(model, domain)
+    if style_from is not None or style_to is not None or cycle or period is not None:
         if style is not None or seed is not None:
             raise InputError(
                 "--style or --seed was passed with a style over time",
                 "use one of them, or --style-from and --style-to, or --style-cycle",
             )
-        return StyleChoice(path=plan_style_path(style_from=style_from, style_to=style_to, cycle=cycle, seconds=period))
-    if style is not None:
-        from dsmap.images import read_picture_rgb
-
-        read_picture_rgb(style)
-    return StyleChoice(fixed=style if style is not None else seed)
+        path = plan_style_path(style_from=style_from, style_to=style_to, cycle=cycle, seconds=period, known=known)
+        return StyleChoice(path=path)
+    if seed is not None:
+        return StyleChoice(fixed=seed, written=f"seed:{seed}")
+    return StyleChoice() if style is None else StyleChoice(fixed=parse_style(style, known=known), written=style)
 
 
 def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str) -> "list[Job]":
@@ -108,7 +127,7 @@ def check_names(
     from dsmap.runtime.output_files import check_kept_apart, check_output_file, identity
 
     bundle = find_model(model)
-    name = "the --style picture" if styles.fixed is not None else "a style picture"
+    name = "a style picture" if styles.path else "the --style picture"
     pictures = [(path, name) for path in styles.pictures()]
     inputs = check_jobs_apart(jobs, pictures, bundle)
     if report is None:

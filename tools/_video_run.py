@@ -86,8 +86,8 @@ class Work:
                 lines += [f"  {note}" for note in one.facts.notes]
                 if one.facts.left_out:
                     lines.append(f"  left out: {', '.join(one.facts.left_out)}")
-        if self._styles.path:
-            lines.append(f"style: {self._styles.path}")
+        if self._styles.path or self._styles.fixed is not None:
+            lines.append(f"style: {self._styles}{self._styles.note}")
         backend = f"{translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
         return "\n".join([*lines, f"backend: {backend}"])
 
@@ -95,7 +95,8 @@ class Work:
         """What ran, for the report."""
         names = ("model_name", "source", "target", "backend_name", "backend_description", "backend_reason", "precision")
         about = {name: getattr(self._translator, name) for name in names}
-        return {"model": about.pop("model_name"), "backend": about.pop("backend_name")} | about
+        named = {"model": about.pop("model_name"), "backend": about.pop("backend_name"), "style": str(self._styles)}
+        return named | about
 
     def run(self, job: "Job", progress: "Progress | None") -> "JobReport":
         """Does one job. Raises what was wrong with its input."""

@@ -1,22 +1,181 @@
-"""dsmap-eval: how good a result is, in numbers.
+"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of pictures.
 
+dsmap-eval model summer-winter --data yosemite --domains summer,winter --features squeezenet_v1.0_imagenet.npz
+dsmap-eval images ours=out/ours munit=out/munit --reference yosemite/testB --content yosemite/testA --features FILE
 dsmap-eval video holiday.mp4 holiday-winter.mp4                          how steady the translation is
-dsmap-eval video holiday.mp4 holiday-winter.mp4 --report steady.json --plot steady.png
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsmap.errors import InputError
+from dsmap.tools import _cli
 from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
+from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+
+if TYPE_CHECKING:
+    from dsmap.metrics.findings import Report
+    from dsmap.metrics.protocol import Protocol
 
 app = new_app()
+
+Features = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        parser=path_given,
+        help="Feature network: an .npz of SqueezeNet v1.0, or inception-2015-12-05.pt (TorchScript) for FID and KID. "
+        "One of each may be passed.",
+    ),
+]
+Lpips = Annotated[
+    str | None,
+    typer.Option(
+        "--lpips", metavar="NET", help="Measure diversity by LPIPS on alex, vgg or squeeze (needs torchvision)."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.json", parser=path_given, help="Write every number as JSON.")
+]
+Page = Annotated[
+    Path | None,
+    typer.Option("--page", metavar="FILE.html", parser=path_given, help="Write numbers and pictures as one HTML page."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 
 
 @app.callback()
 def evaluate() -> None:
-    """Measure results: numbers with their definitions in docs/steadiness.md."""
+    """Measure results: numbers with their definitions in docs/evaluation.md and docs/steadiness.md."""
+
+
+@app.command()
+@explained
+def model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", parser=_cli.text_given, help="A bundled model, a bundle's folder, or a dsmap-train run."
+        ),
+    ],
+    data: Data = None,
+    domain: DomainFolders = None,
+    domains: DomainNames = None,
+    features: Features = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="DOMAIN", help="Only translations to this domain. Default: both.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="quick, or paper: 100 contents x 10 styles x 10 repeats.")] = "quick",
+    contents: Annotated[
+        int | None, typer.Option(min=2, help="Translate so many pictures, not those of --preset.")
+    ] = None,
+    styles: Annotated[int | None, typer.Option(min=1, help="Each in the styles of so many pictures.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="So often, with other pictures' styles.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=0, help="Pairs of styles of a content for diversity; 0: none.")
+    ] = None,
+    lpips: Lpips = None,
+    seed: Seed = 0,
+    height: Annotated[
+        int | None, typer.Option(min=16, max=8192, help="Shorter side of the pictures. Default: that of the training.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=path_given, help="Keep every translation in this new folder."),
+    ] = None,
+    report: JsonFile = None,
+    page: Page = None,
+    backend: _cli.Backend = "auto",
+    precision: _cli.Precision = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU backend. Default: all cores.")] = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """A model, judged by its translations of pictures that it has not seen, in both directions.
+
+    \b
+    dsmap-eval model summer-winter --data yosemite --domains summer,winter --features squeezenet.npz --page page.html
+    dsmap-eval model runs/winter --data yosemite --domains summer,winter --features squeezenet.npz --preset paper
+
+    Test pictures are translated in the mean style, and in the styles of test pictures; both are compared with the
+    training pictures of the target domain.
+    """
+    from dsmap.tools._eval_output import check_outputs, kept_results
+
+    check_outputs(report, page, overwrite=overwrite)
+    protocol = _protocol(preset, contents, styles, repeats, pairs, seed)
+    from dsmap.domains import find_domains
+
+    found = find_domains(data, parse_domain_folders(domain), names=parse_domain_names(domains) or ("a", "b"))
+    typer.echo("loading torch ...")
+    from dsmap.tools import _eval_model as work
+    from dsmap.tools._eval_images import load_means
+
+    means = load_means(features or [], lpips, pairs=protocol.pairs, seed=seed)
+    wishes = work.Wishes(
+        protocol=protocol, preset=preset, target=target, height=height, backend=backend, precision=precision,
+        threads=threads,
+    )  # fmt: skip
+    with kept_results(results) as folder, work.open_bundle(model, typer.echo) as bundle:
+        reports = work.evaluate(bundle, found, means, wishes, folder, typer.echo)
+    _tell(reports, report, page)
+
+
+@app.command()
+@explained
+def images(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULTS...", help="Folders of results, one for each system: FOLDER or NAME=FOLDER."),
+    ],
+    reference: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=path_given, help="Real pictures of the target domain.")
+    ],
+    content: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=path_given, help="The pictures that were translated, by the same names."),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", parser=path_given, help="Other pictures of the contents' domain, for a classifier."
+        ),
+    ] = None,
+    features: Features = None,
+    pairs: Annotated[int, typer.Option(min=0, help="Pairs of results of a content for diversity; 0: none.")] = 4,
+    lpips: Lpips = None,
+    seed: Seed = 0,
+    report: JsonFile = None,
+    page: Page = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    """Folders of results of any systems, side by side on the same pictures.
+
+    \b
+    dsmap-eval images out/winter --reference yosemite/testB --content yosemite/testA --features squeezenet.npz
+    dsmap-eval images ours=out/ours munit=out/munit --reference dogs --content cats --features squeezenet.npz
+
+    A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), or in whose folder
+    it lies (lake/3.png).
+    """
+    from dsmap.tools._eval_output import check_outputs
+
+    check_outputs(report, page, overwrite=overwrite)
+    typer.echo("loading torch ...")
+    from dsmap.tools import _eval_images as work
+
+    where = work.Source(
+        systems=tuple(map(work.parse_system, results)), reference=reference, content=content, training=source
+    )
+    work.check_systems(where.systems)
+    found = work.evaluate(where, work.load_means(features or [], lpips, pairs=pairs, seed=seed), typer.echo)
+    _tell([found], report, page)
 
 
 @app.command()
@@ -29,13 +188,11 @@ def video(
         typer.Option(min=16, max=8192, help="Measure at this height. Default: the lower of both, but at most 360."),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Measure only so many frames from the start.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", parser=path_given, help="Write every number as JSON.")
-    ] = None,
+    report: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", parser=path_given, help="Draw the numbers over time.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report and a plot that exist.")] = False,
+    overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -58,6 +215,25 @@ def video(
     if plot is not None:
         draw(comparison, plot)
         typer.echo(f"plot: {plot}")
+
+
+def _protocol(
+    preset: str, contents: int | None, styles: int | None, repeats: int | None, pairs: int | None, seed: int
+) -> "Protocol":
+    from dataclasses import replace
+
+    from dsmap.metrics.protocol import PROTOCOLS
+
+    if preset not in PROTOCOLS:
+        raise InputError(f"no preset named {preset!r}", f"Known presets: {', '.join(PROTOCOLS)}.")
+    changed = {"contents": contents, "styles": styles, "repeats": repeats, "pairs": pairs}
+    return replace(PROTOCOLS[preset], seed=seed, **{name: n for name, n in changed.items() if n is not None})
+
+
+def _tell(reports: "list[Report]", report: Path | None, page: Path | None) -> None:
+    from dsmap.tools._eval_output import tell
+
+    tell(reports, report, page, typer.echo)
 
 
 def main() -> None:

@@ -3,27 +3,24 @@
 dsmap-export RUN -o BUNDLE
 dsmap-export RUN -o BUNDLE --fp16 --int8 --engine rtx --sizes 256x256:512x512:1920x1088
 dsmap-export gen_00200000.pt --official config.yaml --domains summer,winter -o BUNDLE
-dsmap-export BUNDLE --engine rtx          engines for a bundle that is there
+dsmap-export RUN -o BUNDLE --named-style winter:fresh-snow=photo.jpg
+dsmap-export BUNDLE --engine rtx          engines for a bundle that is there; --named-style adds styles to it
 """
 
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dsmap.errors import InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, run
+from dsmap.tools._export_engines import DEFAULT_SIZES, EngineWishes, build, engine_wishes
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 if TYPE_CHECKING:
-    from dsmap.export.engines import Built
+    from dsmap.export.named_styles import NamedStyle
     from dsmap.export.sources import Source
-    from dsmap.runtime.bundle import Sizes
-    from dsmap.trt import Flavour
-
-DEFAULT_SIZES = "256x256:512x512:1920x1088"
 
 app = new_app()
 
@@ -34,7 +31,8 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="Run folder of dsmap-train, one of its checkpoints, a gen_*.pt, or a bundle (for --engine)."
+            help="Run folder of dsmap-train, one of its checkpoints, a gen_*.pt, or a bundle (for --engine and "
+            "--named-style)."
         ),
     ],
     out: Annotated[Path | None, typer.Option("--output", "-o", help="The bundle's folder.")] = None,
@@ -82,12 +80,21 @@ def export(
     style_decoder: Annotated[
         bool, typer.Option("--style-decoder", help="Add decoders that take the style code itself.")
     ] = False,
+    named_style: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN:NAME=PICTURE",
+            help="Keep a picture's style under a name, for dsmap-video --style NAME. May be repeated.",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the bundle folder's name.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "not stated",
     card: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Model card, in place of the short default.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle, or a bundle's named style, that is there.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all numbers as JSON.")] = None,
     debug: Debug = False,
     version: Version = False,
@@ -95,18 +102,20 @@ def export(
     """Write a bundle of ONNX files from CHECKPOINT, checked against torch.
 
     With --data or --domain NAME=PATH the default styles are the means over those pictures, and checks and int8
-    calibration use them. Given a bundle and --engine, compile engines for it.
+    calibration use them. Given a bundle and --engine, compile engines for it; with --named-style, add styles to it.
     """
+    from dsmap.export.named_styles import parse_named_styles
     from dsmap.tools._reports import check_report
 
     if report is not None:
         check_report(report)
-    engines = _engine_wishes(engine, sizes, gpu_arch, max_batch)
+    engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
+    named = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
         mixed = [
             flag for flag, given in {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official}.items() if given
         ]
-        _add_engines(checkpoint, engines, mixed, report)
+        _add_to_bundle(checkpoint, engines, named, mixed, report, overwrite=overwrite)
         return
     if out is None:
         raise InputError("-o is missing", "Pass -o BUNDLE, the folder to write.")
@@ -131,7 +140,7 @@ def export(
     from dsmap.export.report import report as numbers
     from dsmap.export.report import summary
 
-    source = _open(checkpoint, official, names, data, folders, live=live, best=best)
+    source = _open(checkpoint, official, names, data, folders, named, live=live, best=best)
     if engines is not None:
         engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))
@@ -154,9 +163,11 @@ def export(
     for style_domain, style in manifest.styles.items():
         if style.pictures == 0:
             typer.echo(f"default style of {style_domain}: the prior's mean; pass --data for that of its pictures")
+        if style.named:
+            typer.echo(f"named styles of {style_domain}: {', '.join(style.named)}")
     megabytes = sum(file.bytes for file in manifest.files()) / 1e6
     typer.echo(f"saved as {out} ({megabytes:.1f} MB)")
-    built = _build(out, engines) if engines is not None else []
+    built = build(out, engines) if engines is not None else []
     command = f"dsmap-video INPUT --model {out} --domain {manifest.domains[1]}"
     spent = time.monotonic() - started
     typer.echo(f"done in {spent:.0f} s")
@@ -171,6 +182,7 @@ def _open(
     names: tuple[str, str] | None,
     data: Path | None,
     folders: list[tuple[str, Path]],
+    named: "list[NamedStyle]",
     *,
     live: bool,
     best: bool,
@@ -181,92 +193,48 @@ def _open(
     if official is not None:
         pictures = find_domains(data, folders, names=names or ("a", "b")) if data or folders else None
         names = names or ((pictures.a.name, pictures.b.name) if pictures else ("a", "b"))
-        return open_official(checkpoint, official, names, pictures)
+        return open_official(checkpoint, official, names, pictures, named)
     if best:
         from dsmap.checkpoint import best_checkpoint
 
         checkpoint = best_checkpoint(checkpoint).path
         typer.echo(f"best: {checkpoint}")
-    return open_checkpoint(checkpoint, weights="generators" if live else "ema", data=data, folders=folders)
+    weights = "generators" if live else "ema"
+    return open_checkpoint(checkpoint, weights=weights, data=data, folders=folders, named_styles=named)
 
 
-class _EngineWishes(NamedTuple):
-    """What was asked of the engines; TensorRT is there, and builds for these GPUs."""
-
-    flavour: "Flavour"
-    architectures: tuple[str, ...]
-    sizes: str
-    max_batch: int
-
-    def options(self, sizes: "Sizes") -> Any:
-        """For a bundle with such sizes. Raises InputError for a profile that its network does not take."""
-        from dsmap.export.engines import EngineOptions
-
-        return EngineOptions(self.flavour, self.architectures, self.profile(sizes.multiple_of, sizes.minimum))
-
-    def profile(self, multiple_of: int, minimum: int) -> Any:
-        """The size profile; InputError when the network does not take it."""
-        from dsmap.trt_build import SizeProfile
-
-        return SizeProfile.parse(self.sizes, multiple_of=multiple_of, minimum=minimum, max_batch=self.max_batch)
-
-
-def _engine_wishes(engine: str, sizes: str | None, gpu_arch: str | None, max_batch: int | None) -> _EngineWishes | None:
-    """Checks the engines' options before anything takes time; None when there are to be none."""
-    if engine not in ("tensorrt", "rtx", "auto", "none"):
-        raise InputError(f"no engine called {engine!r}", "Pass --engine tensorrt, rtx, auto or none.")
-    if engine == "none":
-        for flag, value in {"--sizes": sizes, "--gpu-arch": gpu_arch, "--max-batch": max_batch}.items():
-            if value is not None:
-                raise InputError(f"{flag} is about engines, and none are asked for", "Add --engine rtx or tensorrt.")
-        return None
-    from dsmap.export.engines import parse_gpu_arch
-    from dsmap.trt import load_trt
-
-    flavour = load_trt(engine)
-    if flavour.note:
-        typer.echo(f"engines: {flavour.title} ({flavour.note})")
-    return _EngineWishes(flavour, parse_gpu_arch(gpu_arch, flavour), sizes or DEFAULT_SIZES, max_batch or 1)
-
-
-def _add_engines(folder: Path, engines: _EngineWishes | None, mixed: list[str], report: Path | None) -> None:
-    """Builds engines for the bundle `folder`."""
+def _add_to_bundle(
+    folder: Path,
+    engines: EngineWishes | None,
+    named: "list[NamedStyle]",
+    mixed: list[str],
+    report: Path | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Adds named styles and engines to the bundle `folder`."""
     if mixed:
         raise InputError(f"{folder} is a bundle: {mixed[0]} wants a checkpoint", "Pass the checkpoint it came from.")
-    if engines is None:
-        raise InputError(f"{folder} is a bundle already", "Add --engine rtx (or tensorrt) to build engines for it.")
-    from dsmap.export.report import engine_rows
+    if engines is None and not named:
+        raise InputError(
+            f"{folder} is a bundle already",
+            "Add --engine rtx (or tensorrt) to build engines for it, or --named-style to add a style.",
+        )
+    from dsmap.export.named_styles import add_named_styles
+    from dsmap.runtime.bundle import read_manifest
 
+    if engines is not None:
+        engines.options(read_manifest(folder).sizes)  # before anything is written
     started = time.monotonic()
-    built = _build(folder, engines)
+    codes = add_named_styles(folder, named, overwrite=overwrite) if named else {}
+    for domain, added in codes.items():
+        typer.echo(f"named styles of {domain}: {', '.join(added)}")
+    built = build(folder, engines) if engines is not None else []
     typer.echo(f"done in {time.monotonic() - started:.0f} s")
     if report is not None:
-        _write(report, {"bundle": str(folder), "engines": engine_rows(built)})
+        from dsmap.export.report import engine_rows
 
-
-def _build(folder: Path, engines: _EngineWishes) -> "list[Built]":
-    """Builds with a progress bar, where there is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from dsmap.export.engines import EngineJob, engines_of
-    from dsmap.runtime.bundle import Bundle
-    from dsmap.trt_progress import PROGRESS_STEPS
-
-    bundle = Bundle.read(folder)
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn()
-    typer.echo(f"building engines with {engines.flavour.title} for GPUs of {', '.join(engines.architectures)}")
-    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
-
-        def say(line: str) -> None:
-            bar.console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-        def follow(job: EngineJob) -> Any:
-            for task in bar.task_ids:
-                bar.remove_task(task)
-            shown = bar.add_task(job.title, total=PROGRESS_STEPS, phase="")
-            return lambda phase, step, steps: bar.update(shown, completed=step, total=steps, phase=phase[:40])
-
-        return engines_of(bundle, engines.options(bundle.manifest.sizes), say, follow)
+        _write(report, {"bundle": str(folder), "named_styles": codes, "engines": engine_rows(built)})
 
 
 def _write(report: Path, numbers: dict[str, Any]) -> None:

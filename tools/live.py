@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dsmap.runtime.live.live_report import LiveReport
     from dsmap.runtime.live.live_run import LiveSettings
     from dsmap.runtime.live.sources import Asked, SourceName
+    from dsmap.runtime.live.styles import Style
     from dsmap.runtime.live.translation import LoadTranslator
     from dsmap.runtime.live.virtual_camera import VirtualCamera
     from dsmap.runtime.live.window import Window
@@ -68,9 +69,12 @@ def live(
         typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
     ] = "summer-winter",
     style: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            "--style", metavar="<path>", parser=_cli.path_given, help="A picture whose style to take; may be repeated."
+            "--style",
+            metavar="STYLE",
+            parser=_cli.text_given,
+            help="A style of the model by its name, or a picture whose style to take; may be repeated.",
         ),
     ] = None,
     seed: Annotated[
@@ -135,13 +139,13 @@ def live(
     began = time.monotonic()
     from dsmap.runtime.live.live_run import LiveSettings
     from dsmap.runtime.live.sources import Asked, find_source
-    from dsmap.runtime.live.styles import style_list
     from dsmap.runtime.live.translation import Preparation
 
     names = [find_source(text) for text in camera or ["0"]]
+    styles = _styles(style or [], seed or [], model, domain)
     settings = LiveSettings(
         preparation=Preparation(height=height, mirror=mirror),
-        styles=tuple(style_list(style or [], seed or [])),
+        styles=styles,
         record=record,
         overwrite=overwrite,
         frames=frames,
@@ -150,7 +154,7 @@ def live(
     )
     if (size or fps) and not any(name.kind == "camera" for name in names):
         raise InputError("--size and --fps are for cameras; files and streams have their own", "use --height to scale")
-    _check_outputs(names, style or [], model, record, report, overwrite=overwrite)
+    _check_outputs(names, styles, model, record, report, overwrite=overwrite)
     window = _window(no_window)
     virtual = _virtual_camera(fps or _USUAL_FPS) if virtual_camera else None
     endless = loop if loop is not None else not no_window or bool(frames or seconds)
@@ -169,9 +173,21 @@ def live(
     _conclude(result)
 
 
+def _styles(texts: list[str], seeds: list[int], model: str, domain: str) -> "tuple[Style, ...]":
+    """What --style and --seed ask for, and the other styles of the model. Raises InputError."""
+    from dsmap.runtime.live.styles import style_list
+    from dsmap.runtime.named_styles import ModelStyles
+    from dsmap.runtime.style_path import parse_style
+
+    known = ModelStyles(model, domain)
+    given = [parse_style(text, known=known) for text in texts]
+    named = {name: tuple(known.manifest.styles[name].named) for name in known.manifest.domains}
+    return tuple(style_list(given, seeds, named))
+
+
 def _check_outputs(
     names: "list[SourceName]",
-    styles: list[Path],
+    styles: "tuple[Style, ...]",
     model: str,
     record: Path | None,
     report: Path | None,
@@ -179,14 +195,11 @@ def _check_outputs(
     overwrite: bool,
 ) -> None:
     """All that can be wrong with files, before anything is opened. Raises InputError."""
-    from dsmap.images import read_picture_rgb
     from dsmap.runtime.live.recorder import check_recording
     from dsmap.runtime.models import find_model
     from dsmap.runtime.output_files import check_kept_apart, check_output_file, identity
 
-    for path in styles:
-        read_picture_rgb(path)
-    inputs = {identity(path): "the --style picture" for path in styles}
+    inputs = {identity(style.value): "the --style picture" for style in styles if isinstance(style.value, Path)}
     inputs |= {identity(Path(name.text)): "the --camera file" for name in names if name.kind == "file"}
     bundle = find_model(model)
     if record:

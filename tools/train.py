@@ -95,9 +95,10 @@ def train(
     )
     found = find_domains(data, folders, names=settings.model.domains)
     _check_run_folder(out)
-    if features is not None and not settings.loss.contextual:
+    if features is not None and not settings.uses_features:
         raise InputError(
-            f"--features {features} is given, but loss.contextual is 0", "Leave it out, or --set loss.contextual=1."
+            f"--features {features} is given, but loss.contextual is 0 and discriminator.features is false",
+            "Leave it out, or --set loss.contextual=1.",
         )
     job = _Job(settings, found, out, device, resume, allow_new_data)
     if dry_run:

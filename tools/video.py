@@ -52,12 +52,17 @@ def video(
         typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
     ] = "summer-winter",
     style: Annotated[
-        Path | None,
-        typer.Option("--style", metavar="<path>", parser=_cli.path_given, help="A picture whose style to take."),
+        str | None,
+        typer.Option(
+            "--style",
+            metavar="STYLE",
+            parser=_cli.text_given,
+            help="A style of the model by its name, such as fresh-snow, or a picture whose style to take.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Draw a style at random, by this number.")] = None,
     style_from: Annotated[
-        str | None, typer.Option(metavar="STYLE", help="Begin with this style: a picture, a seed, or mean.")
+        str | None, typer.Option(metavar="STYLE", help="Begin with this style: a name, a picture, a seed, or mean.")
     ] = None,
     style_to: Annotated[str | None, typer.Option(metavar="STYLE", help="And end with this one.")] = None,
     style_cycle: Annotated[
@@ -134,7 +139,7 @@ def video(
         "overwrite": overwrite,
         "resume": resume,
     }
-    styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period)
+    styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period, model, domain)
     jobs = plan(sources, output, domain, codec)
     check_use(jobs, options, styles, stabilize=stabilize)
     network = Network(

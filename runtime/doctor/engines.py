@@ -65,7 +65,9 @@ def check_model(model: str) -> Finding:
         except DsmapError as error:
             return wrong(error.fact, _bring_back(name) if name in names or not names else error.advice)
         size = f"{sum(file.bytes for file in bundle.manifest.files()) / 1e6:.0f} MB"
-        facts.append(", ".join([f"{name}: {' and '.join(bundle.domains)}", *bundle.precisions, size]))
+        named = {domain: " ".join(style.named) for domain, style in bundle.manifest.styles.items()}
+        styles = [f"styles of {domain}: {names}" for domain, names in named.items() if names]
+        facts.append(", ".join([f"{name}: {' and '.join(bundle.domains)}", *bundle.precisions, size, *styles]))
     return ok("; ".join(facts), folder=str(find_model(model)))
 
 

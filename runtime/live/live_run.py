@@ -46,7 +46,7 @@ class LiveSettings:
 
     preparation: Preparation
     styles: tuple[Style, ...]
-    """For the keys; it begins with the first."""
+    """For the keys; it begins with the first that the direction has."""
     record: Path | None = None
     """Record from the beginning, to this file."""
     overwrite: bool = False
@@ -77,7 +77,8 @@ class LiveRun:
         virtual_camera: VirtualCamera | None = None,
         began: float | None = None,
     ) -> None:
-        self.session = Session(StyleWheel(settings.styles, np.random.default_rng()))
+        target = direction.translator.target
+        self.session = Session(StyleWheel(settings.styles, np.random.default_rng(), target))
         self.measures = Measures()
         self._settings = settings
         self._cameras = cameras
@@ -89,7 +90,7 @@ class LiveRun:
         self._recordings = Recordings(settings.record, self._say, overwrite=settings.overwrite)
         self._snapshots = Snapshots(self._say)
         self._directions = OtherDirection(load, settings.styles, direction)
-        self._wanted_domain = direction.translator.target
+        self._wanted_domain = target
         self._translation = Translation(cameras[0][1], direction, settings.preparation, lambda: self.session.style)
         self._paused_at: float | None = None
         for _, capture in cameras:
@@ -171,6 +172,7 @@ class LiveRun:
                 self._say(f"no other direction: {error.fact}")
                 return
             if direction is not None:
+                self.session.turn_round(self._wanted_domain)
                 self._translation.direction = direction
 
     def _reason_to_stop(self, stop: StopRequest) -> StoppedBy | None:

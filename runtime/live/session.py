@@ -90,6 +90,13 @@ class Session:
         if self._wheel.moving and not self.paused:
             self.style = self._wheel.at(self._clock())
 
+    def turn_round(self, domain: str) -> None:
+        """From now on it is translated to `domain`: its styles are those to choose from."""
+        before = self.style.first
+        self._turn(lambda now: self._wheel.turn(domain, now))
+        if self.style.first.name != before.name:
+            self.note(f"{domain} has no style {before.name}")
+
     def note(self, text: str) -> None:
         """Show a line for a few seconds. From any thread."""
         self._notices = [*self._notices[-2:], (self._clock() + NOTICE_SECONDS, text)]

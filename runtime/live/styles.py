@@ -1,17 +1,17 @@
 """Which style is on, how it moves to the next, and the codes of styles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dsmap.runtime.backends import Codes
+from dsmap.runtime.bundle import MEAN
 from dsmap.runtime.translator import Translator
 
 SECONDS_PER_STYLE = 2.0
 """How long the way from one style to the next takes."""
-MEAN = "mean"
 _LARGEST_SEED = 99_999
 _MOST_KEPT = 1000  # codes; random ones may come for days
 
@@ -21,8 +21,10 @@ class Style:
     """A style and what people call it."""
 
     name: str
-    value: int | Path | None
-    """A seed, a picture, or None for the domain's mean; the same in every direction."""
+    value: int | str | Path | None
+    """A seed, the name of one of the model's, a picture, or None for the domain's mean."""
+    domain: str | None = None
+    """The one whose named style it is; None: it can be had in every direction."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,40 @@ class Mix:
         return f"{self.first.name} > {self.second.name} {self.share:.0%}"
 
 
-def style_list(pictures: Sequence[Path], seeds: Sequence[int]) -> list[Style]:
-    """What was given, in that order, then the domain's mean (first when nothing was given) and a few seeds."""
-    given = [Style(path.name, path) for path in pictures] + [Style(f"seed {seed}", seed) for seed in seeds]
-    more = [Style(f"seed {seed}", seed) for seed in range(1, 5) if seed not in seeds]
-    return [*given, Style(MEAN, None), *more]
+def style_list(
+    given: Sequence[int | str | Path | None],
+    seeds: Sequence[int],
+    named: Mapping[str, Sequence[str]] | None = None,
+) -> list[Style]:
+    """What was given, in that order, then the domain's mean (first when nothing was given), what is `named`, and seeds.
+
+    `named`: the model's styles by domain. A name stands for the style of each domain that has it.
+    """
+    first = [style for value in [*given, *seeds] for style in _styles(value, named or {})]
+    more = [*(name for names in (named or {}).values() for name in names), *range(1, 5)]
+    rest = [style for value in [None, *more] for style in _styles(value, named or {}) if style not in first]
+    return [*first, *dict.fromkeys(rest)]
+
+
+def _styles(value: int | str | Path | None, named: Mapping[str, Sequence[str]]) -> list[Style]:
+    """One; or of a name one for each domain."""
+    if isinstance(value, str):
+        return [Style(value, value, domain) for domain, names in named.items() if value in names]
+    if isinstance(value, Path):
+        return [Style(value.name, value)]
+    return [Style(MEAN if value is None else f"seed {value}", value)]
 
 
 class StyleWheel:
     """The style that is on. Times are seconds by any clock that runs forward."""
 
-    def __init__(self, styles: Sequence[Style], rng: np.random.Generator) -> None:
-        self._styles = styles
+    def __init__(self, styles: Sequence[Style], rng: np.random.Generator, domain: str | None = None) -> None:
+        """`domain`: that is translated to; named styles of others are left out."""
+        self._all = styles
+        self._styles = _had_in(domain, styles)
         self._rng = rng
         self._index = 0
-        self._first = styles[0]
+        self._first = self._styles[0]
         self._begun: float | None = None  # when the way to the next style began; None while nothing moves
         self._share = 0.0  # where it stands then
 
@@ -69,6 +90,17 @@ class StyleWheel:
         """To the next style of the list."""
         self._index = (self._index + 1) % len(self._styles)
         self._to(self._styles[self._index], now)
+
+    def turn(self, domain: str, now: float) -> None:
+        """To the styles of another direction. The one that is on stays, or its namesake; else the mean comes on."""
+        styles = _had_in(domain, self._all)
+        if styles == self._styles:
+            return
+        on = self.at(now).first
+        names = [style.name for style in styles]
+        wanted = next((name for name in (on.name, MEAN) if name in names), names[0])
+        self._styles, self._index = styles, names.index(wanted)
+        self._to(on if on.domain is None else styles[self._index], now)
 
     def random(self, now: float) -> None:
         """To a style drawn at random; its name tells the seed, to have it again. The list stays where it is."""
@@ -99,8 +131,15 @@ class StyleWheel:
         self._begun = now if self._begun is not None else None
 
 
+def _had_in(domain: str | None, styles: Sequence[Style]) -> list[Style]:
+    return [style for style in styles if style.domain in (None, domain)]
+
+
 class StyleCodes:
-    """The codes of styles for one translator, found once each. Used by the thread that uses the translator."""
+    """The codes of styles for one translator, found once each. Used by the thread that uses the translator.
+
+    A named style of another domain gives the mean: a frame may still ask for it while the direction changes.
+    """
 
     def __init__(self, translator: Translator) -> None:
         self._translator = translator
@@ -108,7 +147,7 @@ class StyleCodes:
 
     def prepare(self, styles: Sequence[Style]) -> None:
         """Find these before they are needed: a picture's takes a moment. Raises InputError for a bad picture."""
-        for style in styles:
+        for style in _had_in(self._translator.target, styles):
             self.of(Mix(style, style, 0.0))
 
     def of(self, mix: Mix) -> Codes:
@@ -119,7 +158,8 @@ class StyleCodes:
 
     def _code(self, style: Style) -> Codes:
         if style not in self._codes:
-            code = self._translator.find_style(style.value)
+            elsewhere = style.domain not in (None, self._translator.target)
+            code = self._translator.find_style(None if elsewhere else style.value)
             if len(self._codes) >= _MOST_KEPT:
                 return code
             self._codes[style] = code

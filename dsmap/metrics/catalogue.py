@@ -1,0 +1,106 @@
+"""What is measured: the name, the direction and the definition of every metric. No torch in here."""
+
+from dsmap.metrics.findings import Metric
+
+PRESERVED = ("edge_structure", "ssim", "feature_similarity")
+"""Keys of the metrics that compare a result with its content."""
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric(
+            key="edge_structure",
+            title="edge structure",
+            better="higher",
+            definition="How far the edges of the content are still there, -1 to 1: the correlation, window by window, "
+            "of the gradient magnitudes of the luma of content and result. 1 for the content itself, whatever its "
+            "contrast and colours, about 0 for another picture.",
+        ),
+        Metric(
+            key="ssim",
+            title="SSIM",
+            better="neither",
+            definition="Structural similarity of the luma of content and result (Wang et al. 2004). A translation "
+            "shall change light and texture, so 1 is no aim.",
+        ),
+        Metric(
+            key="feature_similarity",
+            title="feature similarity",
+            better="higher",
+            definition="The cosine between the features of content and result at half the depth of SqueezeNet, mean "
+            "over positions: whether trees are still where trees were. Unrelated pictures are well above 0.",
+        ),
+        Metric(
+            key="target_score",
+            title="taken for the target",
+            better="higher",
+            definition="The share of results that a classifier, fitted on the training pictures of both domains "
+            "(logistic regression on features), takes for pictures of the target domain.",
+            digits=2,
+        ),
+        Metric(
+            key="identity",
+            title="identity drift",
+            better="lower",
+            definition="How far a picture that goes through its own domain's encoder, mapping and decoder, in its own "
+            "style, comes back changed: mean absolute difference in grey levels of 255.",
+            digits=1,
+        ),
+        Metric(
+            key="flicker",
+            title="flicker",
+            better="lower",
+            definition="What changes between two frames of the result beyond what changes in the input, in grey "
+            "levels of 255 (docs/steadiness.md).",
+            digits=2,
+        ),
+        Metric(
+            key="warping_error",
+            title="warping error",
+            better="lower",
+            definition="Mean squared difference between a frame of the result and the one before, moved along the "
+            "motion of the input, where both are visible (docs/steadiness.md).",
+            digits=5,
+        ),
+    )
+}
+"""By key; those of distances and of diversity are made by the functions below."""
+
+
+def kernel(key: str, name: str, *, published: bool, standardised: bool) -> Metric:
+    """The kernel distance on the features of an extractor called `name`."""
+    title = "KID x1000" if published else "kernel distance x1000"
+    scaled = "standardised by the reference's mean and deviation" if standardised else "as they are"
+    return Metric(
+        key=f"kernel_distance/{key}",
+        title=title,
+        better="lower",
+        definition=f"Squared MMD with the kernel (x.y/d + 1)^3 between results and reference, unbiased, times 1000, on "
+        f"{name}, features {scaled}. About 0, of either sign, for two samples of one distribution."
+        + ("" if published else " Not comparable with published KID."),
+        digits=1,
+    )
+
+
+def frechet(key: str, name: str, *, published: bool) -> Metric:
+    """The Frechet distance on the features of an extractor called `name`."""
+    return Metric(
+        key=f"frechet_distance/{key}",
+        title="FID" if published else "Frechet distance",
+        better="lower",
+        definition=f"Frechet distance between normal distributions fitted to results and reference, on {name}. It "
+        "falls with the number of pictures: compare systems with equally many."
+        + ("" if published else " Not comparable with published FID."),
+        digits=1,
+    )
+
+
+def diversity(key: str, name: str) -> Metric:
+    """The mean distance between results of one content in different styles."""
+    return Metric(
+        key=f"diversity/{key}",
+        title="LPIPS diversity" if key == "lpips" else "diversity",
+        better="higher",
+        definition=f"Mean distance between results of one content in different styles: {name}. Noise is diverse, too: "
+        "read it beside the distances.",
+    )

@@ -1,0 +1,206 @@
+"""How far two sets of pictures are apart in a feature space: Frechet distance and kernel distance.
+
+On Inception features they are FID (Heusel et al., NIPS 2017) and KID (Binkowski et al., ICLR 2018); on any other
+features they are no FID and no KID, and the numbers cannot be compared with published ones.
+
+Both can be resampled: what is costly is computed once, and `distance(counts, reference_counts)` is the distance where
+the results of content c are drawn `counts[c]` times and the reference's picture m `reference_counts[m]` times.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dsmap.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+# Two pictures are the same one if their features differ by less than this part of their length: what the arithmetic of
+# another batch size changes is about 1e-6, another JPEG quality about 1e-2.
+_SAME = 1e-5
+_SMALLEST_SPREAD = 1e-6
+
+
+class ResampledDistance(Protocol):
+    """A distance between results and a reference, of all pictures or of a resampling of them."""
+
+    contents: int
+    """How many contents the results are of."""
+    references: int
+    """How many pictures the reference has."""
+    resamples: int
+    """How many resamplings take some seconds."""
+    limits: tuple[float, float]
+    """Between which values the distance is by its nature."""
+
+    def __call__(self, counts: npt.ArrayLike | None = None, reference_counts: npt.ArrayLike | None = None) -> float:
+        """The distance; `counts` (contents,) and `reference_counts` (references,) default to ones."""
+
+
+def frechet_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike) -> float:
+    """The squared Frechet distance between normal distributions fitted to features (N, D) and (M, D), 0 or more.
+
+    |mean difference|^2 + tr(S_x) + tr(S_y) - 2 tr((S_x S_y)^(1/2)), with the unbiased covariances. Equal sets give 0.
+    It grows as N and M shrink, so only distances of equally many pictures can be compared.
+    Raises InputError for fewer than two pictures.
+    """
+    return FrechetDistance(x_nd, reference_md)()
+
+
+def kernel_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, standardise: bool = True) -> float:
+    """Unbiased squared MMD between features (N, D) and (M, D), with the cubic kernel (x . y / D + 1)^3.
+
+    Near 0, of either sign, for two samples of one distribution. `standardise`: each feature is first shifted and
+    scaled by the reference's mean and standard deviation; KID does not.
+
+    A picture that is in both sets is not compared with itself: like the pairs (i, i) within a set, such a pair says
+    nothing of how far apart two independent pictures are. So a set has distance 0, up to rounding, to itself, where the
+    usual estimator gives less. Without common pictures this is the usual estimator.
+    Raises InputError for fewer than two pictures.
+    """
+    return KernelDistance(x_nd, reference_md, standardise=standardise)()
+
+
+class KernelDistance:
+    """`kernel_distance`, resampled, of results of which several may be of one content.
+
+    `contents` says for each of the N results of which content it is (default: each of its own). Only results of
+    different contents are compared with each other: those of one content resemble each other, which would make the
+    distance the larger the more styles there are. Features are standardised by the whole reference, also in a
+    resampling. Raises InputError for fewer than two contents or reference pictures.
+    """
+
+    resamples = 1000
+    limits = (-np.inf, np.inf)
+
+    def __init__(
+        self,
+        x_nd: npt.ArrayLike,
+        reference_md: npt.ArrayLike,
+        *,
+        standardise: bool,
+        contents: Sequence[Hashable] | None = None,
+    ) -> None:
+        x, y = _two_sets(x_nd, reference_md)
+        different_nm = _different_pictures(x, y)
+        if standardise:
+            x, y = _standardised(x, y)
+        content_n = number_contents(contents, len(x))
+        self.contents, self.references = int(content_n.max()) + 1, len(y)
+        if self.contents < 2:
+            raise InputError("all results are of one content", "Pass results of two contents or more.")
+        self._sizes_c = np.bincount(content_n).astype(np.float64)
+
+        self._within_cc = _sum_rows(_sum_rows(_cubic(x, x), content_n).T, content_n)
+        np.fill_diagonal(self._within_cc, 0)
+        self._reference_mm = _cubic(y, y)
+        np.fill_diagonal(self._reference_mm, 0)
+        self._across_cm = _sum_rows(_cubic(x, y) * different_nm, content_n)
+        self._across_pairs_cm = _sum_rows(different_nm, content_n)
+
+    def __call__(self, counts: npt.ArrayLike | None = None, reference_counts: npt.ArrayLike | None = None) -> float:
+        """The distance. A picture drawn twice is never compared with itself."""
+        u_c, v_m = _counts(counts, self.contents), _counts(reference_counts, self.references)
+        drawn_c = u_c * self._sizes_c
+        within = u_c @ self._within_cc @ u_c / (drawn_c.sum() ** 2 - (drawn_c**2).sum())
+        reference = v_m @ self._reference_mm @ v_m / (v_m.sum() ** 2 - (v_m**2).sum())
+        across = (u_c @ self._across_cm @ v_m) / (u_c @ self._across_pairs_cm @ v_m)
+        return float(within + reference - 2 * across)
+
+
+class FrechetDistance:
+    """`frechet_distance`, resampled. `contents` says for each of the N results of which content it is (default: each
+    of its own). Resampled distances lie above the distance itself: only their spread is of use.
+    """
+
+    resamples = 100
+    limits = (0.0, np.inf)
+
+    def __init__(
+        self, x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, contents: Sequence[Hashable] | None = None
+    ) -> None:
+        self._x_nd, self._y_md = _two_sets(x_nd, reference_md)
+        self._content_n = number_contents(contents, len(self._x_nd))
+        self.contents, self.references = int(self._content_n.max()) + 1, len(self._y_md)
+
+    def __call__(self, counts: npt.ArrayLike | None = None, reference_counts: npt.ArrayLike | None = None) -> float:
+        """The distance."""
+        u_n = _counts(counts, self.contents)[self._content_n]
+        x_mean, x_rows = _mean_and_root(self._x_nd, u_n)
+        y_mean, y_rows = _mean_and_root(self._y_md, _counts(reference_counts, self.references))
+        # With S_x = A'A and S_y = B'B, tr((S_x S_y)^(1/2)) is the sum of the singular values of AB'. No square root of
+        # a D x D matrix is taken, and too few pictures for a covariance of full rank do no harm.
+        common = np.linalg.svd(x_rows @ y_rows.T, compute_uv=False).sum()
+        distance = ((x_mean - y_mean) ** 2).sum() + (x_rows**2).sum() + (y_rows**2).sum() - 2 * common
+        return max(0.0, float(distance))
+
+
+def number_contents(contents: Sequence[Hashable] | None, count: int) -> npt.NDArray[np.int64]:
+    """The contents of `count` results as numbers 0 .. C - 1, in the order in which they first come."""
+    if contents is None:
+        return np.arange(count)
+    if len(contents) != count:
+        raise ValueError(f"{len(contents)} contents for {count} results")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(content, len(numbers)) for content in contents], dtype=np.int64)
+
+
+def _two_sets(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike) -> tuple[Array, Array]:
+    x, y = np.asarray(x_nd, dtype=np.float64), np.asarray(reference_md, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"features are {x.shape} and {y.shape}, expected (N, D) and (M, D)")
+    for name, features in (("results", x), ("reference pictures", y)):
+        if len(features) < 2:
+            raise InputError(
+                f"a distance between sets of pictures needs two {name} or more, got {len(features)}",
+                "Pass a folder with more pictures; a few hundred make the distance mean something.",
+            )
+    return x, y
+
+
+def _counts(counts: npt.ArrayLike | None, length: int) -> Array:
+    return np.ones(length) if counts is None else np.asarray(counts, dtype=np.float64)
+
+
+def _different_pictures(x: Array, y: Array) -> Array:
+    """(N, M): 0 where picture n of one set is picture m of the other, else 1. Each is paired off with one at most: of
+    a picture that both sets have twice, two pairs out of the four.
+    """
+    lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
+    same = lengths - 2 * (x @ y.T) <= _SAME**2 * lengths
+    different = np.ones(same.shape)
+    for n in np.flatnonzero(same.any(1)):
+        (found,) = np.nonzero(same[n])
+        if len(found):
+            different[n, found[0]] = 0
+            same[:, found[0]] = False
+    return different
+
+
+def _standardised(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both sets shifted and scaled by the mean and the standard deviation of the second."""
+    mean, spread = y.mean(0), y.std(0, ddof=1)
+    used = spread > _SMALLEST_SPREAD  # a feature that is the same everywhere in the reference has no scale
+    return (x[:, used] - mean[used]) / spread[used], (y[:, used] - mean[used]) / spread[used]
+
+
+def _cubic(x: Array, y: Array) -> Array:
+    return np.asarray((x @ y.T / max(1, x.shape[1]) + 1) ** 3)
+
+
+def _sum_rows(rows: Array, content_n: npt.NDArray[np.int64]) -> Array:
+    """(N, ...) -> (C, ...): the rows of each content added up."""
+    order = np.argsort(content_n, kind="stable")
+    starts = np.flatnonzero(np.diff(content_n[order], prepend=-1))
+    return np.add.reduceat(rows[order], starts, axis=0)
+
+
+def _mean_and_root(x: Array, weight_n: Array) -> tuple[Array, Array]:
+    """Weighted mean (D,) and a matrix A of at most D rows with A'A = the weighted covariance."""
+    x, weight_n = x[weight_n > 0], weight_n[weight_n > 0]
+    total = weight_n.sum()
+    mean = weight_n @ x / total
+    rows = (x - mean) * np.sqrt(weight_n / (total - 1))[:, None]
+    return mean, np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows

@@ -1,0 +1,37 @@
+"""How different the results of one content in different styles are."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import combinations
+from typing import TypeVar
+
+import numpy as np
+
+from dsmap.metrics.extractors import PairDistance
+from dsmap.metrics.findings import Picture
+
+Content = TypeVar("Content", bound=Hashable)
+
+
+def diversity(
+    results: Iterable[tuple[Content, Sequence[Picture]]], distance: PairDistance, *, pairs: int, seed: int = 0
+) -> dict[Content, float]:
+    """The mean distance between pairs of results, by content.
+
+    `results` gives each content's name with its results in different styles, uint8 (H, W, 3) RGB; a generator need not
+    hold more than one content's pictures. Of each content `pairs` pairs are drawn without repetition, or all are taken
+    where there are not more. Which pairs depends on the seed and on the content's place, not on its pictures. A content
+    with fewer than two results is left out.
+    """
+    means: dict[Content, float] = {}
+    for place, (content, pictures_rgb) in enumerate(results):
+        chosen = _pairs(len(pictures_rgb), pairs, np.random.default_rng((seed, place)))
+        if chosen:
+            means[content] = float(distance(pictures_rgb, chosen).mean())
+    return means
+
+
+def _pairs(count: int, pairs: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    every = list(combinations(range(count), 2))
+    if len(every) <= pairs:
+        return every
+    return [every[i] for i in sorted(rng.choice(len(every), pairs, replace=False))]

@@ -1,0 +1,242 @@
+"""Systems measured on the same pictures, by the same networks."""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dsmap.images import read_picture_rgb
+from dsmap.metrics import catalogue
+from dsmap.metrics.classifier import Classifier, fit_classifier
+from dsmap.metrics.distances import FrechetDistance, KernelDistance
+from dsmap.metrics.diversity import diversity
+from dsmap.metrics.extractors import Extractor, PairDistance, SqueezeNet, cosine_per_picture
+from dsmap.metrics.findings import Interval, Measured, Metric, Picture, System
+from dsmap.metrics.intervals import distance_interval, mean_interval
+from dsmap.metrics.preservation import edge_structure, like_content, same_shape, ssim
+from dsmap.metrics.results import Result, ResultFolder
+
+Array = npt.NDArray[np.float64]
+_Groups = Sequence[Hashable]
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What is measured with."""
+
+    extractors: tuple[Extractor, ...]
+    """One or more; distances are measured on each."""
+    pair_distance: PairDistance | None = None
+    """Of diversity; None: it is not measured."""
+    pairs: int = 4
+    """Pairs of results of each content for diversity."""
+    seed: int = 0
+    """Of the pairs and the intervals."""
+
+    @property
+    def squeezenet(self) -> SqueezeNet | None:
+        """The one whose maps are compared and that the classifier is fitted on."""
+        return next((e for e in self.extractors if isinstance(e, SqueezeNet)), None)
+
+
+class Judged(NamedTuple):
+    """A system, and what was found of each of its results."""
+
+    system: System
+    results: tuple[Result, ...]
+    scores: dict[str, Array]
+    """By the key of a metric: (N,), NaN where a result has no score."""
+
+    def worst(self, count: int) -> list[int]:
+        """Numbers of the `count` worst results: lowest in the mean of their ranks by every score."""
+        judged = [score for score in self.scores.values() if not np.isnan(score).all()]
+        if not judged:
+            return []
+        ranks = np.mean([np.argsort(np.argsort(np.nan_to_num(score, nan=np.inf))) for score in judged], 0)
+        return [int(i) for i in np.argsort(ranks, kind="stable")[:count]]
+
+
+class _Each(NamedTuple):
+    """What is found of every result by itself."""
+
+    features: dict[str, npt.NDArray[np.float32]]
+    """By the key of an extractor: (N, D)."""
+    kept: dict[str, Array]
+    """By the key of a metric of what is kept of the content: (N,), NaN without a content."""
+    other_shape: int
+    """How many results have another shape than their content."""
+
+
+class Evaluator:
+    """Measures systems against the pictures of the target domain.
+
+    `reference` are pictures of the target domain, `contents` those that were translated (none where they are not
+    known), `source` training pictures of the domain they come from, for the classifier (none: no classifier).
+    Features of all of them are computed once. Raises InputError for pictures that cannot be read.
+    """
+
+    def __init__(
+        self,
+        reference: Sequence[Path],
+        means: Means,
+        *,
+        contents: Sequence[Path] = (),
+        source: Sequence[Path] = (),
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.means, self.contents, self.say = means, contents, say
+        say(f"features of {len(reference)} reference pictures ...")
+        self._reference = {e.key: e.pooled(map(read_picture_rgb, reference)) for e in means.extractors}
+        self.classifier: Classifier | None = None
+        network = means.squeezenet
+        if network is not None and source:
+            say(f"a classifier from {len(source)} pictures of the source and {len(reference)} of the target ...")
+            features = network.pooled(map(read_picture_rgb, source))
+            self.classifier = fit_classifier(features, self._reference[network.key], seed=means.seed)
+
+    def baseline(self, name: str, pictures: Sequence[Path], note: str = "") -> System:
+        """Pictures to compare systems with, such as the untranslated contents, by their distances alone."""
+        self.say(f"measuring {name}: {len(pictures)} pictures ...")
+        features = {e.key: e.pooled(map(read_picture_rgb, pictures)) for e in self.means.extractors}
+        measured = [*self._distances(features, None), *self._classified(features, None)]
+        return System(name=name, measured=tuple(measured), notes=(note,) if note else (), baseline=True)
+
+    def judge(self, folder: ResultFolder, more: Sequence[Result] = ()) -> Judged:
+        """Everything of one system's results. Results without a content have distances alone.
+
+        `more` are further results in other styles, which count for diversity alone.
+        """
+        self.say(f"measuring {folder.name}: {len(folder.results)} results ...")
+        results = sorted(folder.results, key=lambda result: (_number(result), str(result.path)))
+        each = self._each(results)
+        groups = [(_number(result), i if result.content is None else 0) for i, result in enumerate(results)]
+        scores = {key: score for key, score in each.kept.items() if not np.isnan(score).all()}
+        seed = self.means.seed
+        measured = [
+            *self._distances(each.features, groups),
+            *(_mean(catalogue.METRICS[key], score, groups, seed) for key, score in scores.items()),
+            *self._classified(each.features, groups),
+            *self._diversity([*results, *more]),
+        ]
+        notes = []
+        if each.other_shape:
+            notes.append(f"{each.other_shape} results have another shape than their contents.")
+        system = System(name=folder.name, measured=tuple(measured), notes=tuple(notes))
+        return Judged(system, tuple(results), scores | self._probabilities(each.features))
+
+    def _each(self, results: Sequence[Result]) -> "_Each":
+        """What is found of every result by itself; each picture is read once."""
+        features: dict[str, list[npt.NDArray[np.float32]]] = {e.key: [] for e in self.means.extractors}
+        kept = {key: np.full(len(results), np.nan) for key in catalogue.PRESERVED}
+        other_shape = 0
+        for numbers, group in _of_one_content(results):
+            pictures = [read_picture_rgb(result.path) for result in group]
+            for extractor in self.means.extractors:
+                features[extractor.key].append(extractor.pooled(pictures))
+            if group[0].content is None:
+                continue
+            content = read_picture_rgb(self.contents[group[0].content])
+            other_shape += sum(not same_shape(content, picture) for picture in pictures)
+            for key, scores in self._kept(content, pictures).items():
+                kept[key][numbers] = scores
+        return _Each({key: np.concatenate(parts) for key, parts in features.items()}, kept, other_shape)
+
+    def _distances(self, features: dict[str, npt.NDArray[np.float32]], groups: _Groups | None) -> Iterator[Measured]:
+        for extractor in self.means.extractors:
+            x, y = features[extractor.key], self._reference[extractor.key]
+            kernel = KernelDistance(x, y, standardise=extractor.standardised, contents=groups)
+            for metric, distance, factor in (
+                (_kernel_metric(extractor), kernel, 1000.0),
+                (_frechet_metric(extractor), FrechetDistance(x, y, contents=groups), 1.0),
+            ):
+                value = distance()
+                interval = distance_interval(distance, value=value, seed=self.means.seed)
+                scaled = None if interval is None else Interval(*(factor * bound for bound in interval))
+                yield Measured(metric=metric, value=factor * value, interval=scaled, count=len(x))
+
+    def _kept(self, content: Picture, results: Sequence[Picture]) -> dict[str, Array]:
+        """What each result keeps of the content."""
+        alike = [like_content(content, result) for result in results]
+        scores = {
+            "edge_structure": np.array([edge_structure(content, result) for result in alike]),
+            "ssim": np.array([ssim(content, result) for result in alike]),
+        }
+        if self.means.squeezenet is not None:
+            of_content, of_results = (self.means.squeezenet.taps(pictures)[1] for pictures in ([content], alike))
+            scores["feature_similarity"] = cosine_per_picture(of_content.expand_as(of_results), of_results)
+        return scores
+
+    def _probabilities(self, features: dict[str, npt.NDArray[np.float32]]) -> dict[str, Array]:
+        network = self.means.squeezenet
+        if self.classifier is None or network is None:
+            return {}
+        return {"target_score": self.classifier.probability(features[network.key])}
+
+    def _classified(self, features: dict[str, npt.NDArray[np.float32]], groups: _Groups | None) -> Iterator[Measured]:
+        for key, probability in self._probabilities(features).items():
+            taken = (probability > 0.5).astype(np.float64)  # the share, which a few sure mistakes do not move
+            yield _mean(catalogue.METRICS[key], taken, groups, self.means.seed)
+
+    def _diversity(self, results: Sequence[Result]) -> Iterator[Measured]:
+        distance = self.means.pair_distance
+        if distance is None:
+            return
+        known = [result for result in results if result.content is not None]
+        by_content = (
+            (str(content), [read_picture_rgb(result.path) for result in found])
+            for content, found in groupby(sorted(known, key=_number), key=_number)
+        )
+        means = diversity(by_content, distance, pairs=self.means.pairs, seed=self.means.seed)
+        if means:
+            yield _mean(
+                catalogue.diversity(distance.key, distance.name), np.array(list(means.values())), None, self.means.seed
+            )
+
+
+def average(judged: Sequence[Judged]) -> Judged:
+    """One of several repeats: means of the values and of their intervals; results and scores of all."""
+    first = judged[0]
+    if len(judged) == 1:
+        return first
+    measured = []
+    for own in first.system.measured:
+        found = [m for one in judged for m in one.system.measured if m.metric.key == own.metric.key]
+        intervals = [m.interval for m in found if m.interval is not None]
+        interval = Interval(*np.mean(intervals, 0).tolist()) if intervals else None
+        value = float(np.mean([m.value for m in found]))
+        measured.append(replace(own, value=value, interval=interval, count=sum(m.count for m in found)))
+    scores = {key: np.concatenate([one.scores[key] for one in judged]) for key in first.scores}
+    system = replace(first.system, measured=tuple(measured))
+    return Judged(system, tuple(result for one in judged for result in one.results), scores)
+
+
+def _kernel_metric(e: Extractor) -> Metric:
+    return catalogue.kernel(e.key, e.name, published=e.published, standardised=e.standardised)
+
+
+def _frechet_metric(e: Extractor) -> Metric:
+    return catalogue.frechet(e.key, e.name, published=e.published)
+
+
+def _of_one_content(results: Sequence[Result]) -> Iterator[tuple[list[int], list[Result]]]:
+    """Numbers and results in groups of at most `_AT_ONCE` of one content, or of none."""
+    for _, found in groupby(enumerate(results), key=lambda pair: _number(pair[1])):
+        group = list(found)
+        for start in range(0, len(group), _AT_ONCE):
+            numbers, some = zip(*group[start : start + _AT_ONCE], strict=True)
+            yield list(numbers), list(some)
+
+
+def _number(result: Result) -> int:
+    return -1 if result.content is None else result.content
+
+
+def _mean(metric: Metric, values_n: Array, groups: _Groups | None, seed: int) -> Measured:
+    there = values_n[~np.isnan(values_n)]
+    interval = mean_interval(values_n, groups, seed=seed)
+    return Measured(metric=metric, value=float(there.mean()), interval=interval, count=len(there))

@@ -1,0 +1,268 @@
+"""Networks that describe pictures by numbers, and distances between two pictures.
+
+SqueezeNet v1.0 from a file of weights, or Inception from NVIDIA's TorchScript file, which the user downloads. Only the
+latter gives numbers that can be compared with published FID and KID.
+"""
+
+import hashlib
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, cast
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.features import SqueezeNetFeatures
+from dsmap.metrics.findings import Picture
+
+SQUEEZENET_SIZE = 227
+INCEPTION_DIM = 2048
+INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+LpipsNet = Literal["alex", "vgg", "squeeze"]
+
+_FILES = f"Pass an .npz of SqueezeNet v1.0 weights, or the file that {INCEPTION_URL} gives."
+_LENGTH_FLOOR = 1e-10  # a position where every channel is 0 has no direction
+
+
+class Extractor(ABC):
+    """A frozen network that makes a feature vector of a picture."""
+
+    name: str
+    """For people."""
+    key: ClassVar[str]
+    """For file names and JSON."""
+    published: bool
+    """Whether its Frechet and kernel distances can be compared with published FID and KID."""
+    standardised: ClassVar[bool]
+    """Whether the kernel distance is of features standardised by the reference."""
+
+    def pooled(self, pictures_rgb: Iterable[Picture], *, batch: int = 16) -> npt.NDArray[np.float32]:
+        """Features (N, D) of pictures, uint8 (H, W, 3) RGB of any sizes. Pictures are taken `batch` at a time."""
+        parts = [self._pooled(pictures).float().cpu().numpy() for pictures in _batches(pictures_rgb, batch)]
+        features_nd = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        if not np.isfinite(features_nd).all():
+            raise DsmapError(f"{self.name} gave features that are not finite", "Check the file of its weights.")
+        return features_nd
+
+    @abstractmethod
+    def _pooled(self, x_nchw: Tensor) -> Tensor:
+        """(N, D) of pictures of one size, uint8 (N, 3, H, W)."""
+
+
+class SqueezeNet(Extractor):
+    """SqueezeNet v1.0 from an .npz of its weights (as `dsmap.features.SqueezeNetFeatures` reads it).
+
+    Pictures are resized to 227x227, whatever their shape, by antialiased bilinear interpolation (as Pillow's bilinear,
+    but not rounded). Features: the maps of the classifier's conv10 BEFORE its ReLU, averaged over positions (D = 1000);
+    where the file has no conv10, those of fire9 (D = 512).
+    """
+
+    key = "squeezenet"
+    published = False
+    standardised = True
+
+    def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
+        self.network = SqueezeNetFeatures(path).eval().requires_grad_(False).to(device)
+        classifier = _conv10(path, cast(int, self.network.fires[-1].out_dim))
+        self._classifier = None if classifier is None else (classifier[0].to(device), classifier[1].to(device))
+        self.device = device
+        self.name = f"SqueezeNet v1.0 {'fire9' if classifier is None else 'conv10'} ({path.name})"
+
+    @torch.inference_mode()
+    def taps(self, pictures_rgb: Sequence[Picture]) -> list[Tensor]:
+        """Maps at three depths, (N, C, h, w) each, of N pictures of any sizes, uint8 (H, W, 3) RGB."""
+        return self.network.taps(torch.cat([self._prepared(x_nchw) for x_nchw in _batches(pictures_rgb, 1)]))
+
+    @torch.inference_mode()
+    def _pooled(self, x_nchw: Tensor) -> Tensor:
+        maps = self.network(self._prepared(x_nchw))
+        if self._classifier is not None:
+            weight, bias = self._classifier
+            maps = F.conv2d(maps, weight, bias)
+        return maps.mean((2, 3))
+
+    def _prepared(self, x_nchw: Tensor) -> Tensor:
+        size = (SQUEEZENET_SIZE, SQUEEZENET_SIZE)
+        resized = F.interpolate(x_nchw.to(self.device).float(), size, mode="bilinear", antialias=True)
+        return resized / 127.5 - 1
+
+
+class Inception(Extractor):
+    """Inception v3 of 2015-12-05 as TorchScript, NVIDIA's translation of the network that FID was defined on.
+
+    It resizes pictures to 299x299 itself, as the first FID implementation did (bilinear, not antialiased); D = 2048.
+    Distances are comparable with published ones that resize so, such as StyleGAN's. Another TorchScript network with
+    the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), works as well, but is not
+    `published`.
+    """
+
+    key = "inception"
+    standardised = False
+
+    def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
+        self.published = _sha256(path) == INCEPTION_SHA256
+        self.name = "Inception v3 (2015-12-05)" if self.published else f"another network than Inception ({path.name})"
+        self.device = device
+        try:
+            with warnings.catch_warnings():  # torch would have people export anew, but the file is as it is
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.network = torch.jit.load(path, map_location=device).eval()
+            features = self._pooled(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"cannot use the TorchScript network {path}: {reason}", _FILES) from error
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        if shape != (1, INCEPTION_DIM):
+            raise InputError(f"{path} gives {shape} for a picture, expected {(1, INCEPTION_DIM)}", _FILES)
+
+    @torch.inference_mode()
+    def _pooled(self, x_nchw: Tensor) -> Tensor:
+        return self.network(x_nchw.to(self.device), return_features=True)
+
+
+def load_extractor(path: Path, device: str | torch.device = "cpu") -> SqueezeNet | Inception:
+    """SqueezeNet from an .npz, Inception from a TorchScript file: told from the content, not from the suffix.
+
+    Raises InputError for a missing file and for one that is neither.
+    """
+    try:
+        with ZipFile(path) as archive:  # both are zip files
+            names = archive.namelist()
+    except OSError as error:
+        raise InputError(f"cannot read the feature network {path}: {error.strerror}", "Check the path.") from error
+    except BadZipFile as error:
+        raise InputError(f"{path} is no feature network", _FILES) from error
+    if any(name.endswith(".npy") for name in names):
+        return SqueezeNet(path, device)
+    if any("/code/" in name for name in names):
+        return Inception(path, device)
+    what = "holds weights without their network" if any(name.endswith("/data.pkl") for name in names) else "is none"
+    raise InputError(f"a feature network was expected, but {path} {what}", _FILES)
+
+
+class PairDistance(Protocol):
+    """How different two pictures look, 0 or more."""
+
+    name: str
+    """For people."""
+    key: str
+
+    def __call__(self, pictures_rgb: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
+        """(P,) distances of P pairs of indices into `pictures_rgb`, uint8 (H, W, 3) RGB."""
+
+
+class SqueezeNetDistance:
+    """A perceptual distance on SqueezeNet, built as LPIPS but without its learned weights: it is not LPIPS.
+
+    At three depths the features of each position are scaled to length 1; squared differences are summed over channels
+    and averaged over positions, then over depths. In [0, 2].
+    """
+
+    name = "perceptual distance on SqueezeNet, not LPIPS"
+    key = "perceptual_distance"
+
+    def __init__(self, extractor: SqueezeNet) -> None:
+        self.extractor = extractor
+
+    @torch.inference_mode()
+    def __call__(self, pictures_rgb: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
+        """(P,) distances of P pairs of indices into `pictures_rgb`, uint8 (H, W, 3) RGB of any sizes."""
+        maps = [F.normalize(tap, dim=1, eps=_LENGTH_FLOOR) for tap in self.extractor.taps(pictures_rgb)]
+        distances = [[(m[i] - m[j]).square().sum(0).mean().item() for m in maps] for i, j in pairs]
+        return np.array(distances, dtype=np.float64).reshape(len(pairs), len(maps)).mean(1)
+
+
+class Lpips:
+    """LPIPS (Zhang et al., CVPR 2018) as torchmetrics has it, at the pictures' own size. `load_lpips` makes it."""
+
+    key = "lpips"
+
+    def __init__(self, metric: Any, net: LpipsNet, device: str | torch.device) -> None:
+        self.metric, self.device = metric, device
+        self.name = f"LPIPS ({net})"
+
+    @torch.inference_mode()
+    def __call__(self, pictures_rgb: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
+        """(P,) distances of P pairs of indices into `pictures_rgb`, uint8 (H, W, 3) RGB of one size."""
+        x = [x_nchw.to(self.device).float() / 127.5 - 1 for x_nchw in _batches(pictures_rgb, 1)]
+        self.metric.reset()
+        for i, j in pairs:
+            self.metric.update(x[i], x[j])
+        return self.metric.compute().double().reshape(-1).cpu().numpy() if pairs else np.zeros(0)
+
+
+def load_lpips(net: LpipsNet = "alex", device: str | torch.device = "cpu") -> Lpips:
+    """LPIPS on the network `net`. Raises DsmapError where torchmetrics, torchvision or its weights cannot be had."""
+    instead = "or go without: diversity is then measured on the network of --features."
+    try:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        metric = LearnedPerceptualImagePatchSimilarity(net, reduction="none").to(device)
+    except ImportError as error:
+        raise DsmapError(
+            f"LPIPS needs torchmetrics and torchvision, of which one is missing: {str(error).splitlines()[0]}",
+            f"Run pip install torchmetrics torchvision, {instead}",
+        ) from error
+    except RuntimeError as error:  # a torchvision made for another torch: "operator torchvision::nms does not exist"
+        raise DsmapError(
+            f"torchvision, which LPIPS needs, does not work here: {str(error).splitlines()[0]}",
+            f"Install the torchvision that belongs to torch {torch.__version__}, {instead}",
+        ) from error
+    except OSError as error:
+        raise DsmapError(
+            f"cannot download the weights of LPIPS's network {net}: {error}",
+            f"Go online once, put the file into torch's hub folder, {instead}",
+        ) from error
+    return Lpips(metric.eval(), net, device)
+
+
+def cosine_per_picture(one_nchw: Tensor, other_nchw: Tensor) -> npt.NDArray[np.float64]:
+    """(N,) cosines between the features of two maps at each position, mean over positions."""
+    return F.cosine_similarity(one_nchw, other_nchw, dim=1).mean((1, 2)).double().cpu().numpy()
+
+
+def _batches(pictures_rgb: Iterable[Picture], batch: int) -> Iterator[Tensor]:
+    """The pictures in order as uint8 (N, 3, H, W), N <= batch; those of one tensor have one size."""
+    waiting: list[Picture] = []
+    for picture_rgb in pictures_rgb:
+        if picture_rgb.dtype != np.uint8 or picture_rgb.ndim != 3 or picture_rgb.shape[2] != 3:
+            raise ValueError(f"picture_rgb is {picture_rgb.dtype} {picture_rgb.shape}, expected uint8 (H, W, 3)")
+        if waiting and (len(waiting) == batch or picture_rgb.shape != waiting[0].shape):
+            yield _to_nchw(waiting)
+            waiting = []
+        waiting.append(picture_rgb)
+    if waiting:
+        yield _to_nchw(waiting)
+
+
+def _to_nchw(pictures_rgb: Sequence[Picture]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures_rgb)).permute(0, 3, 1, 2).contiguous()
+
+
+def _conv10(path: Path, in_dim: int) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of the classifier in the .npz at `path`, if it is there."""
+    with np.load(path, allow_pickle=False) as arrays:  # SqueezeNetFeatures has read it already
+        if "conv10.weight" not in arrays.files:
+            return None
+        weight = arrays["conv10.weight"].astype(np.float32)
+        bias = arrays["conv10.bias"].astype(np.float32) if "conv10.bias" in arrays.files else np.zeros(0, np.float32)
+    if weight.shape != (*bias.shape, in_dim, 1, 1):
+        raise InputError(
+            f"{path} has a conv10 of shape {weight.shape} and a bias of {bias.shape}, expected (C, {in_dim}, 1, 1) "
+            "and (C,)",
+            "Pass an .npz of SqueezeNet v1.0 weights.",
+        )
+    return torch.from_numpy(weight), torch.from_numpy(bias)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,130 @@
+"""Named styles of a bundle: the codes of pictures that were chosen, by the model's own style encoders.
+
+The pictures themselves stay outside. This file is light, so that a command can tell before torch is loaded.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.images import read_picture_rgb
+from dsmap.runtime.bundle import MANIFEST, STYLE_NAME, Bundle, Sizes, read_manifest
+from dsmap.runtime.bundle_styles import fit_style_picture
+
+OPTION = "--named-style"
+_EXAMPLE = f"Write it like {OPTION} winter:fresh-snow=photo.jpg."
+
+_SICK = "The model is damaged: export another checkpoint."
+
+Codes = dict[str, dict[str, list[float]]]
+"""Style codes by domain and name."""
+
+
+class NamedStyle(NamedTuple):
+    """A style to be: the code of `picture` in `domain`, under `name`."""
+
+    domain: str
+    name: str
+    picture: Path
+
+    @property
+    def title(self) -> str:
+        """As people write it."""
+        return f"{self.domain}:{self.name}"
+
+
+def parse_named_styles(texts: Iterable[str]) -> list[NamedStyle]:
+    """Reads DOMAIN:NAME=PICTURE, once for each style.
+
+    Raises InputError for another spelling, a name that cannot be one, two styles of one name, and a picture that
+    cannot be read.
+    """
+    styles: list[NamedStyle] = []
+    for text in texts:
+        title, _, picture = text.partition("=")
+        domain, _, name = title.partition(":")
+        if not (domain and name and picture):
+            raise InputError(f"{OPTION} {text!r} is not DOMAIN:NAME=PICTURE", _EXAMPLE)
+        if not STYLE_NAME.fullmatch(name):
+            raise InputError(
+                f"{OPTION} {title}: {name!r} is no name for a style",
+                "Use letters (a to z), digits, - and _; neither mean, nor a number, nor a - in front.",
+            )
+        if any(title == other.title for other in styles):
+            raise InputError(f"{OPTION} {title} was passed twice", "Give each style of a domain a name of its own.")
+        try:
+            read_picture_rgb(Path(picture))
+        except InputError as error:
+            raise InputError(f"{OPTION} {title}: {error.fact}", error.advice) from error
+        styles.append(NamedStyle(domain, name, Path(picture)))
+    return styles
+
+
+def check_domains(styles: Iterable[NamedStyle], domains: tuple[str, str]) -> None:
+    """Raises InputError for a style of a domain that the model does not have."""
+    for style in styles:
+        if style.domain not in domains:
+            raise InputError(
+                f"{OPTION} {style.title}: the model has no domain {style.domain!r}",
+                f"Its domains are {domains[0]} and {domains[1]}.",
+            )
+
+
+def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path], sizes: Sizes) -> Codes:
+    """The codes, as a translator would find them for the same files: `encoders` are the float32 graphs by domain.
+
+    Raises DsmapError when a graph gives what is no number.
+    """
+    if not styles:
+        return {}
+    from dsmap.export.verify import open_session
+
+    codes: Codes = {}
+    for domain in dict.fromkeys(style.domain for style in styles):
+        session = open_session(encoders[domain])
+        for style in styles:
+            if style.domain == domain:
+                frames = fit_style_picture(read_picture_rgb(style.picture), sizes)[None]
+                code_s = session.run(["style"], {"frames": frames})[0][0]
+                if not np.isfinite(code_s).all():
+                    raise DsmapError(f"the style encoder of {domain} gives no numbers for {style.picture}", _SICK)
+                codes.setdefault(domain, {})[style.name] = code_s.tolist()
+    return codes
+
+
+def check_names_free(folder: Path, styles: Iterable[NamedStyle], *, overwrite: bool) -> None:
+    """Raises InputError for a domain that the bundle `folder` does not have, and for a name that is taken."""
+    manifest = read_manifest(folder)
+    check_domains(styles, manifest.domains)
+    taken = [style for style in styles if style.name in manifest.styles[style.domain].named]
+    if taken and not overwrite:
+        raise InputError(
+            f"{folder} has a style {taken[0].title}", "Pass --overwrite to replace it, or choose another name."
+        )
+
+
+def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: bool = False) -> Codes:
+    """Adds the codes of pictures to the bundle `folder`; nothing else in it changes.
+
+    Raises InputError as `check_names_free`, DsmapError when bundle.json cannot be written.
+    """
+    check_names_free(folder, styles, overwrite=overwrite)
+    bundle = Bundle.read(folder)
+    encoders = {domain: bundle.path(file) for domain, file in bundle.manifest.components.style_encoder.items()}
+    codes = style_codes(styles, encoders, bundle.manifest.sizes)
+    tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))  # with what a later writer may have put there
+    for domain, added in codes.items():
+        tree["styles"][domain]["named"] = tree["styles"][domain].get("named", {}) | added
+    part = folder / f".{MANIFEST}.part"
+    try:
+        part.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(part, folder / MANIFEST)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "Check the disk.") from error
+    return codes
