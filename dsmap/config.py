@@ -38,7 +38,9 @@ class ModelConfig(Settings):
     dim: int = Field(
         default=64, ge=1, description="channels of the first convolution; content has dim * 2**n_downsample"
     )
-    n_downsample: int = Field(default=2, ge=0, le=4, description="stride-2 convs before the skip connection")
+    n_downsample: int = Field(
+        default=2, ge=0, le=4, description="stride-2 convs before the skip connection; 0: the stem"
+    )
     patch: Literal[1, 2, 4] = Field(
         default=1,
         description="the first conv takes, the last one gives, blocks of this side in pixels: pixel-unshuffle stem and "
@@ -103,10 +105,17 @@ class DiscriminatorConfig(Settings):
         description="also judge what the feature network sees (Projected GAN): learns from fewer pictures and steps",
     )
 
+    shift: int = Field(
+        default=0,
+        ge=0,
+        description="pictures are judged without up to so many of their first rows and columns, drawn anew for each "
+        "iteration: no pattern in step with the strides escapes",
+    )
+
     @property
     def minimum_size(self) -> int:
         """The smallest training picture: the last scale's last conv needs two rows to pad by reflection."""
-        return 2 ** (self.n_scales - 1 + self.n_layers)
+        return 2 ** (self.n_scales - 1 + self.n_layers) + self.shift
 
 
 class LossWeights(Settings):

@@ -23,6 +23,7 @@ from dsmap.layers import AdainResidualBlock, UpsampleConv
 from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
 from dsmap.objective import (
     ByDomain,
+    Shift,
     Translations,
     discriminator_terms,
     generator_terms,
@@ -31,8 +32,8 @@ from dsmap.objective import (
 )
 from dsmap.optim import descend, learning_rate, make_adam
 
-# The first number of each stream of random styles.
-_D_STYLES, _G_STYLES, _KL_NOISE = range(3)
+# The first number of each stream of random numbers.
+_D_STYLES, _G_STYLES, _KL_NOISE, _SHIFT = range(4)
 
 
 class NotFiniteError(Exception):
@@ -83,7 +84,7 @@ class Learner:
         descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
 
         self.discriminators.requires_grad_(False)
-        terms = self._second_half(x, first)
+        terms = self._second_half(x, first, step)
         total = weighted_sum(terms, config.loss)
         descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
         self.discriminators.requires_grad_(True)
@@ -103,15 +104,18 @@ class Learner:
                 styles = self._draw(_D_STYLES, step, n)
                 with torch.no_grad():
                     random = {d: self.model.decode(first.mapped_across[d], styles[d], d) for d in self.model.domains}
-            terms = discriminator_terms(self._named(), config.discriminator.gan_type, x, first.exemplar, random)
+            kind, shift = config.discriminator.gan_type, self._draw_shift(step)
+            terms = discriminator_terms(self._named(), kind, x, first.exemplar, random, shift=shift)
         return first, terms
 
-    def _second_half(self, x: ByDomain, first: Translations) -> dict[str, Tensor]:
+    def _second_half(self, x: ByDomain, first: Translations, step: int) -> dict[str, Tensor]:
         """Every term of the generators' loss."""
         features = self.features if self.config.loss.contextual else None
         gan_type, mode_seeking = self.config.discriminator.gan_type, self.config.loss.mode_seeking > 0
         with self.hardware.autocast():
-            return generator_terms(self.model, self._named(), gan_type, x, first, features, mode_seeking)
+            return generator_terms(
+                self.model, self._named(), gan_type, x, first, features, mode_seeking, self._draw_shift(step)
+            )
 
     def _named(self) -> dict[str, nn.Module]:
         """The discriminators by domain name."""
@@ -149,7 +153,7 @@ class Learner:
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
         x = dict.fromkeys(self.model.domains, empty)
         first, d_terms = self._first_half(x, 0)
-        terms = self._second_half(x, first)
+        terms = self._second_half(x, first, 0)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
 
     def _generator_groups(self) -> list[dict[str, object]]:
@@ -169,8 +173,7 @@ class Learner:
 
         Those of all processes are drawn, and this one's rows taken.
         """
-        seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(seed[0]))
+        generator = self._generator(stream, step)
         n *= self.processes.world
         drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
         low, high = self.config.style_scale
@@ -178,6 +181,17 @@ class Learner:
             for domain, s in drawn.items():
                 drawn[domain] = s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s))
         return {domain: self.processes.mine(s) for domain, s in drawn.items()}
+
+    def _draw_shift(self, step: int) -> Shift:
+        """Both steps of an iteration, and all processes, see the same."""
+        if not self.config.discriminator.shift:
+            return 0, 0
+        drawn = torch.randint(self.config.discriminator.shift + 1, (2,), generator=self._generator(_SHIFT, step))
+        return int(drawn[0]), int(drawn[1])
+
+    def _generator(self, stream: int, step: int) -> torch.Generator:
+        seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(seed[0]))
 
     def _numbers(self, losses: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
         """The losses of all processes as numbers; NotFiniteError when one is not finite."""

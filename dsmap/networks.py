@@ -32,7 +32,9 @@ class ContentEncoder(nn.Module):
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) in [-1, 1] -> content (N, 256, H/8, W/8) and skip (N, 256, H/4, W/4)."""
-        y = F.leaky_relu(self.stem(x_nchw), LRELU_SLOPE)  # N, 64, H, W
+        y = self.stem(x_nchw)
+        # N, 64, H, W. A content without any norm would keep colours and contrast, and leave the style nothing to say.
+        y = F.leaky_relu(y, LRELU_SLOPE) if self.downs else F.relu(instance_norm(y))
         for down in self.downs:
             y = F.relu(instance_norm(down(y)))
         skip = y  # N, 256, H/4, W/4

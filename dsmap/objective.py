@@ -27,6 +27,9 @@ from dsmap.networks import KLStyleEncoder
 ByDomain = dict[str, Tensor]
 """One tensor per domain name. Of translations it is the domain they belong to now."""
 
+Shift = tuple[int, int]
+"""How many of the first rows and columns of every picture the discriminators do not see."""
+
 Features = Callable[[Tensor], Tensor]
 """A feature network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
 
@@ -80,7 +83,7 @@ def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByD
 
 
 def discriminator_terms(
-    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain
+    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain, shift: Shift = (0, 0)
 ) -> ByDomain:
     """Each discriminator's loss: every batch of fakes (detached here) against the reals, summed.
 
@@ -88,7 +91,7 @@ def discriminator_terms(
     """
     terms = {}
     for domain, discriminator in discriminators.items():
-        real, *judged = _judge(discriminator, x[domain], *(fake[domain].detach() for fake in fakes))
+        real, *judged = _judge(discriminator, shift, x[domain], *(fake[domain].detach() for fake in fakes))
         terms[domain] = torch.stack([discriminator_loss(kind, fake, real) for fake in judged]).sum()
     return terms
 
@@ -101,6 +104,7 @@ def generator_terms(
     first: Translations,
     features: Features | None = None,
     mode_seeking: bool = False,
+    shift: Shift = (0, 0),
 ) -> dict[str, Tensor]:
     """Every unweighted term of the generators' loss, named TERM/DOMAIN.
 
@@ -135,7 +139,9 @@ def generator_terms(
         if mode_seeking:
             styles = first.style[domain], first.random_style[domain]
             terms[f"mode_seeking/{domain}"] = mode_seeking_loss(first.exemplar[domain], first.random[domain], *styles)
-        terms |= _judged(discriminators[domain], kind, domain, x[domain], first, features)
+        terms |= _adversarial(discriminators[domain], kind, domain, x[domain], first, shift)
+        if features is not None:
+            terms |= _contextual(features, domain, x[domain], first)
     return terms
 
 
@@ -149,27 +155,35 @@ def term_weight(name: str, weights: LossWeights) -> float:
     return float(getattr(weights, name.partition("/")[0].removesuffix("_random")))
 
 
-def _judged(
-    discriminator: nn.Module, kind: GanType, domain: str, x_nchw: Tensor, first: Translations, features: Features | None
+def _adversarial(
+    discriminator: nn.Module, kind: GanType, domain: str, x_nchw: Tensor, first: Translations, shift: Shift
 ) -> dict[str, Tensor]:
-    """The terms in which a network that is not trained here looks at the translations into `domain`."""
-    terms = {}
-    fakes = first.exemplar[domain], first.random[domain]
+    """What the discriminator, which is not trained here, says of the translations into `domain`."""
     # Only ralsgan judges the real pictures here.
-    exemplar, random, *real = _judge(discriminator, *fakes, *([x_nchw] if kind == "ralsgan" else []))
-    for suffix, logits in (("", exemplar), ("_random", random)):
-        terms[f"adversarial{suffix}/{domain}"] = generator_adversarial_loss(kind, logits, *real)
-    if features is not None:
-        with torch.autocast(x_nchw.device.type, enabled=False):  # distances of features need their digits
-            with torch.no_grad():
-                target = features(x_nchw)
-            seen = features(at_least_float32(torch.cat(fakes))).chunk(2)
-        for suffix, of_fake in zip(("", "_random"), seen, strict=True):
-            terms[f"contextual{suffix}/{domain}"] = contextual_loss(of_fake, target)
-    return terms
+    pictures = first.exemplar[domain], first.random[domain], *([x_nchw] if kind == "ralsgan" else [])
+    exemplar, random, *real = _judge(discriminator, shift, *pictures)
+    return {
+        f"adversarial{suffix}/{domain}": generator_adversarial_loss(kind, logits, *real)
+        for suffix, logits in (("", exemplar), ("_random", random))
+    }
 
 
-def _judge(discriminator: nn.Module, *pictures_nchw: Tensor) -> list[Logits]:
+def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translations) -> dict[str, Tensor]:
+    """How the feature network sees the translations into `domain` beside a picture of it."""
+    fakes = first.exemplar[domain], first.random[domain]
+    with torch.autocast(x_nchw.device.type, enabled=False):  # distances of features need their digits
+        with torch.no_grad():
+            target = features(x_nchw)
+        seen = features(at_least_float32(torch.cat(fakes))).chunk(2)
+    return {
+        f"contextual{suffix}/{domain}": contextual_loss(of_fake, target)
+        for suffix, of_fake in zip(("", "_random"), seen, strict=True)
+    }
+
+
+def _judge(discriminator: nn.Module, shift: Shift, *pictures_nchw: Tensor) -> list[Logits]:
     """The logits of several batches of one size, in one pass."""
-    scales = [logits.chunk(len(pictures_nchw)) for logits in discriminator(torch.cat(pictures_nchw))]
+    top, left = shift
+    seen = torch.cat(pictures_nchw)[:, :, top:, left:]
+    scales = [logits.chunk(len(pictures_nchw)) for logits in discriminator(seen)]
     return [list(batch) for batch in zip(*scales, strict=True)]

@@ -36,7 +36,7 @@ def check_resumable(
     Also when `data`, the pictures at hand, are others than it was trained on; None leaves them unchecked.
     """
     for key, (then, now) in changed_settings(checkpoint.config, config).items():
-        if key.startswith(("model.", "discriminator.")):
+        if key.startswith(("model.", "discriminator.")) and key != "discriminator.shift":  # it shapes no weight
             raise InputError(
                 f"the checkpoint {checkpoint.path} is of another architecture: {key} got {now}, expected {then}",
                 f"Resume with the settings in {run / 'config.yaml'}, or start a new run with another -o.",

@@ -120,6 +120,26 @@ def test_discriminators_against_separate_passes():
     assert all(p.grad is None for p in model.parameters())  # the fakes are detached
 
 
+def test_discriminators_see_shifted_pictures():
+    model, discriminators = tiny()
+    x = pictures(hw=(72, 72), dtype=torch.float64)
+    first = translate_both(model, x, styles(dtype=torch.float64))
+    shifted = {slot: x[slot][:, :, 3:, 5:] for slot in x}
+    d_terms = discriminator_terms(discriminators, "lsgan", x, first.exemplar, first.random, shift=(3, 5))
+    terms = generator_terms(model, discriminators, "lsgan", x, first, shift=(3, 5))
+    plain = generator_terms(model, discriminators, "lsgan", x, first)
+    for slot in ("a", "b"):
+        fakes = [of[slot][:, :, 3:, 5:] for of in (first.exemplar, first.random)]
+        expected = slow_discriminator_term(discriminators[slot], shifted[slot], *fakes)
+        torch.testing.assert_close(d_terms[slot], expected, rtol=1e-9, atol=1e-12)
+        for suffix, fake in zip(("", "_random"), fakes, strict=True):
+            expected = sum(((logits - 1) ** 2).mean() for logits in discriminators[slot](fake))
+            torch.testing.assert_close(terms[f"adversarial{suffix}/{slot}"], expected, rtol=1e-9, atol=1e-12)
+            assert terms[f"adversarial{suffix}/{slot}"] != plain[f"adversarial{suffix}/{slot}"]
+    others = [name for name in plain if not name.startswith("adversarial")]
+    assert all(torch.equal(terms[name], plain[name]) for name in others)
+
+
 @pytest.mark.parametrize("kind", ["nsgan", "ralsgan"])
 def test_other_adversarial_losses(kind):
     model, discriminators = tiny()

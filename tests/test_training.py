@@ -542,6 +542,19 @@ def test_every_weight_learns(data, tmp_path, overrides):
                 assert not torch.equal(parameter, old[key]), key
 
 
+def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_path):
+    trainer = trainer_in(tmp_path, data, "discriminator.shift=5", "discriminator.n_scales=2")
+    drawn = [trainer.learner._draw_shift(step) for step in range(40)]
+    assert drawn == [trainer.learner._draw_shift(step) for step in range(40)]
+    assert {top for top, _ in drawn} == {left for _, left in drawn} == set(range(6))
+    losses = trainer.iterate(batch_of(trainer))
+    plain = trainer_in(tmp_path, data, "discriminator.n_scales=2").iterate(batch_of(trainer))
+    assert losses["image/a"] == plain["image/a"]
+    assert losses["discriminator/a"] != plain["discriminator/a"]
+    with pytest.raises(InputError, match="data.crop must be at least 69"):
+        trainer_in(tmp_path, data, "discriminator.shift=5")
+
+
 def test_domains_that_start_as_twins(data, tmp_path):
     for twins, mapping in ((True, True), (True, False), (False, True)):
         trainer = trainer_in(tmp_path, data, f"twin_init={twins}", f"model.mapping={mapping}")
