@@ -51,6 +51,11 @@ class ModelConfig(Settings):
     mlp_dim: int = Field(
         default=256, ge=1, description="hidden width of the MLP that turns a style code into AdaIN parameters"
     )
+    upsampling: Literal["nearest", "shuffle"] = Field(
+        default="nearest",
+        description="how the decoder doubles the size: nearest upsampling and a 5x5 conv, as published, or a 3x3 conv "
+        "and pixel shuffle, which costs the same and tells the four pixels apart",
+    )
     pad_type: PadType = Field(
         default="reflect", description="padding of every convolution but the mapping's stride-2 one"
     )
@@ -75,6 +80,12 @@ class ModelConfig(Settings):
     def multiple_of(self) -> int:
         """Height and width of a picture must be multiples of this (8 in the published network)."""
         return self.patch * 2 ** (self.n_downsample + 1)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the content can hold every pixel: one of its positions stands for 2x2 blocks of `patch` x `patch`."""
+        room = self.n_downsample == 0 and self.patch > 1 and self.dim >= 12 * self.patch**2
+        return room and self.upsampling == "shuffle" and self.mapping
 
     @property
     def width_per_pixel(self) -> int:
@@ -196,6 +207,11 @@ class TrainConfig(Settings):
         default=False,
         description="both domains start with the same weights, which keeps light and dark from being swapped",
     )
+    identity_init: bool = Field(
+        default=False,
+        description="generators start as sharp copies of the picture: needs model.n_downsample 0, upsampling shuffle, "
+        "patch 2 and dim 48 or more",
+    )
     style_scale: tuple[float, float] = Field(
         default=(1.0, 1.0),
         description="random styles are N(0, I) times a factor drawn from (min, max); 0 trains the mean",
@@ -239,6 +255,11 @@ class TrainConfig(Settings):
             raise ValueError(f"data.crop must be at least {smallest} for this network, got {self.data.crop}")
         if not 0 <= self.style_scale[0] <= self.style_scale[1]:
             raise ValueError(f"style_scale must be 0 <= min <= max, got {self.style_scale[0]}, {self.style_scale[1]}")
+        if self.identity_init and not self.model.has_room:
+            raise ValueError(
+                "identity_init needs room for every pixel: model.patch 2 or 4, n_downsample 0, upsampling shuffle, a "
+                f"mapping, and dim of 12 * patch**2 or more, got dim {self.model.dim}"
+            )
         if self.loss.kl > 0 and not self.model.style_kl:
             raise ValueError("loss.kl needs model.style_kl: true, got model.style_kl: false")
         return self

@@ -134,6 +134,18 @@ class UpsampleConv(nn.Module):
         return F.relu(self.norm(y))
 
 
+class ShuffleConv(nn.Module):
+    """3x3 conv to four channels for each, pixel shuffle x2, layer norm, ReLU: (N, I, H, W) -> (N, O, 2H, 2W)."""
+
+    def __init__(self, in_dim: int, out_dim: int, pad_type: str) -> None:
+        super().__init__()
+        self.conv = conv(in_dim, 4 * out_dim, 3, padding=1, pad_type=pad_type)
+        self.norm = LayerNorm(out_dim)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return F.relu(self.norm(F.pixel_shuffle(self.conv(x_nchw), 2)))
+
+
 def _repeat_edge(x_nchw: Tensor) -> Tensor:
     """Padding by replication, one pixel wide. Written out: torch.compile goes wrong in the gradient of `F.pad` here."""
     return _repeat_ends(_repeat_ends(x_nchw, 2, 1), 3, 1)

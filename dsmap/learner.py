@@ -19,7 +19,8 @@ from dsmap.discriminator import Discriminator
 from dsmap.distributed import Processes, mean_over_processes, of_all_processes, share_weights
 from dsmap.errors import DsmapError
 from dsmap.features import load_features
-from dsmap.layers import AdainResidualBlock, UpsampleConv
+from dsmap.identity import start_as_identity
+from dsmap.layers import AdainResidualBlock, ShuffleConv, UpsampleConv
 from dsmap.model import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
 from dsmap.objective import (
     ByDomain,
@@ -48,6 +49,8 @@ class Learner:
         torch.manual_seed(config.seed)
         self.model = DSMAP(config.model)
         initialise_generators(self.model)
+        if config.identity_init:
+            start_as_identity(self.model)
         if config.twin_init:
             make_twins(self.model)
         self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
@@ -127,7 +130,7 @@ class Learner:
         parts = (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, self.discriminators)
         networks = [model.shared_encoder, *(network for part in parts for network in part.values())]
         # Decoders in pieces: compiled as a whole, with reflected borders, they corrupted memory on CPUs (torch 2.13).
-        kinds = AdainResidualBlock, UpsampleConv
+        kinds = AdainResidualBlock, UpsampleConv, ShuffleConv
         pieces = [piece for piece in model.decoders.modules() if isinstance(piece, kinds)]
         compile_networks([*networks, *pieces])
         say("compiling the networks; this takes a minute or more ...")

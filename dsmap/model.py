@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError
+from dsmap.layers import ShuffleConv
 from dsmap.networks import ContentEncoder, Decoder, DomainMapping, KLStyleEncoder, SharedEncoder, StyleEncoder, StyleMLP
 
 SLOTS = ("a", "b")
@@ -120,11 +121,16 @@ def initialise_generators(model: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        if isinstance(module, Decoder) and module.patch > 1:
-            # The pixels of a block start alike, or the first pictures are checkerboards (Aitken et al. 2017).
-            with torch.no_grad():
-                first = module.tail.weight[:: module.patch**2]
-                module.tail.weight.copy_(first.repeat_interleave(module.patch**2, 0))
+        if isinstance(module, Decoder):
+            _start_alike(module.tail, module.patch**2)
+        elif isinstance(module, ShuffleConv):
+            _start_alike(module.conv, 4)
+
+
+@torch.no_grad()
+def _start_alike(conv: nn.Conv2d, pixels: int) -> None:
+    """The pixels that a shuffle makes of a channel, or the first pictures are checkerboards (Aitken et al. 2017)."""
+    conv.weight.copy_(conv.weight[::pixels].repeat_interleave(pixels, 0))
 
 
 def make_twins(model: DSMAP) -> None:

@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmap.config import ModelConfig
-from dsmap.layers import AdainResidualBlock, LayerNorm, ResidualBlock, UpsampleConv, conv, instance_norm, pixel_mean
+from dsmap.layers import (
+    AdainResidualBlock,
+    LayerNorm,
+    ResidualBlock,
+    ShuffleConv,
+    UpsampleConv,
+    conv,
+    instance_norm,
+    pixel_mean,
+)
 
 LRELU_SLOPE = 0.01
 
@@ -159,7 +168,8 @@ class Decoder(nn.Module):
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
         self.patch = config.patch
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
-        self.ups = nn.ModuleList(UpsampleConv(i, o, pad) for i, o in pairwise(widths))
+        up = ShuffleConv if config.upsampling == "shuffle" else UpsampleConv
+        self.ups = nn.ModuleList(up(i, o, pad) for i, o in pairwise(widths))
         kernel = 7 if config.patch == 1 else 3
         self.tail = conv(widths[-1], 3 * config.patch**2, kernel, padding=kernel // 2, pad_type=pad)
 

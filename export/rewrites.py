@@ -198,15 +198,18 @@ class RewrittenDecoder(nn.Module):
         gain = 2.0 if rewrites.scaling else 1.0
         self.tail: nn.Module = Conv(trained.tail, gain)
         if rewrites.upsampling:
-            ups: list[nn.Module] = [Shuffled(BlockUpsampleConv(up)) for up in trained.ups]  # type: ignore[arg-type]
-            if rewrites.tail and trained.patch == 1:  # a 3x3 conv over blocks would be four times the work
-                ups[-1] = BlockUpsampleConv(trained.ups[-1])  # type: ignore[arg-type]
+            ups: list[nn.Module] = [
+                Shuffled(BlockUpsampleConv(up)) if isinstance(up, UpsampleConv) else up for up in trained.ups
+            ]
+            # Over blocks, a 3x3 conv of a tail that gives blocks itself would be four times the work.
+            if rewrites.tail and trained.patch == 1 and isinstance(ups[-1], Shuffled):
+                ups[-1] = ups[-1].block
                 self.tail = BlockTail(trained.tail, gain)
             self.ups = nn.ModuleList(ups)
         else:
             for up in trained.ups:
-                assert isinstance(up, UpsampleConv)
-                up.plain = True
+                if isinstance(up, UpsampleConv):
+                    up.plain = True
         self.scaling = rewrites.scaling
 
     def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:

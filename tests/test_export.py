@@ -228,7 +228,7 @@ def test_more_graphs(checkpoint, tmp_path):
 def test_a_network_that_handles_blocks_of_pixels(tmp_path):
     """From frames to frames, in ONNX Runtime, at the smallest size and others."""
     torch.manual_seed(1)
-    shape = {"patch": 2, "n_downsample": 0, "pad_type": "zero"}
+    shape = {"patch": 2, "n_downsample": 0, "upsampling": "shuffle", "pad_type": "zero"}
     model = DSMAP(ModelConfig(dim=6, n_res=1, mlp_dim=8, style_dim=3, **shape)).eval()
     initialise_generators(model)
     torch.nn.init.normal_(model.decoders["b"].tail.weight, std=0.2)  # or the pixels of a block would be alike

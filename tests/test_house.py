@@ -153,7 +153,9 @@ def test_readme_commands_use_options_that_exist():
         if words[0] not in commands():
             continue
         app = __import__(commands()[words[0]].partition(":")[0], fromlist=["app"]).app
-        known = {name for p in typer.main.get_command(app).params for name in p.opts} | {"--help"}
+        command = typer.main.get_command(app)
+        command = getattr(command, "commands", {}).get(words[1], command)
+        known = {name for p in command.params for name in p.opts} | {"--help"}
         assert {word for word in words if word.startswith("-")} <= known, line
         checked += 1
     assert checked >= 5

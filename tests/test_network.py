@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from tiny import make_discriminators, make_model, model_config, pictures, scramble, squeezenet_weights, styles
 from torch import nn
 
-from dsmap.config import DiscriminatorConfig, ModelConfig
+from dsmap.config import DiscriminatorConfig, ModelConfig, TrainConfig
 from dsmap.discriminator import Discriminator
 from dsmap.errors import InputError
 from dsmap.features import load_features
-from dsmap.layers import LayerNorm, UpsampleConv, adaptive_instance_norm, instance_norm
+from dsmap.identity import start_as_identity
+from dsmap.layers import LayerNorm, ShuffleConv, UpsampleConv, adaptive_instance_norm, instance_norm
 from dsmap.model import DSMAP, initialise_discriminator, initialise_generators
 
 PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
@@ -326,6 +328,53 @@ def test_the_pixels_of_a_block_start_alike():
     blocks = F.pixel_unshuffle(y, 2).unflatten(1, (3, 4))
     assert torch.equal(blocks[:, :, 0], blocks[:, :, 3])
     assert y.std() > 0.05
+
+
+def test_shuffled_upsampling_written_out():
+    layer = ShuffleConv(3, 2, "zero")
+    scramble(layer, 0)
+    x = torch.randn(2, 3, 4, 5)
+    y = F.conv2d(x, layer.conv.weight, layer.conv.bias, padding=1)
+    expected = torch.empty(2, 2, 8, 10)
+    for row in range(2):
+        for column in range(2):
+            expected[:, :, row::2, column::2] = y[:, 2 * row + column :: 4]
+    mean, std = expected.mean((1, 2, 3), keepdim=True), expected.std((1, 2, 3), correction=0, keepdim=True)
+    normalised = (expected - mean) / std * layer.norm.weight[:, None, None] + layer.norm.bias[:, None, None]
+    torch.testing.assert_close(layer(x), F.relu(normalised), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("patch", "dim"), [(2, 48), (2, 52)])
+def test_generators_that_start_as_identity(patch, dim):
+    torch.manual_seed(0)
+    shape = {"patch": patch, "n_downsample": 0, "upsampling": "shuffle", "pad_type": "zero"}
+    model = DSMAP(model_config(dim=dim, **shape)).eval()
+    initialise_generators(model)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 64, 48, generator=generator) * 2 - 1  # noise: every pixel differs from its neighbours
+
+    def likeness(y):
+        flat = [z.flatten(2) - z.flatten(2).mean(2, keepdim=True) for z in (x, y)]
+        return F.cosine_similarity(*flat, dim=2).min().item()
+
+    style = styles(1)["b"]
+    assert abs(likeness(model.translate(x, "a", "b", style))) < 0.5
+    start_as_identity(model)
+    for source, target in (("a", "b"), ("b", "a")):
+        assert likeness(model.translate(x, source, target, style)) > 0.97
+    assert likeness(model.decode(model.map(model.encode(x, "a"), "a"), style, "a")) > 0.97
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"dim": 47}, {"n_downsample": 1}, {"patch": 1}, {"upsampling": "nearest"}, {"mapping": False}, {"patch": 4}],
+)
+def test_no_identity_without_room(changed):
+    shape = {"patch": 2, "n_downsample": 0, "upsampling": "shuffle", "dim": 48} | changed
+    with pytest.raises(ValueError, match="no room for every pixel"):
+        start_as_identity(DSMAP(model_config(**shape)))
+    with pytest.raises(ValidationError, match="identity_init needs room for every pixel"):
+        TrainConfig(model=model_config(**shape), identity_init=True)
 
 
 def test_memory_goes_by_the_width_of_a_pixel():

@@ -523,7 +523,7 @@ def test_the_content_encoders_have_a_rate_of_their_own(data, tmp_path, factor):
         ["model.n_downsample=3", "model.dim=2", "discriminator.n_scales=2", "discriminator.gan_type=nsgan"],
         ["discriminator.gan_type=ralsgan", "model.pad_type=replicate"],
         ["loss.contextual=1", "model.pad_type=zero", "optimizer.schedule=constant"],
-        ["discriminator.features=true", "model.patch=2", "model.n_downsample=0"],
+        ["discriminator.features=true", "model.patch=2", "model.n_downsample=0", "model.upsampling=shuffle"],
         ["discriminator.features=true", "discriminator.pad_type=zero", "model.patch=4", "model.n_downsample=1"],
     ],
 )
@@ -551,7 +551,7 @@ def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_pa
     plain = trainer_in(tmp_path, data, "discriminator.n_scales=2").iterate(batch_of(trainer))
     assert losses["image/a"] == plain["image/a"]
     assert losses["discriminator/a"] != plain["discriminator/a"]
-    with pytest.raises(InputError, match="data.crop must be at least 69"):
+    with pytest.raises(InputError, match=r"data\.crop must be at least 69"):
         trainer_in(tmp_path, data, "discriminator.shift=5")
 
 
@@ -663,6 +663,16 @@ def test_going_back_or_beyond(data, tmp_path):
     code, out, err = train(*run, "--resume", "auto", "--steps", 5, "--set", "optimizer.lr=0.001")
     assert code == 0, err
     assert "changed since that checkpoint: optimizer.lr 0.0001 -> 0.001" in out
+
+
+def test_training_without_a_feature_network(data, tmp_path):
+    """Also with a preset that wants one."""
+    run = ("--data", data, "-o", tmp_path / "run", "--preset", "lite", "--features", "none", "--dry-run")
+    code, out, err = train(*run, "--set", "data.crop=64")
+    assert code == 0, err
+    assert "features: false" in out
+    assert "contextual: 0" in out
+    assert " on vgg16" not in out
 
 
 def test_features_without_a_weight(data, tmp_path):

@@ -56,10 +56,14 @@ def train(
             raise InputError(f"--set {key} is decided by dsmap-bench", "Use --size, --batch, --features and --device.")
     from dsmap.config import load_train_config
 
+    # The plain iteration judges whole pictures.
+    fixed = [f"loss.contextual={int(features is not None)}", "discriminator.shift=0"]
+    if features is None:
+        fixed += ["discriminator.features=false"]
     settings = load_train_config(
         preset,
         None,
-        [*(set_ or []), f"loss.contextual={int(features is not None)}"],
+        [*(set_ or []), *fixed],
         features=features,
         data={"crop": size, "shorter_side": size, "batch_size": batch, "scale_jitter": [1.0, 1.0]},
     )

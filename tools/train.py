@@ -53,7 +53,8 @@ def train(
     method: Annotated[str, typer.Option(help="dsmap, or munit: no domain-specific mapping.")] = "dsmap",
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     features: Annotated[
-        str | None, typer.Option(help="Contextual loss on: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
+        str | None,
+        typer.Option(help="Feature network: vgg16 (needs torchvision), a SqueezeNet .npz file, or none."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from RUN's latest checkpoint, or from another.")
@@ -83,10 +84,13 @@ def train(
 
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
+    overrides = set_ or []
+    if features == "none":
+        overrides, features = [*overrides, "loss.contextual=0", "discriminator.features=false"], None
     settings = load_train_config(
         preset,
         config,
-        set_ or [],
+        overrides,
         steps=steps,
         features=features,
         precision=precision,
