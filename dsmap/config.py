@@ -163,6 +163,9 @@ class OptimizerConfig(Settings):
         gt=0,
         description="learning-rate factor of the content encoders; 2 comes close to the authors' code",
     )
+    discriminator_lr_factor: float = Field(
+        default=1.0, gt=0, description="learning-rate factor of the discriminators (two time scales)"
+    )
 
 
 class DataConfig(Settings):

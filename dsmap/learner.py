@@ -64,7 +64,7 @@ class Learner:
         share_weights(*self.modules.values())
         self.optimizers = {
             "generators": make_adam(self._generator_groups(), config.optimizer),
-            "discriminators": make_adam([{"params": list(self.discriminators.parameters())}], config.optimizer),
+            "discriminators": make_adam([self._discriminator_group()], config.optimizer),
         }
 
     @property
@@ -164,6 +164,10 @@ class Learner:
         of_content = set(map(id, content))
         rest = [p for p in self.model.parameters() if id(p) not in of_content]
         return [{"params": content, "lr_factor": self.config.optimizer.content_lr_factor}, {"params": rest}]
+
+    def _discriminator_group(self) -> dict[str, object]:
+        parameters = list(self.discriminators.parameters())
+        return {"params": parameters, "lr_factor": self.config.optimizer.discriminator_lr_factor}
 
     def _set_learning_rates(self, step: int) -> None:
         lr = learning_rate(self.config.optimizer, step, self.config.steps)

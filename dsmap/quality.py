@@ -6,6 +6,7 @@ small network with fixed random weights. It ranks the checkpoints of one run: it
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -65,33 +66,36 @@ class Judge:
     """Scores generators on the same pictures by the same features.
 
     `x` pictures (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of a picture of the other domain.
-    `name` says which features they are.
+    `reference` are the features (M, C) of real pictures of each domain, see `pooled`: hundreds, for the distance is of
+    features standardised by them. `name` says which features they are.
     """
 
-    def __init__(self, x: ByDomain, features: nn.Module, name: str) -> None:
+    def __init__(self, x: ByDomain, reference: ByDomain, features: nn.Module, name: str) -> None:
         self.x, self.features, self.name = x, features, name
+        self.reference = {domain: r.cpu() for domain, r in reference.items()}
         digest = hashlib.sha256()
-        for tensor in (*features.state_dict().values(), *x.values()):
+        for tensor in (*features.state_dict().values(), *x.values(), *self.reference.values()):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         self.basis = digest.hexdigest()[:16]
 
+    @torch.no_grad()
     def score(self, model: DSMAP) -> Score:
         """The score of `model`."""
-        return Score(self.name, self.basis, _kernel_distances(model, self.x, self.features))
+        distances = {}
+        for target in model.domains:
+            found = pooled(self._translations(model, target), self.features, next(model.parameters()).device)
+            distances[target] = 1000 * kernel_distance(found.numpy(), self.reference[target].numpy())
+        return Score(self.name, self.basis, distances)
+
+    def _translations(self, model: DSMAP, target: str) -> Iterator[Tensor]:
+        device, source = next(model.parameters()).device, model.other(target)
+        styles = self.x[target]
+        for i, picture in enumerate(self.x[source]):
+            style = model.encode_style(styles[i % len(styles)][None].to(device), target)
+            yield model.translate(picture[None].to(device), source, target, style)
 
 
 @torch.no_grad()
-def _kernel_distances(model: DSMAP, x: ByDomain, features: Features) -> dict[str, float]:
-    device = next(model.parameters()).device
-    by_domain = {}
-    for target in model.domains:
-        source = model.other(target)
-        real, translated = [], []
-        for picture in x[target]:
-            real.append(features(picture[None].to(device)).mean((2, 3)))
-        for i, picture in enumerate(x[source]):
-            style = model.encode_style(x[target][i % len(x[target])][None].to(device), target)
-            fake = model.translate(picture[None].to(device), source, target, style)
-            translated.append(features(fake).mean((2, 3)))
-        by_domain[target] = 1000 * kernel_distance(torch.cat(translated).cpu().numpy(), torch.cat(real).cpu().numpy())
-    return by_domain
+def pooled(batches: Iterable[Tensor], features: Features, device: torch.device) -> Tensor:
+    """Features (N, C), on the CPU, of N pictures in batches (n, 3, H, W) in [-1, 1]: means over all positions."""
+    return torch.cat([features(batch.to(device)).mean((2, 3)).cpu() for batch in batches])

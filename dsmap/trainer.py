@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from dsmap.checkpoint import (
     Checkpoint,
@@ -21,7 +22,7 @@ from dsmap.config import TrainConfig
 from dsmap.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.device import Hardware, choose_hardware
 from dsmap.distributed import Processes, any_process, of_all_processes
-from dsmap.domains import fingerprint
+from dsmap.domains import Domain, fingerprint
 from dsmap.errors import DsmapError, InputError
 from dsmap.folders import held
 from dsmap.footprint import explained_memory
@@ -29,7 +30,7 @@ from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals
 from dsmap.learner import Learner, NotFiniteError
 from dsmap.objective import ByDomain
-from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures
+from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures, pooled
 from dsmap.resume import changed_settings, check_startable
 from dsmap.run_log import RunLog, write_config
 from dsmap.samples import draw_batch, draw_grid, load_samples
@@ -37,6 +38,9 @@ from dsmap.styles import StyleStatistics, style_statistics
 
 # A checkpoint's style statistics come from at most this many pictures a domain; an export can use all.
 STYLE_PICTURES = 100
+# A checkpoint's translations are compared with at most this many training pictures a domain.
+REFERENCE_PICTURES = 200
+_AT_ONCE = 8
 # Rows of a sample grid.
 SAMPLE_PICTURES = 4
 
@@ -227,11 +231,14 @@ class Trainer:
 
     def _pictures(self, count: int, fewest_of_test: int = 1) -> ByDomain:
         """Test pictures where there are enough of them, else training pictures, in the size of the training."""
-        size = self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of
         return {
-            d.name: load_samples(d.test if len(d.test) >= fewest_of_test else d.train, size, count)
+            d.name: load_samples(d.test if len(d.test) >= fewest_of_test else d.train, self._side(), count)
             for d in self.domains
         }
+
+    def _side(self) -> int:
+        """Of square pictures in the size of the training."""
+        return self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of
 
     def _find_judge(self) -> Judge | None:
         """Who scores the checkpoints; None where that is off or there are too few pictures."""
@@ -240,9 +247,21 @@ class Trainer:
         pictures = self._pictures(self.config.score_pictures, FEWEST_PICTURES)
         if min(map(len, pictures.values())) < FEWEST_PICTURES:
             return None
+        features: nn.Module = RandomFeatures().to(self.hardware.device)
+        name = "random"
         if self.learner.features is not None:
-            return Judge(pictures, self.learner.features, Path(self.config.features).name)
-        return Judge(pictures, RandomFeatures().to(self.hardware.device), "random")
+            features, name = self.learner.features, Path(self.config.features).name
+        reference = {d.name: pooled(self._real(d), features, self.hardware.device) for d in self.domains}
+        return Judge(pictures, reference, features, name)
+
+    def _real(self, domain: Domain) -> Iterator[torch.Tensor]:
+        """Up to `REFERENCE_PICTURES` training pictures, evenly picked, a few at a time."""
+        paths = domain.train
+        count = min(REFERENCE_PICTURES, len(paths))
+        picked = [paths[i * len(paths) // count] for i in range(count)]
+        for start in range(0, count, _AT_ONCE):
+            with suppress(InputError):  # none of these few can be read
+                yield load_samples(picked[start : start + _AT_ONCE], self._side(), _AT_ONCE)
 
     def _make_folders(self) -> None:
         try:

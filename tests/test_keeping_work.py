@@ -27,7 +27,8 @@ from dsmap.footprint import footprint, out_of_memory, what_fits
 from dsmap.layers import UpsampleConv
 from dsmap.networks import DomainMapping
 from dsmap.preflight import CHECKS, preflight
-from dsmap.quality import Judge, RandomFeatures, Score, kernel_distance
+from dsmap.quality import Judge, RandomFeatures, Score, kernel_distance, pooled
+from dsmap.samples import load_samples
 
 __all__ = ["data"]  # the fixture
 
@@ -124,9 +125,14 @@ def test_scores_are_measured_and_can_be_left_out(data, tmp_path):
     assert found.features == "random"
     x = trainer.judge.x
     assert len(x["a"]) == 5  # one test picture is too few: those of the training are used
-    assert found == Judge(x, RandomFeatures(), "random").score(trainer.learner.ema)
+    train = {d.name: load_samples(d.train, 72, 200) for d in trainer.domains}
+    reference = {domain: pooled([real], RandomFeatures(), torch.device("cpu")) for domain, real in train.items()}
+    again = Judge(x, reference, RandomFeatures(), "random").score(trainer.learner.ema)
+    assert again.basis == found.basis
+    assert again.by_domain == pytest.approx(found.by_domain, rel=1e-5)
     other = {domain: pictures.flip(3) for domain, pictures in x.items()}
-    assert Judge(other, RandomFeatures(), "random").basis != found.basis
+    assert Judge(other, reference, RandomFeatures(), "random").basis != found.basis
+    assert Judge(x, {d: r + 1 for d, r in reference.items()}, RandomFeatures(), "random").basis != found.basis
     assert read_checkpoint(trainer_in(tmp_path / "off", data, "score_pictures=0", steps=1).train()).score is None
     with pytest.raises(InputError, match=r"no checkpoint in .* has a score"):
         best_checkpoint(tmp_path / "off")

@@ -399,11 +399,15 @@ def test_a_discriminator_of_features_judges_every_depth(features):
     x = pictures(n=2, hw=(96, 64))["a"]
     logits, of_patches = both(x), plain(x)
     assert len(features.taps(x)) == len(features.tap_dims) == 3
-    assert len(logits) == 3 + len(of_patches)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(logits[3:], of_patches, strict=True))
+    assert len(logits) == 4 + len(of_patches)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(logits[4:], of_patches, strict=True))
+    means = torch.cat([torch.log(1 + tap).mean((2, 3)) for tap in features.taps(x)[1:]], 1)
+    whole = F.linear(means, both.whole.layer.weight.flatten(1), both.whole.layer.bias)
+    whole = F.linear(F.leaky_relu(whole, 0.2), both.whole.head.weight.flatten(1), both.whole.head.bias)
+    torch.testing.assert_close(logits[3].flatten(1), whole)
     # Of one picture at about a sixteenth of its size, whatever the depth.
     assert [tuple(depth.shape) for depth in logits[:3]] == [(2, 1, 5, 3)] * 3
-    assert all(not torch.equal(depth[0], depth[1]) for depth in logits[:3])
+    assert all(not torch.equal(depth[0], depth[1]) for depth in logits[:4])
 
 
 def test_the_feature_network_is_no_part_of_the_discriminator(features):
@@ -415,7 +419,7 @@ def test_the_feature_network_is_no_part_of_the_discriminator(features):
     other.load_state_dict(one.state_dict())  # the fixed mixing is drawn anew, and the same
     x = pictures()["a"].requires_grad_()
     assert all(torch.equal(a, b) for a, b in zip(one(x), other(x), strict=True))
-    sum(logits.mean() for logits in one(x)[:3]).backward()
+    sum(logits.mean() for logits in one(x)[:4]).backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0  # the generators learn through it
     assert all(p.grad is None for p in features.parameters())

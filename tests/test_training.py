@@ -498,6 +498,19 @@ def test_the_average_of_the_generators(data, tmp_path):
     assert not any(parameter.requires_grad for parameter in trainer.learner.ema.parameters())
 
 
+def test_the_discriminators_have_a_rate_of_their_own(data, tmp_path):
+    for factor in (1.0, 4.0):
+        trainer = trainer_in(tmp_path, data, f"optimizer.discriminator_lr_factor={factor}")
+        modules = trainer.learner.discriminators, trainer.learner.model
+        before = [[p.detach().clone() for p in module.parameters()] for module in modules]
+        trainer.iterate(batch_of(trainer))
+        moved = [
+            max((p.detach() - old).abs().max().item() for p, old in zip(module.parameters(), olds, strict=True))
+            for module, olds in zip(modules, before, strict=True)
+        ]
+        assert moved == pytest.approx([1e-4 * factor, 1e-4], rel=0.02)
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_the_content_encoders_have_a_rate_of_their_own(data, tmp_path, factor):
     moved = []
