@@ -64,7 +64,7 @@ class FeatureDiscriminator(nn.Module):
 class WholeDiscriminator(nn.Module):
     """Judges what the feature network sees in the picture as a whole: the means of its deeper maps.
 
-    Domains such as seasons differ in what pictures show rather than in every patch: on summer and winter landscapes this
+    Domains such as seasons differ in what pictures show, not in every patch: on summer and winter landscapes this
     head alone came to a least-squares loss of 0.34 where those of patches stayed at 0.41 (0.5 is guessing).
     """
 
