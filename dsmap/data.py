@@ -20,7 +20,7 @@ from dsmap.config import DataConfig
 from dsmap.distributed import Processes
 from dsmap.domains import Domain, Domains, find_domains
 from dsmap.errors import InputError
-from dsmap.images import read_picture_rgb
+from dsmap.images import read_picture_rgb, resize_shorter_side
 
 __all__ = [
     "BROKEN_SHARE",
@@ -255,18 +255,6 @@ def _one_thread(_worker: int) -> None:
 @lru_cache(maxsize=8)
 def _order(seed: int, side: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, _ORDER, side, epoch)).permutation(count)
-
-
-def resize_shorter_side(picture_rgb: npt.NDArray[np.uint8], shorter_side: int) -> npt.NDArray[np.uint8]:
-    """uint8 (H, W, 3) resized so that min(H, W) == shorter_side, the aspect ratio kept."""
-    height, width = picture_rgb.shape[:2]
-    shorter = min(height, width)
-    if shorter == shorter_side:
-        return picture_rgb
-    new_hw = [max(shorter_side, round(size * shorter_side / shorter)) for size in (height, width)]
-    # Area averages every source pixel (no aliasing); only enlarging needs an interpolating kernel.
-    method = cv2.INTER_AREA if shorter_side < shorter else cv2.INTER_CUBIC
-    return cv2.resize(picture_rgb, (new_hw[1], new_hw[0]), interpolation=method)  # type: ignore[return-value]
 
 
 def to_nchw(pictures_rgb: npt.NDArray[np.uint8]) -> torch.Tensor:

@@ -103,6 +103,18 @@ def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8]) -> None:
         ) from error
 
 
+def resize_shorter_side(picture_rgb: npt.NDArray[np.uint8], shorter_side: int) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W, 3) resized so that min(H, W) == shorter_side, the aspect ratio kept."""
+    height, width = picture_rgb.shape[:2]
+    shorter = min(height, width)
+    if shorter == shorter_side:
+        return picture_rgb
+    new_hw = [max(shorter_side, round(size * shorter_side / shorter)) for size in (height, width)]
+    # Area averages every source pixel (no aliasing); only enlarging needs an interpolating kernel.
+    method = cv2.INTER_AREA if shorter_side < shorter else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture_rgb, (new_hw[1], new_hw[0]), interpolation=method), np.uint8)
+
+
 def _decode_colour(data: bytes, at_least: int | None = None) -> tuple[npt.NDArray | None, str]:
     """The encoded picture `data` as uint8 or uint16 (H, W, 3) BGR, or None and what is wrong with it."""
     fault = _fault(data)

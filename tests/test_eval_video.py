@@ -18,7 +18,7 @@ import pytest
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb
 from dsmap.runtime.steadiness import Steadiness, SteadinessMeter
-from dsmap.tools._eval_video import check_results, measure
+from dsmap.tools._eval_video import Comparison, check_results, measure
 
 HEIGHT, WIDTH = 48, 64
 
@@ -171,6 +171,10 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
+def compared(source: Path, output: Path, **chosen: int | None) -> Comparison:
+    return measure(source, [("out", output)], **{"height": None, "frames": None} | chosen)[0]
+
+
 def test_the_command_prints_reports_and_draws(videos, tmp_path):
     pytest.importorskip("matplotlib")
     done = run(videos / "in.mp4", videos / "flickering.mp4", "--report", "r.json", "--plot", "p.png", cwd=tmp_path)
@@ -190,7 +194,7 @@ def test_the_command_prints_reports_and_draws(videos, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "r.json"]
 
     with pytest.raises(InputError, match=r"r\.json exists already"):
-        check_results(videos / "in.mp4", videos / "steady.mp4", tmp_path / "r.json", None, overwrite=False)
+        check_results(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
 
 
 def test_a_refusal_is_two_lines(videos, tmp_path):
@@ -201,15 +205,15 @@ def test_a_refusal_is_two_lines(videos, tmp_path):
 
 
 def test_a_translation_of_another_size_is_brought_to_that_of_the_input(videos):
-    found = measure(videos / "in.mp4", videos / "larger.mp4", height=None, frames=None)
+    found = compared(videos / "in.mp4", videos / "larger.mp4")
     assert (found.width, found.height) == (WIDTH, HEIGHT)
     assert found.steadiness.flicker > 1
-    lower = measure(videos / "in.mp4", videos / "larger.mp4", height=24, frames=4)
+    lower = compared(videos / "in.mp4", videos / "larger.mp4", height=24, frames=4)
     assert (lower.width, lower.height, lower.steadiness.frames) == (32, 24, 4)
 
 
 def test_the_first_frames_of_a_shorter_one_can_be_measured(videos):
-    assert measure(videos / "in.mp4", videos / "short.mp4", height=None, frames=5).steadiness.frames == 5
+    assert compared(videos / "in.mp4", videos / "short.mp4", frames=5).steadiness.frames == 5
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_the_first_frames_of_a_shorter_one_can_be_measured(videos):
 )
 def test_what_is_no_translation_of_it_is_refused(videos, output, fact):
     with pytest.raises(InputError, match=fact):
-        measure(videos / "in.mp4", videos / output, height=None, frames=None)
+        compared(videos / "in.mp4", videos / output)
 
 
 def test_names_that_would_lose_something_are_refused(videos, tmp_path):
@@ -239,14 +243,14 @@ def test_names_that_would_lose_something_are_refused(videos, tmp_path):
         (None, tmp_path / "p.txt", "cannot draw into p.txt"),
     ]:
         with pytest.raises(InputError, match=fact):
-            check_results(source, output, report, plot, overwrite=True)
+            check_results(source, [output], report=report, plot=plot, overwrite=True)
 
 
 def test_without_matplotlib_only_the_plot_is_missing(videos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    check_results(videos / "in.mp4", videos / "steady.mp4", tmp_path / "r.json", None, overwrite=False)
+    check_results(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
     with pytest.raises(DsmapError, match="--plot needs matplotlib") as caught:
-        check_results(videos / "in.mp4", videos / "steady.mp4", None, tmp_path / "p.png", overwrite=False)
+        check_results(videos / "in.mp4", [videos / "steady.mp4"], plot=tmp_path / "p.png", overwrite=False)
     assert "pip install '.[eval]'" in caught.value.advice
 
 

@@ -1,32 +1,37 @@
 """A model, judged by its translations of unseen pictures in both directions."""
 
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from dsmap.data import resize_shorter_side
 from dsmap.domains import Domain, Domains
 from dsmap.errors import InputError
-from dsmap.images import read_picture_rgb, write_picture
-from dsmap.metrics.catalogue import METRICS
+from dsmap.images import read_picture_rgb, resize_shorter_side, write_picture
+from dsmap.metrics.catalogue import LIMITS, METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means, average
-from dsmap.metrics.findings import Grid, Measured, Picture, Report
+from dsmap.metrics.findings import Measured, Report
 from dsmap.metrics.intervals import mean_interval
 from dsmap.metrics.protocol import Protocol, draw_styles, pick_contents
-from dsmap.metrics.results import read_results
+from dsmap.metrics.results import Result, ResultFolder
 from dsmap.runtime.backends import Codes, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.models import find_model
 from dsmap.runtime.translator import Translator
-from dsmap.tools._eval_images import Say, evenly, facts, notes, shown, single_scores, worst
+from dsmap.tools._eval_grids import evenly, worst
+from dsmap.tools._eval_images import Say, facts, make_evaluator, notes, single_scores
+from dsmap.tools._eval_notes import few, of_repeats, shortcomings, unequal, value_of
+from dsmap.tools._eval_styles import Direction, matrix, strip
+from dsmap.tools._progress import progress
 
-_ROWS, _EXEMPLARS, _STEPS = 6, 4, 7
 _IDENTITY_PICTURES = 40
 _FEWEST = 8  # pictures of the target domain to compare with
+_LONGEST = 80  # bytes of a picture's name in the name of a result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class Wishes:
 
     protocol: Protocol
     preset: str
+    named: bool = True
+    """Whether the pictures' domains have their names; if not, they get the model's, in its order."""
     target: str | None = None
     """The direction; None: both."""
     height: int | None = None
@@ -42,20 +49,14 @@ class Wishes:
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    keep: bool = True
+    """Whether translations stay; if not, they go with each direction."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Direction:
-    """One direction of a model, and its pictures."""
-
-    translator: Translator
-    source: Domain
-    target: Domain
-    contents: tuple[Path, ...]
-    """As they are translated, in files of their own."""
-    styles: tuple[Path, ...]
-    """Pictures of the target domain that lend their styles."""
-    folder: Path
+def use_threads(count: int | None) -> None:
+    """How many cores the networks that measure take; None: all."""
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 @contextmanager
@@ -75,23 +76,22 @@ def open_bundle(model: str, say: Say) -> Iterator[Bundle]:
 
 
 def evaluate(bundle: Bundle, domains: Domains, means: Means, wishes: Wishes, results: Path, say: Say) -> list[Report]:
-    """A report for each direction; every translation is left under `results`. Raises InputError."""
-    by_name = {domain.name: domain for domain in domains}
-    if set(by_name) != set(bundle.domains):
-        got, expected = ", ".join(by_name), ", ".join(bundle.domains)
-        raise InputError(f"the pictures are of {got}, the model of {expected}", "Use the model's names with --domain.")
-    targets = [wishes.target] if wishes.target else [bundle.domains[1], bundle.domains[0]]
+    """A report for each direction; translations are written under `results`. Raises InputError."""
+    names = [domain.name for domain in domains] if wishes.named else bundle.domains
+    by_name = dict(zip(names, domains, strict=True))
+    directions = _directions(bundle, by_name, wishes)
     reports = []
-    for target in targets:
-        source = bundle.source_of(target)
+    for source, target in directions:
         say(f"{source} to {target}")
         settings = Settings(threads=wishes.threads, precision=wishes.precision)
         translator = Translator(bundle, target, wishes.backend, settings=settings)
         try:
-            direction = _prepare(translator, by_name[source], by_name[target], wishes, results / f"to-{target}")
-            reports.append(_of_direction(direction, means, wishes, say))
+            direction = _prepare(translator, by_name, wishes, results / f"to-{target}")
+            reports.append(_of_direction(direction, means, wishes, results, say))
         finally:
             translator.close()
+        if not wishes.keep:
+            shutil.rmtree(direction.folder)  # by the paper's protocol more than a gigabyte
     return reports
 
 
@@ -101,70 +101,108 @@ def _is_checkpoint(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "checkpoints").is_dir() or (folder / "training.json").is_file())
 
 
-def _prepare(translator: Translator, source: Domain, target: Domain, wishes: Wishes, folder: Path) -> _Direction:
+def _directions(bundle: Bundle, by_name: Mapping[str, Domain], wishes: Wishes) -> list[tuple[str, str]]:
+    """(source, target) of all that is measured. Raises InputError for whatever would stop the work half-way."""
+    if set(by_name) != set(bundle.domains):
+        got, expected = " and ".join(by_name), " and ".join(bundle.domains)
+        names = ",".join(bundle.domains)
+        raise InputError(f"the pictures are of {got}, the model of {expected}", f"Call them so: --domains {names}.")
+    if wishes.target is not None and wishes.target not in by_name:
+        raise InputError(
+            f"the model {bundle.manifest.name} has no domain {wishes.target!r}",
+            f"Pass --to {bundle.domains[0]} or --to {bundle.domains[1]}.",
+        )
+    targets = [wishes.target] if wishes.target else [bundle.domains[1], bundle.domains[0]]
+    found = [(bundle.source_of(target), target) for target in targets]
+    for source, target in found:
+        unseen = by_name[source].test or by_name[source].train
+        if len(unseen) < 2:
+            raise InputError(f"one picture of {source} to translate, expected 2 or more", "Pass more pictures.")
+        if len(by_name[target].train) < _FEWEST:
+            raise InputError(
+                f"{len(by_name[target].train)} pictures of {target} to compare with, expected {_FEWEST} or more",
+                "Pass a folder with more pictures; a few hundred make distances mean something.",
+            )
+    return found
+
+
+def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wishes, folder: Path) -> Direction:
     """Unseen pictures, or those of the training where there are none, at the size that they are translated at."""
+    source, target = by_name[translator.source], by_name[translator.target]
     unseen = source.test or source.train
     side = wishes.height or translator.bundle.manifest.sizes.trained_at
     (folder / "contents").mkdir(parents=True, exist_ok=True)
+    chosen = pick_contents(wishes.protocol, len(unseen))
     contents: list[Path] = []
-    for number in pick_contents(wishes.protocol, len(unseen)):
-        path = folder / "contents" / f"{len(contents):03d}-{unseen[number].stem}.png"
+    for number in chosen:
+        path = folder / "contents" / f"{_file_name(len(contents), unseen[number])}.png"
         write_picture(path, resize_shorter_side(read_picture_rgb(unseen[number], at_least=side), side))
         contents.append(path)
-    if len(contents) < 2 or len(target.train) < _FEWEST:
-        raise InputError(
-            f"{len(contents)} pictures of {source.name} to translate, {len(target.train)} of {target.name} to compare"
-            f" with; expected at least 2 and {_FEWEST}",
-            "Pass folders with more pictures.",
-        )
-    return _Direction(
+    return Direction(
         translator=translator,
-        source=source,
-        target=target,
+        source=replace(source, name=translator.source),
+        target=replace(target, name=translator.target),
         contents=tuple(contents),
+        names=tuple(unseen[number].stem for number in chosen),
         styles=target.test or target.train,
         folder=folder,
     )
 
 
-def _of_direction(direction: _Direction, means: Means, wishes: Wishes, say: Say) -> Report:
+def _file_name(number: int, path: Path) -> str:
+    """A name for what is made of the picture at `path`: its own, told apart by a number, and not too long."""
+    own = path.stem.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
+    return f"{number:03d}-{own}"
+
+
+def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: Path, say: Say) -> Report:
     protocol, target, source = wishes.protocol, direction.target.name, direction.source.name
-    evaluator = Evaluator(
-        direction.target.train, means, contents=direction.contents, source=direction.source.train, say=say
-    )
-    codes = [direction.translator.find_style(path) for path in direction.styles]
+    reference = direction.target.train
+    evaluator = make_evaluator(reference, means, direction.contents, direction.source.train, say)
+    # Copies: what ONNX Runtime hands out can keep a session's memory alive, 17 MB a style.
+    codes = [np.array(direction.translator.find_style(path)) for path in direction.styles]
     plain = _judge_mean_style(direction, evaluator, say)
-    repeats = range(protocol.repeats)
-    exemplar = average([_judge_exemplars(direction, evaluator, codes, r, protocol, say) for r in repeats])
     measured = (*plain.system.measured, *_identity(direction, means.seed))
     plain = plain._replace(system=replace(plain.system, measured=measured))
-    real = "Pictures of the target domain that were not trained on: what a perfect translation could reach."
+    repeats = [_judge_exemplars(direction, evaluator, codes, r, protocol, say) for r in range(protocol.repeats)]
+    exemplar = average(repeats)
     baselines = [evaluator.baseline(f"untranslated {source}", direction.contents)]
     if direction.target.test:
-        baselines.append(evaluator.baseline(f"real {target}", direction.target.test, real))
+        unseen = [direction.target.test[i] for i in evenly(len(direction.target.test), len(exemplar.results))]
+        baselines.append(evaluator.baseline(f"real {target}", unseen, "What a perfect translation could reach."))
+    systems = (plain.system, exemplar.system, *baselines)
     manifest = direction.translator.bundle.manifest
     return Report(
         title=f"{manifest.name}: {source} to {target}",
         facts={
-            "model": f"{manifest.name}, {direction.translator.precision} on {direction.translator.backend_description}",
+            "model": f"{manifest.name}, {direction.translator.backend_description}",
             "contents": f"{len(direction.contents)} {_origin(direction.source)} pictures of {source}",
-            "styles": f"the mean, and those of {protocol.styles} of {len(codes)} {_origin(direction.target)} pictures "
-            f"of {target} for each content, {protocol.repeats} time{'s' * (protocol.repeats > 1)}",
-            "reference": f"{len(direction.target.train)} training pictures of {target}",
+            "styles": _styles_fact(direction, protocol, len(codes)),
+            "reference": f"{len(reference)} training pictures of {target}",
             "protocol": wishes.preset,
             **facts(means),
         },
-        systems=(*baselines, plain.system, exemplar.system),
+        systems=systems,
         grids=(
-            _matrix(direction, codes),
-            _strip(direction, codes),
-            worst(plain, direction.contents),
-            worst(exemplar, direction.contents),
+            matrix(direction, codes),
+            strip(direction, codes),
+            *worst(plain, direction.contents, direction.names),
+            *worst(exemplar, direction.contents, direction.names),
         ),
-        notes=tuple(notes(means, evaluator)),
+        notes=(
+            *notes(means, evaluator),
+            *few(len(direction.contents), len(reference)),
+            *shortcomings(direction, protocol),
+            *unequal((plain.system, repeats[0].system, *baselines)),
+            *of_repeats(repeats),
+        ),
         raw={
             "protocol": asdict(protocol),
-            "results": {one.system.name: single_scores(one) for one in (plain, exemplar)},
+            "precision": direction.translator.precision,
+            "repeats": {
+                m.metric.key: [value_of(one, m.metric.key) for one in repeats] for m in exemplar.system.measured
+            },
+            "results": {one.system.name: single_scores(one, direction.names, results) for one in (plain, exemplar)},
         },
     )
 
@@ -173,37 +211,52 @@ def _origin(domain: Domain) -> str:
     return "unseen" if domain.test else "training"
 
 
-def _judge_mean_style(direction: _Direction, evaluator: Evaluator, say: Say) -> Judged:
+def _styles_fact(direction: Direction, protocol: Protocol, available: int) -> str:
+    count = min(protocol.styles, available)
+    of_each = f"the style{'s' * (count > 1)} of {count} picture{'s' * (count > 1)}" if count > 1 else "that of one"
+    lending = f"{available} {_origin(direction.target)} pictures of {direction.target.name}"
+    again = f", {protocol.repeats} times over" if protocol.repeats > 1 else ""
+    return f"the mean style; and for each content {of_each} drawn from {lending}{again}"
+
+
+def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Say) -> Judged:
     """The style that the model has without being told."""
     folder = direction.folder / "mean-style"
     folder.mkdir(exist_ok=True)
     say(f"translating {len(direction.contents)} pictures in the mean style ...")
-    for path in direction.contents:
-        write_picture(folder / path.name, direction.translator(read_picture_rgb(path)))
-    return evaluator.judge(read_results("mean style", folder, direction.contents))
+    results = []
+    with progress(len(direction.contents)) as update:
+        for number, path in enumerate(direction.contents):
+            write_picture(folder / path.name, direction.translator(read_picture_rgb(path)))
+            results.append(Result(path=folder / path.name, content=number))
+            update(number + 1)
+    return evaluator.judge(ResultFolder(name="mean style", results=tuple(results)))
 
 
 def _judge_exemplars(
-    direction: _Direction, evaluator: Evaluator, codes: Sequence[Codes], repeat: int, protocol: Protocol, say: Say
+    direction: Direction, evaluator: Evaluator, codes: Sequence[Codes], repeat: int, protocol: Protocol, say: Say
 ) -> Judged:
     """The styles of pictures: as many of each content as the protocol says, and more of some for diversity."""
     contents = direction.contents
     drawn = draw_styles(protocol, repeat, len(contents), len(codes), max(protocol.styles, _styles_for(protocol.pairs)))
     several = set(pick_contents(protocol, len(contents), protocol.pair_contents)) if protocol.pairs else set()
     folder, more = (direction.folder / f"{name}-{repeat}" for name in ("styles", "more-styles"))
-    for one in (folder, more):
-        one.mkdir(exist_ok=True)
-    say(f"translating {len(contents)} pictures in the styles of pictures ...")
-    for number, path in enumerate(contents):
-        frame_rgb = read_picture_rgb(path)
-        for place, style in enumerate(drawn[number]):
-            if place >= protocol.styles and number not in several:
-                break
-            name = f"{path.stem}_{direction.styles[style].stem}.png"
-            out = folder if place < protocol.styles else more
-            write_picture(out / name, direction.translator.submit(frame_rgb, codes[style])())
-    further = read_results("", more, contents).results if any(more.iterdir()) else ()
-    return evaluator.judge(read_results("styles of pictures", folder, contents), further)
+    folder.mkdir(exist_ok=True)
+    times = f", repeat {repeat + 1} of {protocol.repeats}" if protocol.repeats > 1 else ""
+    say(f"translating {len(contents)} pictures in the styles of pictures{times} ...")
+    results: tuple[list[Result], list[Result]] = ([], [])
+    with progress(len(contents)) as update:
+        for number, path in enumerate(contents):
+            frame_rgb = read_picture_rgb(path)
+            for place, style in enumerate(drawn[number][: None if number in several else protocol.styles]):
+                further = place >= protocol.styles
+                out = more if further else folder
+                out.mkdir(exist_ok=True)
+                result = out / f"{path.stem}_{_file_name(style, direction.styles[style])}.png"
+                write_picture(result, direction.translator.submit(frame_rgb, codes[style])())
+                results[further].append(Result(path=result, content=number, style=direction.styles[style].stem))
+            update(number + 1)
+    return evaluator.judge(ResultFolder(name="styles of pictures", results=tuple(results[0])), results[1])
 
 
 def _styles_for(pairs: int) -> int:
@@ -214,7 +267,7 @@ def _styles_for(pairs: int) -> int:
     return count
 
 
-def _identity(direction: _Direction, seed: int) -> Iterator[Measured]:
+def _identity(direction: Direction, seed: int) -> Iterator[Measured]:
     """How far pictures of the target domain come back changed from their own decoder."""
     translator, domain = direction.translator, direction.target.name
     settings = replace(translator.settings, source=domain, precision=translator.precision)
@@ -231,49 +284,6 @@ def _identity(direction: _Direction, seed: int) -> Iterator[Measured]:
     yield Measured(
         metric=METRICS["identity"],
         value=float(np.mean(drifts)),
-        interval=mean_interval(drifts, seed=seed, limits=(0, 255)),
+        interval=mean_interval(drifts, seed=seed, limits=LIMITS["identity"]),
         count=len(drifts),
-    )
-
-
-def _matrix(direction: _Direction, codes: Sequence[Codes]) -> Grid:
-    """Contents in rows, styles in columns; the pictures that lend the styles in the first row."""
-    translator = direction.translator
-    styles = evenly(len(codes), _EXEMPLARS)
-    named = translator.bundle.manifest.styles[direction.target.name].named
-    columns: list[tuple[str, Codes, Picture | None]] = [("mean style", translator.find_style(None), None)]
-    columns += [(name, np.array(code, np.float32), None) for name, code in named.items()]
-    columns += [(direction.styles[i].stem, codes[i], shown(direction.styles[i])) for i in styles]
-    rows = [direction.contents[i] for i in evenly(len(direction.contents), _ROWS)]
-    cells: list[tuple[Picture | None, ...]] = [(None, *(lends for _, _, lends in columns))] if styles else []
-    for path in rows:
-        frame_rgb = read_picture_rgb(path)
-        cells.append((shown(frame_rgb), *(shown(translator.submit(frame_rgb, code)()) for _, code, _ in columns)))
-    return Grid(
-        title="Contents and styles",
-        rows=("style", *(path.stem for path in rows)),
-        columns=("content", *(name for name, _, _ in columns)),
-        cells=tuple(cells),
-        text="Each row a content, each column a style; pictures in the first row lend theirs.",
-    )
-
-
-def _strip(direction: _Direction, codes: Sequence[Codes]) -> Grid:
-    """A few contents on the way from one style to another: the two pictures' styles that lie furthest apart."""
-    codes_ns = np.stack(codes)
-    apart = ((codes_ns[:, None] - codes_ns[None]) ** 2).sum(2)
-    start, end = np.unravel_index(apart.argmax(), apart.shape)
-    shares = np.linspace(0, 1, _STEPS)
-    rows = [direction.contents[i] for i in evenly(len(direction.contents), 3)]
-    cells = []
-    for path in rows:
-        frame_rgb = read_picture_rgb(path)
-        mixed = [((1 - share) * codes_ns[start] + share * codes_ns[end]).astype(np.float32) for share in shares]
-        cells.append(tuple(shown(direction.translator.submit(frame_rgb, code)()) for code in mixed))
-    return Grid(
-        title="From one style to another",
-        rows=tuple(path.stem for path in rows),
-        columns=tuple(f"{share:.0%}" for share in shares),
-        cells=tuple(cells),
-        text=f"Between the styles of {direction.styles[start].stem} and {direction.styles[end].stem}, mixed linearly.",
     )

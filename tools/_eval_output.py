@@ -1,5 +1,6 @@
 """Where an evaluation goes: the terminal, JSON, a page, and a folder of translations that are kept."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dsmap.errors import InputError
-from dsmap.folders import check_folder_writable
+from dsmap.folders import check_folder_writable, replace_folder
 from dsmap.metrics.findings import Report
 from dsmap.tools._eval_page import write_page
 from dsmap.tools._eval_table import numbers, table
@@ -24,22 +25,36 @@ def check_outputs(report: Path | None, page: Path | None, *, overwrite: bool) ->
         if path.exists() and not overwrite:
             raise InputError(f"{option} {path} exists", "Pass --overwrite to replace it, or choose another name.")
         check_folder_writable(path.absolute().parent, option)
-    if report and page and report.absolute() == page.absolute():
+    if report and page and report.resolve() == page.resolve():
         raise InputError("--report and --page name the same file", "Give one of them another name.")
+
+
+def check_results(folder: Path | None) -> None:
+    """Raises InputError unless the folder of the translations can be made: it must be new, or empty."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--results {folder} is a file", "Pass a folder's name.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--results {folder} exists and is not empty", "Choose a new folder.")
+    check_folder_writable(folder.resolve().parent, "--results")
 
 
 @contextmanager
 def kept_results(folder: Path | None) -> Iterator[Path]:
-    """The folder of the translations: `folder`, made new, or one that is gone afterwards."""
+    """A folder for translations that becomes `folder` when all of them are there; None: that is gone afterwards."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
             yield Path(scratch)
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--results {folder} exists and is not empty", "Choose a new folder.")
-    check_folder_writable(folder.absolute().parent, "--results")
-    folder.mkdir(exist_ok=True)
-    yield folder
+    final = folder.resolve()
+    part = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        part.mkdir()
+        yield part
+        replace_folder(part, final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Callable[[str], None]) -> None:

@@ -79,6 +79,7 @@ rect { fill: var(--mark); transform: translate(-1px, -5px); } .baseline rect { f
 .pictures th, .pictures td { padding: .25rem; vertical-align: top; font-size: .85rem; }
 .pictures th[scope=col] { vertical-align: bottom; } .pictures th[scope=row] { min-width: 4rem; max-width: 9rem; }
 .pictures { --room: clamp(7rem, (min(100vw, 100rem) - var(--beside)) / var(--columns) - .5rem, 16rem); }
+img { width: auto; height: auto; }
 img, .none { display: block; max-width: var(--room); max-height: var(--room); border-radius: 3px; }
 .none { width: var(--room); padding: 2rem 0; border: 1px dashed var(--line); text-align: center; color: var(--soft); }
 .pictures small { display: block; max-width: var(--room); line-height: 1.3; overflow-wrap: anywhere; }
@@ -120,6 +121,9 @@ def page(*reports: Report) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            _links("Reports", ((f"report-{number}", report.title) for number, report in enumerate(reports, start=1)))
+            if len(reports) > 1
+            else "",
             *(_article(report, f"report-{number}") for number, report in enumerate(reports, start=1)),
             f"<footer><p>Made by dsmap-eval {_text(__version__)}.</p></footer>\n</body>\n</html>\n",
         ]
@@ -158,8 +162,12 @@ def _list(items: Iterable[str]) -> str:
 def _contents(report: Report, place: str) -> str:
     names = [("numbers", "Numbers"), ("definitions", "Definitions")] if all_metrics(report) else []
     names += [(f"grid-{number}", grid.title) for number, grid in enumerate(report.grids, start=1)]
-    links = " ".join(f'<a href="#{place}-{name}">{_text(title)}</a>' for name, title in names)
-    return f'<nav aria-label="Contents">{links}</nav>' if links else ""
+    return _links("Contents", ((f"{place}-{name}", title) for name, title in names)) if names else ""
+
+
+def _links(label: str, places: Iterable[tuple[str, str]]) -> str:
+    links = " ".join(f'<a href="#{place}">{_text(title)}</a>' for place, title in places)
+    return f'<nav aria-label="{label}">{links}</nav>'
 
 
 def _of_numbers(report: Report, place: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""A video beside its translation: read together, checked, measured; as a table, as JSON and as a plot."""
+"""A video beside its translations: read together, checked, measured; as a table, as JSON and as a plot."""
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,19 @@ import cv2
 import numpy as np
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.flow import Pixels
 from dsmap.runtime.output_files import check_output_file, identity
 from dsmap.runtime.steadiness import Pair, Steadiness, SteadinessMeter
 from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.tools._progress import progress
 
 _MOST_LINES = 360  # above, flow takes long and the numbers tell little more
 _ASPECT = 0.03  # of difference allowed: odd sides grow by a pixel when encoded
 _PLOTS = (".png", ".svg", ".pdf")
+
+
+Keep = Callable[[int, Sequence[Pixels]], None]
+"""Takes the number of a frame and its pictures: the input's, then each translation's; uint8 RGB of one size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,8 @@ class Comparison:
 
     source: Path
     output: Path
+    name: str
+    """What the output is called beside others."""
     width: int
     """Of the frames that were measured, in pixels."""
     height: int
@@ -34,16 +42,38 @@ class Comparison:
     steadiness: Steadiness
 
 
-def check_results(source: Path, output: Path, report: Path | None, plot: Path | None, *, overwrite: bool) -> None:
+def parse_outputs(texts: Sequence[str]) -> list[tuple[str, Path]]:
+    """(name, file) of each FILE or NAME=FILE; a file that exists is never taken apart. InputError for equal names."""
+    found: list[tuple[str, Path]] = []
+    for text in texts:
+        name, separator, file = text.partition("=")
+        named = separator and name and file and not Path(text).exists()
+        found.append((name, Path(file)) if named else (Path(text).stem, Path(text)))
+    names = [name for name, _ in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two translations are called {twice}", "Name them: ours=FILE theirs=OTHER/FILE.")
+    return found
+
+
+def check_results(
+    source: Path,
+    outputs: Sequence[Path],
+    *,
+    report: Path | None = None,
+    plot: Path | None = None,
+    page: Path | None = None,
+    overwrite: bool,
+) -> None:
     """All that can be wrong with the names, before any work. Raises InputError, DsmapError without matplotlib."""
-    for path, option in ((report, "--report"), (plot, "--plot")):
-        if path is None:
-            continue
-        if identity(path) == identity(output):
+    named = [(path, option) for path, option in ((report, "--report"), (plot, "--plot"), (page, "--page")) if path]
+    for path, option in named:
+        if identity(path) in map(identity, outputs):
             raise InputError(f"{option} {path} is OUT itself", f"Choose another name with {option}.")
         check_output_file(path, source, overwrite=overwrite, option=option)
-    if report and plot and identity(report) == identity(plot):
-        raise InputError("--report and --plot name the same file", "Give one of them another name.")
+    for (one, option), (other, its) in itertools.combinations(named, 2):
+        if identity(one) == identity(other):
+            raise InputError(f"{option} and {its} name the same file", "Give one of them another name.")
     if plot is None:
         return
     if plot.suffix.lower() not in _PLOTS:
@@ -57,38 +87,66 @@ def check_results(source: Path, output: Path, report: Path | None, plot: Path | 
         ) from error
 
 
-def measure(source: Path, output: Path, *, height: int | None, frames: int | None) -> Comparison:
-    """Reads both videos and measures. Raises InputError unless `output` can be a translation of `source`."""
-    with VideoReader(source) as first:
-        in_size = first.width, first.height
-    with VideoReader(output) as first:
-        out_size = first.width, first.height
-    _check_shape(in_size, out_size, source, output)
-    lines = height or min(_MOST_LINES, in_size[1], out_size[1])
-    meter, seconds = SteadinessMeter(), []
-    with VideoReader(source, height=lines) as ins, VideoReader(output, height=lines) as outs:
-        half_frame = float(1 / ins.rate) / 2
-        with _progress(frames or ins.expected_frames) as update:
-            for number, (one, other) in enumerate(_together(ins, outs, frames)):
-                if abs(one[0] - other[0]) > half_frame:
-                    raise InputError(
-                        f"frame {number} is shown after {one[0]:.3f} s in {source} and after {other[0]:.3f} s in"
-                        f" {output}",
-                        "Pass a translation of this very video, with its timestamps kept.",
-                    )
-                translated = other[1] if other[1].shape == one[1].shape else _resized(other[1], ins.width, ins.height)
-                meter.add(one[1], translated)
-                seconds.append(one[0])
-                update(number + 1)
-        size = ins.width, ins.height
-    return Comparison(
-        source=source,
-        output=output,
-        width=size[0],
-        height=size[1],
-        seconds=tuple(seconds),
-        steadiness=meter.result(),
-    )
+def measure(
+    source: Path,
+    outputs: Sequence[tuple[str, Path]],
+    *,
+    height: int | None,
+    frames: int | None,
+    keep: Keep | None = None,
+) -> list[Comparison]:
+    """Reads all videos together and measures each of `outputs`, (name, file), against `source`.
+
+    `keep` is given every frame that is measured. Raises InputError unless each output can be a translation of `source`.
+    """
+    in_size = _size(source)
+    lows = [in_size[1]]
+    for _, output in outputs:
+        _check_shape(in_size, out_size := _size(output), source, output)
+        lows.append(out_size[1])
+    lines = height or min(_MOST_LINES, *lows)
+    meters, seconds = [SteadinessMeter() for _ in outputs], []
+    with contextlib.ExitStack() as stack:
+        ins, *outs = [
+            stack.enter_context(VideoReader(path, height=lines)) for path in (source, *(path for _, path in outputs))
+        ]
+        update = stack.enter_context(progress(frames or ins.expected_frames))
+        for number, (one, *others) in enumerate(_together([ins, *outs], frames)):
+            pictures = [one[1]]
+            for reader, other, meter in zip(outs, others, meters, strict=True):
+                _check_time(number, one[0], other[0], ins, reader)
+                same = other[1].shape == one[1].shape
+                pictures.append(other[1] if same else _resized(other[1], ins.width, ins.height))
+                meter.add(one[1], pictures[-1])
+            if keep is not None:
+                keep(number, pictures)
+            seconds.append(one[0])
+            update(number + 1)
+    return [
+        Comparison(
+            source=source,
+            output=output,
+            name=name,
+            width=ins.width,
+            height=ins.height,
+            seconds=tuple(seconds),
+            steadiness=meter.result(),
+        )
+        for (name, output), meter in zip(outputs, meters, strict=True)
+    ]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with VideoReader(path) as reader:
+        return reader.width, reader.height
+
+
+def _check_time(number: int, own: float, other: float, ins: VideoReader, outs: VideoReader) -> None:
+    if abs(own - other) > float(1 / ins.rate) / 2:
+        raise InputError(
+            f"frame {number} is shown after {own:.3f} s in {ins.path} and after {other:.3f} s in {outs.path}",
+            "Pass a translation of this very video, with its timestamps kept.",
+        )
 
 
 def _check_shape(own: tuple[int, int], other: tuple[int, int], source: Path, output: Path) -> None:
@@ -102,6 +160,8 @@ def _check_shape(own: tuple[int, int], other: tuple[int, int], source: Path, out
 
 
 _Timed = tuple[float, Any]
+Row = tuple[str, str, str, str]
+"""Of the table: what, the input's number, the output's, and how to read it."""
 
 
 def _frames(reader: VideoReader) -> Iterator[_Timed]:
@@ -113,39 +173,41 @@ def _frames(reader: VideoReader) -> Iterator[_Timed]:
             yield float((item.pts - first) * reader.time_base), item.rgb
 
 
-def _together(ins: VideoReader, outs: VideoReader, most: int | None) -> Iterator[tuple[_Timed, _Timed]]:
-    pairs = itertools.zip_longest(_frames(ins), _frames(outs))
-    for number, (one, other) in enumerate(itertools.islice(pairs, most)):
-        if one is None or other is None:
-            ended, longer = (ins, outs) if one is None else (outs, ins)
+def _together(readers: Sequence[VideoReader], most: int | None) -> Iterator[tuple[_Timed, ...]]:
+    for number, shown in enumerate(itertools.islice(itertools.zip_longest(*map(_frames, readers)), most)):
+        if None in shown:
+            ended = readers[shown.index(None)]
+            longer = next(reader for reader, one in zip(readers, shown, strict=True) if one is not None)
             raise InputError(
                 f"{ended.path} has {number} frames and {longer.path} has more",
                 f"Pass a translation of all frames, or measure the first ones with --frames {max(2, number)}.",
             )
-        yield one, other
+        yield shown
 
 
 def _resized(rgb: Any, width: int, height: int) -> Any:
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def table(comparison: Comparison) -> str:
-    """The numbers for people."""
+def table(comparison: Comparison, more: Sequence[Row] = ()) -> str:
+    """The numbers for people; `more` rows below those of steadiness."""
     found = comparison.steadiness
     one, other = found.input, found.output
-    rows = [
+    rows: list[Row] = [
         ("change per frame", f"{one.change:.2f}", f"{other.change:.2f}", "grey levels (0-255) along the motion"),
         ("flicker", "", f"{found.flicker:+.2f}", "what the translation adds to it"),
         ("warping error", f"{one.warping_error:.6f}", f"{other.warping_error:.6f}", "squared, of values 0-1"),
         ("brightness change", f"{one.brightness_change:.2f}", f"{other.brightness_change:.2f}", "of whole frames"),
         ("sharpness", f"{found.input_sharpness:.2f}", f"{found.output_sharpness:.2f}", "a blur lowers flicker too"),
+        *more,
     ]
+    labels = max(18, *(len(name) + 2 for name, *_ in rows))
     cuts = f", cuts at {', '.join(map(str, found.cuts[:8]))}{' ...' if len(found.cuts) > 8 else ''}"
     lines = [
         f"{comparison.output}: {found.frames} frames measured at {comparison.width}x{comparison.height},"
         f" {found.followed:.0%} of the pixels followed{cuts if found.cuts else ''}",
-        f"{'':<18}{'IN':>10}{'OUT':>10}",
-        *(f"{name:<18}{first:>10}{second:>10}  {unit}" for name, first, second, unit in rows),
+        f"{'':<{labels}}{'IN':>10}{'OUT':>10}",
+        *(f"{name:<{labels}}{first:>10}{second:>10}  {unit}" for name, first, second, unit in rows),
     ]
     return "\n".join(lines)
 
@@ -156,6 +218,7 @@ def numbers(comparison: Comparison) -> dict[str, Any]:
     return {
         "source": str(comparison.source),
         "output": str(comparison.output),
+        "name": comparison.name,
         "width": comparison.width,
         "height": comparison.height,
         "frames": found.frames,
@@ -186,28 +249,24 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 7 if name == "warping_error" else 4) for name, value in values.items()}
 
 
-def draw(comparison: Comparison, plot: Path) -> None:
-    """Change, flicker and warping error over time. Needs no display."""
+_Line = tuple[Any, str, str, str, Sequence[float | None]]
+"""Axes, label, colour, style and the value of each pair of frames."""
+
+
+def draw(comparisons: Sequence[Comparison], plot: Path) -> None:
+    """Change and warping error over time, of a single output flicker too. Needs no display."""
     from matplotlib.figure import Figure  # without pyplot, which would look for a display
 
-    found = comparison.steadiness
-    seconds = comparison.seconds[1:]
+    first, found = comparisons[0], comparisons[0].steadiness
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    series: list[tuple[Any, str, str, str, Callable[[Pair], float | None]]] = [
-        (above, "IN", "tab:grey", "-", lambda pair: pair.input and pair.input.change),
-        (above, "OUT", "tab:blue", "-", lambda pair: pair.output and pair.output.change),
-        (above, f"flicker (mean {found.flicker:+.2f})", "tab:red", "--", lambda pair: pair.flicker),
-        (below, "IN", "tab:grey", "-", lambda pair: pair.input and pair.input.warping_error),
-        (below, "OUT", "tab:blue", "-", lambda pair: pair.output and pair.output.warping_error),
-    ]
-    for axes, label, colour, line, value in series:
-        values = [value(pair) for pair in found.pairs]
+    for axes, label, colour, line, values in _lines(comparisons, above, below):
         gaps = [np.nan if number is None else number for number in values]
-        axes.plot(seconds, gaps, line, color=colour, label=label, linewidth=1.2, marker="." if len(gaps) < 30 else "")
+        marker = "." if len(gaps) < 30 else ""
+        axes.plot(first.seconds[1:], gaps, line, color=colour, label=label, linewidth=1.2, marker=marker)
     for axes in (above, below):
         for cut in found.cuts:
-            axes.axvline(comparison.seconds[cut], color="black", linewidth=0.8, linestyle=":")
+            axes.axvline(first.seconds[cut], color="black", linewidth=0.8, linestyle=":")
         axes.grid(alpha=0.3)
         axes.legend(loc="best")
     above.axhline(0, color="black", linewidth=0.6)
@@ -215,7 +274,8 @@ def draw(comparison: Comparison, plot: Path) -> None:
     below.set_ylabel("warping error")
     below.set_ylim(bottom=0)
     below.set_xlabel("seconds" + (" (dotted: cuts)" if found.cuts else ""))
-    figure.suptitle(f"{comparison.source.name} and {comparison.output.name}")
+    others = first.output.name if len(comparisons) == 1 else f"{len(comparisons)} translations"
+    figure.suptitle(f"{first.source.name} and {others}")
     part = plot.with_name(f"{plot.stem}.part{plot.suffix}")
     try:
         figure.savefig(part, format=plot.suffix[1:].lower())
@@ -225,17 +285,16 @@ def draw(comparison: Comparison, plot: Path) -> None:
         raise DsmapError(f"cannot write {plot}: {error.strerror}", "The numbers are above.") from error
 
 
-@contextlib.contextmanager
-def _progress(expected: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar; nothing when the output is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console()
-    if not console.is_terminal:
-        yield lambda done: None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=expected)
-        yield lambda done: bar.update(task, completed=done)
+def _lines(comparisons: Sequence[Comparison], above: Any, below: Any) -> Iterator[_Line]:
+    pairs = comparisons[0].steadiness.pairs
+    yield above, "IN", "tab:grey", "-", [pair.input and pair.input.change for pair in pairs]
+    yield below, "IN", "tab:grey", "-", [pair.input and pair.input.warping_error for pair in pairs]
+    for number, comparison in enumerate(comparisons):
+        found, colour = comparison.steadiness, f"C{number}"
+        alone = len(comparisons) == 1
+        name = "OUT" if alone else comparison.name
+        label = name if alone else f"{name}, mean flicker {found.flicker:+.2f}"
+        yield above, label, colour, "-", [pair.output and pair.output.change for pair in found.pairs]
+        yield below, name, colour, "-", [pair.output and pair.output.warping_error for pair in found.pairs]
+        if alone:
+            yield above, f"flicker (mean {found.flicker:+.2f})", "tab:red", "--", [pair.flicker for pair in found.pairs]

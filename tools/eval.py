@@ -1,7 +1,7 @@
 """dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of pictures.
 
-dsmap-eval model summer-winter --data yosemite --domains summer,winter --features squeezenet_v1.0_imagenet.npz
-dsmap-eval images ours=out/ours munit=out/munit --reference yosemite/testB --content yosemite/testA --features FILE
+dsmap-eval model summer-winter --data yosemite --features squeezenet_v1.0_imagenet.npz
+dsmap-eval images ours=out/ours munit=out/munit --reference yosemite/trainB --content yosemite/testA --features FILE
 dsmap-eval video holiday.mp4 holiday-winter.mp4                          how steady the translation is
 """
 
@@ -90,7 +90,7 @@ def model(
     page: Page = None,
     backend: _cli.Backend = "auto",
     precision: _cli.Precision = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU backend. Default: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
@@ -98,15 +98,16 @@ def model(
     """A model, judged by its translations of pictures that it has not seen, in both directions.
 
     \b
-    dsmap-eval model summer-winter --data yosemite --domains summer,winter --features squeezenet.npz --page page.html
-    dsmap-eval model runs/winter --data yosemite --domains summer,winter --features squeezenet.npz --preset paper
+    dsmap-eval model summer-winter --data yosemite --features squeezenet.npz --page page.html
+    dsmap-eval model runs/winter --data yosemite --features squeezenet.npz --preset paper --report numbers.json
 
     Test pictures are translated in the mean style, and in the styles of test pictures; both are compared with the
-    training pictures of the target domain.
+    training pictures of the target domain. What the numbers mean: docs/evaluation.md.
     """
-    from dsmap.tools._eval_output import check_outputs, kept_results
+    from dsmap.tools._eval_output import check_outputs, check_results, kept_results
 
     check_outputs(report, page, overwrite=overwrite)
+    check_results(results)
     protocol = _protocol(preset, contents, styles, repeats, pairs, seed)
     from dsmap.domains import find_domains
 
@@ -115,14 +116,17 @@ def model(
     from dsmap.tools import _eval_model as work
     from dsmap.tools._eval_images import load_means
 
+    work.use_threads(threads)
     means = load_means(features or [], lpips, pairs=protocol.pairs, seed=seed)
     wishes = work.Wishes(
-        protocol=protocol, preset=preset, target=target, height=height, backend=backend, precision=precision,
-        threads=threads,
+        protocol=protocol, preset=preset, named=bool(domain or domains), target=target, height=height, backend=backend,
+        precision=precision, threads=threads, keep=results is not None,
     )  # fmt: skip
     with kept_results(results) as folder, work.open_bundle(model, typer.echo) as bundle:
         reports = work.evaluate(bundle, found, means, wishes, folder, typer.echo)
     _tell(reports, report, page)
+    if results is not None:
+        typer.echo(f"translations: {results}")
 
 
 @app.command()
@@ -130,14 +134,21 @@ def model(
 def images(
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RESULTS...", help="Folders of results, one for each system: FOLDER or NAME=FOLDER."),
+        typer.Argument(
+            metavar="RESULTS",
+            parser=_cli.text_given,
+            help="Folders of results, one for each system: FOLDER or NAME=FOLDER. With other pictures among them, a "
+            "pattern in quotes: NAME='FOLDER/*_fake_B.png'.",
+        ),
     ],
     reference: Annotated[
         Path, typer.Option(metavar="FOLDER", parser=path_given, help="Real pictures of the target domain.")
     ],
     content: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", parser=path_given, help="The pictures that were translated, by the same names."),
+        typer.Option(
+            metavar="FOLDER", parser=path_given, help="The pictures that were translated, to tell what is kept of them."
+        ),
     ] = None,
     source: Annotated[
         Path | None,
@@ -158,11 +169,11 @@ def images(
     """Folders of results of any systems, side by side on the same pictures.
 
     \b
-    dsmap-eval images out/winter --reference yosemite/testB --content yosemite/testA --features squeezenet.npz
+    dsmap-eval images out/winter --reference yosemite/trainB --content yosemite/testA --features squeezenet.npz
     dsmap-eval images ours=out/ours munit=out/munit --reference dogs --content cats --features squeezenet.npz
 
-    A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), or in whose folder
-    it lies (lake/3.png).
+    A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), in whose folder it
+    lies (lake/3.png), or whose name it holds (fake_lake.png). What the numbers mean: docs/evaluation.md.
     """
     from dsmap.tools._eval_output import check_outputs
 
@@ -181,39 +192,59 @@ def images(
 @app.command()
 @explained
 def video(
-    source: Annotated[Path, typer.Argument(metavar="IN", parser=path_given, help="The video that was translated.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", parser=path_given, help="Its translation.")],
+    clip: Annotated[Path, typer.Argument(metavar="IN", parser=path_given, help="The video that was translated.")],
+    output: Annotated[
+        list[str],
+        typer.Argument(metavar="OUT", parser=_cli.text_given, help="Its translation, or several: FILE or NAME=FILE."),
+    ],
     height: Annotated[
         int | None,
-        typer.Option(min=16, max=8192, help="Measure at this height. Default: the lower of both, but at most 360."),
+        typer.Option(min=16, max=8192, help="Measure at this height. Default: the lowest of all, but at most 360."),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Measure only so many frames from the start.")] = None,
+    features: Features = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", parser=path_given, help="Real pictures of the target domain, for distances to them."
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=path_given, help="Pictures of the clip's own domain, for a classifier."),
+    ] = None,
     report: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", parser=path_given, help="Draw the numbers over time.")
     ] = None,
+    page: Page = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """How steady a translated video is: flicker and warping error along the motion, beside those of the input.
+    """How steady a translated video is, and how good its frames are as pictures: one translation or several.
 
     \b
     dsmap-eval video holiday.mp4 holiday-winter.mp4
     dsmap-eval video holiday.mp4 holiday-winter.mp4 --report steady.json --plot steady.png
+    dsmap-eval video holiday.mp4 plain=a.mp4 steadied=b.mp4 --features squeezenet.npz --reference snow --page page.html
+
+    Flicker and warping error are measured along the motion of the input, and stand beside the input's own. Some 50
+    frames are compared as pictures: what they keep of the input, and how far they are from --reference.
     """
-    from dsmap.tools._eval_video import Comparison, check_results, draw, measure, numbers, table
+    from dsmap.tools import _eval_video as work
+    from dsmap.tools import _eval_video_pictures as pictures
 
-    check_results(source, output, report, plot, overwrite=overwrite)
-    comparison: Comparison = measure(source, output, height=height, frames=frames)
-    typer.echo(table(comparison))
-    if report is not None:
-        from dsmap.tools._reports import write_report
-
-        write_report(report, numbers(comparison))
-        typer.echo(f"report: {report}")
+    outputs = work.parse_outputs(output)
+    paths = [path for _, path in outputs]
+    work.check_results(clip, paths, report=report, plot=plot, page=page, overwrite=overwrite)
+    against = pictures.read_against(features or [], reference, source, typer.echo)
+    with pictures.kept_frames() as kept:
+        compared = work.measure(clip, outputs, height=height, frames=frames, keep=kept.add)
+        quality = pictures.judge(kept, [name for name, _ in outputs], against, typer.echo)
+        pictures.tell(compared, quality, report, page, typer.echo)
     if plot is not None:
-        draw(comparison, plot)
+        work.draw(compared, plot)
         typer.echo(f"plot: {plot}")
 
 

@@ -1,9 +1,21 @@
 """What is measured: the name, the direction and the definition of every metric. No torch in here."""
 
+import math
+
 from dsmap.metrics.findings import Metric
 
 PRESERVED = ("edge_structure", "ssim", "feature_similarity")
 """Keys of the metrics that compare a result with its content."""
+
+ANY = (-math.inf, math.inf)
+LIMITS = {
+    "edge_structure": (-1.0, 1.0),
+    "ssim": (-1.0, 1.0),
+    "feature_similarity": (-1.0, 1.0),
+    "target_score": (0.0, 1.0),
+    "identity": (0.0, 255.0),
+}
+"""Between which values a metric is by its nature, by key; of those that are not here: ANY."""
 
 METRICS = {
     metric.key: metric
@@ -21,7 +33,7 @@ METRICS = {
             title="SSIM",
             better="neither",
             definition="Structural similarity of the luma of content and result (Wang et al. 2004). A translation "
-            "shall change light and texture, so 1 is no aim.",
+            "is meant to change light and texture, so 1 is no aim.",
         ),
         Metric(
             key="feature_similarity",
@@ -62,6 +74,22 @@ METRICS = {
             "motion of the input, where both are visible (docs/steadiness.md).",
             digits=5,
         ),
+        Metric(
+            key="brightness_change",
+            title="brightness change",
+            better="lower",
+            definition="How much brighter or darker the picture as a whole becomes from frame to frame, along the "
+            "motion of the input, in grey levels of 255 (docs/steadiness.md).",
+            digits=2,
+        ),
+        Metric(
+            key="sharpness",
+            title="sharpness",
+            better="neither",
+            definition="Mean of the absolute Laplacian of the grey picture, in grey levels of 255. A blur lowers "
+            "flicker and warping error, and this as well.",
+            digits=2,
+        ),
     )
 }
 """By key; those of distances and of diversity are made by the functions below."""
@@ -69,7 +97,7 @@ METRICS = {
 
 def kernel(key: str, name: str, *, published: bool, standardised: bool) -> Metric:
     """The kernel distance on the features of an extractor called `name`."""
-    title = "KID x1000" if published else "kernel distance x1000"
+    title = "KID x1000" if published else f"kernel distance x1000{_network(key)}"
     scaled = "standardised by the reference's mean and deviation" if standardised else "as they are"
     return Metric(
         key=f"kernel_distance/{key}",
@@ -82,11 +110,16 @@ def kernel(key: str, name: str, *, published: bool, standardised: bool) -> Metri
     )
 
 
+def _network(key: str) -> str:
+    """What tells the distances on another network than the usual one apart."""
+    return "" if key == "squeezenet" else f" ({key})"
+
+
 def frechet(key: str, name: str, *, published: bool) -> Metric:
     """The Frechet distance on the features of an extractor called `name`."""
     return Metric(
         key=f"frechet_distance/{key}",
-        title="FID" if published else "Frechet distance",
+        title="FID" if published else f"Frechet distance{_network(key)}",
         better="lower",
         definition=f"Frechet distance between normal distributions fitted to results and reference, on {name}. It "
         "falls with the number of pictures: compare systems with equally many."

@@ -2,18 +2,20 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from dsmap.metrics.extractors import PairDistance
 from dsmap.metrics.findings import Picture
+
+if TYPE_CHECKING:  # torch
+    from dsmap.metrics.extractors import PairDistance
 
 Content = TypeVar("Content", bound=Hashable)
 
 
 def diversity(
-    results: Iterable[tuple[Content, Sequence[Picture]]], distance: PairDistance, *, pairs: int, seed: int = 0
+    results: Iterable[tuple[Content, Sequence[Picture]]], distance: "PairDistance", *, pairs: int, seed: int = 0
 ) -> dict[Content, float]:
     """The mean distance between pairs of results, by content.
 

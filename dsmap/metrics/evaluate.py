@@ -1,27 +1,36 @@
-"""Systems measured on the same pictures, by the same networks."""
+"""Systems measured on the same pictures, by the same networks. Without a network no torch is imported."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.images import read_picture_rgb
 from dsmap.metrics import catalogue
-from dsmap.metrics.classifier import Classifier, fit_classifier
 from dsmap.metrics.distances import FrechetDistance, KernelDistance
 from dsmap.metrics.diversity import diversity
-from dsmap.metrics.extractors import Extractor, PairDistance, SqueezeNet, cosine_per_picture
 from dsmap.metrics.findings import Interval, Measured, Metric, Picture, System
 from dsmap.metrics.intervals import distance_interval, mean_interval
 from dsmap.metrics.preservation import edge_structure, like_content, same_shape, ssim
 from dsmap.metrics.results import Result, ResultFolder
 
+if TYPE_CHECKING:  # these import torch
+    from dsmap.metrics.classifier import Classifier
+    from dsmap.metrics.extractors import Extractor, PairDistance, SqueezeNet
+    from dsmap.metrics.feature_cache import FeatureCache
+
 Array = npt.NDArray[np.float64]
+Features = npt.NDArray[np.float32]
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Is told how many pictures a step has, and gives what is told how many are done."""
+
 _Groups = Sequence[Hashable]
+T = TypeVar("T")
 _AT_ONCE = 16
 
 
@@ -29,9 +38,9 @@ _AT_ONCE = 16
 class Means:
     """What is measured with."""
 
-    extractors: tuple[Extractor, ...]
-    """One or more; distances are measured on each."""
-    pair_distance: PairDistance | None = None
+    extractors: "tuple[Extractor, ...]"
+    """Distances are measured on each; without one, edges and structure alone."""
+    pair_distance: "PairDistance | None" = None
     """Of diversity; None: it is not measured."""
     pairs: int = 4
     """Pairs of results of each content for diversity."""
@@ -39,8 +48,12 @@ class Means:
     """Of the pairs and the intervals."""
 
     @property
-    def squeezenet(self) -> SqueezeNet | None:
+    def squeezenet(self) -> "SqueezeNet | None":
         """The one whose maps are compared and that the classifier is fitted on."""
+        if not self.extractors:
+            return None
+        from dsmap.metrics.extractors import SqueezeNet
+
         return next((e for e in self.extractors if isinstance(e, SqueezeNet)), None)
 
 
@@ -53,8 +66,14 @@ class Judged(NamedTuple):
     """By the key of a metric: (N,), NaN where a result has no score."""
 
     def worst(self, count: int) -> list[int]:
-        """Numbers of the `count` worst results: lowest in the mean of their ranks by every score."""
-        judged = [score for score in self.scores.values() if not np.isnan(score).all()]
+        """Numbers of the `count` worst results: lowest in the mean of their ranks by every score that says what is
+        better.
+        """
+        judged = [
+            score
+            for key, score in self.scores.items()
+            if catalogue.METRICS[key].better == "higher" and not np.isnan(score).all()
+        ]
         if not judged:
             return []
         ranks = np.mean([np.argsort(np.argsort(np.nan_to_num(score, nan=np.inf))) for score in judged], 0)
@@ -64,7 +83,7 @@ class Judged(NamedTuple):
 class _Each(NamedTuple):
     """What is found of every result by itself."""
 
-    features: dict[str, npt.NDArray[np.float32]]
+    features: dict[str, Features]
     """By the key of an extractor: (N, D)."""
     kept: dict[str, Array]
     """By the key of a metric of what is kept of the content: (N,), NaN without a content."""
@@ -75,9 +94,10 @@ class _Each(NamedTuple):
 class Evaluator:
     """Measures systems against the pictures of the target domain.
 
-    `reference` are pictures of the target domain, `contents` those that were translated (none where they are not
-    known), `source` training pictures of the domain they come from, for the classifier (none: no classifier).
-    Features of all of them are computed once. Raises InputError for pictures that cannot be read.
+    `reference` are pictures of the target domain (none: no distances), `contents` those that were translated (none
+    where they are not known), `source` training pictures of the domain they come from, for the classifier (none, or no
+    reference: no classifier). Features of all of them are computed once, or taken from `cache`. `progress` follows long
+    steps. Raises InputError for pictures that cannot be read.
     """
 
     def __init__(
@@ -88,21 +108,28 @@ class Evaluator:
         contents: Sequence[Path] = (),
         source: Sequence[Path] = (),
         say: Callable[[str], None] = lambda _line: None,
+        progress: Progress = lambda _count: nullcontext(lambda _done: None),
+        cache: "FeatureCache | None" = None,
     ) -> None:
         self.means, self.contents, self.say = means, contents, say
-        say(f"features of {len(reference)} reference pictures ...")
-        self._reference = {e.key: e.pooled(map(read_picture_rgb, reference)) for e in means.extractors}
+        self._progress, self._cache = progress, cache
+        self._reference: dict[str, Features] = {}
+        if reference:
+            say(f"features of {len(reference)} reference pictures ...")
+            self._reference = {e.key: self._pooled(e, reference) for e in means.extractors}
         self.classifier: Classifier | None = None
         network = means.squeezenet
-        if network is not None and source:
+        if network is not None and source and reference:
+            from dsmap.metrics.classifier import fit_classifier
+
             say(f"a classifier from {len(source)} pictures of the source and {len(reference)} of the target ...")
-            features = network.pooled(map(read_picture_rgb, source))
+            features = self._pooled(network, source)
             self.classifier = fit_classifier(features, self._reference[network.key], seed=means.seed)
 
     def baseline(self, name: str, pictures: Sequence[Path], note: str = "") -> System:
         """Pictures to compare systems with, such as the untranslated contents, by their distances alone."""
         self.say(f"measuring {name}: {len(pictures)} pictures ...")
-        features = {e.key: e.pooled(map(read_picture_rgb, pictures)) for e in self.means.extractors}
+        features = {e.key: self._pooled(e, pictures) for e in self.means.extractors}
         measured = [*self._distances(features, None), *self._classified(features, None)]
         return System(name=name, measured=tuple(measured), notes=(note,) if note else (), baseline=True)
 
@@ -125,29 +152,38 @@ class Evaluator:
         ]
         notes = []
         if each.other_shape:
-            notes.append(f"{each.other_shape} results have another shape than their contents.")
+            notes.append(f"{each.other_shape} of {len(results)} results have another shape than their contents.")
         system = System(name=folder.name, measured=tuple(measured), notes=tuple(notes))
         return Judged(system, tuple(results), scores | self._probabilities(each.features))
 
+    def _pooled(self, extractor: "Extractor", pictures: Sequence[Path]) -> Features:
+        def make() -> Features:
+            with self._progress(len(pictures)) as update:
+                return extractor.pooled(map(read_picture_rgb, _counted(pictures, update)))
+
+        return make() if self._cache is None else self._cache.get(extractor, pictures, make)
+
     def _each(self, results: Sequence[Result]) -> "_Each":
         """What is found of every result by itself; each picture is read once."""
-        features: dict[str, list[npt.NDArray[np.float32]]] = {e.key: [] for e in self.means.extractors}
+        features: dict[str, list[Features]] = {e.key: [] for e in self.means.extractors}
         kept = {key: np.full(len(results), np.nan) for key in catalogue.PRESERVED}
         other_shape = 0
-        for numbers, group in _of_one_content(results):
-            pictures = [read_picture_rgb(result.path) for result in group]
-            for extractor in self.means.extractors:
-                features[extractor.key].append(extractor.pooled(pictures))
-            if group[0].content is None:
-                continue
-            content = read_picture_rgb(self.contents[group[0].content])
-            other_shape += sum(not same_shape(content, picture) for picture in pictures)
-            for key, scores in self._kept(content, pictures).items():
-                kept[key][numbers] = scores
+        with self._progress(len(results)) as update:
+            for numbers, group in _of_one_content(results):
+                pictures = [read_picture_rgb(result.path) for result in group]
+                for extractor in self.means.extractors:
+                    features[extractor.key].append(extractor.pooled(pictures))
+                update(numbers[-1])
+                if group[0].content is None:
+                    continue
+                content = read_picture_rgb(self.contents[group[0].content])
+                other_shape += sum(not same_shape(content, picture) for picture in pictures)
+                for key, scores in self._kept(content, pictures).items():
+                    kept[key][numbers] = scores
         return _Each({key: np.concatenate(parts) for key, parts in features.items()}, kept, other_shape)
 
-    def _distances(self, features: dict[str, npt.NDArray[np.float32]], groups: _Groups | None) -> Iterator[Measured]:
-        for extractor in self.means.extractors:
+    def _distances(self, features: dict[str, Features], groups: _Groups | None) -> Iterator[Measured]:
+        for extractor in self.means.extractors if self._reference else ():
             x, y = features[extractor.key], self._reference[extractor.key]
             kernel = KernelDistance(x, y, standardise=extractor.standardised, contents=groups)
             for metric, distance, factor in (
@@ -167,17 +203,19 @@ class Evaluator:
             "ssim": np.array([ssim(content, result) for result in alike]),
         }
         if self.means.squeezenet is not None:
+            from dsmap.metrics.extractors import cosine_per_picture
+
             of_content, of_results = (self.means.squeezenet.taps(pictures)[1] for pictures in ([content], alike))
             scores["feature_similarity"] = cosine_per_picture(of_content.expand_as(of_results), of_results)
         return scores
 
-    def _probabilities(self, features: dict[str, npt.NDArray[np.float32]]) -> dict[str, Array]:
+    def _probabilities(self, features: dict[str, Features]) -> dict[str, Array]:
         network = self.means.squeezenet
         if self.classifier is None or network is None:
             return {}
         return {"target_score": self.classifier.probability(features[network.key])}
 
-    def _classified(self, features: dict[str, npt.NDArray[np.float32]], groups: _Groups | None) -> Iterator[Measured]:
+    def _classified(self, features: dict[str, Features], groups: _Groups | None) -> Iterator[Measured]:
         for key, probability in self._probabilities(features).items():
             taken = (probability > 0.5).astype(np.float64)  # the share, which a few sure mistakes do not move
             yield _mean(catalogue.METRICS[key], taken, groups, self.means.seed)
@@ -186,16 +224,19 @@ class Evaluator:
         distance = self.means.pair_distance
         if distance is None:
             return
-        known = [result for result in results if result.content is not None]
-        by_content = (
-            (str(content), [read_picture_rgb(result.path) for result in found])
-            for content, found in groupby(sorted(known, key=_number), key=_number)
-        )
-        means = diversity(by_content, distance, pairs=self.means.pairs, seed=self.means.seed)
+        known = sorted((result for result in results if result.content is not None), key=_number)
+        found = [list(group) for _, group in groupby(known, key=_number)]
+        several = [group for group in found if len(group) > 1]
+        if not several:
+            return
+        with self._progress(len(several)) as update:
+            by_content = ((str(group[0].content), _of_one_size(group)) for group in _counted(several, update))
+            means = diversity(by_content, distance, pairs=self.means.pairs, seed=self.means.seed)
         if means:
-            yield _mean(
-                catalogue.diversity(distance.key, distance.name), np.array(list(means.values())), None, self.means.seed
-            )
+            values = np.array(list(means.values()))
+            measured = _mean(catalogue.diversity(distance.key, distance.name), values, None, self.means.seed)
+            pairs = sum(min(self.means.pairs, len(group) * (len(group) - 1) // 2) for group in several)
+            yield replace(measured, count=pairs)
 
 
 def average(judged: Sequence[Judged]) -> Judged:
@@ -215,11 +256,11 @@ def average(judged: Sequence[Judged]) -> Judged:
     return Judged(system, tuple(result for one in judged for result in one.results), scores)
 
 
-def _kernel_metric(e: Extractor) -> Metric:
+def _kernel_metric(e: "Extractor") -> Metric:
     return catalogue.kernel(e.key, e.name, published=e.published, standardised=e.standardised)
 
 
-def _frechet_metric(e: Extractor) -> Metric:
+def _frechet_metric(e: "Extractor") -> Metric:
     return catalogue.frechet(e.key, e.name, published=e.published)
 
 
@@ -232,11 +273,23 @@ def _of_one_content(results: Sequence[Result]) -> Iterator[tuple[list[int], list
             yield list(numbers), list(some)
 
 
+def _of_one_size(results: Sequence[Result]) -> list[Picture]:
+    """The pictures, in the size of the first: LPIPS compares no others."""
+    first, *others = (read_picture_rgb(result.path) for result in results)
+    return [first, *(like_content(first, other) for other in others)]
+
+
+def _counted(items: Iterable[T], update: Callable[[int], None]) -> Iterator[T]:
+    for done, item in enumerate(items):
+        update(done)
+        yield item
+
+
 def _number(result: Result) -> int:
     return -1 if result.content is None else result.content
 
 
 def _mean(metric: Metric, values_n: Array, groups: _Groups | None, seed: int) -> Measured:
     there = values_n[~np.isnan(values_n)]
-    interval = mean_interval(values_n, groups, seed=seed)
+    interval = mean_interval(values_n, groups, seed=seed, limits=catalogue.LIMITS.get(metric.key, catalogue.ANY))
     return Measured(metric=metric, value=float(there.mean()), interval=interval, count=len(there))

@@ -43,8 +43,10 @@ class Extractor(ABC):
     """Whether its Frechet and kernel distances can be compared with published FID and KID."""
     standardised: ClassVar[bool]
     """Whether the kernel distance is of features standardised by the reference."""
+    fingerprint: str
+    """SHA-256 of the file of its weights."""
 
-    def pooled(self, pictures_rgb: Iterable[Picture], *, batch: int = 16) -> npt.NDArray[np.float32]:
+    def pooled(self, pictures_rgb: Iterable[Picture], *, batch: int = 4) -> npt.NDArray[np.float32]:
         """Features (N, D) of pictures, uint8 (H, W, 3) RGB of any sizes. Pictures are taken `batch` at a time."""
         parts = [self._pooled(pictures).float().cpu().numpy() for pictures in _batches(pictures_rgb, batch)]
         features_nd = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
@@ -70,10 +72,12 @@ class SqueezeNet(Extractor):
     standardised = True
 
     def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
-        self.network = SqueezeNetFeatures(path).eval().requires_grad_(False).to(device)
+        # Channels last and few pictures at once: 25 ms a picture on a core, where torch's own layout takes 50.
+        network = SqueezeNetFeatures(path).eval().requires_grad_(False)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         classifier = _conv10(path, cast(int, self.network.fires[-1].out_dim))
         self._classifier = None if classifier is None else (classifier[0].to(device), classifier[1].to(device))
-        self.device = device
+        self.device, self.fingerprint = device, _sha256(path)
         self.name = f"SqueezeNet v1.0 {'fire9' if classifier is None else 'conv10'} ({path.name})"
 
     @torch.inference_mode()
@@ -83,11 +87,11 @@ class SqueezeNet(Extractor):
 
     @torch.inference_mode()
     def _pooled(self, x_nchw: Tensor) -> Tensor:
-        maps = self.network(self._prepared(x_nchw))
-        if self._classifier is not None:
-            weight, bias = self._classifier
-            maps = F.conv2d(maps, weight, bias)
-        return maps.mean((2, 3))
+        mean_nc = self.network(self._prepared(x_nchw)).mean((2, 3))
+        if self._classifier is None:
+            return mean_nc
+        weight, bias = self._classifier
+        return F.linear(mean_nc, weight[:, :, 0, 0], bias)  # the mean of conv10's maps, as it is linear
 
     def _prepared(self, x_nchw: Tensor) -> Tensor:
         size = (SQUEEZENET_SIZE, SQUEEZENET_SIZE)
@@ -108,7 +112,8 @@ class Inception(Extractor):
     standardised = False
 
     def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
-        self.published = _sha256(path) == INCEPTION_SHA256
+        self.fingerprint = _sha256(path)
+        self.published = self.fingerprint == INCEPTION_SHA256
         self.name = "Inception v3 (2015-12-05)" if self.published else f"another network than Inception ({path.name})"
         self.device = device
         try:

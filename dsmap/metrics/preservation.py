@@ -1,14 +1,17 @@
 """What a translation keeps of its content: scores of pairs of pictures, each uint8 (H, W, 3) RGB."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import InputError
-from dsmap.metrics.extractors import SqueezeNet, cosine_per_picture
 from dsmap.metrics.findings import Picture
+
+if TYPE_CHECKING:
+    from dsmap.metrics.extractors import SqueezeNet
 
 SMALLEST_SIDE = 11
 """The window of the structural similarity, in pixels: no picture may be smaller."""
@@ -80,7 +83,7 @@ def edge_structure(content_rgb: Picture, result_rgb: Picture, *, scale: float = 
 
 
 def feature_similarity(
-    extractor: SqueezeNet, contents_rgb: Sequence[Picture], results_rgb: Sequence[Picture], *, batch: int = 16
+    extractor: "SqueezeNet", contents_rgb: Sequence[Picture], results_rgb: Sequence[Picture], *, batch: int = 16
 ) -> npt.NDArray[np.float64]:
     """(N,) cosines in [0, 1] between the features of contents and results at half depth, mean over positions.
 
@@ -89,6 +92,8 @@ def feature_similarity(
     """
     if len(contents_rgb) != len(results_rgb):
         raise ValueError(f"{len(contents_rgb)} contents for {len(results_rgb)} results")
+    from dsmap.metrics.extractors import cosine_per_picture  # torch: edges and SSIM need none
+
     parts = [
         cosine_per_picture(
             extractor.taps(contents_rgb[i : i + batch])[1], extractor.taps(results_rgb[i : i + batch])[1]

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class ResultFolder:
 
     name: str
     results: tuple[Result, ...]
+    contradictory: int = 0
+    """How many results name one content by their file and another one by their folder."""
 
     def of_content(self) -> dict[int, list[Result]]:
         """The results of each content, in the order of their names."""
@@ -36,32 +42,40 @@ class ResultFolder:
         return found
 
 
-def find_pictures(folder: Path, what: str) -> list[Path]:
+def find_pictures(folder: Path, what: str, pattern: str | None = None) -> list[Path]:
     """The pictures in `folder` and its subfolders, sorted; hidden files are left out. InputError when there are none.
 
-    `what` names the folder in errors.
+    `what` names the folder in errors. `pattern`: only files whose names match it, such as *_fake_B.png.
     """
     if not folder.is_dir():
-        raise InputError(f"{what} {folder} is no folder", "Pass a folder of pictures.")
+        fault = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{what} {folder} {fault}", "Pass a folder of pictures.")
     found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    entered = {folder.resolve()}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _enter(entered, parent, name)]
         found += [
             Path(parent, name)
             for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in PICTURE_SUFFIXES
+            and (pattern is None or fnmatchcase(name, pattern))
         ]
+    if not found and pattern is not None:
+        raise InputError(f"no pictures in {what} {folder} match {pattern}", "Check the pattern: * stands for any text.")
     if not found:
         raise InputError(f"no pictures in {what} {folder}", "Put JPEG, PNG, WebP, BMP or TIFF files into it.")
     return sorted(found)
 
 
-def read_results(name: str, folder: Path, contents: Sequence[Path]) -> ResultFolder:
+def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str | None = None) -> ResultFolder:
     """The results in `folder`, each with its content among `contents` where its name tells.
 
-    A result's name is its content's (any suffix), alone or with more behind it after a character that is no letter and
-    no digit (`lake.png`, `lake_snow.png`, `lake-3.jpg`); or it lies in a folder of the content's name (`lake/0.png`).
-    The longest name that fits is taken.
+    A result's name begins with its content's (any suffix), alone or with more behind it after a character that is no
+    letter and no digit (`lake.png`, `lake_snow.png`, `lake-3.jpg`); or else it lies in a folder of the content's name
+    (`lake/0.png`); or else its name holds the content's as whole words (`fake_lake.png`), and that of no other content.
+    The longest name that fits is taken. `pattern` as in `find_pictures`. Raises InputError for no pictures, and for two
+    contents of one name.
     """
     numbers: dict[str, int] = {}
     for number, path in enumerate(contents):
@@ -71,11 +85,15 @@ def read_results(name: str, folder: Path, contents: Sequence[Path]) -> ResultFol
                 "Give them different names: results are told apart by them.",
             )
         numbers[path.stem] = number
-    found = []
-    for path in find_pictures(folder, "the folder of results"):
-        content, style = _content_of(path.relative_to(folder), numbers)
-        found.append(Result(path=path, content=content, style=style))
-    return ResultFolder(name=name, results=tuple(found))
+    named = [
+        (path, _content_of(path.relative_to(folder), numbers))
+        for path in find_pictures(folder, "the folder of results", pattern)
+    ]
+    return ResultFolder(
+        name=name,
+        results=tuple(Result(path=path, content=found.content, style=found.style) for path, found in named),
+        contradictory=sum(found.contradictory for _, found in named),
+    )
 
 
 def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[ResultFolder], list[str]]:
@@ -83,11 +101,30 @@ def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[Res
 
     With contents (their number; 0: none are given) those that every system has results of, and of each content the same
     number of results; without, the same number of results of every system: distances between sets depend on their size.
-    Raises InputError when nothing is left.
+    A system none of whose results has the name of a content is compared by as many of its results as there are of the
+    others. Raises InputError when nothing is left.
     """
-    if contents:
-        return _same_contents(folders, contents)
-    count = min(len(folder.results) for folder in folders)
+    known = [folder for folder in folders if folder.of_content()] if contents else []
+    if contents and not known:
+        raise InputError(
+            f"no result has the name of a content; the first result is {folders[0].results[0].path.name}",
+            "Name results after their contents (lake.png, lake_1.png), or leave out --content.",
+        )
+    if not known:
+        return _same_number(folders, min(len(folder.results) for folder in folders))
+    rest = [folder for folder in folders if folder not in known]
+    kept, notes = _same_contents(known, contents, min((len(folder.results) for folder in rest), default=None))
+    notes += [
+        f"{folder.name}: no result has the name of a content (the first is {folder.results[0].path.name}), so what is"
+        " kept of the contents is not measured."
+        for folder in rest
+    ]
+    others, left_out = _same_number(rest, len(kept[0].results))
+    by_name = {folder.name: folder for folder in [*kept, *others]}
+    return [by_name[folder.name] for folder in folders], notes + left_out
+
+
+def _same_number(folders: Sequence[ResultFolder], count: int) -> tuple[list[ResultFolder], list[str]]:
     kept = [replace(folder, results=tuple(_evenly(folder.results, count))) for folder in folders]
     return kept, [
         f"{folder.name}: {count} of {len(folder.results)} results are compared, as many as of every system."
@@ -96,25 +133,31 @@ def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[Res
     ]
 
 
-def _same_contents(folders: Sequence[ResultFolder], contents: int) -> tuple[list[ResultFolder], list[str]]:
+def _same_contents(
+    folders: Sequence[ResultFolder], contents: int, most: int | None
+) -> tuple[list[ResultFolder], list[str]]:
+    """`most`: results of a system, where another one has no more."""
     by_content = [folder.of_content() for folder in folders]
     notes = []
-    for folder, found in zip(folders, by_content, strict=True):
-        if not found:
-            name = folder.results[0].path.name
-            raise InputError(
-                f"no result of {folder.name} has the name of a content; the first is {name}",
-                "Name results after their contents (lake.png, lake_1.png), or leave out --content.",
-            )
+    for folder in folders:
         lost = sum(result.content is None for result in folder.results)
         if lost:
             notes.append(f"{folder.name}: {lost} of {len(folder.results)} results belong to no content: left out.")
+        if folder.contradictory:
+            notes.append(
+                f"{folder.name}: {folder.contradictory} of {len(folder.results)} results name one content by their file"
+                " and another one by their folder: the file counts."
+            )
     shared = sorted(set.intersection(*map(set, by_content)))
     if not shared:
         raise InputError("the systems have no content in common", "Translate the same pictures with all of them.")
+    counts = {content: min(len(found[content]) for found in by_content) for content in shared}
+    total = sum(counts.values())
     if len(shared) < contents:
         notes.append(f"{len(shared)} of {contents} contents are compared: those that every system has results of.")
-    counts = {content: min(len(found[content]) for found in by_content) for content in shared}
+    if most is not None and most < total:
+        shared = _evenly(shared, max(1, len(shared) * most // total))
+        notes.append(f"{len(shared)} contents of these are compared: a system has {most} results.")
     kept = []
     for folder, found in zip(folders, by_content, strict=True):
         results = [result for content in shared for result in _evenly(found[content], counts[content])]
@@ -124,17 +167,49 @@ def _same_contents(folders: Sequence[ResultFolder], contents: int) -> tuple[list
     return kept, notes
 
 
-def _evenly(items: Sequence[Result], count: int) -> list[Result]:
+def _evenly(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _content_of(path: Path, numbers: dict[str, int]) -> tuple[int | None, str]:
-    """The content that a result's path, relative to its folder, names; and what else it says."""
-    for end in range(len(path.stem), 0, -1):
-        rest = path.stem[end:]
-        if path.stem[:end] in numbers and not rest[:1].isalnum():
-            return numbers[path.stem[:end]], "/".join([*path.parts[:-1], rest.lstrip("_-. ")]).strip("/")
-    for folder in reversed(path.parts[:-1]):
-        if folder in numbers:
-            return numbers[folder], path.stem
-    return None, path.stem
+def _enter(entered: set[Path], parent: str, name: str) -> bool:
+    """Whether a folder was not entered before, by another link."""
+    real = Path(parent, name).resolve()
+    new = real not in entered
+    entered.add(real)
+    return new
+
+
+class _Named(NamedTuple):
+    """What a result's path says."""
+
+    content: int | None
+    style: str
+    contradictory: bool = False
+
+
+def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
+    """What a result's path, relative to its folder, says of its content."""
+    stem, folders = path.stem, path.parts[:-1]
+    of_folders = next((numbers[folder] for folder in reversed(folders) if folder in numbers), None)
+    at_start = [end for start, end in _names_in(stem, numbers) if start == 0]
+    if at_start:
+        content, end = numbers[stem[: at_start[0]]], at_start[0]
+        style = "/".join([*folders, stem[end:].lstrip("_-. ")]).strip("/")
+        return _Named(content, style, of_folders not in (None, content))
+    if of_folders is not None:
+        return _Named(of_folders, stem)
+    within = _names_in(stem, numbers)
+    # Parts of the longest name are no names of their own: "lake" in "snowy lake".
+    apart = [(start, end) for start, end in within[1:] if start < within[0][0] or end > within[0][1]]
+    if within and not apart:
+        start, end = within[0]
+        return _Named(numbers[stem[start:end]], f"{stem[:start]} {stem[end:]}".strip("_-. "))
+    return _Named(None, stem)
+
+
+def _names_in(stem: str, numbers: dict[str, int]) -> list[tuple[int, int]]:
+    """Where contents' names stand in `stem` as whole words, the longest first."""
+    starts = [i for i in range(len(stem)) if i == 0 or not stem[i - 1].isalnum()]
+    ends = [i for i in range(1, len(stem) + 1) if i == len(stem) or not stem[i].isalnum()]
+    found = [(start, end) for start in starts for end in ends if start < end and stem[start:end] in numbers]
+    return sorted(found, key=lambda place: place[0] - place[1])

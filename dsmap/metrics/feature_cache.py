@@ -1,0 +1,86 @@
+"""Features of sets of pictures, kept on disk: a reference is the same in every evaluation, and takes a minute."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import dsmap.features
+import dsmap.images
+from dsmap.metrics import extractors
+from dsmap.metrics.extractors import Extractor
+
+Features = npt.NDArray[np.float32]
+
+_FEWEST = 24  # fewer pictures are measured sooner than looked up
+_MOST_FILES = 32  # of some megabytes each
+
+
+class FeatureCache:
+    """Features in `folder`, found again by what they are of: the bytes of every picture, those of the network's file
+    and those of the code between. So no name, date or version can bring up wrong ones.
+
+    A file that is damaged is made anew. The files that were not used for longest are removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problem = ""
+        """Why features could not be kept; "" where they could."""
+
+    def get(self, extractor: Extractor, pictures: Sequence[Path], make: Callable[[], Features]) -> Features:
+        """The features (N, D) of `pictures`, from the folder or else from `make`."""
+        path = self._path(extractor, pictures)
+        if path is None:
+            return make()
+        found = _read(path, len(pictures))
+        if found is None:
+            found = make()
+            self._keep(path, found)
+        return found
+
+    def _path(self, extractor: Extractor, pictures: Sequence[Path]) -> Path | None:
+        """Where the features are or will be; None where they are not kept."""
+        if len(pictures) < _FEWEST:
+            return None
+        whole = hashlib.sha256(extractor.fingerprint.encode())
+        try:
+            for path in (*_CODE, *pictures):
+                whole.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:
+            return None  # reading the pictures will say what is wrong
+        return self.folder / f"{extractor.key}-{whole.hexdigest()[:32]}.npy"
+
+    def _keep(self, path: Path, features: Features) -> None:
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                np.save(file, features, allow_pickle=False)
+            beside.replace(path)
+            kept = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime, reverse=True)
+            for old in kept[_MOST_FILES:]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            self.problem = f"{error.strerror or error}: {self.folder}"
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+_CODE = tuple(Path(str(module.__file__)) for module in (extractors, dsmap.features, dsmap.images))
+
+
+def _read(path: Path, count: int) -> Features | None:
+    """The features in the file at `path`, marked as used; None where there are none of `count` pictures."""
+    try:
+        features = np.load(path, allow_pickle=False)
+        os.utime(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = features.dtype == np.float32 and features.ndim == 2 and len(features) == count
+    return features if whole and np.isfinite(features).all() else None
