@@ -205,7 +205,9 @@ def test_a_single_system_is_shown_in_its_styles(folder, told):
 def test_two_networks_beside_each_other(folder, told, tmp_path):
     """Inception is known by its file alone: another network under its interface gives no FID."""
     network = saved(TinyInception(), tmp_path / "inception.pt")
-    source = Source(systems=(Given("ours", folder / "ours"),), reference=folder / "winter", content=folder / "contents")
+    source = Source(
+        systems=(Given("ours", folder / "ours", "lake 1*"),), reference=folder / "winter", content=folder / "contents"
+    )
     both = evaluate(source, load_means([network, folder / "net.npz"], None, pairs=1, seed=0), lambda _: None)
     titles = {m.metric.key: m.metric.title for m in both.systems[0].measured}
     assert titles["kernel_distance/inception"] == "kernel distance x1000 (inception)"

@@ -229,15 +229,16 @@ def test_pictures_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):
 
 def test_two_pictures_of_one_name(folder, tiny_bundle, tmp_path):
     """A style's name alone would overwrite one translation by another; a long name cannot be that of a file."""
-    long = "lake " + "é" * 100
+    long = "0 lake " + "é" * 100
     for name, count in (("trainA", 8), ("trainB", 8)):
         pictures = {f"{i // 2}.{'png' if i % 2 else 'jpg'}": landscape(i) for i in range(count)}
         write(tmp_path / "data" / name, pictures | {f"{long}.png": landscape(50)})
     (tmp_path / "net.npz").symlink_to(folder / "net.npz")
-    report = measure(Bundle.read(tiny_bundle), tmp_path, tmp_path / "out", contents=9, styles=9)
+    report = measure(Bundle.read(tiny_bundle), tmp_path, tmp_path / "out", contents=2, styles=9)
     counts = {m.metric.key: m.count for m in report.systems[1].measured}
-    assert counts[KERNEL] == 81
-    assert len({one["path"] for one in report.raw["results"]["styles of pictures"]}) == 81
+    assert counts[KERNEL] == 2 * 9
+    assert len({one["path"] for one in report.raw["results"]["styles of pictures"]}) == 2 * 9
+    assert report.raw["results"]["mean style"][0]["content"] == long
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def style_on_the_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np.ui
     path = bundle.graph("style_encoder", target)
     assert path is not None, "a bundle is read only if it has it"
     session = open_session(ort, path, session_options(ort), ["CPUExecutionProvider"])
-    return np.asarray(run_session(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
+    return np.array(run_session(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 
 
 def run_session(

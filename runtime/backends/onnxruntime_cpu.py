@@ -80,7 +80,7 @@ class OnnxRuntimeCPU(Backend):
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.
         session = self._required("style_encoder", self._target)
-        return np.asarray(_run(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
+        return np.array(_run(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 
     def _required(self, component: str, domain: str) -> Any:
         path = self._bundle.graph(component, domain, self.precision)
