@@ -72,7 +72,7 @@ def _sizes(config: TrainConfig, domains: Domains) -> str:
     if config.uses_features and data.crop < FEATURES_MINIMUM_SIZE:
         raise InputError(
             f"data.crop is {data.crop}, too small for the feature network",
-            f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --set loss.contextual=0 discriminator.features=false.",
+            f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --features none.",
         )
     small = {domain.name: _smaller_than(data.shorter_side, domain) for domain in domains}
     enlarged = [f"{count} of {seen} {name} pictures" for name, (count, seen) in small.items() if count]

@@ -247,10 +247,10 @@ class Trainer:
         pictures = self._pictures(self.config.score_pictures, FEWEST_PICTURES)
         if min(map(len, pictures.values())) < FEWEST_PICTURES:
             return None
-        features: nn.Module = RandomFeatures().to(self.hardware.device)
-        name = "random"
-        if self.learner.features is not None:
-            features, name = self.learner.features, Path(self.config.features).name
+        features: nn.Module | None = self.learner.features
+        name = Path(self.config.features).name
+        if features is None:
+            features, name = RandomFeatures().to(self.hardware.device), "random"
         reference = {d.name: pooled(self._real(d), features, self.hardware.device) for d in self.domains}
         return Judge(pictures, reference, features, name)
 

@@ -9,6 +9,7 @@ from dsmap.images import read_picture_rgb, resize_shorter_side
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Judged
 from dsmap.metrics.findings import Grid, Picture
+from dsmap.metrics.protocol import evenly
 from dsmap.metrics.results import Result, ResultFolder
 
 SHOWN = 256  # shorter side of a picture on the page
@@ -22,11 +23,6 @@ def shown(picture: Path | Picture) -> Picture:
     """A picture at the size of the page."""
     rgb = read_picture_rgb(picture, at_least=SHOWN) if isinstance(picture, Path) else picture
     return resize_shorter_side(rgb, SHOWN) if min(rgb.shape[:2]) > SHOWN else rgb
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most `most` numbers out of `count`, evenly spread."""
-    return [i * count // min(count, most) for i in range(min(count, most))]
 
 
 def label(name: str) -> str:

@@ -17,13 +17,13 @@ from dsmap.metrics.catalogue import LIMITS, METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means, average
 from dsmap.metrics.findings import Measured, Report
 from dsmap.metrics.intervals import mean_interval
-from dsmap.metrics.protocol import Protocol, draw_styles, pick_contents
+from dsmap.metrics.protocol import Protocol, draw_styles, evenly, pick_contents
 from dsmap.metrics.results import Result, ResultFolder
 from dsmap.runtime.backends import Codes, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.models import find_model
 from dsmap.runtime.translator import Translator
-from dsmap.tools._eval_grids import evenly, worst
+from dsmap.tools._eval_grids import worst
 from dsmap.tools._eval_images import Say, facts, make_evaluator, notes, single_scores
 from dsmap.tools._eval_notes import few, of_repeats, shortcomings, unequal, value_of
 from dsmap.tools._eval_styles import Direction, matrix, strip

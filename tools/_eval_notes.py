@@ -10,8 +10,7 @@ from dsmap.images import read_picture_rgb
 from dsmap.metrics.evaluate import Judged, Means
 from dsmap.metrics.findings import Picture, System
 from dsmap.metrics.preservation import like_content
-from dsmap.metrics.protocol import Protocol
-from dsmap.tools._eval_grids import evenly
+from dsmap.metrics.protocol import Protocol, evenly
 from dsmap.tools._eval_styles import Direction
 
 FEW_RESULTS, FEW_REFERENCES = 50, 100  # distances of fewer pictures say little

@@ -42,8 +42,12 @@ PROTOCOLS = {
 
 def pick_contents(protocol: Protocol, available: int, count: int | None = None) -> list[int]:
     """Numbers of the contents out of `available`, evenly spread and so the same in every evaluation."""
-    wanted = min(protocol.contents if count is None else count, available)
-    return [i * available // wanted for i in range(wanted)]
+    return evenly(available, protocol.contents if count is None else count)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` numbers out of `count`, evenly spread."""
+    return [i * count // min(count, most) for i in range(min(count, most))]
 
 
 def draw_styles(protocol: Protocol, repeat: int, contents: int, available: int, count: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES
+from dsmap.metrics.protocol import evenly
 
 T = TypeVar("T")
 
@@ -168,7 +169,7 @@ def _same_contents(
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
-    return [items[i * len(items) // count] for i in range(count)]
+    return [items[i] for i in evenly(len(items), count)]
 
 
 def _enter(entered: set[Path], parent: str, name: str) -> bool:
