@@ -1,10 +1,10 @@
-"""Folders that can be written to, and that appear whole or not at all. A leaf: every part may use it."""
+"""Folders that can be written to; folders and files that appear whole or not at all. A leaf: every part may use it."""
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dsmap.errors import InputError
@@ -20,6 +20,25 @@ def check_folder_writable(folder: Path, option: str) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write into {folder}: {reason}", f"choose a folder of yours with {option}") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which becomes `path` at the end; after an error nothing of it is left.
+
+    A link stays one, and what is no file (/dev/stdout) is written to as it is. Raises OSError as writing does.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    final = Path(os.path.realpath(path))
+    beside = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        beside.replace(final)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def replace_folder(part: Path, final: Path) -> None:

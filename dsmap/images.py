@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.folders import whole_file
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -92,12 +93,10 @@ def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8]) -> None:
             f"Cannot encode {width}x{height} pixels as {path.name}.",
             "Use .png, or a smaller picture for .jpg and .webp.",
         )
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_bytes(encoded.tobytes())
-        beside.replace(path)
+        with whole_file(path) as beside:
+            beside.write_bytes(encoded.tobytes())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise DsmapError(
             f"Cannot write {path}: {error.strerror}.", "Check that the folder exists, may be written to and has space."
         ) from error

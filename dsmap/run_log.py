@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
+from dsmap.folders import whole_file
 from dsmap.quality import Score
 
 # A histogram is drawn from at most this many numbers.
@@ -118,10 +119,10 @@ class RunLog:
 
 def write_config(run: Path, config: TrainConfig) -> None:
     """RUN/config.yaml, whole or not at all."""
-    path, part = run / "config.yaml", run / ".config.yaml.part"
+    path = run / "config.yaml"
     try:
-        part.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-        os.replace(part, path)
+        with whole_file(path) as beside:
+            beside.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", "Choose another folder with -o.") from error
 

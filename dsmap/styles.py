@@ -9,6 +9,7 @@ import torch
 from dsmap.data import load_picture_nchw
 from dsmap.errors import InputError
 from dsmap.model import DSMAP
+from dsmap.picking import pick_evenly
 
 
 class StyleStatistics(NamedTuple):
@@ -33,8 +34,8 @@ def style_statistics(
 
     Pictures that cannot be read are passed over; InputError when fewer than two are left.
     """
-    if limit is not None and len(pictures) > limit:
-        pictures = [pictures[i * len(pictures) // limit] for i in range(limit)]
+    if limit is not None:
+        pictures = pick_evenly(pictures, limit)
     device = next(model.parameters()).device
     codes = []
     for path in pictures:

@@ -30,6 +30,7 @@ from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals
 from dsmap.learner import Learner, NotFiniteError
 from dsmap.objective import ByDomain
+from dsmap.picking import pick_evenly
 from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures, pooled
 from dsmap.resume import changed_settings, check_startable
 from dsmap.run_log import RunLog, write_config
@@ -256,10 +257,8 @@ class Trainer:
 
     def _real(self, domain: Domain) -> Iterator[torch.Tensor]:
         """Up to `REFERENCE_PICTURES` training pictures, evenly picked, a few at a time."""
-        paths = domain.train
-        count = min(REFERENCE_PICTURES, len(paths))
-        picked = [paths[i * len(paths) // count] for i in range(count)]
-        for start in range(0, count, _AT_ONCE):
+        picked = pick_evenly(domain.train, REFERENCE_PICTURES)
+        for start in range(0, len(picked), _AT_ONCE):
             with suppress(InputError):  # none of these few can be read
                 yield load_samples(picked[start : start + _AT_ONCE], self._side(), _AT_ONCE)
 

@@ -4,7 +4,6 @@ The pictures themselves stay outside. This file is light, so that a command can 
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.folders import whole_file
 from dsmap.images import read_picture_rgb
 from dsmap.runtime.bundle import MANIFEST, STYLE_NAME, Bundle, Sizes, read_manifest
 from dsmap.runtime.bundle_styles import fit_style_picture
@@ -120,11 +120,9 @@ def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: b
     tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))  # with what a later writer may have put there
     for domain, added in codes.items():
         tree["styles"][domain]["named"] = tree["styles"][domain].get("named", {}) | added
-    part = folder / f".{MANIFEST}.part"
     try:
-        part.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, folder / MANIFEST)
+        with whole_file(folder / MANIFEST) as beside:
+            beside.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "Check the disk.") from error
     return codes

@@ -8,7 +8,6 @@ The bytes that are used are the bytes whose hash was checked; an engine without 
 """
 
 import hashlib
-import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
-from dsmap.folders import check_folder_writable
+from dsmap.folders import check_folder_writable, whole_file
 from dsmap.runtime.bundle import ENGINE_SUFFIX, file_sha256
 from dsmap.trt import Flavour, covers, engine_validity
 from dsmap.trt_build import LayerStatistics, SizeProfile, build_plan
@@ -294,14 +293,11 @@ def _file_stem(component: str, domain: str, precision: str, flavour: str) -> str
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Writes a file beside and renames it; DsmapError when there is no room."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        with whole_file(path) as beside:
+            beside.write_bytes(data)
     except OSError as error:
         raise _no_space(path, len(data), shutil.disk_usage(path.parent).free, error.strerror or str(error)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _no_space(path: Path, needed: int, free: int, reason: str = "no space") -> DsmapError:

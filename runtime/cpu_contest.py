@@ -15,6 +15,7 @@ import numpy as np
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
+from dsmap.folders import whole_file
 from dsmap.runtime.backends import Backend, Choice, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores, cpu_name, is_intel
@@ -133,11 +134,7 @@ def _recall(path: Path) -> float | None:
 
 def _remember(path: Path, speed: float) -> None:
     """Writes the speed down. Where that is not possible it is measured again next time: no failure."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"openvino_speed": speed}) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        with whole_file(path) as beside:
+            beside.write_text(json.dumps({"openvino_speed": speed}) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ LEAVES = {
     "dsmap.errors",
     "dsmap.images",
     "dsmap.folders",
+    "dsmap.picking",
     "dsmap.memory",
     "dsmap.trt",
     "dsmap.trt_build",

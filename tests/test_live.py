@@ -391,7 +391,7 @@ def x_server(tmp_path) -> Iterator[str]:
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("needs Xvfb and xdotool")
     reading, writing = os.pipe()
-    # Without -noreset the server begins anew whenever its last client leaves (each xdotool), and refuses others meanwhile.
+    # Without -noreset the server begins anew when its last client leaves (each xdotool), and refuses others meanwhile.
     command = ["Xvfb", "-noreset", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)

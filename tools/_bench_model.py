@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dsmap import __version__
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import list_pictures, read_picture_rgb
+from dsmap.picking import pick_evenly
 from dsmap.runtime.backends import BACKENDS, Settings, load_backend
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores, cpu_name
@@ -113,8 +114,7 @@ def find_pictures(folder: Path | None, size: Size, multiple_of: int, minimum: in
     paths = list_pictures(folder)
     if not paths:
         raise InputError(f"no pictures in {folder}", "Pass --pictures a folder with pictures.")
-    picked = dict.fromkeys(paths[i * len(paths) // _PICTURES] for i in range(_PICTURES))
-    return [_fitted(read_picture_rgb(path), size) for path in picked], "real"
+    return [_fitted(read_picture_rgb(path), size) for path in pick_evenly(paths, _PICTURES)], "real"
 
 
 def measure_in_turns(

@@ -9,8 +9,8 @@ from dsmap.images import read_picture_rgb, resize_shorter_side
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Judged
 from dsmap.metrics.findings import Grid, Picture
-from dsmap.metrics.protocol import evenly
 from dsmap.metrics.results import Result, ResultFolder
+from dsmap.picking import evenly
 
 SHOWN = 256  # shorter side of a picture on the page
 _ROWS, _COLUMNS, _WORST, _WORST_COLUMNS = 8, 6, 10, 5

@@ -17,8 +17,9 @@ from dsmap.metrics.catalogue import LIMITS, METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means, average
 from dsmap.metrics.findings import Measured, Report
 from dsmap.metrics.intervals import mean_interval
-from dsmap.metrics.protocol import Protocol, draw_styles, evenly, pick_contents
+from dsmap.metrics.protocol import Protocol, draw_styles, pick_contents
 from dsmap.metrics.results import Result, ResultFolder
+from dsmap.picking import evenly
 from dsmap.runtime.backends import Codes, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.models import find_model

@@ -10,7 +10,8 @@ from dsmap.images import read_picture_rgb
 from dsmap.metrics.evaluate import Judged, Means
 from dsmap.metrics.findings import Picture, System
 from dsmap.metrics.preservation import like_content
-from dsmap.metrics.protocol import Protocol, evenly
+from dsmap.metrics.protocol import Protocol
+from dsmap.picking import pick_evenly
 from dsmap.tools._eval_styles import Direction
 
 FEW_RESULTS, FEW_REFERENCES = 50, 100  # distances of fewer pictures say little
@@ -119,7 +120,7 @@ def usual_size(paths: Sequence[Path]) -> str:
 
 def _shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """(height, width) of some of the pictures."""
-    pictures = (read_picture_rgb(paths[i]) for i in evenly(len(paths), _SIZED))
+    pictures = (read_picture_rgb(path) for path in pick_evenly(paths, _SIZED))
     return [(picture.shape[0], picture.shape[1]) for picture in pictures]
 
 

@@ -3,7 +3,6 @@
 import base64
 import html
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
+from dsmap.folders import whole_file
 from dsmap.metrics.findings import Grid, Measured, Metric, Picture, Report, System
 from dsmap.tools._eval_table import (
     MISSING,
@@ -95,13 +95,11 @@ img, .none { display: block; max-width: var(--room); max-height: var(--room); bo
 
 def write_page(path: Path, *reports: Report) -> None:
     """Writes the page of `reports`, whole or not at all: beside `path`, then renamed. Raises DsmapError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = page(*reports)
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with whole_file(path) as beside:
+            beside.write_text(text, encoding="utf-8")
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise DsmapError(
             f"cannot write {path}: {error.strerror or error}",
             "Check that the folder exists, may be written to and has space.",

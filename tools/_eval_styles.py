@@ -9,7 +9,7 @@ import numpy as np
 from dsmap.domains import Domain
 from dsmap.images import read_picture_rgb
 from dsmap.metrics.findings import Grid, Picture
-from dsmap.metrics.protocol import evenly
+from dsmap.picking import evenly
 from dsmap.runtime.backends import Codes
 from dsmap.runtime.translator import Translator
 from dsmap.tools._eval_grids import label, shown

@@ -19,8 +19,8 @@ from dsmap.images import write_picture
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means
 from dsmap.metrics.findings import Grid, Measured, Report, System
-from dsmap.metrics.protocol import evenly
 from dsmap.metrics.results import Result, ResultFolder, find_pictures
+from dsmap.picking import evenly
 from dsmap.runtime.flow import Pixels
 from dsmap.tools._eval_grids import label, shown, worst
 from dsmap.tools._eval_page import write_page

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import check_folder_writable
+from dsmap.folders import check_folder_writable, whole_file
 
 
 def check_report(report: Path) -> None:
@@ -18,6 +18,7 @@ def check_report(report: Path) -> None:
 def write_report(report: Path, numbers: dict[str, Any], advice: str = "The numbers are above.") -> None:
     """Writes `numbers` as JSON; DsmapError, with what to do, when that fails after all."""
     try:
-        report.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        with whole_file(report) as beside:
+            beside.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DsmapError(f"cannot write {report}: {error.strerror}", advice) from error

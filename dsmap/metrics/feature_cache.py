@@ -1,6 +1,5 @@
 """Features of sets of pictures, kept on disk: a reference is the same in every evaluation, and takes a minute."""
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 import dsmap.features
 import dsmap.images
+from dsmap.folders import whole_file
 from dsmap.metrics import extractors
 from dsmap.metrics.extractors import Extractor
 
@@ -56,20 +56,15 @@ class FeatureCache:
         return self.folder / f"{extractor.key}-{whole.hexdigest()[:32]}.npy"
 
     def _keep(self, path: Path, features: Features) -> None:
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            with whole_file(path) as beside, beside.open("wb") as file:
                 np.save(file, features, allow_pickle=False)
-            beside.replace(path)
             kept = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime, reverse=True)
             for old in kept[_MOST_FILES:]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             self.problem = f"{error.strerror or error}: {self.folder}"
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
 
 
 _CODE = tuple(Path(str(module.__file__)) for module in (extractors, dsmap.features, dsmap.images))

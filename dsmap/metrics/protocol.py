@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsmap.errors import InputError
+from dsmap.picking import evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,6 @@ PROTOCOLS = {
 def pick_contents(protocol: Protocol, available: int, count: int | None = None) -> list[int]:
     """Numbers of the contents out of `available`, evenly spread and so the same in every evaluation."""
     return evenly(available, protocol.contents if count is None else count)
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most `most` numbers out of `count`, evenly spread."""
-    return [i * count // min(count, most) for i in range(min(count, most))]
 
 
 def draw_styles(protocol: Protocol, repeat: int, contents: int, available: int, count: int) -> list[list[int]]:

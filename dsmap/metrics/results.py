@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES
-from dsmap.metrics.protocol import evenly
+from dsmap.picking import pick_evenly
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[Res
 
 
 def _same_number(folders: Sequence[ResultFolder], count: int) -> tuple[list[ResultFolder], list[str]]:
-    kept = [replace(folder, results=tuple(_evenly(folder.results, count))) for folder in folders]
+    kept = [replace(folder, results=tuple(pick_evenly(folder.results, count))) for folder in folders]
     return kept, [
         f"{folder.name}: {count} of {len(folder.results)} results are compared, as many as of every system."
         for folder in folders
@@ -157,19 +157,15 @@ def _same_contents(
     if len(shared) < contents:
         notes.append(f"{len(shared)} of {contents} contents are compared: those that every system has results of.")
     if most is not None and most < total:
-        shared = _evenly(shared, max(1, len(shared) * most // total))
+        shared = pick_evenly(shared, max(1, len(shared) * most // total))
         notes.append(f"{len(shared)} contents of these are compared: a system has {most} results.")
     kept = []
     for folder, found in zip(folders, by_content, strict=True):
-        results = [result for content in shared for result in _evenly(found[content], counts[content])]
+        results = [result for content in shared for result in pick_evenly(found[content], counts[content])]
         if len(results) < sum(len(found[content]) for content in shared):
             notes.append(f"{folder.name}: {len(results)} results are compared, as many of each content as of all.")
         kept.append(replace(folder, results=tuple(results)))
     return kept, notes
-
-
-def _evenly(items: Sequence[T], count: int) -> list[T]:
-    return [items[i] for i in evenly(len(items), count)]
 
 
 def _enter(entered: set[Path], parent: str, name: str) -> bool:
