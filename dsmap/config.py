@@ -59,6 +59,11 @@ class ModelConfig(Settings):
     pad_type: PadType = Field(
         default="reflect", description="padding of every convolution but the mapping's stride-2 one"
     )
+    output: Literal["tanh", "clip"] = Field(
+        default="tanh",
+        description="how the decoder's last conv becomes a picture: tanh, as published, or cut off at black and white, "
+        "which lets a small network give the deep blacks and whites of photographs; it shapes no weight",
+    )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
     style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
 

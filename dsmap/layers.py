@@ -3,7 +3,7 @@
 All are plain functions of their inputs (no attribute is assigned in a forward), so torch.export takes them as they are.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,30 @@ def layer_norm(x_nchw: Tensor, weight_c: Tensor, bias_c: Tensor) -> Tensor:
 def pixel_mean(x_nchw: Tensor) -> Tensor:
     """Mean over (H, W): (N, C, 1, 1). Computed in float32 for half precision."""
     return narrow_like(wide(x_nchw).mean((2, 3), keepdim=True), x_nchw)
+
+
+class _Clip(torch.autograd.Function):
+    """Values cut off at -1 and 1. Gradients pass there too, unless they would lead further out.
+
+    With the gradient of `clamp`, a pixel that is black by mistake would stay black for ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return gradient.masked_fill(((z > 1) & (gradient < 0)) | ((z < -1) & (gradient > 0)), 0)
+
+
+def to_picture(z: Tensor, output: str) -> Tensor:
+    """Any values -> [-1, 1], by tanh or (`clip`) cut off."""
+    if output == "tanh":
+        return torch.tanh(z)
+    return _Clip.apply(z) if torch.is_grad_enabled() and z.requires_grad else z.clamp(-1, 1)
 
 
 class LayerNorm(nn.Module):

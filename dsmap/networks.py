@@ -6,7 +6,6 @@ Shapes: N pictures, C channels, H x W a picture's size, h x w = H/8 x W/8 the co
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from dsmap.layers import (
     conv,
     instance_norm,
     pixel_mean,
+    to_picture,
 )
 
 LRELU_SLOPE = 0.01
@@ -166,7 +166,7 @@ class Decoder(nn.Module):
         super().__init__()
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
-        self.patch = config.patch
+        self.patch, self.output = config.patch, config.output
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
         up = ShuffleConv if config.upsampling == "shuffle" else UpsampleConv
         self.ups = nn.ModuleList(up(i, o, pad) for i, o in pairwise(widths))
@@ -182,7 +182,7 @@ class Decoder(nn.Module):
         for up in self.ups:
             y = up(y)
         z = self.tail(y)
-        return torch.tanh(z if self.patch == 1 else F.pixel_shuffle(z, self.patch))
+        return to_picture(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.output)
 
 
 def _stem(config: ModelConfig) -> nn.Conv2d:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, wide
+from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, to_picture, wide
 from dsmap.model import DSMAP
 from dsmap.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
@@ -194,8 +194,8 @@ class RewrittenDecoder(nn.Module):
 
     def __init__(self, trained: Decoder, rewrites: Rewrites) -> None:
         super().__init__()
-        self.blocks, self.ups, self.patch = trained.blocks, trained.ups, trained.patch
-        gain = 2.0 if rewrites.scaling else 1.0
+        self.blocks, self.ups, self.patch, self.output = trained.blocks, trained.ups, trained.patch, trained.output
+        gain = 2.0 if rewrites.scaling and trained.output == "tanh" else 1.0
         self.tail: nn.Module = Conv(trained.tail, gain)
         if rewrites.upsampling:
             ups: list[nn.Module] = [
@@ -222,8 +222,11 @@ class RewrittenDecoder(nn.Module):
         z = wide(self.tail(y))
         if self.patch > 1:
             z = F.pixel_shuffle(z, self.patch)
-        # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
-        return torch.sigmoid(z) * 255 if self.scaling else torch.tanh(z)
+        if self.scaling and self.output == "tanh":
+            # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
+            return torch.sigmoid(z) * 255
+        x_nchw = to_picture(z, self.output)
+        return (x_nchw + 1) * MID_GREY if self.scaling else x_nchw
 
 
 def rewritten(model: DSMAP, rewrites: Rewrites) -> DSMAP:

@@ -15,7 +15,7 @@ from dsmap.discriminator import Discriminator
 from dsmap.errors import InputError
 from dsmap.features import load_features
 from dsmap.identity import start_as_identity
-from dsmap.layers import LayerNorm, ShuffleConv, UpsampleConv, adaptive_instance_norm, instance_norm
+from dsmap.layers import LayerNorm, ShuffleConv, UpsampleConv, adaptive_instance_norm, instance_norm, to_picture
 from dsmap.model import DSMAP, initialise_discriminator, initialise_generators
 
 PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
@@ -342,6 +342,27 @@ def test_shuffled_upsampling_written_out():
     mean, std = expected.mean((1, 2, 3), keepdim=True), expected.std((1, 2, 3), correction=0, keepdim=True)
     normalised = (expected - mean) / std * layer.norm.weight[:, None, None] + layer.norm.bias[:, None, None]
     torch.testing.assert_close(layer(x), F.relu(normalised), rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_are_cut_off_at_black_and_white_but_find_their_way_back():
+    z = torch.tensor([-2.0, -2.0, -0.5, 0.5, 2.0, 2.0], requires_grad=True)
+    y = to_picture(z, "clip")
+    assert y.tolist() == [-1, -1, -0.5, 0.5, 1, 1]
+    y.backward(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]))  # a descent goes against these
+    assert z.grad.tolist() == [0, -1, 1, -1, 1, 0]
+    with torch.no_grad():
+        assert torch.equal(to_picture(z, "clip"), y)
+        assert torch.equal(to_picture(z, "tanh"), z.tanh())
+
+
+def test_the_decoders_last_step_is_as_the_settings_say():
+    torch.manual_seed(0)
+    published, cut_off = (DSMAP(model_config(output=output)).eval() for output in ("tanh", "clip"))
+    cut_off.load_state_dict(published.state_dict())
+    x, style = torch.rand(1, 3, 64, 48) * 2 - 1, styles(1)["b"]
+    with torch.no_grad():
+        one, other = published.translate(x, "a", "b", style), cut_off.translate(x, "a", "b", style)
+    torch.testing.assert_close(one.atanh().clamp(-1, 1), other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("patch", "dim"), [(2, 48), (2, 52)])

@@ -274,6 +274,15 @@ def test_going_on_with_another_network(data, tmp_path):
         assert "another architecture" in err
 
 
+def test_going_on_with_what_shapes_no_weight(data, tmp_path):
+    trainer_in(tmp_path, data, steps=1).train()
+    change = ("--steps", "2", "--set", "model.output=clip")
+    code, out, err = train("--data", data, "-o", tmp_path, "--resume", "auto", *change)
+    assert code == 0, err
+    assert "model.output tanh -> clip" in out
+    assert read_checkpoint(tmp_path / "checkpoints" / "00000002").config.model.output == "clip"
+
+
 @pytest.mark.parametrize("name", [*(f"{name}.safetensors" for name in WEIGHT_FILES), "training.json"])
 def test_a_damaged_checkpoint(data, tmp_path, name):
     path = trainer_in(tmp_path, data, steps=1).train() / name
