@@ -257,7 +257,7 @@ def test_results_of_one_content_in_several_sizes(folder, tmp_path):
     assert report.systems[0].notes == ("8 of 12 results have another shape than their contents.",)
 
 
-NAMES = ["lake", "lake-2", "7", "8", "snowy lake", "a.b"]
+NAMES = ["lake", "lake-2", "7", "8", "snowy lake", "a.b", "caf\u00e9", "cafe"]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,8 @@ NAMES = ["lake", "lake-2", "7", "8", "snowy lake", "a.b"]
         ("fake_snowy lake.png", "snowy lake", "fake"),
         ("style3_8.png", "8", "style3"),
         ("out_7_8.png", None, "out_7_8"),
+        ("cafe\u0301_1.png", "caf\u00e9", "1"),  # as archives from a Mac spell it
+        ("cafe\u0327.png", None, "caf\u0229"),  # a letter of its own, not "cafe"
     ],
 )
 def test_the_content_of_a_result(tmp_path, path, content, style):
@@ -425,12 +427,13 @@ def test_features_are_kept_for_the_next_time(folder, tmp_path):
     assert cache.get(extractor, find_pictures(other, ""), make)[0, 0] == 4
     extractor.fingerprint = "another network"
     assert cache.get(extractor, pictures, make)[0, 0] == 5
+    assert cache.get(extractor, pictures, make, 128)[0, 0] == 6  # at another size
     assert cache.get(extractor, pictures[:3], lambda: np.zeros((3, 1), np.float32)).shape == (3, 1)
-    assert len(list((tmp_path / "features").iterdir())) == 4
+    assert len(list((tmp_path / "features").iterdir())) == 5
     assert cache.problem == ""
     (tmp_path / "file").touch()
     blocked = FeatureCache(tmp_path / "file" / "features")
-    assert blocked.get(extractor, pictures, make)[0, 0] == 6
+    assert blocked.get(extractor, pictures, make)[0, 0] == 7
     assert "Not a directory" in blocked.problem
 
 

@@ -16,9 +16,9 @@ from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
 from dsmap.domains import find_domains
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
-from dsmap.images import read_picture_rgb
+from dsmap.images import read_picture_rgb, resize_shorter_side, write_picture
 from dsmap.metrics.protocol import PROTOCOLS, Protocol, draw_styles, pick_contents
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.translator import Translator
@@ -57,14 +57,25 @@ def numbers_of(report) -> dict[str, dict[str, float]]:
     return {system.name: {m.metric.key: m.value for m in system.measured} for system in report.systems}
 
 
-def measure(bundle: Bundle, folder: Path, tmp_path: Path, *, seed: int = 0, keep: bool = True, **protocol):
+def measure(
+    bundle: Bundle,
+    folder: Path,
+    tmp_path: Path,
+    *,
+    seed: int = 0,
+    keep: bool = True,
+    data: Path | None = None,
+    height: int | None = None,
+    **protocol,
+):
     """The report of the direction to winter, in few pictures."""
     few = Protocol(**{"contents": 3, "pairs": 1, "pair_contents": 3, "seed": seed} | protocol)
     wishes = Wishes(
-        protocol=few, preset="quick", named=False, target="winter", precision="fp32", threads=1, keep=keep
+        protocol=few, preset="quick", named=False, target="winter", height=height, precision="fp32", threads=1,
+        keep=keep,
     )  # fmt: skip
     means = load_means([folder / "net.npz"], None, pairs=few.pairs, seed=seed)
-    (report,) = evaluate(bundle, find_domains(folder / "data"), means, wishes, tmp_path, lambda _: None)
+    (report,) = evaluate(bundle, find_domains(data or folder / "data"), means, wishes, tmp_path, lambda _: None)
     return report
 
 
@@ -112,7 +123,8 @@ def test_styles_and_repeats_are_those_of_the_protocol(told):
     report, kept = told[1][0], told[3] / "to-winter"
     styles = next(system for system in report["systems"] if system["name"] == "styles of pictures")["metrics"]
     # 4 contents in 2 styles each, 3 times; a pair of every content.
-    assert styles[KERNEL]["count"] == styles["ssim"]["count"] == 4 * 2 * 3
+    assert styles["ssim"]["count"] == 4 * 2 * 3
+    assert styles[KERNEL]["count"] == 4 * 2  # the mean of three distances of so many is none of three times as many
     assert styles[DIVERSITY]["count"] == 4 * 1 * 3
     repeats = report["raw"]["repeats"]
     for key, measured in styles.items():
@@ -164,13 +176,21 @@ def test_translations_are_kept_and_are_the_models(told, tiny_bundle, folder):
         translator.close()
 
 
-def test_kept_translations_can_be_compared_again(told, folder):
-    """The naming rule is that of `dsmap-eval images`."""
+def test_kept_translations_can_be_compared_again(told, folder, tmp_path):
+    """The naming rule is that of `dsmap-eval images`, and the numbers against a reference of their size."""
     kept = told[3] / "to-winter"
+    side = min(read_picture_rgb(next((kept / "contents").iterdir())).shape[:2])
+    reference = write(
+        tmp_path / "reference",
+        {
+            path.name: resize_shorter_side(read_picture_rgb(path), side)
+            for path in (folder / "data" / "trainB").iterdir()
+        },
+    )
     done = CliRunner().invoke(
         app,
         ["images", f"again={kept / 'mean-style'}", str(kept / "styles-0"), "--content", str(kept / "contents"),
-         "--reference", str(folder / "data" / "trainB"), "--features", str(folder / "net.npz"),
+         "--reference", str(reference), "--features", str(folder / "net.npz"),
          "--report", str(kept.parent / "again.json")],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -288,6 +308,40 @@ def test_translations_appear_whole_or_not_at_all(tmp_path):
     for name in ("kept", "kept/a.png"):
         with pytest.raises(InputError, match="--results"):
             check_results(tmp_path / name)
+
+    def together():
+        with kept_results(tmp_path / "both") as part:
+            (part / "mine.png").touch()
+            (tmp_path / "both").mkdir()
+            (tmp_path / "both" / "another's.png").touch()
+
+    with pytest.raises(DsmapError, match="filled meanwhile"):
+        together()
+    assert [path.name for path in (tmp_path / "both").iterdir()] == ["another's.png"]
+    assert list(tmp_path.glob(".both.*.part/mine.png"))  # half an hour's work
+
+
+def test_pictures_of_any_size_are_compared_at_the_size_of_the_translations(folder, tiny_bundle, tmp_path):
+    """Else a camera's pictures are told from translations by their size alone."""
+    large = tmp_path / "data"
+    for path in (folder / "data").rglob("*.*"):
+        picture_rgb = read_picture_rgb(path)
+        out = large / path.relative_to(folder / "data").with_suffix(".png")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(out, np.repeat(np.repeat(picture_rgb, 4, 0), 4, 1))  # which area averaging undoes exactly
+    same = tmp_path / "same"
+    for path in large.rglob("*.png"):
+        picture_rgb = read_picture_rgb(path)
+        (same / path.relative_to(large)).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(same / path.relative_to(large), picture_rgb[::4, ::4])
+    side = {"height": min(read_picture_rgb(next(same.rglob("*.png"))).shape[:2])}
+    reports = []
+    for data in (same, large):
+        work = tmp_path / f"work-{data.name}"
+        work.mkdir()
+        reports.append(numbers_of(measure(Bundle.read(tiny_bundle), folder, work, data=data, **side)))
+    for name in set(reports[0]) - {"styles of pictures"}:  # styles are taken from the pictures as they are
+        assert reports[0][name] == reports[1][name]
 
 
 def test_ctrl_c_leaves_nothing(folder, tiny_bundle, tmp_path):

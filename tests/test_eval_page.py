@@ -158,6 +158,14 @@ def test_best(values, better, places):
     assert not overlaps(metric, systems, places)  # without intervals
 
 
+def test_frechet_distances_of_unequal_numbers_have_no_best():
+    metric = Metric(key="frechet_distance/inception", title="FID", better="lower", definition="")
+    few, many = (replace(measured(metric, v), count=n) for v, n in ((30.0, 100), (20.0, 1000)))
+    systems = [System(name="s", measured=(one,)) for one in (few, many)]
+    assert best(metric, systems) == set()
+    assert best(metric, [*systems[1:], System(name="t", measured=(replace(many, value=25.0),))]) == {0}
+
+
 def test_numbers_that_are_not_finite(tmp_path):
     nan, inf = float("nan"), float("inf")
     odd = System(name="odd", measured=(measured(DISTANCE, nan, nan, inf), measured(EDGES, np.float32(0.5), 0.4, inf)))

@@ -11,7 +11,7 @@ from dsmap.errors import InputError
 from dsmap.metrics import distances
 from dsmap.metrics.classifier import fit_classifier
 from dsmap.metrics.distances import FrechetDistance, KernelDistance, frechet_distance, kernel_distance
-from dsmap.metrics.intervals import bootstrap, distance_interval, mean_interval
+from dsmap.metrics.intervals import bootstrap, distance_interval, mean_interval, share_interval
 
 
 def features(n, d=12, seed=0, shift=0.0, scale=1.0):
@@ -224,6 +224,15 @@ def test_intervals_end_where_values_end():
     x = features(12)
     near = FrechetDistance(x, x)
     assert distance_interval(near, resamples=10).low == 0
+
+
+def test_a_share_of_all_or_none():
+    assert share_interval([1, 1, 0, 1]) is None
+    assert share_interval([1] * 30) == (0.9, 1)
+    assert share_interval([0] * 60) == (0, 0.05)
+    assert share_interval([1] * 30, [i // 3 for i in range(30)]) == (0.7, 1)  # of ten contents
+    assert share_interval([0, 0]) == (0, 1)
+    assert share_interval([1]) is None
 
 
 def test_any_statistic_can_be_bootstrapped():

@@ -17,7 +17,14 @@ from dsmap.metrics.classifier import fit_classifier
 from dsmap.metrics.distances import frechet_distance, kernel_distance
 from dsmap.metrics.diversity import diversity
 from dsmap.metrics.extractors import Inception, SqueezeNet, SqueezeNetDistance, load_extractor, load_lpips
-from dsmap.metrics.preservation import edge_structure, feature_similarity, like_content, same_shape, ssim
+from dsmap.metrics.preservation import (
+    at_smaller_size,
+    edge_structure,
+    feature_similarity,
+    like_content,
+    same_shape,
+    ssim,
+)
 
 
 def landscape(seed, hw=(64, 64)):
@@ -266,6 +273,12 @@ def test_results_of_another_size():
         assert score(content, larger) > 0.9
         with pytest.raises(InputError, match="96x10 pixels"):
             score(content[:10], content)
+    assert at_smaller_size(content, larger)[0] is content
+    detailed = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
+    half = cv2.resize(detailed, (96, 64), interpolation=cv2.INTER_AREA)
+    shrunk, result = at_smaller_size(detailed, half)
+    assert result is half
+    assert np.array_equal(shrunk, half)  # a small result is not blamed for what enlarging blurs
     assert same_shape(content, larger)
     assert same_shape(content, content[:, :92])
     assert not same_shape(content, content[:, :80])

@@ -135,11 +135,18 @@ def evaluate(source: Source, means: Means, say: Say) -> Report:
 
 
 def make_evaluator(
-    reference: Sequence[Path], means: Means, contents: Sequence[Path], source: Sequence[Path], say: Say
+    reference: Sequence[Path],
+    means: Means,
+    contents: Sequence[Path],
+    source: Sequence[Path],
+    say: Say,
+    side: int | None = None,
 ) -> Evaluator:
     """An evaluator that shows how far it is, and keeps the features of whole folders for the next time."""
     cache = FeatureCache(user_cache_folder() / "features")
-    evaluator = Evaluator(reference, means, contents=contents, source=source, say=say, progress=progress, cache=cache)
+    evaluator = Evaluator(
+        reference, means, contents=contents, source=source, say=say, side=side, progress=progress, cache=cache
+    )
     if cache.problem:
         say(f"features cannot be kept for the next evaluation: {cache.problem}")
     return evaluator

@@ -19,7 +19,7 @@ from dsmap.metrics.findings import Measured, Report
 from dsmap.metrics.intervals import mean_interval
 from dsmap.metrics.protocol import Protocol, draw_styles, pick_contents
 from dsmap.metrics.results import Result, ResultFolder
-from dsmap.picking import evenly
+from dsmap.picking import evenly, pick_evenly
 from dsmap.runtime.backends import Codes, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.models import find_model
@@ -32,6 +32,7 @@ from dsmap.tools._progress import progress
 
 _IDENTITY_PICTURES = 40
 _FEWEST = 8  # pictures of the target domain to compare with
+_MOST_STYLES = 500  # pictures that lend their styles
 _LONGEST = 80  # bytes of a picture's name in the name of a result
 
 
@@ -131,7 +132,7 @@ def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wish
     """Unseen pictures, or those of the training where there are none, at the size that they are translated at."""
     source, target = by_name[translator.source], by_name[translator.target]
     unseen = source.test or source.train
-    side = wishes.height or translator.bundle.manifest.sizes.trained_at
+    side = _side(translator, wishes)
     (folder / "contents").mkdir(parents=True, exist_ok=True)
     chosen = pick_contents(wishes.protocol, len(unseen))
     contents: list[Path] = []
@@ -145,9 +146,14 @@ def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wish
         target=replace(target, name=translator.target),
         contents=tuple(contents),
         names=tuple(unseen[number].stem for number in chosen),
-        styles=target.test or target.train,
+        styles=tuple(pick_evenly(target.test or target.train, _MOST_STYLES)),
         folder=folder,
     )
+
+
+def _side(translator: Translator, wishes: Wishes) -> int:
+    """Shorter side of every picture of the evaluation."""
+    return wishes.height or translator.bundle.manifest.sizes.trained_at
 
 
 def _file_name(number: int, path: Path) -> str:
@@ -159,11 +165,12 @@ def _file_name(number: int, path: Path) -> str:
 def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: Path, say: Say) -> Report:
     protocol, target, source = wishes.protocol, direction.target.name, direction.source.name
     reference = direction.target.train
-    evaluator = make_evaluator(reference, means, direction.contents, direction.source.train, say)
+    side = _side(direction.translator, wishes)
+    evaluator = make_evaluator(reference, means, direction.contents, direction.source.train, say, side)
     # Copies: what ONNX Runtime hands out can keep a session's memory alive, 17 MB a style.
     codes = [np.array(direction.translator.find_style(path)) for path in direction.styles]
     plain = _judge_mean_style(direction, evaluator, say)
-    measured = (*plain.system.measured, *_identity(direction, means.seed))
+    measured = (*plain.system.measured, *_identity(direction, means.seed, side))
     plain = plain._replace(system=replace(plain.system, measured=measured))
     repeats = [_judge_exemplars(direction, evaluator, codes, r, protocol, say) for r in range(protocol.repeats)]
     exemplar = average(repeats)
@@ -180,6 +187,7 @@ def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: P
             "contents": f"{len(direction.contents)} {_origin(direction.source)} pictures of {source}",
             "styles": _styles_fact(direction, protocol, len(codes)),
             "reference": f"{len(reference)} training pictures of {target}",
+            "size": f"shorter sides of {side} pixels, of every picture",
             "protocol": wishes.preset,
             **facts(means),
         },
@@ -239,8 +247,9 @@ def _judge_exemplars(
 ) -> Judged:
     """The styles of pictures: as many of each content as the protocol says, and more of some for diversity."""
     contents = direction.contents
-    drawn = draw_styles(protocol, repeat, len(contents), len(codes), max(protocol.styles, _styles_for(protocol.pairs)))
-    several = set(pick_contents(protocol, len(contents), protocol.pair_contents)) if protocol.pairs else set()
+    pairs = protocol.pairs if evaluator.means.pair_distance is not None else 0
+    drawn = draw_styles(protocol, repeat, len(contents), len(codes), max(protocol.styles, _styles_for(pairs)))
+    several = set(pick_contents(protocol, len(contents), protocol.pair_contents)) if pairs else set()
     folder, more = (direction.folder / f"{name}-{repeat}" for name in ("styles", "more-styles"))
     folder.mkdir(exist_ok=True)
     times = f", repeat {repeat + 1} of {protocol.repeats}" if protocol.repeats > 1 else ""
@@ -268,12 +277,11 @@ def _styles_for(pairs: int) -> int:
     return count
 
 
-def _identity(direction: Direction, seed: int) -> Iterator[Measured]:
+def _identity(direction: Direction, seed: int, side: int) -> Iterator[Measured]:
     """How far pictures of the target domain come back changed from their own decoder."""
     translator, domain = direction.translator, direction.target.name
     settings = replace(translator.settings, source=domain, precision=translator.precision)
     own = Translator(translator.bundle, domain, translator.backend_name, settings=settings)
-    side = translator.bundle.manifest.sizes.trained_at
     drifts = []
     try:
         for number in evenly(len(direction.styles), _IDENTITY_PICTURES):

@@ -87,6 +87,8 @@ def shortcomings(direction: Direction, protocol: Protocol) -> Iterator[str]:
     """What the pictures lack for the protocol."""
     if len(direction.contents) < protocol.contents:
         yield f"{len(direction.contents)} contents are translated, not {protocol.contents}: there are no more."
+    if protocol.repeats > 1 and len(direction.styles) <= protocol.styles:
+        yield f"Every repeat has the styles of the same {len(direction.styles)} pictures: there are no more."
     for domain, what in ((direction.source, "contents"), (direction.target, "styles")):
         if not domain.test:
             yield f"There are no test pictures of {domain.name}: the model may have been trained on these {what}."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.folders import check_folder_writable, replace_folder
 from dsmap.metrics.findings import Report
 from dsmap.tools._eval_page import write_page
@@ -52,9 +52,14 @@ def kept_results(folder: Path | None) -> Iterator[Path]:
     try:
         part.mkdir()
         yield part
-        replace_folder(part, final)
-    finally:
+    except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        raise
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise DsmapError(
+            f"--results {folder} was filled meanwhile", f"The translations of this evaluation are in {part}."
+        )
+    replace_folder(part, final)
 
 
 def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Callable[[str], None]) -> None:

@@ -124,12 +124,15 @@ def metrics_as_rows(metrics: Sequence[Metric], systems: Sequence[System]) -> boo
 
 def best(metric: Metric, systems: Sequence[System]) -> set[int]:
     """Places in `systems` of the best value as it is shown; none where there are not two values to choose from."""
-    values = {
-        place: round(measured.value, metric.digits)
+    found = {
+        place: measured
         for place, system in enumerate(systems)
         if (measured := of_metric(system, metric)) and not system.baseline and math.isfinite(measured.value)
     }
+    values = {place: round(measured.value, metric.digits) for place, measured in found.items()}
     if metric.better == "neither" or len(set(values.values())) < 2:
+        return set()
+    if metric.falls_with_count and len({measured.count for measured in found.values()}) > 1:
         return set()
     top = min(values.values()) if metric.better == "lower" else max(values.values())
     return {place for place, value in values.items() if value == top}

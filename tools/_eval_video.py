@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.folders import whole_file
 from dsmap.runtime.flow import Pixels
 from dsmap.runtime.output_files import check_output_file, identity
 from dsmap.runtime.steadiness import Pair, Steadiness, SteadinessMeter
@@ -276,12 +277,10 @@ def draw(comparisons: Sequence[Comparison], plot: Path) -> None:
     below.set_xlabel("seconds" + (" (dotted: cuts)" if found.cuts else ""))
     others = first.output.name if len(comparisons) == 1 else f"{len(comparisons)} translations"
     figure.suptitle(f"{first.source.name} and {others}")
-    part = plot.with_name(f"{plot.stem}.part{plot.suffix}")
     try:
-        figure.savefig(part, format=plot.suffix[1:].lower())
-        part.replace(plot)
+        with whole_file(plot) as beside:
+            figure.savefig(beside, format=plot.suffix[1:].lower())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DsmapError(f"cannot write {plot}: {error.strerror}", "The numbers are above.") from error
 
 

@@ -39,7 +39,7 @@ METRICS = {
             key="feature_similarity",
             title="feature similarity",
             better="higher",
-            definition="The cosine between the features of content and result at half the depth of SqueezeNet, mean "
+            definition="The cosine between the features of content and result late in SqueezeNet (fire8), mean "
             "over positions: whether trees are still where trees were. Unrelated pictures are well above 0.",
         ),
         Metric(

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.images import read_picture_rgb
+from dsmap.errors import InputError
+from dsmap.images import read_picture_rgb, resize_shorter_side
 from dsmap.metrics import catalogue
 from dsmap.metrics.distances import FrechetDistance, KernelDistance
 from dsmap.metrics.diversity import diversity
 from dsmap.metrics.findings import Interval, Measured, Metric, Picture, System
-from dsmap.metrics.intervals import distance_interval, mean_interval
-from dsmap.metrics.preservation import edge_structure, like_content, same_shape, ssim
+from dsmap.metrics.intervals import distance_interval, mean_interval, share_interval
+from dsmap.metrics.preservation import at_smaller_size, edge_structure, like_content, same_shape, ssim
 from dsmap.metrics.results import Result, ResultFolder
 
 if TYPE_CHECKING:  # these import torch
@@ -96,8 +97,9 @@ class Evaluator:
 
     `reference` are pictures of the target domain (none: no distances), `contents` those that were translated (none
     where they are not known), `source` training pictures of the domain they come from, for the classifier (none, or no
-    reference: no classifier). Features of all of them are computed once, or taken from `cache`. `progress` follows long
-    steps. Raises InputError for pictures that cannot be read.
+    reference: no classifier). Features of all of them are computed once, or taken from `cache`. `side`: reference,
+    source and baselines are resized to this shorter side, as the contents were; None leaves them as they are.
+    `progress` follows long steps. Raises InputError for pictures that cannot be read.
     """
 
     def __init__(
@@ -108,10 +110,11 @@ class Evaluator:
         contents: Sequence[Path] = (),
         source: Sequence[Path] = (),
         say: Callable[[str], None] = lambda _line: None,
+        side: int | None = None,
         progress: Progress = lambda _count: nullcontext(lambda _done: None),
         cache: "FeatureCache | None" = None,
     ) -> None:
-        self.means, self.contents, self.say = means, contents, say
+        self.means, self.contents, self.say, self.side = means, contents, say, side
         self._progress, self._cache = progress, cache
         self._reference: dict[str, Features] = {}
         if reference:
@@ -159,9 +162,15 @@ class Evaluator:
     def _pooled(self, extractor: "Extractor", pictures: Sequence[Path]) -> Features:
         def make() -> Features:
             with self._progress(len(pictures)) as update:
-                return extractor.pooled(map(read_picture_rgb, _counted(pictures, update)))
+                return extractor.pooled(map(self._read, _counted(pictures, update)))
 
-        return make() if self._cache is None else self._cache.get(extractor, pictures, make)
+        return make() if self._cache is None else self._cache.get(extractor, pictures, make, self.side)
+
+    def _read(self, path: Path) -> Picture:
+        """At the size of the evaluation: a distance shall be of what pictures show, not of how large they are."""
+        if self.side is None:
+            return read_picture_rgb(path)
+        return resize_shorter_side(read_picture_rgb(path, at_least=self.side), self.side)
 
     def _each(self, results: Sequence[Result]) -> "_Each":
         """What is found of every result by itself; each picture is read once."""
@@ -178,7 +187,11 @@ class Evaluator:
                     continue
                 content = read_picture_rgb(self.contents[group[0].content])
                 other_shape += sum(not same_shape(content, picture) for picture in pictures)
-                for key, scores in self._kept(content, pictures).items():
+                try:
+                    found = self._kept(content, pictures)
+                except InputError as error:
+                    raise InputError(f"{group[0].path}: {error.fact}", error.advice) from error
+                for key, scores in found.items():
                     kept[key][numbers] = scores
         return _Each({key: np.concatenate(parts) for key, parts in features.items()}, kept, other_shape)
 
@@ -197,14 +210,15 @@ class Evaluator:
 
     def _kept(self, content: Picture, results: Sequence[Picture]) -> dict[str, Array]:
         """What each result keeps of the content."""
-        alike = [like_content(content, result) for result in results]
+        pairs = [at_smaller_size(content, result) for result in results]
         scores = {
-            "edge_structure": np.array([edge_structure(content, result) for result in alike]),
-            "ssim": np.array([ssim(content, result) for result in alike]),
+            "edge_structure": np.array([edge_structure(*pair) for pair in pairs]),
+            "ssim": np.array([ssim(*pair) for pair in pairs]),
         }
         if self.means.squeezenet is not None:
             from dsmap.metrics.extractors import cosine_per_picture
 
+            alike = [like_content(content, result) for result in results]
             of_content, of_results = (self.means.squeezenet.taps(pictures)[1] for pictures in ([content], alike))
             scores["feature_similarity"] = cosine_per_picture(of_content.expand_as(of_results), of_results)
         return scores
@@ -218,7 +232,8 @@ class Evaluator:
     def _classified(self, features: dict[str, Features], groups: _Groups | None) -> Iterator[Measured]:
         for key, probability in self._probabilities(features).items():
             taken = (probability > 0.5).astype(np.float64)  # the share, which a few sure mistakes do not move
-            yield _mean(catalogue.METRICS[key], taken, groups, self.means.seed)
+            measured = _mean(catalogue.METRICS[key], taken, groups, self.means.seed)
+            yield replace(measured, interval=share_interval(taken, groups) or measured.interval)
 
     def _diversity(self, results: Sequence[Result]) -> Iterator[Measured]:
         distance = self.means.pair_distance
@@ -250,7 +265,9 @@ def average(judged: Sequence[Judged]) -> Judged:
         intervals = [m.interval for m in found if m.interval is not None]
         interval = Interval(*np.mean(intervals, 0).tolist()) if intervals else None
         value = float(np.mean([m.value for m in found]))
-        measured.append(replace(own, value=value, interval=interval, count=sum(m.count for m in found)))
+        # A distance is of one repeat's results: it does not come to be one of ten times as many.
+        count = own.count if own.metric.is_distance else sum(m.count for m in found)
+        measured.append(replace(own, value=value, interval=interval, count=count))
     scores = {key: np.concatenate([one.scores[key] for one in judged]) for key in first.scores}
     system = replace(first.system, measured=tuple(measured))
     return Judged(system, tuple(result for one in judged for result in one.results), scores)

@@ -22,7 +22,7 @@ _MOST_FILES = 32  # of some megabytes each
 
 class FeatureCache:
     """Features in `folder`, found again by what they are of: the bytes of every picture, those of the network's file
-    and those of the code between. So no name, date or version can bring up wrong ones.
+    and those of the code between, and the size they were resized to. So no name, date or version brings up wrong ones.
 
     A file that is damaged is made anew. The files that were not used for longest are removed.
     """
@@ -32,9 +32,11 @@ class FeatureCache:
         self.problem = ""
         """Why features could not be kept; "" where they could."""
 
-    def get(self, extractor: Extractor, pictures: Sequence[Path], make: Callable[[], Features]) -> Features:
-        """The features (N, D) of `pictures`, from the folder or else from `make`."""
-        path = self._path(extractor, pictures)
+    def get(
+        self, extractor: Extractor, pictures: Sequence[Path], make: Callable[[], Features], side: int | None = None
+    ) -> Features:
+        """The features (N, D) of `pictures`, from the folder or else from `make`, which resizes them to `side`."""
+        path = self._path(extractor, pictures, side)
         if path is None:
             return make()
         found = _read(path, len(pictures))
@@ -43,11 +45,11 @@ class FeatureCache:
             self._keep(path, found)
         return found
 
-    def _path(self, extractor: Extractor, pictures: Sequence[Path]) -> Path | None:
+    def _path(self, extractor: Extractor, pictures: Sequence[Path], side: int | None) -> Path | None:
         """Where the features are or will be; None where they are not kept."""
         if len(pictures) < _FEWEST:
             return None
-        whole = hashlib.sha256(extractor.fingerprint.encode())
+        whole = hashlib.sha256(f"{extractor.fingerprint} {side}".encode())
         try:
             for path in (*_CODE, *pictures):
                 whole.update(hashlib.sha256(path.read_bytes()).digest())

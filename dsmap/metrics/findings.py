@@ -31,6 +31,16 @@ class Metric:
     digits: int = 3
     """Digits after the point in tables."""
 
+    @property
+    def is_distance(self) -> bool:
+        """Whether it is of two sets of pictures, not a mean over pictures."""
+        return self.key.startswith(("kernel_distance/", "frechet_distance/"))
+
+    @property
+    def falls_with_count(self) -> bool:
+        """Whether it is lower for more pictures alone."""
+        return self.key.startswith("frechet_distance/")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:

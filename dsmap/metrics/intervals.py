@@ -72,6 +72,19 @@ def mean_interval(
     )
 
 
+def share_interval(taken_n: npt.ArrayLike, contents: Sequence[Hashable] | None = None) -> Interval | None:
+    """The interval of a share that is 0 or 1, by the rule of three: within 3 / contents of it. None for other shares.
+
+    `taken_n` holds 0 and 1. No resampling of thirty equal answers gives another, and yet the thirty-first may differ.
+    """
+    taken = np.asarray(taken_n, dtype=np.float64)
+    count = int(number_contents(contents, len(taken)).max()) + 1 if len(taken) else 0
+    if count < 2 or (taken != taken[0]).any():
+        return None
+    reach = min(1.0, 3 / count)
+    return Interval(1 - reach, 1.0) if taken[0] else Interval(0.0, reach)
+
+
 def distance_interval(
     distance: ResampledDistance, *, value: float | None = None, resamples: int | None = None, seed: int = 0
 ) -> Interval | None:

@@ -36,6 +36,13 @@ def like_content(content_rgb: Picture, result_rgb: Picture) -> Picture:
     return np.asarray(cv2.resize(result_rgb, (width, height), interpolation=method), dtype=np.uint8)
 
 
+def at_smaller_size(content_rgb: Picture, result_rgb: Picture) -> tuple[Picture, Picture]:
+    """Content and result at the size of the one with fewer pixels, which enlarging would not make sharper."""
+    if result_rgb.shape[0] * result_rgb.shape[1] < content_rgb.shape[0] * content_rgb.shape[1]:
+        return like_content(result_rgb, content_rgb), result_rgb
+    return content_rgb, like_content(content_rgb, result_rgb)
+
+
 def same_shape(content_rgb: Picture, result_rgb: Picture) -> bool:
     """Whether both have one aspect ratio, up to 5 %. If not, the result was cut or squeezed, and its edges may lie
     elsewhere through no fault of the network.

@@ -1,6 +1,7 @@
 """Folders of results from anywhere: which picture is a translation of which content, and what can be compared."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -80,12 +81,13 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
     """
     numbers: dict[str, int] = {}
     for number, path in enumerate(contents):
-        if path.stem in numbers:
+        stem = _composed(path.stem)
+        if stem in numbers:
             raise InputError(
-                f"two contents are called {path.stem}: {contents[numbers[path.stem]]} and {path}",
+                f"two contents are called {stem}: {contents[numbers[stem]]} and {path}",
                 "Give them different names: results are told apart by them.",
             )
-        numbers[path.stem] = number
+        numbers[stem] = number
     named = [
         (path, _content_of(path.relative_to(folder), numbers))
         for path in find_pictures(folder, "the folder of results", pattern)
@@ -186,7 +188,7 @@ class _Named(NamedTuple):
 
 def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
     """What a result's path, relative to its folder, says of its content."""
-    stem, folders = path.stem, path.parts[:-1]
+    stem, folders = _composed(path.stem), [_composed(folder) for folder in path.parts[:-1]]
     of_folders = next((numbers[folder] for folder in reversed(folders) if folder in numbers), None)
     at_start = [end for start, end in _names_in(stem, numbers) if start == 0]
     if at_start:
@@ -204,9 +206,18 @@ def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
     return _Named(None, stem)
 
 
+def _composed(name: str) -> str:
+    """One spelling of letters with accents: archives from a Mac hold them in two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _in_word(char: str) -> bool:
+    return char.isalnum() or unicodedata.category(char).startswith("M")  # marks belong to the letter before
+
+
 def _names_in(stem: str, numbers: dict[str, int]) -> list[tuple[int, int]]:
     """Where contents' names stand in `stem` as whole words, the longest first."""
-    starts = [i for i in range(len(stem)) if i == 0 or not stem[i - 1].isalnum()]
-    ends = [i for i in range(1, len(stem) + 1) if i == len(stem) or not stem[i].isalnum()]
+    starts = [i for i in range(len(stem)) if i == 0 or not _in_word(stem[i - 1])]
+    ends = [i for i in range(1, len(stem) + 1) if i == len(stem) or not _in_word(stem[i])]
     found = [(start, end) for start in starts for end in ends if start < end and stem[start:end] in numbers]
     return sorted(found, key=lambda place: place[0] - place[1])
