@@ -384,6 +384,10 @@ def test_nothing_comparable():
         ("winter --reference one --features net.npz", "needs two reference pictures or more, got 1"),
         ("broken --reference winter --features net.npz", "Cannot read the picture broken/1.png"),
         ("winter --reference broken --features net.npz", "Cannot read the picture broken/1.png"),
+        (
+            "many three --reference winter --content contents --features net.npz",
+            "all results of many that can be compared",
+        ),
         ("winter --reference winter --features net.npz --features net.npz", "two feature networks of one kind"),
         ("winter --reference winter --features net.npz --lpips best", "no LPIPS network named 'best'"),
         ("winter --reference winter --features net.npz --lpips alex --pairs 0", "--pairs is 0"),
@@ -396,6 +400,8 @@ def test_wrong_input_is_told(folder, monkeypatch, arguments, fact):
     (folder / "empty").mkdir(exist_ok=True)
     write(folder / "one", {"0.png": landscape(0)})
     write(folder / "broken", {f"{i}.png": landscape(i) for i in range(3)})
+    write(folder / "many", {f"lake {i}_{style}.png": landscape(i) for i in range(12) for style in "ab"})
+    write(folder / "three", {f"{name}.png": landscape(3) for name in "xyz"})
     (folder / "broken" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     monkeypatch.chdir(folder)
     done = run(*arguments.split())

@@ -193,9 +193,13 @@ def _check_counts(folders: Sequence[ResultFolder], reference: Sequence[Path]) ->
                 f"a distance between sets of pictures needs two {what} or more, got {count}",
                 "Pass a folder with more pictures; a few hundred make the distance mean something.",
             )
-    known = {result.content for folder in folders for result in folder.results}
-    if len(known) == 1 and None not in known:
-        raise InputError("all results are of one content", "Pass results of two contents or more.")
+    for folder in folders:
+        known = {result.content for result in folder.results}
+        if len(known) == 1 and None not in known:
+            raise InputError(
+                f"all results of {folder.name} that can be compared are of one content",
+                "Pass results of two contents or more, and more of the other systems.",
+            )
 
 
 def _left_out(folder: ResultFolder, whole: ResultFolder) -> list[Result]:
