@@ -29,3 +29,8 @@ def find_model(model: str | Path) -> Path:
     raise InputError(
         f"no model or bundle named {str(model)!r}", f"Bundled models: {known}. Or pass the path of a bundle."
     )
+
+
+def as_model(folder: Path) -> str:
+    """How `folder` is written so that `find_model` takes it for a folder, not for the bundled model of its name."""
+    return f".{os.sep}{folder}" if str(folder) in bundled_models() else str(folder)

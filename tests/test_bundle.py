@@ -8,7 +8,7 @@ import pytest
 
 from dsmap.errors import InputError
 from dsmap.runtime.bundle import MANIFEST, Bundle
-from dsmap.runtime.models import find_model
+from dsmap.runtime.models import as_model, find_model
 
 
 @pytest.fixture
@@ -130,6 +130,8 @@ def test_models_are_found_by_name_or_path(bundle: Path, tmp_path: Path):
     assert find_model(bundle) == bundle
     assert find_model(str(tmp_path / "gone")) == tmp_path / "gone"  # a path: Bundle.read says what is wrong with it
     assert (find_model("summer-winter") / MANIFEST).is_file()
+    assert [as_model(Path(name)) for name in ("other", "a/summer-winter")] == ["other", "a/summer-winter"]
+    assert find_model(as_model(Path("summer-winter"))) == Path("summer-winter")
     with pytest.raises(InputError) as caught:
         find_model("spring-autumn")
     assert "summer-winter" in caught.value.advice

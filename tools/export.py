@@ -129,6 +129,7 @@ def export(
     if best and (official is not None or not (checkpoint / "checkpoints").is_dir()):
         raise InputError(f"--best picks from a run folder; {checkpoint} is none", "Leave it out, or pass RUN.")
     from dsmap.export.output import check_bundle_folder
+    from dsmap.runtime.models import as_model
 
     check_bundle_folder(out, overwrite=overwrite)
     left_out = _parse_rewrites(without or [])
@@ -168,7 +169,7 @@ def export(
     megabytes = sum(file.bytes for file in manifest.files()) / 1e6
     typer.echo(f"saved as {out} ({megabytes:.1f} MB)")
     built = build(out, engines) if engines is not None else []
-    command = f"dsmap-video INPUT --model {out} --domain {manifest.domains[1]}"
+    command = f"dsmap-video INPUT --model {as_model(out)} --domain {manifest.domains[1]}"
     spent = time.monotonic() - started
     typer.echo(f"done in {spent:.0f} s")
     if report is not None:
