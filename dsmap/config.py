@@ -61,8 +61,8 @@ class ModelConfig(Settings):
     )
     output: Literal["tanh", "clip"] = Field(
         default="tanh",
-        description="how the decoder's last conv becomes a picture: tanh, as published, or cut off at black and white; it "
-        "shapes no weight",
+        description="how the decoder's last conv becomes a picture: tanh, as published, or cut off at black and white; "
+        "it shapes no weight",
     )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
     style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
