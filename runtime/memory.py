@@ -1,19 +1,31 @@
 """Whether a translation fits into the memory that is free: a process that takes too much is killed without a word."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from dsmap.errors import InputError
 
-# Measured at the peak of a translation by ONNX Runtime, for each pixel and each unit of the network's width `dim`.
-_BYTES_PER_PIXEL_AND_WIDTH = 37
+# Measured at the peak of a translation by ONNX Runtime, for each pixel and each unit of the network's width there, and
+# for each pixel whatever the width.
+_BYTES_PER_PIXEL_AND_WIDTH, _BYTES_PER_PIXEL = 37, 60
+_USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 _ADVICE_SHARE = 0.9  # the height that is advised leaves some memory: what is free changes between two runs
 _SMALLEST_HEIGHT = 16
 _GB = 1e9
 
 
+def width_per_pixel(architecture: Mapping[str, Any]) -> int:
+    """Channels for each pixel where the maps are largest: `dim`, over the pixels of a block that the network takes."""
+    dim, patch = architecture.get("dim"), architecture.get("patch", 1)
+    if not all(isinstance(number, int) and number > 0 for number in (dim, patch)):
+        return _USUAL_DIM
+    return -(-int(dim) // patch**2)  # type: ignore[arg-type]
+
+
 def translation_bytes(height: int, width: int, *, batch: int, dim: int) -> int:
     """About how much memory the translation of a batch of frames takes; `height` and `width` as the graphs get them."""
-    return height * width * batch * dim * _BYTES_PER_PIXEL_AND_WIDTH
+    return height * width * batch * (dim * _BYTES_PER_PIXEL_AND_WIDTH + _BYTES_PER_PIXEL)
 
 
 def frames_that_fit(height: int, width: int, *, dim: int, available: int | None, most: int) -> int:

@@ -13,7 +13,7 @@ from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load
 from dsmap.runtime.bundle import Bundle, Sizes
 from dsmap.runtime.bundle_styles import fit_style_picture
 from dsmap.runtime.cpu import allowed_cores
-from dsmap.runtime.memory import check_memory, frames_that_fit, translation_bytes
+from dsmap.runtime.memory import check_memory, frames_that_fit, translation_bytes, width_per_pixel
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 from dsmap.runtime.named_styles import find_named
 
@@ -25,7 +25,6 @@ that is called so: "./fresh-snow", or a Path, is the file.
 """
 
 _MOST_AT_ONCE = 4
-_USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 
 
 class Translator:
@@ -185,8 +184,7 @@ class Translator:
 
 
 def _dim_of(bundle: Bundle) -> int:
-    dim = bundle.manifest.architecture.get("dim")
-    return dim if isinstance(dim, int) and dim > 0 else _USUAL_DIM
+    return width_per_pixel(bundle.manifest.architecture)
 
 
 def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:

@@ -13,10 +13,9 @@ from dsmap.memory import available_bytes
 from dsmap.runtime.cpu import allowed_cores, cpu_name
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
 from dsmap.runtime.doctor.isolation import isolated
-from dsmap.runtime.memory import translation_bytes
+from dsmap.runtime.memory import translation_bytes, width_per_pixel
 
 _SIZES = ((3840, 2160), (2560, 1440), (1920, 1080), (1280, 720), (640, 360), (256, 256))
-_USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 MORE_MEMORY = "close other programs, or raise the limit (ulimit -v, docker -m)"
 """Not one command: who has taken it is not known."""
 _LEAST_FREE = 500e6  # bytes: an engine of the published network is 75 MB
@@ -64,10 +63,10 @@ def _dim(model: str) -> int:
     try:
         from dsmap.runtime.models import find_model
 
-        dim = json.loads((find_model(model) / "bundle.json").read_text(encoding="utf-8"))["architecture"]["dim"]
+        tree = json.loads((find_model(model) / "bundle.json").read_text(encoding="utf-8"))
+        return width_per_pixel(tree["architecture"])
     except Exception:  # told by the checks of the model and the packages
-        return _USUAL_DIM
-    return dim if isinstance(dim, int) and dim > 0 else _USUAL_DIM
+        return width_per_pixel({})
 
 
 def check_cache() -> Finding:
