@@ -6,9 +6,9 @@ from typing import Any
 
 from dsmap.errors import InputError
 
-# Measured at the peak of a translation by ONNX Runtime, for each pixel and each unit of the network's width there, and
-# for each pixel whatever the width.
-_BYTES_PER_PIXEL_AND_WIDTH, _BYTES_PER_PIXEL = 37, 60
+# Measured at the peak of a translation by ONNX Runtime, for each pixel and each unit of the network's width there.
+_BYTES_PER_PIXEL_AND_WIDTH = 37
+_PICTURE_ITSELF = 2  # units of width, beside maps of blocks: 496 to 516 bytes a pixel were measured at width 48 / 4
 _USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 _ADVICE_SHARE = 0.9  # the height that is advised leaves some memory: what is free changes between two runs
 _SMALLEST_HEIGHT = 16
@@ -20,12 +20,13 @@ def width_per_pixel(architecture: Mapping[str, Any]) -> int:
     dim, patch = architecture.get("dim"), architecture.get("patch", 1)
     if not all(isinstance(number, int) and number > 0 for number in (dim, patch)):
         return _USUAL_DIM
-    return -(-int(dim) // patch**2)  # type: ignore[arg-type]
+    assert isinstance(dim, int)
+    return dim if patch == 1 else -(-dim // patch**2) + _PICTURE_ITSELF
 
 
 def translation_bytes(height: int, width: int, *, batch: int, dim: int) -> int:
     """About how much memory the translation of a batch of frames takes; `height` and `width` as the graphs get them."""
-    return height * width * batch * (dim * _BYTES_PER_PIXEL_AND_WIDTH + _BYTES_PER_PIXEL)
+    return height * width * batch * dim * _BYTES_PER_PIXEL_AND_WIDTH
 
 
 def frames_that_fit(height: int, width: int, *, dim: int, available: int | None, most: int) -> int:
