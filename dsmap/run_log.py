@@ -1,7 +1,6 @@
 """What a run writes about itself: RUN/log.jsonl, and the same with pictures and histograms for TensorBoard."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,9 +137,8 @@ def _drop_lines_after(step: int, path: Path) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if _step_of(line) <= step]
     if len(kept) < len(lines):
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(kept), encoding="utf-8")
-        os.replace(part, path)
+        with whole_file(path) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:

@@ -15,8 +15,8 @@ _SMALLEST_HEIGHT = 16
 _GB = 1e9
 
 
-def width_per_pixel(architecture: Mapping[str, Any]) -> int:
-    """Channels for each pixel where the maps are largest: `dim`, over the pixels of a block that the network takes."""
+def memory_width(architecture: Mapping[str, Any]) -> int:
+    """The width that memory goes by, from the configuration in a bundle: `dim`, over the pixels of a block."""
     dim, patch = architecture.get("dim"), architecture.get("patch", 1)
     if not all(isinstance(number, int) and number > 0 for number in (dim, patch)):
         return _USUAL_DIM

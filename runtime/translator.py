@@ -13,7 +13,7 @@ from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load
 from dsmap.runtime.bundle import Bundle, Sizes
 from dsmap.runtime.bundle_styles import fit_style_picture
 from dsmap.runtime.cpu import allowed_cores
-from dsmap.runtime.memory import check_memory, frames_that_fit, translation_bytes, width_per_pixel
+from dsmap.runtime.memory import check_memory, frames_that_fit, memory_width, translation_bytes
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 from dsmap.runtime.named_styles import find_named
 
@@ -177,21 +177,21 @@ class Translator:
 
     @property
     def _dim(self) -> int:
-        return _dim_of(self.bundle)
+        return memory_width(self.bundle.manifest.architecture)
 
     def _bytes_for(self, batch: int, height: int, width: int) -> int:
         return translation_bytes(height, width, batch=batch * self._backend.computed_at_once, dim=self._dim)
-
-
-def _dim_of(bundle: Bundle) -> int:
-    return width_per_pixel(bundle.manifest.architecture)
 
 
 def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
     """Frames at once for a video: one for each core, up to what backends gain from."""
     cores = allowed_cores() or os.cpu_count() or 1
     return frames_that_fit(
-        height, width, dim=_dim_of(bundle), available=available_bytes(), most=min(cores, _MOST_AT_ONCE)
+        height,
+        width,
+        dim=memory_width(bundle.manifest.architecture),
+        available=available_bytes(),
+        most=min(cores, _MOST_AT_ONCE),
     )
 
 

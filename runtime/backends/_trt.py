@@ -2,14 +2,13 @@
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsmap.errors import DsmapError
+from dsmap.folders import whole_file
 from dsmap.runtime.backends._engine import Shape
 from dsmap.runtime.cuda import Address, Stream
 from dsmap.runtime.engine_cache import user_cache_folder
@@ -177,15 +176,11 @@ class _Kernels:
         data = bytes(memory) if memory is not None else b""
         if len(data) <= self._saved:
             return
-        part = Path(f"{self._path}.part-{os.getpid()}")
-        try:
+        with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            os.replace(part, self._path)
+            with whole_file(self._path) as beside:
+                beside.write_bytes(data)
             self._saved = len(data)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink()
 
 
 def _is_rtx(flavour: Flavour) -> bool:

@@ -13,7 +13,7 @@ from dsmap.memory import available_bytes
 from dsmap.runtime.cpu import allowed_cores, cpu_name
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
 from dsmap.runtime.doctor.isolation import isolated
-from dsmap.runtime.memory import translation_bytes, width_per_pixel
+from dsmap.runtime.memory import memory_width, translation_bytes
 
 _SIZES = ((3840, 2160), (2560, 1440), (1920, 1080), (1280, 720), (640, 360), (256, 256))
 MORE_MEMORY = "close other programs, or raise the limit (ulimit -v, docker -m)"
@@ -64,9 +64,9 @@ def _dim(model: str) -> int:
         from dsmap.runtime.models import find_model
 
         tree = json.loads((find_model(model) / "bundle.json").read_text(encoding="utf-8"))
-        return width_per_pixel(tree["architecture"])
+        return memory_width(tree["architecture"])
     except Exception:  # told by the checks of the model and the packages
-        return width_per_pixel({})
+        return memory_width({})
 
 
 def check_cache() -> Finding:
