@@ -20,6 +20,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
 from dsmap.images import read_picture_rgb, resize_shorter_side, write_picture
 from dsmap.metrics.protocol import PROTOCOLS, Protocol, draw_styles, pick_contents
+from dsmap.runtime.backends import Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.translator import Translator
 from dsmap.tools._eval_images import load_means
@@ -71,8 +72,8 @@ def measure(
     """The report of the direction to winter, in few pictures."""
     few = Protocol(**{"contents": 3, "pairs": 1, "pair_contents": 3, "seed": seed} | protocol)
     wishes = Wishes(
-        protocol=few, preset="quick", named=False, target="winter", height=height, precision="fp32", threads=1,
-        keep=keep,
+        protocol=few, preset="quick", named=False, target="winter", height=height, backend="cpu", precision="fp32",
+        threads=1, keep=keep,
     )  # fmt: skip
     means = load_means([folder / "net.npz"], None, pairs=few.pairs, seed=seed)
     (report,) = evaluate(bundle, find_domains(data or folder / "data"), means, wishes, tmp_path, lambda _: None)
@@ -85,7 +86,7 @@ def told(folder, tiny_bundle, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     done = run(
         tiny_bundle, "--data", folder / "data", "--features", folder / "net.npz", "--preset", "paper", "--threads", 1,
-        "--contents", 4, "--styles", 2, "--repeats", 3, "--pairs", 1, "--results", out / "kept",
+        "--backend", "cpu", "--contents", 4, "--styles", 2, "--repeats", 3, "--pairs", 1, "--results", out / "kept",
         "--report", out / "r.json", "--page", out / "p.html",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -159,7 +160,7 @@ def test_translations_are_kept_and_are_the_models(told, tiny_bundle, folder):
     assert f"translations: {out}" in told[0]
     assert not list(out.parent.glob(".*"))
     report = told[1][0]
-    translator = Translator(Bundle.read(tiny_bundle), "winter")
+    translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu", settings=Settings(threads=1))
     try:
         for system in ("mean style", "styles of pictures"):
             one = report["raw"]["results"][system][1]
