@@ -147,6 +147,9 @@ class LossWeights(Settings):
     mode_seeking: float = Field(
         default=0.0, ge=0, description="MSGAN's term: different styles shall give different pictures"
     )
+    appearance: float = Field(
+        default=0.0, ge=0, description="brightness, colour, contrast and detail change as the domains differ in them"
+    )
     kl: float = Field(default=0.0, ge=0, description="KL divergence of the style code; needs model.style_kl")
 
 
@@ -252,6 +255,11 @@ class TrainConfig(Settings):
     def uses_features(self) -> bool:
         """Whether the feature network takes part."""
         return bool(self.loss.contextual) or self.discriminator.features
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether the training uses what pictures of the domains are like on the whole."""
+        return bool(self.loss.appearance) or self.discriminator.features
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

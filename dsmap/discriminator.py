@@ -1,6 +1,6 @@
 """The discriminators: of patches at several scales, and of what a feature network sees in a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from dsmap.config import DiscriminatorConfig
 from dsmap.features import FeatureNetwork
-from dsmap.layers import conv, pixel_mean
+from dsmap.layers import conv
 from dsmap.networks import LRELU_SLOPE
 
 FEATURE_SLOPE = 0.2
 _MIXED = 96  # channels that the random mixing leaves of a map of 128 to 512
+_FAINT = 0.01  # what varies less is taken for noise
 
 
 class PatchDiscriminator(nn.Module):
@@ -34,12 +35,55 @@ class PatchDiscriminator(nn.Module):
         return self.head(x_nchw)
 
 
+class Standard(nn.Module):
+    """Numbers in standard deviations from their mean over real pictures: (..., C) or (N, C, H, W), as it was given."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("spread", torch.ones(dim))
+
+    def set(self, seen: "_Moments") -> None:
+        """Takes the mean and the standard deviation of what was seen from now on."""
+        self.mean.copy_(seen.mean)
+        self.spread.copy_(seen.spread + _FAINT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, 1, 1) if x.dim() == 4 else (-1,)
+        return (x - self.mean.view(shape)) / self.spread.view(shape)
+
+
+class _Moments:
+    """Mean and standard deviation of rows that come in parts."""
+
+    def __init__(self) -> None:
+        self._count: int = 0
+        self._sum: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
+
+    def add(self, rows_nc: Tensor) -> None:
+        self._count += len(rows_nc)
+        self._sum = self._sum + rows_nc.sum(0, dtype=torch.float64)
+        self._squares = self._squares + rows_nc.square().sum(0, dtype=torch.float64)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.as_tensor(self._sum / self._count)
+
+    @property
+    def spread(self) -> Tensor:
+        return (self._squares / self._count - self.mean.square()).clamp(min=0).sqrt()
+
+
 class FeatureDiscriminator(nn.Module):
     """Judges the maps of a frozen feature network at one depth (Sauer et al., "Projected GANs", NeurIPS 2021).
 
     What the network learnt from ImageNet need not be learnt again from two small folders: snow, rock and trees are
-    told apart from the first step. The map is compressed with log(1 + x), for activations are sparse and run into the
-    hundreds, and its channels are mixed by fixed random weights, so that no few of them decide alone.
+    told apart from the first step. The map comes as log(1 + x), for activations are sparse and run into the hundreds.
+    Its channels are mixed by fixed random weights, so that no few of them decide alone.
     """
 
     mixing: Tensor
@@ -49,13 +93,14 @@ class FeatureDiscriminator(nn.Module):
         generator = torch.Generator().manual_seed(depth)  # the same on every machine: no weight of a checkpoint
         mixing = torch.randn(_MIXED, in_dim, 1, 1, generator=generator) / in_dim**0.5
         self.register_buffer("mixing", mixing, persistent=False)
+        self.standard = Standard(in_dim)
         self.layers = nn.ModuleList([conv(_MIXED, dim, 3, padding=1, pad_type=pad_type)])
         self.layers.extend(conv(dim, dim, 4, stride=2, padding=1, pad_type=pad_type) for _ in range(halvings))
         self.head = nn.Conv2d(dim, 1, 1)
 
-    def forward(self, features_nchw: Tensor) -> Tensor:
-        """(N, C, h, w), not negative -> logits (N, 1, h / 2**halvings, w / 2**halvings)."""
-        y = F.conv2d(features_nchw.log1p(), self.mixing)
+    def forward(self, tap_nchw: Tensor) -> Tensor:
+        """(N, C, h, w) -> logits (N, 1, h / 2**halvings, w / 2**halvings)."""
+        y = F.conv2d(self.standard(tap_nchw), self.mixing)
         for layer in self.layers:
             y = F.leaky_relu(layer(y), FEATURE_SLOPE)
         return self.head(y)
@@ -64,19 +109,28 @@ class FeatureDiscriminator(nn.Module):
 class WholeDiscriminator(nn.Module):
     """Judges what the feature network sees in the picture as a whole: the means of its deeper maps.
 
-    Domains such as seasons differ in what pictures show, not in every patch: on summer and winter landscapes this
-    head alone came to a least-squares loss of 0.34 where those of patches stayed at 0.41 (0.5 is guessing).
+    It sees the mean and the spread of each channel of each map. Domains such as seasons differ in what pictures show,
+    not in every patch: where the heads of patches told 0.76 of pairs of translation and photograph apart (winter
+    landscapes, 600 batches of 2), this one told 0.89; without the spreads and in no standard, 0.80.
     """
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(in_dim, dim, 1)
+        self.standard = Standard(2 * in_dim)
+        self.layer = nn.Conv2d(2 * in_dim, dim, 1)
         self.head = nn.Conv2d(dim, 1, 1)
 
     def forward(self, taps_nchw: Sequence[Tensor]) -> Tensor:
-        """Maps (N, C, h, w) at several depths, not negative, `in_dim` channels in all -> logits (N, 1, 1, 1)."""
-        means = torch.cat([pixel_mean(tap.log1p()) for tap in taps_nchw], 1)
-        return self.head(F.leaky_relu(self.layer(means), FEATURE_SLOPE))
+        """Maps (N, C, h, w) at several depths, `in_dim` channels in all -> logits (N, 1, 1, 1)."""
+        seen_nc = self.standard(self.pooled(taps_nchw))
+        return self.head(F.leaky_relu(self.layer(seen_nc[:, :, None, None]), FEATURE_SLOPE))
+
+    @staticmethod
+    def pooled(taps_nchw: Sequence[Tensor]) -> Tensor:
+        """(N, 2 * in_dim): mean and spread over the positions."""
+        # A channel that is 0 all over has no derivative of its spread; hence the summand.
+        rows = [(tap.mean((2, 3)), (tap.var((2, 3), correction=0) + _FAINT**2).sqrt()) for tap in taps_nchw]
+        return torch.cat([part for row in rows for part in row], 1)
 
 
 class Discriminator(nn.Module):
@@ -97,19 +151,37 @@ class Discriminator(nn.Module):
             dims, last = features.tap_dims, len(features.tap_dims) - 1
             for depth, dim in enumerate(dims):
                 self.depths.append(FeatureDiscriminator(dim, depth, last - depth, config.dim, config.pad_type))
-            self.whole = WholeDiscriminator(sum(dims[1:]), 2 * config.dim)
+            self.whole = WholeDiscriminator(sum(dims), 2 * config.dim)
 
     def forward(self, x_nchw: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [-1, 1] -> logits of each depth, of the whole, then of each scale."""
         logits = []
         if self.depths:
-            (features,) = self._features
-            assert features is not None
-            taps = features.taps(x_nchw)
+            taps = self._taps(x_nchw)
             logits = [depth(tap) for depth, tap in zip(self.depths, taps, strict=True)]
-            logits.append(self.whole(taps[1:]))
+            logits.append(self.whole(taps))
         for i, scale in enumerate(self.scales):
             if i:
                 x_nchw = F.avg_pool2d(x_nchw, 3, stride=2, padding=1, count_include_pad=False)
             logits.append(scale(x_nchw))
         return logits
+
+    @torch.no_grad()
+    def set_standard(self, batches: Iterable[Tensor]) -> None:
+        """From now on features are judged in standard deviations of those of the real pictures (n, 3, H, W)."""
+        if not self.depths:
+            return
+        sums = [_Moments() for _ in (*self.depths, self.whole)]
+        for x_nchw in batches:
+            taps = self._taps(x_nchw)
+            rows = [tap.transpose(0, 1).flatten(1).t() for tap in taps]
+            for moments, rows_nc in zip(sums, [*rows, self.whole.pooled(taps)], strict=True):
+                moments.add(rows_nc)
+        for part, moments in zip((*self.depths, self.whole), sums, strict=True):
+            assert isinstance(part, FeatureDiscriminator | WholeDiscriminator)
+            part.standard.set(moments)
+
+    def _taps(self, x_nchw: Tensor) -> list[Tensor]:
+        (features,) = self._features
+        assert features is not None
+        return [tap.log1p() for tap in features.taps(x_nchw)]

@@ -6,12 +6,13 @@ Everything random in iteration t is a function of (seed, t): no random state has
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dsmap.appearance import Appearance, appearance_of
 from dsmap.config import TrainConfig
 from dsmap.data import Batch
 from dsmap.device import Hardware, compile_networks
@@ -54,6 +55,8 @@ class Learner:
         if config.twin_init:
             make_twins(self.model)
         self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
+        self.appearances: dict[str, Appearance] = {}
+        """What the domains' pictures look like, with `loss.appearance`; see `look_at`."""
         self.discriminators = nn.ModuleDict(
             {slot: Discriminator(config.discriminator, self.features) for slot in SLOTS}
         )
@@ -71,6 +74,21 @@ class Learner:
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds, by file name."""
         return {"generators": self.model, "ema": self.ema, "discriminators": self.discriminators}
+
+    def start_from(self, generators: DSMAP) -> None:
+        """Gives the generators, and their average, the weights of others of the same architecture."""
+        for model in (self.model, self.ema):
+            model.load_state_dict(generators.state_dict())
+
+    def look_at(self, domain: str, pictures: Sequence[Tensor]) -> None:
+        """Learns what real pictures of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training."""
+        batches = [self.hardware.place(x_nchw) for x_nchw in pictures]
+        if self.config.loss.appearance:
+            self.appearances[domain] = appearance_of(batches)
+        discriminator = self.discriminators[self.model.slot(domain)]
+        assert isinstance(discriminator, Discriminator)
+        discriminator.set_standard(batches)
+        share_weights(discriminator)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.
@@ -113,11 +131,18 @@ class Learner:
 
     def _second_half(self, x: ByDomain, first: Translations, step: int) -> dict[str, Tensor]:
         """Every term of the generators' loss."""
-        features = self.features if self.config.loss.contextual else None
-        gan_type, mode_seeking = self.config.discriminator.gan_type, self.config.loss.mode_seeking > 0
+        config = self.config
         with self.hardware.autocast():
             return generator_terms(
-                self.model, self._named(), gan_type, x, first, features, mode_seeking, self._draw_shift(step)
+                self.model,
+                self._named(),
+                config.discriminator.gan_type,
+                x,
+                first,
+                features=self.features if config.loss.contextual else None,
+                mode_seeking=config.loss.mode_seeking > 0,
+                shift=self._draw_shift(step),
+                appearances=self.appearances if config.loss.appearance else None,
             )
 
     def _named(self) -> dict[str, nn.Module]:

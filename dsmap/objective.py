@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dsmap.appearance import Appearance, appearance_loss
 from dsmap.config import GanType, LossWeights
 from dsmap.losses import (
     Logits,
@@ -105,13 +106,15 @@ def generator_terms(
     features: Features | None = None,
     mode_seeking: bool = False,
     shift: Shift = (0, 0),
+    appearances: Mapping[str, Appearance] | None = None,
 ) -> dict[str, Tensor]:
     """Every unweighted term of the generators' loss, named TERM/DOMAIN.
 
     TERM is a field of LossWeights, followed by _random where it is about the random-style translations. Terms of
     contents are named by the domain the content came from, all others by the domain of the pictures they judge.
     `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping,
-    `mode_seeking` (of the exemplar against the random style) when asked for.
+    `mode_seeking` (of the exemplar against the random style) when asked for, `appearance` when that of both domains'
+    pictures is given.
     """
     terms: dict[str, Tensor] = {}
     # Second half: the translations are encoded again, as pictures of their new domain.
@@ -140,6 +143,11 @@ def generator_terms(
             styles = first.style[domain], first.random_style[domain]
             terms[f"mode_seeking/{domain}"] = mode_seeking_loss(first.exemplar[domain], first.random[domain], *styles)
         terms |= _adversarial(discriminators[domain], kind, domain, x[domain], first, shift)
+        if appearances is not None:
+            translated = torch.cat([first.exemplar[domain], first.random[domain]])
+            terms[f"appearance/{domain}"] = appearance_loss(
+                translated, x[other], appearances[domain], appearances[other]
+            )
         if features is not None:
             terms |= _contextual(features, domain, x[domain], first)
     return terms

@@ -29,6 +29,7 @@ from dsmap.footprint import explained_memory
 from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals
 from dsmap.learner import Learner, NotFiniteError
+from dsmap.model import DSMAP
 from dsmap.objective import ByDomain
 from dsmap.picking import pick_evenly
 from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures, pooled
@@ -59,7 +60,8 @@ class Trainer:
     """A learner and the run folder of its training.
 
     RUN/config.yaml, log.jsonl, scores.jsonl, first-batch.png, samples/*.png, tensorboard/, checkpoints/00001000/; of
-    several `processes` the first writes them. `say` gets lines for people, `warn` those that every process may have.
+    several `processes` the first writes them. A new training begins with the generators `start_from` where some are
+    given. `say` gets lines for people, `warn` those that every process may have.
     Raises InputError when RUN already holds checkpoints and `resume` is not given, or `resume` does not go with the
     configuration or, unless `allow_new_data`, with the pictures.
     """
@@ -74,6 +76,7 @@ class Trainer:
         processes: Processes | None = None,
         resume: Path | None = None,
         allow_new_data: bool = False,
+        start_from: DSMAP | None = None,
         say: Callable[[str], None] = lambda _line: None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
@@ -84,6 +87,10 @@ class Trainer:
         check_startable(config, domains, run, resume, allow_new_data)
         with explained_memory(config, self.hardware):
             self.learner = Learner(config, self.hardware, self.processes)
+            for domain in domains if config.needs_a_look else ():
+                self.learner.look_at(domain.name, list(self._real(domain)))
+        if start_from is not None and resume is None:
+            self.learner.start_from(start_from)
         self._resumed = None if resume is None else self._restore(read_checkpoint(resume))
         steps = of_all_processes(f"{self.step}")
         if len(set(steps)) > 1:

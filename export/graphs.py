@@ -182,7 +182,9 @@ def graphs(
     of_style = {0: n}
     of_frames = {0: n, 1: multiple * h, 2: multiple * w}
     of_content, of_skip = {0: n, 2: h, 3: w}, {0: n, 2: 2 * h, 3: 2 * w}
-    frames = torch.randint(0, 256, (2, 4 * multiple, 5 * multiple, 3), dtype=torch.uint8)
+    # Large enough for every graph; both sides differ, or they would be taken for one.
+    tall = max(4, -(-model.config.style_minimum_size // multiple))
+    frames = torch.randint(0, 256, (2, tall * multiple, (tall + 1) * multiple, 3), dtype=torch.uint8)
     style = torch.randn(2, model.config.style_dim)
     with torch.no_grad():
         content, skip, _ = model.encode(from_frames(frames), model.domains[0])

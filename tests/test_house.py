@@ -102,7 +102,7 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 
 OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
-    "--help --method --output --precision --preset --resume --set --steps --version",
+    "--help --method --output --precision --preset --resume --set --start-from --steps --version",
     "export": "--best --card --data --debug --domain --domains --engine --force --fp16 --fused --gpu-arch --help "
     "--int8 --licence --live --max-batch --name --named-style --official --output --overwrite --report --sizes "
     "--style-decoder --version --without",

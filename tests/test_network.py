@@ -422,13 +422,44 @@ def test_a_discriminator_of_features_judges_every_depth(features):
     assert len(features.taps(x)) == len(features.tap_dims) == 3
     assert len(logits) == 4 + len(of_patches)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(logits[4:], of_patches, strict=True))
-    means = torch.cat([torch.log(1 + tap).mean((2, 3)) for tap in features.taps(x)[1:]], 1)
-    whole = F.linear(means, both.whole.layer.weight.flatten(1), both.whole.layer.bias)
+    seen = [torch.log(1 + tap).flatten(2) for tap in features.taps(x)]
+    pooled = [part for tap in seen for part in (tap.mean(2), (tap.var(2, correction=0) + 1e-4).sqrt())]
+    whole = F.linear(torch.cat(pooled, 1), both.whole.layer.weight.flatten(1), both.whole.layer.bias)
     whole = F.linear(F.leaky_relu(whole, 0.2), both.whole.head.weight.flatten(1), both.whole.head.bias)
     torch.testing.assert_close(logits[3].flatten(1), whole)
     # Of one picture at about a sixteenth of its size, whatever the depth.
     assert [tuple(depth.shape) for depth in logits[:3]] == [(2, 1, 5, 3)] * 3
     assert all(not torch.equal(depth[0], depth[1]) for depth in logits[:4])
+
+
+def test_features_are_judged_in_the_standard_of_real_pictures(features):
+    torch.manual_seed(0)
+    discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
+    batches = [pictures(n=n, hw=(64, 96), seed=n)["a"] for n in (2, 3)]
+    discriminator.set_standard(batches)
+    taps = [[tap.log1p() for tap in features.taps(batch)] for batch in batches]
+    for i, depth in enumerate(discriminator.depths):
+        rows = torch.cat([of_batch[i].transpose(0, 1).flatten(1) for of_batch in taps], 1)
+        torch.testing.assert_close(depth.standard.mean, rows.mean(1))
+        torch.testing.assert_close(depth.standard.spread, rows.std(1, correction=0) + 0.01)
+        standard = torch.cat([depth.standard(of_batch[i]).transpose(0, 1).flatten(1) for of_batch in taps], 1)
+        torch.testing.assert_close(standard.mean(1), torch.zeros(len(rows)), atol=1e-3, rtol=0)
+    pooled = torch.cat([discriminator.whole.pooled(of_batch) for of_batch in taps])
+    torch.testing.assert_close(discriminator.whole.standard.mean, pooled.mean(0))
+    torch.testing.assert_close(discriminator.whole.standard.spread, pooled.std(0, correction=0) + 0.01)
+    # It goes with the weights: a resumed training judges as before.
+    other = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
+    other.load_state_dict(discriminator.state_dict())
+    x = batches[0]
+    assert all(torch.equal(a, b) for a, b in zip(discriminator(x), other(x), strict=True))
+
+
+def test_a_blank_picture_gives_finite_gradients(features):
+    discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
+    x = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    discriminator(x)[3].sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
 
 
 def test_the_feature_network_is_no_part_of_the_discriminator(features):

@@ -8,12 +8,13 @@ import sys
 import torch
 from tiny import make_discriminators, make_model, pictures, styles
 
+from dsmap.appearance import APPEARANCE_DIM, Appearance
 from dsmap.config import LossWeights
 from dsmap.distributed import average_gradients, join, leave, mean_over_processes, processes_of_torchrun
 from dsmap.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
 
 N = 4
-WEIGHTS = LossWeights(kl=0.1, mode_seeking=0.5)
+WEIGHTS = LossWeights(kl=0.1, mode_seeking=0.5, appearance=2)
 
 
 def gradients_of(gan_type, mine):
@@ -39,7 +40,9 @@ def gradients_of(gan_type, mine):
     d_terms = discriminator_terms(discriminators, gan_type, x, first.exemplar, second)
     torch.stack(list(d_terms.values())).sum().backward(inputs=list(discriminators.parameters()))
     discriminators.requires_grad_(False)
-    terms = generator_terms(model, discriminators, gan_type, x, first, features, mode_seeking=True)
+    looks = {"a": Appearance(torch.zeros(APPEARANCE_DIM), torch.ones(APPEARANCE_DIM))}
+    looks["b"] = Appearance(torch.linspace(-1, 1, APPEARANCE_DIM), torch.linspace(1, 2, APPEARANCE_DIM))
+    terms = generator_terms(model, discriminators, gan_type, x, first, features, mode_seeking=True, appearances=looks)
     weighted_sum(terms, WEIGHTS).backward()
     for name, module in (("d", discriminators), ("g", model)):
         average_gradients(module.parameters())

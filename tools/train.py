@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dsmap.config import TrainConfig
     from dsmap.domains import Domains
+    from dsmap.model import DSMAP
     from dsmap.trainer import Progress
 
 app = new_app()
@@ -62,6 +63,12 @@ def train(
     allow_new_data: Annotated[
         bool, typer.Option("--allow-new-data", help="Resume although the pictures are no longer the same.")
     ] = False,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|CHECKPOINT|BUNDLE", help="Begin with the generators of another training; its network is taken."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16 (losses stay in float32).")] = None,
     compile_: Annotated[
@@ -85,6 +92,7 @@ def train(
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
     overrides = set_ or []
+    generators = None if start_from is None else _generators(start_from, method, overrides)
     if features == "none":
         overrides, features = [*overrides, "loss.contextual=0", "discriminator.features=false"], None
     settings = load_train_config(
@@ -95,7 +103,7 @@ def train(
         features=features,
         precision=precision,
         compile=compile_,
-        model=_model(method, names),
+        model=_model(method, names) if generators is None else _network(generators, names),
     )
     found = find_domains(data, folders, names=settings.model.domains)
     _check_run_folder(out)
@@ -104,7 +112,7 @@ def train(
             f"--features {features} is given, but loss.contextual is 0 and discriminator.features is false",
             "Leave it out, or --set loss.contextual=1.",
         )
-    job = _Job(settings, found, out, device, resume, allow_new_data)
+    job = _Job(settings, found, out, device, resume, allow_new_data, generators)
     if dry_run:
         job.show()
     else:
@@ -122,8 +130,10 @@ class _Job:
         device: str,
         resume: str | None,
         allow_new_data: bool,
+        start_from: "DSMAP | None" = None,
     ) -> None:
         self.config, self.domains, self.out, self.allow_new_data = config, domains, out, allow_new_data
+        self.start_from = start_from
         if os.environ.get("RANK", "0") == "0":
             typer.echo("loading torch ...")
         from dsmap.device import choose_hardware
@@ -182,9 +192,12 @@ class _Job:
                 processes=self.processes,
                 resume=self.resume,
                 allow_new_data=self.allow_new_data,
+                start_from=self.start_from,
                 say=self.say,
                 warn=typer.echo,
             )
+            if self.start_from is not None and self.resume is None:
+                self.say("the generators begin as those of the other training")
             self.say(f"steps {trainer.step} to {self.config.steps}")
             with _progress(trainer.step, self.config.steps, self.processes.rank == 0) as show:
                 last = trainer.train(show)
@@ -215,6 +228,36 @@ def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
         raise InputError(f"no method named {method!r}", "Known methods: dsmap, munit.")
     settings: dict[str, object] = {"domains": list(names)} if names else {}
     return settings | ({"mapping": False} if method == "munit" else {})
+
+
+def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
+    """Those of a run, a checkpoint or a bundle."""
+    given = next((override for override in overrides if override.startswith("model.")), None)
+    given = given or ("--method munit" if method == "munit" else None)
+    if given:
+        raise InputError(
+            f"{given} is given beside --start-from {start_from}", "Leave it out: the network is the other training's."
+        )
+    from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
+    from dsmap.runtime.bundle import MANIFEST, Bundle
+    from dsmap.runtime.models import bundled_models, find_model
+
+    if start_from in bundled_models() or (Path(start_from) / MANIFEST).is_file():
+        from dsmap.export.read_back import generators_of_bundle
+
+        return generators_of_bundle(Bundle.read(find_model(start_from)))
+    return load_generators(read_checkpoint(find_checkpoint(Path(start_from))))
+
+
+def _network(generators: "DSMAP", names: tuple[str, str] | None) -> dict[str, object]:
+    """The settings of the network, with other names of the domains where some are given."""
+    theirs = generators.domains
+    if names is not None and names == theirs[::-1]:
+        raise InputError(
+            f"the domains are given as {', '.join(names)}; in the training to start from they are {', '.join(theirs)}",
+            "Give them in its order.",
+        )
+    return generators.config.model_dump(mode="json") | {"domains": list(names or theirs)}
 
 
 def _checkpoint(resume: str | None, out: Path, say: "Callable[[str], None]") -> Path | None:
