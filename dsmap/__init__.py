@@ -12,9 +12,14 @@ people run it: `trainer`, with `data`, `domains`, `images`; `checkpoint`, `resum
 code wrote.
 """
 
+import os as _os
 from pathlib import Path as _Path
 
 __version__ = "0.1.0"
+
+# ONNX Runtime from 1.29 on makes a device id and reports to its makers what was run, also on Linux and macOS, and the
+# thread that does so can hang or crash a process that ends. It asks this variable once, when it is loaded.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # In a source checkout export/, runtime/ and tools/ lie beside this folder, not in it. An installed dsmap does not need
 # this; `python -m dsmap.tools...` started in the root of a checkout that was not installed in place does.

@@ -235,3 +235,16 @@ def test_a_missing_extra_is_named(module, arguments, tmp_path):
     assert done.returncode == 1
     assert "is not installed" in done.stderr
     assert "in dsmap's source folder: pip install '.[train,export]'" in done.stderr
+
+
+def test_nothing_is_reported_to_anybody(tiny_bundle, tmp_path):
+    """ONNX Runtime's telemetry would leave a device id and its letters in the user's home."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {name: str(tmp_path) for name in ("HOME", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    code = (
+        "from dsmap.runtime import Translator\n"
+        f"Translator.load({str(tiny_bundle)!r}, domain='winter', backend='cpu').close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
