@@ -278,6 +278,8 @@ NAMES = ["lake", "lake-2", "7", "8", "snowy lake", "a.b", "caf\u00e9", "cafe"]
         ("fake_snowy lake.png", "snowy lake", "fake"),
         ("style3_8.png", "8", "style3"),
         ("out_7_8.png", None, "out_7_8"),
+        ("7_8.png", "7", "8"),
+        ("7_out_8.png", "7", "out_8"),
         ("cafe\u0301_1.png", "caf\u00e9", "1"),  # as archives from a Mac spell it
         ("cafe\u0327.png", None, "caf\u0229"),  # a letter of its own, not "cafe"
     ],
@@ -289,6 +291,9 @@ def test_the_content_of_a_result(tmp_path, path, content, style):
     (result,) = found.results
     assert (None if result.content is None else NAMES[result.content], result.style) == (content, style)
     assert found.contradictory == (path == "lake/7.png")
+    assert found.doubtful == path.startswith("7_")
+    notes = comparable([found], len(NAMES))[1] if result.content is not None else []
+    assert any("as in CONTENT_STYLE" in note for note in notes) == bool(found.doubtful)
 
 
 def test_which_pictures_are_results(tmp_path):

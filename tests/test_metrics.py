@@ -10,7 +10,7 @@ from torch import nn
 from dsmap.errors import InputError
 from dsmap.metrics import distances
 from dsmap.metrics.classifier import fit_classifier
-from dsmap.metrics.distances import FrechetDistance, KernelDistance, frechet_distance, kernel_distance
+from dsmap.metrics.distances import FrechetDistance, KernelDistance, KernelReference, frechet_distance, kernel_distance
 from dsmap.metrics.intervals import bootstrap, distance_interval, mean_interval, share_interval
 
 
@@ -93,7 +93,7 @@ def test_a_shuffled_half_is_at_about_0():
     np.random.default_rng(0).shuffle(everything)
     one, other = everything[:200], everything[200:]
     for standardise in (False, True):
-        halves = KernelDistance(one, other, standardise=standardise)
+        halves = KernelDistance(one, KernelReference(other, standardise=standardise))
         interval = distance_interval(halves, resamples=100)
         assert interval.low < 0 < interval.high
         assert interval.high < 0.1 * kernel_distance(one + 1, other, standardise=standardise)
@@ -136,7 +136,7 @@ def test_resampled_kernel_distance_pair_by_pair():
     same[3, 4] = True
     contents = ["b", "a", "b", "c", "a", "d", "d", "d", "c", "b", "e", "e", "a", "f"]
     number = np.array([sorted(set(contents), key=contents.index).index(c) for c in contents])
-    distance = KernelDistance(x, y, standardise=False, contents=contents)
+    distance = KernelDistance(x, KernelReference(y, standardise=False), contents=contents)
     assert (distance.contents, distance.references) == (6, 9)
     rng = np.random.default_rng(0)
     for counts, reference_counts in ((np.ones(6), np.ones(9)), (rng.integers(0, 3, 6), rng.integers(0, 3, 9))):
@@ -163,7 +163,9 @@ def test_many_styles_of_one_content_do_not_add_to_the_kernel_distance():
         rng = np.random.default_rng(seed)
         contents, y = rng.standard_normal((20, 8)), rng.standard_normal((100, 8))
         x = np.repeat(contents, 10, axis=0) + 0.01 * rng.standard_normal((200, 8))
-        with_contents.append(KernelDistance(x, y, standardise=False, contents=np.repeat(range(20), 10).tolist())())
+        with_contents.append(
+            KernelDistance(x, KernelReference(y, standardise=False), contents=np.repeat(range(20), 10).tolist())()
+        )
         without.append(kernel_distance(x, y, standardise=False))
     assert abs(np.mean(with_contents)) < 3 * np.std(with_contents) / 40**0.5 < 0.05
     assert np.mean(without) > 0.3
@@ -179,7 +181,7 @@ def test_distances_need_two_pictures():
         with pytest.raises(ValueError, match="expected"):
             distance(x, x[:, :3])
     with pytest.raises(InputError, match="one content"):
-        KernelDistance(x, x, standardise=True, contents=["a"] * 5)
+        KernelDistance(x, KernelReference(x, standardise=True), contents=["a"] * 5)
     with pytest.raises(ValueError, match="4 contents for 5"):
         FrechetDistance(x, x, contents=["a"] * 4)
 
@@ -254,7 +256,7 @@ def test_the_interval_of_a_distance_is_as_wide_as_repetitions_differ():
     for seed in range(30):
         rng = np.random.default_rng(seed)
         x, y = rng.standard_normal((40, 4)) + 1, rng.standard_normal((60, 4))
-        k, f = KernelDistance(x, y, standardise=False), FrechetDistance(x, y)
+        k, f = KernelDistance(x, KernelReference(y, standardise=False)), FrechetDistance(x, y)
         kernel.append(k())
         frechet.append(f())
         k_interval = distance_interval(k, value=k(), resamples=100, seed=seed)

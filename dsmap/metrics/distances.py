@@ -60,7 +60,31 @@ def kernel_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, standar
     usual estimator gives less. Without common pictures this is the usual estimator.
     Raises InputError for fewer than two pictures.
     """
-    return KernelDistance(x_nd, reference_md, standardise=standardise)()
+    return KernelDistance(x_nd, KernelReference(reference_md, standardise=standardise))()
+
+
+class KernelReference:
+    """What kernel distances to one reference have in common: its features (M, D) and the kernel between all of them.
+
+    `standardise` as in `kernel_distance`. Raises InputError for fewer than two pictures.
+    """
+
+    def __init__(self, reference_md: npt.ArrayLike, *, standardise: bool) -> None:
+        self.given_md = _features(reference_md, "reference pictures")
+        self._mean: Array | float = 0.0
+        self._spread: Array | float = 1.0
+        self._used = np.ones(self.given_md.shape[1], dtype=bool)
+        if standardise:
+            mean, spread = self.given_md.mean(0), self.given_md.std(0, ddof=1)
+            self._used = spread > _SMALLEST_SPREAD  # a feature that is the same in all of the reference has no scale
+            self._mean, self._spread = mean[self._used], spread[self._used]
+        self.md = self.scaled(self.given_md)
+        self.kernel_mm = _cubic(self.md, self.md)
+        np.fill_diagonal(self.kernel_mm, 0)
+
+    def scaled(self, x_nd: Array) -> Array:
+        """Features shifted and scaled by the reference's mean and standard deviation, if it is to be."""
+        return np.asarray((x_nd[:, self._used] - self._mean) / self._spread)
 
 
 class KernelDistance:
@@ -69,7 +93,7 @@ class KernelDistance:
     `contents` says for each of the N results of which content it is (default: each of its own). Only results of
     different contents are compared with each other: those of one content resemble each other, which would make the
     distance the larger the more styles there are. Features are standardised by the whole reference, also in a
-    resampling. Raises InputError for fewer than two contents or reference pictures.
+    resampling. Raises InputError for fewer than two contents.
     """
 
     resamples = 1000
@@ -78,15 +102,13 @@ class KernelDistance:
     def __init__(
         self,
         x_nd: npt.ArrayLike,
-        reference_md: npt.ArrayLike,
+        reference: KernelReference,
         *,
-        standardise: bool,
         contents: Sequence[Hashable] | None = None,
     ) -> None:
-        x, y = _two_sets(x_nd, reference_md)
-        different_nm = _different_pictures(x, y)
-        if standardise:
-            x, y = _standardised(x, y)
+        x = _features(x_nd, "results", like=reference.given_md)
+        different_nm = _different_pictures(x, reference.given_md)
+        x, y = reference.scaled(x), reference.md
         content_n = number_contents(contents, len(x))
         self.contents, self.references = int(content_n.max()) + 1, len(y)
         if self.contents < 2:
@@ -95,8 +117,7 @@ class KernelDistance:
 
         self._within_cc = _sum_rows(_sum_rows(_cubic(x, x), content_n).T, content_n)
         np.fill_diagonal(self._within_cc, 0)
-        self._reference_mm = _cubic(y, y)
-        np.fill_diagonal(self._reference_mm, 0)
+        self._reference_mm = reference.kernel_mm
         self._across_cm = _sum_rows(_cubic(x, y) * different_nm, content_n)
         self._across_pairs_cm = _sum_rows(different_nm, content_n)
 
@@ -121,7 +142,8 @@ class FrechetDistance:
     def __init__(
         self, x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, contents: Sequence[Hashable] | None = None
     ) -> None:
-        self._x_nd, self._y_md = _two_sets(x_nd, reference_md)
+        self._y_md = _features(reference_md, "reference pictures")
+        self._x_nd = _features(x_nd, "results", like=self._y_md)
         self._content_n = number_contents(contents, len(self._x_nd))
         self.contents, self.references = int(self._content_n.max()) + 1, len(self._y_md)
 
@@ -147,17 +169,18 @@ def number_contents(contents: Sequence[Hashable] | None, count: int) -> npt.NDAr
     return np.array([numbers.setdefault(content, len(numbers)) for content in contents], dtype=np.int64)
 
 
-def _two_sets(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike) -> tuple[Array, Array]:
-    x, y = np.asarray(x_nd, dtype=np.float64), np.asarray(reference_md, dtype=np.float64)
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"features are {x.shape} and {y.shape}, expected (N, D) and (M, D)")
-    for name, features in (("results", x), ("reference pictures", y)):
-        if len(features) < 2:
-            raise InputError(
-                f"a distance between sets of pictures needs two {name} or more, got {len(features)}",
-                "Pass a folder with more pictures; a few hundred make the distance mean something.",
-            )
-    return x, y
+def _features(x_nd: npt.ArrayLike, what: str, like: Array | None = None) -> Array:
+    """(N, D) in double precision, D as of `like`; InputError for fewer than two of `what`."""
+    x = np.asarray(x_nd, dtype=np.float64)
+    if x.ndim != 2 or (like is not None and x.shape[1] != like.shape[1]):
+        expected = "(N, D)" if like is None else f"(N, {like.shape[1]})"
+        raise ValueError(f"features of {what} are {x.shape}, expected {expected}")
+    if len(x) < 2:
+        raise InputError(
+            f"a distance between sets of pictures needs two {what} or more, got {len(x)}",
+            "Pass a folder with more pictures; a few hundred make the distance mean something.",
+        )
+    return x
 
 
 def _counts(counts: npt.ArrayLike | None, length: int) -> Array:
@@ -177,13 +200,6 @@ def _different_pictures(x: Array, y: Array) -> Array:
             different[n, found[0]] = 0
             same[:, found[0]] = False
     return different
-
-
-def _standardised(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both sets shifted and scaled by the mean and the standard deviation of the second."""
-    mean, spread = y.mean(0), y.std(0, ddof=1)
-    used = spread > _SMALLEST_SPREAD  # a feature that is the same everywhere in the reference has no scale
-    return (x[:, used] - mean[used]) / spread[used], (y[:, used] - mean[used]) / spread[used]
 
 
 def _cubic(x: Array, y: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dsmap.errors import InputError
 from dsmap.images import read_picture_rgb, resize_shorter_side
 from dsmap.metrics import catalogue
-from dsmap.metrics.distances import FrechetDistance, KernelDistance
+from dsmap.metrics.distances import FrechetDistance, KernelDistance, KernelReference
 from dsmap.metrics.diversity import diversity
 from dsmap.metrics.findings import Interval, Measured, Metric, Picture, System
 from dsmap.metrics.intervals import distance_interval, mean_interval, share_interval
@@ -117,6 +117,7 @@ class Evaluator:
         self.means, self.contents, self.say, self.side = means, contents, say, side
         self._progress, self._cache = progress, cache
         self._reference: dict[str, Features] = {}
+        self._kernels: dict[str, KernelReference] = {}
         if reference:
             say(f"features of {len(reference)} reference pictures ...")
             self._reference = {e.key: self._pooled(e, reference) for e in means.extractors}
@@ -198,7 +199,9 @@ class Evaluator:
     def _distances(self, features: dict[str, Features], groups: _Groups | None) -> Iterator[Measured]:
         for extractor in self.means.extractors if self._reference else ():
             x, y = features[extractor.key], self._reference[extractor.key]
-            kernel = KernelDistance(x, y, standardise=extractor.standardised, contents=groups)
+            if extractor.key not in self._kernels:  # of thousands of pictures it takes as long as the features
+                self._kernels[extractor.key] = KernelReference(y, standardise=extractor.standardised)
+            kernel = KernelDistance(x, self._kernels[extractor.key], contents=groups)
             for metric, distance, factor in (
                 (_kernel_metric(extractor), kernel, 1000.0),
                 (_frechet_metric(extractor), FrechetDistance(x, y, contents=groups), 1.0),

@@ -34,6 +34,8 @@ class ResultFolder:
     results: tuple[Result, ...]
     contradictory: int = 0
     """How many results name one content by their file and another one by their folder."""
+    doubtful: int = 0
+    """How many results begin with the name of one content and hold that of another behind it."""
 
     def of_content(self) -> dict[int, list[Result]]:
         """The results of each content, in the order of their names."""
@@ -96,6 +98,7 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
         name=name,
         results=tuple(Result(path=path, content=found.content, style=found.style) for path, found in named),
         contradictory=sum(found.contradictory for _, found in named),
+        doubtful=sum(found.doubtful for _, found in named),
     )
 
 
@@ -151,6 +154,11 @@ def _same_contents(
                 f"{folder.name}: {folder.contradictory} of {len(folder.results)} results name one content by their file"
                 " and another one by their folder: the file counts."
             )
+        if folder.doubtful:
+            notes.append(
+                f"{folder.name}: {folder.doubtful} of {len(folder.results)} results begin with the name of one content"
+                " and hold that of another: the first was taken, as in CONTENT_STYLE."
+            )
     shared = sorted(set.intersection(*map(set, by_content)))
     if not shared:
         raise InputError("the systems have no content in common", "Translate the same pictures with all of them.")
@@ -184,6 +192,7 @@ class _Named(NamedTuple):
     content: int | None
     style: str
     contradictory: bool = False
+    doubtful: bool = False
 
 
 def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
@@ -193,8 +202,10 @@ def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
     at_start = [end for start, end in _names_in(stem, numbers) if start == 0]
     if at_start:
         content, end = numbers[stem[: at_start[0]]], at_start[0]
-        style = "/".join([*folders, stem[end:].lstrip("_-. ")]).strip("/")
-        return _Named(content, style, of_folders not in (None, content))
+        rest = stem[end:].lstrip("_-. ")
+        style = "/".join([*folders, rest]).strip("/")
+        doubtful = any(numbers[rest[start:stop]] != content for start, stop in _names_in(rest, numbers))
+        return _Named(content, style, of_folders not in (None, content), doubtful)
     if of_folders is not None:
         return _Named(of_folders, stem)
     within = _names_in(stem, numbers)
