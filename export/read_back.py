@@ -1,6 +1,6 @@
 """The generators of a bundle, read back from its graphs: a bundle whose checkpoint is gone can be trained further."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from dsmap.errors import InputError
 from dsmap.export.rewrites import MID_GREY
 from dsmap.export.verify import generated_pictures, open_session
 from dsmap.model import DSMAP
+from dsmap.networks import Decoder
 from dsmap.runtime.bundle import Bundle
 from dsmap.samples import to_rgb
 
@@ -73,9 +74,11 @@ def _weights_in(graph: onnx.GraphProto, component: str, model: DSMAP, domain: st
         for name, value in values.items():
             if name.startswith(prefix):
                 found[place.format(slot=slot) + name.removeprefix(prefix)] = value
-    norms = _NORMS.get(component, ())
+    norms: Sequence[str] = _NORMS.get(component, ())
     if component == "decoder":
-        norms = tuple(f"decoders.{slot}.ups.{i}.norm" for i in range(len(model.decoders[slot].ups)))  # type: ignore[arg-type]
+        decoder = model.decoders[slot]
+        assert isinstance(decoder, Decoder)
+        norms = [f"decoders.{slot}.ups.{i}.norm" for i in range(len(decoder.ups))]
     for place, (weight, bias) in zip(norms, _layer_norms(graph, values), strict=False):
         found[f"{place.format(slot=slot)}.weight"], found[f"{place.format(slot=slot)}.bias"] = weight, bias
     return _unscaled(found, slot, 1.0 if model.config.output == "clip" else 2.0)
