@@ -150,6 +150,12 @@ class LossWeights(Settings):
     appearance: float = Field(
         default=0.0, ge=0, description="brightness, colour, contrast and detail change as the domains differ in them"
     )
+    feature_matching: float = Field(
+        default=0.0,
+        ge=0,
+        description="the feature network shall see in translations, on average, what it sees in real pictures; needs "
+        "discriminator.features",
+    )
     kl: float = Field(default=0.0, ge=0, description="KL divergence of the style code; needs model.style_kl")
 
 
@@ -276,6 +282,8 @@ class TrainConfig(Settings):
                 "identity_init needs room for every pixel: model.patch 2 or 4, n_downsample 0, upsampling shuffle, a "
                 f"mapping, and dim of 12 * patch**2 or more, got dim {self.model.dim}"
             )
+        if self.loss.feature_matching > 0 and not self.discriminator.features:
+            raise ValueError("loss.feature_matching needs discriminator.features: true, got false")
         if self.loss.kl > 0 and not self.model.style_kl:
             raise ValueError("loss.kl needs model.style_kl: true, got model.style_kl: false")
         return self

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmap.config import DiscriminatorConfig
+from dsmap.distributed import mean_over_processes
 from dsmap.features import FeatureNetwork
 from dsmap.layers import conv
 from dsmap.networks import LRELU_SLOPE
@@ -15,6 +16,7 @@ from dsmap.networks import LRELU_SLOPE
 FEATURE_SLOPE = 0.2
 _MIXED = 96  # channels that the random mixing leaves of a map of 128 to 512
 _FAINT = 0.01  # what varies less is taken for noise
+_FOLLOW = 0.03  # share of the newest iteration in the mean of what translations look like
 
 
 class PatchDiscriminator(nn.Module):
@@ -114,16 +116,34 @@ class WholeDiscriminator(nn.Module):
     landscapes, 600 batches of 2), this one told 0.89; without the spreads and in no standard, 0.80.
     """
 
+    running: Tensor
+    """Mean of what was seen of the translations of the last iterations, (2 * in_dim,); 0 is that of real pictures."""
+
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
+        self.register_buffer("running", torch.zeros(2 * in_dim))
         self.standard = Standard(2 * in_dim)
         self.layer = nn.Conv2d(2 * in_dim, dim, 1)
         self.head = nn.Conv2d(dim, 1, 1)
 
-    def forward(self, taps_nchw: Sequence[Tensor]) -> Tensor:
-        """Maps (N, C, h, w) at several depths, `in_dim` channels in all -> logits (N, 1, 1, 1)."""
+    def forward(self, taps_nchw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps (N, C, h, w) at several depths, `in_dim` channels in all -> logits (N, 1, 1, 1), and what they are
+        of, (N, 2 * in_dim).
+        """
         seen_nc = self.standard(self.pooled(taps_nchw))
-        return self.head(F.leaky_relu(self.layer(seen_nc[:, :, None, None]), FEATURE_SLOPE))
+        return self.head(F.leaky_relu(self.layer(seen_nc[:, :, None, None]), FEATURE_SLOPE)), seen_nc
+
+    def matching_loss(self, seen_nc: Tensor) -> Tensor:
+        """How far translations are from real pictures on average: the mean square of `running`, which follows them.
+
+        The gradient is that of a mean over many pictures, of which only `seen_nc` are at hand: a batch alone would be
+        drawn to the middle, where no picture need be (feature matching: Salimans et al., NIPS 2016).
+        """
+        mean_c = mean_over_processes(seen_nc.mean(0))
+        now_c = mean_c.detach()
+        self.running.lerp_(now_c, _FOLLOW)
+        running_c = self.running.clone()
+        return running_c.square().mean() + 2 * (running_c * (mean_c - now_c)).mean()
 
     @staticmethod
     def pooled(taps_nchw: Sequence[Tensor]) -> Tensor:
@@ -155,16 +175,22 @@ class Discriminator(nn.Module):
 
     def forward(self, x_nchw: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [-1, 1] -> logits of each depth, of the whole, then of each scale."""
-        logits = []
+        return self.judge(x_nchw)[0]
+
+    def judge(self, x_nchw: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The logits, and what those of the whole are of (None without features): for `whole.matching_loss`."""
+        logits: list[Tensor] = []
+        seen_nc: Tensor | None = None
         if self.depths:
             taps = self._taps(x_nchw)
             logits = [depth(tap) for depth, tap in zip(self.depths, taps, strict=True)]
-            logits.append(self.whole(taps))
+            whole, seen_nc = self.whole(taps)
+            logits.append(whole)
         for i, scale in enumerate(self.scales):
             if i:
                 x_nchw = F.avg_pool2d(x_nchw, 3, stride=2, padding=1, count_include_pad=False)
             logits.append(scale(x_nchw))
-        return logits
+        return logits, seen_nc
 
     @torch.no_grad()
     def set_standard(self, batches: Iterable[Tensor]) -> None:

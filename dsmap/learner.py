@@ -143,6 +143,7 @@ class Learner:
                 mode_seeking=config.loss.mode_seeking > 0,
                 shift=self._draw_shift(step),
                 appearances=self.appearances if config.loss.appearance else None,
+                feature_matching=config.loss.feature_matching > 0,
             )
 
     def _named(self) -> dict[str, nn.Module]:

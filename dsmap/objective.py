@@ -4,7 +4,7 @@ The discriminators learn from the same translations the generators are then judg
 another draw), so the generators run forward once per iteration. Equal gradients to the authors' two separate passes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dsmap.appearance import Appearance, appearance_loss
 from dsmap.config import GanType, LossWeights
+from dsmap.discriminator import Discriminator
 from dsmap.losses import (
     Logits,
     at_least_float32,
@@ -107,6 +108,7 @@ def generator_terms(
     mode_seeking: bool = False,
     shift: Shift = (0, 0),
     appearances: Mapping[str, Appearance] | None = None,
+    feature_matching: bool = False,
 ) -> dict[str, Tensor]:
     """Every unweighted term of the generators' loss, named TERM/DOMAIN.
 
@@ -114,7 +116,7 @@ def generator_terms(
     contents are named by the domain the content came from, all others by the domain of the pictures they judge.
     `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping,
     `mode_seeking` (of the exemplar against the random style) when asked for, `appearance` when that of both domains'
-    pictures is given.
+    pictures is given, `feature_matching` when asked for (the discriminators follow what they see then).
     """
     terms: dict[str, Tensor] = {}
     # Second half: the translations are encoded again, as pictures of their new domain.
@@ -142,7 +144,7 @@ def generator_terms(
         if mode_seeking:
             styles = first.style[domain], first.random_style[domain]
             terms[f"mode_seeking/{domain}"] = mode_seeking_loss(first.exemplar[domain], first.random[domain], *styles)
-        terms |= _adversarial(discriminators[domain], kind, domain, x[domain], first, shift)
+        terms |= _adversarial(discriminators[domain], kind, domain, x[domain], first, shift, feature_matching)
         if appearances is not None:
             translated = torch.cat([first.exemplar[domain], first.random[domain]])
             terms[f"appearance/{domain}"] = appearance_loss(
@@ -164,13 +166,28 @@ def term_weight(name: str, weights: LossWeights) -> float:
 
 
 def _adversarial(
-    discriminator: nn.Module, kind: GanType, domain: str, x_nchw: Tensor, first: Translations, shift: Shift
+    discriminator: nn.Module,
+    kind: GanType,
+    domain: str,
+    x_nchw: Tensor,
+    first: Translations,
+    shift: Shift,
+    feature_matching: bool,
 ) -> dict[str, Tensor]:
     """What the discriminator, which is not trained here, says of the translations into `domain`."""
     # Only ralsgan judges the real pictures here.
     pictures = first.exemplar[domain], first.random[domain], *([x_nchw] if kind == "ralsgan" else [])
-    exemplar, random, *real = _judge(discriminator, shift, *pictures)
-    return {
+    matching = {}
+    if feature_matching:
+        assert isinstance(discriminator, Discriminator)
+        together, seen_nc = discriminator.judge(_seen(shift, *pictures))
+        assert seen_nc is not None
+        exemplar, random, *real = _apart(together, len(pictures))
+        translated_nc = seen_nc[: len(first.exemplar[domain]) + len(first.random[domain])]
+        matching[f"feature_matching/{domain}"] = discriminator.whole.matching_loss(translated_nc)
+    else:
+        exemplar, random, *real = _judge(discriminator, shift, *pictures)
+    return matching | {
         f"adversarial{suffix}/{domain}": generator_adversarial_loss(kind, logits, *real)
         for suffix, logits in (("", exemplar), ("_random", random))
     }
@@ -191,7 +208,16 @@ def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translat
 
 def _judge(discriminator: nn.Module, shift: Shift, *pictures_nchw: Tensor) -> list[Logits]:
     """The logits of several batches of one size, in one pass."""
+    return _apart(discriminator(_seen(shift, *pictures_nchw)), len(pictures_nchw))
+
+
+def _seen(shift: Shift, *pictures_nchw: Tensor) -> Tensor:
+    """What a discriminator sees of several batches."""
     top, left = shift
-    seen = torch.cat(pictures_nchw)[:, :, top:, left:]
-    scales = [logits.chunk(len(pictures_nchw)) for logits in discriminator(seen)]
+    return torch.cat(pictures_nchw)[:, :, top:, left:]
+
+
+def _apart(together: Sequence[Tensor], batches: int) -> list[Logits]:
+    """The logits of each batch."""
+    scales = [logits.chunk(batches) for logits in together]
     return [list(batch) for batch in zip(*scales, strict=True)]

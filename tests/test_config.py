@@ -135,6 +135,7 @@ def test_known_keys():
         (["data.crop=100", "model.n_downsample=3"], r"data.crop must be a multiple of 16, got 100"),
         (["data.crop=56"], r"data.crop must be at least 64 for this network, got 56"),
         (["data.crop=96", "discriminator.n_scales=4"], r"data.crop must be at least 128"),
+        (["loss.feature_matching=1"], r"loss.feature_matching needs discriminator.features: true"),
         (["loss.kl=0.1"], r"loss.kl needs model.style_kl: true"),
         (["model.domains=[cat, cat]"], r"model: the two domains need different names, got 'cat' twice"),
         (["model.domains=[cat, ../dog]"], r"letters, digits, - and _, got '../dog'"),

@@ -454,6 +454,26 @@ def test_features_are_judged_in_the_standard_of_real_pictures(features):
     assert all(torch.equal(a, b) for a, b in zip(discriminator(x), other(x), strict=True))
 
 
+def test_feature_matching_follows_the_mean_of_the_translations(features):
+    torch.manual_seed(0)
+    discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
+    whole, x = discriminator.whole, pictures(n=2)["a"]
+    logits, seen = discriminator.judge(x)
+    assert all(torch.equal(a, b) for a, b in zip(logits, discriminator(x), strict=True))
+    torch.testing.assert_close(seen, whole.pooled([tap.log1p() for tap in features.taps(x)]))  # no standard is set
+    rows = torch.randn(3, seen.shape[1], generator=torch.Generator().manual_seed(1))
+    mean = torch.zeros(seen.shape[1])
+    for n in range(1, 4):
+        batch = (n * rows).requires_grad_()
+        loss = whole.matching_loss(batch)
+        mean = 0.97 * mean + 0.03 * n * rows.mean(0)
+        torch.testing.assert_close(whole.running, mean)
+        torch.testing.assert_close(loss, mean.square().mean())
+        (gradient,) = torch.autograd.grad(loss, batch)
+        # That of the mean's square, whatever this batch is.
+        torch.testing.assert_close(gradient, (2 * mean / mean.numel() / 3).expand(3, -1))
+
+
 def test_a_blank_picture_gives_finite_gradients(features):
     discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
     x = torch.zeros(1, 3, 64, 64, requires_grad=True)

@@ -547,6 +547,7 @@ def test_the_content_encoders_have_a_rate_of_their_own(data, tmp_path, factor):
         ["loss.contextual=1", "model.pad_type=zero", "optimizer.schedule=constant"],
         ["discriminator.features=true", "model.patch=2", "model.n_downsample=0", "model.upsampling=shuffle"],
         ["discriminator.features=true", "discriminator.pad_type=zero", "model.patch=4", "model.n_downsample=1"],
+        ["discriminator.features=true", "loss.feature_matching=1", "loss.appearance=1"],
     ],
 )
 def test_every_weight_learns(data, tmp_path, overrides):
@@ -557,11 +558,29 @@ def test_every_weight_learns(data, tmp_path, overrides):
     losses = trainer.iterate(batch_of(trainer))
     assert all(math.isfinite(value) for value in losses.values())
     assert any(name.startswith("contextual_random/") for name in losses) == ("loss.contextual=1" in overrides)
-    assert any(name.startswith("kl/") for name in losses) == ("loss.kl=0.01" in overrides)
+    for term, setting in (("kl", "loss.kl=0.01"), ("appearance", "loss.appearance=1")):
+        assert any(name.startswith(f"{term}/") for name in losses) == (setting in overrides)
+    assert any(name.startswith("feature_matching/") for name in losses) == ("loss.feature_matching=1" in overrides)
     for module, old in zip(modules, before, strict=True):
         for key, parameter in module.named_parameters():
             if key.endswith("weight"):
                 assert not torch.equal(parameter, old[key]), key
+
+
+def test_feature_matching_and_appearance_go_on_where_they_were(data, tmp_path):
+    """What is followed over the iterations is in the checkpoint; what is known of the domains is found again."""
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    wanted = "discriminator.features=true", "loss.feature_matching=1", "loss.appearance=1"
+    overrides = [*wanted, f"features={tmp_path / 'net.npz'}"]
+    whole = trainer_in(tmp_path / "whole", data, *overrides, steps=4)
+    halves = trainer_in(tmp_path / "halves", data, *overrides, steps=4)
+    for step in range(2):
+        assert whole.iterate(batch_of(whole, step)) == halves.iterate(batch_of(halves, step))
+    saved = halves.save().path
+    again = trainer_in(tmp_path / "halves", data, *overrides, steps=4, resume=saved)
+    for step in range(2, 4):
+        assert whole.iterate(batch_of(whole, step)) == again.iterate(batch_of(again, step))
+    assert whole.learner.discriminators["a"].whole.running.abs().sum() > 0
 
 
 def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_path):
