@@ -17,6 +17,7 @@ import torch
 from test_training import assert_same_checkpoints, batch_of, copy_of, data, read_log, settings, start, train, trainer_in
 from tiny import squeezenet_weights
 
+from dsmap import interrupts
 from dsmap.checkpoint import best_checkpoint, list_checkpoints, load_optimizers, read_checkpoint
 from dsmap.config import ModelConfig, load_train_config
 from dsmap.device import choose_hardware, compile_networks
@@ -24,6 +25,7 @@ from dsmap.distributed import Processes
 from dsmap.domains import find_domains, fingerprint
 from dsmap.errors import InputError
 from dsmap.footprint import footprint, out_of_memory, what_fits
+from dsmap.interrupts import stop_signals
 from dsmap.layers import UpsampleConv
 from dsmap.networks import DomainMapping
 from dsmap.preflight import CHECKS, preflight
@@ -428,6 +430,21 @@ def test_sigterm_to_the_whole_group_saves(data, tmp_path):
     assert process.returncode == 130, err
     (saved,) = list_checkpoints(tmp_path / "checkpoints")
     assert f"saved {saved}" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_twice_stops_once(number, monkeypatch):
+    """What goes to a whole group comes again from torchrun; only a person's second Ctrl-C is meant as one."""
+    with stop_signals() as stopped:
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+        assert stopped.is_set()
+        monkeypatch.setattr(interrupts, "_ECHO", 0.0)
+        if number == signal.SIGTERM:
+            os.kill(os.getpid(), number)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
 
 
 def test_going_on_with_channels_last(data, tmp_path):
