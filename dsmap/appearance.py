@@ -20,6 +20,7 @@ APPEARANCE_DIM = 3 * (BANDS + 2)
 """How many numbers `appearance` gives."""
 
 _FAINT = 0.01  # about a grey level: smoother areas count as equally smooth
+_LEAST_SPREAD = 0.05  # where all pictures are alike, as the colours of grey ones are
 # BT.601: brightness, blue minus brightness, red minus brightness.
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
@@ -52,7 +53,7 @@ def appearance(x_nchw: Tensor) -> Tensor:
 def appearance_of(batches: Iterable[Tensor]) -> Appearance:
     """Of a domain, from batches of its pictures, as `appearance` takes them, two or more in all."""
     rows_nk = torch.cat([appearance(x_nchw) for x_nchw in batches])
-    return Appearance(rows_nk.mean(0), rows_nk.std(0))
+    return Appearance(rows_nk.mean(0), rows_nk.std(0, correction=0).clamp(min=_LEAST_SPREAD))
 
 
 def appearance_loss(translations_nchw: Tensor, pictures_nchw: Tensor, target: Appearance, source: Appearance) -> Tensor:

@@ -11,6 +11,7 @@ from dsmap.config import DiscriminatorConfig
 from dsmap.distributed import mean_over_processes
 from dsmap.features import FeatureNetwork
 from dsmap.layers import conv
+from dsmap.losses import at_least_float32
 from dsmap.networks import LRELU_SLOPE
 
 FEATURE_SLOPE = 0.2
@@ -38,7 +39,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class Standard(nn.Module):
-    """Numbers in standard deviations from their mean over real pictures: (..., C) or (N, C, H, W), as it was given."""
+    """Numbers in standard deviations from their mean over real pictures: (N, C) or (N, C, H, W), as they came."""
 
     mean: Tensor
     spread: Tensor
@@ -149,7 +150,8 @@ class WholeDiscriminator(nn.Module):
     def pooled(taps_nchw: Sequence[Tensor]) -> Tensor:
         """(N, 2 * in_dim): mean and spread over the positions."""
         # A channel that is 0 all over has no derivative of its spread; hence the summand.
-        rows = [(tap.mean((2, 3)), (tap.var((2, 3), correction=0) + _FAINT**2).sqrt()) for tap in taps_nchw]
+        taps = [at_least_float32(tap) for tap in taps_nchw]
+        rows = [(tap.mean((2, 3)), (tap.var((2, 3), correction=0) + _FAINT**2).sqrt()) for tap in taps]
         return torch.cat([part for row in rows for part in row], 1)
 
 

@@ -88,7 +88,10 @@ class Trainer:
         with explained_memory(config, self.hardware):
             self.learner = Learner(config, self.hardware, self.processes)
             for domain in domains if config.needs_a_look else ():
-                self.learner.look_at(domain.name, list(self._real(domain)))
+                pictures = list(self._real(domain))
+                if not pictures:
+                    raise InputError(f"none of the pictures of {domain.name} can be read", "Put whole pictures there.")
+                self.learner.look_at(domain.name, pictures)
         if start_from is not None and resume is None:
             self.learner.start_from(start_from)
         self._resumed = None if resume is None else self._restore(read_checkpoint(resume))

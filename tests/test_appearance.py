@@ -56,7 +56,19 @@ def test_a_domain():
     rows = torch.cat([appearance(noise(seed)) for seed in (1, 2)])
     found = appearance_of(noise(seed) for seed in (1, 2))
     torch.testing.assert_close(found.mean, rows.mean(0))
-    torch.testing.assert_close(found.spread, rows.std(0))
+    torch.testing.assert_close(found.spread, rows.std(0, correction=0).clamp(min=0.05))
+
+
+def test_grey_pictures_have_no_colours_to_differ_in():
+    grey = [noise(seed).mean(1, keepdim=True).expand(-1, 3, -1, -1) for seed in range(3)]
+    target, source = appearance_of(grey), appearance_of([noise(7)])
+    assert (target.spread > 0).all()
+    x = noise(8).requires_grad_()
+    loss = appearance_loss(x, noise(8), target, source)
+    loss.backward()
+    assert loss.isfinite()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
 
 
 def test_the_loss_is_what_lies_beyond_the_difference_of_the_domains():
