@@ -64,6 +64,13 @@ class ModelConfig(Settings):
         description="how the decoder's last conv becomes a picture: tanh, as published, or cut off at black and white; "
         "it shapes no weight",
     )
+    sharpen: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="how much of what a blur of 3x3 pixels takes is added to every picture that is decoded; it shapes "
+        "no weight",
+    )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
     style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
 

@@ -19,6 +19,7 @@ from dsmap.layers import (
     conv,
     instance_norm,
     pixel_mean,
+    sharpened,
     to_picture,
 )
 
@@ -166,7 +167,7 @@ class Decoder(nn.Module):
         super().__init__()
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
-        self.patch, self.output = config.patch, config.output
+        self.patch, self.output, self.sharpen = config.patch, config.output, config.sharpen
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
         up = ShuffleConv if config.upsampling == "shuffle" else UpsampleConv
         self.ups = nn.ModuleList(up(i, o, pad) for i, o in pairwise(widths))
@@ -182,7 +183,8 @@ class Decoder(nn.Module):
         for up in self.ups:
             y = up(y)
         z = self.tail(y)
-        return to_picture(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.output)
+        picture = to_picture(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.output)
+        return sharpened(picture, self.sharpen)
 
 
 def _stem(config: ModelConfig) -> nn.Conv2d:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, to_picture, wide
+from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_picture, wide
 from dsmap.model import DSMAP
 from dsmap.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
@@ -210,7 +210,7 @@ class RewrittenDecoder(nn.Module):
             for up in trained.ups:
                 if isinstance(up, UpsampleConv):
                     up.plain = True
-        self.scaling = rewrites.scaling
+        self.scaling, self.sharpen = rewrites.scaling, trained.sharpen
 
     def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:
         y = mapped_nchw
@@ -224,8 +224,8 @@ class RewrittenDecoder(nn.Module):
             z = F.pixel_shuffle(z, self.patch)
         if self.scaling and self.output == "tanh":
             # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
-            return torch.sigmoid(z) * 255
-        x_nchw = to_picture(z, self.output)
+            return sharpened(torch.sigmoid(z) * 255, self.sharpen, 0, 255)
+        x_nchw = sharpened(to_picture(z, self.output), self.sharpen)
         return (x_nchw + 1) * MID_GREY if self.scaling else x_nchw
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.checkpoint import load_generators, read_checkpoint
-from dsmap.config import TrainConfig
+from dsmap.config import ModelConfig, TrainConfig, parse_settings
 from dsmap.data import Domains, find_domains, load_picture_nchw
 from dsmap.errors import InputError
 from dsmap.export.named_styles import NamedStyle, check_domains
@@ -43,8 +43,11 @@ def open_checkpoint(
     data: Path | None = None,
     folders: Sequence[tuple[str, Path]] = (),
     named_styles: Sequence[NamedStyle] = (),
+    sharpen: float | None = None,
 ) -> Source:
     """The generators of a run of dsmap-train; `weights` is ema or generators (live).
+
+    `sharpen` replaces the network's own (`ModelConfig.sharpen`).
 
     `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
     `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on. Raises InputError for
@@ -57,6 +60,11 @@ def open_checkpoint(
             )
         path, weights = path.parent, path.stem
     checkpoint = read_checkpoint(path)
+    if sharpen is not None:
+        model_settings = parse_settings(
+            ModelConfig, checkpoint.config.model.model_dump() | {"sharpen": sharpen}, "the network"
+        )
+        checkpoint = checkpoint._replace(config=checkpoint.config.model_copy(update={"model": model_settings}))
     config = checkpoint.config
     check_domains(named_styles, config.model.domains)
     model = load_generators(checkpoint, weights)

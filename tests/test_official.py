@@ -76,7 +76,7 @@ def test_their_settings():
     assert official_loss_weights(config) == LossWeights(contextual=0)
     assert official_loss_weights(config | {"recon_x_cyc_w": 7, "recon_d_w": 3}).model_dump() == {
         "image": 10, "domain_content": 3, "shared_content": 2, "style": 10, "cycle": 7, "adversarial": 1,
-        "contextual": 0, "mode_seeking": 0, "kl": 0,
+        "contextual": 0, "mode_seeking": 0, "kl": 0, "appearance": 0, "feature_matching": 0,
     }  # fmt: skip
     discriminator = official_discriminator_config(config)
     assert (discriminator.dim, discriminator.n_layers, discriminator.n_scales) == (4, 4, 3)

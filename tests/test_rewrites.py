@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 import torch
-from tiny import make_model
+import torch.nn.functional as F
+from tiny import make_model, pictures, styles
 
 from dsmap.export.graphs import from_frames
 from dsmap.export.rewrites import BlockTail, BlockUpsampleConv, Rewrites, ScaledStem, rewritten
@@ -82,3 +83,24 @@ def test_the_original_is_left_alone():
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("pad", ["zero", "reflect"])
+@pytest.mark.parametrize("scaling", [True, False])
+def test_sharpening_is_the_same_in_rewritten_decoders(pad, scaling):
+    soft, sharp = (make_model(pad_type=pad, sharpen=amount) for amount in (0.0, 0.7))
+    x = pictures(n=1)["a"]
+    style = styles(n=1)["b"]
+    with torch.no_grad():
+        plain, expected = (model.translate(x, "a", "b", style) for model in (soft, sharp))
+        fast = rewritten(sharp, Rewrites(scaling=scaling))
+        given = (x + 1) * 127.5 if scaling else x
+        found = fast.translate(given, "a", "b", style)
+        found = found / 127.5 - 1 if scaling else found
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    # By hand: the picture, its edge repeated, less its mean with weights 1 2 1.
+    line = torch.tensor([0.25, 0.5, 0.25])
+    kernel = (line[:, None] * line).expand(3, 1, 3, 3)
+    blurred = F.conv2d(F.pad(plain, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+    torch.testing.assert_close(expected, (plain + 0.7 * (plain - blurred)).clamp(-1, 1))
+    assert (expected - plain).abs().max() > 0.01
