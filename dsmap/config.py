@@ -269,11 +269,6 @@ class TrainConfig(Settings):
         """Whether the feature network takes part."""
         return bool(self.loss.contextual) or self.discriminator.features
 
-    @property
-    def needs_a_look(self) -> bool:
-        """Whether the training uses what pictures of the domains are like on the whole."""
-        return bool(self.loss.appearance) or self.discriminator.features
-
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         multiple = self.model.multiple_of

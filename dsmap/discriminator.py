@@ -110,9 +110,9 @@ class FeatureDiscriminator(nn.Module):
 
 
 class WholeDiscriminator(nn.Module):
-    """Judges what the feature network sees in the picture as a whole: the means of its deeper maps.
+    """Judges what the feature network sees in the picture as a whole: the mean and the spread of every channel.
 
-    It sees the mean and the spread of each channel of each map. Domains such as seasons differ in what pictures show,
+    Domains such as seasons differ in what pictures show,
     not in every patch: where the heads of patches told 0.76 of pairs of translation and photograph apart (winter
     landscapes, 600 batches of 2), this one told 0.89; without the spreads and in no standard, 0.80.
     """

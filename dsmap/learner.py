@@ -80,15 +80,19 @@ class Learner:
         for model in (self.model, self.ema):
             model.load_state_dict(generators.state_dict())
 
-    def look_at(self, domain: str, pictures: Sequence[Tensor]) -> None:
-        """Learns what real pictures of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training."""
+    def look_at(self, domain: str, pictures: Sequence[Tensor], *, resumed: bool) -> None:
+        """Learns what real pictures of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training.
+
+        `resumed`: a checkpoint brings the standard of the discriminators.
+        """
         batches = [self.hardware.place(x_nchw) for x_nchw in pictures]
         if self.config.loss.appearance:
             self.appearances[domain] = appearance_of(batches)
-        discriminator = self.discriminators[self.model.slot(domain)]
-        assert isinstance(discriminator, Discriminator)
-        discriminator.set_standard(batches)
-        share_weights(discriminator)
+        if not resumed:
+            discriminator = self.discriminators[self.model.slot(domain)]
+            assert isinstance(discriminator, Discriminator)
+            discriminator.set_standard(batches)
+            share_weights(discriminator)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.

@@ -182,11 +182,12 @@ def _adversarial(
         assert isinstance(discriminator, Discriminator)
         together, seen_nc = discriminator.judge(_seen(shift, *pictures))
         assert seen_nc is not None
-        exemplar, random, *real = _apart(together, len(pictures))
-        translated_nc = seen_nc[: len(first.exemplar[domain]) + len(first.random[domain])]
+        judged = _apart(together, len(pictures))
+        translated_nc = torch.cat(seen_nc.chunk(len(pictures))[:2])
         matching[f"feature_matching/{domain}"] = discriminator.whole.matching_loss(translated_nc)
     else:
-        exemplar, random, *real = _judge(discriminator, shift, *pictures)
+        judged = _judge(discriminator, shift, *pictures)
+    exemplar, random, *real = judged
     return matching | {
         f"adversarial{suffix}/{domain}": generator_adversarial_loss(kind, logits, *real)
         for suffix, logits in (("", exemplar), ("_random", random))

@@ -87,11 +87,12 @@ class Trainer:
         check_startable(config, domains, run, resume, allow_new_data)
         with explained_memory(config, self.hardware):
             self.learner = Learner(config, self.hardware, self.processes)
-            for domain in domains if config.needs_a_look else ():
+            look = config.loss.appearance > 0 or (config.discriminator.features and resume is None)
+            for domain in domains if look else ():
                 pictures = list(self._real(domain))
                 if not pictures:
                     raise InputError(f"none of the pictures of {domain.name} can be read", "Put whole pictures there.")
-                self.learner.look_at(domain.name, pictures)
+                self.learner.look_at(domain.name, pictures, resumed=resume is not None)
         if start_from is not None and resume is None:
             self.learner.start_from(start_from)
         self._resumed = None if resume is None else self._restore(read_checkpoint(resume))

@@ -1,7 +1,6 @@
 """The generators of a bundle, read back from its graphs: a bundle whose checkpoint is gone can be trained further."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +11,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dsmap.config import ModelConfig
-from dsmap.data import to_nchw
 from dsmap.errors import InputError
 from dsmap.export.rewrites import MID_GREY
-from dsmap.export.verify import generated_pictures, open_session
+from dsmap.export.verify import GraphParts, Graphs, Parts, TorchParts, generated_pictures
 from dsmap.model import DSMAP
 from dsmap.networks import Decoder
 from dsmap.runtime.bundle import Bundle
-from dsmap.samples import to_rgb
 
 # Component of a bundle: the prefixes its weights have in the graphs, and the parts of DSMAP they belong to.
 _PARTS = {
@@ -47,12 +44,11 @@ def generators_of_bundle(bundle: Bundle) -> DSMAP:
     except ValidationError as error:
         raise InputError(f"the bundle {name} is of an architecture that this dsmap does not know", _ADVICE) from error
     expected = model.state_dict()
+    paths = {(component, domain): bundle.graph(component, domain) for domain in model.domains for component in _PARTS}
+    files = {key: path for key, path in paths.items() if path is not None}
     found: dict[str, Tensor] = {}
-    for domain in model.domains:
-        for component in _PARTS:
-            path = bundle.graph(component, domain)
-            if path is not None:
-                found |= _weights_in(onnx.load(path).graph, component, model, domain)
+    for (component, domain), path in files.items():
+        found |= _weights_in(onnx.load(path).graph, component, model, domain)
     missing = [key for key, value in expected.items() if key not in found or found[key].shape != value.shape]
     if missing:
         raise InputError(
@@ -62,7 +58,7 @@ def generators_of_bundle(bundle: Bundle) -> DSMAP:
         )
     model.load_state_dict({key: found[key] for key in expected})
     model.eval().requires_grad_(False)
-    _compare(model, bundle)
+    _compare(model, files, name)
     return model
 
 
@@ -116,28 +112,21 @@ def _unscaled(found: dict[str, Tensor], slot: str, gain: float) -> dict[str, Ten
     return result
 
 
-@torch.no_grad()
-def _compare(model: DSMAP, bundle: Bundle) -> None:
-    """Raises InputError unless model and bundle translate a picture alike, in both directions."""
+def _compare(model: DSMAP, files: Graphs, name: str) -> None:
+    """Raises InputError unless model and graphs translate a picture alike, in both directions."""
     frames = np.stack(generated_pictures(64, 1))
-    x_nchw = to_nchw(frames)
+    ours, theirs = TorchParts(model), GraphParts(files)
     for target in model.domains:
-        source = model.other(target)
-        style = _run(bundle, "style_encoder", target, frames=frames)
-        content, skip = _run(bundle, "content_encoder", source, frames=frames)
-        mapped = _run(bundle, "mapping", target, content=content, skip=skip) if model.config.mapping else [content]
-        params = _run(bundle, "style_mlp", target, style=style[0])
-        (expected,) = _run(bundle, "decoder", target, mapped=mapped[0], style_params=params[0])
-        found = to_rgb(model.translate(x_nchw, source, target, model.encode_style(x_nchw, target)))
-        worst = int(np.abs(found.astype(np.int16) - expected.astype(np.int16)).max())
+        found, expected = (_translated(parts, frames, model.other(target), target) for parts in (ours, theirs))
+        worst = int(np.abs(found - expected).max())
         if worst > _WORST:
             raise InputError(
-                f"what was read from the bundle {bundle.manifest.name} translates otherwise: up to {worst} grey levels",
-                _ADVICE,
+                f"what was read from the bundle {name} translates otherwise: up to {worst} grey levels", _ADVICE
             )
 
 
-def _run(bundle: Bundle, component: str, domain: str, **inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    path = bundle.graph(component, domain)
-    assert path is not None
-    return list(open_session(path, 1).run(None, inputs))
+def _translated(parts: Parts, frames: npt.NDArray[np.uint8], source: str, target: str) -> npt.NDArray[np.int16]:
+    """The frames in their own style."""
+    mapped = parts.map(*parts.encode(frames, source), target)
+    params = parts.style_params(parts.encode_style(frames, target), target)
+    return np.asarray(parts.decode(mapped, params, target), np.int16)

@@ -8,38 +8,33 @@ import numpy as np
 import pytest
 import torch
 from test_eval_images import torch_alone
-from typer.testing import CliRunner
+from test_training import train
+from tiny import make_model
 
 from dsmap.checkpoint import load_generators, read_checkpoint
-from dsmap.config import ModelConfig
 from dsmap.errors import InputError
 from dsmap.export.exporter import export_bundle
 from dsmap.export.read_back import generators_of_bundle
 from dsmap.export.sources import Source
-from dsmap.model import DSMAP, initialise_generators
+from dsmap.model import DSMAP
 from dsmap.runtime.bundle import MANIFEST, Bundle
 from dsmap.runtime.models import find_model
 from dsmap.styles import prior_statistics
-from dsmap.tools.train import app
 
 __all__ = ["torch_alone"]
 pytestmark = pytest.mark.usefixtures("torch_alone")
 
 
-def small(seed=0, **changed) -> DSMAP:
-    """Of the kind whose weights stand in the graphs; layer norms and biases are anything but their start."""
-    torch.manual_seed(seed)
-    settings = {
-        "domains": ("summer", "winter"), "dim": 4, "patch": 2, "n_downsample": 0, "n_res": 1, "mlp_dim": 8,
-        "style_dim": 3, "pad_type": "zero", "upsampling": "shuffle",
-    }  # fmt: skip
-    model = DSMAP(ModelConfig(**settings | changed)).eval()
-    initialise_generators(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
+def small(**changed) -> DSMAP:
+    """Of the kind whose weights stand in the graphs."""
+    network = {
+        "domains": ("summer", "winter"),
+        "patch": 2,
+        "n_downsample": 0,
+        "pad_type": "zero",
+        "upsampling": "shuffle",
+    }
+    return make_model(**network | changed).eval()
 
 
 def bundle_of(model: DSMAP, out: Path) -> Bundle:
@@ -90,12 +85,6 @@ def test_weights_that_translate_otherwise_are_refused(tmp_path):
     (tmp_path / "bundle" / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="translates otherwise"):
         generators_of_bundle(Bundle.read(bundle.folder))
-
-
-def train(*arguments):
-    result = CliRunner().invoke(app, ["--preset", "debug", "--device", "cpu", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout, result.stderr
 
 
 NOTHING_LEARNT = "--steps", 1, "--set", "optimizer.lr=1e-12", "--set", "optimizer.weight_decay=0"
