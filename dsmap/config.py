@@ -131,8 +131,8 @@ class DiscriminatorConfig(Settings):
     shift: int = Field(
         default=0,
         ge=0,
-        description="pictures are judged without up to so many of their first rows and columns, drawn anew for each "
-        "iteration: no pattern in step with the strides escapes",
+        description="pictures are judged without so many of their rows and columns, from the one or the other side as "
+        "drawn anew for each iteration: no pattern in step with the strides escapes",
     )
 
     @property

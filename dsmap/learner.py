@@ -221,10 +221,11 @@ class Learner:
 
     def _draw_shift(self, step: int) -> Shift:
         """Both steps of an iteration, and all processes, see the same."""
-        if not self.config.discriminator.shift:
-            return 0, 0
-        drawn = torch.randint(self.config.discriminator.shift + 1, (2,), generator=self._generator(_SHIFT, step))
-        return int(drawn[0]), int(drawn[1])
+        most = self.config.discriminator.shift
+        if not most:
+            return Shift()
+        top, left = torch.randint(most + 1, (2,), generator=self._generator(_SHIFT, step)).tolist()
+        return Shift(top, left, most)
 
     def _generator(self, stream: int, step: int) -> torch.Generator:
         seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)

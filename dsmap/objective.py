@@ -26,14 +26,25 @@ from dsmap.losses import (
 from dsmap.model import DSMAP, Content
 from dsmap.networks import KLStyleEncoder
 
+Features = Callable[[Tensor], Tensor]
+"""A feature network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
+
 ByDomain = dict[str, Tensor]
 """One tensor per domain name. Of translations it is the domain they belong to now."""
 
-Shift = tuple[int, int]
-"""How many of the first rows and columns of every picture the discriminators do not see."""
 
-Features = Callable[[Tensor], Tensor]
-"""A feature network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
+class Shift(NamedTuple):
+    """Where the part of every picture begins that the discriminators see: `most` rows and columns smaller than it.
+
+    One size for all shifts: compiled networks and cuDNN prepare for every size anew.
+    """
+
+    top: int = 0
+    left: int = 0
+    most: int = 0
+
+
+_WHOLE = Shift()
 
 
 class Translations(NamedTuple):
@@ -85,7 +96,7 @@ def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByD
 
 
 def discriminator_terms(
-    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain, shift: Shift = (0, 0)
+    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain, shift: Shift = _WHOLE
 ) -> ByDomain:
     """Each discriminator's loss: every batch of fakes (detached here) against the reals, summed.
 
@@ -106,7 +117,7 @@ def generator_terms(
     first: Translations,
     features: Features | None = None,
     mode_seeking: bool = False,
-    shift: Shift = (0, 0),
+    shift: Shift = _WHOLE,
     appearances: Mapping[str, Appearance] | None = None,
     feature_matching: bool = False,
 ) -> dict[str, Tensor]:
@@ -214,8 +225,9 @@ def _judge(discriminator: nn.Module, shift: Shift, *pictures_nchw: Tensor) -> li
 
 def _seen(shift: Shift, *pictures_nchw: Tensor) -> Tensor:
     """What a discriminator sees of several batches."""
-    top, left = shift
-    return torch.cat(pictures_nchw)[:, :, top:, left:]
+    together = torch.cat(pictures_nchw)
+    height, width = (side - shift.most for side in together.shape[-2:])
+    return together[:, :, shift.top : shift.top + height, shift.left : shift.left + width]
 
 
 def _apart(together: Sequence[Tensor], batches: int) -> list[Logits]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from dsmap.config import LossWeights
 from dsmap.losses import contextual_loss, kl_divergence
-from dsmap.objective import discriminator_terms, generator_terms, term_weight, translate_both, weighted_sum
+from dsmap.objective import Shift, discriminator_terms, generator_terms, term_weight, translate_both, weighted_sum
 
 WEIGHTS = LossWeights(
     image=3, domain_content=5, shared_content=7, style=11, cycle=13, adversarial=17, contextual=19, kl=23
@@ -124,12 +124,13 @@ def test_discriminators_see_shifted_pictures():
     model, discriminators = tiny()
     x = pictures(hw=(72, 72), dtype=torch.float64)
     first = translate_both(model, x, styles(dtype=torch.float64))
-    shifted = {slot: x[slot][:, :, 3:, 5:] for slot in x}
-    d_terms = discriminator_terms(discriminators, "lsgan", x, first.exemplar, first.random, shift=(3, 5))
-    terms = generator_terms(model, discriminators, "lsgan", x, first, shift=(3, 5))
+    shift = Shift(top=3, left=5, most=7)
+    shifted = {slot: x[slot][:, :, 3:68, 5:70] for slot in x}
+    d_terms = discriminator_terms(discriminators, "lsgan", x, first.exemplar, first.random, shift=shift)
+    terms = generator_terms(model, discriminators, "lsgan", x, first, shift=shift)
     plain = generator_terms(model, discriminators, "lsgan", x, first)
     for slot in ("a", "b"):
-        fakes = [of[slot][:, :, 3:, 5:] for of in (first.exemplar, first.random)]
+        fakes = [of[slot][:, :, 3:68, 5:70] for of in (first.exemplar, first.random)]
         expected = slow_discriminator_term(discriminators[slot], shifted[slot], *fakes)
         torch.testing.assert_close(d_terms[slot], expected, rtol=1e-9, atol=1e-12)
         for suffix, fake in zip(("", "_random"), fakes, strict=True):
