@@ -11,7 +11,7 @@ from dsmap.config import TrainConfig
 from dsmap.domains import Domains, Fingerprint, fingerprint
 from dsmap.errors import InputError
 
-_SHAPELESS = {"model.output", "model.sharpen", "discriminator.shift"}
+SHAPELESS = {"model.output", "model.sharpen", "discriminator.shift"}
 """Settings of the networks that shape no weight: a training may go on with others."""
 
 
@@ -39,7 +39,7 @@ def check_resumable(
     Also when `data`, the pictures at hand, are others than it was trained on; None leaves them unchecked.
     """
     for key, (then, now) in changed_settings(checkpoint.config, config).items():
-        if key.startswith(("model.", "discriminator.")) and key not in _SHAPELESS:
+        if key.startswith(("model.", "discriminator.")) and key not in SHAPELESS:
             raise InputError(
                 f"the checkpoint {checkpoint.path} is of another architecture: {key} got {now}, expected {then}",
                 f"Resume with the settings in {run / 'config.yaml'}, or start a new run with another -o.",

@@ -123,6 +123,15 @@ def test_going_on_takes_the_runs_own_weights(checkpoint, picture_folder, tmp_pat
     assert_same(load_generators(read_checkpoint(tmp_path / "run")), load_generators(read_checkpoint(tmp_path / "kept")))
 
 
+def test_what_shapes_no_weight_may_be_another(checkpoint, picture_folder, tmp_path):
+    run = ("--data", picture_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *NOTHING_LEARNT)
+    code, _, err = train(*run, "--set", "model.sharpen=0.5")
+    assert code == 0, err
+    found, given = (load_generators(read_checkpoint(path)) for path in (tmp_path / "run", checkpoint))
+    assert found.config == given.config.model_copy(update={"sharpen": 0.5})
+    assert_same(found, given)
+
+
 @pytest.mark.parametrize(
     ("more", "fact"),
     [

@@ -103,7 +103,7 @@ def train(
         features=features,
         precision=precision,
         compile=compile_,
-        model=_model(method, names) if generators is None else _network(generators, names),
+        model=_model(method, names) if generators is None else _network(generators, names, overrides),
     )
     found = find_domains(data, folders, names=settings.model.domains)
     _check_run_folder(out)
@@ -232,8 +232,10 @@ def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
 
 def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
     """Those of a run, a checkpoint or a bundle."""
-    given = next((override for override in overrides if override.startswith("model.")), None)
-    given = given or ("--method munit" if method == "munit" else None)
+    from dsmap.resume import SHAPELESS
+
+    shaping = (o for o in overrides if o.startswith("model.") and _key(o) not in SHAPELESS)
+    given = next(shaping, None) or ("--method munit" if method == "munit" else None)
     if given:
         raise InputError(
             f"{given} is given beside --start-from {start_from}", "Leave it out: the network is the other training's."
@@ -249,15 +251,21 @@ def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
     return load_generators(read_checkpoint(find_checkpoint(Path(start_from))))
 
 
-def _network(generators: "DSMAP", names: tuple[str, str] | None) -> dict[str, object]:
-    """The settings of the network, with other names of the domains where some are given."""
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _network(generators: "DSMAP", names: tuple[str, str] | None, overrides: list[str]) -> dict[str, object]:
+    """The settings of the network less those that are overridden; the domains get other names where some are given."""
     theirs = generators.domains
     if names is not None and names == theirs[::-1]:
         raise InputError(
             f"the domains are given as {', '.join(names)}; in the training to start from they are {', '.join(theirs)}",
             "Give them in its order.",
         )
-    return generators.config.model_dump(mode="json") | {"domains": list(names or theirs)}
+    network = generators.config.model_dump(mode="json") | {"domains": list(names or theirs)}
+    overridden = {_key(override) for override in overrides}
+    return {key: value for key, value in network.items() if f"model.{key}" not in overridden}
 
 
 def _checkpoint(resume: str | None, out: Path, say: "Callable[[str], None]") -> Path | None:
