@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dsmap.errors import InputError
 
 PadType = Literal["reflect", "replicate", "zero"]
+Contrast = Annotated[float, Field(ge=1, le=2)]
 GanType = Literal["lsgan", "nsgan", "ralsgan"]
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -64,6 +65,11 @@ class ModelConfig(Settings):
         description="how the decoder's last conv becomes a picture: tanh, as published, or cut off at black and white; "
         "it shapes no weight",
     )
+    contrast: tuple[Contrast, Contrast] = Field(
+        default=(1.0, 1.0),
+        description="pictures of A and B are tanh times this (1 to 2), cut off at black and white, which photographs "
+        "hold and tanh does not; it shapes no weight",
+    )
     sharpen: float = Field(
         default=0.0,
         ge=0,
@@ -73,6 +79,12 @@ class ModelConfig(Settings):
     )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
     style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
+
+    @model_validator(mode="after")
+    def _contrast_is_of_tanh(self) -> Self:
+        if self.contrast != (1, 1) and self.output != "tanh":
+            raise ValueError(f"model.contrast goes with model.output tanh, got {self.output}")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -78,10 +78,13 @@ class _Clip(torch.autograd.Function):
         return gradient.masked_fill(((z > 1) & (gradient < 0)) | ((z < -1) & (gradient > 0)), 0)
 
 
-def to_picture(z: Tensor, output: str) -> Tensor:
-    """Any values -> [-1, 1], by tanh or (`clip`) cut off."""
+def to_picture(z: Tensor, output: str, contrast: float = 1.0) -> Tensor:
+    """Any values -> [-1, 1], by tanh (times `contrast`, and then cut off) or (`clip`) cut off."""
     if output == "tanh":
-        return torch.tanh(z)
+        x = torch.tanh(z)
+        if contrast == 1:
+            return x
+        z = contrast * x
     return _Clip.apply(z) if torch.is_grad_enabled() and z.requires_grad else z.clamp(-1, 1)
 
 

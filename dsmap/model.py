@@ -43,7 +43,9 @@ class DSMAP(nn.Module):
         )
         self.style_encoders = nn.ModuleDict({slot: style_encoder(config) for slot in SLOTS})
         self.style_mlps = nn.ModuleDict({slot: StyleMLP(config) for slot in SLOTS})
-        self.decoders = nn.ModuleDict({slot: Decoder(config) for slot in SLOTS})
+        self.decoders = nn.ModuleDict(
+            {slot: Decoder(config, contrast) for slot, contrast in zip(SLOTS, config.contrast, strict=True)}
+        )
 
     @property
     def domains(self) -> tuple[str, str]:

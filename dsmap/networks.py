@@ -163,11 +163,12 @@ class StyleMLP(nn.Module):
 class Decoder(nn.Module):
     """G: content in one domain's space and style parameters -> a picture of that domain."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, contrast: float = 1.0) -> None:
         super().__init__()
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
-        self.patch, self.output, self.sharpen = config.patch, config.output, config.sharpen
+        self.patch, self.output = config.patch, config.output
+        self.contrast, self.sharpen = contrast, config.sharpen
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
         up = ShuffleConv if config.upsampling == "shuffle" else UpsampleConv
         self.ups = nn.ModuleList(up(i, o, pad) for i, o in pairwise(widths))
@@ -183,7 +184,7 @@ class Decoder(nn.Module):
         for up in self.ups:
             y = up(y)
         z = self.tail(y)
-        picture = to_picture(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.output)
+        picture = to_picture(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.output, self.contrast)
         return sharpened(picture, self.sharpen)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dsmap.export.half import to_half
-from dsmap.export.rewrites import Rewrites, rewritten
+from dsmap.export.rewrites import Rewrites, RewrittenDecoder, rewritten
 from dsmap.model import DSMAP, SLOTS
 from dsmap.runtime.bundle import graph_file
 
@@ -234,18 +234,19 @@ def write_graph(graph: Graph, path: Path, templates: "Templates | None" = None) 
 class Templates:
     """ONNX graphs by component and precision, to be filled with the weights of either domain.
 
-    torch's exporter takes seconds for each graph, and both domains' differ in their weights alone. It runs on a copy of
-    the module with random weights, which show where each weight went.
+    torch's exporter takes seconds for each graph, and both domains' differ in their weights alone, where their contrast
+    is the same. It runs on a copy of the module with random weights, which show where each weight went.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[Any, dict[str, str]] | None] = {}
+        self._known: dict[tuple[str, str, tuple[float, ...]], tuple[Any, dict[str, str]] | None] = {}
 
     def model(self, graph: Graph) -> Any:
         """The ONNX model of `graph`, its weights in it."""
         from onnx import numpy_helper
 
-        key = graph.component, graph.precision
+        contrasts = tuple(part.contrast for part in graph.module.modules() if isinstance(part, RewrittenDecoder))
+        key = graph.component, graph.precision, contrasts
         if key not in self._known:
             self._known[key] = _template(graph)
         known = self._known[key]

@@ -210,7 +210,7 @@ class RewrittenDecoder(nn.Module):
             for up in trained.ups:
                 if isinstance(up, UpsampleConv):
                     up.plain = True
-        self.scaling, self.sharpen = rewrites.scaling, trained.sharpen
+        self.scaling, self.contrast, self.sharpen = rewrites.scaling, trained.contrast, trained.sharpen
 
     def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:
         y = mapped_nchw
@@ -224,8 +224,11 @@ class RewrittenDecoder(nn.Module):
             z = F.pixel_shuffle(z, self.patch)
         if self.scaling and self.output == "tanh":
             # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
-            return sharpened(torch.sigmoid(z) * 255, self.sharpen, 0, 255)
-        x_nchw = sharpened(to_picture(z, self.output), self.sharpen)
+            levels_nchw = torch.sigmoid(z) * (255 * self.contrast)
+            if self.contrast != 1:
+                levels_nchw = (levels_nchw + 127.5 * (1 - self.contrast)).clamp(0, 255)
+            return sharpened(levels_nchw, self.sharpen, 0, 255)
+        x_nchw = sharpened(to_picture(z, self.output, self.contrast), self.sharpen)
         return (x_nchw + 1) * MID_GREY if self.scaling else x_nchw
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.checkpoint import load_generators, read_checkpoint
-from dsmap.config import ModelConfig, TrainConfig, parse_settings
+from dsmap.config import TrainConfig
 from dsmap.data import Domains, find_domains, load_picture_nchw
 from dsmap.errors import InputError
+from dsmap.export.finish import Finish
 from dsmap.export.named_styles import NamedStyle, check_domains
 from dsmap.export.verify import generated_pictures
 from dsmap.images import list_pictures
@@ -43,15 +44,13 @@ def open_checkpoint(
     data: Path | None = None,
     folders: Sequence[tuple[str, Path]] = (),
     named_styles: Sequence[NamedStyle] = (),
-    sharpen: float | None = None,
+    finish: Finish | None = None,
 ) -> Source:
     """The generators of a run of dsmap-train; `weights` is ema or generators (live).
 
-    `sharpen` replaces the network's own (`ModelConfig.sharpen`).
-
     `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
     `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on. Raises InputError for
-    `named_styles` of a domain that it does not have.
+    `named_styles` of a domain that it does not have, and for a value of `finish` out of range.
     """
     if path.suffix == ".safetensors" and path.is_file():
         if path.stem not in _WEIGHTS:
@@ -60,14 +59,12 @@ def open_checkpoint(
             )
         path, weights = path.parent, path.stem
     checkpoint = read_checkpoint(path)
-    if sharpen is not None:
-        model_settings = parse_settings(
-            ModelConfig, checkpoint.config.model.model_dump() | {"sharpen": sharpen}, "the network"
-        )
-        checkpoint = checkpoint._replace(config=checkpoint.config.model_copy(update={"model": model_settings}))
-    config = checkpoint.config
+    finish = finish or Finish()
+    config = checkpoint.config.model_copy(update={"model": finish.network(checkpoint.config.model)})
+    checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
     model = load_generators(checkpoint, weights)
+    finish.apply(model)
     styles = checkpoint.styles
     pictures = {
         domain: [p for folder in map(Path, found) if folder.is_dir() for p in list_pictures(folder)]
@@ -86,6 +83,8 @@ def open_checkpoint(
         "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
         "training": _portable(config),
     }
+    if finish.saturation != 1:
+        provenance["saturation"] = finish.saturation
     return Source(model, config.data.shorter_side, styles, pictures, provenance, named_styles)
 
 

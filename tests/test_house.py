@@ -103,9 +103,9 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
-    "export": "--best --card --data --debug --domain --domains --engine --force --fp16 --fused --gpu-arch --help "
-    "--int8 --licence --live --max-batch --name --named-style --official --output --overwrite --report --sharpen "
-    "--sizes --style-decoder --version --without",
+    "export": "--best --card --contrast --data --debug --domain --domains --engine --force --fp16 --fused "
+    "--gpu-arch --help --int8 --licence --live --max-batch --name --named-style --official --output --overwrite "
+    "--report --saturation --sharpen --sizes --style-decoder --version --without",
     "doctor": "--debug --help --model --report --version",
     "eval images": "--content --debug --features --help --lpips --overwrite --page --pairs --reference --report --seed "
     "--source --version",

@@ -51,7 +51,11 @@ def assert_same(ours: DSMAP, theirs: DSMAP, **tolerances) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"sharpen": 0.5}, {"pad_type": "reflect", "output": "clip"}, {"mapping": False, "n_downsample": 1, "patch": 4}],
+    [
+        {"sharpen": 0.5, "contrast": (1.0, 1.25)},
+        {"pad_type": "reflect", "output": "clip"},
+        {"mapping": False, "n_downsample": 1, "patch": 4},
+    ],
     ids=["lite", "clip", "munit"],
 )
 def test_every_weight_comes_back(changed, tmp_path):

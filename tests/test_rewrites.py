@@ -85,6 +85,23 @@ def test_the_original_is_left_alone():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("rewrites", [Rewrites(), Rewrites(tail=False), Rewrites(scaling=False)])
+def test_contrast_is_the_same_in_rewritten_decoders(patch, rewrites):
+    plain, strong = (make_model(patch=patch, contrast=both).double() for both in ((1.0, 1.0), (1.0, 1.4)))
+    x = pictures(n=1, dtype=torch.float64)["a"]
+    style = styles(n=1, dtype=torch.float64)["b"]
+    fast = rewritten(strong, rewrites)
+    given = (x + 1) * 127.5 if rewrites.scaling else x
+    for target in ("a", "b"):
+        with torch.no_grad():
+            before, after = (model.translate(x, "a", target, style) for model in (plain, strong))
+            found = fast.translate(given, "a", target, style)
+        torch.testing.assert_close(after, (before * (1 if target == "a" else 1.4)).clamp(-1, 1))
+        torch.testing.assert_close(found / 127.5 - 1 if rewrites.scaling else found, after, rtol=1e-9, atol=1e-9)
+    assert 0.01 < (after.abs() == 1).double().mean() < 0.9
+
+
 @pytest.mark.parametrize("pad", ["zero", "reflect"])
 @pytest.mark.parametrize("scaling", [True, False])
 def test_sharpening_is_the_same_in_rewritten_decoders(pad, scaling):

@@ -19,6 +19,7 @@ from dsmap.tools._export_engines import DEFAULT_SIZES, EngineWishes, build, engi
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 if TYPE_CHECKING:
+    from dsmap.export.finish import Finish
     from dsmap.export.named_styles import NamedStyle
     from dsmap.export.sources import Source
 
@@ -87,6 +88,16 @@ def export(
             help="Sharpen every picture in the graph, as 0.25: translations are softer than photographs.",
         ),
     ] = None,
+    contrast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[DOMAIN:]FACTOR",
+            help="More contrast in the graph, as 1.1, cut off at black and white. May be repeated.",
+        ),
+    ] = None,
+    saturation: Annotated[
+        float | None, typer.Option(metavar="FACTOR", help="Stronger colours, as 1.1, in the last layer's weights.")
+    ] = None,
     named_style: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,11 +122,14 @@ def export(
     With --data or --domain NAME=PATH the default styles are the means over those pictures, and checks and int8
     calibration use them. Given a bundle and --engine, compile engines for it; with --named-style, add styles to it.
     """
+    from dsmap.export.finish import Finish, parse_contrast
     from dsmap.export.named_styles import parse_named_styles
     from dsmap.tools._reports import check_report
 
     if report is not None:
         check_report(report)
+    finishes = {"--sharpen": sharpen, "--contrast": contrast or None, "--saturation": saturation}
+    finish = Finish(sharpen, parse_contrast(contrast or []), 1.0 if saturation is None else saturation)
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
@@ -126,10 +140,10 @@ def export(
                 "--fp16": fp16,
                 "--int8": int8,
                 "--official": official,
-                "--sharpen": sharpen is not None,
             }.items()
             if given
         ]
+        mixed += [flag for flag, value in finishes.items() if value is not None]
         _add_to_bundle(checkpoint, engines, named, mixed, report, overwrite=overwrite)
         return
     if out is None:
@@ -141,8 +155,9 @@ def export(
         raise InputError("--domains names the domains of an --official checkpoint; this one has names", "Leave it out.")
     if official is None and checkpoint.suffix == ".pt":
         raise InputError(f"{checkpoint} is a .pt file", "Pass --official CONFIG.yaml with an authors' checkpoint.")
-    if sharpen is not None and official is not None:
-        raise InputError("--sharpen does not go with --official", "Leave it out.")
+    for flag, value in finishes.items():
+        if value is not None and official is not None:
+            raise InputError(f"{flag} does not go with --official", "Leave it out.")
     if best and (official is not None or not (checkpoint / "checkpoints").is_dir()):
         raise InputError(f"--best picks from a run folder; {checkpoint} is none", "Leave it out, or pass RUN.")
     from dsmap.export.output import check_bundle_folder
@@ -158,7 +173,7 @@ def export(
     from dsmap.export.report import report as numbers
     from dsmap.export.report import summary
 
-    source = _open(checkpoint, official, names, data, folders, named, live=live, best=best, sharpen=sharpen)
+    source = _open(checkpoint, official, names, data, folders, named, live=live, best=best, finish=finish)
     if engines is not None:
         engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))
@@ -204,7 +219,7 @@ def _open(
     *,
     live: bool,
     best: bool,
-    sharpen: float | None,
+    finish: "Finish",
 ) -> "Source":
     from dsmap.data import find_domains
     from dsmap.export.sources import open_checkpoint, open_official
@@ -219,7 +234,7 @@ def _open(
         checkpoint = best_checkpoint(checkpoint).path
         typer.echo(f"best: {checkpoint}")
     weights = "generators" if live else "ema"
-    return open_checkpoint(checkpoint, weights=weights, data=data, folders=folders, named_styles=named, sharpen=sharpen)
+    return open_checkpoint(checkpoint, weights=weights, data=data, folders=folders, named_styles=named, finish=finish)
 
 
 def _add_to_bundle(
