@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -54,6 +54,8 @@ class Checkpoint(NamedTuple):
     """How many processes trained, each with a batch of its own."""
     score: Score | None
     """How good the averaged generators are, where that was measured."""
+    polished: dict[str, Any] | None = None
+    """How the decoders were trained further, by `dsmap-polish`."""
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -102,7 +104,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config = parse_settings(TrainConfig, tree["config"], f"{path / METADATA}")
         data = {domain: Fingerprint(**seen) for domain, seen in tree.get("data", {}).items()}
         score = Score(**tree["score"]) if tree.get("score") else None
-        return Checkpoint(path, tree["step"], config, styles, tree["pictures"], data, tree.get("processes", 1), score)
+        of_run = tree["pictures"], data, tree.get("processes", 1)
+        return Checkpoint(path, tree["step"], config, styles, *of_run, score, tree.get("polished"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read {path / METADATA}: {error!r}", advice) from error
 
@@ -149,6 +152,7 @@ def save_checkpoint(
         "data": {domain: seen._asdict() for domain, seen in checkpoint.data.items()},
         "processes": checkpoint.processes,
         "score": checkpoint.score._asdict() if checkpoint.score else None,
+        "polished": checkpoint.polished,
     }
     try:
         shutil.rmtree(part, ignore_errors=True)

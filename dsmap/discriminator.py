@@ -49,7 +49,7 @@ class Standard(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("spread", torch.ones(dim))
 
-    def set(self, seen: "_Moments") -> None:
+    def set(self, seen: "Moments") -> None:
         """Takes the mean and the standard deviation of what was seen from now on."""
         self.mean.copy_(seen.mean)
         self.spread.copy_(seen.spread + _FAINT)
@@ -59,7 +59,7 @@ class Standard(nn.Module):
         return (x - self.mean.view(shape)) / self.spread.view(shape)
 
 
-class _Moments:
+class Moments:
     """Mean and standard deviation of rows that come in parts."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class Discriminator(nn.Module):
         """From now on features are judged in standard deviations of those of the real pictures (n, 3, H, W)."""
         if not self.depths:
             return
-        sums = [_Moments() for _ in (*self.depths, self.whole)]
+        sums = [Moments() for _ in (*self.depths, self.whole)]
         for x_nchw in batches:
             taps = self._taps(x_nchw)
             rows = [tap.transpose(0, 1).flatten(1).t() for tap in taps]

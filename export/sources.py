@@ -83,6 +83,8 @@ def open_checkpoint(
         "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
         "training": _portable(config),
     }
+    if checkpoint.polished is not None:
+        provenance["polished"] = checkpoint.polished
     if finish.saturation != 1:
         provenance["saturation"] = finish.saturation
     return Source(model, config.data.shorter_side, styles, pictures, provenance, named_styles)

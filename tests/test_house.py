@@ -106,6 +106,8 @@ OPTIONS = {
     "export": "--best --card --contrast --data --debug --domain --domains --engine --force --fp16 --fused "
     "--gpu-arch --help --int8 --licence --live --max-batch --name --named-style --official --output --overwrite "
     "--report --saturation --sharpen --sizes --style-decoder --version --without",
+    "polish": "--batch-size --contrast --data --debug --device --domain --features --help --lr --matching --output "
+    "--seed --steps --version",
     "doctor": "--debug --help --model --report --version",
     "eval images": "--content --debug --features --help --lpips --overwrite --page --pairs --reference --report --seed "
     "--source --version",

@@ -1,0 +1,170 @@
+"""dsmap-polish: decoders that are trained further alone."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_named_styles import call
+from tiny import make_model
+
+from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
+from dsmap.data import Batch
+from dsmap.discriminator import WholeDiscriminator
+from dsmap.errors import DsmapError
+from dsmap.export.sources import open_checkpoint
+from dsmap.features import FeatureNetwork
+from dsmap.polish import polish, without_grid
+from dsmap.tools import polish as tool
+
+
+def picture(seed: int, side: int = 96) -> torch.Tensor:
+    """Soft colours with grain, (1, 3, side, side)."""
+    generator = torch.Generator().manual_seed(seed)
+    soft = torch.rand(1, 3, 6, 6, generator=generator) * 1.6 - 0.8
+    grain = 0.03 * torch.randn(1, 3, side, side, generator=generator)
+    return (F.interpolate(soft, (side, side), mode="bilinear") + grain).clamp(-1, 1)
+
+
+def grid(period: int, side: int = 96, size: float = 0.06) -> torch.Tensor:
+    tile = torch.randn(1, 3, period, period, generator=torch.Generator().manual_seed(9))
+    tile = size * (tile - tile.mean((2, 3), keepdim=True))
+    return tile.repeat(1, 1, side // period, side // period)
+
+
+@pytest.mark.parametrize(("period", "left"), [(4, 0.35), (8, 0.55)])  # of 12x12 blocks of 8 a window sees most
+def test_a_grid_is_found_and_nothing_else(period, left):
+    plain = picture(3)
+    gridded = plain + grid(period)
+    found = without_grid(gridded, period)
+    assert (found - plain).abs().mean() < left * (gridded - plain).abs().mean()
+    # A picture without one stays as it is, also its slopes, whose pixels differ within a block.
+    assert (without_grid(plain, period) - plain).abs().mean() < 0.01
+    slope = torch.linspace(-0.9, 0.9, 240).expand(1, 3, 240, 240)
+    inside = (..., slice(48, -48), slice(48, -48))
+    torch.testing.assert_close(without_grid(slope, period)[inside], slope[inside], atol=2e-3, rtol=0)
+
+
+class Colours(FeatureNetwork):
+    """Three maps, each brighter where one colour is."""
+
+    tap_dims = (1, 1, 1)
+
+    def taps(self, x_nchw):
+        return [x_nchw[:, i : i + 1] + 1 for i in range(3)]
+
+
+def batches_of(a, b):
+    def batches(start, stop):
+        for step in range(start, stop):
+            yield Batch(step, a(step), b(step), (), (), ())
+
+    return batches
+
+
+SMALL = {"patch": 2, "n_downsample": 0, "upsampling": "shuffle", "pad_type": "zero"}
+MEANS = {"a": [0.0] * 8, "b": [0.1] * 8}
+
+
+def means(model):
+    return {domain: style[: model.config.style_dim] for domain, style in MEANS.items()}
+
+
+def test_decoders_lose_their_grid():
+    model = make_model(**SMALL).eval()
+    decoder = model.decoders["b"]
+    with torch.no_grad():
+        decoder.tail.weight.mul_(0.3)
+        decoder.tail.bias += torch.tensor([0.2, -0.2, -0.2, 0.2] * 3)  # a chessboard of single pixels
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = batches_of(lambda step: picture(step), lambda step: picture(100 + step))
+    x, style = picture(500), torch.tensor([means(model)["b"]])
+
+    def strength():
+        with torch.no_grad():
+            y = model.translate(x, "a", "b", style)
+        return float((y - without_grid(y, 4)).abs().mean()), y
+
+    had, drawn = strength()
+    progress = list(polish(model, batches, means(model), steps=40, lr=3e-3))
+    has, redrawn = strength()
+    assert [p.step for p in progress] == list(range(1, 41))
+    assert all(p.matching == 0 for p in progress)
+    assert has < 0.4 * had
+    assert progress[-1].kept < 0.5 * progress[0].kept
+    assert (without_grid(drawn, 4) - redrawn).abs().mean() < 0.5 * had  # what was drawn is kept
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith("decoders.") for name in changed)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_features_come_to_those_of_real_pictures():
+    model = make_model(**SMALL).eval()
+    red = torch.tensor([0.5, -0.3, -0.3]).view(1, 3, 1, 1)
+    batches = batches_of(lambda step: picture(step), lambda step: (picture(step) * 0.4 + red).clamp(-1, 1))
+    features, x, style = Colours(), picture(500), torch.tensor([means(model)["b"]])
+    real = WholeDiscriminator.pooled([tap.log1p() for tap in features.taps(red + 0.4 * x)])
+
+    def apart():
+        with torch.no_grad():
+            y = model.translate(x, "a", "b", style)
+        seen = WholeDiscriminator.pooled([tap.log1p() for tap in features.taps(y)])
+        return float((seen - real)[:, [0, 2, 4]].abs().mean())
+
+    had = apart()
+    last = [*polish(model, batches, means(model), steps=60, lr=3e-3, features=features, matching=2.0)][-1]
+    assert last.matching > 0
+    assert apart() < 0.6 * had
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    model = make_model(**SMALL).eval()
+    batches = batches_of(lambda step: picture(step) * float("nan"), lambda step: picture(step))
+    with pytest.raises(DsmapError, match="not finite at step 1"):
+        list(polish(model, batches, means(model), steps=2))
+
+
+def test_the_command(checkpoint, picture_folder, tmp_path):
+    given = "-o", tmp_path / "run", "--data", picture_folder, "--steps", 3, "--batch-size", 1, "--device", "cpu"
+    code, out, err = call(tool, checkpoint, *given, "--contrast", "winter:1.2", "--seed", "4")
+    assert code == 0, err
+    assert "step 3/3" in out
+    found, source = read_checkpoint(find_checkpoint(tmp_path / "run")), read_checkpoint(checkpoint)
+    assert (found.step, found.config.model.contrast) == (source.step + 3, (1.0, 1.2))
+    assert found.polished == {
+        "steps": 3, "batch_size": 1, "lr": 3e-4, "seed": 4, "features": "none", "matching": 0.0
+    }  # fmt: skip
+    assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
+    assert "polished" not in open_checkpoint(checkpoint).provenance
+    ours, theirs = (load_generators(of).state_dict() for of in (found, source))
+    assert {name.split(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])} == {"decoders"}
+    again = call(tool, checkpoint, "-o", tmp_path / "again", *given[2:], "--contrast", "winter:1.2", "--seed", "4")
+    assert again[0] == 0
+    repeated = load_generators(read_checkpoint(tmp_path / "again")).state_dict()
+    assert all(torch.equal(value, repeated[name]) for name, value in ours.items())
+    assert json.loads((find_checkpoint(tmp_path / "run") / "training.json").read_text())["polished"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "fact"),
+    [
+        (("--lr", "0"), "--lr is 0"),
+        (("--contrast", "winter"), "--contrast 'winter' is no number"),
+        (("--features", "none.npz"), "none.npz"),
+        (("--steps", "0"), "Invalid value for '--steps'"),
+    ],
+)
+def test_wrong_input_is_told(given, fact, checkpoint, picture_folder, tmp_path):
+    code, _, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", picture_folder, *given)
+    assert code == 2
+    assert fact in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_stays(checkpoint, picture_folder):
+    code, _, err = call(tool, checkpoint, "-o", checkpoint, "--data", picture_folder)
+    assert code == 2
+    assert "already holds checkpoints" in err
+    code, _, err = call(tool, checkpoint, "-o", checkpoint.parent / "new")
+    assert (code, err.splitlines()[0]) == (2, "error: no pictures are given")
