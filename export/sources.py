@@ -64,7 +64,6 @@ def open_checkpoint(
     checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
     model = load_generators(checkpoint, weights)
-    finish.apply(model)
     styles = checkpoint.styles
     pictures = {
         domain: [p for folder in map(Path, found) if folder.is_dir() for p in list_pictures(folder)]
@@ -85,8 +84,6 @@ def open_checkpoint(
     }
     if checkpoint.polished is not None:
         provenance["polished"] = checkpoint.polished
-    if finish.saturation != 1:
-        provenance["saturation"] = finish.saturation
     return Source(model, config.data.shorter_side, styles, pictures, provenance, named_styles)
 
 

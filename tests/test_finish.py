@@ -1,10 +1,9 @@
-"""What dsmap-export changes of a finished training's pictures: sharpening, contrast, saturation."""
+"""What dsmap-export changes of a finished training's pictures: sharpening and contrast."""
 
 import numpy as np
 import pytest
 import torch
 from test_named_styles import call
-from tiny import make_model, pictures, styles
 
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError
@@ -15,32 +14,16 @@ from dsmap.runtime import Translator
 from dsmap.runtime.bundle import Bundle
 from dsmap.tools import export
 
-GREY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-
-
-@pytest.mark.parametrize("patch", [1, 2])
-@pytest.mark.parametrize("amount", [0.0, 1.0, 1.5])
-def test_saturation_moves_colours_from_grey(patch, amount):
-    before, after = (make_model(patch=patch).double() for _ in range(2))
-    Finish(saturation=amount).apply(after)
-    x, style = pictures(n=2, dtype=torch.float64)["a"], styles(n=2, dtype=torch.float64)["b"]
-    with torch.no_grad():
-        z, found = (model.translate(x, "a", "b", style).atanh() for model in (before, after))
-    grey = torch.einsum("c,nchw->nhw", GREY, z)[:, None]
-    torch.testing.assert_close(found, grey + amount * (z - grey), rtol=1e-6, atol=1e-6)
-    assert (z - grey).abs().mean() > 0.01
-
 
 def test_an_export_is_finished(checkpoint, tmp_path):
-    given = "--sharpen", "0.3", "--contrast", "1.1", "--contrast", "winter:1.3", "--saturation", "1.5"
+    given = "--sharpen", "0.3", "--contrast", "1.1", "--contrast", "winter:1.3"
     code, _, err = call(export, checkpoint, "-o", tmp_path / "b", *given)
     assert code == 0, err
     manifest = Bundle.read(tmp_path / "b").manifest
     assert manifest.architecture["contrast"] == [1.1, 1.3]
-    assert (manifest.architecture["sharpen"], manifest.provenance["saturation"]) == (0.3, 1.5)
-    source = open_checkpoint(checkpoint, finish=Finish(0.3, {None: 1.1, "winter": 1.3}, 1.5))
+    assert manifest.architecture["sharpen"] == 0.3
+    source = open_checkpoint(checkpoint, finish=Finish(0.3, {None: 1.1, "winter": 1.3}))
     as_trained = open_checkpoint(checkpoint)
-    assert "saturation" not in as_trained.provenance
     picture = generated_pictures(64, 1, 9)[0]
     x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     style = torch.tensor(source.styles["winter"].mean)[None]
@@ -60,8 +43,6 @@ def test_an_export_is_finished(checkpoint, tmp_path):
         (("--contrast", "0.5"), "contrast"),
         (("--contrast", "much"), "--contrast 'much' is no number"),
         (("--contrast", "autumn:1.1"), "--contrast names a domain 'autumn'"),
-        (("--saturation", "-1"), "--saturation is -1"),
-        (("--saturation", "nan"), "--saturation is nan"),
         (("--sharpen", "3"), "sharpen"),
     ],
 )
@@ -72,7 +53,7 @@ def test_values_out_of_range_are_refused(given, fact, checkpoint, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("flag", ["--sharpen", "--contrast", "--saturation"])
+@pytest.mark.parametrize("flag", ["--sharpen", "--contrast"])
 def test_a_bundle_is_not_finished_again(flag, tiny_bundle):
     code, _, err = call(export, tiny_bundle, flag, "1.1", "--engine", "rtx")
     assert code == 2

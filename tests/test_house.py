@@ -105,7 +105,7 @@ OPTIONS = {
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
     "export": "--best --card --contrast --data --debug --domain --domains --engine --force --fp16 --fused "
     "--gpu-arch --help --int8 --licence --live --max-batch --name --named-style --official --output --overwrite "
-    "--report --saturation --sharpen --sizes --style-decoder --version --without",
+    "--report --sharpen --sizes --style-decoder --version --without",
     "polish": "--batch-size --contrast --data --debug --device --domain --features --help --lr --matching --output "
     "--seed --steps --version",
     "doctor": "--debug --help --model --report --version",

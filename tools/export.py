@@ -95,9 +95,6 @@ def export(
             help="More contrast in the graph, as 1.1, cut off at black and white. May be repeated.",
         ),
     ] = None,
-    saturation: Annotated[
-        float | None, typer.Option(metavar="FACTOR", help="Stronger colours, as 1.1, in the last layer's weights.")
-    ] = None,
     named_style: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,8 +125,8 @@ def export(
 
     if report is not None:
         check_report(report)
-    finishes = {"--sharpen": sharpen, "--contrast": contrast or None, "--saturation": saturation}
-    finish = Finish(sharpen, parse_contrast(contrast or []), 1.0 if saturation is None else saturation)
+    finishes = {"--sharpen": sharpen, "--contrast": contrast or None}
+    finish = Finish(sharpen, parse_contrast(contrast or []))
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
