@@ -83,7 +83,10 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _contrast_is_of_tanh(self) -> Self:
         if self.contrast != (1, 1) and self.output != "tanh":
-            raise ValueError(f"model.contrast goes with model.output tanh, got {self.output}")
+            raise ValueError(
+                f"model.contrast goes with model.output tanh: got {self.contrast[0]:g}, {self.contrast[1]:g} and "
+                f"{self.output}, expected 1, 1 or tanh"
+            )
         return self
 
     @model_validator(mode="after")

@@ -51,8 +51,6 @@ def choose_hardware(config: TrainConfig, device: str = "auto", processes: Proces
     chosen, why_device = _choose_device(device, processes or Processes())
     precision, why_precision = _choose_precision(config.precision, chosen)
     compiled, why_compile = _choose_compile(config, chosen)
-    if chosen.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # the sizes of a training are few
     reasons = {"device": why_device, "precision": why_precision, "compile": why_compile}
     return Hardware(chosen, precision, compiled, reasons, _memory_of(chosen))
 

@@ -53,6 +53,14 @@ def replace_folder(part: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def check_run_folder(out: Path) -> None:
+    """Raises InputError when the run's folder `out` is a file or cannot be written to; it is made later."""
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise InputError(f"cannot write to the run folder {out}: {above} is a file", "Choose another with -o.")
+    check_folder_writable(above, "-o")
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keeps other processes from working in `folder` meanwhile; InputError when one does already.

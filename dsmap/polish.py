@@ -81,7 +81,7 @@ def polish(
     place = parameters[0].device
     means = {d: torch.tensor(list(style), dtype=torch.float32, device=place)[None] for d, style in mean_styles.items()}
     watched = features if matching else None
-    looks = {} if watched is None else _looks(model, watched, batches(steps, steps + _STANDARD_BATCHES), place)
+    matchings = {} if watched is None else _matchings(model, watched, batches(steps, steps + _STANDARD_BATCHES), place)
     for batch in batches(0, steps):
         step = batch.step
         for group in optimizer.param_groups:
@@ -100,9 +100,9 @@ def polish(
             kept.append(l1(found, expected))
             total.append(kept[-1])
             if watched is not None:
-                look = looks[target, of_pictures]
-                total.append(matching * look.loss(_seen(watched, found)))
-                apart.append(look.apart)
+                now = matchings[target, of_pictures]
+                total.append(matching * now.loss(_seen(watched, found)))
+                apart.append(now.apart)
         loss = torch.stack(total).sum()
         if not bool(loss.isfinite()):
             raise DsmapError(f"the loss is not finite at step {step + 1}", f"Try --lr {lr / 3:.1g}.")
@@ -111,9 +111,11 @@ def polish(
         optimizer.step()
         yield Progress(step + 1, _mean(kept), _mean(apart))
     model.eval().requires_grad_(False)
+    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
 
 
-class _Look:
+class _Matching:
     """How far what is seen of translations, `running` over the last batches, is from real pictures."""
 
     def __init__(self, standard: Standard) -> None:
@@ -132,21 +134,21 @@ class _Look:
         return self.running.square().mean()
 
 
-def _looks(
+def _matchings(
     model: DSMAP, features: FeatureNetwork, batches: Iterable[Batch], place: torch.device
-) -> dict[tuple[str, bool], _Look]:
+) -> dict[tuple[str, bool], _Matching]:
     """By domain and by whether styles are those of pictures."""
     moments = {domain: Moments() for domain in model.domains}
     with torch.no_grad():
         for batch in batches:
             for domain, x_nchw in zip(model.domains, (batch.x_a_nchw, batch.x_b_nchw), strict=True):
                 moments[domain].add(_seen(features, x_nchw.to(place)))
-    looks: dict[tuple[str, bool], _Look] = {}
+    found: dict[tuple[str, bool], _Matching] = {}
     for domain, seen in moments.items():
         standard = Standard(len(seen.mean)).to(place)
         standard.set(seen)
-        looks |= {(domain, of_pictures): _Look(standard) for of_pictures in (False, True)}
-    return looks
+        found |= {(domain, of_pictures): _Matching(standard) for of_pictures in (False, True)}
+    return found
 
 
 def _seen(features: FeatureNetwork, x_nchw: Tensor) -> Tensor:

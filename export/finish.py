@@ -32,9 +32,13 @@ def parse_contrast(texts: Sequence[str]) -> dict[str | None, float]:
     """FACTOR and DOMAIN:FACTOR, as `Finish.contrast`. Raises InputError for a text that is neither."""
     found: dict[str | None, float] = {}
     for text in texts:
-        domain, _, factor = text.rpartition(":")
+        domain, colon, factor = text.rpartition(":")
+        name = domain if colon else None
         try:
-            found[domain or None] = float(factor)
+            value = float(factor)
         except ValueError:
             raise InputError(f"--contrast {text!r} is no number", "Write it like 1.1 or winter:1.1.") from None
+        if name in found:
+            raise InputError(f"--contrast is given twice for {name or 'all domains'}", "Give it once.")
+        found[name] = value
     return found

@@ -64,6 +64,11 @@ def open_checkpoint(
     checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
     model = load_generators(checkpoint, weights)
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise InputError(
+            f"the weights {weights} of {checkpoint.path} are not finite: that training has failed",
+            "Export an earlier checkpoint.",
+        )
     styles = checkpoint.styles
     pictures = {
         domain: [p for folder in map(Path, found) if folder.is_dir() for p in list_pictures(folder)]

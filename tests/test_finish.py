@@ -65,5 +65,8 @@ def test_contrast_is_of_the_tanh():
         ModelConfig(output="clip", contrast=(1.0, 1.1))
     assert parse_contrast(["1.2", "winter:1.3"]) == {None: 1.2, "winter": 1.3}
     assert Finish().network(ModelConfig()) == ModelConfig()
+    for wrong in (["1.2", "1.3"], ["winter:1", "winter:1.1"]):
+        with pytest.raises(InputError):
+            parse_contrast(wrong)
     with pytest.raises(InputError):
         Finish(contrast={"dusk": 1.1}).network(ModelConfig())

@@ -11,10 +11,11 @@ from tiny import make_model
 from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
 from dsmap.data import Batch
 from dsmap.discriminator import WholeDiscriminator
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, InputError
 from dsmap.export.sources import open_checkpoint
 from dsmap.features import FeatureNetwork
 from dsmap.polish import polish, without_grid
+from dsmap.resume import check_resumable
 from dsmap.tools import polish as tool
 
 
@@ -33,7 +34,7 @@ def grid(period: int, side: int = 96, size: float = 0.06) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("period", "left"), [(4, 0.35), (8, 0.55)])  # of 12x12 blocks of 8 a window sees most
-def test_a_grid_is_found_and_nothing_else(period, left):
+def test_a_grid_is_found_and_smooth_pictures_stay(period, left):
     plain = picture(3)
     gridded = plain + grid(period)
     found = without_grid(gridded, period)
@@ -118,6 +119,13 @@ def test_features_come_to_those_of_real_pictures():
     assert apart() < 0.6 * had
 
 
+def test_weights_that_are_not_finite_are_told():
+    model = make_model(**SMALL).eval()
+    batches = batches_of(picture, picture)
+    with pytest.raises(DsmapError, match="not finite after step 1"):
+        list(polish(model, batches, means(model), steps=1, lr=float("inf")))
+
+
 def test_a_loss_that_is_not_finite_is_told():
     model = make_model(**SMALL).eval()
     batches = batches_of(lambda step: picture(step) * float("nan"), lambda step: picture(step))
@@ -133,16 +141,25 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     found, source = read_checkpoint(find_checkpoint(tmp_path / "run")), read_checkpoint(checkpoint)
     assert (found.step, found.config.model.contrast) == (source.step + 3, (1.0, 1.2))
     assert found.polished == {
-        "steps": 3, "batch_size": 1, "lr": 3e-4, "seed": 4, "features": "none", "matching": 0.0
+        "steps": 3, "batch_size": 1, "lr": 3e-4, "seed": 4, "features": None, "matching": 0.0
     }  # fmt: skip
     assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
     assert "polished" not in open_checkpoint(checkpoint).provenance
+    # The order of the domains on the command line is not that of the network.
+    folders = "--domain", f"winter={picture_folder / 'trainB'}", "--domain", f"summer={picture_folder / 'trainA'}"
+    other = "--steps", 3, "--batch-size", 1, "--device", "cpu", "--contrast", "winter:1.2", "--seed", "4"
+    code, _, err = call(tool, checkpoint, "-o", tmp_path / "turned", *folders, *other)
+    assert code == 0, err
+    turned = load_generators(read_checkpoint(tmp_path / "turned")).state_dict()
     ours, theirs = (load_generators(of).state_dict() for of in (found, source))
     assert {name.split(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])} == {"decoders"}
     again = call(tool, checkpoint, "-o", tmp_path / "again", *given[2:], "--contrast", "winter:1.2", "--seed", "4")
     assert again[0] == 0
     repeated = load_generators(read_checkpoint(tmp_path / "again")).state_dict()
     assert all(torch.equal(value, repeated[name]) for name, value in ours.items())
+    assert all(torch.equal(value, turned[name]) for name, value in ours.items())
+    with pytest.raises(InputError, match="was written by dsmap-polish"):
+        check_resumable(found, found.config, tmp_path / "run")
     assert json.loads((find_checkpoint(tmp_path / "run") / "training.json").read_text())["polished"]["steps"] == 3
 
 
@@ -150,6 +167,11 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     ("given", "fact"),
     [
         (("--lr", "0"), "--lr is 0"),
+        (("--lr", "inf"), "--lr is inf"),
+        (("--matching", "1"), "--matching needs --features"),
+        (("--matching", "nan", "--features", "f.npz"), "--matching is nan"),
+        (("--contrast", ":1.2"), "--contrast names a domain ''"),
+        (("--contrast", "1.1", "--contrast", "1.2"), "--contrast is given twice"),
         (("--contrast", "winter"), "--contrast 'winter' is no number"),
         (("--features", "none.npz"), "none.npz"),
         (("--steps", "0"), "Invalid value for '--steps'"),
@@ -162,9 +184,18 @@ def test_wrong_input_is_told(given, fact, checkpoint, picture_folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(checkpoint, picture_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        code, text, err = call(tool, checkpoint, "-o", out, "--data", picture_folder)
+        assert (code, text) == (2, "")
+        assert "is a file" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_what_is_there_stays(checkpoint, picture_folder):
     code, _, err = call(tool, checkpoint, "-o", checkpoint, "--data", picture_folder)
     assert code == 2
-    assert "already holds checkpoints" in err
+    assert "is there and not empty" in err
     code, _, err = call(tool, checkpoint, "-o", checkpoint.parent / "new")
     assert (code, err.splitlines()[0]) == (2, "error: no pictures are given")

@@ -92,7 +92,7 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="[DOMAIN:]FACTOR",
-            help="More contrast in the graph, as 1.1, cut off at black and white. May be repeated.",
+            help="Contrast in the graph (1: none), in place of the network's own. May be repeated.",
         ),
     ] = None,
     named_style: Annotated[

@@ -4,18 +4,23 @@ dsmap-polish RUN -o RUN2 --data FOLDER
 dsmap-polish RUN -o RUN2 --data FOLDER --features squeezenet.npz --contrast 1.1
 """
 
+import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools._pictures import Data, DomainFolders, parse_domain_folders
 
 if TYPE_CHECKING:
+    from dsmap.checkpoint import Checkpoint
     from dsmap.config import TrainConfig
+    from dsmap.domains import Domains
+    from dsmap.model import DSMAP
 
 app = new_app()
 
@@ -24,7 +29,12 @@ app = new_app()
 @explained
 def polish(
     checkpoint: Annotated[
-        Path, typer.Argument(parser=path_given, metavar="RUN|CHECKPOINT", help="Of dsmap-train; the averaged weights.")
+        Path,
+        typer.Argument(
+            parser=path_given,
+            metavar="RUN|CHECKPOINT",
+            help="Of dsmap-train; of a run the latest. The averaged weights.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--output", "-o", parser=path_given, metavar="RUN", help="A new folder for the checkpoint.")
@@ -32,16 +42,17 @@ def polish(
     data: Data = None,
     domain: DomainFolders = None,
     features: Annotated[
-        str,
-        typer.Option(help="Feature network: vgg16 (needs torchvision), a SqueezeNet .npz file, or none: no matching."),
-    ] = "none",
+        str | None, typer.Option(help="Feature network: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations.")] = 900,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 2,
     lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 3e-4,
-    matching: Annotated[float, typer.Option(min=0, help="Weight of the feature matching.")] = 0.5,
+    matching: Annotated[float | None, typer.Option(help="Weight of the feature matching; 0.5 with --features.")] = None,
     contrast: Annotated[
         list[str] | None,
-        typer.Option(metavar="[DOMAIN:]FACTOR", help="As of dsmap-export, before. May be repeated."),
+        typer.Option(
+            metavar="[DOMAIN:]FACTOR", help="Contrast (1: none), in place of the network's own. May be repeated."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the pictures and the crops.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
@@ -53,64 +64,70 @@ def polish(
     With --features, what that network sees in translations is brought to what it sees in real pictures, on average.
     """
     folders = parse_domain_folders(domain)
-    if not lr > 0:
-        raise InputError(f"--lr is {lr:g}", "Pass a positive number, such as 3e-4.")
-    if (out / "checkpoints").exists():
-        raise InputError(f"{out} already holds checkpoints", "Choose another folder with -o.")
-    from dsmap.checkpoint import Checkpoint, find_checkpoint, load_generators, read_checkpoint, save_checkpoint
+    if not 0 < lr <= 1:
+        raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 3e-4.")
+    if features is None and matching is not None:
+        raise InputError("--matching needs --features", "Pass --features FILE.npz, or leave --matching out.")
+    weight = 0.5 if matching is None else matching
+    if not 0 < weight < math.inf:
+        raise InputError(f"--matching is {weight:g}", "Pass a positive number, or leave out --features.")
+    from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.export.finish import Finish, parse_contrast
+    from dsmap.folders import check_run_folder
 
-    read = read_checkpoint(find_checkpoint(checkpoint))
-    network = Finish(contrast=parse_contrast(contrast or [])).network(read.config.model)
-    config = read.config.model_copy(update={"model": network})
-    from dsmap.data import UnpairedBatches, find_domains
+    _check_new(out)
+    check_run_folder(out)
+    given = read_checkpoint(find_checkpoint(checkpoint))
+    network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
+    given = given._replace(config=given.config.model_copy(update={"model": network}))
+    domains = _domains(data, folders, network.domains)
+    crop = _crop(given.config, features is not None)
+    if features is not None:
+        from dsmap.features import check_features
 
-    if data is None and not folders:
-        raise InputError("no pictures are given", "Pass --data FOLDER, or --domain NAME=PATH twice.")
-    domains = find_domains(data, folders, names=network.domains)
-    if {d.name for d in domains} != set(network.domains):
-        got, expected = ", ".join(d.name for d in domains), ", ".join(network.domains)
-        raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
+        check_features(features)
     typer.echo("loading torch ...")
+    from dsmap.data import UnpairedBatches
     from dsmap.device import choose_hardware
     from dsmap.domains import fingerprint
     from dsmap.features import load_features
-    from dsmap.polish import polish as polished
-    from dsmap.run_log import write_config
+    from dsmap.polish import polish as polish_decoders
     from dsmap.styles import style_statistics
 
-    place = choose_hardware(config, device).device
-    network_of_features = None if features == "none" else load_features(features).to(place)
-    model = load_generators(read._replace(config=config)).to(place)
-    side = config.data.shorter_side
+    # What runs here is float32 and not compiled, whatever the training was.
+    place = choose_hardware(given.config.model_copy(update={"compile": False, "precision": "fp32"}), device).device
+    model = load_generators(given).to(place)
+    side = given.config.data.shorter_side
+    typer.echo(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
+    prints = {d.name: fingerprint(d) for d in domains}
+    if given.data and given.data != prints:
+        typer.echo("these are not the pictures that it was trained on")
     styles = {d.name: style_statistics(model, d.name, d.train, side) for d in domains}
     batches = UnpairedBatches(
-        domains, shorter_side=side, crop_hw=_crop(config), batch_size=batch_size, seed=seed, flip=config.data.flip
+        domains, shorter_side=side, crop_hw=(crop, crop), batch_size=batch_size, seed=seed, flip=given.config.data.flip
     )
-    began = time.monotonic()
-    progress = polished(
+    progress = polish_decoders(
         model,
-        batches.loader,
+        partial(batches.loader, on_broken=lambda broken: typer.echo(f"skipped a broken picture: {broken.fact}")),
         {name: statistics.mean for name, statistics in styles.items()},
         steps=steps,
         lr=lr,
-        features=network_of_features,
-        matching=matching,
+        features=None if features is None else load_features(features).to(place),
+        matching=weight,
     )
+    began = None
     for now in progress:
+        began = began or time.monotonic()
         if now.step % 50 == 0 or now.step == steps:
-            rate = now.step / (time.monotonic() - began)
+            rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
             typer.echo(f"step {now.step}/{steps}  {rate:.2f} it/s  kept {now.kept:.4f}  matching {now.matching:.4f}")
-    step = read.step + steps
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(out, config)
-    saved = Checkpoint(
+    step = given.step + steps
+    saved = given._replace(
         path=out / "checkpoints" / f"{step:08d}",
         step=step,
-        config=config,
         styles=styles,
         pictures={d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in domains},
-        data={d.name: fingerprint(d) for d in domains},
+        data=prints,
         processes=1,
         score=None,
         polished={
@@ -118,20 +135,59 @@ def polish(
             "batch_size": batch_size,
             "lr": lr,
             "seed": seed,
-            "features": Path(features).name,
-            "matching": matching if network_of_features is not None else 0.0,
+            "features": None if features is None else Path(features).name,
+            "matching": 0.0 if features is None else weight,
         },
     )
-    save_checkpoint(saved, {"generators": model, "ema": model}, {})
+    _save(saved, model)
     typer.echo(f"done: {saved.path}")
     typer.echo(f"next: dsmap-export {out} -o BUNDLE")
 
 
-def _crop(config: "TrainConfig") -> tuple[int, int]:
-    """Seven eighths of the picture's side, in whole blocks."""
-    block = config.model.multiple_of
-    side = max(config.data.shorter_side * 7 // 8 // block * block, config.model.minimum_size)
-    return side, side
+def _check_new(out: Path) -> None:
+    """Raises InputError for a folder that holds a training, or anything else that is not ours to write over."""
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is there and not empty", "Choose a new folder with -o.")
+
+
+def _domains(data: Path | None, folders: list[tuple[str, Path]], names: tuple[str, str]) -> "Domains":
+    """The pictures, in the order of the network's domains."""
+    from dsmap.domains import Domains, find_domains
+
+    if data is None and not folders:
+        raise InputError("no pictures are given", "Pass --data FOLDER, or --domain NAME=PATH twice.")
+    found = {d.name: d for d in find_domains(data, folders, names=names)}
+    if set(found) != set(names):
+        got, expected = ", ".join(found), ", ".join(names)
+        raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
+    return Domains(*(found[name] for name in names))
+
+
+def _crop(config: "TrainConfig", with_features: bool) -> int:
+    """Seven eighths of the picture's side, in whole blocks, but as much as the networks need."""
+    from dsmap.features import FEATURES_MINIMUM_SIZE
+
+    block, side = config.model.multiple_of, config.data.shorter_side
+    least = max(config.model.style_minimum_size, FEATURES_MINIMUM_SIZE if with_features else 0)
+    crop = max(side * 7 // 8 // block * block, -(-least // block) * block)
+    if crop > side:
+        raise InputError(
+            f"the training's pictures have a shorter side of {side}, expected {crop} or more", "Use a larger training."
+        )
+    return crop
+
+
+def _save(checkpoint: "Checkpoint", model: "DSMAP") -> None:
+    """The checkpoint, then the run's configuration."""
+    from dsmap.checkpoint import save_checkpoint
+    from dsmap.run_log import write_config
+
+    run = checkpoint.path.parent.parent
+    try:
+        save_checkpoint(checkpoint, {"generators": model, "ema": model}, {})
+        write_config(run, checkpoint.config)
+    except DsmapError as error:
+        raise DsmapError(error.fact, "Free disk space, then polish again into a new folder.") from error
 
 
 def main() -> None:

@@ -88,6 +88,7 @@ def train(
         raise InputError("--domain and --domains were both given", "--domain NAME=PATH has the name already.")
     from dsmap.config import load_train_config
     from dsmap.domains import find_domains
+    from dsmap.folders import check_run_folder
 
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
@@ -106,7 +107,7 @@ def train(
         model=_model(method, names) if generators is None else _network(generators, names, overrides),
     )
     found = find_domains(data, folders, names=settings.model.domains)
-    _check_run_folder(out)
+    check_run_folder(out)
     if features is not None and not settings.uses_features:
         raise InputError(
             f"--features {features} is given, but loss.contextual is 0 and discriminator.features is false",
@@ -210,16 +211,6 @@ class _Job:
         self.say(f"done: {last}")
         self.say(f"samples: {self.out / 'samples'}")
         self.say(f"next: dsmap-export {self.out} -o BUNDLE")
-
-
-def _check_run_folder(out: Path) -> None:
-    """Raises InputError when the run's folder is a file or cannot be written to; it is made later."""
-    from dsmap.folders import check_folder_writable
-
-    above = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise InputError(f"cannot write to the run folder {out}: {above} is a file", "Choose another with -o.")
-    check_folder_writable(above, "-o")
 
 
 def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
