@@ -587,7 +587,8 @@ def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_pa
     trainer = trainer_in(tmp_path, data, "discriminator.shift=5", "discriminator.n_scales=2")
     drawn = [trainer.learner._draw_shift(step) for step in range(40)]
     assert drawn == [trainer.learner._draw_shift(step) for step in range(40)]
-    assert {top for top, _ in drawn} == {left for _, left in drawn} == set(range(6))
+    assert {shift.top for shift in drawn} == {shift.left for shift in drawn} == set(range(6))
+    assert {shift.most for shift in drawn} == {5}
     losses = trainer.iterate(batch_of(trainer))
     plain = trainer_in(tmp_path, data, "discriminator.n_scales=2").iterate(batch_of(trainer))
     assert losses["image/a"] == plain["image/a"]
