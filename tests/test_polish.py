@@ -1,6 +1,7 @@
 """dsmap-polish: decoders that are trained further alone."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from test_named_styles import call
 from tiny import make_model
 
 from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
+from dsmap.config import ModelConfig, TrainConfig
 from dsmap.data import Batch
 from dsmap.discriminator import WholeDiscriminator
 from dsmap.errors import DsmapError, InputError
@@ -191,6 +193,32 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(checkpoint, pictur
         assert (code, text) == (2, "")
         assert "is a file" in err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def trained_at(side):
+    data, discriminator = {"shorter_side": side, "crop": 16}, {"n_layers": 1}
+    return TrainConfig(model=ModelConfig(patch=2, n_downsample=0), data=data, discriminator=discriminator)
+
+
+@pytest.mark.parametrize(
+    ("side", "features", "crop"), [(256, True, 224), (64, False, 56), (32, True, 32), (16, False, 16)]
+)
+def test_crops_are_as_large_as_the_networks_need(side, features, crop):
+    assert tool._crop(trained_at(side), features) == crop
+
+
+def test_a_training_on_small_pictures_has_no_crop_for_features():
+    with pytest.raises(InputError, match="expected 32 or more"):
+        tool._crop(trained_at(28), True)
+
+
+def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path):
+    data = shutil.copytree(picture_folder, tmp_path / "data")
+    next((data / "trainA").iterdir()).write_bytes(b"no picture")
+    code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", data, "--steps", 3, "--device", "cpu")
+    assert code == 0, err
+    assert "skipped a broken picture" in out
+    assert "these are not the pictures that it was trained on" in out
 
 
 def test_what_is_there_stays(checkpoint, picture_folder):
