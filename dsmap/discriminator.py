@@ -81,12 +81,17 @@ class Moments:
         return (self._squares / self._count - self.mean.square()).clamp(min=0).sqrt()
 
 
+def log_taps(features: FeatureNetwork, x_nchw: Tensor) -> list[Tensor]:
+    """The maps of `features` as log(1 + x), for activations are sparse and run into the hundreds."""
+    return [tap.log1p() for tap in features.taps(x_nchw)]
+
+
 class FeatureDiscriminator(nn.Module):
     """Judges the maps of a frozen feature network at one depth (Sauer et al., "Projected GANs", NeurIPS 2021).
 
-    What the network learnt from ImageNet need not be learnt again from two small folders: snow, rock and trees are
-    told apart from the first step. The map comes as log(1 + x), for activations are sparse and run into the hundreds.
-    Its channels are mixed by fixed random weights, so that no few of them decide alone.
+    What the network learnt from ImageNet need not be learnt again from two small folders: snow, rock and trees are told
+    apart from the first step. The map is one of `log_taps`. Its channels are mixed by fixed random weights, so that no
+    few of them decide alone.
     """
 
     mixing: Tensor
@@ -112,9 +117,9 @@ class FeatureDiscriminator(nn.Module):
 class WholeDiscriminator(nn.Module):
     """Judges what the feature network sees in the picture as a whole: the mean and the spread of every channel.
 
-    Domains such as seasons differ in what pictures show,
-    not in every patch: where the heads of patches told 0.76 of pairs of translation and photograph apart (winter
-    landscapes, 600 batches of 2), this one told 0.89; without the spreads and in no standard, 0.80.
+    Domains such as seasons differ in what pictures show, not in every patch: where the heads of patches told 0.76 of
+    pairs of translation and photograph apart (winter landscapes, 600 batches of 2), this one told 0.89; without the
+    spreads and in no standard, 0.80.
     """
 
     running: Tensor
@@ -212,4 +217,4 @@ class Discriminator(nn.Module):
     def _taps(self, x_nchw: Tensor) -> list[Tensor]:
         (features,) = self._features
         assert features is not None
-        return [tap.log1p() for tap in features.taps(x_nchw)]
+        return log_taps(features, x_nchw)

@@ -71,6 +71,18 @@ def find_domains(
     return Domains(*(_named_domain(name, folder) for name, folder in named))
 
 
+def check_same_domains(domains: Domains, names: Sequence[str]) -> None:
+    """Raises InputError unless `domains` are those a checkpoint has, in any order."""
+    if {domain.name for domain in domains} != set(names):
+        got, expected = ", ".join(domain.name for domain in domains), ", ".join(names)
+        raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
+
+
+def training_folders(domains: Domains) -> dict[str, list[str]]:
+    """Where the training pictures of each domain lie: absolute paths of folders."""
+    return {domain.name: sorted({str(path.parent.resolve()) for path in domain.train}) for domain in domains}
+
+
 def check_domain_names(names: tuple[str, str]) -> None:
     """Raises InputError unless the names differ and are of letters, digits, - and _."""
     for name in names:

@@ -115,6 +115,11 @@ class DSMAP(nn.Module):
             )
 
 
+def is_finite(module: nn.Module) -> bool:
+    """Whether every weight is a number."""
+    return all(bool(value.isfinite().all()) for value in module.state_dict().values())
+
+
 def initialise_generators(model: nn.Module) -> None:
     """Kaiming-normal (fan-in) weights and zero biases of every conv and linear layer, as the authors train."""
     for module in model.modules():

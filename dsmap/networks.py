@@ -163,7 +163,7 @@ class StyleMLP(nn.Module):
 class Decoder(nn.Module):
     """G: content in one domain's space and style parameters -> a picture of that domain."""
 
-    def __init__(self, config: ModelConfig, contrast: float = 1.0) -> None:
+    def __init__(self, config: ModelConfig, contrast: float) -> None:
         super().__init__()
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64

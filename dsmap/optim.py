@@ -14,8 +14,13 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     if config.schedule == "step":
         return config.lr * config.gamma ** (step // config.step_size)
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return config.lr * cosine(step, steps)
     return config.lr
+
+
+def cosine(step: int, steps: int) -> float:
+    """What is left of a learning rate that falls from 1 to 0 over `steps`."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def make_adam(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Adam:

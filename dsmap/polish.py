@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsmap.data import Batch
-from dsmap.discriminator import Moments, Standard, WholeDiscriminator
+from dsmap.discriminator import Moments, Standard, WholeDiscriminator, log_taps
 from dsmap.errors import DsmapError
 from dsmap.features import FeatureNetwork
 from dsmap.losses import l1
-from dsmap.model import DSMAP
+from dsmap.model import DSMAP, is_finite
+from dsmap.optim import cosine, descend
 
 _WINDOW = 9  # blocks a side over which a grid is taken to be the same
 _DOUBT = 3.0  # a grid is one if it is so many times above what chance makes of the detail there, in variances
@@ -85,7 +86,7 @@ def polish(
     for batch in batches(0, steps):
         step = batch.step
         for group in optimizer.param_groups:
-            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = lr * cosine(step, steps)
         x = dict(zip(model.domains, (batch.x_a_nchw.to(place), batch.x_b_nchw.to(place)), strict=True))
         kept, apart, total = [], [], []
         for target in model.domains:
@@ -106,12 +107,10 @@ def polish(
         loss = torch.stack(total).sum()
         if not bool(loss.isfinite()):
             raise DsmapError(f"the loss is not finite at step {step + 1}", f"Try --lr {lr / 3:.1g}.")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        descend(optimizer, loss, clip_norm=None)
         yield Progress(step + 1, _mean(kept), _mean(apart))
     model.eval().requires_grad_(False)
-    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+    if not is_finite(model.decoders):
         raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
 
 
@@ -152,7 +151,7 @@ def _matchings(
 
 
 def _seen(features: FeatureNetwork, x_nchw: Tensor) -> Tensor:
-    return WholeDiscriminator.pooled([tap.log1p() for tap in features.taps(x_nchw)])
+    return WholeDiscriminator.pooled(log_taps(features, x_nchw))
 
 
 def _around(y_nchw: Tensor) -> Tensor:

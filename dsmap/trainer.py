@@ -22,14 +22,14 @@ from dsmap.config import TrainConfig
 from dsmap.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.device import Hardware, choose_hardware
 from dsmap.distributed import Processes, any_process, of_all_processes
-from dsmap.domains import Domain, fingerprint
+from dsmap.domains import Domain, fingerprint, training_folders
 from dsmap.errors import DsmapError, InputError
 from dsmap.folders import held
 from dsmap.footprint import explained_memory
 from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals
 from dsmap.learner import Learner, NotFiniteError
-from dsmap.model import DSMAP
+from dsmap.model import DSMAP, is_finite
 from dsmap.objective import ByDomain
 from dsmap.picking import pick_evenly
 from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures, pooled
@@ -147,7 +147,7 @@ class Trainer:
 
         Raises DsmapError when the weights are not finite (nothing is written then) or the disk is full.
         """
-        if not all(bool(value.isfinite().all()) for value in self.learner.model.state_dict().values()):
+        if not is_finite(self.learner.model):
             raise DsmapError(f"the weights are not finite at step {self.step}", self._how_to_go_on())
         folder = self.run / "checkpoints"
         checkpoint = Checkpoint(
@@ -155,7 +155,7 @@ class Trainer:
             step=self.step,
             config=self.config,
             styles=self._style_statistics(),
-            pictures={d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in self.domains},
+            pictures=training_folders(self.domains),
             data=self._data,
             processes=self.processes.world,
             score=self.judge.score(self.learner.ema) if self.judge else None,

@@ -10,12 +10,13 @@ import numpy.typing as npt
 from dsmap.checkpoint import load_generators, read_checkpoint
 from dsmap.config import TrainConfig
 from dsmap.data import Domains, find_domains, load_picture_nchw
+from dsmap.domains import check_same_domains
 from dsmap.errors import InputError
 from dsmap.export.finish import Finish
 from dsmap.export.named_styles import NamedStyle, check_domains
 from dsmap.export.verify import generated_pictures
 from dsmap.images import list_pictures
-from dsmap.model import DSMAP
+from dsmap.model import DSMAP, is_finite
 from dsmap.official import load_official, read_official_config
 from dsmap.runtime.bundle import file_sha256
 from dsmap.samples import to_rgb
@@ -64,7 +65,7 @@ def open_checkpoint(
     checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
     model = load_generators(checkpoint, weights)
-    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+    if not is_finite(model):
         raise InputError(
             f"the weights {weights} of {checkpoint.path} are not finite: that training has failed",
             "Export an earlier checkpoint.",
@@ -76,9 +77,7 @@ def open_checkpoint(
     }
     if data is not None or folders:
         domains = find_domains(data, folders, names=config.model.domains)
-        if {d.name for d in domains} != set(model.domains):
-            got, expected = ", ".join(d.name for d in domains), ", ".join(model.domains)
-            raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
+        check_same_domains(domains, model.domains)
         styles, pictures = _seen(model, domains, config.data.shorter_side)
     provenance = {
         "kind": "dsmap-train",

@@ -125,22 +125,13 @@ def export(
 
     if report is not None:
         check_report(report)
-    finishes = {"--sharpen": sharpen, "--contrast": contrast or None}
+    finishes = {"--sharpen": sharpen is not None, "--contrast": bool(contrast)}
     finish = Finish(sharpen, parse_contrast(contrast or []))
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
-        mixed = [
-            flag
-            for flag, given in {
-                "-o": out,
-                "--fp16": fp16,
-                "--int8": int8,
-                "--official": official,
-            }.items()
-            if given
-        ]
-        mixed += [flag for flag, value in finishes.items() if value is not None]
+        others = {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official, **finishes}
+        mixed = [flag for flag, given in others.items() if given]
         _add_to_bundle(checkpoint, engines, named, mixed, report, overwrite=overwrite)
         return
     if out is None:
@@ -152,8 +143,8 @@ def export(
         raise InputError("--domains names the domains of an --official checkpoint; this one has names", "Leave it out.")
     if official is None and checkpoint.suffix == ".pt":
         raise InputError(f"{checkpoint} is a .pt file", "Pass --official CONFIG.yaml with an authors' checkpoint.")
-    for flag, value in finishes.items():
-        if value is not None and official is not None:
+    for flag, given in finishes.items():
+        if given and official is not None:
             raise InputError(f"{flag} does not go with --official", "Leave it out.")
     if best and (official is not None or not (checkpoint / "checkpoints").is_dir()):
         raise InputError(f"--best picks from a run folder; {checkpoint} is none", "Leave it out, or pass RUN.")

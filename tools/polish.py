@@ -71,29 +71,26 @@ def polish(
     weight = 0.5 if matching is None else matching
     if not 0 < weight < math.inf:
         raise InputError(f"--matching is {weight:g}", "Pass a positive number, or leave out --features.")
-    from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
-    from dsmap.export.finish import Finish, parse_contrast
     from dsmap.folders import check_run_folder
 
     _check_new(out)
     check_run_folder(out)
+    typer.echo("loading torch ...")
+    from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
+    from dsmap.data import UnpairedBatches
+    from dsmap.device import choose_hardware
+    from dsmap.domains import fingerprint, training_folders
+    from dsmap.export.finish import Finish, parse_contrast
+    from dsmap.features import load_features
+    from dsmap.polish import polish as polish_decoders
+    from dsmap.styles import style_statistics
+
     given = read_checkpoint(find_checkpoint(checkpoint))
     network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
     given = given._replace(config=given.config.model_copy(update={"model": network}))
     domains = _domains(data, folders, network.domains)
     crop = _crop(given.config, features is not None)
-    if features is not None:
-        from dsmap.features import check_features
-
-        check_features(features)
-    typer.echo("loading torch ...")
-    from dsmap.data import UnpairedBatches
-    from dsmap.device import choose_hardware
-    from dsmap.domains import fingerprint
-    from dsmap.features import load_features
-    from dsmap.polish import polish as polish_decoders
-    from dsmap.styles import style_statistics
-
+    watched = None if features is None else load_features(features)
     # What runs here is float32 and not compiled, whatever the training was.
     place = choose_hardware(given.config.model_copy(update={"compile": False, "precision": "fp32"}), device).device
     model = load_generators(given).to(place)
@@ -112,7 +109,7 @@ def polish(
         {name: statistics.mean for name, statistics in styles.items()},
         steps=steps,
         lr=lr,
-        features=None if features is None else load_features(features).to(place),
+        features=None if watched is None else watched.to(place),
         matching=weight,
     )
     began = None
@@ -126,7 +123,7 @@ def polish(
         path=out / "checkpoints" / f"{step:08d}",
         step=step,
         styles=styles,
-        pictures={d.name: sorted({str(p.parent.resolve()) for p in d.train}) for d in domains},
+        pictures=training_folders(domains),
         data=prints,
         processes=1,
         score=None,
@@ -152,15 +149,13 @@ def _check_new(out: Path) -> None:
 
 def _domains(data: Path | None, folders: list[tuple[str, Path]], names: tuple[str, str]) -> "Domains":
     """The pictures, in the order of the network's domains."""
-    from dsmap.domains import Domains, find_domains
+    from dsmap.domains import Domains, check_same_domains, find_domains
 
     if data is None and not folders:
         raise InputError("no pictures are given", "Pass --data FOLDER, or --domain NAME=PATH twice.")
-    found = {d.name: d for d in find_domains(data, folders, names=names)}
-    if set(found) != set(names):
-        got, expected = ", ".join(found), ", ".join(names)
-        raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
-    return Domains(*(found[name] for name in names))
+    found = find_domains(data, folders, names=names)
+    check_same_domains(found, names)
+    return Domains(*sorted(found, key=lambda domain: names.index(domain.name)))
 
 
 def _crop(config: "TrainConfig", with_features: bool) -> int:
