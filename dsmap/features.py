@@ -32,6 +32,10 @@ class FeatureNetwork(nn.Module):
         """Maps after ReLU at three depths, (N, `tap_dims`[i], ., .)."""
         raise NotImplementedError
 
+    def summary(self, tap_nchw: Tensor) -> Tensor:
+        """What the last tap (N, C, h, w) says of the picture as a whole: (N, K), the mean over the positions."""
+        return tap_nchw.mean((2, 3))
+
 
 def load_features(name: str) -> FeatureNetwork:
     """`vgg16` (torchvision's ImageNet weights) or the path of a SqueezeNet v1.0 `.npz`; frozen, in eval mode.
@@ -81,7 +85,8 @@ class SqueezeNetFeatures(FeatureNetwork):
     """SqueezeNet v1.0 through fire9: (N, 3, H, W) in [-1, 1] -> (N, 512, about H/16, about W/16).
 
     `path` is an .npz of OIHW float32 weights and biases named conv1, fire2/squeeze1x1, fire2/expand1x1,
-    fire2/expand3x3, ..., fire9/expand3x3, each followed by .weight or .bias. What else it holds is left alone.
+    fire2/expand3x3, ..., fire9/expand3x3, each followed by .weight or .bias, and conv10, if it is there, for the
+    summary. What else it holds is left alone.
     """
 
     mean_bgr: Tensor
@@ -100,6 +105,7 @@ class SqueezeNetFeatures(FeatureNetwork):
             if i in _FIRE_TAPS:
                 dims.append(dim)
         self.tap_dims = tuple(dims)
+        self.classifier = _conv10(weights, path, dim)
         self.register_buffer("mean_bgr", torch.tensor(_CAFFE_MEAN_BGR).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
@@ -114,6 +120,13 @@ class SqueezeNetFeatures(FeatureNetwork):
             if i in _FIRE_TAPS:
                 found.append(y)
         return found
+
+    def summary(self, tap_nchw: Tensor) -> Tensor:
+        """The outputs of conv10 before its ReLU, averaged over the positions; without conv10 those of fire9."""
+        mean_nc = super().summary(tap_nchw)
+        if self.classifier is None:
+            return mean_nc
+        return F.linear(mean_nc, self.classifier.weight[:, :, 0, 0], self.classifier.bias)  # conv10 is linear
 
 
 def _torchvision_vgg16() -> tuple[Any, Any]:
@@ -162,3 +175,16 @@ def _conv(
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)  # type: ignore[union-attr]
     return layer
+
+
+def _conv10(weights: dict[str, Tensor], path: Path, in_dim: int) -> nn.Conv2d | None:
+    weight, bias = weights.get("conv10.weight"), weights.get("conv10.bias", torch.zeros(0))
+    if weight is None:
+        return None
+    if weight.shape != (*bias.shape, in_dim, 1, 1):
+        raise InputError(
+            f"{path} has a conv10 of shape {tuple(weight.shape)} and a bias of {tuple(bias.shape)}, "
+            f"expected (C, {in_dim}, 1, 1) and (C,)",
+            "Pass an .npz of SqueezeNet v1.0 weights.",
+        )
+    return _conv(weights, "conv10", path, in_dim, 1)

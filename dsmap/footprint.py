@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from dsmap.config import TrainConfig
 from dsmap.device import Hardware
 from dsmap.discriminator import Discriminator
 from dsmap.errors import DsmapError
+from dsmap.features import FeatureNetwork, load_features
 from dsmap.model import DSMAP, SLOTS
 from dsmap.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
 
@@ -39,11 +41,16 @@ class Footprint(NamedTuple):
 
 
 def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
-    """The memory that training as in `config` takes. The feature network, and what judges its maps, is not counted."""
-    judge = config.discriminator.model_copy(update={"features": False})
+    """The memory that training as in `config` takes. What the contextual loss takes is not counted.
+
+    Raises InputError where discriminators need a feature network that is not there.
+    """
+    features = _features_on_meta(config.features) if config.discriminator.features else None
+    # Not made on the meta device: random numbers of its own choosing go into a discriminator of features.
+    judges = {slot: Discriminator(config.discriminator, features) for slot in SLOTS}
+    discriminators = nn.ModuleDict(judges).to("meta")
     with torch.device("meta"):
         model = DSMAP(config.model)
-        discriminators = nn.ModuleDict({slot: Discriminator(judge) for slot in SLOTS})
         crop = torch.zeros(config.data.batch_size, 3, config.data.crop, config.data.crop)
         style = torch.zeros(config.data.batch_size, config.model.style_dim)
     of_generators, of_discriminators = (
@@ -51,7 +58,9 @@ def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
     )
     a, b = model.domains
     x, random, named = {a: crop, b: crop}, {a: style, b: style}, {a: discriminators["a"], b: discriminators["b"]}
-    own = {p.untyped_storage()._cdata for module in (model, discriminators) for p in module.parameters()}
+    of_features = 0 if features is None else sum(p.numel() for p in features.parameters())
+    modules = [model, discriminators, *([] if features is None else [features])]
+    own = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
     kept: dict[int, Any] = {}
 
     def keep(saved: Tensor) -> Tensor:
@@ -70,18 +79,29 @@ def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
         kept |= before
         discriminators.requires_grad_(False)
         terms = generator_terms(
-            model, named, config.discriminator.gan_type, x, first, mode_seeking=config.loss.mode_seeking > 0
+            model,
+            named,
+            config.discriminator.gan_type,
+            x,
+            first,
+            mode_seeking=config.loss.mode_seeking > 0,
+            feature_matching=config.loss.feature_matching > 0,
         )
         weighted_sum(terms, config.loss)
     of_second_step = sum(storage.nbytes() for storage in kept.values())
     return Footprint(
         generators=of_generators,
         discriminators=of_discriminators,
-        weights=4 * ((_COPIES_TRAINED + 1) * of_generators + _COPIES_TRAINED * of_discriminators),
+        weights=4 * ((_COPIES_TRAINED + 1) * of_generators + _COPIES_TRAINED * of_discriminators + of_features),
         activations=max(of_first_step, of_second_step) * bytes_per_activation // 4,
         # Live and averaged weights, and two moments of each that is trained.
         checkpoint=4 * (4 * of_generators + 3 * of_discriminators),
     )
+
+
+@cache
+def _features_on_meta(name: str) -> FeatureNetwork:
+    return load_features(name).to("meta")
 
 
 def readable(count: int) -> str:

@@ -12,7 +12,7 @@ Without discriminators an iteration takes a tenth of one of the training.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsmap.data import Batch
-from dsmap.discriminator import Moments, Standard, WholeDiscriminator, log_taps
+from dsmap.discriminator import Moments, Standard, WholeDiscriminator
 from dsmap.errors import DsmapError
 from dsmap.features import FeatureNetwork
 from dsmap.losses import l1
@@ -29,8 +29,10 @@ from dsmap.optim import cosine, descend
 
 _WINDOW = 9  # blocks a side over which a grid is taken to be the same
 _DOUBT = 3.0  # a grid is one if it is so many times above what chance makes of the detail there, in variances
-_FOLLOW = 40  # batches over which means are taken
-_STANDARD_BATCHES = 100
+_BETAS = (0.5, 0.99)  # with more inertia decoders swing around the aim of the feature matching
+_FOLLOW = 10  # batches over which the change of a mean is taken
+STANDARD_PICTURES = 600
+"""Of each domain, that are looked at before the first iteration where there is a feature network."""
 
 
 class Progress(NamedTuple):
@@ -65,93 +67,143 @@ def polish(
     mean_styles: Mapping[str, Iterable[float]],
     *,
     steps: int,
+    targets: Sequence[str] | None = None,
     lr: float = 3e-4,
     features: FeatureNetwork | None = None,
-    matching: float = 0.5,
+    matching: float = 5.0,
 ) -> Iterator[Progress]:
-    """Trains the decoders of `model` in place, on its device; a Progress after each iteration.
+    """Trains the decoders of `targets` (None: both domains) in place, on the model's device; a Progress an iteration.
 
     `batches(start, stop)` gives those of these numbers; `mean_styles` (S,) by domain. Without `features`, or with
     `matching` 0, nothing but the grid is learnt. The rate falls from `lr` to 0 along a cosine. Raises DsmapError when
     a loss is not finite.
     """
+    targets = model.domains if targets is None else targets
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
     model.requires_grad_(False)
-    parameters = list(model.decoders.requires_grad_(True).parameters())
-    optimizer = torch.optim.Adam(parameters, lr)
+    decoders = [model.decoders[model.slot(target)].requires_grad_(True) for target in targets]
+    parameters = [parameter for decoder in decoders for parameter in decoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr, betas=_BETAS)
     place = parameters[0].device
     means = {d: torch.tensor(list(style), dtype=torch.float32, device=place)[None] for d, style in mean_styles.items()}
-    watched = features if matching else None
-    matchings = {} if watched is None else _matchings(model, watched, batches(steps, steps + _STANDARD_BATCHES), place)
+
+    def pictures(batch: Batch, domain: str) -> Tensor:
+        return (batch.x_a_nchw, batch.x_b_nchw)[model.domains.index(domain)].to(place)
+
+    def before(batch: Batch, target: str, of_pictures: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Mapped contents, styles, and what the decoder gave of them."""
+        source = model.other(target)
+        mapped = teacher.map(teacher.encode(pictures(batch, source), source), target)
+        mean = means[target].expand(len(mapped), -1)
+        style = teacher.encode_style(pictures(batch, target), target) if of_pictures else mean
+        return mapped, style, teacher.decode(mapped, style, target)
+
+    matchings: dict[tuple[str, bool], _Matching] = {}
+    if features is not None and matching:
+        for target in targets:
+            seen = _Seen(features, (pictures(batch, target) for batch in _for_standards(batches, steps)))
+            for of_pictures in (False, True):
+                drawn = (before(batch, target, of_pictures)[-1] for batch in _for_standards(batches, steps))
+                matchings[target, of_pictures] = _Matching(seen, drawn)
     for batch in batches(0, steps):
-        step = batch.step
         for group in optimizer.param_groups:
-            group["lr"] = lr * cosine(step, steps)
-        x = dict(zip(model.domains, (batch.x_a_nchw.to(place), batch.x_b_nchw.to(place)), strict=True))
+            group["lr"] = lr * cosine(batch.step, steps)
         kept, apart, total = [], [], []
-        for target in model.domains:
-            of_pictures = step % 2 == 1
-            with torch.no_grad():
-                source = model.other(target)
-                mapped = teacher.map(teacher.encode(x[source], source), target)
-                mean = means[target].expand(len(mapped), -1)
-                style = teacher.encode_style(x[target], target) if of_pictures else mean
-                expected = without_grid(teacher.decode(mapped, style, target), model.config.multiple_of)
-            found = model.decode(mapped, style, target)
-            kept.append(l1(found, expected))
-            total.append(kept[-1])
-            if watched is not None:
-                now = matchings[target, of_pictures]
-                total.append(matching * now.loss(_seen(watched, found)))
-                apart.append(now.apart)
+        for target in targets:
+            for of_pictures in (False, True):
+                with torch.no_grad():
+                    mapped, style, drawn_nchw = before(batch, target, of_pictures)
+                    expected = without_grid(drawn_nchw, model.config.multiple_of)
+                found = model.decode(mapped, style, target)
+                kept.append(l1(found, expected))
+                total.append(kept[-1])
+                now = matchings.get((target, of_pictures))
+                if now is not None:
+                    total.append(matching * now.loss(found, drawn_nchw))
+                    apart.append(now.apart)
         loss = torch.stack(total).sum()
         if not bool(loss.isfinite()):
-            raise DsmapError(f"the loss is not finite at step {step + 1}", f"Try --lr {lr / 3:.1g}.")
+            raise DsmapError(f"the loss is not finite at step {batch.step + 1}", f"Try --lr {lr / 3:.1g}.")
         descend(optimizer, loss, clip_norm=None)
-        yield Progress(step + 1, _mean(kept), _mean(apart))
+        yield Progress(batch.step + 1, _mean(kept), _mean(apart))
     model.eval().requires_grad_(False)
     if not is_finite(model.decoders):
         raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
 
 
+class _Seen:
+    """What the feature network sees in pictures of a domain, as numbers whose means over real pictures are 0.
+
+    Two groups, each (N, K): mean and spread of its maps over the positions, and its summary of the picture.
+    """
+
+    def __init__(self, features: FeatureNetwork, real: Iterable[Tensor]) -> None:
+        self._features = features
+        moments = Moments(), Moments()
+        with torch.no_grad():
+            for x_nchw in real:
+                for part, rows_nc in zip(moments, self._rows(x_nchw), strict=True):
+                    part.add(rows_nc)
+        self._standards = [_standard(part) for part in moments]
+
+    def __call__(self, x_nchw: Tensor) -> list[Tensor]:
+        return [of(rows) for of, rows in zip(self._standards, self._rows(x_nchw), strict=True)]
+
+    def _rows(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        taps = self._features.taps(x_nchw)
+        return WholeDiscriminator.pooled([tap.log1p() for tap in taps]), self._features.summary(taps[-1])
+
+
 class _Matching:
-    """How far what is seen of translations, `running` over the last batches, is from real pictures."""
+    """How far what is seen of translations is from real pictures on average.
 
-    def __init__(self, standard: Standard) -> None:
-        self.standard, self.batches = standard, 0
-        self.running = torch.zeros_like(standard.mean)
+    What is seen of a few translations jumps about, and a mean over many that the decoders gave one after the other lags
+    behind them, which makes them swing around the aim. How far a batch is from what was drawn of it before does
+    neither: that is added to the mean of what was drawn before (a control variate).
+    """
 
-    def loss(self, seen_nc: Tensor) -> Tensor:
+    def __init__(self, seen: _Seen, drawn: Iterable[Tensor]) -> None:
+        self._seen, self._batches = seen, 0
+        with torch.no_grad():
+            parts = zip(*(seen(x_nchw) for x_nchw in drawn), strict=True)
+            self._before = [torch.cat(rows).mean(0) for rows in parts]
+        self._change = [torch.zeros_like(mean_c) for mean_c in self._before]
+
+    def loss(self, found_nchw: Tensor, drawn_nchw: Tensor) -> Tensor:
         """Twice the product of the mean and this batch: its gradient is that of the mean's square."""
-        mean_c = self.standard(seen_nc).mean(0)
-        self.batches += 1
-        self.running = torch.lerp(self.running, mean_c.detach(), 1 / min(self.batches, _FOLLOW))
-        return 2 * (self.running * mean_c).mean()
+        with torch.no_grad():
+            were = [rows_nc.mean(0) for rows_nc in self._seen(drawn_nchw)]
+        now = [rows_nc.mean(0) for rows_nc in self._seen(found_nchw)]
+        self._batches += 1
+        share = 1 / min(self._batches, _FOLLOW)
+        self._change = [
+            torch.lerp(change, (mean_c - was).detach(), share)
+            for change, mean_c, was in zip(self._change, now, were, strict=True)
+        ]
+        return 2 * torch.stack([(of * mean_c).mean() for of, mean_c in zip(self._means(), now, strict=True)]).sum()
 
     @property
     def apart(self) -> Tensor:
-        return self.running.square().mean()
+        return torch.stack([mean_c.square().mean() for mean_c in self._means()]).mean()
+
+    def _means(self) -> list[Tensor]:
+        return [before + change for before, change in zip(self._before, self._change, strict=True)]
 
 
-def _matchings(
-    model: DSMAP, features: FeatureNetwork, batches: Iterable[Batch], place: torch.device
-) -> dict[tuple[str, bool], _Matching]:
-    """By domain and by whether styles are those of pictures."""
-    moments = {domain: Moments() for domain in model.domains}
-    with torch.no_grad():
-        for batch in batches:
-            for domain, x_nchw in zip(model.domains, (batch.x_a_nchw, batch.x_b_nchw), strict=True):
-                moments[domain].add(_seen(features, x_nchw.to(place)))
-    found: dict[tuple[str, bool], _Matching] = {}
-    for domain, seen in moments.items():
-        standard = Standard(len(seen.mean)).to(place)
-        standard.set(seen)
-        found |= {(domain, of_pictures): _Matching(standard) for of_pictures in (False, True)}
-    return found
+def _standard(seen: Moments) -> Standard:
+    standard = Standard(len(seen.mean)).to(seen.mean.device)
+    standard.set(seen)
+    return standard
 
 
-def _seen(features: FeatureNetwork, x_nchw: Tensor) -> Tensor:
-    return WholeDiscriminator.pooled(log_taps(features, x_nchw))
+def _for_standards(batches: Callable[[int, int], Iterable[Batch]], steps: int) -> Iterator[Batch]:
+    """Batches of `STANDARD_PICTURES` pictures of each domain, from number `steps` on."""
+    count = 0
+    for batch in batches(steps, steps + STANDARD_PICTURES):
+        yield batch
+        count += len(batch.x_a_nchw)
+        if count >= STANDARD_PICTURES:
+            return
 
 
 def _around(y_nchw: Tensor) -> Tensor:

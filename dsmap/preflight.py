@@ -1,7 +1,8 @@
 """What is looked at before the first iteration, each with a line for people: a training that starts shall also end."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,14 +41,18 @@ def preflight(
     allow_new_data: bool = False,
 ) -> Iterator[Check]:
     """The checks in the order of CHECKS, each done when it is asked for. Raises InputError at the first that fails."""
-    needed = footprint(config, 2 if hardware.precision == "bf16" else 4)
+
+    @cache
+    def needed() -> Footprint:
+        return footprint(config, 2 if hardware.precision == "bf16" else 4)
+
     facts = (
         lambda: _pictures(config, domains, processes),
         lambda: _sizes(config, domains),
         lambda: _network(config, needed),
         lambda: _hardware(hardware, processes),
-        lambda: _memory(needed, hardware, processes),
-        lambda: _disk(config, needed, run),
+        lambda: _memory(needed(), hardware, processes),
+        lambda: _disk(config, needed(), run),
         lambda: _run(config, domains, run, resume, allow_new_data),
     )
     for name, fact in zip(CHECKS, facts, strict=True):
@@ -97,9 +102,10 @@ def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
     return smaller, seen
 
 
-def _network(config: TrainConfig, needed: Footprint) -> str:
+def _network(config: TrainConfig, found: Callable[[], Footprint]) -> str:
     if config.uses_features:
         check_features(config.features)
+    needed = found()
     method = "DSMAP" if config.model.mapping else "MUNIT (no mapping)"
     users = ["contextual loss"] * bool(config.loss.contextual) + ["discriminators"] * config.discriminator.features
     features = f", {' and '.join(users)} on {config.features}" if users else ""

@@ -277,10 +277,14 @@ def test_a_dry_run_trains_nothing(data, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_memory_of_an_iteration_is_about_what_was_said(tmp_path):
-    """Against the peak of a process that runs iterations of a network wide enough to outweigh Python and torch."""
+@pytest.mark.parametrize("features", [False, True])
+def test_the_memory_of_an_iteration_is_about_what_was_said(features, tmp_path):
+    """Against the peak of a process that runs iterations of networks wide enough to outweigh Python and torch."""
     overrides = ["model.dim=32", "model.n_res=2", "model.mlp_dim=64", "discriminator.dim=32", "data.crop=96",
                  "data.shorter_side=96", "data.batch_size=2"]  # fmt: skip
+    if features:
+        np.savez(tmp_path / "net.npz", **squeezenet_weights(times=16))
+        overrides += ["discriminator.features=true", f"features={tmp_path / 'net.npz'}"]
     code = f"""
 import torch
 from dsmap.config import load_train_config
@@ -302,6 +306,9 @@ print((peak() - before) * 1024)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     needed = footprint(load_train_config("debug", None, overrides)).total
     assert 0.6 < needed / int(done.stdout) < 1.6
+    if features:
+        overrides.remove("discriminator.features=true")
+        assert footprint(load_train_config("debug", None, overrides)).total < 0.95 * needed
 
 
 def test_what_fits():

@@ -1,5 +1,6 @@
 """dsmap-polish: decoders that are trained further alone."""
 
+import copy
 import json
 import shutil
 
@@ -16,7 +17,7 @@ from dsmap.discriminator import WholeDiscriminator
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.sources import open_checkpoint
 from dsmap.features import FeatureNetwork
-from dsmap.polish import polish, without_grid
+from dsmap.polish import _Matching, _Seen, polish, without_grid
 from dsmap.resume import check_resumable
 from dsmap.tools import polish as tool
 
@@ -121,6 +122,39 @@ def test_features_come_to_those_of_real_pictures():
     assert apart() < 0.6 * had
 
 
+def test_the_mean_of_many_is_followed_by_what_changed_in_a_few():
+    generator = torch.Generator().manual_seed(3)
+    real, drawn = (0.4 * torch.rand(40, 3, 32, 32, generator=generator) + shift for shift in (0.1, -0.3))
+    seen = _Seen(Colours(), real.split(4))
+    matching = _Matching(seen, drawn.split(8))
+
+    def apart(x_nchw):
+        return float(torch.stack([rows.mean(0).square().mean() for rows in seen(x_nchw)]).mean())
+
+    assert float(matching.apart) == pytest.approx(apart(drawn), rel=1e-4)
+    few = drawn[:2]
+    assert apart(few) != pytest.approx(apart(drawn), rel=0.02)
+    matching.loss(few, few)
+    assert float(matching.apart) == pytest.approx(apart(drawn), rel=1e-4)  # nothing changed
+    closer = (few + 0.1).requires_grad_(True)
+    matching.loss(closer, few).backward()
+    assert closer.grad.mean() < 0  # brighter would be closer still
+    assert float(matching.apart) < 0.8 * apart(drawn)
+
+
+def test_only_the_decoder_that_is_asked_for_is_trained():
+    found = {}
+    for targets in (None, ["b"]):
+        model = make_model(**SMALL).eval()
+        before = copy.deepcopy(model.state_dict())
+        batches = batches_of(picture, lambda step: picture(100 + step))
+        list(polish(model, batches, means(model), steps=3, targets=targets, features=Colours()))
+        found[targets is None] = model.decoders["b"].state_dict()
+        changed = {name[:10] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == ({"decoders.a", "decoders.b"} if targets is None else {"decoders.b"})
+    assert all(torch.equal(value, found[False][name]) for name, value in found[True].items())
+
+
 def test_weights_that_are_not_finite_are_told():
     model = make_model(**SMALL).eval()
     batches = batches_of(picture, picture)
@@ -143,7 +177,8 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     found, source = read_checkpoint(find_checkpoint(tmp_path / "run")), read_checkpoint(checkpoint)
     assert (found.step, found.config.model.contrast) == (source.step + 3, (1.0, 1.2))
     assert found.polished == {
-        "steps": 3, "batch_size": 1, "lr": 3e-4, "seed": 4, "features": None, "matching": 0.0
+        "earlier": None, "to": None, "steps": 3,
+        "batch_size": 1, "lr": 3e-4, "seed": 4, "features": None, "matching": 0.0
     }  # fmt: skip
     assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
     assert "polished" not in open_checkpoint(checkpoint).provenance
@@ -160,6 +195,13 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     repeated = load_generators(read_checkpoint(tmp_path / "again")).state_dict()
     assert all(torch.equal(value, repeated[name]) for name, value in ours.items())
     assert all(torch.equal(value, turned[name]) for name, value in ours.items())
+    code, _, err = call(tool, checkpoint, "-o", tmp_path / "one", *given[2:], "--to", "winter")
+    assert code == 0, err
+    one = read_checkpoint(tmp_path / "one")
+    other = load_generators(one).state_dict()
+    assert {name[:10] for name, value in other.items() if not torch.equal(value, theirs[name])} == {"decoders.b"}
+    assert one.polished is not None
+    assert one.polished["to"] == "winter"
     with pytest.raises(InputError, match="was written by dsmap-polish"):
         check_resumable(found, found.config, tmp_path / "run")
     assert json.loads((find_checkpoint(tmp_path / "run") / "training.json").read_text())["polished"]["steps"] == 3
@@ -169,6 +211,7 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     ("given", "fact"),
     [
         (("--lr", "0"), "--lr is 0"),
+        (("--to", "autumn"), "no domain named 'autumn'"),
         (("--lr", "inf"), "--lr is inf"),
         (("--matching", "1"), "--matching needs --features"),
         (("--matching", "nan", "--features", "f.npz"), "--matching is nan"),

@@ -51,16 +51,16 @@ def styles(n=2, size=3, seed=3, dtype=torch.float32):
     return {slot: torch.randn(n, size, generator=generator).to(dtype) for slot in SLOTS}
 
 
-def squeezenet_weights(seed=0):
-    """The layers of SqueezeNet v1.0 in the published layout, but only a few channels wide."""
+def squeezenet_weights(seed=0, times=1):
+    """The layers of SqueezeNet v1.0 in the published layout, but only a few channels wide, or `times` as wide."""
     generator = np.random.default_rng(seed)
-    shapes = {"conv1": (6, 3, 7, 7)}
-    width = 6
+    shapes = {"conv1": (6 * times, 3, 7, 7)}
+    width = 6 * times
     for i in range(2, 10):
-        shapes[f"fire{i}/squeeze1x1"] = (7, width, 1, 1)
-        shapes[f"fire{i}/expand1x1"] = (4, 7, 1, 1)
-        shapes[f"fire{i}/expand3x3"] = (5, 7, 3, 3)
-        width = 9
+        shapes[f"fire{i}/squeeze1x1"] = (7 * times, width, 1, 1)
+        shapes[f"fire{i}/expand1x1"] = (4 * times, 7 * times, 1, 1)
+        shapes[f"fire{i}/expand3x3"] = (5 * times, 7 * times, 3, 3)
+        width = 9 * times
     weights = {}
     for name, shape in shapes.items():
         scale = (2 / np.prod(shape[1:])) ** 0.5 / (100 if name == "conv1" else 1)

@@ -44,10 +44,11 @@ def polish(
     features: Annotated[
         str | None, typer.Option(help="Feature network: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
     ] = None,
+    to: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Only the decoder of this domain.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations.")] = 900,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 2,
     lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 3e-4,
-    matching: Annotated[float | None, typer.Option(help="Weight of the feature matching; 0.5 with --features.")] = None,
+    matching: Annotated[float | None, typer.Option(help="Weight of the feature matching; 5 with --features.")] = None,
     contrast: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +69,7 @@ def polish(
         raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 3e-4.")
     if features is None and matching is not None:
         raise InputError("--matching needs --features", "Pass --features FILE.npz, or leave --matching out.")
-    weight = 0.5 if matching is None else matching
+    weight = 5.0 if matching is None else matching
     if not 0 < weight < math.inf:
         raise InputError(f"--matching is {weight:g}", "Pass a positive number, or leave out --features.")
     from dsmap.folders import check_run_folder
@@ -82,12 +83,15 @@ def polish(
     from dsmap.domains import fingerprint, training_folders
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.features import load_features
+    from dsmap.polish import STANDARD_PICTURES
     from dsmap.polish import polish as polish_decoders
     from dsmap.styles import style_statistics
 
     given = read_checkpoint(find_checkpoint(checkpoint))
     network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
     given = given._replace(config=given.config.model_copy(update={"model": network}))
+    if to is not None and to not in network.domains:
+        raise InputError(f"no domain named {to!r}", f"Pass --to {network.domains[0]} or --to {network.domains[1]}.")
     domains = _domains(data, folders, network.domains)
     crop = _crop(given.config, features is not None)
     watched = None if features is None else load_features(features)
@@ -108,10 +112,15 @@ def polish(
         partial(batches.loader, on_broken=lambda broken: typer.echo(f"skipped a broken picture: {broken.fact}")),
         {name: statistics.mean for name, statistics in styles.items()},
         steps=steps,
+        targets=None if to is None else [to],
         lr=lr,
         features=None if watched is None else watched.to(place),
         matching=weight,
     )
+    if watched is not None:
+        typer.echo(
+            f"what the feature network sees in {STANDARD_PICTURES} pictures of a domain and their translations ..."
+        )
     began = None
     for now in progress:
         began = began or time.monotonic()
@@ -128,6 +137,8 @@ def polish(
         processes=1,
         score=None,
         polished={
+            "earlier": given.polished,
+            "to": to,
             "steps": steps,
             "batch_size": batch_size,
             "lr": lr,

@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -75,10 +75,8 @@ class SqueezeNet(Extractor):
         # Channels last and few pictures at once: 25 ms a picture on a core, where torch's own layout takes 50.
         network = SqueezeNetFeatures(path).eval().requires_grad_(False)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        classifier = _conv10(path, cast(int, self.network.fires[-1].out_dim))
-        self._classifier = None if classifier is None else (classifier[0].to(device), classifier[1].to(device))
         self.device, self.fingerprint = device, _sha256(path)
-        self.name = f"SqueezeNet v1.0 {'fire9' if classifier is None else 'conv10'} ({path.name})"
+        self.name = f"SqueezeNet v1.0 {'fire9' if network.classifier is None else 'conv10'} ({path.name})"
 
     @torch.inference_mode()
     def taps(self, pictures_rgb: Sequence[Picture]) -> list[Tensor]:
@@ -87,11 +85,7 @@ class SqueezeNet(Extractor):
 
     @torch.inference_mode()
     def _pooled(self, x_nchw: Tensor) -> Tensor:
-        mean_nc = self.network(self._prepared(x_nchw)).mean((2, 3))
-        if self._classifier is None:
-            return mean_nc
-        weight, bias = self._classifier
-        return F.linear(mean_nc, weight[:, :, 0, 0], bias)  # the mean of conv10's maps, as it is linear
+        return self.network.summary(self.network(self._prepared(x_nchw)))
 
     def _prepared(self, x_nchw: Tensor) -> Tensor:
         size = (SQUEEZENET_SIZE, SQUEEZENET_SIZE)
@@ -250,22 +244,6 @@ def _batches(pictures_rgb: Iterable[Picture], batch: int) -> Iterator[Tensor]:
 
 def _to_nchw(pictures_rgb: Sequence[Picture]) -> Tensor:
     return torch.from_numpy(np.stack(pictures_rgb)).permute(0, 3, 1, 2).contiguous()
-
-
-def _conv10(path: Path, in_dim: int) -> tuple[Tensor, Tensor] | None:
-    """Weight and bias of the classifier in the .npz at `path`, if it is there."""
-    with np.load(path, allow_pickle=False) as arrays:  # SqueezeNetFeatures has read it already
-        if "conv10.weight" not in arrays.files:
-            return None
-        weight = arrays["conv10.weight"].astype(np.float32)
-        bias = arrays["conv10.bias"].astype(np.float32) if "conv10.bias" in arrays.files else np.zeros(0, np.float32)
-    if weight.shape != (*bias.shape, in_dim, 1, 1):
-        raise InputError(
-            f"{path} has a conv10 of shape {weight.shape} and a bias of {bias.shape}, expected (C, {in_dim}, 1, 1) "
-            "and (C,)",
-            "Pass an .npz of SqueezeNet v1.0 weights.",
-        )
-    return torch.from_numpy(weight), torch.from_numpy(bias)
 
 
 def _sha256(path: Path) -> str:
