@@ -68,7 +68,7 @@ def polish(
     *,
     steps: int,
     targets: Sequence[str] | None = None,
-    lr: float = 3e-4,
+    lr: float = 1e-4,
     features: FeatureNetwork | None = None,
     matching: float = 5.0,
 ) -> Iterator[Progress]:

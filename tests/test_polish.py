@@ -178,7 +178,7 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     assert (found.step, found.config.model.contrast) == (source.step + 3, (1.0, 1.2))
     assert found.polished == {
         "earlier": None, "to": None, "steps": 3,
-        "batch_size": 1, "lr": 3e-4, "seed": 4, "features": None, "matching": 0.0
+        "batch_size": 1, "lr": 1e-4, "seed": 4, "features": None, "matching": 0.0
     }  # fmt: skip
     assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
     assert "polished" not in open_checkpoint(checkpoint).provenance

@@ -47,7 +47,7 @@ def polish(
     to: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Only the decoder of this domain.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations.")] = 900,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 2,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 3e-4,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 1e-4,
     matching: Annotated[float | None, typer.Option(help="Weight of the feature matching; 5 with --features.")] = None,
     contrast: Annotated[
         list[str] | None,
@@ -66,7 +66,7 @@ def polish(
     """
     folders = parse_domain_folders(domain)
     if not 0 < lr <= 1:
-        raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 3e-4.")
+        raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 1e-4.")
     if features is None and matching is not None:
         raise InputError("--matching needs --features", "Pass --features FILE.npz, or leave --matching out.")
     weight = 5.0 if matching is None else matching
