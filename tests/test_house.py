@@ -107,7 +107,7 @@ OPTIONS = {
     "--gpu-arch --help --int8 --licence --live --max-batch --name --named-style --official --output --overwrite "
     "--report --sharpen --sizes --style-decoder --version --without",
     "polish": "--batch-size --contrast --data --debug --device --domain --features --help --lr --matching --output "
-    "--seed --steps --version",
+    "--seed --steps --to --version",
     "doctor": "--debug --help --model --report --version",
     "eval images": "--content --debug --features --help --lpips --overwrite --page --pairs --reference --report --seed "
     "--source --version",
