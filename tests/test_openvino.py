@@ -52,6 +52,18 @@ def test_equals_onnx_runtime_at_changing_sizes_and_batches(openvino, plain):
         assert off(openvino(batch), plain(batch)) <= 1
 
 
+def test_half_precision_runs():
+    """Where types are converted, OpenVINO gives an output the name of the node before as well."""
+    pytest.importorskip("openvino")
+    frame_rgb = frames(1, 64, 64)[0]
+    found = {}
+    for precision in ("fp16", "fp32"):
+        translator = Translator.load("summer-winter", domain="winter", backend="openvino", precision=precision)
+        found[precision] = translator(frame_rgb).astype(np.int16)
+        translator.close()
+    assert np.abs(found["fp16"] - found["fp32"]).mean() < 0.5
+
+
 def test_results_stay_when_the_next_frame_comes(openvino):
     first = openvino(frames(1, 32, 32, 1)[0])
     kept = first.copy()

@@ -184,7 +184,8 @@ def _run(request: Any, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]
         no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)
         advice = "Translate at a smaller size, with a smaller --height." if no_memory else _EXPORT_AGAIN
         raise DsmapError(f"OpenVINO stopped: {message}", advice) from error
-    return {output.any_name: array for output, array in results.items()}
+    # By every name: where it converts types, OpenVINO gives an output that of the node before as well.
+    return {name: array for output, array in results.items() for name in output.get_names()}
 
 
 def _reason(error: Exception) -> str:
