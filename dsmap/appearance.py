@@ -6,6 +6,7 @@ which sees one picture at a time, hardly minds, as photographs are sharp and sof
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ def appearance(x_nchw: Tensor) -> Tensor:
     from the finest (pairs of pixels) on, and that of what is coarser.
     """
     x_nchw = at_least_float32(x_nchw)
-    y = torch.einsum("dc,nchw->ndhw", torch.tensor(_TO_YCC).to(x_nchw), x_nchw)
+    y = torch.einsum("dc,nchw->ndhw", _to_ycc(x_nchw.device, x_nchw.dtype), x_nchw)
     found = [y.mean((2, 3))]
     for _ in range(BANDS):
         coarser = F.avg_pool2d(y, 2)
@@ -47,6 +48,12 @@ def appearance(x_nchw: Tensor) -> Tensor:
         found.append(_log_contrast(y[:, :, : again.shape[2], : again.shape[3]] - again))
         y = coarser
     return torch.cat([*found, _log_contrast(y)], 1)
+
+
+@lru_cache
+def _to_ycc(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once: a captured iteration cannot copy from the host."""
+    return torch.tensor(_TO_YCC, device=device, dtype=dtype)
 
 
 @torch.no_grad()

@@ -263,6 +263,9 @@ class TrainConfig(Settings):
         default="auto", description="arithmetic of the networks; losses, weights and Adam stay in float32"
     )
     compile: Literal["auto"] | bool = Field(default="auto", description="torch.compile the networks")
+    cuda_graph: Literal["auto"] | bool = Field(
+        default="auto", description="repeat iterations as a CUDA graph: on one GPU, which small networks leave waiting"
+    )
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported"
     )

@@ -20,8 +20,10 @@ class Hardware(NamedTuple):
     device: torch.device
     precision: Literal["fp32", "bf16"]
     compiled: bool
+    replayed: bool
+    """Whether iterations are repeated as a CUDA graph."""
     reasons: dict[str, str]
-    """Of `device`, `precision` and `compile`, one line each."""
+    """Of `device`, `precision`, `compile` and `cuda_graph`, one line each."""
     memory: int | None
     """Bytes that there were to train in, before anything was put there; None where it is not known."""
 
@@ -51,8 +53,9 @@ def choose_hardware(config: TrainConfig, device: str = "auto", processes: Proces
     chosen, why_device = _choose_device(device, processes or Processes())
     precision, why_precision = _choose_precision(config.precision, chosen)
     compiled, why_compile = _choose_compile(config, chosen)
-    reasons = {"device": why_device, "precision": why_precision, "compile": why_compile}
-    return Hardware(chosen, precision, compiled, reasons, _memory_of(chosen))
+    replayed, why_graph = _choose_graph(config, chosen, processes or Processes())
+    reasons = {"device": why_device, "precision": why_precision, "compile": why_compile, "cuda_graph": why_graph}
+    return Hardware(chosen, precision, compiled, replayed, reasons, _memory_of(chosen))
 
 
 def compile_networks(networks: Iterable[nn.Module]) -> None:
@@ -139,3 +142,15 @@ def _choose_compile(config: TrainConfig, device: torch.device) -> tuple[bool, st
     if device.type == "cuda":
         return True, "fuses norms and activations; the first iterations take a minute or more"
     return False, "it takes minutes to compile and gains little on a CPU"
+
+
+def _choose_graph(config: TrainConfig, device: torch.device, processes: Processes) -> tuple[bool, str]:
+    wanted = config.cuda_graph
+    if wanted is False:
+        return False, "as asked"
+    if device.type != "cuda" or processes.world > 1:
+        why = "there is no GPU" if device.type != "cuda" else "several processes train"
+        if wanted is True:
+            raise InputError(f"cuda_graph is true, but {why}", "Pass --set cuda_graph=auto.")
+        return False, why
+    return True, "as asked" if wanted is True else "launching kernels one by one takes longer than they do"

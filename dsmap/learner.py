@@ -32,7 +32,8 @@ from dsmap.objective import (
     translate_both,
     weighted_sum,
 )
-from dsmap.optim import descend, learning_rate, make_adam
+from dsmap.optim import descend, learning_rate, make_adam, set_learning_rate
+from dsmap.replay import Given, Replay
 
 # The first number of each stream of random numbers.
 _D_STYLES, _G_STYLES, _KL_NOISE, _SHIFT = range(4)
@@ -45,7 +46,13 @@ class NotFiniteError(Exception):
 class Learner:
     """Generators, their moving average `ema`, discriminators and both optimisers, on their device."""
 
-    def __init__(self, config: TrainConfig, hardware: Hardware, processes: Processes) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        hardware: Hardware,
+        processes: Processes,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self.config, self.hardware, self.processes = config, hardware, processes
         torch.manual_seed(config.seed)
         self.model = DSMAP(config.model)
@@ -65,10 +72,12 @@ class Learner:
         for module in self.modules.values():
             hardware.place_module(module)
         share_weights(*self.modules.values())
+        on_device = hardware.device if hardware.replayed else None
         self.optimizers = {
-            "generators": make_adam(self._generator_groups(), config.optimizer),
-            "discriminators": make_adam([self._discriminator_group()], config.optimizer),
+            "generators": make_adam(self._generator_groups(), config.optimizer, on_device),
+            "discriminators": make_adam([self._discriminator_group()], config.optimizer, on_device),
         }
+        self._replay = Replay(self._descend, say) if hardware.replayed else None
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -100,40 +109,59 @@ class Learner:
         Raises NotFiniteError when a loss is not finite: the networks are spoilt then, and the last checkpoint is what
         is left.
         """
-        config, step = self.config, batch.step
-        self._set_learning_rates(step)
+        self._set_learning_rates(batch.step)
         a, b = self.model.domains
         x = {a: self.hardware.place(batch.x_a_nchw), b: self.hardware.place(batch.x_b_nchw)}
-        first, d_terms = self._first_half(x, step)
+        given = self._given(x, batch.step)
+        losses = self._replay(given) if self._replay else self._descend(given)
+        self._average(batch.step)
+        return self._numbers(losses, batch)
+
+    def _given(self, x: ByDomain, step: int) -> Given:
+        """What iteration `step` computes with."""
+        config, n = self.config, len(next(iter(x.values())))
+        return Given(
+            x,
+            self._draw(_G_STYLES, step, n),
+            # The discriminators see another draw of random styles, as in the authors' training.
+            {} if config.shared_style_draw else self._draw(_D_STYLES, step, n),
+            self._draw(_KL_NOISE, step, n) if config.model.style_kl else {},
+            self._draw_shift(step),
+        )
+
+    def _descend(self, given: Given) -> dict[str, Tensor]:
+        """A step of the discriminators, then one of the generators. Nothing that differs between iterations comes from
+        elsewhere than `given` and the device, for a captured iteration repeats what the device did.
+        """
+        config = self.config
+        first, d_terms = self._first_half(given)
         d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
         descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
 
         self.discriminators.requires_grad_(False)
-        terms = self._second_half(x, first, step)
-        total = weighted_sum(terms, config.loss)
-        descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
-        self.discriminators.requires_grad_(True)
-        self._average(step)
+        try:
+            terms = self._second_half(given, first)
+            total = weighted_sum(terms, config.loss)
+            descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
+        finally:
+            self.discriminators.requires_grad_(True)
         losses = {f"discriminator/{domain}": term for domain, term in d_terms.items()} | terms
-        return self._numbers({**losses, "generators": total, "discriminators": d_total}, batch)
+        return {**losses, "generators": total, "discriminators": d_total}
 
-    def _first_half(self, x: ByDomain, step: int) -> tuple[Translations, ByDomain]:
+    def _first_half(self, given: Given) -> tuple[Translations, ByDomain]:
         """Translations in both directions, and the discriminators' losses on them."""
-        config, n = self.config, len(next(iter(x.values())))
-        noise = self._draw(_KL_NOISE, step, n) if config.model.style_kl else None
         with self.hardware.autocast():
-            first = translate_both(self.model, x, self._draw(_G_STYLES, step, n), noise)
+            first = translate_both(self.model, given.x, given.styles, given.noise or None)
             random = first.random
-            if not config.shared_style_draw:
-                # The discriminators see another draw of random styles, as in the authors' training.
-                styles = self._draw(_D_STYLES, step, n)
+            if given.d_styles:
                 with torch.no_grad():
-                    random = {d: self.model.decode(first.mapped_across[d], styles[d], d) for d in self.model.domains}
-            kind, shift = config.discriminator.gan_type, self._draw_shift(step)
-            terms = discriminator_terms(self._named(), kind, x, first.exemplar, random, shift=shift)
+                    mapped = first.mapped_across
+                    random = {d: self.model.decode(mapped[d], styles, d) for d, styles in given.d_styles.items()}
+            kind = self.config.discriminator.gan_type
+            terms = discriminator_terms(self._named(), kind, given.x, first.exemplar, random, shift=given.shift)
         return first, terms
 
-    def _second_half(self, x: ByDomain, first: Translations, step: int) -> dict[str, Tensor]:
+    def _second_half(self, given: Given, first: Translations) -> dict[str, Tensor]:
         """Every term of the generators' loss."""
         config = self.config
         with self.hardware.autocast():
@@ -141,11 +169,11 @@ class Learner:
                 self.model,
                 self._named(),
                 config.discriminator.gan_type,
-                x,
+                given.x,
                 first,
                 features=self.features if config.loss.contextual else None,
                 mode_seeking=config.loss.mode_seeking > 0,
-                shift=self._draw_shift(step),
+                shift=given.shift,
                 appearances=self.appearances if config.loss.appearance else None,
                 feature_matching=config.loss.feature_matching > 0,
             )
@@ -184,9 +212,9 @@ class Learner:
         """What an iteration computes, on an empty batch; nothing is learnt from it."""
         data = self.config.data
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
-        x = dict.fromkeys(self.model.domains, empty)
-        first, d_terms = self._first_half(x, 0)
-        terms = self._second_half(x, first, 0)
+        given = self._given(dict.fromkeys(self.model.domains, empty), 0)
+        first, d_terms = self._first_half(given)
+        terms = self._second_half(given, first)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
 
     def _generator_groups(self) -> list[dict[str, object]]:
@@ -203,7 +231,7 @@ class Learner:
         lr = learning_rate(self.config.optimizer, step, self.config.steps)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = lr * group.get("lr_factor", 1.0)
+                set_learning_rate(group, lr * group.get("lr_factor", 1.0))
 
     def _draw(self, stream: int, step: int, n: int) -> ByDomain:
         """Random style codes (n, S) for both domains that depend on (seed, stream, step) only.
@@ -219,13 +247,13 @@ class Learner:
                 drawn[domain] = s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s))
         return {domain: self.processes.mine(s) for domain, s in drawn.items()}
 
-    def _draw_shift(self, step: int) -> Shift:
+    def _draw_shift(self, step: int) -> Shift | None:
         """Both steps of an iteration, and all processes, see the same."""
         most = self.config.discriminator.shift
         if not most:
-            return Shift()
+            return None
         top, left = torch.randint(most + 1, (2,), generator=self._generator(_SHIFT, step)).tolist()
-        return Shift(top, left, most)
+        return Shift.of(top, left, self.config.data.crop - most, self.hardware.device)
 
     def _generator(self, stream: int, step: int) -> torch.Generator:
         seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)

@@ -34,17 +34,19 @@ ByDomain = dict[str, Tensor]
 
 
 class Shift(NamedTuple):
-    """Where the part of every picture begins that the discriminators see: `most` rows and columns smaller than it.
+    """The rows and columns of every picture that the discriminators see, as indices on the device of the pictures.
 
-    One size for all shifts: compiled networks and cuDNN prepare for every size anew.
+    They are as many for all shifts (compiled networks and cuDNN prepare for every size anew), and tensors, so that the
+    same captured iteration serves them all.
     """
 
-    top: int = 0
-    left: int = 0
-    most: int = 0
+    rows: Tensor
+    columns: Tensor
 
-
-_WHOLE = Shift()
+    @classmethod
+    def of(cls, top: int, left: int, size: int, device: torch.device) -> "Shift":
+        """`size` rows from `top` on, and as many columns from `left` on."""
+        return cls(*(torch.arange(first, first + size, device=device) for first in (top, left)))
 
 
 class Translations(NamedTuple):
@@ -96,7 +98,7 @@ def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByD
 
 
 def discriminator_terms(
-    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain, shift: Shift = _WHOLE
+    discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain, shift: Shift | None = None
 ) -> ByDomain:
     """Each discriminator's loss: every batch of fakes (detached here) against the reals, summed.
 
@@ -117,7 +119,7 @@ def generator_terms(
     first: Translations,
     features: Features | None = None,
     mode_seeking: bool = False,
-    shift: Shift = _WHOLE,
+    shift: Shift | None = None,
     appearances: Mapping[str, Appearance] | None = None,
     feature_matching: bool = False,
 ) -> dict[str, Tensor]:
@@ -182,7 +184,7 @@ def _adversarial(
     domain: str,
     x_nchw: Tensor,
     first: Translations,
-    shift: Shift,
+    shift: Shift | None,
     feature_matching: bool,
 ) -> dict[str, Tensor]:
     """What the discriminator, which is not trained here, says of the translations into `domain`."""
@@ -218,16 +220,19 @@ def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translat
     }
 
 
-def _judge(discriminator: nn.Module, shift: Shift, *pictures_nchw: Tensor) -> list[Logits]:
+def _judge(discriminator: nn.Module, shift: Shift | None, *pictures_nchw: Tensor) -> list[Logits]:
     """The logits of several batches of one size, in one pass."""
     return _apart(discriminator(_seen(shift, *pictures_nchw)), len(pictures_nchw))
 
 
-def _seen(shift: Shift, *pictures_nchw: Tensor) -> Tensor:
-    """What a discriminator sees of several batches."""
+def _seen(shift: Shift | None, *pictures_nchw: Tensor) -> Tensor:
+    """What a discriminator sees of several batches, in the layout in which they came."""
     together = torch.cat(pictures_nchw)
-    height, width = (side - shift.most for side in together.shape[-2:])
-    return together[:, :, shift.top : shift.top + height, shift.left : shift.left + width]
+    if shift is None:
+        return together
+    channels_last = together.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return together.index_select(2, shift.rows).index_select(3, shift.columns).contiguous(memory_format=layout)
 
 
 def _apart(together: Sequence[Tensor], batches: int) -> list[Logits]:

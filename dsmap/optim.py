@@ -1,6 +1,7 @@
 """Adam, and its learning rate over time."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,29 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def make_adam(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Adam:
-    """Adam as configured; a group's own "lr_factor" is left for whoever sets the rates."""
+def make_adam(
+    groups: list[dict[str, Any]], config: OptimizerConfig, on_device: torch.device | None = None
+) -> torch.optim.Adam:
+    """Adam as configured; a group's own "lr_factor" is left for whoever sets the rates.
+
+    `on_device`: a GPU on which everything lies that a step reads, the rates too: steps can be captured in a CUDA graph.
+    """
     betas = config.beta1, config.beta2
+    captured = on_device is not None
+    if captured:
+        groups = [group | {"lr": torch.tensor(config.lr, device=on_device)} for group in groups]
     # Fused: one pass over the memory instead of a dozen, on a CPU as well.
-    return torch.optim.Adam(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.Adam(
+        groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True, capturable=captured
+    )
+
+
+def set_learning_rate(group: dict[str, Any], lr: float) -> None:
+    """Gives a group of an optimiser the rate `lr`, where it lies."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:

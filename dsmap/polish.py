@@ -5,7 +5,8 @@ Encoders and mappings stay as they are, so contents and styles mean what they di
 - what the decoders gave before, less what repeats in step with the blocks of pixels that they give (`without_grid`): a
   faint grid that discriminators leave in dark and smooth places;
 - feature matching (Salimans et al., NIPS 2016): the feature network shall see in translations, on average, what it sees
-  in real pictures; in the mean style and in styles of pictures.
+  in real pictures, in all of them and in their upper, middle and lower third; in the mean style and in styles of
+  pictures, where it shall also depend on the style as it does in real pictures.
 
 Without discriminators an iteration takes a tenth of one of the training.
 """
@@ -30,6 +31,7 @@ from dsmap.optim import cosine, descend
 _WINDOW = 9  # blocks a side over which a grid is taken to be the same
 _DOUBT = 3.0  # a grid is one if it is so many times above what chance makes of the detail there, in variances
 _BETAS = (0.5, 0.99)  # with more inertia decoders swing around the aim of the feature matching
+_BANDS = 3  # above each other: sky, distance and ground are seldom where the others are
 _FOLLOW = 10  # batches over which the change of a mean is taken
 STANDARD_PICTURES = 600
 """Of each domain, that are looked at before the first iteration where there is a feature network."""
@@ -101,10 +103,12 @@ def polish(
     matchings: dict[tuple[str, bool], _Matching] = {}
     if features is not None and matching:
         for target in targets:
-            seen = _Seen(features, (pictures(batch, target) for batch in _for_standards(batches, steps)))
+            real = (pictures(batch, target) for batch in _for_standards(batches, steps))
+            seen = _Seen(features, ((x_nchw, teacher.encode_style(x_nchw, target)) for x_nchw in real))
             for of_pictures in (False, True):
-                drawn = (before(batch, target, of_pictures)[-1] for batch in _for_standards(batches, steps))
-                matchings[target, of_pictures] = _Matching(seen, drawn)
+                drawn = (before(batch, target, of_pictures) for batch in _for_standards(batches, steps))
+                pairs = ((picture_nchw, style) for _mapped, style, picture_nchw in drawn)
+                matchings[target, of_pictures] = _Matching(seen, pairs, by_style=of_pictures)
     for batch in batches(0, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * cosine(batch.step, steps)
@@ -119,7 +123,7 @@ def polish(
                 total.append(kept[-1])
                 now = matchings.get((target, of_pictures))
                 if now is not None:
-                    total.append(matching * now.loss(found, drawn_nchw))
+                    total.append(matching * now.loss(found, drawn_nchw, style))
                     apart.append(now.apart)
         loss = torch.stack(total).sum()
         if not bool(loss.isfinite()):
@@ -132,26 +136,36 @@ def polish(
 
 
 class _Seen:
-    """What the feature network sees in pictures of a domain, as numbers whose means over real pictures are 0.
+    """What the feature network sees in pictures of a domain, in standard deviations from its mean over real pictures.
 
-    Two groups, each (N, K): mean and spread of its maps over the positions, and its summary of the picture.
+    Three groups, each (N, K): mean and spread of its maps over the positions, their means over the upper, the middle
+    and the lower third, and its summary of the picture.
     """
 
-    def __init__(self, features: FeatureNetwork, real: Iterable[Tensor]) -> None:
+    def __init__(self, features: FeatureNetwork, real: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """`real`: pictures (n, 3, H, W) and their styles (n, S)."""
         self._features = features
-        moments = Moments(), Moments()
         with torch.no_grad():
-            for x_nchw in real:
-                for part, rows_nc in zip(moments, self._rows(x_nchw), strict=True):
-                    part.add(rows_nc)
-        self._standards = [_standard(part) for part in moments]
+            parts = [(*self._rows(x_nchw), style) for x_nchw, style in real]
+        *groups, styles = (torch.cat(rows) for rows in zip(*parts, strict=True))
+        self._standards = [_standard(rows_nc) for rows_nc in groups]
+        self._style = _standard(styles)
+        weights = self.weights(styles)
+        self.of_real = [_moments(weights, of(rows)) for of, rows in zip(self._standards, groups, strict=True)]
+        """By group, (1 + S, K): 0 in the first row, then how what is seen goes with each number of the style."""
 
     def __call__(self, x_nchw: Tensor) -> list[Tensor]:
         return [of(rows) for of, rows in zip(self._standards, self._rows(x_nchw), strict=True)]
 
-    def _rows(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, style: Tensor) -> Tensor:
+        """1, and the style in standard deviations of those of real pictures: (N, 1 + S)."""
+        return torch.cat([torch.ones_like(style[:, :1]), self._style(style)], 1)
+
+    def _rows(self, x_nchw: Tensor) -> tuple[Tensor, ...]:
         taps = self._features.taps(x_nchw)
-        return WholeDiscriminator.pooled([tap.log1p() for tap in taps]), self._features.summary(taps[-1])
+        maps = [tap.log1p() for tap in taps]
+        bands = torch.cat([F.adaptive_avg_pool2d(tap, (_BANDS, 1)).flatten(1) for tap in maps], 1)
+        return WholeDiscriminator.pooled(maps), bands, self._features.summary(taps[-1])
 
 
 class _Matching:
@@ -160,38 +174,52 @@ class _Matching:
     What is seen of a few translations jumps about, and a mean over many that the decoders gave one after the other lags
     behind them, which makes them swing around the aim. How far a batch is from what was drawn of it before does
     neither: that is added to the mean of what was drawn before (a control variate).
+
+    `by_style`: also how what is seen goes with the style, so that the style of a picture does to a translation
+    what goes with it among real pictures.
     """
 
-    def __init__(self, seen: _Seen, drawn: Iterable[Tensor]) -> None:
-        self._seen, self._batches = seen, 0
+    def __init__(self, seen: _Seen, drawn: Iterable[tuple[Tensor, Tensor]], *, by_style: bool) -> None:
+        self._seen, self._rows, self._batches = seen, None if by_style else 1, 0
         with torch.no_grad():
-            parts = zip(*(seen(x_nchw) for x_nchw in drawn), strict=True)
-            self._before = [torch.cat(rows).mean(0) for rows in parts]
-        self._change = [torch.zeros_like(mean_c) for mean_c in self._before]
+            parts = [(seen.weights(style), *seen(x_nchw)) for x_nchw, style in drawn]
+        weights, *groups = (torch.cat(rows) for rows in zip(*parts, strict=True))
+        means = [_moments(weights[:, : self._rows], rows_nc) for rows_nc in groups]
+        self._before = [mean - real[: self._rows] for mean, real in zip(means, seen.of_real, strict=True)]
+        self._change = [torch.zeros_like(mean) for mean in self._before]
 
-    def loss(self, found_nchw: Tensor, drawn_nchw: Tensor) -> Tensor:
+    def loss(self, found_nchw: Tensor, drawn_nchw: Tensor, style: Tensor) -> Tensor:
         """Twice the product of the mean and this batch: its gradient is that of the mean's square."""
+        weights = self._seen.weights(style)[:, : self._rows]
         with torch.no_grad():
-            were = [rows_nc.mean(0) for rows_nc in self._seen(drawn_nchw)]
-        now = [rows_nc.mean(0) for rows_nc in self._seen(found_nchw)]
+            were = [_moments(weights, rows_nc) for rows_nc in self._seen(drawn_nchw)]
+        now = [_moments(weights, rows_nc) for rows_nc in self._seen(found_nchw)]
         self._batches += 1
         share = 1 / min(self._batches, _FOLLOW)
         self._change = [
-            torch.lerp(change, (mean_c - was).detach(), share)
-            for change, mean_c, was in zip(self._change, now, were, strict=True)
+            torch.lerp(change, (mean - was).detach(), share)
+            for change, mean, was in zip(self._change, now, were, strict=True)
         ]
-        return 2 * torch.stack([(of * mean_c).mean() for of, mean_c in zip(self._means(), now, strict=True)]).sum()
+        return 2 * torch.stack([(of * mean).mean(1).sum() for of, mean in zip(self._apart(), now, strict=True)]).sum()
 
     @property
     def apart(self) -> Tensor:
-        return torch.stack([mean_c.square().mean() for mean_c in self._means()]).mean()
+        """In squared standard deviations, of the means alone."""
+        return torch.stack([apart[0].square().mean() for apart in self._apart()]).mean()
 
-    def _means(self) -> list[Tensor]:
+    def _apart(self) -> list[Tensor]:
         return [before + change for before, change in zip(self._before, self._change, strict=True)]
 
 
-def _standard(seen: Moments) -> Standard:
-    standard = Standard(len(seen.mean)).to(seen.mean.device)
+def _moments(weights_nw: Tensor, rows_nc: Tensor) -> Tensor:
+    """Means over N of the products of each weight and each number: (W, C)."""
+    return weights_nw.t() @ rows_nc / len(rows_nc)
+
+
+def _standard(rows_nc: Tensor) -> Standard:
+    seen = Moments()
+    seen.add(rows_nc)
+    standard = Standard(rows_nc.shape[1]).to(rows_nc.device)
     standard.set(seen)
     return standard
 

@@ -117,11 +117,11 @@ def _network(config: TrainConfig, found: Callable[[], Footprint]) -> str:
 
 def _hardware(hardware: Hardware, processes: Processes) -> str:
     several = f", process {processes.rank + 1} of {processes.world}" if processes.world > 1 else ""
-    compiled = "on" if hardware.compiled else "off"
+    compiled, replayed = ("on" if choice else "off" for choice in (hardware.compiled, hardware.replayed))
     why = hardware.reasons
     return (
         f"{hardware.device} ({why['device']}){several}; {hardware.precision} ({why['precision']}); "
-        f"torch.compile {compiled} ({why['compile']})"
+        f"torch.compile {compiled} ({why['compile']}); CUDA graph {replayed} ({why['cuda_graph']})"
     )
 
 

@@ -86,7 +86,7 @@ class Trainer:
         self.step = 0
         check_startable(config, domains, run, resume, allow_new_data)
         with explained_memory(config, self.hardware):
-            self.learner = Learner(config, self.hardware, self.processes)
+            self.learner = Learner(config, self.hardware, self.processes, self.say)
             look = config.loss.appearance > 0 or (config.discriminator.features and resume is None)
             for domain in domains if look else ():
                 pictures = list(self._real(domain))

@@ -124,7 +124,7 @@ def test_discriminators_see_shifted_pictures():
     model, discriminators = tiny()
     x = pictures(hw=(72, 72), dtype=torch.float64)
     first = translate_both(model, x, styles(dtype=torch.float64))
-    shift = Shift(top=3, left=5, most=7)
+    shift = Shift.of(top=3, left=5, size=65, device=torch.device("cpu"))
     shifted = {slot: x[slot][:, :, 3:68, 5:70] for slot in x}
     d_terms = discriminator_terms(discriminators, "lsgan", x, first.exemplar, first.random, shift=shift)
     terms = generator_terms(model, discriminators, "lsgan", x, first, shift=shift)

@@ -122,24 +122,68 @@ def test_features_come_to_those_of_real_pictures():
     assert apart() < 0.6 * had
 
 
+def pairs(x_nchw, style, size):
+    return zip(x_nchw.split(size), style.split(size), strict=True)
+
+
 def test_the_mean_of_many_is_followed_by_what_changed_in_a_few():
     generator = torch.Generator().manual_seed(3)
     real, drawn = (0.4 * torch.rand(40, 3, 32, 32, generator=generator) + shift for shift in (0.1, -0.3))
-    seen = _Seen(Colours(), real.split(4))
-    matching = _Matching(seen, drawn.split(8))
+    style = torch.randn(40, 2, generator=generator)
+    seen = _Seen(Colours(), pairs(real, style, 4))
+    matching = _Matching(seen, pairs(drawn, style, 8), by_style=False)
 
     def apart(x_nchw):
         return float(torch.stack([rows.mean(0).square().mean() for rows in seen(x_nchw)]).mean())
 
     assert float(matching.apart) == pytest.approx(apart(drawn), rel=1e-4)
-    few = drawn[:2]
+    few, of_few = drawn[:2], style[:2]
     assert apart(few) != pytest.approx(apart(drawn), rel=0.02)
-    matching.loss(few, few)
+    matching.loss(few, few, of_few)
     assert float(matching.apart) == pytest.approx(apart(drawn), rel=1e-4)  # nothing changed
     closer = (few + 0.1).requires_grad_(True)
-    matching.loss(closer, few).backward()
+    matching.loss(closer, few, of_few).backward()
     assert closer.grad.mean() < 0  # brighter would be closer still
     assert float(matching.apart) < 0.8 * apart(drawn)
+
+
+def test_what_is_seen_shall_go_with_the_style_as_in_real_pictures():
+    """Real pictures are the redder the larger the first number of their style; translations have the same mean."""
+    generator = torch.Generator().manual_seed(5)
+    style = torch.randn(60, 2, generator=generator).clamp(-1.5, 1.5)
+    style -= style.mean(0)
+    grain = 0.05 * torch.randn(60, 3, 16, 16, generator=generator)
+    real = grain.clone()
+    real[:, 0] += 0.2 * style[:, :1, None]
+    seen = _Seen(Colours(), pairs(real, style, 6))
+    found = {}
+    for by_style in (False, True):
+        matching = _Matching(seen, pairs(grain, style, 6), by_style=by_style)
+        y = grain.clone().requires_grad_(True)
+        matching.loss(y, grain, style).backward()
+        found[by_style] = -y.grad.mean((2, 3))  # where each colour is to go
+    others = {by_style: wanted[:, 1:].abs().mean() for by_style, wanted in found.items()}
+    wanted = found[True][:, 0]
+    assert torch.corrcoef(torch.stack([wanted, style[:, 0]]))[0, 1] > 0.95
+    assert wanted.abs().mean() > 5 * max(found[False][:, 0].abs().mean(), *others.values())
+    redder = grain.clone()
+    redder[:, 0] += 0.2 * style[:, :1, None]
+    there = _Matching(seen, pairs(redder, style, 6), by_style=True)
+    assert float(there.loss(redder, redder, style)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_lower_third_comes_to_that_of_real_pictures():
+    """Two sets of pictures that are alike as a whole: the ones bright above, the others below."""
+    grain = 0.02 * torch.randn(30, 3, 24, 24, generator=torch.Generator().manual_seed(7))
+    slope = torch.linspace(-0.5, 0.5, 24)[:, None]
+    style = torch.zeros(30, 2)
+    seen = _Seen(Colours(), pairs(grain + slope, style, 6))
+    matching = _Matching(seen, pairs(grain - slope, style, 6), by_style=False)
+    y = (grain - slope).requires_grad_(True)
+    matching.loss(y, grain - slope, style).backward()
+    above, middle, below = (part.mean() for part in (-y.grad).chunk(3, dim=2))
+    assert below > 0 > above
+    assert middle.abs() < 0.2 * min(below, -above)
 
 
 def test_only_the_decoder_that_is_asked_for_is_trained():

@@ -28,6 +28,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb, write_picture
 from dsmap.objective import term_weight
 from dsmap.optim import learning_rate
+from dsmap.replay import Replay
 from dsmap.styles import style_statistics
 from dsmap.tools.train import app
 from dsmap.trainer import Trainer
@@ -468,6 +469,9 @@ def test_a_device_that_is_not_there():
     hardware = choose_hardware(settings(), "cpu")
     assert (hardware.device.type, hardware.precision, hardware.compiled) == ("cpu", "fp32", False)
     assert hardware.reasons["device"] == "as asked"
+    assert (hardware.replayed, hardware.reasons["cuda_graph"]) == (False, "there is no GPU")
+    with pytest.raises(InputError, match="cuda_graph is true, but there is no GPU"):
+        choose_hardware(settings("cuda_graph=true"), "cpu")
     for name, fact in (("tpu9", "no device named 'tpu9'"), ("meta", "no device named"), ("cuda:99", "99|no CUDA")):
         with pytest.raises(InputError, match=fact):
             choose_hardware(settings(), name)
@@ -586,15 +590,77 @@ def test_feature_matching_and_appearance_go_on_where_they_were(data, tmp_path):
 def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_path):
     trainer = trainer_in(tmp_path, data, "discriminator.shift=5", "discriminator.n_scales=2")
     drawn = [trainer.learner._draw_shift(step) for step in range(40)]
-    assert drawn == [trainer.learner._draw_shift(step) for step in range(40)]
-    assert {shift.top for shift in drawn} == {shift.left for shift in drawn} == set(range(6))
-    assert {shift.most for shift in drawn} == {5}
+    again = [trainer.learner._draw_shift(step) for step in range(40)]
+    assert all(torch.equal(*pair) for shifts in zip(drawn, again, strict=True) for pair in zip(*shifts, strict=True))
+    size = trainer.config.data.crop - 5
+    for indices in zip(*drawn, strict=True):
+        assert {int(seen[0]) for seen in indices} == set(range(6))
+        assert all(torch.equal(seen, seen[0] + torch.arange(size)) for seen in indices)
     losses = trainer.iterate(batch_of(trainer))
     plain = trainer_in(tmp_path, data, "discriminator.n_scales=2").iterate(batch_of(trainer))
     assert losses["image/a"] == plain["image/a"]
     assert losses["discriminator/a"] != plain["discriminator/a"]
     with pytest.raises(InputError, match=r"data\.crop must be at least 69"):
         trainer_in(tmp_path, data, "discriminator.shift=5")
+
+
+def replayed(trainer, say, capture):
+    """The trainer, whose iterations are repeated as on a GPU; nothing in them may be drawn anew."""
+    learner = trainer.learner
+
+    def strict(work):
+        def again():
+            draw, draw_shift = learner._draw, learner._draw_shift
+            learner._draw = learner._draw_shift = None
+            try:
+                return work()
+            finally:
+                learner._draw, learner._draw_shift = draw, draw_shift
+
+        return capture(again)
+
+    learner._replay = Replay(learner._descend, say, strict)
+    return trainer
+
+
+@pytest.mark.parametrize("capture", [lambda again: again, None], ids=["repeats", "fails"])
+def test_a_repeated_iteration_learns_the_same(data, tmp_path, capture):
+    """The inputs lie in memory that each iteration writes to, as a CUDA graph wants it."""
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    wanted = "discriminator.features=true", "loss.feature_matching=1", "discriminator.shift=5", "model.style_kl=true"
+    overrides = [*wanted, f"features={tmp_path / 'net.npz'}", "discriminator.n_scales=2", "shared_style_draw=false"]
+    told = []
+
+    def no_graph(_again):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    plain = trainer_in(tmp_path / "plain", data, *overrides, steps=6)
+    ours = replayed(trainer_in(tmp_path / "ours", data, *overrides, steps=6), told.append, capture or no_graph)
+    for step in range(6):
+        assert plain.iterate(batch_of(plain, step)) == ours.iterate(batch_of(ours, step))
+    assert told == ([] if capture else [
+        "the iteration cannot be captured as a CUDA graph, training without it "
+        "(operation not permitted when stream is capturing)"
+    ])  # fmt: skip
+    for ours_p, plain_p in zip(ours.learner.ema.parameters(), plain.learner.ema.parameters(), strict=True):
+        assert torch.equal(ours_p, plain_p)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_cuda_graph_learns_the_same(data, tmp_path, compiled):
+    losses = []
+    for graph in (False, True):
+        wanted = "discriminator.shift=5", "discriminator.n_scales=2", f"cuda_graph={graph}", f"compile={compiled}"
+        config = settings(*wanted, "precision=fp32", "data.batch_size=2", steps=8)
+        domains = find_domains(data, names=config.model.domains)
+        trainer = Trainer(config, domains, tmp_path / f"{graph}", hardware=choose_hardware(config, "cuda"))
+        if compiled:
+            trainer.learner.compile(print)
+        losses.append([trainer.iterate(batch_of(trainer, step)) for step in range(8)])
+        assert trainer.hardware.replayed == (graph is True)
+    for plain, ours in zip(*losses, strict=True):
+        assert ours == pytest.approx(plain, rel=0.02)
 
 
 def test_domains_that_start_as_twins(data, tmp_path):

@@ -24,7 +24,8 @@ from dsmap.objective import ByDomain, generator_terms, translate_both, weighted_
 from dsmap.optim import descend
 from dsmap.tools._slow_step import slow_discriminator_terms, slow_generator_terms, use_plain_upsampling
 
-_WARM_UP = 2
+_WARM_UP = 4  # a CUDA graph is captured in the fourth
+_PLAIN = {"precision": "fp32", "compile": False, "cuda_graph": False}
 # Operations by what they are for; the first whose word is in the name counts.
 _KINDS = {
     "convolutions backward": ("convolution_backward", "conv2d_backward", "wgrad", "dgrad"),
@@ -104,8 +105,7 @@ def gradient_difference(config: TrainConfig) -> float:
         update={
             "loss": config.loss.model_copy(update={"contextual": 0.0}),
             "discriminator": config.discriminator.model_copy(update={"features": False}),
-            "precision": "fp32",
-            "compile": False,
+            **_PLAIN,
         }
     )
     learner = Learner(small, choose_hardware(small, "cpu"), Processes())
@@ -130,7 +130,7 @@ def gradient_difference(config: TrainConfig) -> float:
 
 def plain_step(config: TrainConfig, device: torch.device) -> Step:
     """One plain iteration in float32, as people write it."""
-    fp32 = config.model_copy(update={"precision": "fp32", "compile": False})
+    fp32 = config.model_copy(update=_PLAIN)
     learner = Learner(fp32, choose_hardware(fp32, str(device)), Processes())
     model, discriminators = learner.model, learner.discriminators
     for module in (model, discriminators):
@@ -159,7 +159,7 @@ def plain_step(config: TrainConfig, device: torch.device) -> Step:
 
 
 def _our_step(config: TrainConfig, hardware: Hardware, say: Callable[[str], None]) -> Step:
-    learner = Learner(config, hardware, Processes())
+    learner = Learner(config, hardware, Processes(), say)
     if hardware.compiled:
         learner.compile(say)
     x, _ = _inputs(learner.model, config.data.batch_size, config.data.crop)
@@ -169,15 +169,16 @@ def _our_step(config: TrainConfig, hardware: Hardware, say: Callable[[str], None
 
 def _variants(config: TrainConfig, device: str) -> dict[str, tuple[TrainConfig, Hardware]]:
     """What is compared with the plain iteration, by name."""
-    fp32 = config.model_copy(update={"precision": "fp32", "compile": False})
+    fp32 = config.model_copy(update=_PLAIN)
     shared = fp32.model_copy(update={"shared_style_draw": True})
     changed = {"ours, float32": fp32, "ours, one draw of styles": shared}
     if choose_hardware(fp32, device).device.type == "cuda":
-        bf16 = config.model_copy(update={"precision": "bf16", "compile": False})
-        changed = {"ours, float32": fp32, "ours, bfloat16": bf16}
-        compiled = config.model_copy(update={"precision": "bf16", "compile": "auto"})
+        bf16 = config.model_copy(update=_PLAIN | {"precision": "bf16"})
+        graph = bf16.model_copy(update={"cuda_graph": True})
+        changed = {"ours, float32": fp32, "ours, bfloat16": bf16, "ours, bfloat16, CUDA graph": graph}
+        compiled = graph.model_copy(update={"compile": "auto"})
         if choose_hardware(compiled, device).compiled:
-            changed["ours, bfloat16, compiled"] = compiled
+            changed["ours, bfloat16, CUDA graph, compiled"] = compiled
     return {name: (settings, choose_hardware(settings, device)) for name, settings in changed.items()}
 
 

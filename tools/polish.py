@@ -96,7 +96,8 @@ def polish(
     crop = _crop(given.config, features is not None)
     watched = None if features is None else load_features(features)
     # What runs here is float32 and not compiled, whatever the training was.
-    place = choose_hardware(given.config.model_copy(update={"compile": False, "precision": "fp32"}), device).device
+    plain = {"compile": False, "cuda_graph": False, "precision": "fp32"}
+    place = choose_hardware(given.config.model_copy(update=plain), device).device
     model = load_generators(given).to(place)
     side = given.config.data.shorter_side
     typer.echo(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
