@@ -152,8 +152,12 @@ class DiscriminatorConfig(Settings):
 
     @property
     def minimum_size(self) -> int:
-        """The smallest training picture: the last scale's last conv needs two rows to pad by reflection."""
-        return 2 ** (self.n_scales - 1 + self.n_layers) + self.shift
+        """The smallest training picture: the last scale's last conv needs two rows to pad by reflection.
+
+        So does the last map of a feature network, which is 1/16 of the picture, of SqueezeNet less its unpadded edge.
+        """
+        of_features = (32 if self.pad_type == "zero" else 40) if self.features else 0
+        return max(2 ** (self.n_scales - 1 + self.n_layers), of_features) + self.shift
 
 
 class LossWeights(Settings):

@@ -149,7 +149,7 @@ def _choose_graph(config: TrainConfig, device: torch.device, processes: Processe
     if wanted is False:
         return False, "as asked"
     if device.type != "cuda" or processes.world > 1:
-        why = "there is no GPU" if device.type != "cuda" else "several processes train"
+        why = "it trains on the CPU" if device.type != "cuda" else "several processes train"
         if wanted is True:
             raise InputError(f"cuda_graph is true, but {why}", "Pass --set cuda_graph=auto.")
         return False, why

@@ -37,13 +37,13 @@ class FeatureNetwork(nn.Module):
         return tap_nchw.mean((2, 3))
 
 
-def load_features(name: str) -> FeatureNetwork:
+def load_features(name: str, *, trained: bool = True) -> FeatureNetwork:
     """`vgg16` (torchvision's ImageNet weights) or the path of a SqueezeNet v1.0 `.npz`; frozen, in eval mode.
 
     The module takes pictures (N, 3, H, W) in [-1, 1] and gives features (N, C, h, w). Raises InputError when
-    torchvision or the file is missing.
+    torchvision or the file is missing. `trained` False: nothing is downloaded, VGG16 has random weights.
     """
-    features: FeatureNetwork = VGG16Features() if name == "vgg16" else SqueezeNetFeatures(Path(name))
+    features: FeatureNetwork = VGG16Features(trained) if name == "vgg16" else SqueezeNetFeatures(Path(name))
     return features.eval().requires_grad_(False)
 
 
@@ -62,10 +62,10 @@ class VGG16Features(FeatureNetwork):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, trained: bool = True) -> None:
         super().__init__()
         vgg16, weights = _torchvision_vgg16()
-        self.layers = vgg16(weights=weights).features
+        self.layers = vgg16(weights=weights if trained else None).features
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD_RGB).view(1, 3, 1, 1), persistent=False)
 

@@ -101,7 +101,7 @@ def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
 
 @cache
 def _features_on_meta(name: str) -> FeatureNetwork:
-    return load_features(name).to("meta")
+    return load_features(name, trained=False).to("meta")
 
 
 def readable(count: int) -> str:

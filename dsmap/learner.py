@@ -77,7 +77,11 @@ class Learner:
             "generators": make_adam(self._generator_groups(), config.optimizer, on_device),
             "discriminators": make_adam([self._discriminator_group()], config.optimizer, on_device),
         }
-        self._replay = Replay(self._descend, say) if hardware.replayed else None
+        self._replay = (
+            Replay(self._descend, self._forget_gradients, say, insist=config.cuda_graph is True)
+            if hardware.replayed
+            else None
+        )
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -205,17 +209,23 @@ class Learner:
             say(f"torch.compile failed here, training without it ({reason})")
         else:
             say(f"compiled in {time.monotonic() - started:.0f} s")
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
     def _try(self) -> None:
         """What an iteration computes, on an empty batch; nothing is learnt from it."""
+        followed = {name: buffer.clone() for name, buffer in self.discriminators.named_buffers()}
         data = self.config.data
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
         given = self._given(dict.fromkeys(self.model.domains, empty), 0)
         first, d_terms = self._first_half(given)
         terms = self._second_half(given, first)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
+        for name, buffer in self.discriminators.named_buffers():
+            buffer.copy_(followed[name])
 
     def _generator_groups(self) -> list[dict[str, object]]:
         content = [*self.model.content_encoders.parameters(), *self.model.shared_encoder.parameters()]

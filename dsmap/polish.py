@@ -8,7 +8,7 @@ Encoders and mappings stay as they are, so contents and styles mean what they di
   in real pictures, in all of them and in their upper, middle and lower third; in the mean style and in styles of
   pictures, where it shall also depend on the style as it does in real pictures.
 
-Without discriminators an iteration takes a tenth of one of the training.
+Without discriminators an iteration takes a fraction of one of the training.
 """
 
 import copy
@@ -73,12 +73,13 @@ def polish(
     lr: float = 1e-4,
     features: FeatureNetwork | None = None,
     matching: float = 5.0,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[Progress]:
     """Trains the decoders of `targets` (None: both domains) in place, on the model's device; a Progress an iteration.
 
     `batches(start, stop)` gives those of these numbers; `mean_styles` (S,) by domain. Without `features`, or with
-    `matching` 0, nothing but the grid is learnt. The rate falls from `lr` to 0 along a cosine. Raises DsmapError when
-    a loss is not finite.
+    `matching` 0, nothing but the grid is learnt. The rate falls from `lr` to 0 along a cosine. `say` gets a line before
+    each of the long looks at pictures that come first. Raises DsmapError when a loss is not finite.
     """
     targets = model.domains if targets is None else targets
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
@@ -92,38 +93,40 @@ def polish(
     def pictures(batch: Batch, domain: str) -> Tensor:
         return (batch.x_a_nchw, batch.x_b_nchw)[model.domains.index(domain)].to(place)
 
-    def before(batch: Batch, target: str, of_pictures: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Mapped contents, styles, and what the decoder gave of them."""
+    @torch.no_grad()
+    def before(batch: Batch, target: str) -> dict[bool, _Drawn]:
+        """What the decoders gave, in the mean style (False) and in styles of pictures (True)."""
         source = model.other(target)
         mapped = teacher.map(teacher.encode(pictures(batch, source), source), target)
         mean = means[target].expand(len(mapped), -1)
-        style = teacher.encode_style(pictures(batch, target), target) if of_pictures else mean
-        return mapped, style, teacher.decode(mapped, style, target)
+        styles = {False: mean, True: teacher.encode_style(pictures(batch, target), target)}
+        return {kind: _Drawn(mapped, style, teacher.decode(mapped, style, target)) for kind, style in styles.items()}
 
     matchings: dict[tuple[str, bool], _Matching] = {}
     if features is not None and matching:
         for target in targets:
+            say(f"what the feature network sees in {STANDARD_PICTURES} pictures of {target} ...")
             real = (pictures(batch, target) for batch in _for_standards(batches, steps))
             seen = _Seen(features, ((x_nchw, teacher.encode_style(x_nchw, target)) for x_nchw in real))
-            for of_pictures in (False, True):
-                drawn = (before(batch, target, of_pictures) for batch in _for_standards(batches, steps))
-                pairs = ((picture_nchw, style) for _mapped, style, picture_nchw in drawn)
-                matchings[target, of_pictures] = _Matching(seen, pairs, by_style=of_pictures)
+            say("... and in as many translations, in the mean style and in styles of pictures ...")
+            found: dict[bool, list[Sequence[Tensor]]] = {False: [], True: []}
+            for batch in _for_standards(batches, steps):
+                for kind, drawn in before(batch, target).items():
+                    found[kind].append(seen.weighted(drawn.picture_nchw, drawn.style))
+            for kind, parts in found.items():
+                matchings[target, kind] = _Matching(seen, parts, by_style=kind)
     for batch in batches(0, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * cosine(batch.step, steps)
         kept, apart, total = [], [], []
         for target in targets:
-            for of_pictures in (False, True):
-                with torch.no_grad():
-                    mapped, style, drawn_nchw = before(batch, target, of_pictures)
-                    expected = without_grid(drawn_nchw, model.config.multiple_of)
-                found = model.decode(mapped, style, target)
-                kept.append(l1(found, expected))
+            for kind, drawn in before(batch, target).items():
+                found_nchw = model.decode(drawn.mapped_nchw, drawn.style, target)
+                kept.append(l1(found_nchw, without_grid(drawn.picture_nchw, model.config.multiple_of)))
                 total.append(kept[-1])
-                now = matchings.get((target, of_pictures))
+                now = matchings.get((target, kind))
                 if now is not None:
-                    total.append(matching * now.loss(found, drawn_nchw, style))
+                    total.append(matching * now.loss(found_nchw, drawn.picture_nchw, drawn.style))
                     apart.append(now.apart)
         loss = torch.stack(total).sum()
         if not bool(loss.isfinite()):
@@ -133,6 +136,14 @@ def polish(
     model.eval().requires_grad_(False)
     if not is_finite(model.decoders):
         raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
+
+
+class _Drawn(NamedTuple):
+    """A batch of translations by the decoders as they were."""
+
+    mapped_nchw: Tensor
+    style: Tensor
+    picture_nchw: Tensor
 
 
 class _Seen:
@@ -153,6 +164,11 @@ class _Seen:
         weights = self.weights(styles)
         self.of_real = [_moments(weights, of(rows)) for of, rows in zip(self._standards, groups, strict=True)]
         """By group, (1 + S, K): 0 in the first row, then how what is seen goes with each number of the style."""
+
+    def weighted(self, x_nchw: Tensor, style: Tensor) -> Sequence[Tensor]:
+        """The weights of the styles, and what is seen by group."""
+        with torch.no_grad():
+            return self.weights(style), *self(x_nchw)
 
     def __call__(self, x_nchw: Tensor) -> list[Tensor]:
         return [of(rows) for of, rows in zip(self._standards, self._rows(x_nchw), strict=True)]
@@ -179,11 +195,10 @@ class _Matching:
     what goes with it among real pictures.
     """
 
-    def __init__(self, seen: _Seen, drawn: Iterable[tuple[Tensor, Tensor]], *, by_style: bool) -> None:
+    def __init__(self, seen: _Seen, drawn: Iterable[Sequence[Tensor]], *, by_style: bool) -> None:
+        """`drawn`: what `seen.weighted` gives of the translations by the decoders as they were."""
         self._seen, self._rows, self._batches = seen, None if by_style else 1, 0
-        with torch.no_grad():
-            parts = [(seen.weights(style), *seen(x_nchw)) for x_nchw, style in drawn]
-        weights, *groups = (torch.cat(rows) for rows in zip(*parts, strict=True))
+        weights, *groups = (torch.cat(rows) for rows in zip(*drawn, strict=True))
         means = [_moments(weights[:, : self._rows], rows_nc) for rows_nc in groups]
         self._before = [mean - real[: self._rows] for mean, real in zip(means, seen.of_real, strict=True)]
         self._change = [torch.zeros_like(mean) for mean in self._before]

@@ -148,6 +148,10 @@ def new_network(flavour: Flavour, builder: Any) -> Any:
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
+NOT_RTX = {"9.0": "TensorRT for RTX refuses its engines on GPUs of compute capability 9.0 (seen with 1.7.1 on an H200)"}
+"""GPUs on which TensorRT for RTX builds for minutes what it then does not load, and what to say there."""
+
+
 def known_architectures(flavour: Flavour) -> dict[str, Any]:
     """Compute capabilities an engine can be built for without that GPU, by name ("8.6"); none for plain TensorRT."""
     members = getattr(flavour.module, "ComputeCapability", None) if flavour.name == "rtx" else None

@@ -15,7 +15,14 @@ from dsmap.runtime.bundle_engines import (
     engine_name,
     read_sidecar,
 )
-from dsmap.trt import DEFAULT_ARCHITECTURES, Flavour, architecture_number, current_architecture, known_architectures
+from dsmap.trt import (
+    DEFAULT_ARCHITECTURES,
+    NOT_RTX,
+    Flavour,
+    architecture_number,
+    current_architecture,
+    known_architectures,
+)
 from dsmap.trt_build import SizeProfile
 from dsmap.trt_progress import Progress
 
@@ -93,6 +100,8 @@ def _gpu_here(flavour: Flavour) -> str:
             f"{flavour.title} cannot build for the GPU of this machine: there is none, or no driver",
             "Look with nvidia-smi; TensorRT for RTX (--engine rtx) builds without a GPU, with --gpu-arch as numbers.",
         )
+    if flavour.name == "rtx" and current in NOT_RTX:
+        raise InputError(NOT_RTX[current], "Use --engine tensorrt, or --gpu-arch for the GPU it is meant for.")
     return current
 
 

@@ -6,7 +6,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from dsmap.config import DataConfig, ModelConfig, TrainConfig, known_keys, load_train_config, preset_names
+from dsmap.config import (
+    DataConfig,
+    DiscriminatorConfig,
+    ModelConfig,
+    TrainConfig,
+    known_keys,
+    load_train_config,
+    preset_names,
+)
 from dsmap.errors import InputError
 
 
@@ -44,6 +52,8 @@ def test_the_paper_preset_is_the_published_training():
     assert (loss.cycle, loss.adversarial, loss.contextual, loss.kl) == (5, 1, 1, 0)
     assert (config.discriminator.n_scales, config.discriminator.n_layers) == (3, 4)
     assert config.discriminator.minimum_size == 64
+    judged = {pad: DiscriminatorConfig(features=True, n_scales=1, shift=3, pad_type=pad) for pad in ("zero", "reflect")}
+    assert {pad: judge.minimum_size for pad, judge in judged.items()} == {"zero": 35, "reflect": 43}
 
 
 @pytest.mark.parametrize(

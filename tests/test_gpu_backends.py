@@ -629,10 +629,10 @@ def test_with_a_driver_every_backend_names_what_it_lacks(bundle, pretended_gpu, 
 
 def test_tensorrt_for_rtx_is_not_tried_where_it_is_known_not_to_run(bundle, pretended_gpu, monkeypatch):
     monkeypatch.setattr(backends, "need_gpu", lambda: "9.0")
-    with pytest.raises(DsmapError, match=r"does not run on GPUs of compute capability 9\.0") as caught:
+    with pytest.raises(DsmapError, match=r"refuses its engines on GPUs of compute capability 9\.0") as caught:
         load_backend("tensorrt-rtx", bundle, "winter")
     assert "--backend tensorrt or cuda" in caught.value.advice
-    assert "tensorrt-rtx: TensorRT for RTX does not run" in load_backend("auto", bundle, "winter").reason
+    assert "tensorrt-rtx: TensorRT for RTX refuses its engines" in load_backend("auto", bundle, "winter").reason
 
 
 def test_a_placeholder_is_told_from_tensorrt(bundle, pretended_gpu, monkeypatch):

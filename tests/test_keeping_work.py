@@ -348,6 +348,16 @@ def test_running_out_of_memory_says_what_fits(data, tmp_path):
     assert "This should fit: --set data.batch_size=" in advice
 
 
+def test_the_smallest_crop_that_is_tried_is_one_that_discriminators_of_features_take(tmp_path):
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    judged = "discriminator.features=true", "discriminator.n_scales=1", f"features={tmp_path / 'net.npz'}"
+    for pad in ("zero", "reflect"):
+        config = settings(*judged, f"discriminator.pad_type={pad}", "data.crop=64", "data.shorter_side=64")
+        smallest = config.discriminator.minimum_size
+        footprint(config.model_copy(update={"data": config.data.model_copy(update={"crop": smallest})}))
+        assert what_fits(config, 1000, footprint(config).total) is None
+
+
 # TensorBoard.
 
 

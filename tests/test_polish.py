@@ -4,11 +4,12 @@ import copy
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from test_named_styles import call
-from tiny import make_model
+from tiny import make_model, squeezenet_weights
 
 from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
 from dsmap.config import ModelConfig, TrainConfig
@@ -131,7 +132,7 @@ def test_the_mean_of_many_is_followed_by_what_changed_in_a_few():
     real, drawn = (0.4 * torch.rand(40, 3, 32, 32, generator=generator) + shift for shift in (0.1, -0.3))
     style = torch.randn(40, 2, generator=generator)
     seen = _Seen(Colours(), pairs(real, style, 4))
-    matching = _Matching(seen, pairs(drawn, style, 8), by_style=False)
+    matching = _Matching(seen, [seen.weighted(*part) for part in pairs(drawn, style, 8)], by_style=False)
 
     def apart(x_nchw):
         return float(torch.stack([rows.mean(0).square().mean() for rows in seen(x_nchw)]).mean())
@@ -158,7 +159,7 @@ def test_what_is_seen_shall_go_with_the_style_as_in_real_pictures():
     seen = _Seen(Colours(), pairs(real, style, 6))
     found = {}
     for by_style in (False, True):
-        matching = _Matching(seen, pairs(grain, style, 6), by_style=by_style)
+        matching = _Matching(seen, [seen.weighted(grain, style)], by_style=by_style)
         y = grain.clone().requires_grad_(True)
         matching.loss(y, grain, style).backward()
         found[by_style] = -y.grad.mean((2, 3))  # where each colour is to go
@@ -168,7 +169,7 @@ def test_what_is_seen_shall_go_with_the_style_as_in_real_pictures():
     assert wanted.abs().mean() > 5 * max(found[False][:, 0].abs().mean(), *others.values())
     redder = grain.clone()
     redder[:, 0] += 0.2 * style[:, :1, None]
-    there = _Matching(seen, pairs(redder, style, 6), by_style=True)
+    there = _Matching(seen, [seen.weighted(redder, style)], by_style=True)
     assert float(there.loss(redder, redder, style)) == pytest.approx(0, abs=1e-6)
 
 
@@ -178,7 +179,7 @@ def test_the_lower_third_comes_to_that_of_real_pictures():
     slope = torch.linspace(-0.5, 0.5, 24)[:, None]
     style = torch.zeros(30, 2)
     seen = _Seen(Colours(), pairs(grain + slope, style, 6))
-    matching = _Matching(seen, pairs(grain - slope, style, 6), by_style=False)
+    matching = _Matching(seen, [seen.weighted(grain - slope, style)], by_style=False)
     y = (grain - slope).requires_grad_(True)
     matching.loss(y, grain - slope, style).backward()
     above, middle, below = (part.mean() for part in (-y.grad).chunk(3, dim=2))
@@ -299,12 +300,17 @@ def test_a_training_on_small_pictures_has_no_crop_for_features():
         tool._crop(trained_at(28), True)
 
 
-def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path):
+def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsmap.polish.STANDARD_PICTURES", 24)
     data = shutil.copytree(picture_folder, tmp_path / "data")
     next((data / "trainA").iterdir()).write_bytes(b"no picture")
-    code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", data, "--steps", 3, "--device", "cpu")
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    given = "--data", data, "--steps", 3, "--device", "cpu", "--features", tmp_path / "net.npz"
+    code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", *given)
     assert code == 0, err
-    assert "skipped a broken picture" in out
+    assert out.count("skipped a broken picture") == 1  # though it is met again and again
+    looks = [line for line in out.splitlines() if "what the feature network sees" in line]
+    assert [line.split()[-2] for line in looks] == ["summer", "winter"]
     assert "these are not the pictures that it was trained on" in out
 
 

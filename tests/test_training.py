@@ -28,7 +28,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb, write_picture
 from dsmap.objective import term_weight
 from dsmap.optim import learning_rate
-from dsmap.replay import Replay
+from dsmap.replay import NotCapturedError, Replay
 from dsmap.styles import style_statistics
 from dsmap.tools.train import app
 from dsmap.trainer import Trainer
@@ -469,8 +469,8 @@ def test_a_device_that_is_not_there():
     hardware = choose_hardware(settings(), "cpu")
     assert (hardware.device.type, hardware.precision, hardware.compiled) == ("cpu", "fp32", False)
     assert hardware.reasons["device"] == "as asked"
-    assert (hardware.replayed, hardware.reasons["cuda_graph"]) == (False, "there is no GPU")
-    with pytest.raises(InputError, match="cuda_graph is true, but there is no GPU"):
+    assert (hardware.replayed, hardware.reasons["cuda_graph"]) == (False, "it trains on the CPU")
+    with pytest.raises(InputError, match="cuda_graph is true, but it trains on the CPU"):
         choose_hardware(settings("cuda_graph=true"), "cpu")
     for name, fact in (("tpu9", "no device named 'tpu9'"), ("meta", "no device named"), ("cuda:99", "99|no CUDA")):
         with pytest.raises(InputError, match=fact):
@@ -608,7 +608,7 @@ def replayed(trainer, say, capture):
     """The trainer, whose iterations are repeated as on a GPU; nothing in them may be drawn anew."""
     learner = trainer.learner
 
-    def strict(work):
+    def strict(work, _stream):
         def again():
             draw, draw_shift = learner._draw, learner._draw_shift
             learner._draw = learner._draw_shift = None
@@ -619,7 +619,7 @@ def replayed(trainer, say, capture):
 
         return capture(again)
 
-    learner._replay = Replay(learner._descend, say, strict)
+    learner._replay = Replay(learner._descend, learner._forget_gradients, say, capture=strict)
     return trainer
 
 
@@ -632,18 +632,34 @@ def test_a_repeated_iteration_learns_the_same(data, tmp_path, capture):
     told = []
 
     def no_graph(_again):
-        raise RuntimeError("operation not permitted when stream is capturing")
+        raise NotCapturedError("operation not permitted when stream is capturing")
 
     plain = trainer_in(tmp_path / "plain", data, *overrides, steps=6)
     ours = replayed(trainer_in(tmp_path / "ours", data, *overrides, steps=6), told.append, capture or no_graph)
     for step in range(6):
         assert plain.iterate(batch_of(plain, step)) == ours.iterate(batch_of(ours, step))
     assert told == ([] if capture else [
-        "the iteration cannot be captured as a CUDA graph, training without it "
-        "(operation not permitted when stream is capturing)"
+        "the iteration cannot be captured as a CUDA graph (operation not permitted when stream is capturing): "
+        "training without it, which is slower"
     ])  # fmt: skip
+    replay = ours.learner._replay
+    assert replay.repeats == (capture is not None)
     for ours_p, plain_p in zip(ours.learner.ema.parameters(), plain.learner.ema.parameters(), strict=True):
         assert torch.equal(ours_p, plain_p)
+    if capture:
+        with pytest.raises(ValueError, match="a batch of"):
+            replay(replay._kept._replace(x={domain: x[:, :, 1:] for domain, x in replay._kept.x.items()}))
+    else:
+        insisting = Replay(lambda _given: {}, lambda: None, told.append, insist=True, capture=no_graph_at_all)
+        for _ in range(3):
+            insisting(replay._kept)
+        with pytest.raises(DsmapError, match="cannot be captured as a CUDA graph") as caught:
+            insisting(replay._kept)
+        assert "cuda_graph=false" in caught.value.advice
+
+
+def no_graph_at_all(_work, _stream):
+    raise NotCapturedError("no")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -658,7 +674,8 @@ def test_a_cuda_graph_learns_the_same(data, tmp_path, compiled):
         if compiled:
             trainer.learner.compile(print)
         losses.append([trainer.iterate(batch_of(trainer, step)) for step in range(8)])
-        assert trainer.hardware.replayed == (graph is True)
+        assert trainer.hardware.replayed == (trainer.learner._replay is not None) == graph
+        assert trainer.learner._replay is None or trainer.learner._replay.repeats
     for plain, ours in zip(*losses, strict=True):
         assert ours == pytest.approx(plain, rel=0.02)
 

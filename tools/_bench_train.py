@@ -43,6 +43,8 @@ def measure(config: TrainConfig, device: str, rounds: int, say: Callable[[str], 
     """Times of the plain iteration and of ours, in turns, told and given back. Times in seconds."""
     if config.discriminator.gan_type != "lsgan" or config.model.style_kl:
         raise InputError("the plain iteration knows LSGAN without a KL style encoder", "Leave those settings out.")
+    if config.loss.appearance:
+        raise InputError("the plain iteration knows no loss.appearance", "Leave that setting out.")
     variants = _variants(config, device)
     hardware = next(iter(variants.values()))[1]
     with explained_memory(config, hardware):

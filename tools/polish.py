@@ -19,6 +19,7 @@ from dsmap.tools._pictures import Data, DomainFolders, parse_domain_folders
 if TYPE_CHECKING:
     from dsmap.checkpoint import Checkpoint
     from dsmap.config import TrainConfig
+    from dsmap.data import Broken
     from dsmap.domains import Domains
     from dsmap.model import DSMAP
 
@@ -83,7 +84,6 @@ def polish(
     from dsmap.domains import fingerprint, training_folders
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.features import load_features
-    from dsmap.polish import STANDARD_PICTURES
     from dsmap.polish import polish as polish_decoders
     from dsmap.styles import style_statistics
 
@@ -108,20 +108,24 @@ def polish(
     batches = UnpairedBatches(
         domains, shorter_side=side, crop_hw=(crop, crop), batch_size=batch_size, seed=seed, flip=given.config.data.flip
     )
+    told: set[Path] = set()  # the pictures are gone through several times
+
+    def tell(broken: "Broken") -> None:
+        if broken.path not in told:
+            told.add(broken.path)
+            typer.echo(f"skipped a broken picture: {broken.fact}")
+
     progress = polish_decoders(
         model,
-        partial(batches.loader, on_broken=lambda broken: typer.echo(f"skipped a broken picture: {broken.fact}")),
+        partial(batches.loader, on_broken=tell),
         {name: statistics.mean for name, statistics in styles.items()},
         steps=steps,
         targets=None if to is None else [to],
         lr=lr,
         features=None if watched is None else watched.to(place),
         matching=weight,
+        say=typer.echo,
     )
-    if watched is not None:
-        typer.echo(
-            f"what the feature network sees in {STANDARD_PICTURES} pictures of a domain and their translations ..."
-        )
     began = None
     for now in progress:
         began = began or time.monotonic()

@@ -86,10 +86,6 @@ class Backend(ABC):
         """Pictures of the target domain, uint8 RGB (N, H, W, 3) -> style codes (N, S)."""
 
 
-_NOT_RTX = {"9.0"}
-"""Where engines of TensorRT for RTX were refused on loading ("unsupported cc"): seen with 1.7.1 on an H200."""
-
-
 class Choice(NamedTuple):
     """A loaded backend and, in one line, why it was taken."""
 
@@ -123,12 +119,11 @@ def _tensorrt() -> type[Backend]:
 
 
 def _tensorrt_rtx() -> type[Backend]:
-    capability = need_gpu()
-    if capability in _NOT_RTX:  # told now, not after minutes of building engines that do not load
-        raise DsmapError(
-            f"TensorRT for RTX does not run on GPUs of compute capability {capability}",
-            "Use --backend tensorrt or cuda.",
-        )
+    from dsmap.trt import NOT_RTX
+
+    refused = NOT_RTX.get(need_gpu())
+    if refused:
+        raise DsmapError(refused, "Use --backend tensorrt or cuda.")
     from dsmap.runtime.backends.tensorrt import TensorRTRTX
 
     return TensorRTRTX
