@@ -3,8 +3,7 @@
 Encoders and mappings stay as they are, so contents and styles mean what they did. Two things are learnt:
 
 - what the decoders gave before, less what repeats in step with the blocks of pixels that they give (`without_grid`): a
-  faint grid that discriminators leave in dark and smooth places; and at the edges of a picture, where networks padded
-  with zeros draw lines, what they gave with more of the picture around, mirrored;
+  faint grid that discriminators leave in dark and smooth places;
 - feature matching (Salimans et al., NIPS 2016): the feature network shall see in translations, on average, what it sees
   in real pictures, in all of them and in their upper, middle and lower third; in the mean style and in styles of
   pictures, where it shall also depend on the style as it does in real pictures.
@@ -21,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsmap.config import ModelConfig
 from dsmap.data import Batch
 from dsmap.discriminator import Moments, Standard, WholeDiscriminator
 from dsmap.errors import DsmapError
@@ -33,7 +31,6 @@ from dsmap.optim import cosine, descend
 _WINDOW = 9  # blocks a side over which a grid is taken to be the same
 _DOUBT = 3.0  # a grid is one if it is so many times above what chance makes of the detail there, in variances
 _BETAS = (0.5, 0.99)  # with more inertia decoders swing around the aim of the feature matching
-_MARGIN = 16  # pixels; further in, zeros around a picture hardly show
 _BANDS = 3  # above each other: sky, distance and ground are seldom where the others are
 _FOLLOW = 10  # batches over which the change of a mean is taken
 STANDARD_PICTURES = 600
@@ -96,13 +93,14 @@ def polish(
     def pictures(batch: Batch, domain: str) -> Tensor:
         return (batch.x_a_nchw, batch.x_b_nchw)[model.domains.index(domain)].to(place)
 
+    @torch.no_grad()
     def before(batch: Batch, target: str) -> dict[bool, _Drawn]:
         """What the decoders gave, in the mean style (False) and in styles of pictures (True)."""
-        x_nchw = pictures(batch, model.other(target))
-        mean = means[target].expand(len(x_nchw), -1)
-        with torch.no_grad():
-            of_pictures = teacher.encode_style(pictures(batch, target), target)
-            return _drawn(teacher, x_nchw, target, {False: mean, True: of_pictures})
+        source = model.other(target)
+        mapped = teacher.map(teacher.encode(pictures(batch, source), source), target)
+        mean = means[target].expand(len(mapped), -1)
+        styles = {False: mean, True: teacher.encode_style(pictures(batch, target), target)}
+        return {kind: _Drawn(mapped, style, teacher.decode(mapped, style, target)) for kind, style in styles.items()}
 
     matchings: dict[tuple[str, bool], _Matching] = {}
     if features is not None and matching:
@@ -140,31 +138,12 @@ def polish(
         raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
 
 
-def _margin(config: ModelConfig) -> int:
-    """Mirrored pixels around a picture that keep a border of zeros from showing; 0 where none is padded with."""
-    return -(-_MARGIN // config.multiple_of) * config.multiple_of if config.pad_type == "zero" else 0
-
-
 class _Drawn(NamedTuple):
-    """A batch of translations by the decoders as they were; `picture_nchw` as if the picture went on at its edges."""
+    """A batch of translations by the decoders as they were."""
 
     mapped_nchw: Tensor
     style: Tensor
     picture_nchw: Tensor
-
-
-def _drawn(model: DSMAP, x_nchw: Tensor, target: str, styles: Mapping[bool, Tensor]) -> dict[bool, _Drawn]:
-    """Translations of pictures of the other domain into `target` in several styles."""
-    source, margin = model.other(target), _margin(model.config)
-
-    def mapped(y_nchw: Tensor) -> Tensor:
-        return model.map(model.encode(y_nchw, source), target)
-
-    plain = mapped(x_nchw)
-    wide = mapped(F.pad(x_nchw, (margin,) * 4, mode="reflect")) if margin else plain
-    height, width = x_nchw.shape[2:]
-    inside = (..., slice(margin, margin + height), slice(margin, margin + width))
-    return {kind: _Drawn(plain, style, model.decode(wide, style, target)[inside]) for kind, style in styles.items()}
 
 
 class _Seen:

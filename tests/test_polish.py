@@ -18,7 +18,7 @@ from dsmap.discriminator import WholeDiscriminator
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.sources import open_checkpoint
 from dsmap.features import FeatureNetwork
-from dsmap.polish import _drawn, _Matching, _Seen, polish, without_grid
+from dsmap.polish import _Matching, _Seen, polish, without_grid
 from dsmap.resume import check_resumable
 from dsmap.tools import polish as tool
 
@@ -48,20 +48,6 @@ def test_a_grid_is_found_and_smooth_pictures_stay(period, left):
     slope = torch.linspace(-0.9, 0.9, 240).expand(1, 3, 240, 240)
     inside = (..., slice(48, -48), slice(48, -48))
     torch.testing.assert_close(without_grid(slope, period)[inside], slope[inside], atol=2e-3, rtol=0)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("pad_type", ["zero", "reflect"])
-def test_edges_are_to_be_as_with_more_around(pad_type):
-    """A network that is padded with zeros draws other colours at the edges."""
-    model = make_model(**SMALL | {"pad_type": pad_type}).eval()
-    x, style = picture(500), torch.tensor([means(model)["b"]])
-    drawn = _drawn(model, x, "b", {False: style})[False]
-    plain, wide = (model.translate(F.pad(x, (m,) * 4, mode="reflect"), "a", "b", style) for m in (0, 16))
-    wanted = plain if pad_type == "reflect" else wide[..., 16:-16, 16:-16]
-    torch.testing.assert_close(drawn.picture_nchw, wanted)
-    torch.testing.assert_close(model.decode(drawn.mapped_nchw, style, "b"), plain)  # what is trained sees no more
-    assert (pad_type == "reflect") == bool((wanted - plain).abs().max() < 1e-6)
 
 
 class Colours(FeatureNetwork):
