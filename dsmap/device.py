@@ -29,8 +29,8 @@ class Hardware(NamedTuple):
 
     @property
     def channels_last(self) -> bool:
-        """Tensor cores want channels last; on CPUs it was no faster than the usual layout."""
-        return self.device.type == "cuda"
+        """What tensor cores and bfloat16 want; in float32 it was no faster on CPUs than the usual layout."""
+        return self.device.type == "cuda" or self.precision == "bf16"
 
     def autocast(self) -> torch.autocast:
         """The context in which the networks run."""
@@ -107,9 +107,16 @@ def _choose_precision(wanted: str, device: torch.device) -> tuple[Literal["fp32"
         if native:
             return "bf16", "as asked" if wanted == "bf16" else "the GPU computes in bfloat16; losses stay in float32"
         return "fp32", "the GPU does not compute in bfloat16"
+    fast = _cpu_has_bf16()
     if wanted == "bf16":
-        return "bf16", "as asked; slower than fp32 on a CPU without AMX"
-    return "fp32", "a CPU is not faster in bfloat16 unless it has AMX"
+        return "bf16", "as asked" if fast else "as asked; slow, as this CPU has no instructions for it"
+    return "fp32", "on a CPU; --precision bf16 is faster on this one" if fast else "this CPU has no bfloat16"
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies in bfloat16 (AVX512_BF16 or AMX); False where torch cannot tell."""
+    names = "_is_avx512_bf16_supported", "_is_amx_tile_supported"
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def _choose_compile(config: TrainConfig, device: torch.device) -> tuple[bool, str]:

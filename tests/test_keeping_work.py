@@ -510,6 +510,7 @@ def test_the_live_line_fits_a_terminal(data, tmp_path):
 
 def test_bfloat16_leaves_losses_and_weights_in_float32(data, tmp_path):
     trainer = trainer_in(tmp_path / "bf16", data, "precision=bf16", "log_every=1", steps=2)
+    assert next(trainer.learner.model.parameters()).is_contiguous(memory_format=torch.channels_last)
     seen = []
     trainer.learner.model.decoders["a"].tail.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
     trainer.train()
