@@ -217,7 +217,7 @@ def test_the_preflight(data, tmp_path):
     assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
     assert "smaller than 80 and enlarged: 5 of 5 a pictures, 5 of 5 b pictures" in checks["sizes"]
     assert "DSMAP, 0.10 M parameters in the generators, 0.07 M in the discriminators" in checks["network"]
-    assert "cpu (as asked); fp32 (a CPU is not faster" in checks["hardware"]
+    assert f"cpu (as asked); fp32 ({choose_hardware(settings(), 'cpu').reasons['precision']})" in checks["hardware"]
     assert "MUNIT" in dict(checks_of(data, tmp_path, "model.mapping=false"))["network"]
     assert not (tmp_path / "run").exists()
 
@@ -506,6 +506,20 @@ def test_the_live_line_fits_a_terminal(data, tmp_path):
 
 
 # Precision and compilation.
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "unasked"),
+    [(True, "as asked", "--precision bf16 is faster"), (False, "as asked; slow", "this CPU has no bfloat16")],
+)
+def test_what_is_said_of_bfloat16_on_a_cpu(monkeypatch, has, asked, unasked):
+    monkeypatch.setattr("dsmap.device._cpu_has_bf16", lambda: has)
+    wanted, usual = (choose_hardware(settings(f"precision={name}"), "cpu") for name in ("bf16", "auto"))
+    assert (wanted.precision, wanted.channels_last) == ("bf16", True)
+    assert (usual.precision, usual.channels_last) == ("fp32", False)
+    assert wanted.reasons["precision"].startswith(asked)
+    assert ";" in wanted.reasons["precision"] or has
+    assert unasked in usual.reasons["precision"]
 
 
 def test_bfloat16_leaves_losses_and_weights_in_float32(data, tmp_path):
