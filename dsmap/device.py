@@ -50,7 +50,7 @@ class Hardware(NamedTuple):
 
 def choose_hardware(config: TrainConfig, device: str = "auto", processes: Processes | None = None) -> Hardware:
     """Where and how to train. InputError when what was named is not there; `auto` always finds something."""
-    chosen, why_device = _choose_device(device, processes or Processes())
+    chosen, why_device = choose_device(device, processes)
     precision, why_precision = _choose_precision(config.precision, chosen)
     compiled, why_compile = _choose_compile(config, chosen)
     replayed, why_graph = _choose_graph(config, chosen, processes or Processes())
@@ -73,7 +73,9 @@ def _memory_of(device: torch.device) -> int | None:
     return available_bytes() if device.type == "cpu" else None
 
 
-def _choose_device(name: str, processes: Processes) -> tuple[torch.device, str]:
+def choose_device(name: str, processes: Processes | None = None) -> tuple[torch.device, str]:
+    """The device called `name` (auto, cpu, cuda or cuda:N), and why. InputError when it is not there."""
+    processes = processes or Processes()
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise InputError(f"no device named {name!r}", "Known devices: auto, cpu, cuda, cuda:0, cuda:1, ...")
     there = torch.cuda.is_available()

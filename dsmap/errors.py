@@ -25,3 +25,8 @@ class InputError(DsmapError):
     """What was passed in is wrong: a missing file, an unknown name, a bad setting. Exit code 2."""
 
     exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; empty where it has none."""
+    return next(iter(str(error).splitlines()), "")

@@ -18,7 +18,7 @@ from dsmap.data import Batch
 from dsmap.device import Hardware, compile_networks
 from dsmap.discriminator import Discriminator
 from dsmap.distributed import Processes, mean_over_processes, of_all_processes, share_weights
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, first_line
 from dsmap.features import load_features
 from dsmap.identity import start_as_identity
 from dsmap.layers import AdainResidualBlock, ShuffleConv, UpsampleConv
@@ -202,7 +202,7 @@ class Learner:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
+            reason = f"{type(error).__name__}: {first_line(error)[:200]}"
             if self.config.compile is True:
                 raise DsmapError(f"torch.compile failed: {reason}", "Train without it: --no-compile.") from error
             torch.compiler.set_stance("force_eager")

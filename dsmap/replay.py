@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, first_line
 from dsmap.objective import ByDomain, Shift
 
 _WARM_UP = 3
@@ -147,4 +147,4 @@ class Replay:
 
 
 def _line(error: Exception) -> str:
-    return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:200]
+    return (first_line(error) or type(error).__name__)[:200]

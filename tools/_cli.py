@@ -25,7 +25,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 from dsmap import __version__
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, first_line
 
 P = ParamSpec("P")
 
@@ -127,11 +127,11 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
                 raise typer.Exit(1) from None
             if isinstance(error, ImportError) and _SYSTEM_LIBRARIES.search(str(error)):
                 tell(
-                    f"OpenCV cannot be loaded: {_first_line(error)}",
+                    f"OpenCV cannot be loaded: {first_line(error)}",
                     "on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0",
                 )
                 raise typer.Exit(1) from None
-            tell(f"unexpected {type(error).__name__}: {_first_line(error)}", "run again with --debug to see where")
+            tell(f"unexpected {type(error).__name__}: {first_line(error)}", "run again with --debug to see where")
             raise typer.Exit(1) from None
 
     return wrapper
@@ -150,10 +150,6 @@ def _usage_advice(error: Any) -> str:
         return f"for the file {file} write .{os.sep}{file}"
     context = getattr(error, "ctx", None)
     return f"see {context.command_path if context else Path(sys.argv[0]).name} --help"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def _never_fail_on_names() -> None:

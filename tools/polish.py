@@ -80,7 +80,7 @@ def polish(
     typer.echo("loading torch ...")
     from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.data import UnpairedBatches
-    from dsmap.device import choose_hardware
+    from dsmap.device import choose_device
     from dsmap.domains import fingerprint, training_folders
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.features import load_features
@@ -95,9 +95,7 @@ def polish(
     domains = _domains(data, folders, network.domains)
     crop = _crop(given.config, features is not None)
     watched = None if features is None else load_features(features)
-    # What runs here is float32 and not compiled, whatever the training was.
-    plain = {"compile": False, "cuda_graph": False, "precision": "fp32"}
-    place = choose_hardware(given.config.model_copy(update=plain), device).device
+    place, _why = choose_device(device)  # what runs there is float32 and not compiled, whatever the training was
     model = load_generators(given).to(place)
     side = given.config.data.shorter_side
     typer.echo(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
