@@ -77,6 +77,13 @@ class ModelConfig(Settings):
         description="how much of what a blur of 3x3 pixels takes is added to every picture that is decoded; it shapes "
         "no weight",
     )
+    margin: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="pixels that are added on every side, by mirroring the picture, and cut off what is decoded: with "
+        "zero padding the outermost ones come out as lines; it shapes no weight",
+    )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
     style_kl: bool = Field(default=False, description="variational style encoder (mean and log-variance)")
 
@@ -87,6 +94,12 @@ class ModelConfig(Settings):
                 f"model.contrast goes with model.output tanh: got {self.contrast[0]:g}, {self.contrast[1]:g} and "
                 f"{self.output}, expected 1, 1 or tanh"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _margin_is_of_whole_positions(self) -> Self:
+        if self.margin % self.multiple_of:
+            raise ValueError(f"model.margin must be a multiple of {self.multiple_of} pixels, got {self.margin}")
         return self
 
     @model_validator(mode="after")
@@ -121,8 +134,8 @@ class ModelConfig(Settings):
 
     @property
     def minimum_size(self) -> int:
-        """The smallest height and width: instance norm needs more than one content position a side."""
-        return 2 * self.multiple_of
+        """The smallest height and width: instance norm needs two content positions a side, a mirror its margin."""
+        return max(2 * self.multiple_of, self.margin + self.multiple_of)
 
     @property
     def style_minimum_size(self) -> int:

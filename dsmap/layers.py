@@ -88,6 +88,11 @@ def to_picture(z: Tensor, output: str, contrast: float = 1.0) -> Tensor:
     return _Clip.apply(z) if torch.is_grad_enabled() and z.requires_grad else z.clamp(-1, 1)
 
 
+def without_margin(x_nchw: Tensor, margin: int) -> Tensor:
+    """`x_nchw` less `margin` rows and columns on every side."""
+    return x_nchw[..., margin:-margin, margin:-margin] if margin else x_nchw
+
+
 def sharpened(x_nchw: Tensor, amount: float, black: float = -1.0, white: float = 1.0) -> Tensor:
     """Pictures plus `amount` of what a 3x3 binomial blur takes from them, cut off at black and white.
 

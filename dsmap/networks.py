@@ -21,6 +21,7 @@ from dsmap.layers import (
     pixel_mean,
     sharpened,
     to_picture,
+    without_margin,
 )
 
 LRELU_SLOPE = 0.01
@@ -32,6 +33,7 @@ class ContentEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim, pad = config.dim, config.pad_type
+        self.margin = config.margin
         self.stem = _stem(config)
         self.downs = nn.ModuleList(
             conv(dim * 2**i, dim * 2 ** (i + 1), 4, stride=2, padding=1, pad_type=pad)
@@ -41,8 +43,11 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(config.content_dim, pad) for _ in range(config.n_res)))
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) in [-1, 1] -> content (N, 256, H/8, W/8) and skip (N, 256, H/4, W/4)."""
-        y = self.stem(x_nchw)
+        """(N, 3, H, W) in [-1, 1] -> content (N, 256, H/8, W/8) and skip (N, 256, H/4, W/4).
+
+        Both are larger by the margin of the network, if it has one.
+        """
+        y = self.stem(F.pad(x_nchw, (self.margin,) * 4, mode="reflect") if self.margin else x_nchw)
         # N, 64, H, W. A content without any norm would keep colours and contrast, and leave the style nothing to say.
         y = F.leaky_relu(y, LRELU_SLOPE) if self.downs else F.relu(instance_norm(y))
         for down in self.downs:
@@ -168,7 +173,7 @@ class Decoder(nn.Module):
         dim, pad = config.content_dim, config.pad_type
         widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
         self.patch, self.output = config.patch, config.output
-        self.contrast, self.sharpen = contrast, config.sharpen
+        self.contrast, self.sharpen, self.margin = contrast, config.sharpen, config.margin
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))
         up = ShuffleConv if config.upsampling == "shuffle" else UpsampleConv
         self.ups = nn.ModuleList(up(i, o, pad) for i, o in pairwise(widths))
@@ -184,8 +189,8 @@ class Decoder(nn.Module):
         for up in self.ups:
             y = up(y)
         z = self.tail(y)
-        picture = to_picture(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.output, self.contrast)
-        return sharpened(picture, self.sharpen)
+        z = without_margin(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.margin)
+        return sharpened(to_picture(z, self.output, self.contrast), self.sharpen)
 
 
 def _stem(config: ModelConfig) -> nn.Conv2d:

@@ -11,7 +11,7 @@ from dsmap.config import TrainConfig
 from dsmap.domains import Domains, Fingerprint, fingerprint
 from dsmap.errors import InputError
 
-SHAPELESS = {"model.output", "model.contrast", "model.sharpen", "discriminator.shift"}
+SHAPELESS = {"model.output", "model.contrast", "model.sharpen", "model.margin", "discriminator.shift"}
 """Settings of the networks that shape no weight: a training may go on with others."""
 
 

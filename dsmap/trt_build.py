@@ -1,7 +1,7 @@
 """Builds a TensorRT engine from an ONNX file: shape profile, precision gate, progress and Ctrl-C. A leaf; light.
 
-The graphs' dynamic dimensions are called n, h, w or FACTOR*h, FACTOR*w, with h = H / multiple_of: the names are read
-from the file, so every graph of a bundle takes the same profile.
+The graphs' dynamic dimensions are called n, h, w, FACTOR*h or FACTOR*h + MARGIN, with h = H / multiple_of: the names
+are read from the file, so every graph of a bundle takes the same profile.
 """
 
 import re
@@ -277,16 +277,19 @@ def input_shapes(network: Any, profile: SizeProfile, name: str) -> dict[str, lis
 
 
 def _shape(dims: list[int | str], batch: int, size: Size, multiple_of: int, what: str) -> tuple[int, ...]:
-    """The shape of an input whose dimensions are numbers or names: ["n", "8*h", "8*w", 3] -> (1, 256, 256, 3)."""
+    """The shape of an input whose dimensions are numbers or names.
+
+    ["n", "8*h", "8*w", 3] -> (1, 256, 256, 3), and ["n", 256, "2*h + 4", "2*w + 4"] -> (1, 256, 68, 68).
+    """
     sides = {"h": size.height, "w": size.width}
     shape = []
     for dim in dims:
         if isinstance(dim, int) or dim == "n":
             shape.append(batch if dim == "n" else int(dim))
             continue
-        match = re.fullmatch(r"(?:(\d+)\*)?([hw])", dim)
+        match = re.fullmatch(r"(?:(\d+)\*)?([hw])(?: \+ (\d+))?", dim)
         length, rest = divmod(sides[match[2]] * int(match[1] or 1), multiple_of) if match else (0, 0)
         if match is None or rest or length < 1:
             raise DsmapError(f"{what} has a dimension {dim!r} that no size profile gives", "Export the bundle again.")
-        shape.append(length)
+        shape.append(length + int(match[3] or 0))
     return tuple(shape)

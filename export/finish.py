@@ -1,4 +1,4 @@
-"""What an export changes of the pictures that a finished training gives: detail and contrast."""
+"""What an export changes of the pictures that a finished training gives: detail, contrast and their edges."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,12 @@ from dsmap.errors import InputError
 
 
 class Finish(NamedTuple):
-    """`sharpen` and `contrast` replace the network's own (`ModelConfig`)."""
+    """`sharpen`, `contrast` and `margin` replace the network's own (`ModelConfig`)."""
 
     sharpen: float | None = None
     contrast: Mapping[str | None, float] = {}
     """By domain; None is every domain that is not named."""
+    margin: int | None = None
 
     def network(self, config: ModelConfig) -> ModelConfig:
         """`config` with what is replaced. Raises InputError for a value out of range and for an unknown domain."""
@@ -21,7 +22,8 @@ class Finish(NamedTuple):
                 raise InputError(
                     f"--contrast names a domain {domain!r}", f"This model knows {' and '.join(config.domains)}."
                 )
-        changed: dict[str, Any] = {} if self.sharpen is None else {"sharpen": self.sharpen}
+        single = {"sharpen": self.sharpen, "margin": self.margin}
+        changed: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
         if self.contrast:
             own = zip(config.domains, config.contrast, strict=True)
             changed["contrast"] = [self.contrast.get(d, self.contrast.get(None, value)) for d, value in own]

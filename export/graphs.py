@@ -181,7 +181,9 @@ def graphs(
     n, h, w = torch.export.Dim("n", min=1), torch.export.Dim("h", min=2), torch.export.Dim("w", min=2)
     of_style = {0: n}
     of_frames = {0: n, 1: multiple * h, 2: multiple * w}
-    of_content, of_skip = {0: n, 2: h, 3: w}, {0: n, 2: 2 * h, 3: 2 * w}
+    beyond = 2 * model.config.margin // multiple
+    of_content = {0: n, 2: h + beyond, 3: w + beyond} if beyond else {0: n, 2: h, 3: w}
+    of_skip = {0: n} | {axis: 2 * side for axis, side in of_content.items() if axis}
     # Large enough for every graph; both sides differ, or they would be taken for one.
     tall = max(4, -(-model.config.style_minimum_size // multiple))
     frames = torch.randint(0, 256, (2, tall * multiple, (tall + 1) * multiple, 3), dtype=torch.uint8)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_picture, wide
+from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_picture, wide, without_margin
 from dsmap.model import DSMAP
 from dsmap.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
@@ -211,6 +211,7 @@ class RewrittenDecoder(nn.Module):
                 if isinstance(up, UpsampleConv):
                     up.plain = True
         self.scaling, self.contrast, self.sharpen = rewrites.scaling, trained.contrast, trained.sharpen
+        self.margin = trained.margin
 
     def forward(self, mapped_nchw: Tensor, style_params_nl2c: Tensor) -> Tensor:
         y = mapped_nchw
@@ -222,6 +223,7 @@ class RewrittenDecoder(nn.Module):
         z = wide(self.tail(y))
         if self.patch > 1:
             z = F.pixel_shuffle(z, self.patch)
+        z = without_margin(z, self.margin)
         if self.scaling and self.output == "tanh":
             # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
             levels_nchw = torch.sigmoid(z) * (255 * self.contrast)

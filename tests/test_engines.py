@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tiny import make_model
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineJob, build_bundle_engines, parse_gpu_arch
+from dsmap.export.graphs import graphs, write_graph
 from dsmap.runtime.bundle_engines import (
     EngineKey,
     build_engine,
@@ -407,6 +409,28 @@ def test_shapes_follow_the_names(rtx, graph_files):
         builder = new_builder(rtx, log)
         network = new_network(rtx, builder)
         assert trt.OnnxParser(network, log.logger).parse(graph_files[part, "fp32"].read_bytes())
+        assert input_shapes(network, profile, part)[name] == shapes
+
+
+def test_a_margin_in_shapes_and_engines(rtx, tmp_path):
+    """Contents of a network with a margin are larger than the picture says: 2 positions at a margin of 8 pixels."""
+    profile = SizeProfile.parse("64x128:256x192:640x384")
+    expected = {
+        ("content_encoder", "frames"): [(1, 128, 64, 3), (1, 192, 256, 3), (1, 384, 640, 3)],
+        ("mapping", "content"): [(1, 16, 18, 10), (1, 16, 26, 34), (1, 16, 50, 82)],
+        ("mapping", "skip"): [(1, 16, 36, 20), (1, 16, 52, 68), (1, 16, 100, 164)],
+        ("decoder", "mapped"): [(1, 16, 18, 10), (1, 16, 26, 34), (1, 16, 50, 82)],
+    }
+    made = {g.component: g for g in graphs(make_model(pad_type="zero", margin=8)) if g.domain == "b"}
+    for (part, name), shapes in expected.items():
+        path = tmp_path / f"{part}.onnx"
+        if not path.is_file():
+            write_graph(made[part], path)
+            assert len(plan(path.read_bytes(), "fp32", rtx, "64x128:256x192:640x384").data) > 1000
+        log = Log(rtx)
+        builder = new_builder(rtx, log)
+        network = new_network(rtx, builder)
+        assert trt.OnnxParser(network, log.logger).parse(path.read_bytes())
         assert input_shapes(network, profile, part)[name] == shapes
 
 

@@ -1,4 +1,4 @@
-"""What dsmap-export changes of a finished training's pictures: sharpening and contrast."""
+"""What dsmap-export changes of a finished training's pictures: sharpening, contrast and margin."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from dsmap.tools import export
 
 
 def test_an_export_is_finished(checkpoint, tmp_path):
-    given = "--sharpen", "0.3", "--contrast", "1.1", "--contrast", "winter:1.3"
+    given = "--sharpen", "0.3", "--contrast", "1.1", "--contrast", "winter:1.3", "--margin", "8"
     code, _, err = call(export, checkpoint, "-o", tmp_path / "b", *given)
     assert code == 0, err
     manifest = Bundle.read(tmp_path / "b").manifest
     assert manifest.architecture["contrast"] == [1.1, 1.3]
     assert manifest.architecture["sharpen"] == 0.3
-    source = open_checkpoint(checkpoint, finish=Finish(0.3, {None: 1.1, "winter": 1.3}))
+    assert manifest.architecture["margin"] == 8
+    source = open_checkpoint(checkpoint, finish=Finish(0.3, {None: 1.1, "winter": 1.3}, 8))
     as_trained = open_checkpoint(checkpoint)
     picture = generated_pictures(64, 1, 9)[0]
     x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
@@ -44,6 +45,7 @@ def test_an_export_is_finished(checkpoint, tmp_path):
         (("--contrast", "much"), "--contrast 'much' is no number"),
         (("--contrast", "autumn:1.1"), "--contrast names a domain 'autumn'"),
         (("--sharpen", "3"), "sharpen"),
+        (("--margin", "5"), "must be a multiple of 8 pixels, got 5"),
     ],
 )
 def test_values_out_of_range_are_refused(given, fact, checkpoint, tmp_path):
@@ -53,9 +55,9 @@ def test_values_out_of_range_are_refused(given, fact, checkpoint, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("flag", ["--sharpen", "--contrast"])
+@pytest.mark.parametrize("flag", ["--sharpen", "--contrast", "--margin"])
 def test_a_bundle_is_not_finished_again(flag, tiny_bundle):
-    code, _, err = call(export, tiny_bundle, flag, "1.1", "--engine", "rtx")
+    code, _, err = call(export, tiny_bundle, flag, "2", "--engine", "rtx")
     assert code == 2
     assert flag in err
 

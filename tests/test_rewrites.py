@@ -121,3 +121,23 @@ def test_sharpening_is_the_same_in_rewritten_decoders(pad, scaling):
     blurred = F.conv2d(F.pad(plain, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
     torch.testing.assert_close(expected, (plain + 0.7 * (plain - blurred)).clamp(-1, 1))
     assert (expected - plain).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("patch", "pad"), [(1, "zero"), (1, "reflect"), (2, "zero"), (4, "zero")])
+@pytest.mark.parametrize("scaling", [True, False])
+def test_a_margin_is_more_of_the_mirrored_picture(scaling, pad, patch):
+    shape = {"pad_type": pad, "patch": patch, "n_downsample": 2 if patch == 1 else 0}
+    without = make_model(**shape).double()
+    margin = 2 * without.config.multiple_of
+    model = make_model(**shape, margin=margin).double()
+    x = pictures(n=1, dtype=torch.float64)["a"]
+    style = styles(n=1, dtype=torch.float64)["b"]
+    with torch.no_grad():
+        expected = without.translate(F.pad(x, (margin,) * 4, mode="reflect"), "a", "b", style)
+        found = model.translate(x, "a", "b", style)
+        fast = rewritten(model, Rewrites(scaling=scaling)).translate((x + 1) * 127.5 if scaling else x, "a", "b", style)
+        plain = without.translate(x, "a", "b", style)
+    torch.testing.assert_close(found, expected[..., margin:-margin, margin:-margin])
+    torch.testing.assert_close(fast / 127.5 - 1 if scaling else fast, found, atol=1e-9, rtol=1e-9)
+    assert (found - plain).abs().max() > 0.01
+    assert found.shape == x.shape

@@ -95,6 +95,12 @@ def export(
             help="Contrast in the graph (1: none), in place of the network's own. May be repeated.",
         ),
     ] = None,
+    margin: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="Mirror so much of a picture around it for the translation, against lines at edges."
+        ),
+    ] = None,
     named_style: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,8 +131,8 @@ def export(
 
     if report is not None:
         check_report(report)
-    finishes = {"--sharpen": sharpen is not None, "--contrast": bool(contrast)}
-    finish = Finish(sharpen, parse_contrast(contrast or []))
+    finishes = {"--sharpen": sharpen is not None, "--contrast": bool(contrast), "--margin": margin is not None}
+    finish = Finish(sharpen, parse_contrast(contrast or []), margin)
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
