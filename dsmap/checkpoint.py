@@ -56,6 +56,8 @@ class Checkpoint(NamedTuple):
     """How good the averaged generators are, where that was measured."""
     polished: dict[str, Any] | None = None
     """How the decoders were trained further, by `dsmap-polish`."""
+    distilled: dict[str, Any] | None = None
+    """How the generators learnt from others, by `dsmap-distill`."""
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -105,7 +107,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         data = {domain: Fingerprint(**seen) for domain, seen in tree.get("data", {}).items()}
         score = Score(**tree["score"]) if tree.get("score") else None
         of_run = tree["pictures"], data, tree.get("processes", 1)
-        return Checkpoint(path, tree["step"], config, styles, *of_run, score, tree.get("polished"))
+        return Checkpoint(
+            path, tree["step"], config, styles, *of_run, score, tree.get("polished"), tree.get("distilled")
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read {path / METADATA}: {error!r}", advice) from error
 
@@ -153,6 +157,7 @@ def save_checkpoint(
         "processes": checkpoint.processes,
         "score": checkpoint.score._asdict() if checkpoint.score else None,
         "polished": checkpoint.polished,
+        "distilled": checkpoint.distilled,
     }
     try:
         shutil.rmtree(part, ignore_errors=True)

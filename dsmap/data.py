@@ -106,6 +106,8 @@ class UnpairedBatches(Dataset[Batch]):
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.processes = processes or Processes()
         self._known_broken: dict[Path, str] = {}  # saves reading them again; changes no result
+        self._told: set[Path] = set()
+        self._told_of = [0, 0]
 
     @classmethod
     def of(cls, domains: Domains, data: DataConfig, seed: int, processes: Processes | None = None) -> "UnpairedBatches":
@@ -138,7 +140,8 @@ class UnpairedBatches(Dataset[Batch]):
     ) -> Iterator[Batch]:
         """Batches start .. stop - 1 in order, read ahead by `workers` processes (0: in this one).
 
-        `on_broken` is called once for each picture that cannot be read. Raises InputError once they are too many.
+        `on_broken` is called once for each picture that cannot be read, in all calls of this. Raises InputError once
+        they are too many.
         """
         loader: DataLoader[Any] = DataLoader(
             _ErrorsAsValues(self),
@@ -150,21 +153,23 @@ class UnpairedBatches(Dataset[Batch]):
             prefetch_factor=4 if workers else None,
             pin_memory=pin_memory,
         )
-        told: set[Path] = set()
-        counts = [0, 0]
         for item in loader:
             if isinstance(item, _Failure):
                 raise InputError(item.fact, item.advice)
             for broken in item.broken:
-                if broken.path in told:
-                    continue
-                told.add(broken.path)
-                if on_broken is not None:
-                    on_broken(broken)
-                counts[broken.side] += 1
-                if counts[broken.side] > self._allowed(broken.side):
-                    raise self._too_many(broken.side, counts[broken.side], broken)
+                self._tell(broken, on_broken)
             yield item
+
+    def _tell(self, broken: Broken, on_broken: Callable[[Broken], None] | None) -> None:
+        """Passes on what is new of `broken` pictures."""
+        if broken.path in self._told:
+            return
+        self._told.add(broken.path)
+        self._told_of[broken.side] += 1
+        if on_broken is not None:
+            on_broken(broken)
+        if self._told_of[broken.side] > self._allowed(broken.side):
+            raise self._too_many(broken.side, self._told_of[broken.side], broken)
 
     def _half(self, side: int, step: int, broken: list[Broken]) -> tuple[torch.Tensor, tuple[Path, ...]]:
         """One domain's half of batch `step`; pictures found broken are appended to `broken`."""

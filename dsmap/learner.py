@@ -43,6 +43,18 @@ class NotFiniteError(Exception):
     """A loss is no number any more; the text names it, the step and the pictures."""
 
 
+def new_generators(config: TrainConfig) -> DSMAP:
+    """Generators as they are at the start of a training; torch's random numbers begin at its seed."""
+    torch.manual_seed(config.seed)
+    model = DSMAP(config.model)
+    initialise_generators(model)
+    if config.identity_init:
+        start_as_identity(model)
+    if config.twin_init:
+        make_twins(model)
+    return model
+
+
 class Learner:
     """Generators, their moving average `ema`, discriminators and both optimisers, on their device."""
 
@@ -54,13 +66,7 @@ class Learner:
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.config, self.hardware, self.processes = config, hardware, processes
-        torch.manual_seed(config.seed)
-        self.model = DSMAP(config.model)
-        initialise_generators(self.model)
-        if config.identity_init:
-            start_as_identity(self.model)
-        if config.twin_init:
-            make_twins(self.model)
+        self.model = new_generators(config)
         self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
         self.appearances: dict[str, Appearance] = {}
         """What the domains' pictures look like, with `loss.appearance`; see `look_at`."""

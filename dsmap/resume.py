@@ -38,9 +38,10 @@ def check_resumable(
 
     Also when `data`, the pictures at hand, are others than it was trained on; None leaves them unchecked.
     """
-    if checkpoint.polished is not None:
+    writers = {"dsmap-polish": checkpoint.polished, "dsmap-distill": checkpoint.distilled}
+    for writer in (name for name, what in writers.items() if what is not None):
         raise InputError(
-            f"{checkpoint.path} was written by dsmap-polish: there is no training to go on with",
+            f"{checkpoint.path} was written by {writer}: there is no training to go on with",
             f"Start a new training from it: --start-from {checkpoint.path}",
         )
     for key, (then, now) in changed_settings(checkpoint.config, config).items():

@@ -1,6 +1,6 @@
 """The style codes of a domain: what its pictures' codes look like on average, and how far they spread."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import torch
 
 from dsmap.data import load_picture_nchw
 from dsmap.errors import InputError
+from dsmap.images import list_pictures
 from dsmap.model import DSMAP
 from dsmap.picking import pick_evenly
 
@@ -51,3 +52,14 @@ def style_statistics(
         )
     codes_ns = torch.stack(codes)
     return StyleStatistics(codes_ns.mean(0).tolist(), codes_ns.std(0).tolist(), len(codes))
+
+
+def with_defaults(
+    styles: Mapping[str, StyleStatistics], folders: Mapping[str, Path], model: DSMAP, shorter_side: int
+) -> dict[str, StyleStatistics]:
+    """`styles` by domain, those of the domains in `folders` over the pictures there in place of all.
+
+    Raises InputError as `style_statistics` does.
+    """
+    chosen = {d: style_statistics(model, d, list_pictures(folder), shorter_side) for d, folder in folders.items()}
+    return {**styles, **chosen}

@@ -86,8 +86,8 @@ def open_checkpoint(
         "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
         "training": _portable(config),
     }
-    if checkpoint.polished is not None:
-        provenance["polished"] = checkpoint.polished
+    further = {"polished": checkpoint.polished, "distilled": checkpoint.distilled}
+    provenance |= {name: what for name, what in further.items() if what is not None}
     return Source(model, config.data.shorter_side, styles, pictures, provenance, named_styles)
 
 

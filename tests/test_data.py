@@ -191,6 +191,11 @@ def test_a_broken_picture_is_replaced_counted_and_told_once(tmp_path, workers):
     assert "cut short" in told[0].fact
     assert all(domains.a.train[2] not in batch.paths_a for batch in loaded)
     assert sum(len(batch.broken) for batch in loaded) > 1
+    batches = batches_of(domains)
+    told = []
+    for start in (0, 20):
+        assert list(batches.loader(start, start + 20, workers=workers, on_broken=told.append))
+    assert len(told) == 1
     fresh = batches_of(domains)  # knows nothing of the broken picture yet, and still agrees
     for batch in loaded[::-3]:
         assert_same(batch, fresh[batch.step])

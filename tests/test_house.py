@@ -103,11 +103,13 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
-    "export": "--best --card --contrast --data --debug --domain --domains --engine --force --fp16 --fused "
-    "--gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official --output "
-    "--overwrite --report --sharpen --sizes --style-decoder --version --without",
-    "polish": "--batch-size --contrast --data --debug --device --domain --features --help --lr --matching --output "
-    "--seed --steps --to --version",
+    "export": "--best --card --contrast --data --debug --default-style --domain --domains --engine --force --fp16 "
+    "--fused --gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
+    "--output --overwrite --report --sharpen --sizes --style-decoder --version --without",
+    "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
+    "--matching --output --seed --steps --to --version",
+    "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
+    "--seed --set --steps --version",
     "doctor": "--debug --help --model --report --version",
     "eval images": "--content --debug --features --help --lpips --overwrite --page --pairs --reference --report --seed "
     "--source --version",

@@ -20,7 +20,11 @@ from dsmap.export.sources import open_checkpoint
 from dsmap.features import FeatureNetwork
 from dsmap.polish import _Matching, _Seen, polish, without_grid
 from dsmap.resume import check_resumable
+from dsmap.runtime.bundle import read_manifest
+from dsmap.styles import style_statistics
+from dsmap.tools import export
 from dsmap.tools import polish as tool
+from dsmap.tools._generators import crop_for
 
 
 def picture(seed: int, side: int = 96) -> torch.Tensor:
@@ -223,7 +227,7 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     assert (found.step, found.config.model.contrast) == (source.step + 3, (1.0, 1.2))
     assert found.polished == {
         "earlier": None, "to": None, "steps": 3,
-        "batch_size": 1, "lr": 1e-4, "seed": 4, "features": None, "matching": 0.0
+        "batch_size": 1, "lr": 1e-4, "seed": 4, "features": None, "matching": 0.0, "default_style": {}
     }  # fmt: skip
     assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
     assert "polished" not in open_checkpoint(checkpoint).provenance
@@ -292,12 +296,12 @@ def trained_at(side):
     ("side", "features", "crop"), [(256, True, 224), (64, False, 56), (32, True, 32), (16, False, 16)]
 )
 def test_crops_are_as_large_as_the_networks_need(side, features, crop):
-    assert tool._crop(trained_at(side), features) == crop
+    assert crop_for(trained_at(side), features) == crop
 
 
 def test_a_training_on_small_pictures_has_no_crop_for_features():
     with pytest.raises(InputError, match="expected 32 or more"):
-        tool._crop(trained_at(28), True)
+        crop_for(trained_at(28), True)
 
 
 def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path, monkeypatch):
@@ -312,6 +316,51 @@ def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path, monkeypa
     looks = [line for line in out.splitlines() if "what the feature network sees" in line]
     assert [line.split()[-2] for line in looks] == ["summer", "winter"]
     assert "these are not the pictures that it was trained on" in out
+
+
+def test_the_default_style_may_be_that_of_chosen_pictures(checkpoint, picture_folder, tmp_path):
+    chosen = tmp_path / "snowy"
+    chosen.mkdir()
+    for path in sorted((picture_folder / "trainB").iterdir())[:2]:
+        shutil.copy(path, chosen)
+    common = "--data", picture_folder, "--default-style", f"winter={chosen}"
+    code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", *common, "--steps", 1, "--device", "cpu")
+    assert code == 0, err
+    assert "3 pictures of summer and 2 pictures of winter" in out
+    found, model = read_checkpoint(tmp_path / "run"), load_generators(read_checkpoint(tmp_path / "run"))
+    side = found.config.data.shorter_side
+    of_two = style_statistics(model, "winter", sorted(chosen.iterdir()), side)
+    of_all = style_statistics(model, "winter", sorted((picture_folder / "trainB").iterdir()), side)
+    assert found.styles["winter"].mean == pytest.approx(of_two.mean, abs=1e-5)
+    assert np.abs(np.subtract(of_two.mean, of_all.mean)).max() > 1e-4
+    assert found.polished is not None
+    assert found.polished["default_style"] == {"winter": "snowy"}
+    # An export has those of the checkpoint, with --data those of all, and what it is told in place of both.
+    for number, (given, mean) in enumerate((((), of_two), (common[:2], of_all), (common, of_two))):
+        code, _, err = call(export, tmp_path / "run", "-o", tmp_path / f"b{number}", *given)
+        assert code == 0, err
+        assert read_manifest(tmp_path / f"b{number}").styles["winter"].mean == pytest.approx(mean.mean, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "fact"),
+    [
+        (["snowy"], "is not DOMAIN=FOLDER"),
+        (["winter=nowhere"], "there is no folder nowhere"),
+        (["autumn=."], "names a domain 'autumn'"),
+        (["winter=.", "winter=."], "is given twice for winter"),
+        (["winter=."], "only 0 readable pictures of winter"),
+    ],
+)
+@pytest.mark.parametrize("command", [tool, export])
+def test_a_default_style_that_is_none_is_told(command, texts, fact, checkpoint, picture_folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    given = [part for text in texts for part in ("--default-style", text)]
+    code, _, err = call(command, checkpoint, "-o", tmp_path / "new", "--data", picture_folder, *given)
+    assert (code, len(err.splitlines())) == (2, 2)
+    assert fact in err
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_there_stays(checkpoint, picture_folder):

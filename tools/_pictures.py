@@ -18,6 +18,39 @@ DomainNames = Annotated[
     str | None, typer.Option("--domains", metavar="A,B", help="Names of the domains, in the order A, B.")
 ]
 
+DefaultStyles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--default-style",
+        metavar="DOMAIN=FOLDER",
+        help="The domain's default style is the mean over these pictures, not over all. May be repeated.",
+    ),
+]
+
+
+def parse_default_styles(texts: list[str] | None) -> dict[str, Path]:
+    """Folders by domain; InputError for anything but DOMAIN=FOLDER, once for a domain."""
+    found: dict[str, Path] = {}
+    for text in texts or []:
+        domain, _, folder = text.partition("=")
+        if not domain or not folder:
+            raise InputError(
+                f"--default-style {text!r} is not DOMAIN=FOLDER", "Write it like --default-style winter=photos/snowy."
+            )
+        if domain in found:
+            raise InputError(f"--default-style is given twice for {domain}", "Give it once.")
+        if not Path(folder).is_dir():
+            raise InputError(f"--default-style {text}: there is no folder {folder}", "Pass a folder of pictures.")
+        found[domain] = Path(folder)
+    return found
+
+
+def check_default_styles(folders: dict[str, Path], domains: tuple[str, str]) -> None:
+    """Raises InputError for a domain that is none of the network's."""
+    for domain in folders:
+        if domain not in domains:
+            raise InputError(f"--default-style names a domain {domain!r}", f"This model knows {' and '.join(domains)}.")
+
 
 def parse_domain_folders(texts: list[str] | None) -> list[tuple[str, Path]]:
     """(name, folder) of every NAME=PATH; InputError for anything else."""

@@ -16,7 +16,16 @@ import typer
 from dsmap.errors import InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, run
 from dsmap.tools._export_engines import DEFAULT_SIZES, EngineWishes, build, engine_wishes
-from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+from dsmap.tools._pictures import (
+    Data,
+    DefaultStyles,
+    DomainFolders,
+    DomainNames,
+    check_default_styles,
+    parse_default_styles,
+    parse_domain_folders,
+    parse_domain_names,
+)
 
 if TYPE_CHECKING:
     from dsmap.export.finish import Finish
@@ -44,6 +53,7 @@ def export(
     domains: DomainNames = None,
     data: Data = None,
     domain: DomainFolders = None,
+    default_style: DefaultStyles = None,
     live: Annotated[
         bool, typer.Option("--live", help="Export the live weights instead of their moving average.")
     ] = False,
@@ -135,8 +145,10 @@ def export(
     finish = Finish(sharpen, parse_contrast(contrast or []), margin)
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
+    defaults = parse_default_styles(default_style)
     if (checkpoint / "bundle.json").is_file():
         others = {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official, **finishes}
+        others["--default-style"] = bool(defaults)
         mixed = [flag for flag, given in others.items() if given]
         _add_to_bundle(checkpoint, engines, named, mixed, report, overwrite=overwrite)
         return
@@ -166,8 +178,11 @@ def export(
     from dsmap.export.graphs import ALL_REWRITES, Extras
     from dsmap.export.report import report as numbers
     from dsmap.export.report import summary
+    from dsmap.styles import with_defaults
 
     source = _open(checkpoint, official, names, data, folders, named, live=live, best=best, finish=finish)
+    check_default_styles(defaults, source.model.domains)
+    source = source._replace(styles=with_defaults(source.styles, defaults, source.model, source.trained_at))
     if engines is not None:
         engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))

@@ -8,20 +8,20 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
-from dsmap.tools._pictures import Data, DomainFolders, parse_domain_folders
-
-if TYPE_CHECKING:
-    from dsmap.checkpoint import Checkpoint
-    from dsmap.config import TrainConfig
-    from dsmap.data import Broken
-    from dsmap.domains import Domains
-    from dsmap.model import DSMAP
+from dsmap.tools._pictures import (
+    Data,
+    DefaultStyles,
+    DomainFolders,
+    check_default_styles,
+    parse_default_styles,
+    parse_domain_folders,
+)
 
 app = new_app()
 
@@ -42,6 +42,7 @@ def polish(
     ],
     data: Data = None,
     domain: DomainFolders = None,
+    default_style: DefaultStyles = None,
     features: Annotated[
         str | None, typer.Option(help="Feature network: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
     ] = None,
@@ -66,6 +67,7 @@ def polish(
     With --features, what that network sees in translations is brought to what it sees in real pictures, on average.
     """
     folders = parse_domain_folders(domain)
+    defaults = parse_default_styles(default_style)
     if not 0 < lr <= 1:
         raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 1e-4.")
     if features is None and matching is not None:
@@ -73,10 +75,9 @@ def polish(
     weight = 5.0 if matching is None else matching
     if not 0 < weight < math.inf:
         raise InputError(f"--matching is {weight:g}", "Pass a positive number, or leave out --features.")
-    from dsmap.folders import check_run_folder
+    from dsmap.tools._generators import check_new, crop_for, pictures_for, save_generators
 
-    _check_new(out)
-    check_run_folder(out)
+    check_new(out)
     typer.echo("loading torch ...")
     from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.data import UnpairedBatches
@@ -85,37 +86,32 @@ def polish(
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.features import load_features
     from dsmap.polish import polish as polish_decoders
-    from dsmap.styles import style_statistics
+    from dsmap.styles import style_statistics, with_defaults
 
     given = read_checkpoint(find_checkpoint(checkpoint))
     network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
     given = given._replace(config=given.config.model_copy(update={"model": network}))
     if to is not None and to not in network.domains:
         raise InputError(f"no domain named {to!r}", f"Pass --to {network.domains[0]} or --to {network.domains[1]}.")
-    domains = _domains(data, folders, network.domains)
-    crop = _crop(given.config, features is not None)
+    check_default_styles(defaults, network.domains)
+    domains = pictures_for(data, folders, network.domains)
+    crop = crop_for(given.config, features is not None)
     watched = None if features is None else load_features(features)
     place, _why = choose_device(device)  # what runs there is float32 and not compiled, whatever the training was
     model = load_generators(given).to(place)
     side = given.config.data.shorter_side
-    typer.echo(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
     prints = {d.name: fingerprint(d) for d in domains}
     if given.data and given.data != prints:
         typer.echo("these are not the pictures that it was trained on")
-    styles = {d.name: style_statistics(model, d.name, d.train, side) for d in domains}
+    styles = {d.name: style_statistics(model, d.name, d.train, side) for d in domains if d.name not in defaults}
+    styles = with_defaults(styles, defaults, model, side)
+    typer.echo(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
     batches = UnpairedBatches(
         domains, shorter_side=side, crop_hw=(crop, crop), batch_size=batch_size, seed=seed, flip=given.config.data.flip
     )
-    told: set[Path] = set()  # the pictures are gone through several times
-
-    def tell(broken: "Broken") -> None:
-        if broken.path not in told:
-            told.add(broken.path)
-            typer.echo(f"skipped a broken picture: {broken.fact}")
-
     progress = polish_decoders(
         model,
-        partial(batches.loader, on_broken=tell),
+        partial(batches.loader, on_broken=lambda broken: typer.echo(f"skipped a broken picture: {broken.fact}")),
         {name: statistics.mean for name, statistics in styles.items()},
         steps=steps,
         targets=None if to is None else [to],
@@ -148,55 +144,12 @@ def polish(
             "seed": seed,
             "features": None if features is None else Path(features).name,
             "matching": 0.0 if features is None else weight,
+            "default_style": {name: folder.name for name, folder in defaults.items()},
         },
     )
-    _save(saved, model)
+    save_generators(saved, model)
     typer.echo(f"done: {saved.path}")
     typer.echo(f"next: dsmap-export {out} -o BUNDLE")
-
-
-def _check_new(out: Path) -> None:
-    """Raises InputError for a folder that holds a training, or anything else that is not ours to write over."""
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is there and not empty", "Choose a new folder with -o.")
-
-
-def _domains(data: Path | None, folders: list[tuple[str, Path]], names: tuple[str, str]) -> "Domains":
-    """The pictures, in the order of the network's domains."""
-    from dsmap.domains import Domains, check_same_domains, find_domains
-
-    if data is None and not folders:
-        raise InputError("no pictures are given", "Pass --data FOLDER, or --domain NAME=PATH twice.")
-    found = find_domains(data, folders, names=names)
-    check_same_domains(found, names)
-    return Domains(*sorted(found, key=lambda domain: names.index(domain.name)))
-
-
-def _crop(config: "TrainConfig", with_features: bool) -> int:
-    """Seven eighths of the picture's side, in whole blocks, but as much as the networks need."""
-    from dsmap.features import FEATURES_MINIMUM_SIZE
-
-    block, side = config.model.multiple_of, config.data.shorter_side
-    least = max(config.model.style_minimum_size, FEATURES_MINIMUM_SIZE if with_features else 0)
-    crop = max(side * 7 // 8 // block * block, -(-least // block) * block)
-    if crop > side:
-        raise InputError(
-            f"the training's pictures have a shorter side of {side}, expected {crop} or more", "Use a larger training."
-        )
-    return crop
-
-
-def _save(checkpoint: "Checkpoint", model: "DSMAP") -> None:
-    """The checkpoint, then the run's configuration."""
-    from dsmap.checkpoint import save_checkpoint
-    from dsmap.run_log import write_config
-
-    run = checkpoint.path.parent.parent
-    try:
-        save_checkpoint(checkpoint, {"generators": model, "ema": model}, {})
-        write_config(run, checkpoint.config)
-    except DsmapError as error:
-        raise DsmapError(error.fact, "Free disk space, then polish again into a new folder.") from error
 
 
 def main() -> None:

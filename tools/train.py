@@ -231,15 +231,9 @@ def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
         raise InputError(
             f"{given} is given beside --start-from {start_from}", "Leave it out: the network is the other training's."
         )
-    from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
-    from dsmap.runtime.bundle import MANIFEST, Bundle
-    from dsmap.runtime.models import bundled_models, find_model
+    from dsmap.tools._generators import read_generators
 
-    if start_from in bundled_models() or (Path(start_from) / MANIFEST).is_file():
-        from dsmap.export.read_back import generators_of_bundle
-
-        return generators_of_bundle(Bundle.read(find_model(start_from)))
-    return load_generators(read_checkpoint(find_checkpoint(Path(start_from))))
+    return read_generators(start_from)
 
 
 def _key(override: str) -> str:
