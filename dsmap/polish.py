@@ -1,9 +1,10 @@
 """The decoders of a finished training, a little further: without the grid, and closer to real pictures on average.
 
-Encoders and mappings stay as they are, so contents and styles mean what they did. Two things are learnt:
+Encoders and mappings stay as they are, so contents and styles mean what they did. Three things are learnt:
 
 - what the decoders gave before, less what repeats in step with the blocks of pixels that they give (`without_grid`): a
   faint grid that discriminators leave in dark and smooth places;
+- that smooth places of a picture stay smooth (`calmed`);
 - feature matching (Salimans et al., NIPS 2016): the feature network shall see in translations, on average, what it sees
   in real pictures, in all of them and in their upper, middle and lower third; in the mean style and in styles of
   pictures, where it shall also depend on the style as it does in real pictures.
@@ -30,6 +31,8 @@ from dsmap.optim import cosine, descend
 
 _WINDOW = 9  # blocks a side over which a grid is taken to be the same
 _DOUBT = 3.0  # a grid is one if it is so many times above what chance makes of the detail there, in variances
+_STRONGER, _FAINT = 2.0, 0.004  # of detail; half a grey level may come from nothing
+_SOFT, _NEAR = 1.5, 9  # pixels: sigma of the blur that leaves the detail, and side of the window
 _BETAS = (0.5, 0.99)  # with more inertia decoders swing around the aim of the feature matching
 _BANDS = 3  # above each other: sky, distance and ground are seldom where the others are
 _FOLLOW = 10  # batches over which the change of a mean is taken
@@ -42,7 +45,7 @@ class Progress(NamedTuple):
 
     step: int
     kept: float
-    """Mean difference to what the decoders gave before, without its grid, of values in [-1, 1]."""
+    """Mean difference to what the decoders gave before, without grid and specks, of values in [-1, 1]."""
     matching: float
     """How far what the feature network sees is from real pictures, in squared standard deviations; 0 without one."""
 
@@ -63,6 +66,24 @@ def without_grid(x_nchw: Tensor, period: int) -> Tensor:
     return (x_nchw - F.pixel_shuffle(share * grid, period)).clamp(-1, 1)
 
 
+def calmed(y_nchw: Tensor, source_nchw: Tensor) -> Tensor:
+    """Translations (N, 3, H, W) in [-1, 1], smooth where the pictures `source_nchw` they are of are smooth.
+
+    What a translation has beyond its blurred self is held to `_STRONGER` times what the picture has around there, root
+    mean square over `_NEAR` x `_NEAR` pixels and the colours: specks that a decoder strews over a clear sky go, what
+    it draws on rock and grass stays.
+    """
+
+    def detail_of(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        detail = x_nchw - _blurred(x_nchw, _SOFT)
+        square = F.pad(detail.square().mean(1, keepdim=True), (_NEAR // 2,) * 4, mode="replicate")
+        return detail, F.avg_pool2d(square, _NEAR, stride=1).sqrt()
+
+    (detail, strength), (_, allowed) = detail_of(y_nchw), detail_of(source_nchw)
+    share = ((_STRONGER * allowed + _FAINT) / (strength + 1e-8)).clamp(max=1)
+    return y_nchw - (1 - share) * detail
+
+
 def polish(
     model: DSMAP,
     batches: Callable[[int, int], Iterable[Batch]],
@@ -78,7 +99,7 @@ def polish(
     """Trains the decoders of `targets` (None: both domains) in place, on the model's device; a Progress an iteration.
 
     `batches(start, stop)` gives those of these numbers; `mean_styles` (S,) by domain. Without `features`, or with
-    `matching` 0, nothing but the grid is learnt. The rate falls from `lr` to 0 along a cosine. `say` gets a line before
+    `matching` 0, there is no feature matching. The rate falls from `lr` to 0 along a cosine. `say` gets a line before
     each of the long looks at pictures that come first. Raises DsmapError when a loss is not finite.
     """
     targets = model.domains if targets is None else targets
@@ -120,9 +141,11 @@ def polish(
             group["lr"] = lr * cosine(batch.step, steps)
         kept, apart, total = [], [], []
         for target in targets:
+            source_nchw = pictures(batch, model.other(target))
             for kind, drawn in before(batch, target).items():
                 found_nchw = model.decode(drawn.mapped_nchw, drawn.style, target)
-                kept.append(l1(found_nchw, without_grid(drawn.picture_nchw, model.config.multiple_of)))
+                aim_nchw = calmed(without_grid(drawn.picture_nchw, model.config.multiple_of), source_nchw)
+                kept.append(l1(found_nchw, aim_nchw))
                 total.append(kept[-1])
                 now = matchings.get((target, kind))
                 if now is not None:

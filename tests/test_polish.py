@@ -18,7 +18,7 @@ from dsmap.discriminator import WholeDiscriminator
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.sources import open_checkpoint
 from dsmap.features import FeatureNetwork
-from dsmap.polish import _Matching, _Seen, polish, without_grid
+from dsmap.polish import _Matching, _Seen, calmed, polish, without_grid
 from dsmap.resume import check_resumable
 from dsmap.runtime.bundle import read_manifest
 from dsmap.styles import style_statistics
@@ -52,6 +52,23 @@ def test_a_grid_is_found_and_smooth_pictures_stay(period, left):
     slope = torch.linspace(-0.9, 0.9, 240).expand(1, 3, 240, 240)
     inside = (..., slice(48, -48), slice(48, -48))
     torch.testing.assert_close(without_grid(slope, period)[inside], slope[inside], atol=2e-3, rtol=0)
+
+
+def test_what_is_smooth_stays_smooth():
+    generator = torch.Generator().manual_seed(4)
+    source = torch.cat([torch.full((1, 3, 64, 32), 0.2), 0.3 * torch.randn(1, 3, 64, 32, generator=generator)], 3)
+    specks = 0.5 * (torch.rand(1, 1, 64, 64, generator=generator) < 0.02)
+    drawn = (0.8 * source + specks).clamp(-1, 1)
+    found = calmed(drawn, source)
+    sky, rock = (..., slice(0, 22)), (..., slice(40, 64))
+    assert (found - drawn)[rock].abs().max() < 1e-6  # texture is left, specks and all
+    rough = [(x - x.mean((2, 3), keepdim=True))[sky].std() for x in (drawn, found)]
+    assert rough[1] < 0.35 * rough[0]
+    assert (found[sky].mean() - drawn[sky].mean()).abs() < 0.02
+    # Detail as strong as in the picture passes as it is, and so does what is no detail.
+    torch.testing.assert_close(calmed(source, source), source)
+    slope = torch.linspace(-0.9, 0.9, 64).expand(1, 3, 64, 64)
+    torch.testing.assert_close(calmed(slope, slope * 0 + 0.1)[..., 10:-10], slope[..., 10:-10], atol=0.01, rtol=0)
 
 
 class Colours(FeatureNetwork):

@@ -62,7 +62,7 @@ def polish(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Train the decoders a little further: they keep what they draw, less a grid in step with their blocks of pixels.
+    """Train the decoders a little further: they keep what they draw, less grids and specks in smooth places.
 
     With --features, what that network sees in translations is brought to what it sees in real pictures, on average.
     """
