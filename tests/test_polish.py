@@ -353,10 +353,12 @@ def test_the_default_style_may_be_that_of_chosen_pictures(checkpoint, picture_fo
     assert found.polished is not None
     assert found.polished["default_style"] == {"winter": "snowy"}
     # An export has those of the checkpoint, with --data those of all, and what it is told in place of both.
-    for number, (given, mean) in enumerate((((), of_two), (common[:2], of_all), (common, of_two))):
-        code, _, err = call(export, tmp_path / "run", "-o", tmp_path / f"b{number}", *given)
-        assert code == 0, err
-        assert read_manifest(tmp_path / f"b{number}").styles["winter"].mean == pytest.approx(mean.mean, abs=1e-5)
+    assert open_checkpoint(tmp_path / "run").styles["winter"].mean == found.styles["winter"].mean
+    with_data = open_checkpoint(tmp_path / "run", data=picture_folder)
+    assert with_data.styles["winter"].mean == pytest.approx(of_all.mean, abs=1e-5)
+    code, _, err = call(export, tmp_path / "run", "-o", tmp_path / "bundle", *common)
+    assert code == 0, err
+    assert read_manifest(tmp_path / "bundle").styles["winter"].mean == pytest.approx(of_two.mean, abs=1e-5)
 
 
 @pytest.mark.parametrize(
