@@ -404,6 +404,11 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
     return tree
 
 
+def override_key(text: str) -> str:
+    """The key of a `key=value`."""
+    return text.partition("=")[0].strip()
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:

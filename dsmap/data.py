@@ -5,7 +5,7 @@ training resumed at step t sees exactly what it would have seen, with any number
 """
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ __all__ = [
     "UnpairedBatches",
     "find_domains",
     "load_picture_nchw",
+    "load_readable_nchw",
 ]
 
 # More than this share of broken pictures in a domain (and more than one picture) stops the training.
@@ -106,8 +107,7 @@ class UnpairedBatches(Dataset[Batch]):
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.processes = processes or Processes()
         self._known_broken: dict[Path, str] = {}  # saves reading them again; changes no result
-        self._told: set[Path] = set()
-        self._told_of = [0, 0]
+        self._told: dict[Path, int] = {}  # broken pictures, and which side each is of
 
     @classmethod
     def of(cls, domains: Domains, data: DataConfig, seed: int, processes: Processes | None = None) -> "UnpairedBatches":
@@ -164,12 +164,12 @@ class UnpairedBatches(Dataset[Batch]):
         """Passes on what is new of `broken` pictures."""
         if broken.path in self._told:
             return
-        self._told.add(broken.path)
-        self._told_of[broken.side] += 1
+        self._told[broken.path] = broken.side
         if on_broken is not None:
             on_broken(broken)
-        if self._told_of[broken.side] > self._allowed(broken.side):
-            raise self._too_many(broken.side, self._told_of[broken.side], broken)
+        count = list(self._told.values()).count(broken.side)
+        if count > self._allowed(broken.side):
+            raise self._too_many(broken.side, count, broken)
 
     def _half(self, side: int, step: int, broken: list[Broken]) -> tuple[torch.Tensor, tuple[Path, ...]]:
         """One domain's half of batch `step`; pictures found broken are appended to `broken`."""
@@ -279,3 +279,12 @@ def load_picture_nchw(path: Path, shorter_side: int, multiple_of: int = 8) -> to
     height, width = (size // multiple_of * multiple_of for size in picture_rgb.shape[:2])
     top, left = (picture_rgb.shape[0] - height) // 2, (picture_rgb.shape[1] - width) // 2
     return to_nchw(picture_rgb[None, top : top + height, left : left + width])
+
+
+def load_readable_nchw(paths: Iterable[Path], shorter_side: int, multiple_of: int = 8) -> Iterator[torch.Tensor]:
+    """`load_picture_nchw` of each, those passed over that cannot be read."""
+    for path in paths:
+        try:
+            yield load_picture_nchw(path, shorter_side, multiple_of)
+        except InputError:
+            continue

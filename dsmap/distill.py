@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsmap.data import Batch
-from dsmap.errors import DsmapError
 from dsmap.features import FeatureNetwork
 from dsmap.losses import l1
-from dsmap.model import DSMAP, is_finite
-from dsmap.optim import cosine, descend
+from dsmap.model import DSMAP
+from dsmap.optim import check_trained, descend_along_cosine
 
 _BETAS = (0.9, 0.99)
 _OWN_EVERY = 4
@@ -68,8 +67,6 @@ def distill(
     place = parameters[0].device
     means = {d: torch.tensor(list(style), dtype=torch.float32, device=place) for d, style in mean_styles.items()}
     for batch in batches(0, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * cosine(batch.step, steps)
         turn, side = divmod(batch.step, 2)
         target = student.domains[side]
         x = {d: part.to(place) for d, part in zip(student.domains, (batch.x_a_nchw, batch.x_b_nchw), strict=True)}
@@ -82,13 +79,10 @@ def distill(
         apart, of_style = l1(found_nchw, aim_nchw), l1(student.encode_style(x[target], target), codes)
         seen = torch.zeros_like(apart) if features is None else _seen_apart(features, found_nchw, aim_nchw)
         loss = apart + _STYLE_WEIGHT * of_style + perceptual * seen
-        if not bool(loss.isfinite()):
-            raise DsmapError(f"the loss is not finite at step {batch.step + 1}", f"Try --lr {lr / 3:.1g}.")
-        descend(optimizer, loss, clip_norm=_CLIP_NORM)
+        descend_along_cosine(optimizer, loss, lr, batch.step, steps, _CLIP_NORM)
         yield Progress(batch.step + 1, *torch.stack([apart, of_style, seen]).tolist())
     student.eval().requires_grad_(False)
-    if not is_finite(student):
-        raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
+    check_trained(student, lr, steps)
 
 
 @torch.no_grad()

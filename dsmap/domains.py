@@ -1,7 +1,7 @@
 """Where the training pictures are: two domains, each a folder of pictures. No torch, so commands can fail at once."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -118,3 +118,10 @@ def _require_folder(folder: Path) -> None:
             f"The folder {folder} {what}.",
             f"Give --data FOLDER with trainA and trainB in it (testA and testB too, if there are), or {_TWO_FOLDERS}.",
         )
+
+
+def check_named_domains(option: str, names: Iterable[str], domains: tuple[str, str]) -> None:
+    """Raises InputError for one of the `names` in an option that is none of a network's domains."""
+    for name in names:
+        if name not in domains:
+            raise InputError(f"{option} names a domain {name!r}", f"This model knows {' and '.join(domains)}.")

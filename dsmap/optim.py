@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from dsmap.config import OptimizerConfig
 from dsmap.distributed import average_gradients
+from dsmap.errors import DsmapError
+from dsmap.model import is_finite
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -61,3 +63,23 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | N
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()
+
+
+def descend_along_cosine(
+    optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, step: int, steps: int, clip_norm: float | None = None
+) -> None:
+    """`descend` in iteration `step` (from 0) of `steps`, at the rate that is left of `lr`.
+
+    Raises DsmapError when the loss is not finite.
+    """
+    if not bool(loss.isfinite()):
+        raise DsmapError(f"the loss is not finite at step {step + 1}", f"Try --lr {lr / 3:.1g}.")
+    for group in optimizer.param_groups:
+        set_learning_rate(group, lr * cosine(step, steps))
+    descend(optimizer, loss, clip_norm)
+
+
+def check_trained(trained: nn.Module, lr: float, steps: int) -> None:
+    """Raises DsmapError unless every weight is a number after the last step."""
+    if not is_finite(trained):
+        raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")

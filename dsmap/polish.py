@@ -23,11 +23,10 @@ from torch import Tensor
 
 from dsmap.data import Batch
 from dsmap.discriminator import Moments, Standard, WholeDiscriminator
-from dsmap.errors import DsmapError
 from dsmap.features import FeatureNetwork
 from dsmap.losses import l1
-from dsmap.model import DSMAP, is_finite
-from dsmap.optim import cosine, descend
+from dsmap.model import DSMAP
+from dsmap.optim import check_trained, descend_along_cosine
 
 _WINDOW = 9  # blocks a side over which a grid is taken to be the same
 _DOUBT = 3.0  # a grid is one if it is so many times above what chance makes of the detail there, in variances
@@ -76,8 +75,7 @@ def calmed(y_nchw: Tensor, source_nchw: Tensor) -> Tensor:
 
     def detail_of(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         detail = x_nchw - _blurred(x_nchw, _SOFT)
-        square = F.pad(detail.square().mean(1, keepdim=True), (_NEAR // 2,) * 4, mode="replicate")
-        return detail, F.avg_pool2d(square, _NEAR, stride=1).sqrt()
+        return detail, _around(detail.square().mean(1, keepdim=True), _NEAR).sqrt()
 
     (detail, strength), (_, allowed) = detail_of(y_nchw), detail_of(source_nchw)
     share = ((_STRONGER * allowed + _FAINT) / (strength + 1e-8)).clamp(max=1)
@@ -137,8 +135,6 @@ def polish(
             for kind, parts in found.items():
                 matchings[target, kind] = _Matching(seen, parts, by_style=kind)
     for batch in batches(0, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * cosine(batch.step, steps)
         kept, apart, total = [], [], []
         for target in targets:
             source_nchw = pictures(batch, model.other(target))
@@ -152,13 +148,10 @@ def polish(
                     total.append(matching * now.loss(found_nchw, drawn.picture_nchw, drawn.style))
                     apart.append(now.apart)
         loss = torch.stack(total).sum()
-        if not bool(loss.isfinite()):
-            raise DsmapError(f"the loss is not finite at step {batch.step + 1}", f"Try --lr {lr / 3:.1g}.")
-        descend(optimizer, loss, clip_norm=None)
+        descend_along_cosine(optimizer, loss, lr, batch.step, steps)
         yield Progress(batch.step + 1, _mean(kept), _mean(apart))
     model.eval().requires_grad_(False)
-    if not is_finite(model.decoders):
-        raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")
+    check_trained(model.decoders, lr, steps)
 
 
 class _Drawn(NamedTuple):
@@ -272,9 +265,9 @@ def _for_standards(batches: Callable[[int, int], Iterable[Batch]], steps: int) -
             return
 
 
-def _around(y_nchw: Tensor) -> Tensor:
-    """Means over windows of `_WINDOW` positions."""
-    return F.avg_pool2d(F.pad(y_nchw, (_WINDOW // 2,) * 4, mode="replicate"), _WINDOW, stride=1)
+def _around(y_nchw: Tensor, window: int = _WINDOW) -> Tensor:
+    """Means over windows of `window` positions a side."""
+    return F.avg_pool2d(F.pad(y_nchw, (window // 2,) * 4, mode="replicate"), window, stride=1)
 
 
 def _blurred(x_nchw: Tensor, sigma: float) -> Tensor:

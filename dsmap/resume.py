@@ -39,7 +39,8 @@ def check_resumable(
     Also when `data`, the pictures at hand, are others than it was trained on; None leaves them unchecked.
     """
     writers = {"dsmap-polish": checkpoint.polished, "dsmap-distill": checkpoint.distilled}
-    for writer in (name for name, what in writers.items() if what is not None):
+    writer = next((name for name, what in writers.items() if what is not None), None)
+    if writer is not None:
         raise InputError(
             f"{checkpoint.path} was written by {writer}: there is no training to go on with",
             f"Start a new training from it: --start-from {checkpoint.path}",

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from dsmap.data import load_picture_nchw
+from dsmap.data import load_readable_nchw
 from dsmap.errors import InputError
-from dsmap.images import list_pictures
 from dsmap.model import DSMAP
 from dsmap.picking import pick_evenly
 
@@ -38,13 +37,10 @@ def style_statistics(
     if limit is not None:
         pictures = pick_evenly(pictures, limit)
     device = next(model.parameters()).device
-    codes = []
-    for path in pictures:
-        try:
-            x_nchw = load_picture_nchw(path, shorter_side, model.config.multiple_of)
-        except InputError:
-            continue
-        codes.append(model.encode_style(x_nchw.to(device), domain)[0].float().cpu())
+    codes = [
+        model.encode_style(x_nchw.to(device), domain)[0].float().cpu()
+        for x_nchw in load_readable_nchw(pictures, shorter_side, model.config.multiple_of)
+    ]
     if len(codes) < 2:
         raise InputError(
             f"only {len(codes)} readable pictures of {domain}; its mean style needs two",
@@ -54,12 +50,8 @@ def style_statistics(
     return StyleStatistics(codes_ns.mean(0).tolist(), codes_ns.std(0).tolist(), len(codes))
 
 
-def with_defaults(
-    styles: Mapping[str, StyleStatistics], folders: Mapping[str, Path], model: DSMAP, shorter_side: int
+def styles_by_domain(
+    model: DSMAP, pictures: Mapping[str, Sequence[Path]], shorter_side: int, limit: int | None = None
 ) -> dict[str, StyleStatistics]:
-    """`styles` by domain, those of the domains in `folders` over the pictures there in place of all.
-
-    Raises InputError as `style_statistics` does.
-    """
-    chosen = {d: style_statistics(model, d, list_pictures(folder), shorter_side) for d, folder in folders.items()}
-    return {**styles, **chosen}
+    """`style_statistics` of each domain in `pictures`."""
+    return {name: style_statistics(model, name, paths, shorter_side, limit) for name, paths in pictures.items()}

@@ -36,7 +36,7 @@ from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures, pooled
 from dsmap.resume import changed_settings, check_startable
 from dsmap.run_log import RunLog, write_config
 from dsmap.samples import draw_batch, draw_grid, load_samples
-from dsmap.styles import StyleStatistics, style_statistics
+from dsmap.styles import StyleStatistics, styles_by_domain
 
 # A checkpoint's style statistics come from at most this many pictures a domain; an export can use all.
 STYLE_PICTURES = 100
@@ -235,9 +235,8 @@ class Trainer:
         """Of the averaged generators as they are now; samples and checkpoint of one step share them."""
         if self._styles[0] != self.step:
             side = self.config.data.shorter_side
-            found = {
-                d.name: style_statistics(self.learner.ema, d.name, d.train, side, STYLE_PICTURES) for d in self.domains
-            }
+            pictures = {d.name: d.train for d in self.domains}
+            found = styles_by_domain(self.learner.ema, pictures, side, STYLE_PICTURES)
             self._styles = (self.step, found)
         return self._styles[1]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dsmap.config import ModelConfig, parse_settings
+from dsmap.domains import check_named_domains
 from dsmap.errors import InputError
 
 
@@ -17,11 +18,7 @@ class Finish(NamedTuple):
 
     def network(self, config: ModelConfig) -> ModelConfig:
         """`config` with what is replaced. Raises InputError for a value out of range and for an unknown domain."""
-        for domain in self.contrast:
-            if domain is not None and domain not in config.domains:
-                raise InputError(
-                    f"--contrast names a domain {domain!r}", f"This model knows {' and '.join(config.domains)}."
-                )
+        check_named_domains("--contrast", (d for d in self.contrast if d is not None), config.domains)
         single = {"sharpen": self.sharpen, "margin": self.margin}
         changed: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
         if self.contrast:

@@ -1,6 +1,6 @@
 """What is exported: the generators of a checkpoint, ours or the authors', and what is known of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from dsmap.checkpoint import load_generators, read_checkpoint
 from dsmap.config import TrainConfig
-from dsmap.data import Domains, find_domains, load_picture_nchw
-from dsmap.domains import check_same_domains
+from dsmap.data import Domains, find_domains, load_readable_nchw
+from dsmap.domains import check_named_domains, check_same_domains
 from dsmap.errors import InputError
 from dsmap.export.finish import Finish
 from dsmap.export.named_styles import NamedStyle, check_domains
@@ -20,7 +20,7 @@ from dsmap.model import DSMAP, is_finite
 from dsmap.official import load_official, read_official_config
 from dsmap.runtime.bundle import file_sha256
 from dsmap.samples import to_rgb
-from dsmap.styles import StyleStatistics, prior_statistics, style_statistics
+from dsmap.styles import StyleStatistics, prior_statistics, styles_by_domain
 
 _WEIGHTS = ("ema", "generators")
 
@@ -46,12 +46,14 @@ def open_checkpoint(
     folders: Sequence[tuple[str, Path]] = (),
     named_styles: Sequence[NamedStyle] = (),
     finish: Finish | None = None,
+    default_styles: Mapping[str, Path] | None = None,
 ) -> Source:
     """The generators of a run of dsmap-train; `weights` is ema or generators (live).
 
     `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
-    `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on. Raises InputError for
-    `named_styles` of a domain that it does not have, and for a value of `finish` out of range.
+    `data` or `folders` (see `find_domains`) replace the pictures that the run was trained on; the default styles of the
+    domains in `default_styles` are the means over the pictures of a folder. Raises InputError for `named_styles` or
+    `default_styles` of a domain that it does not have, and for a value of `finish` out of range.
     """
     if path.suffix == ".safetensors" and path.is_file():
         if path.stem not in _WEIGHTS:
@@ -64,13 +66,13 @@ def open_checkpoint(
     config = checkpoint.config.model_copy(update={"model": finish.network(checkpoint.config.model)})
     checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
+    chosen = _chosen(default_styles, config.model.domains)
     model = load_generators(checkpoint, weights)
     if not is_finite(model):
         raise InputError(
             f"the weights {weights} of {checkpoint.path} are not finite: that training has failed",
             "Export an earlier checkpoint.",
         )
-    styles = checkpoint.styles
     pictures = {
         domain: [p for folder in map(Path, found) if folder.is_dir() for p in list_pictures(folder)]
         for domain, found in checkpoint.pictures.items()
@@ -78,7 +80,8 @@ def open_checkpoint(
     if data is not None or folders:
         domains = find_domains(data, folders, names=config.model.domains)
         check_same_domains(domains, model.domains)
-        styles, pictures = _seen(model, domains, config.data.shorter_side)
+        chosen, pictures = {d.name: d.train for d in domains} | chosen, _to_check_on(domains)
+    styles = checkpoint.styles | styles_by_domain(model, chosen, config.data.shorter_side)
     provenance = {
         "kind": "dsmap-train",
         "step": checkpoint.step,
@@ -97,21 +100,25 @@ def open_official(
     names: tuple[str, str],
     domains: Domains | None = None,
     named_styles: Sequence[NamedStyle] = (),
+    default_styles: Mapping[str, Path] | None = None,
 ) -> Source:
     """The generators of a `gen_*.pt` by the authors' trainer.
 
     It keeps no style statistics: they come from the pictures of `domains`, or else are those of the prior N(0, I).
+    `default_styles`: see `open_checkpoint`.
     """
     check_domains(named_styles, names)
+    chosen = _chosen(default_styles, names)
     model = load_official(path, config_yaml, names)
     config = read_official_config(config_yaml)
     trained_at = config.get("new_size") or config.get("new_size_a") or config.get("crop_image_height") or 256
     if not isinstance(trained_at, int) or trained_at < model.config.multiple_of:
         raise InputError(f"{config_yaml}: new_size is {trained_at!r}, expected pixels", "Correct the YAML.")
-    styles = {name: prior_statistics(model.config.style_dim) for name in names}
     pictures: dict[str, list[Path]] = {name: [] for name in names}
     if domains is not None:
-        styles, pictures = _seen(model, domains, trained_at)
+        chosen, pictures = {d.name: d.train for d in domains} | chosen, _to_check_on(domains)
+    styles = {name: prior_statistics(model.config.style_dim) for name in names}
+    styles |= styles_by_domain(model, chosen, trained_at)
     provenance = {"kind": "the authors' checkpoint", "file": Path(path).name, "weights_sha256": file_sha256(Path(path))}
     return Source(model, trained_at, styles, pictures, provenance, named_styles)
 
@@ -138,12 +145,8 @@ def pick_pictures(source: Source, count: int, *, at_least: int = 1, part: int = 
     found: dict[str, list[npt.NDArray[np.uint8]]] = {}
     for domain, paths in source.pictures.items():
         picked = [paths[(2 * i + part) * len(paths) // (2 * count)] for i in range(count)] if paths else []
-        found[domain] = []
-        for path in dict.fromkeys(picked):
-            try:
-                found[domain].append(to_rgb(load_picture_nchw(path, size, multiple))[0])
-            except InputError:
-                continue  # a broken picture was told of in training
+        # A broken picture was told of in training.
+        found[domain] = [to_rgb(x_nchw)[0] for x_nchw in load_readable_nchw(dict.fromkeys(picked), size, multiple)]
     if not all(found.values()):
         seeds = {domain: 2 * i + part for i, domain in enumerate(source.model.domains)}
         return Pictures({d: generated_pictures(size, count, seed) for d, seed in seeds.items()}, "generated")
@@ -153,10 +156,15 @@ def pick_pictures(source: Source, count: int, *, at_least: int = 1, part: int = 
     return Pictures(found, "real and generated" if lacking else "real")
 
 
-def _seen(model: DSMAP, domains: Domains, size: int) -> tuple[dict[str, StyleStatistics], dict[str, list[Path]]]:
-    """Styles over all training pictures, and the pictures to check on (test pictures where there are any)."""
-    styles = {d.name: style_statistics(model, d.name, d.train, size) for d in domains}
-    return styles, {d.name: list(d.test or d.train) for d in domains}
+def _chosen(folders: Mapping[str, Path] | None, domains: tuple[str, str]) -> dict[str, Sequence[Path]]:
+    """The pictures in the folders of `default_styles`, by domain."""
+    check_named_domains("--default-style", folders or {}, domains)
+    return {domain: list_pictures(folder) for domain, folder in (folders or {}).items()}
+
+
+def _to_check_on(domains: Domains) -> dict[str, list[Path]]:
+    """Test pictures where there are any."""
+    return {d.name: list(d.test or d.train) for d in domains}
 
 
 def _portable(config: TrainConfig) -> dict[str, Any]:

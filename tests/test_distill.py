@@ -1,6 +1,7 @@
 """dsmap-distill: a network that learns to draw what another one draws."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -116,6 +117,21 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     code, _, err = call(train, *further, "-o", tmp_path / "further", "--dry-run", *STUDENT[6:-4])
     assert code == 0, err
     assert find_checkpoint(tmp_path / "run").name == "00000006"
+
+
+def test_a_broken_unseen_picture_costs_no_training(checkpoint, picture_folder, tmp_path):
+    data = shutil.copytree(picture_folder, tmp_path / "data")
+    for name, of in (("testA", "trainA"), ("testB", "trainB")):
+        shutil.copytree(data / of, data / name)
+    for path in (next((data / "testA").iterdir()), *(data / "testB").iterdir()):
+        path.write_bytes(b"no picture")
+    code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", data, *STUDENT, "--steps", 1)
+    assert code == 0, err
+    assert "(mean style, 2 unseen pictures)" in out
+    assert "to summer:" not in out
+    found = read_checkpoint(tmp_path / "run").distilled
+    assert found is not None
+    assert list(found["psnr"]) == ["winter"]
 
 
 @pytest.mark.parametrize(

@@ -395,6 +395,14 @@ def test_graphs_that_tensorrt_refuses(rtx):
         plan(unnamed, "fp16", rtx)
 
 
+def parsed_shapes(path: Path, part: str, profile: SizeProfile, rtx) -> dict:
+    log = Log(rtx)
+    builder = new_builder(rtx, log)
+    network = new_network(rtx, builder)
+    assert trt.OnnxParser(network, log.logger).parse(path.read_bytes())
+    return input_shapes(network, profile, part)
+
+
 def test_shapes_follow_the_names(rtx, graph_files):
     """The engine's profile is what the sizes say: 8*h for frames, 2*h for the skip, h for the content."""
     profile = SizeProfile.parse("64x128:256x192:640x384", max_batch=3)
@@ -405,11 +413,7 @@ def test_shapes_follow_the_names(rtx, graph_files):
         ("decoder", "style_params"): [(1, 2, 2, 16), (3, 2, 2, 16), (3, 2, 2, 16)],
     }
     for (part, name), shapes in expected.items():
-        log = Log(rtx)
-        builder = new_builder(rtx, log)
-        network = new_network(rtx, builder)
-        assert trt.OnnxParser(network, log.logger).parse(graph_files[part, "fp32"].read_bytes())
-        assert input_shapes(network, profile, part)[name] == shapes
+        assert parsed_shapes(graph_files[part, "fp32"], part, profile, rtx)[name] == shapes
 
 
 def test_a_margin_in_shapes_and_engines(rtx, tmp_path):
@@ -427,11 +431,7 @@ def test_a_margin_in_shapes_and_engines(rtx, tmp_path):
         if not path.is_file():
             write_graph(made[part], path)
             assert part == "mapping" or len(plan(path.read_bytes(), "fp32", rtx, "64x128:256x192:640x384").data) > 1000
-        log = Log(rtx)
-        builder = new_builder(rtx, log)
-        network = new_network(rtx, builder)
-        assert trt.OnnxParser(network, log.logger).parse(path.read_bytes())
-        assert input_shapes(network, profile, part)[name] == shapes
+        assert parsed_shapes(path, part, profile, rtx)[name] == shapes
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from dsmap.runtime.bundle import read_manifest
 from dsmap.styles import style_statistics
 from dsmap.tools import export
 from dsmap.tools import polish as tool
-from dsmap.tools._generators import crop_for
 
 
 def picture(seed: int, side: int = 96) -> torch.Tensor:
@@ -313,12 +312,12 @@ def trained_at(side):
     ("side", "features", "crop"), [(256, True, 224), (64, False, 56), (32, True, 32), (16, False, 16)]
 )
 def test_crops_are_as_large_as_the_networks_need(side, features, crop):
-    assert crop_for(trained_at(side), features) == crop
+    assert tool._crop(trained_at(side), features) == crop
 
 
 def test_a_training_on_small_pictures_has_no_crop_for_features():
     with pytest.raises(InputError, match="expected 32 or more"):
-        crop_for(trained_at(28), True)
+        tool._crop(trained_at(28), True)
 
 
 def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path, monkeypatch):

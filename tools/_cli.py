@@ -51,6 +51,9 @@ Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
 ]
 
+# Where torch computes, for commands that train.
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")]
+
 # What runs the network, for commands that run one. The defaults are all "auto".
 Backend = Annotated[str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")]
 Precision = Annotated[

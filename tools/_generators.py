@@ -1,15 +1,73 @@
-"""Generators from wherever a user has them, and what dsmap-polish and dsmap-distill share."""
+"""Generators from wherever a user has them, and what dsmap-polish and dsmap-distill share. Light to import."""
 
+import math
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+
+import typer
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.tools._cli import path_given
 
 if TYPE_CHECKING:
     from dsmap.checkpoint import Checkpoint
-    from dsmap.config import TrainConfig
+    from dsmap.data import Broken
     from dsmap.domains import Domains
     from dsmap.model import DSMAP
+
+
+NewRun = Annotated[
+    Path, typer.Option("--output", "-o", parser=path_given, metavar="RUN", help="A new folder for the checkpoint.")
+]
+FeatureFile = Annotated[
+    str | None, typer.Option("--features", help="Feature network: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
+]
+LearningRate = Annotated[float, typer.Option("--lr", help="Learning rate at the start; it falls to 0.")]
+
+
+class Step(Protocol):
+    """What an iteration tells."""
+
+    @property
+    def step(self) -> int: ...
+
+
+StepT = TypeVar("StepT", bound=Step)
+
+
+def check_rate(lr: float, usual: str) -> None:
+    """Raises InputError for a learning rate that is none; `usual` is one."""
+    if not 0 < lr <= 1:
+        raise InputError(f"--lr is {lr:g}", f"Pass a number above 0 and up to 1, such as {usual}.")
+
+
+def weight_of_features(
+    option: str, given: float | None, usual: float, features: str | None, below: float = math.inf
+) -> float:
+    """The weight of the feature network's loss: `usual` unless an option has `given` one. InputError for none."""
+    if features is None and given is not None:
+        raise InputError(f"{option} needs --features", f"Pass --features FILE.npz, or leave {option} out.")
+    weight = usual if given is None else given
+    if not 0 < weight < below:
+        raise InputError(f"{option} is {weight:g}", "Pass a positive number, or leave out --features.")
+    return weight
+
+
+def follow(progress: Iterable[StepT], steps: int, every: int, numbers: Callable[[StepT], str]) -> None:
+    """Goes through all iterations and tells of one in `every`, with its `numbers`, and of the last."""
+    began = None
+    for now in progress:
+        began = began or time.monotonic()
+        if now.step % every == 0 or now.step == steps:
+            rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
+            typer.echo(f"step {now.step}/{steps}  {rate:.2f} it/s  {numbers(now)}")
+
+
+def tell_broken(broken: "Broken") -> None:
+    """One line about a picture that cannot be read."""
+    typer.echo(f"skipped a broken picture: {broken.fact}")
 
 
 def read_generators(given: str) -> "DSMAP":
@@ -43,20 +101,6 @@ def pictures_for(data: Path | None, folders: list[tuple[str, Path]], names: tupl
     found = find_domains(data, folders, names=names)
     check_same_domains(found, names)
     return Domains(*sorted(found, key=lambda domain: names.index(domain.name)))
-
-
-def crop_for(config: "TrainConfig", with_features: bool) -> int:
-    """Seven eighths of the picture's side, in whole blocks, but as much as the networks need."""
-    from dsmap.features import FEATURES_MINIMUM_SIZE
-
-    block, side = config.model.multiple_of, config.data.shorter_side
-    least = max(config.model.style_minimum_size, FEATURES_MINIMUM_SIZE if with_features else 0)
-    crop = max(side * 7 // 8 // block * block, -(-least // block) * block)
-    if crop > side:
-        raise InputError(
-            f"the training's pictures have a shorter side of {side}, expected {crop} or more", "Use a larger training."
-        )
-    return crop
 
 
 def save_generators(checkpoint: "Checkpoint", model: "DSMAP") -> None:

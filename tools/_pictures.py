@@ -29,7 +29,7 @@ DefaultStyles = Annotated[
 
 
 def parse_default_styles(texts: list[str] | None) -> dict[str, Path]:
-    """Folders by domain; InputError for anything but DOMAIN=FOLDER, once for a domain."""
+    """`--default-style`: folders by domain; InputError for anything but DOMAIN=FOLDER, once for a domain."""
     found: dict[str, Path] = {}
     for text in texts or []:
         domain, _, folder = text.partition("=")
@@ -43,13 +43,6 @@ def parse_default_styles(texts: list[str] | None) -> dict[str, Path]:
             raise InputError(f"--default-style {text}: there is no folder {folder}", "Pass a folder of pictures.")
         found[domain] = Path(folder)
     return found
-
-
-def check_default_styles(folders: dict[str, Path], domains: tuple[str, str]) -> None:
-    """Raises InputError for a domain that is none of the network's."""
-    for domain in folders:
-        if domain not in domains:
-            raise InputError(f"--default-style names a domain {domain!r}", f"This model knows {' and '.join(domains)}.")
 
 
 def parse_domain_folders(texts: list[str] | None) -> list[tuple[str, Path]]:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Backend, CudaBinding, Debug, Precision, Version, explained, new_app, run
+from dsmap.tools._cli import Backend, CudaBinding, Debug, Device, Precision, Version, explained, new_app, run
 from dsmap.tools._reports import check_report, write_report
 
 # What `train` sets for each of the variants it compares.
@@ -42,7 +42,7 @@ def train(
     features: Annotated[
         str | None, typer.Option(help="With the contextual loss: vgg16 or a SqueezeNet .npz file. Default: without.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
+    device: Device = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two that are not.")] = 7,
     report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
     debug: Debug = False,

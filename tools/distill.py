@@ -4,14 +4,28 @@ dsmap-distill RUN -o SMALL --data FOLDER --steps 4000
 dsmap-distill summer-winter -o SMALL --data FOLDER --set model.n_res=2 --features squeezenet.npz
 """
 
-import time
+from functools import partial
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
+from dsmap.tools._cli import Debug, Device, Version, explained, new_app, run
+from dsmap.tools._generators import (
+    FeatureFile,
+    LearningRate,
+    NewRun,
+    check_new,
+    check_rate,
+    follow,
+    pictures_for,
+    read_generators,
+    save_generators,
+    tell_broken,
+    weight_of_features,
+)
 from dsmap.tools._pictures import Data, DomainFolders, parse_domain_folders
 
 if TYPE_CHECKING:
@@ -31,9 +45,7 @@ def distill(
     teacher: Annotated[
         str, typer.Argument(metavar="RUN|CHECKPOINT|BUNDLE", help="The trained network. The averaged weights.")
     ],
-    out: Annotated[
-        Path, typer.Option("--output", "-o", parser=path_given, metavar="RUN", help="A new folder for the checkpoint.")
-    ],
+    out: NewRun,
     data: Data = None,
     domain: DomainFolders = None,
     preset: Annotated[str, typer.Option(help="The student's network and sizes, as in dsmap-train.")] = "lite",
@@ -41,17 +53,15 @@ def distill(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One of its settings, as model.dim=32. May be repeated."),
     ] = None,
-    features: Annotated[
-        str | None, typer.Option(help="Feature network: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
-    ] = None,
+    features: FeatureFile = None,
     perceptual: Annotated[
         float | None, typer.Option(help="Weight of the difference in its features; 1 with --features.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations; one translates to one domain.")] = 4000,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 4,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 1e-3,
+    lr: LearningRate = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order of the pictures and the styles.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
+    device: Device = "auto",
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -60,15 +70,8 @@ def distill(
     Its style codes mean what they mean to the teacher. dsmap-export, dsmap-polish and dsmap-train --start-from take it.
     """
     folders = parse_domain_folders(domain)
-    if not 0 < lr <= 1:
-        raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 1e-3.")
-    if features is None and perceptual is not None:
-        raise InputError("--perceptual needs --features", "Pass --features FILE.npz, or leave --perceptual out.")
-    weight = 1.0 if perceptual is None else perceptual
-    if not 0 < weight < 1e6:
-        raise InputError(f"--perceptual is {weight:g}", "Pass a positive number, or leave out --features.")
-    from dsmap.tools._generators import check_new, pictures_for, read_generators, save_generators
-
+    check_rate(lr, "1e-3")
+    weight = weight_of_features("--perceptual", perceptual, 1.0, features, below=1e6)
     check_new(out)
     typer.echo("loading torch ...")
     from dsmap.checkpoint import Checkpoint
@@ -78,42 +81,37 @@ def distill(
     from dsmap.domains import fingerprint, training_folders
     from dsmap.features import load_features
     from dsmap.learner import new_generators
-    from dsmap.styles import style_statistics
+    from dsmap.styles import styles_by_domain
 
     taught = read_generators(teacher)
     config = _student(taught.config, preset, set_ or [], steps, seed)
+    crop = _crop(config, taught)
     domains = pictures_for(data, folders, config.model.domains)
     watched = None if features is None else load_features(features)
     place, _why = choose_device(device)
     taught, student = taught.to(place), new_generators(config).to(place)
     side = config.data.shorter_side
     typer.echo(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
-    styles = {d.name: style_statistics(taught, d.name, d.train, side) for d in domains}
-    batches = UnpairedBatches.of(
-        domains, config.data.model_copy(update={"batch_size": batch_size, "crop": _crop(config, taught)}), seed
-    )
-    began = None
-    for now in learn(
+    pictures = {d.name: d.train for d in domains}
+    styles = styles_by_domain(taught, pictures, side)
+    batches = UnpairedBatches.of(domains, config.data.model_copy(update={"batch_size": batch_size, "crop": crop}), seed)
+    progress = learn(
         taught,
         student,
-        lambda start, stop: batches.loader(
-            start,
-            stop,
-            workers=config.data.workers,
-            on_broken=lambda broken: typer.echo(f"skipped a broken picture: {broken.fact}"),
-        ),
+        partial(batches.loader, workers=config.data.workers, on_broken=tell_broken),
         {name: found.mean for name, found in styles.items()},
         steps=steps,
         lr=lr,
         seed=seed,
         features=None if watched is None else watched.to(place),
         perceptual=weight,
-    ):
-        began = began or time.monotonic()
-        if now.step % 100 == 0 or now.step == steps:
-            rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
-            apart = f"pictures {now.apart:.4f}  styles {now.style:.4f}  features {now.features:.4f}"
-            typer.echo(f"step {now.step}/{steps}  {rate:.2f} it/s  {apart}")
+    )
+    follow(
+        progress,
+        steps,
+        100,
+        lambda now: f"pictures {now.apart:.4f}  styles {now.style:.4f}  features {now.features:.4f}",
+    )
     likenesses = _likenesses(taught, student, domains, styles, side)
     for name, (decibels, count, unseen) in likenesses.items():
         kind = "unseen pictures" if unseen else "training pictures"
@@ -122,7 +120,7 @@ def distill(
         path=out / "checkpoints" / f"{steps:08d}",
         step=steps,
         config=config,
-        styles={d.name: style_statistics(student, d.name, d.train, side) for d in domains},
+        styles=styles_by_domain(student, pictures, side),
         pictures=training_folders(domains),
         data={d.name: fingerprint(d) for d in domains},
         processes=1,
@@ -145,10 +143,10 @@ def distill(
 
 def _student(teacher: "ModelConfig", preset: str, overrides: list[str], steps: int, seed: int) -> "TrainConfig":
     """The student's configuration: the teacher's domains and styles, and its contrast unless another is set."""
-    from dsmap.config import load_train_config
+    from dsmap.config import load_train_config, override_key
 
     fixed = {"domains": list(teacher.domains), "style_dim": teacher.style_dim}
-    given = {override.partition("=")[0].strip() for override in overrides}
+    given = {override_key(override) for override in overrides}
     for key in fixed:
         if f"model.{key}" in given:
             raise InputError(f"--set model.{key} is given", "Leave it out: the student has the teacher's.")
@@ -160,8 +158,6 @@ def _student(teacher: "ModelConfig", preset: str, overrides: list[str], steps: i
 
 def _crop(config: "TrainConfig", teacher: "DSMAP") -> int:
     """The training's crop, in blocks that teacher and student take."""
-    from math import lcm
-
     block = lcm(config.model.multiple_of, teacher.config.multiple_of)
     least = max(config.model.style_minimum_size, teacher.config.style_minimum_size, teacher.config.minimum_size)
     crop = config.data.crop // block * block
@@ -176,12 +172,10 @@ def _crop(config: "TrainConfig", teacher: "DSMAP") -> int:
 def _likenesses(
     teacher: "DSMAP", student: "DSMAP", domains: "Domains", styles: "dict[str, StyleStatistics]", side: int
 ) -> dict[str, tuple[float, int, bool]]:
-    """By target: PSNR in dB, on how many pictures, and whether they are unseen."""
-    from math import lcm
-
+    """By target: PSNR in dB, on how many pictures, and whether they are unseen. None where no picture can be read."""
     import torch
 
-    from dsmap.data import load_picture_nchw
+    from dsmap.data import load_readable_nchw
     from dsmap.distill import likeness
     from dsmap.picking import pick_evenly
 
@@ -189,9 +183,11 @@ def _likenesses(
     block, found = lcm(student.config.multiple_of, teacher.config.multiple_of), {}
     for source, target in (domains, domains[::-1]):
         paths = pick_evenly(source.test or source.train, _UNSEEN)
-        pictures = (load_picture_nchw(path, side, block).to(place) for path in paths)
+        pictures = [x_nchw.to(place) for x_nchw in load_readable_nchw(paths, side, block)]
+        if not pictures:
+            continue
         style = torch.tensor(styles[target.name].mean, device=place)
-        found[target.name] = likeness(teacher, student, pictures, target.name, style), len(paths), bool(source.test)
+        found[target.name] = likeness(teacher, student, pictures, target.name, style), len(pictures), bool(source.test)
     return found
 
 

@@ -21,7 +21,6 @@ from dsmap.tools._pictures import (
     DefaultStyles,
     DomainFolders,
     DomainNames,
-    check_default_styles,
     parse_default_styles,
     parse_domain_folders,
     parse_domain_names,
@@ -147,8 +146,8 @@ def export(
     named = parse_named_styles(named_style or [])
     defaults = parse_default_styles(default_style)
     if (checkpoint / "bundle.json").is_file():
-        others = {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official, **finishes}
-        others["--default-style"] = bool(defaults)
+        others = {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official, "--default-style": defaults}
+        others |= finishes
         mixed = [flag for flag, given in others.items() if given]
         _add_to_bundle(checkpoint, engines, named, mixed, report, overwrite=overwrite)
         return
@@ -178,11 +177,8 @@ def export(
     from dsmap.export.graphs import ALL_REWRITES, Extras
     from dsmap.export.report import report as numbers
     from dsmap.export.report import summary
-    from dsmap.styles import with_defaults
 
-    source = _open(checkpoint, official, names, data, folders, named, live=live, best=best, finish=finish)
-    check_default_styles(defaults, source.model.domains)
-    source = source._replace(styles=with_defaults(source.styles, defaults, source.model, source.trained_at))
+    source = _open(checkpoint, official, names, data, folders, named, defaults, live=live, best=best, finish=finish)
     if engines is not None:
         engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))
@@ -225,6 +221,7 @@ def _open(
     data: Path | None,
     folders: list[tuple[str, Path]],
     named: "list[NamedStyle]",
+    defaults: dict[str, Path],
     *,
     live: bool,
     best: bool,
@@ -236,14 +233,22 @@ def _open(
     if official is not None:
         pictures = find_domains(data, folders, names=names or ("a", "b")) if data or folders else None
         names = names or ((pictures.a.name, pictures.b.name) if pictures else ("a", "b"))
-        return open_official(checkpoint, official, names, pictures, named)
+        return open_official(checkpoint, official, names, pictures, named, defaults)
     if best:
         from dsmap.checkpoint import best_checkpoint
 
         checkpoint = best_checkpoint(checkpoint).path
         typer.echo(f"best: {checkpoint}")
     weights = "generators" if live else "ema"
-    return open_checkpoint(checkpoint, weights=weights, data=data, folders=folders, named_styles=named, finish=finish)
+    return open_checkpoint(
+        checkpoint,
+        weights=weights,
+        data=data,
+        folders=folders,
+        named_styles=named,
+        finish=finish,
+        default_styles=defaults,
+    )
 
 
 def _add_to_bundle(

@@ -4,24 +4,31 @@ dsmap-polish RUN -o RUN2 --data FOLDER
 dsmap-polish RUN -o RUN2 --data FOLDER --features squeezenet.npz --contrast 1.1
 """
 
-import math
-import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
-from dsmap.tools._pictures import (
-    Data,
-    DefaultStyles,
-    DomainFolders,
-    check_default_styles,
-    parse_default_styles,
-    parse_domain_folders,
+from dsmap.tools._cli import Debug, Device, Version, explained, new_app, path_given, run
+from dsmap.tools._generators import (
+    FeatureFile,
+    LearningRate,
+    NewRun,
+    check_new,
+    check_rate,
+    follow,
+    pictures_for,
+    save_generators,
+    tell_broken,
+    weight_of_features,
 )
+from dsmap.tools._pictures import Data, DefaultStyles, DomainFolders, parse_default_styles, parse_domain_folders
+
+if TYPE_CHECKING:
+    from dsmap.config import TrainConfig
 
 app = new_app()
 
@@ -37,19 +44,15 @@ def polish(
             help="Of dsmap-train; of a run the latest. The averaged weights.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--output", "-o", parser=path_given, metavar="RUN", help="A new folder for the checkpoint.")
-    ],
+    out: NewRun,
     data: Data = None,
     domain: DomainFolders = None,
     default_style: DefaultStyles = None,
-    features: Annotated[
-        str | None, typer.Option(help="Feature network: vgg16 (needs torchvision) or a SqueezeNet .npz file.")
-    ] = None,
+    features: FeatureFile = None,
     to: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Only the decoder of this domain.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations.")] = 900,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 2,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 1e-4,
+    lr: LearningRate = 1e-4,
     matching: Annotated[float | None, typer.Option(help="Weight of the feature matching; 5 with --features.")] = None,
     contrast: Annotated[
         list[str] | None,
@@ -58,7 +61,7 @@ def polish(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the pictures and the crops.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
+    device: Device = "auto",
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -68,34 +71,28 @@ def polish(
     """
     folders = parse_domain_folders(domain)
     defaults = parse_default_styles(default_style)
-    if not 0 < lr <= 1:
-        raise InputError(f"--lr is {lr:g}", "Pass a number above 0 and up to 1, such as 1e-4.")
-    if features is None and matching is not None:
-        raise InputError("--matching needs --features", "Pass --features FILE.npz, or leave --matching out.")
-    weight = 5.0 if matching is None else matching
-    if not 0 < weight < math.inf:
-        raise InputError(f"--matching is {weight:g}", "Pass a positive number, or leave out --features.")
-    from dsmap.tools._generators import check_new, crop_for, pictures_for, save_generators
-
+    check_rate(lr, "1e-4")
+    weight = weight_of_features("--matching", matching, 5.0, features)
     check_new(out)
     typer.echo("loading torch ...")
     from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.data import UnpairedBatches
     from dsmap.device import choose_device
-    from dsmap.domains import fingerprint, training_folders
+    from dsmap.domains import check_named_domains, fingerprint, training_folders
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.features import load_features
+    from dsmap.images import list_pictures
     from dsmap.polish import polish as polish_decoders
-    from dsmap.styles import style_statistics, with_defaults
+    from dsmap.styles import styles_by_domain
 
     given = read_checkpoint(find_checkpoint(checkpoint))
     network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
     given = given._replace(config=given.config.model_copy(update={"model": network}))
     if to is not None and to not in network.domains:
         raise InputError(f"no domain named {to!r}", f"Pass --to {network.domains[0]} or --to {network.domains[1]}.")
-    check_default_styles(defaults, network.domains)
+    check_named_domains("--default-style", defaults, network.domains)
     domains = pictures_for(data, folders, network.domains)
-    crop = crop_for(given.config, features is not None)
+    crop = _crop(given.config, features is not None)
     watched = None if features is None else load_features(features)
     place, _why = choose_device(device)  # what runs there is float32 and not compiled, whatever the training was
     model = load_generators(given).to(place)
@@ -103,15 +100,16 @@ def polish(
     prints = {d.name: fingerprint(d) for d in domains}
     if given.data and given.data != prints:
         typer.echo("these are not the pictures that it was trained on")
-    styles = {d.name: style_statistics(model, d.name, d.train, side) for d in domains if d.name not in defaults}
-    styles = with_defaults(styles, defaults, model, side)
+    pictures: dict[str, Sequence[Path]] = {d.name: d.train for d in domains}
+    pictures |= {name: list_pictures(folder) for name, folder in defaults.items()}
+    styles = styles_by_domain(model, pictures, side)
     typer.echo(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
     batches = UnpairedBatches(
         domains, shorter_side=side, crop_hw=(crop, crop), batch_size=batch_size, seed=seed, flip=given.config.data.flip
     )
     progress = polish_decoders(
         model,
-        partial(batches.loader, on_broken=lambda broken: typer.echo(f"skipped a broken picture: {broken.fact}")),
+        partial(batches.loader, on_broken=tell_broken),
         {name: statistics.mean for name, statistics in styles.items()},
         steps=steps,
         targets=None if to is None else [to],
@@ -120,12 +118,7 @@ def polish(
         matching=weight,
         say=typer.echo,
     )
-    began = None
-    for now in progress:
-        began = began or time.monotonic()
-        if now.step % 50 == 0 or now.step == steps:
-            rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
-            typer.echo(f"step {now.step}/{steps}  {rate:.2f} it/s  kept {now.kept:.4f}  matching {now.matching:.4f}")
+    follow(progress, steps, 50, lambda now: f"kept {now.kept:.4f}  matching {now.matching:.4f}")
     step = given.step + steps
     saved = given._replace(
         path=out / "checkpoints" / f"{step:08d}",
@@ -150,6 +143,20 @@ def polish(
     save_generators(saved, model)
     typer.echo(f"done: {saved.path}")
     typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+
+
+def _crop(config: "TrainConfig", with_features: bool) -> int:
+    """Seven eighths of the picture's side, in whole blocks, but as much as the networks need."""
+    from dsmap.features import FEATURES_MINIMUM_SIZE
+
+    block, side = config.model.multiple_of, config.data.shorter_side
+    least = max(config.model.style_minimum_size, FEATURES_MINIMUM_SIZE if with_features else 0)
+    crop = max(side * 7 // 8 // block * block, -(-least // block) * block)
+    if crop > side:
+        raise InputError(
+            f"the training's pictures have a shorter side of {side}, expected {crop} or more", "Use a larger training."
+        )
+    return crop
 
 
 def main() -> None:

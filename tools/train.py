@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
+from dsmap.tools._cli import Debug, Device, Version, explained, new_app, path_given, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def train(
             metavar="RUN|CHECKPOINT|BUNDLE", help="Begin with the generators of another training; its network is taken."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16 (losses stay in float32).")] = None,
     compile_: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile the networks. Default: on a GPU.")
@@ -223,9 +223,10 @@ def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
 
 def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
     """Those of a run, a checkpoint or a bundle."""
+    from dsmap.config import override_key
     from dsmap.resume import SHAPELESS
 
-    shaping = (o for o in overrides if o.startswith("model.") and _key(o) not in SHAPELESS)
+    shaping = (o for o in overrides if o.startswith("model.") and override_key(o) not in SHAPELESS)
     given = next(shaping, None) or ("--method munit" if method == "munit" else None)
     if given:
         raise InputError(
@@ -236,12 +237,10 @@ def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
     return read_generators(start_from)
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].strip()
-
-
 def _network(generators: "DSMAP", names: tuple[str, str] | None, overrides: list[str]) -> dict[str, object]:
     """The settings of the network less those that are overridden; the domains get other names where some are given."""
+    from dsmap.config import override_key
+
     theirs = generators.domains
     if names is not None and names == theirs[::-1]:
         raise InputError(
@@ -249,7 +248,7 @@ def _network(generators: "DSMAP", names: tuple[str, str] | None, overrides: list
             "Give them in its order.",
         )
     network = generators.config.model_dump(mode="json") | {"domains": list(names or theirs)}
-    overridden = {_key(override) for override in overrides}
+    overridden = {override_key(override) for override in overrides}
     return {key: value for key, value in network.items() if f"model.{key}" not in overridden}
 
 
