@@ -9,7 +9,7 @@ lossless H.264 232.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -24,10 +24,12 @@ from av.video.codeccontext import VideoCodecContext
 
 from dsmap.errors import InputError
 from dsmap.runtime.cpu import allowed_cores
+from dsmap.runtime.isolation import isolated
 
 AUTO = "auto"
 _MP4 = (".mp4", ".m4v", ".mov")
 _MOST_THREADS = 16  # more gain nothing at these presets, and each holds frames
+_OPENING_SECONDS = 30.0
 _APPLE_HEVC = "hvc1"  # libav's own "hev1" does not play on Apple's systems
 
 
@@ -209,9 +211,9 @@ def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
     suffix = suffix.lower()
     encoder = _found(settings.codec, suffix)
     encoder = replace(encoder, preset=_preset(encoder, settings.preset), crf=_crf(encoder, settings.crf))
-    if settings.codec != AUTO and (reason := _unavailable(encoder.library)):
+    if settings.codec != AUTO and _failure(encoder.library) is not None:
         raise InputError(
-            f"--codec {encoder.codec} does not work here: {reason}",
+            f"--codec {encoder.codec} does not work here: {_reason(encoder.library)}",
             f"choose another --codec ({', '.join(working_codecs(suffix))})",
         )
     return encoder
@@ -227,13 +229,7 @@ def default_suffix(codec: str) -> str:
 def working_codecs(suffix: str | None = None) -> list[str]:
     """The codecs that open on this machine, of those that `suffix` takes: for messages and for checks."""
     fitting = (encoder for encoder in _ENCODERS if suffix is None or suffix in encoder.containers)
-    return list(dict.fromkeys(encoder.codec for encoder in fitting if _unavailable(encoder.library) is None))
-
-
-def unavailable_codecs() -> dict[str, str]:
-    """The codecs that do not open on this machine, each with the reason."""
-    reasons = {encoder.codec: _unavailable(encoder.library) for encoder in _ENCODERS}
-    return {codec: reason for codec, reason in reasons.items() if reason is not None}
+    return list(dict.fromkeys(encoder.codec for encoder in fitting if _failure(encoder.library) is None))
 
 
 def _named(codec: str) -> list[Encoder]:
@@ -290,34 +286,41 @@ def _crf(encoder: Encoder, crf: int | None) -> int | None:
 
 
 @cache
-def _unavailable(library: str) -> str | None:
-    """Why this encoder does not open here; None when it does. It is opened for real, at a small size."""
-    encoder = next(encoder for encoder in _ENCODERS if encoder.library == library)
+def _failure(library: str) -> str | None:
+    """How opening this encoder fails here; None when it does not. It is opened for real, at a small size."""
     silence()
     try:
-        with _log() as log:
-            context = cast(VideoCodecContext, av.CodecContext.create(library, "w"))
-            context.width, context.height, context.pix_fmt = 256, 256, encoder.pix_fmt
-            context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
-            context.options = replace(encoder, crf=encoder.quality.default if encoder.quality else None).options
-            context.open()
+        _open(library)
     except (av.FFmpegError, ValueError) as error:  # ValueError: this libav has no such encoder
-        told = [line.strip() for _, _, line in log if line.strip()]
-        return told[0] if told else str(getattr(error, "strerror", None) or error)
+        return str(getattr(error, "strerror", None) or error)
     return None
 
 
-@contextlib.contextmanager
-def _log() -> Iterator[list[tuple[int, str, str]]]:
-    """libav's error messages within the block: its error codes alone do not say that a driver is missing."""
-    before = av.logging.get_level()
+def _open(library: str) -> None:
+    encoder = next(encoder for encoder in _ENCODERS if encoder.library == library)
+    context = cast(VideoCodecContext, av.CodecContext.create(library, "w"))
+    context.width, context.height, context.pix_fmt = 256, 256, encoder.pix_fmt
+    context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+    context.options = replace(encoder, crf=encoder.quality.default if encoder.quality else None).options
+    context.open()
+
+
+def _reason(library: str) -> str:
+    """Why this encoder fails to open: its error code alone does not say that a driver is missing, libav's log does.
+
+    In a process of its own. With Python listening to libav's log, every decoder's thread that has something to say
+    waits for the interpreter, and where that one waits for the decoder, or ends, both wait for ever.
+    """
+    told = isolated("dsmap.runtime.encoders:log_of_opening", _OPENING_SECONDS, nested=True, library=library).value
+    return told or _failure(library) or "it was opened at a second try"
+
+
+def log_of_opening(library: str) -> str:
+    """libav's first error message while an encoder is opened; empty without one. Leaves PyAV's logging on."""
     av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as log:
-            yield log
-    finally:
-        av.logging.set_level(before)
-        silence()
+    with av.logging.Capture() as log, contextlib.suppress(av.FFmpegError, ValueError):
+        _open(library)
+    return next((line.strip() for _, _, line in log if line.strip()), "")
 
 
 def silence() -> None:

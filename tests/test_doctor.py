@@ -14,7 +14,7 @@ import pytest
 
 from dsmap.runtime.doctor import devices, gpu, install, machine, packages
 from dsmap.runtime.doctor.checkup import CHECKS, examine, run_check
-from dsmap.runtime.doctor.isolation import isolated
+from dsmap.runtime.isolation import isolated
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 
 BY_NAME = {check.name: check for check in CHECKS}

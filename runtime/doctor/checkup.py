@@ -9,10 +9,10 @@ from typing import Any
 
 from dsmap.runtime.doctor import NOT_TRIED, OK, WARNING, WRONG, Finding, first_line, not_tried
 from dsmap.runtime.doctor.engines import mend_onnxruntime, mend_openvino
-from dsmap.runtime.doctor.isolation import isolated
 from dsmap.runtime.doctor.machine import MORE_MEMORY
 from dsmap.runtime.doctor.packages import numpy_first
 from dsmap.runtime.doctor.video import mend_av, mend_opencv
+from dsmap.runtime.isolation import isolated
 
 _NO_MEMORY = re.compile(r"cannot allocate|out of memory|failed to map|bad_alloc|allocat\w+ failed", re.IGNORECASE)
 _FIRST = (OK, WARNING)  # what lets the checks that come after it run

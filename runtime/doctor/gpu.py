@@ -10,7 +10,7 @@ from typing import Any
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor import Finding, absent, first_line, install, ok, warning
-from dsmap.runtime.doctor.isolation import isolated
+from dsmap.runtime.isolation import isolated
 
 _NVIDIA, _DISPLAY_CLASSES = "0x10de", ("0x03",)
 _SMI_SECONDS = 10.0

@@ -12,7 +12,7 @@ from dsmap.folders import check_folder_writable
 from dsmap.memory import available_bytes
 from dsmap.runtime.cpu import allowed_cores, cpu_name
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
-from dsmap.runtime.doctor.isolation import isolated
+from dsmap.runtime.isolation import isolated
 from dsmap.runtime.memory import memory_width, translation_bytes
 
 _SIZES = ((3840, 2160), (2560, 1440), (1920, 1080), (1280, 720), (640, 360), (256, 256))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor import Finding, first_line, install, ok, warning, wrong
-from dsmap.runtime.doctor.isolation import isolated
 from dsmap.runtime.doctor.packages import SYSTEM_LIBRARIES, numpy_first, system_libraries, why_not
+from dsmap.runtime.isolation import isolated
 
 if TYPE_CHECKING:
     from dsmap.runtime.encoders import Encoder

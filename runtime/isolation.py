@@ -10,12 +10,12 @@ import sys
 import threading
 from typing import IO, Any, NamedTuple
 
-from dsmap.runtime.doctor import first_line
+from dsmap.errors import first_line
 
 # The caller's import path, whatever it was started by: what it would import is what is looked at. Only then dsmap.
 _CODE = (
     "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given['path'];"
-    "from dsmap.runtime.doctor.isolation import answer; answer(given)"
+    "from dsmap.runtime.isolation import answer; answer(given)"
 )
 _ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",  # a json.py in the current folder is not Python's
