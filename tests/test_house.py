@@ -107,7 +107,7 @@ OPTIONS = {
     "--fused --gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
     "--output --overwrite --report --sharpen --sizes --style-decoder --version --without",
     "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
-    "--matching --output --seed --steps --to --version",
+    "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
     "--seed --set --steps --version",
     "doctor": "--debug --help --model --report --version",

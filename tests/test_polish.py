@@ -243,7 +243,7 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     assert (found.step, found.config.model.contrast) == (source.step + 3, (1.0, 1.2))
     assert found.polished == {
         "earlier": None, "to": None, "steps": 3,
-        "batch_size": 1, "lr": 1e-4, "seed": 4, "features": None, "matching": 0.0, "default_style": {}
+        "batch_size": 1, "zoom": 1.0, "lr": 1e-4, "seed": 4, "features": None, "matching": 0.0, "default_style": {}
     }  # fmt: skip
     assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
     assert "polished" not in open_checkpoint(checkpoint).provenance
@@ -267,6 +267,11 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     assert {name[:10] for name, value in other.items() if not torch.equal(value, theirs[name])} == {"decoders.b"}
     assert one.polished is not None
     assert one.polished["to"] == "winter"
+    code, _, err = call(tool, checkpoint, "-o", tmp_path / "near", *given[2:], "--to", "winter", "--zoom", "3")
+    assert code == 0, err
+    near = read_checkpoint(tmp_path / "near")
+    assert near.polished == one.polished | {"zoom": 3.0}
+    assert any(not torch.equal(value, other[name]) for name, value in load_generators(near).state_dict().items())
     with pytest.raises(InputError, match="was written by dsmap-polish"):
         check_resumable(found, found.config, tmp_path / "run")
     assert json.loads((find_checkpoint(tmp_path / "run") / "training.json").read_text())["polished"]["steps"] == 3

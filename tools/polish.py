@@ -52,6 +52,12 @@ def polish(
     to: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Only the decoder of this domain.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations.")] = 900,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 2,
+    zoom: Annotated[
+        float,
+        typer.Option(
+            min=1.0, max=4.0, help="Crop from pictures enlarged up to so many times, for frames larger than they are."
+        ),
+    ] = 1.0,
     lr: LearningRate = 1e-4,
     matching: Annotated[float | None, typer.Option(help="Weight of the feature matching; 5 with --features.")] = None,
     contrast: Annotated[
@@ -105,7 +111,13 @@ def polish(
     styles = styles_by_domain(model, pictures, side)
     typer.echo(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
     batches = UnpairedBatches(
-        domains, shorter_side=side, crop_hw=(crop, crop), batch_size=batch_size, seed=seed, flip=given.config.data.flip
+        domains,
+        shorter_side=side,
+        crop_hw=(crop, crop),
+        batch_size=batch_size,
+        seed=seed,
+        flip=given.config.data.flip,
+        scale_jitter=(1.0, zoom),
     )
     progress = polish_decoders(
         model,
@@ -133,6 +145,7 @@ def polish(
             "to": to,
             "steps": steps,
             "batch_size": batch_size,
+            "zoom": zoom,
             "lr": lr,
             "seed": seed,
             "features": None if features is None else Path(features).name,
