@@ -1,7 +1,7 @@
 """Where the training pictures are: two domains, each a folder of pictures. No torch, so commands can fail at once."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -125,3 +125,12 @@ def check_named_domains(option: str, names: Iterable[str], domains: tuple[str, s
     for name in names:
         if name not in domains:
             raise InputError(f"{option} names a domain {name!r}", f"This model knows {' and '.join(domains)}.")
+
+
+def default_style_pictures(folders: Mapping[str, Path], domains: tuple[str, str]) -> dict[str, Sequence[Path]]:
+    """The pictures in the folders of `--default-style`, by domain.
+
+    Raises InputError for a domain that is none of a network's, and for a folder without pictures.
+    """
+    check_named_domains("--default-style", folders, domains)
+    return {domain: list_pictures(folder) for domain, folder in folders.items()}

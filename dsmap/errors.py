@@ -27,6 +27,6 @@ class InputError(DsmapError):
     exit_code = 2
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text; empty where it has none."""
-    return next(iter(str(error).splitlines()), "")
+def first_line(error: object) -> str:
+    """The first line of an error's text that is not blank; empty where there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

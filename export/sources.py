@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dsmap.checkpoint import load_generators, read_checkpoint
 from dsmap.config import TrainConfig
 from dsmap.data import Domains, find_domains, load_readable_nchw
-from dsmap.domains import check_named_domains, check_same_domains
+from dsmap.domains import check_same_domains, default_style_pictures
 from dsmap.errors import InputError
 from dsmap.export.finish import Finish
 from dsmap.export.named_styles import NamedStyle, check_domains
@@ -66,7 +66,7 @@ def open_checkpoint(
     config = checkpoint.config.model_copy(update={"model": finish.network(checkpoint.config.model)})
     checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
-    chosen = _chosen(default_styles, config.model.domains)
+    chosen = default_style_pictures(default_styles or {}, config.model.domains)
     model = load_generators(checkpoint, weights)
     if not is_finite(model):
         raise InputError(
@@ -108,7 +108,7 @@ def open_official(
     `default_styles`: see `open_checkpoint`.
     """
     check_domains(named_styles, names)
-    chosen = _chosen(default_styles, names)
+    chosen = default_style_pictures(default_styles or {}, names)
     model = load_official(path, config_yaml, names)
     config = read_official_config(config_yaml)
     trained_at = config.get("new_size") or config.get("new_size_a") or config.get("crop_image_height") or 256
@@ -154,12 +154,6 @@ def pick_pictures(source: Source, count: int, *, at_least: int = 1, part: int = 
     for domain, missing in lacking.items():
         found[domain] += generated_pictures(size, missing, part)
     return Pictures(found, "real and generated" if lacking else "real")
-
-
-def _chosen(folders: Mapping[str, Path] | None, domains: tuple[str, str]) -> dict[str, Sequence[Path]]:
-    """The pictures in the folders of `default_styles`, by domain."""
-    check_named_domains("--default-style", folders or {}, domains)
-    return {domain: list_pictures(folder) for domain, folder in (folders or {}).items()}
 
 
 def _to_check_on(domains: Domains) -> dict[str, list[Path]]:

@@ -211,9 +211,9 @@ def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
     suffix = suffix.lower()
     encoder = _found(settings.codec, suffix)
     encoder = replace(encoder, preset=_preset(encoder, settings.preset), crf=_crf(encoder, settings.crf))
-    if settings.codec != AUTO and _failure(encoder.library) is not None:
+    if settings.codec != AUTO and (failure := _failure(encoder.library)) is not None:
         raise InputError(
-            f"--codec {encoder.codec} does not work here: {_reason(encoder.library)}",
+            f"--codec {encoder.codec} does not work here: {_told_by_libav(encoder.library) or failure}",
             f"choose another --codec ({', '.join(working_codecs(suffix))})",
         )
     return encoder
@@ -305,14 +305,16 @@ def _open(library: str) -> None:
     context.open()
 
 
-def _reason(library: str) -> str:
+@cache  # it takes half a second, and every input of a job asks
+def _told_by_libav(library: str) -> str | None:
     """Why this encoder fails to open: its error code alone does not say that a driver is missing, libav's log does.
 
     In a process of its own. With Python listening to libav's log, every decoder's thread that has something to say
     waits for the interpreter, and where that one waits for the decoder, or ends, both wait for ever.
     """
-    told = isolated("dsmap.runtime.encoders:log_of_opening", _OPENING_SECONDS, nested=True, library=library).value
-    return told or _failure(library) or "it was opened at a second try"
+    target = "dsmap.runtime.encoders:log_of_opening"
+    told: str | None = isolated(target, _OPENING_SECONDS, nested=True, library=library).value
+    return told
 
 
 def log_of_opening(library: str) -> str:

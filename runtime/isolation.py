@@ -128,7 +128,7 @@ def answer(given: dict[str, Any]) -> None:
         module, _, function = given["target"].partition(":")
         result = {"value": getattr(importlib.import_module(module), function)(**given["arguments"])}
     except BaseException as error:
-        result = {"ended": f"{type(error).__name__}: {first_line(error)}"}
+        result = {"ended": f"{type(error).__name__}: {first_line(error)[:200] or type(error).__name__}"}
     with os.fdopen(channel, "w", encoding="utf-8") as stream:
         json.dump(result, stream)
     sys.stderr.flush()

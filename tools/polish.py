@@ -4,7 +4,6 @@ dsmap-polish RUN -o RUN2 --data FOLDER
 dsmap-polish RUN -o RUN2 --data FOLDER --features squeezenet.npz --contrast 1.1
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,10 +83,9 @@ def polish(
     from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.data import UnpairedBatches
     from dsmap.device import choose_device
-    from dsmap.domains import check_named_domains, fingerprint, training_folders
+    from dsmap.domains import default_style_pictures, fingerprint, training_folders
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.features import load_features
-    from dsmap.images import list_pictures
     from dsmap.polish import polish as polish_decoders
     from dsmap.styles import styles_by_domain
 
@@ -96,7 +94,7 @@ def polish(
     given = given._replace(config=given.config.model_copy(update={"model": network}))
     if to is not None and to not in network.domains:
         raise InputError(f"no domain named {to!r}", f"Pass --to {network.domains[0]} or --to {network.domains[1]}.")
-    check_named_domains("--default-style", defaults, network.domains)
+    chosen = default_style_pictures(defaults, network.domains)
     domains = pictures_for(data, folders, network.domains)
     crop = _crop(given.config, features is not None)
     watched = None if features is None else load_features(features)
@@ -106,9 +104,7 @@ def polish(
     prints = {d.name: fingerprint(d) for d in domains}
     if given.data and given.data != prints:
         typer.echo("these are not the pictures that it was trained on")
-    pictures: dict[str, Sequence[Path]] = {d.name: d.train for d in domains}
-    pictures |= {name: list_pictures(folder) for name, folder in defaults.items()}
-    styles = styles_by_domain(model, pictures, side)
+    styles = styles_by_domain(model, {d.name: d.train for d in domains} | chosen, side)
     typer.echo(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
     batches = UnpairedBatches(
         domains,

@@ -8,6 +8,8 @@ hang (see `dsmap.runtime.isolation`). A check is a function that returns a `Find
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dsmap import errors
+
 OK, WRONG, WARNING, ABSENT, NOT_TRIED = "ok", "wrong", "warning", "not here", "not tried"
 """How a check ends. Only `wrong` says that the model does not run; warnings are of what is optional, or works."""
 
@@ -57,5 +59,4 @@ def not_tried(fact: str) -> Finding:
 
 def first_line(error: object, limit: int = 200) -> str:
     """The first line of an error's text, or its type where it has none."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return text[:limit] or type(error).__name__
+    return errors.first_line(error)[:limit] or type(error).__name__
