@@ -23,10 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dsmap.common.files import replace_folder
 from dsmap.config import TrainConfig, parse_settings
 from dsmap.domains import Fingerprint
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import replace_folder
 from dsmap.model import DSMAP
 from dsmap.official import load_official
 from dsmap.quality import Score

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dsmap.common.files import whole_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import whole_file
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from dsmap.common.files import whole_file
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import whole_file
 from dsmap.quality import Score
 
 # A histogram is drawn from at most this many numbers.

@@ -18,13 +18,13 @@ from dsmap.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from dsmap.common.files import held
 from dsmap.config import TrainConfig
 from dsmap.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.device import Hardware, choose_hardware
 from dsmap.distributed import Processes, any_process, of_all_processes
 from dsmap.domains import Domain, fingerprint, training_folders
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import held
 from dsmap.footprint import explained_memory
 from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
-from dsmap.folders import check_folder_writable
 from dsmap.runtime.bundle import ENGINES, Bundle, Components, Sizes, file_sha256
 from dsmap.runtime.bundle_engines import (
     EngineKey,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dsmap import __version__
+from dsmap.common.files import replace_folder
 from dsmap.errors import DsmapError
 from dsmap.export.gate import GATE_PICTURES, Gate, check_gate, judge
 from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, Templates, graphs, write_graph
@@ -20,7 +21,6 @@ from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import Source, pick_pictures
 from dsmap.export.verify import Graphs, Verification, verify_graphs
-from dsmap.folders import replace_folder
 from dsmap.runtime.bundle import Manifest, Sizes, Style, describe_components, write_manifest
 
 # Pictures of each domain that the float32 graphs are checked on.

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsmap.common.files import whole_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import whole_file
 from dsmap.images import read_picture_rgb
 from dsmap.runtime.bundle import MANIFEST, STYLE_NAME, Bundle, Sizes, read_manifest
 from dsmap.runtime.bundle_styles import fit_style_picture

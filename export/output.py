@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
-from dsmap.folders import check_folder_writable
 from dsmap.runtime.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST
 
 

@@ -17,8 +17,8 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from dsmap import __version__
+from dsmap.common.files import check_folder_writable, whole_file
 from dsmap.errors import DsmapError
-from dsmap.folders import check_folder_writable, whole_file
 from dsmap.runtime.bundle import ENGINE_SUFFIX, file_sha256
 from dsmap.trt import Flavour, covers, engine_validity
 from dsmap.trt_build import LayerStatistics, SizeProfile, build_plan

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from dsmap import __version__
+from dsmap.common.files import whole_file
 from dsmap.errors import DsmapError
-from dsmap.folders import whole_file
 from dsmap.runtime.backends import Backend, Choice, Settings
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import allowed_cores, cpu_name, is_intel

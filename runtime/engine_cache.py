@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import DsmapError
-from dsmap.folders import check_folder_writable
 from dsmap.runtime.bundle import ENGINE_SUFFIX, ENGINES
 from dsmap.runtime.bundle_engines import EngineKey, engine_name
 from dsmap.trt_build import SizeProfile

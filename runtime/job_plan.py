@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
-from dsmap.folders import check_folder_writable
 from dsmap.images import PICTURE_SUFFIXES, list_pictures
 from dsmap.runtime.job_parts import is_unfinished
 from dsmap.runtime.network_input import is_address, name_of, shown

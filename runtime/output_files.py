@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
-from dsmap.folders import check_folder_writable
 
 Identity = tuple[int, int] | str
 

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dsmap.common.files import held
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import held
 
 INDEX = "journal.json"
 _VERSION = 1

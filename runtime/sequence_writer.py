@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from av.packet import Packet
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import check_folder_writable
 from dsmap.images import PICTURE_SUFFIXES, write_picture
 from dsmap.runtime.output_files import part_path
 from dsmap.runtime.video_writer import VideoWriter

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dsmap.common.files import check_folder_writable, replace_folder
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import check_folder_writable, replace_folder
 from dsmap.metrics.findings import Report
 from dsmap.tools._eval_page import write_page
 from dsmap.tools._eval_table import numbers, table

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from dsmap import __version__
+from dsmap.common.files import whole_file
 from dsmap.errors import DsmapError
-from dsmap.folders import whole_file
 from dsmap.metrics.findings import Grid, Measured, Metric, Picture, Report, System
 from dsmap.tools._eval_table import (
     MISSING,

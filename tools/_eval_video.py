@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dsmap.common.files import whole_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import whole_file
 from dsmap.runtime.flow import Pixels
 from dsmap.runtime.output_files import check_output_file, identity
 from dsmap.runtime.steadiness import Pair, Steadiness, SteadinessMeter

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dsmap.common.files import check_folder_writable, whole_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import check_folder_writable, whole_file
 
 
 def check_report(report: Path) -> None:

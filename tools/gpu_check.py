@@ -36,7 +36,7 @@ def gpu_check(
     version: Version = False,
 ) -> None:
     """Run every check and benchmark that needs a GPU, and write gpu-check.md and gpu-check.json."""
-    from dsmap.folders import check_folder_writable
+    from dsmap.common.files import check_folder_writable
     from dsmap.runtime.backends import need_gpu
     from dsmap.runtime.bundle import Bundle
     from dsmap.runtime.models import DEFAULT_MODEL, find_model

@@ -86,9 +86,9 @@ def train(
     names = parse_domain_names(domains)
     if folders and names:
         raise InputError("--domain and --domains were both given", "--domain NAME=PATH has the name already.")
+    from dsmap.common.files import check_run_folder
     from dsmap.config import load_train_config
     from dsmap.domains import find_domains
-    from dsmap.folders import check_run_folder
 
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None

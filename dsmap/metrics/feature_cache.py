@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import dsmap.features
 import dsmap.images
-from dsmap.folders import whole_file
+from dsmap.common.files import whole_file
 from dsmap.metrics import extractors
 from dsmap.metrics.extractors import Extractor
 

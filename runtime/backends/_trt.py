@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dsmap.common.files import whole_file
 from dsmap.errors import DsmapError
-from dsmap.folders import whole_file
 from dsmap.runtime.backends._engine import Shape
 from dsmap.runtime.cuda import Address, Stream
 from dsmap.runtime.engine_cache import user_cache_folder

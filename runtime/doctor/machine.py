@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import DsmapError
-from dsmap.folders import check_folder_writable
 from dsmap.memory import available_bytes
 from dsmap.runtime.cpu import allowed_cores, cpu_name
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dsmap.common.files import check_folder_writable
 from dsmap.errors import DsmapError, InputError
-from dsmap.folders import check_folder_writable
 from dsmap.runtime.frame_steps import scaled
 from dsmap.runtime.live.sources import Pixels
 from dsmap.runtime.output_files import part_path

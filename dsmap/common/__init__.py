@@ -1,0 +1,1 @@
+"""What every part of the project may use: no part of it imports another part."""

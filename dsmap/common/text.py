@@ -1,0 +1,26 @@
+"""Text from outside (names of files, tags of streams, words of servers) as it may be shown. A leaf."""
+
+import unicodedata
+
+_HARMLESS = {"\u200d", "\u200c", "\u00ad"}  # joiners and soft hyphens, which names in many scripts and emoji need
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    r"""`text` with everything that could move a terminal's cursor, recolour it or forge a line made visible.
+
+    Control characters (C0, C1, so every escape sequence), bidirectional overrides, line separators and lone surrogates
+    become \x1b, \u202e and the like. With `lines` newlines and tabs stay.
+    """
+    return "".join(_shown(char, lines) for char in str(text))
+
+
+def _shown(char: str, lines: bool) -> str:
+    if char.isprintable() or char in _HARMLESS or (lines and char in "\n\t"):
+        return char
+    if unicodedata.category(char) in ("Zs", "Cn", "Co"):  # other spaces; characters newer than this Python; private use
+        return char
+    return char.encode("ascii", "backslashreplace").decode("ascii") if ord(char) > 0x7F else _escape(char)
+
+
+def _escape(char: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char) or f"\\x{ord(char):02x}"

@@ -1,0 +1,1 @@
+"""TensorRT engines on disk: their cache, and whom to trust."""

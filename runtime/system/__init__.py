@@ -1,0 +1,1 @@
+"""The machine: its processors, memory and limits."""

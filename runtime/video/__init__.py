@@ -1,0 +1,1 @@
+"""Video files and streams: opening, decoding, timestamps and side data."""
