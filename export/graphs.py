@@ -20,7 +20,7 @@ from dsmap.export.rewrites import Rewrites, RewrittenDecoder, rewritten
 from dsmap.model import DSMAP, SLOTS
 from dsmap.runtime.bundle import graph_file
 
-OPSET = 20
+OPSET = 20  # 21 brings a GroupNormalization that TensorRT computes wrongly for one group (its issue 4756)
 ALL_REWRITES = Rewrites()
 
 

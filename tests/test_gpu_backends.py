@@ -6,17 +6,20 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from gpu_doubles import FLAVOUR, CpuContext, CpuShelf, LateCuda
 
 from dsmap import trt
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator, backends
-from dsmap.runtime.backends import Settings, _onnxruntime, _shelf, load_backend, onnxruntime_cuda, tensorrt
+from dsmap.runtime import bundle as bundle_format
+from dsmap.runtime.backends import Settings, _onnxruntime, _shelf, gpu_graph, load_backend, onnxruntime_cuda, tensorrt
 from dsmap.runtime.backends._shelf import Shelf
 from dsmap.runtime.backends._trt import TrtContext, TrtEngine
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
@@ -685,6 +688,12 @@ class BoundOnTheCpu(onnxruntime_cuda.OnnxRuntimeCUDA):
         return _onnxruntime.import_onnxruntime()
 
 
+def differ_by_rounding(got, expected):
+    """Layer norms in two steps are not bit for bit those of the CPU's graphs."""
+    apart = np.abs(got.astype(int) - expected)
+    return apart.max() <= 1 and apart.mean() < 0.01
+
+
 def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
     backend = BoundOnTheCpu(bundle, "winter")
     assert backend.precision == "fp32"
@@ -693,16 +702,17 @@ def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
         picture, style = frames(n, height, width, i), styles(n, i // 2)
         outputs.append((backend.translate(picture, style), by_cpu.translate(picture, style)))
     for got, expected in outputs:  # after all: a result may not change with the next frame
-        np.testing.assert_array_equal(got, expected)
+        assert differ_by_rounding(got, expected)
     np.testing.assert_allclose(backend.encode_style(frames(1, 32, 32)), by_cpu.encode_style(frames(1, 32, 32)))
     with pytest.raises(DsmapError, match="ONNX Runtime stopped"):
         backend.translate(frames(1, 3, 5), styles(1))
-    np.testing.assert_array_equal(backend.translate(picture, style), outputs[-1][1])
+    np.testing.assert_array_equal(backend.translate(picture, style), outputs[-1][0])
     backend.close()
 
 
-def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu):
-    backend = BoundOnTheCpu(bundle, "winter", Settings(frames_at_once=9))
+@pytest.mark.parametrize("graphs", [False, True], ids=["one session", "a session a lane, as for CUDA graphs"])
+def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu, graphs):
+    backend = BoundOnTheCpu(bundle, "winter", Settings(frames_at_once=9), graphs=graphs)
     assert backend.in_flight == 4  # three are computed, one waits
     for round_ in range(4):
         begun = []
@@ -710,7 +720,7 @@ def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu):
             picture, style = frames(1, 24, 16 + 8 * (round_ % 2), 3 * round_ + i), styles(1, (round_ + i) // 2)
             begun.append((backend.submit(picture, style), picture, style))
         for wait, picture, style in reversed(begun):
-            np.testing.assert_array_equal(wait(), by_cpu.translate(picture, style))
+            assert differ_by_rounding(wait(), by_cpu.translate(picture, style))
     backend.close()
 
 
@@ -720,6 +730,73 @@ def test_bound_memory_takes_fp16_where_the_bundle_has_it():
     assert half.precision == "fp16"
     with pytest.raises(DsmapError, match="not int8"):
         BoundOnTheCpu(Bundle.read(shipped), "winter", Settings(precision="int8"))
+
+
+def test_the_gpu_graph_has_no_layer_norm_that_one_block_would_compute():
+    """The published network's mapping and decoder, and a network without mapping."""
+    shipped = Path(backends.__file__).parents[1] / "models" / "summer-winter"
+
+    def read(component, domain, precision):
+        return (shipped / bundle_format.graph_file(component, domain, precision)).read_bytes()
+
+    for precision in ("fp32", "fp16"):
+        encoder, decoder = read("content_encoder", "summer", precision), read("decoder", "winter", precision)
+        for mapping in (read("mapping", "winter", precision), None):
+            model = onnx.load_from_string(gpu_graph.gpu_graph(encoder, mapping, decoder))
+            onnx.checker.check_model(model, full_check=True)
+            assert [i.name for i in model.graph.input] == [gpu_graph.FRAMES, gpu_graph.STYLE]
+            assert [o.name for o in model.graph.output] == [gpu_graph.OUTPUT]
+            scales = {t.name: t.dims for t in model.graph.initializer}
+            norms = [n for n in model.graph.node if n.op_type == "InstanceNormalization"]
+            assert norms
+            assert all(list(scales.get(n.input[1], [0])) != [1] for n in norms)
+
+
+def test_precision_is_said_as_it_is(bundle):
+    """`auto` may round products to TF32, which is told; float32 asked for by name is float32."""
+    auto, named = (BoundOnTheCpu(bundle, "winter", Settings(precision=p)) for p in ("auto", "fp32"))
+    assert auto.description.endswith("fp32 with TF32")
+    assert named.description.endswith("fp32")
+    assert (auto._options["use_tf32"], named._options["use_tf32"]) == (1, 0)
+
+
+def test_a_gpu_that_the_wheel_has_no_kernels_for_is_named(bundle, monkeypatch):
+    class NoKernels(BoundOnTheCpu):
+        def _translate(self, frames_nhwc, style_ns):
+            raise DsmapError("ONNX Runtime stopped: CUDA failure 209: no kernel image is available", "Export again.")
+
+    monkeypatch.setattr(onnxruntime_cuda, "need_gpu", lambda: "10.0")
+    with pytest.raises(DsmapError, match=r"onnxruntime-gpu .* has no kernels for compute capability 10\.0"):
+        NoKernels(bundle, "winter")
+
+
+def test_a_missing_cudnn_is_found_before_any_session(tmp_path, monkeypatch):
+    for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
+        (tmp_path / "empty.c").write_text("int nothing;")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / name), str(tmp_path / "empty.c")], check=True)
+    monkeypatch.setattr(onnxruntime_cuda, "_CUDNN", "libcudnn-not-here.so.9")
+    assert "libcudnn-not-here.so.9" in (onnxruntime_cuda.missing_library(tmp_path) or "")
+
+
+def test_runs_go_side_by_side_and_a_capture_goes_alone():
+    turns, seen, running = onnxruntime_cuda._Turns(), [], []
+
+    def work(alone):
+        for _ in range(20):
+            with turns.turn(alone=alone):
+                running.append(alone)
+                seen.append((alone, len(running)))
+                time.sleep(0.001)
+                running.remove(alone)
+
+    threads = [threading.Thread(target=work, args=(alone,)) for alone in (False, False, False, True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(seen) == 80
+    assert max(count for alone, count in seen if not alone) > 1
+    assert {count for alone, count in seen if alone} == {1}
 
 
 def test_the_translator_works_with_the_runner(gpu, bundle, tiny_bundle, monkeypatch, caplog):

@@ -32,11 +32,12 @@ def session_options(ort: Any, threads: int | None = None) -> Any:
     return options
 
 
-def open_session(ort: Any, path: Path, options: Any, providers: Providers) -> Any:
+def open_session(ort: Any, model: Path | bytes, options: Any, providers: Providers) -> Any:
     """A session of the first of the providers, and of no other where it does not run: ONNX Runtime itself would take
-    the next without a word."""
+    the next without a word. `model`: a graph's file, or its bytes."""
+    path = "the graph" if isinstance(model, bytes) else str(model)
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        session = ort.InferenceSession(model if isinstance(model, bytes) else path, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
         raise DsmapError(f"ONNX Runtime cannot load {path}: {one_line(error)}", EXPORT_AGAIN) from error
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]

@@ -164,8 +164,12 @@ def try_provider() -> bool | str:
     """Whether ONNX Runtime runs a graph on CUDA; else why not, if it is told."""
     import onnxruntime
 
+    from dsmap.runtime.backends.onnxruntime_cuda import missing_library
+
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
+    if reason := missing_library(Path(onnxruntime.__file__).parent / "capi"):
+        return reason
     session = onnxruntime.InferenceSession(_IDENTITY, providers=["CUDAExecutionProvider"])
     return session.get_providers()[0] == "CUDAExecutionProvider" or "it runs on the CPU instead"
 
