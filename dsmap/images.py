@@ -68,10 +68,11 @@ def read_picture_rgb(path: Path, *, at_least: int | None = None) -> npt.NDArray[
     return np.asarray(cv2.cvtColor(_to_8_bits(_lay_on_white(picture_bgr, data)), cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8]) -> None:
+def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8], *, durable: bool = True) -> None:
     """Write uint8 (H, W, 3) RGB as the suffix says: .png, .jpg and .webp (both at quality 95).
 
-    The file appears whole or not at all: it is written beside `path` and renamed. Raises InputError for another suffix
+    The file appears whole or not at all: it is written beside `path` and renamed. Not `durable`: without waiting for
+    the disk, for one of many in a folder that is flushed later, or thrown away. Raises InputError for another suffix
     and DsmapError when the file cannot be encoded or written.
     """
     if picture_rgb.dtype != np.uint8 or picture_rgb.ndim != 3 or picture_rgb.shape[2] != 3:
@@ -94,7 +95,7 @@ def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8]) -> None:
             "Use .png, or a smaller picture for .jpg and .webp.",
         )
     try:
-        with whole_file(path) as beside:
+        with whole_file(path, durable=durable) as beside:
             beside.write_bytes(encoded.tobytes())
     except OSError as error:
         raise DsmapError(

@@ -9,13 +9,13 @@ at once. Reading, translating and writing run at the same time, see `pipeline`. 
 """
 
 import contextlib
-import errno
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dsmap import __version__
+from dsmap.common.files import finish_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.encoders import resolve
 from dsmap.runtime.frame_pool import FramePool
@@ -31,9 +31,9 @@ from dsmap.runtime.job_parts import (
 )
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.network_input import is_address
-from dsmap.runtime.output_files import check_output_file
+from dsmap.runtime.output_files import check_output_file, keep_beside
 from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
-from dsmap.runtime.sequence_reader import open_reader
+from dsmap.runtime.sequence_reader import open_reader, sequence_pictures
 from dsmap.runtime.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.stream_copy import CopyPlan, plan_copies
 from dsmap.runtime.video_frames import size_at_height
@@ -129,7 +129,7 @@ def translate_video(
             if spared:
                 writer.discard()
             elif writer.frames:
-                _rename(writer, output, wanted, parts)
+                _finish(writer, output, wanted, parts, whole=not interrupted)
             if parts is not None and not interrupted:
                 parts.remove()
             resumable = parts is not None and interrupted and parts.keep()
@@ -181,7 +181,8 @@ def _open_reader(
 def _check_output(reader: Reader, source: str | Path, output: Path, wanted: VideoOptions) -> CopyPlan:
     """What becomes of the other streams. Raises InputError where the output cannot be made."""
     if is_sequence(output):
-        check_sequence(output, overwrite=wanted.overwrite)
+        inputs = [source] if isinstance(source, Path) else [] if is_address(source) else sequence_pictures(source)
+        check_sequence(output, overwrite=wanted.overwrite, inputs=inputs)
         return CopyPlan()
     check_container(output, reader.audio)
     resolve(wanted.encoding, output.suffix)
@@ -213,18 +214,23 @@ def _fingerprint(source: Path, wanted: VideoOptions, made_with: Mapping[str, Any
     return {"dsmap": __version__, **input_fingerprint(source), **options, **made_with}
 
 
-def _rename(writer: Writer, output: Path, wanted: VideoOptions, parts: JobParts | None) -> None:
+def _finish(writer: Writer, output: Path, wanted: VideoOptions, parts: JobParts | None, *, whole: bool) -> None:
+    """Give the video its name. Raises DsmapError when that fails; it says where the video is then."""
     if not isinstance(writer, VideoWriter):
         return  # a sequence does that itself
     try:
-        if output.exists() and not (wanted.overwrite or (parts and parts.may_replace())):
-            raise FileExistsError(errno.EEXIST, "somebody else has made it meanwhile")
-        writer.path.replace(output)
+        if parts is None:
+            finish_file(writer.path, output, replace=wanted.overwrite)
+        else:
+            parts.finish(writer.path, whole=whole, overwrite=wanted.overwrite)
     except OSError as error:
-        fact = f"the finished video could not be named {output}: {error.strerror}"
-        raise DsmapError(fact, f"it is whole, and lies at {writer.path}") from error
-    if parts:
-        parts.named()
+        taken = isinstance(error, FileExistsError)
+        reason = "somebody else has made it meanwhile" if taken else error.strerror or error
+        place = keep_beside(writer.path, output)
+        if parts is not None and place == writer.path:
+            parts.keep_result()
+        fact = f"the finished video could not be named {output}: {reason}"
+        raise DsmapError(fact, f"it is whole, and lies at {place}") from error
 
 
 def _frames_expected(reader: Reader, frames: int, lost: int, interrupted: bool) -> int | None:

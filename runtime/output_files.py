@@ -3,22 +3,17 @@
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable
+from dsmap.common.files import check_folder_writable, cut_name, rename_to_free, sync_folder
+from dsmap.common.output_files import Identity, check_name, identity
 from dsmap.errors import InputError
 
-Identity = tuple[int, int] | str
+__all__ = ["Identity", "check_name", "identity"]
 
-
-def identity(path: Path) -> Identity:
-    """Equal for two paths that lead to the same file, over links and `..` too; it need not exist yet."""
-    try:
-        found = path.stat()
-    except OSError:
-        return os.path.normcase(os.path.realpath(path))
-    return (found.st_dev, found.st_ino)
+LONGEST_NAME = 255
+"""Bytes of a file's name that common systems take."""
 
 
 def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path, *, option: str) -> None:
@@ -29,23 +24,39 @@ def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path,
         raise InputError(f"{output} lies in the model's folder {bundle}", f"choose another place with {option}")
 
 
-def part_path(output: Path) -> Path:
-    """NAME.part.mp4 beside NAME.mp4, where a video grows until it is whole; .part2 and so on when that is taken."""
-    numbers = itertools.chain([""], itertools.count(2))
-    paths = (output.with_name(f"{output.stem}.part{number}{output.suffix}") for number in numbers)
-    return next(path for path in paths if not path.exists())
+def numbered(path: Path) -> Iterator[Path]:
+    """`path`, then NAME-2, NAME-3 and so on."""
+    yield path
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix}"
+        yield path.with_name(cut_name(path.stem, LONGEST_NAME - len(os.fsencode(end))) + end)
+
+
+def keep_beside(part: Path, output: Path) -> Path:
+    """Names a finished file or folder, whose own name could not be had, NAME-2 and so on; says where it is then."""
+    for path in itertools.islice(numbered(output), 1, 1000):
+        try:
+            rename_to_free(part, path)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+        sync_folder(path.parent)
+        return path
+    return part
 
 
 def default_output(source: Path, domain: str, suffix: str) -> Path:
     """NAME-DOMAIN beside the input. `suffix` has its dot, and is "" for a folder."""
     source = source.absolute()
     name = source.name if source.is_dir() else source.stem
-    word = re.sub(r"[^\w.-]+", "-", domain)
-    return source.parent / f"{name}-{word}{suffix}"
+    end = "-" + re.sub(r"[^\w.-]+", "-", domain) + suffix
+    return source.parent / (cut_name(name, LONGEST_NAME - len(os.fsencode(end))) + end)
 
 
 def check_output_file(output: Path, source: Path, *, overwrite: bool, option: str = "-o") -> None:
     """Raise InputError unless the file `output` may be written: its folder takes files, and nothing gets lost."""
+    check_name(output, option)
     if output.exists() and source.exists() and output.samefile(source):
         raise InputError(f"{output} is the input itself", f"choose another name with {option}")
     if output.is_dir():
@@ -57,6 +68,7 @@ def check_output_file(output: Path, source: Path, *, overwrite: bool, option: st
 
 def check_output_folder(output: Path, source: Path, *, overwrite: bool) -> None:
     """Raise InputError unless pictures may be written into the folder `output`, which may be missing."""
+    check_name(output, "-o")
     if output.is_dir():
         if output.samefile(source):
             raise InputError(f"{output} is the input folder itself", "choose another folder with -o")

@@ -5,6 +5,9 @@ pictures. A segment counts from the moment that `journal.json` names it; what a 
 
     FOLDER/journal.json           fingerprint, encoder, segments
     FOLDER/seg-000000.packets     one record per packet
+    FOLDER/.video.1a2b3c4d.part.mp4    the video that grows (see `job_parts`), and other temporaries
+
+Nothing in the folder is opened through a link, and nothing is removed but regular files that have such names.
 
 The records are our own, because no container keeps what a lossless join needs: NUT changes the time base, drops the
 durations and knows no ProRes; mp4 keeps durations as differences only; Matroska rounds to milliseconds.
@@ -14,21 +17,26 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dsmap.common.files import held
+from dsmap.common.files import finish_file, held, is_part_name, open_state, part_file, sync_folder, write_state
 from dsmap.errors import DsmapError, InputError
 
 INDEX = "journal.json"
+NOTE = "job.json"
+"""What `job_parts` keeps there."""
 _VERSION = 1
 _MAGIC = b"dsmap packets 1\n"
 _RECORD = struct.Struct("<qqqBI")  # pts, dts, duration, keyframe, size; then the data
-_PART = ".part"
 _SUFFIX = ".packets"
+_SEGMENT = re.compile(r"seg-\d{6,}\.packets", re.ASCII)
+_LARGEST_INDEX = 64_000_000  # bytes; a day's job has 0.5 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class PacketJournal:
         self._encoder: dict[str, Any] | None = None
         self._lock = contextlib.ExitStack()
         self._part: BinaryIO | None = None
+        self._part_path: Path | None = None
         self._first_pts: int | None = None
         self._last_pts: int | None = None
         self._forget_part()
@@ -86,6 +95,8 @@ class PacketJournal:
         first key that differs is named) or another process is using it, DsmapError when it cannot be read or made.
         """
         journal = cls(folder, fingerprint)
+        if folder.is_symlink():
+            raise InputError(f"{folder} is a link, and finished parts are kept there", "remove it")
         try:
             folder.mkdir(exist_ok=True)
             journal._lock.enter_context(held(folder))
@@ -128,7 +139,7 @@ class PacketJournal:
     def packets(self) -> Iterator[PacketRecord]:
         """The packets of all finished segments, in the encoder's order, read as they are asked for."""
         for segment in list(self.segments):
-            with (self.folder / segment.name).open("rb") as stream:
+            with open_state(self.folder / segment.name, "rb") as stream:
                 stream.read(len(_MAGIC))
                 while header := stream.read(_RECORD.size):
                     pts, dts, duration, keyframe, size = _RECORD.unpack(header)
@@ -137,6 +148,7 @@ class PacketJournal:
     def add(self, record: PacketRecord) -> None:
         """Write a packet into the segment that is growing. Raises OSError."""
         if self._part is None:
+            self._part_path = part_file(self.folder / f"seg{_SUFFIX}")
             self._part = self._part_path.open("wb")
             self._write(_MAGIC)
         data = record.data
@@ -148,13 +160,11 @@ class PacketJournal:
 
     def finish_segment(self) -> None:
         """The packets added since the last call are a whole number of groups: keep them for good. Raises OSError."""
-        if self._part is None or self._first_pts is None or self._last_pts is None:
+        if self._part is None or self._part_path is None or self._first_pts is None or self._last_pts is None:
             return
-        self._part.flush()
-        os.fsync(self._part.fileno())
         self._part.close()
         path = self.folder / f"seg-{len(self.segments):06d}{_SUFFIX}"
-        os.replace(self._part_path, path)
+        finish_file(self._part_path, path)
         segment = Segment(
             name=path.name,
             frames=self._frames,
@@ -172,9 +182,10 @@ class PacketJournal:
         if self._part is not None:
             with contextlib.suppress(OSError):
                 self._part.close()
+        if self._part_path is not None:
+            with contextlib.suppress(OSError):
+                self._part_path.unlink(missing_ok=True)
         self._forget_part()
-        with contextlib.suppress(OSError):
-            self._part_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the folder; the finished segments stay."""
@@ -182,18 +193,18 @@ class PacketJournal:
         self._lock.close()
 
     def remove(self) -> None:
-        """The job is done: remove the segments, and the folder if nothing else is in it."""
+        """The job is done: remove the segments, and the folder if nothing else is in it.
+
+        A kill in between leaves nothing that would be taken for an unfinished job: the index goes first.
+        """
         self.drop_part()
         with contextlib.suppress(OSError):
             self._clear()
-            (self.folder / ".lock").unlink(missing_ok=True)
+            if is_own_file(self.folder / ".lock"):
+                (self.folder / ".lock").unlink()
         self._lock.close()
         with contextlib.suppress(OSError):  # somebody else's files are in it
             self.folder.rmdir()
-
-    @property
-    def _part_path(self) -> Path:
-        return self.folder / f"seg{_SUFFIX}{_PART}"
 
     def _write(self, data: bytes) -> None:
         assert self._part is not None
@@ -202,20 +213,21 @@ class PacketJournal:
         self._bytes += len(data)
 
     def _forget_part(self) -> None:
-        self._part = None
+        self._part = self._part_path = None
         self._hash = hashlib.sha256()
         self._frames = self._bytes = 0
         self._first_pts = self._last_pts = None
 
     def _load(self) -> None:
         path = self.folder / INDEX
-        if not path.exists():
+        try:
+            index = read_index(self.folder)
+        except FileNotFoundError:
             return
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
             version, encoder = index["version"], index["encoder"]
             fingerprint = dict(index["fingerprint"])
-            segments = [Segment(**entry) for entry in index["segments"]]
+            segments = [_segment(entry) for entry in index["segments"]]
         except (ValueError, TypeError, KeyError) as error:
             raise DsmapError(f"{path} is damaged: {error!r}", f"remove {self.folder} to begin anew") from error
         if version != _VERSION:
@@ -251,13 +263,19 @@ class PacketJournal:
         self._write_index()
 
     def _clear(self) -> None:
-        (self.folder / INDEX).unlink(missing_ok=True)  # first: without it the rest is nothing
+        if is_own_file(self.folder / INDEX):
+            (self.folder / INDEX).unlink()  # first: without it the rest is nothing
+            sync_folder(self.folder)
         for path in self._own_files():
             path.unlink(missing_ok=True)
+        if is_own_file(self.folder / NOTE):
+            (self.folder / NOTE).unlink()
         self.segments = []
 
     def _own_files(self) -> list[Path]:
-        return [*self.folder.glob(f"seg-*{_SUFFIX}"), *self.folder.glob(f"*{_SUFFIX}{_PART}")]
+        """Segments and temporaries."""
+        kept = (INDEX, NOTE, ".lock")
+        return [path for path in sorted(self.folder.iterdir()) if path.name not in kept and is_own_file(path)]
 
     def _write_index(self) -> None:
         index = {
@@ -266,21 +284,52 @@ class PacketJournal:
             "encoder": self._encoder,
             "segments": [asdict(segment) for segment in self.segments],
         }
-        part = self.folder / (INDEX + _PART)
-        with part.open("w", encoding="utf-8") as stream:
-            json.dump(index, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, self.folder / INDEX)
-        _sync_folder(self.folder)
+        write_state(self.folder / INDEX, json.dumps(index, indent=1))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What the folder's journal.json says; `{}` when it is damaged. Raises FileNotFoundError, OSError, InputError."""
+    with open_state(folder / INDEX, "rb") as stream:
+        data = stream.read(_LARGEST_INDEX + 1)
+    try:
+        index = json.loads(data) if len(data) <= _LARGEST_INDEX else {}
+    except (ValueError, RecursionError):
+        return {}
+    return index if isinstance(index, dict) else {}
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether `path`, in a folder of parts, is a regular file that a job there has made, by its name."""
+    name = path.name
+    named = name in (".lock", INDEX, NOTE) or _SEGMENT.fullmatch(name) is not None or is_part_name(name)
+    return named and is_regular(path)
+
+
+def is_regular(path: Path) -> bool:
+    """Whether there is a regular file under that very name: no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _segment(entry: Any) -> Segment:
+    """Raises ValueError, TypeError, KeyError for what no job has written: others may have put the index there."""
+    segment = Segment(**entry)
+    numbers = (segment.frames, segment.first_pts, segment.last_pts, segment.bytes)
+    if any(type(number) is not int for number in numbers) or segment.frames < 1 or segment.bytes < 0:
+        raise ValueError(f"numbers of {segment.name}")
+    if not _SEGMENT.fullmatch(segment.name) or not isinstance(segment.sha256, str):
+        raise ValueError(f"{segment.name} is no segment")
+    return segment
 
 
 def _damage(path: Path, segment: Segment) -> str | None:
     """What is wrong with a segment's file; None when it is whole."""
     try:
-        if path.stat().st_size != segment.bytes:
-            return "is cut off"
-        with path.open("rb") as stream:
+        with open_state(path, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size != segment.bytes:
+                return "is cut off"
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         return "is missing"
@@ -296,13 +345,3 @@ def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str 
 def _shown(value: Any) -> str:
     text = "not given" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _sync_folder(folder: Path) -> None:
-    """Names survive a power cut too; systems that cannot open folders go without."""
-    with contextlib.suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dsmap.errors import InputError
+from dsmap.common.files import part_file
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.frame_pool import FramePool
 from dsmap.runtime.frame_steps import FrameSteps, Translated
 from dsmap.runtime.interrupts import StopRequest
 from dsmap.runtime.job_parts import JobParts
 from dsmap.runtime.job_report import Pixels, Progress, StageClock
-from dsmap.runtime.output_files import part_path
 from dsmap.runtime.pipeline import Done, Pipeline
 from dsmap.runtime.sequence_reader import SequenceReader
 from dsmap.runtime.sequence_writer import SequenceWriter, is_sequence, open_writer
@@ -44,9 +44,25 @@ class VideoWork:
 
     def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
         """The writer, with the frames in it that an earlier job made."""
-        path = output if is_sequence(output) else part_path(output)
-        if self._parts:
-            self._parts.begin(path)
+        if is_sequence(output):
+            return self._open(output, plan, wanted)
+        path = self._new_file(output)
+        try:
+            return self._open(path, plan, wanted)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _new_file(self, output: Path) -> Path:
+        """An empty file for the video to grow in."""
+        if self._parts is not None:
+            return self._parts.new_file()
+        try:
+            return part_file(output)
+        except OSError as error:
+            raise DsmapError(f"cannot write into {output.parent}: {error.strerror}", "check the disk") from error
+
+    def _open(self, path: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
         width, height = self._steps.written
         writer = open_writer(
             path,

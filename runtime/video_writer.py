@@ -17,6 +17,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
 
+from dsmap.common.files import sync_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.containers import FORMATS, check_container, open_output
 from dsmap.runtime.encoders import EncoderSettings, resolve, silence
@@ -72,6 +73,7 @@ class VideoWriter:
         self._time_base = time_base
         self._end = Fraction(0)  # seconds: where the video written so far ends
         self._held = HeldPackets()
+        self._closed = False
         streams = {stream.index: stream for stream in (*audio, *copied)}
         plan = plan_copies(path.suffix, list(streams.values()))
         with self._explained():
@@ -146,11 +148,16 @@ class VideoWriter:
             self._release()
 
     def close(self, *, drop_audio_after_video: bool = False, interrupted: bool = False) -> None:
-        """Finish the file. Raises DsmapError, and removes the file, when it could not be written whole.
+        """Finish the file, on the disk. Raises DsmapError, and removes the file, when it could not be written whole.
+
+        Closed once, nothing more is done.
 
         `drop_audio_after_video`: packets of other streams that begin after the last frame are left out.
         `interrupted`: the job is not done, so the journal keeps what the encoder still held.
         """
+        if self._closed:
+            return
+        self._closed = True
         try:
             with self._explained():
                 for packet in self._held.drain(before=self._end if drop_audio_after_video else None):
@@ -158,6 +165,7 @@ class VideoWriter:
                 self._track.flush(keep=interrupted)
                 self._container.close()
                 self._check()
+                sync_file(self.path)
         except BaseException:
             self.discard()
             raise
@@ -165,7 +173,8 @@ class VideoWriter:
             self._journal.drop_part()
 
     def discard(self) -> None:
-        """Remove the unfinished file. Finished segments stay in the journal."""
+        """Remove the file. Finished segments stay in the journal."""
+        self._closed = True
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
         self.path.unlink(missing_ok=True)

@@ -145,7 +145,7 @@ def test_ctrl_c_and_resume(tmp_path: Path):
     arguments = (source, *WINTER, "-o", tmp_path / "out.mp4")
     process = start(*arguments, STAND_IN_SECONDS="0.05")
     process.stdout.readline()
-    while process.poll() is None and not (tmp_path / "out.part.mp4").exists():
+    while process.poll() is None and not list(tmp_path.glob("out.mp4.parts/.video.*")):
         time.sleep(0.02)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
@@ -259,7 +259,7 @@ def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
         clips.make_clip(tmp_path / name, frames=30)
     inputs = [tmp_path / name for name in ("a.mp4", "b.mp4", "c.mp4")]
     process = start(*inputs, *WINTER, "-o", tmp_path / "out", "--report", tmp_path / "r.json", STAND_IN_SECONDS="0.05")
-    while process.poll() is None and not list(tmp_path.glob("out/*.part.mp4")):
+    while process.poll() is None and not list(tmp_path.glob("out/*.parts/.video.*")):
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

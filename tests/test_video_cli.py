@@ -261,8 +261,8 @@ def test_a_truncated_video_exits_with_1_and_keeps_what_was_done(tmp_path: Path) 
 def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, number: int) -> None:
     source = clips.make_clip(tmp_path / "in.mp4", frames=200, audio=["aac"], audio_seconds=6.6)
     process = start(source, "-d", "winter", "--report", tmp_path / "report.json", STAND_IN_SECONDS="0.05")
-    part, deadline = tmp_path / "in-winter.part.mp4", time.monotonic() + 30
-    while not part.exists() and time.monotonic() < deadline:
+    parts, deadline = tmp_path / "in-winter.mp4.parts", time.monotonic() + 30
+    while not list(parts.glob(".video.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.6)
     process.send_signal(number)
@@ -274,7 +274,7 @@ def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, numb
     assert "in-winter.mp4 holds what was done" in err
     assert done.audio[0][-1][0] <= done.times[-1] + 0.1
     assert json.loads((tmp_path / "report.json").read_text())["interrupted"] is True
-    assert not part.exists()
+    assert not list(parts.glob(".video.*"))
 
 
 def test_streams_that_are_left_out_are_named(tmp_path):

@@ -7,6 +7,7 @@ A leaf: every part may use it. There is one way to finish a file (`finish_file`)
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -20,8 +21,11 @@ from typing import IO, Any
 from dsmap.errors import DsmapError, InputError
 
 _MAX_STEM = 60  # bytes of the final name that a temporary name repeats: it must fit where the final one does
-_RENAME_EXCHANGE = 2
+_LINUX_RENAME = {"no replace": 1, "exchange": 2}
+_DARWIN_RENAME = {"no replace": 4, "exchange": 2}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]+)?", re.DOTALL)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO must not wait for its other end
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -74,19 +78,63 @@ def part_folder(final: Path, tag: str = "part") -> Path:
 
 
 def _part_name(final: Path, tag: str) -> str:
-    stem = os.fsdecode(os.fsencode(final.stem)[:_MAX_STEM])
+    stem = cut_name(final.stem, _MAX_STEM)
     suffix = final.suffix if len(os.fsencode(final.suffix)) <= 16 else ""
     return f".{stem}.{secrets.token_hex(4)}.{tag}{suffix}"
+
+
+def is_part_name(name: str) -> bool:
+    """Whether `part_file` or `part_folder` gives such names."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def cut_name(name: str, most: int) -> str:
+    """`name` with at most so many bytes, cut between two characters: parts of one are no name on some systems."""
+    data = os.fsencode(name)
+    if len(data) <= most:
+        return name
+    cut = data[:most]
+    while cut and data[len(cut)] & 0xC0 == 0x80:  # in the middle of a character
+        cut = cut[:-1]
+    return os.fsdecode(cut)
 
 
 # Finishing
 
 
-def finish_file(part: Path, final: Path) -> None:
-    """Gives `part` the name `final` once its bytes are on the disk. Raises OSError."""
+def finish_file(part: Path, final: Path, *, replace: bool = True) -> None:
+    """Gives `part` the name `final` once its bytes are on the disk.
+
+    Without `replace` a file that has this name by then stays, and FileExistsError is raised. Raises OSError.
+    """
     sync_file(part)
-    os.replace(part, final)
+    if replace:
+        os.replace(part, final)
+    else:
+        rename_to_free(part, final)
     sync_folder(final.parent)
+
+
+def rename_to_free(path: Path, final: Path) -> None:
+    """Renames a file or folder to a name that nothing may have: FileExistsError otherwise. Raises OSError.
+
+    In one step where the system can, so that nobody's file is lost to a name that was taken meanwhile.
+    """
+    if _rename(path, final, "no replace"):
+        return
+    if not path.is_dir():
+        try:
+            os.link(path, final, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):  # a file system without hard links
+            pass
+        else:
+            path.unlink()
+            return
+    if os.path.lexists(final):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+    path.rename(final)
 
 
 def replace_folder(part: Path, final: Path) -> None:
@@ -101,12 +149,15 @@ def replace_folder(part: Path, final: Path) -> None:
         sync_folder(final.parent)
         return
     aside = part
-    if not _exchange(part, final):
+    if not _rename(part, final, "exchange"):
         aside = part_folder(final, "old")
         os.replace(final, aside)
         os.replace(part, final)
     sync_folder(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.is_symlink() or not aside.is_dir():
+        aside.unlink()  # a link that had the name: what it leads to stays
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def sync_file(path: Path) -> None:
@@ -114,6 +165,9 @@ def sync_file(path: Path) -> None:
     number = os.open(path, os.O_RDWR | _BINARY)  # Windows flushes only what may be written to
     try:
         os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:  # what cannot be flushed is no reason to lose it
+            raise
     finally:
         os.close(number)
 
@@ -138,27 +192,34 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(above))
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two names in one step; False where the system or the file system cannot."""
+def _rename(one: Path, other: Path, how: str) -> bool:
+    """Renames `one` to `other` with "no replace", or swaps both with "exchange"; False where that is not known here.
+
+    Raises FileExistsError.
+    """
     try:
+        library = ctypes.CDLL(None, use_errno=True)
+        names = os.fsencode(one), os.fsencode(other)
         if sys.platform == "linux":
-            rename = ctypes.CDLL(None, use_errno=True).renameat2
-            at = (ctypes.c_int(-100), os.fsencode(one), ctypes.c_int(-100), os.fsencode(other))
-            return bool(rename(*at, ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
-        if sys.platform == "darwin":
-            swap = ctypes.CDLL(None, use_errno=True).renamex_np
-            return bool(swap(os.fsencode(one), os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
-    except (AttributeError, OSError):  # an older C library
-        pass
-    return False
+            here = ctypes.c_int(-100)  # AT_FDCWD
+            failed = library.renameat2(here, names[0], here, names[1], ctypes.c_uint(_LINUX_RENAME[how]))
+        elif sys.platform == "darwin":
+            failed = library.renamex_np(*names, ctypes.c_uint(_DARWIN_RENAME[how]))
+        else:
+            return False
+    except (AttributeError, OSError, TypeError):  # an older C library; none
+        return False
+    if failed and ctypes.get_errno() == errno.EEXIST:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(other))
+    return not failed
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """An empty file beside `path` to write to, which becomes `path` at the end; after an error nothing of it is left.
 
-    A link stays one and its target is replaced; what is no file (/dev/stdout) is written to as it is. Raises OSError
-    as writing does.
+    A link stays one and its target is replaced; what is no file (/dev/stdout) is written to as it is. Not `durable`:
+    for one of many files in a folder that is flushed as a whole later, or thrown away. Raises OSError as writing does.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -167,7 +228,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = part_file(final)
     try:
         yield part
-        finish_file(part, final)
+        if durable:
+            finish_file(part, final)
+        else:
+            part.replace(final)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -19,6 +19,17 @@ def identity(path: Path) -> Identity:
     return (found.st_dev, found.st_ino)
 
 
+def check_name(path: Path, option: str) -> None:
+    """Raises InputError for a path that is too long for the file system, or cannot be one."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {path}: {reason}", f"Choose another name with {option}.") from error
+
+
 def check_outputs(
     outputs: Mapping[str, Path | None], inputs: Iterable[tuple[Path, str]] = (), *, overwrite: bool
 ) -> None:

@@ -1,14 +1,16 @@
 """What a live session leaves on disk when a key asks for it: recordings and snapshots, neither ever over another."""
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dsmap.common.files import finish_file, part_file
 from dsmap.errors import DsmapError
 from dsmap.images import write_picture
 from dsmap.runtime.live.capture import Notify
 from dsmap.runtime.live.recorder import Recorder, name_by_time, unused
+from dsmap.runtime.live.sources import Pixels
 from dsmap.runtime.live.translation import Translated
+from dsmap.runtime.output_files import numbered
 
 
 class Recordings:
@@ -107,16 +109,29 @@ class Snapshots:
 
     def _write(self, frame: Translated) -> None:
         plain = Path.cwd() / name_by_time(".png")
-        numbered = (plain.with_stem(f"{plain.stem}-{number}") for number in itertools.count(2))
-        result = next(p for p in itertools.chain([plain], numbered) if not p.exists() and not _input_of(p).exists())
+        free = (path for path in numbered(plain) if not path.exists() and not _input_of(path).exists())
         try:
-            write_picture(result, frame.result_rgb)
-            write_picture(_input_of(result), frame.input_rgb)
-        except DsmapError as error:
-            self._notify(f"no snapshot: {error.fact}")
+            result = next(path for path in free if _write_new(path, frame.result_rgb))
+            if not _write_new(_input_of(result), frame.input_rgb):
+                raise DsmapError(f"{_input_of(result)} was made meanwhile", "take another")
+        except (DsmapError, OSError) as error:
+            self._notify(f"no snapshot: {_fact(error)}")
             return
         self.paths += [result, _input_of(result)]
         self._notify(f"snapshot {result.name}")
+
+
+def _write_new(path: Path, picture_rgb: Pixels) -> bool:
+    """Writes a picture unless something has its name: whether it did. Another session may take snapshots here too."""
+    part = part_file(path)
+    try:
+        write_picture(part, picture_rgb)
+        finish_file(part, path, replace=False)
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    return True
 
 
 def _input_of(result: Path) -> Path:

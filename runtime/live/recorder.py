@@ -1,7 +1,6 @@
 """Records what is shown: encoded in a thread of its own, timestamps are those of the capture, no audio."""
 
-import errno
-import itertools
+import os
 import queue
 import threading
 import time
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmap.common.files import check_folder_writable
+from dsmap.common.files import check_folder_writable, finish_file, part_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.frame_steps import scaled
 from dsmap.runtime.live.sources import Pixels
-from dsmap.runtime.output_files import part_path
+from dsmap.runtime.output_files import check_name, keep_beside, numbered
 from dsmap.runtime.video_writer import VideoWriter, check_container
 
 _TIME_BASE = Fraction(1, 90_000)
@@ -73,17 +72,25 @@ class Recorder:
         return {"file": str(self.path), "frames": self.frames, "dropped": self.dropped, "error": fact}
 
     def _run(self) -> None:
-        writer = _Writer(part_path(self.path), self._rate)
+        try:
+            part = part_file(self.path)
+        except OSError as error:
+            self.error = DsmapError(f"cannot record to {self.path}: {error.strerror}", "check the folder and the disk")
+            self._ending.set()
+            return
+        writer = _Writer(part, self._rate)
         try:
             for rgb, at in iter(self._next, None):
                 writer.add(rgb, at)
                 self.frames += 1
             if self.frames:
                 writer.close()
-                _rename(writer.path, self.path, self._overwrite)
+                _finish(part, self.path, self._overwrite)
         except Exception as error:
             self.error = error
         finally:
+            if not self.frames:
+                part.unlink(missing_ok=True)
             self._ending.set()
 
     def _next(self) -> tuple[Pixels, float] | None:
@@ -150,6 +157,7 @@ def fit(rgb: Pixels, width: int, height: int) -> Pixels:
 def check_recording(path: Path, *, overwrite: bool) -> None:
     """Raise InputError unless a video may be written there."""
     check_container(path, ())
+    check_name(path, "--record")
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name a file with --record")
     if path.exists() and not overwrite:
@@ -159,9 +167,7 @@ def check_recording(path: Path, *, overwrite: bool) -> None:
 
 def unused(path: Path, taken: Sequence[Path] = ()) -> Path:
     """`path`, or NAME-2, NAME-3 and so on when that exists or is one of `taken`."""
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    candidates = itertools.chain([path], numbered)
-    return next(candidate for candidate in candidates if candidate not in taken and not candidate.exists())
+    return next(name for name in numbered(path) if name not in taken and not os.path.lexists(name))
 
 
 def name_by_time(suffix: str) -> str:
@@ -169,11 +175,14 @@ def name_by_time(suffix: str) -> str:
     return time.strftime("dsmap-live-%Y%m%d-%H%M%S") + suffix
 
 
-def _rename(part: Path, path: Path, overwrite: bool) -> None:
+def _finish(part: Path, path: Path, overwrite: bool) -> None:
+    """Give the recording its name. Raises DsmapError when that fails; it says where the recording is then."""
     try:
-        if path.exists() and not overwrite:
-            raise FileExistsError(errno.EEXIST, "somebody else has made it meanwhile")
-        part.replace(path)
+        finish_file(part, path, replace=overwrite)
     except OSError as error:
-        fact = f"the finished recording could not be named {path}: {error.strerror}"
-        raise DsmapError(fact, f"it is whole, and lies at {part}") from error
+        taken = isinstance(error, FileExistsError)
+        reason = "somebody else has made it meanwhile" if taken else error.strerror
+        place = keep_beside(part, path)
+        raise DsmapError(
+            f"the finished recording could not be named {path}: {reason}", f"it is whole, and lies at {place}"
+        ) from error
