@@ -10,11 +10,13 @@ from typing import Literal
 from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES, list_pictures
-from dsmap.runtime.job_parts import is_unfinished
+from dsmap.runtime.job_parts import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.network_input import is_address, name_of, shown
-from dsmap.runtime.output_files import Identity, check_kept_apart, default_output, identity
-from dsmap.runtime.picture_jobs import written_name
+from dsmap.runtime.output_files import Identity, check_kept_apart, default_output, identity, lies_in
+from dsmap.runtime.picture_jobs import result_names
 from dsmap.runtime.sequence_reader import is_sequence, sequence_pictures
+from dsmap.runtime.sequence_writer import is_picture_of, written_pictures
+from dsmap.runtime.sequence_writer import is_sequence as is_written_sequence
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut"}
@@ -54,11 +56,25 @@ class Job:
         return [self.source, *(list_pictures(self.source) if self.kind == "folder" else [])]
 
     def results(self) -> list[Path]:
-        """The files that will be written, and the folder if they have one of their own."""
+        """The files that will be written, and the folder if they have one of their own; of a sequence the pattern."""
         if self.kind != "folder":
             return [self.output]
         assert isinstance(self.source, Path)
-        return [self.output, *(self.output / written_name(path) for path in list_pictures(self.source))]
+        return [self.output, *(self.output / name for name in result_names(list_pictures(self.source)).values())]
+
+    def replaced(self) -> list[Path]:
+        """The files that are there and make way for the results, where they have other names."""
+        return written_pictures(self.output) if is_written_sequence(self.output) else []
+
+    def own_folders(self) -> list[Path]:
+        """Where nobody else's files may be: the parts of videos."""
+        return [parts_folder(self.output)] if self.kind == "video" and not is_written_sequence(self.output) else []
+
+    def writes(self, path: Path) -> bool:
+        """Whether `path` is, or may become, one of the results."""
+        if is_written_sequence(self.output) and is_picture_of(self.output, path):
+            return True
+        return identity(path) in {identity(result) for result in self.results()}
 
 
 def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4") -> list[Job]:
@@ -78,6 +94,7 @@ def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffi
                 f"{other.shown} and {job.shown} would both become {job.output}",
                 "translate them in two calls, with another -o",
             )
+    _check_sequences_apart(jobs)
     return jobs
 
 
@@ -91,17 +108,30 @@ def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bu
     for job in jobs:
         for path in job.inputs():
             inputs[identity(path)] = _called(job, path, alone=len(jobs) == 1)
+    folders = [folder for job in jobs for folder in job.own_folders()]
+    paths = [*(path for job in jobs for path in job.inputs()), *(path for path, _ in others)]
     for job in jobs:
-        for result in job.results():
+        for result in (*job.results(), *job.replaced()):
             check_kept_apart(result, inputs, bundle, option="-o")
+    for folder in folders:
+        if inside := next((path for path in paths if lies_in(path, folder)), None):
+            raise InputError(f"{inside} lies in {folder}, the folder for unfinished parts", "move it elsewhere first")
     return inputs
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job's result is there, and no interrupted job left parts of it."""
+    """Whether the job's result is there and whole: no interrupted job left parts of it."""
     if job.kind == "video":  # of streams and sequences nothing says whether they came to their end
-        return isinstance(job.source, Path) and job.output.exists() and not is_unfinished(job.output)
+        if not isinstance(job.source, Path) or not job.output.exists():
+            return False
+        return not is_unfinished(job.output) or is_finished(job.output)
     return all(path.exists() for path in job.results())
+
+
+def tidy_up_after(job: Job) -> None:
+    """Removes what a killed job whose result is there has left behind."""
+    for _ in job.own_folders():
+        tidy_up(job.output)
 
 
 @contextlib.contextmanager
@@ -120,6 +150,19 @@ def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
         for folder in reversed(made):
             with contextlib.suppress(OSError):  # it holds results
                 folder.rmdir()
+
+
+def _check_sequences_apart(jobs: Sequence[Job]) -> None:
+    """Raises InputError where the numbered pictures of one job could have the names of another's results."""
+    for job in jobs:
+        if not is_written_sequence(job.output):
+            continue
+        for other in jobs:
+            if other is not job and any(is_picture_of(job.output, path) for path in other.results()):
+                raise InputError(
+                    f"{job.shown} and {other.shown} would both write pictures into {job.output.parent}",
+                    "translate them in two calls, with another -o",
+                )
 
 
 def _names_a_file(output: Path) -> bool:

@@ -20,8 +20,13 @@ def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path,
     """Raise InputError when `output` is one of `inputs` (each with what to call it) or lies in the model's folder."""
     if name := inputs.get(identity(output)):
         raise InputError(f"{output} is {name}", f"choose another name with {option}")
-    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(bundle)):
+    if lies_in(output, bundle):
         raise InputError(f"{output} lies in the model's folder {bundle}", f"choose another place with {option}")
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path` leads to something in `folder`, or to the folder itself."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def numbered(path: Path) -> Iterator[Path]:

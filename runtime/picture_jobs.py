@@ -1,14 +1,19 @@
 """Translate one picture, or a folder of pictures, with any function from picture to picture."""
 
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsmap.common.files import cut_name
 from dsmap.errors import InputError
 from dsmap.images import list_pictures, read_picture_rgb, write_picture
 from dsmap.runtime.frame_steps import FrameSteps
 from dsmap.runtime.interrupts import stop_on_signals
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
-from dsmap.runtime.output_files import check_output_file, check_output_folder
+from dsmap.runtime.output_files import LONGEST_NAME, check_output_file, check_output_folder
 from dsmap.runtime.video_frames import size_at_height
 
 WRITABLE_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -61,37 +66,37 @@ def translate_folder(
 ) -> JobReport:
     """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
 
-    Pictures in a format we do not write (.bmp, .tif) become NAME.SUFFIX.png. A broken picture is skipped and listed in
-    the report's `failed`. Raises InputError when there are no pictures, DsmapError when writing fails.
+    Pictures in a format we do not write (.bmp, .tif) become NAME.SUFFIX.png; see `result_names`. A broken picture is
+    skipped and listed in the report's `failed`. Raises InputError when there are no pictures, DsmapError when writing fails.
     """
     source, output = Path(source), Path(output)
     check_folder(source, output, overwrite=overwrite)
     output.mkdir(exist_ok=True)
-    pictures = list_pictures(source)
+    names = result_names(list_pictures(source))
     clock, failed, done, size = StageClock(), [], 0, (0, 0)
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
-        for path in pictures:
+        for path, name in names.items():
             if stop:
                 break
             try:
                 with stop.interruptible():
-                    size = _one_picture(path, output / written_name(path), translate, options, clock)
+                    size = _one_picture(path, output / name, translate, options, clock)
                 done += 1
             except InputError as error:
                 failed.append(f"{path.name}: {error.fact}")
             except KeyboardInterrupt:
                 stop.requested = True
             if progress:
-                progress(done + len(failed), len(pictures))
+                progress(done + len(failed), len(names))
     return JobReport(
         input=source,
         output=output,
         width=size[0],
         height=size[1],
         frames=done,
-        frames_expected=len(pictures),
-        interrupted=bool(stop) and done + len(failed) < len(pictures),
+        frames_expected=len(names),
+        interrupted=bool(stop) and done + len(failed) < len(names),
         failed=tuple(failed),
         **clock.report(),
     )
@@ -101,16 +106,52 @@ def check_folder(source: Path, output: Path, *, overwrite: bool = False) -> Inpu
     """Everything that can be wrong with a folder job before any work. Raises InputError. Sizes are not known: 0."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder", "check the spelling")
-    count = len(list_pictures(source))
-    if not count:
+    names = result_names(list_pictures(source))
+    if not names:
         raise InputError(f"{source} holds no pictures", "pass a folder with .jpg, .png or .webp files in it")
     check_output_folder(output, source, overwrite=overwrite)
-    return InputFacts(width=0, height=0, frames=count)
+    notes = [
+        f"{path.name} becomes {name}: another picture's result is called {_plain_name(path)}"
+        for path, name in names.items()
+        if name != _plain_name(path)
+    ]
+    return InputFacts(width=0, height=0, frames=len(names), notes=tuple(notes))
 
 
-def written_name(path: Path) -> str:
-    """What the result of the picture `path` is called in a folder job."""
-    return path.name if path.suffix.lower() in WRITABLE_PICTURES else f"{path.name}.png"
+def result_names(pictures: Sequence[Path]) -> dict[Path, str]:
+    """What the result of each picture is called in a folder job: no two alike, in the order of `pictures`.
+
+    Those that keep their names have the first choice; of the others one whose name is taken gets a number
+    (a.bmp beside a.bmp.png becomes a.bmp-2.png). Names count as alike where a file system could take them for one:
+    A.png and a.png.
+    """
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in sorted(pictures, key=lambda path: _plain_name(path) != path.name):  # stable
+        name = next(name for name in _numbered_names(path) if _alike(name) not in taken)
+        taken.add(_alike(name))
+        names[path] = name
+    return {path: names[path] for path in pictures}
+
+
+def _plain_name(path: Path) -> str:
+    return path.name if path.suffix.lower() in WRITABLE_PICTURES else _with_end(path.name, ".png")
+
+
+def _numbered_names(path: Path) -> Iterator[str]:
+    yield _plain_name(path)
+    kept = path.suffix.lower() in WRITABLE_PICTURES
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix if kept else '.png'}"
+        yield _with_end(path.stem if kept else path.name, end)
+
+
+def _with_end(name: str, end: str) -> str:
+    return cut_name(name, LONGEST_NAME - len(os.fsencode(end))) + end
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _one_picture(

@@ -13,6 +13,7 @@ Errors, those of usage too, go to stderr as two lines, fact and advice. Exit cod
 Ctrl-C. Light to import.
 """
 
+import errno
 import functools
 import os
 import re
@@ -134,6 +135,9 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
                     "on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0",
                 )
                 raise typer.Exit(1) from None
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                tell(f"{error.filename}: {error.strerror}", "choose a shorter name")
+                raise typer.Exit(2) from None
             tell(f"unexpected {type(error).__name__}: {first_line(error)}", "run again with --debug to see where")
             raise typer.Exit(1) from None
 

@@ -168,11 +168,12 @@ def check_all(jobs: "Sequence[Job]", options: dict[str, Any]) -> list[Checked]:
 
     With --resume, results that are there and whole are not made again.
     """
-    from dsmap.runtime.job_plan import is_done
+    from dsmap.runtime.job_plan import is_done, tidy_up_after
 
     left = []
     for job in jobs:
         if options["resume"] and not options["overwrite"] and is_done(job):
+            tidy_up_after(job)
             typer.echo(f"{job.output} is there already")
         else:
             left.append(job)
