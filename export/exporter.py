@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from dsmap import __version__
-from dsmap.common.files import replace_folder
-from dsmap.errors import DsmapError
+from dsmap.common.files import part_folder, rename_to_free, replace_folder, sync_folder, sync_tree
+from dsmap.common.output_files import keep_beside
+from dsmap.errors import DsmapError, InputError
 from dsmap.export.gate import GATE_PICTURES, Gate, check_gate, judge
 from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, Templates, graphs, write_graph
 from dsmap.export.named_styles import Codes, check_domains, style_codes
@@ -73,21 +74,47 @@ def export_bundle(
     out = Path(os.path.abspath(out))
     check_bundle_folder(out, overwrite=overwrite)
     check_domains(source.named_styles, source.model.domains)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part: Path | None = None
     try:
-        part.mkdir()
+        part = part_folder(Path(os.path.realpath(out)))  # where a link leads, which stays one
         made = _Making(source, part, rewrites, extras, variants or Variants(), say)
         made.run()
         assert made.verification is not None
         manifest = _describe(made, name or out.name, licence, card)
         write_manifest(part, manifest)
-        replace_folder(part, out)
+        sync_tree(part)
+        _give_name(part, out, overwrite=overwrite)
     except OSError as error:
         raise DsmapError(f"cannot write the bundle {out}: {error}", "Free disk space or choose another -o.") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
     return Exported(manifest, made.verification, made.gates, made.seconds)
+
+
+def _give_name(part: Path, out: Path, *, overwrite: bool) -> None:
+    """The bundle in `part` becomes `out`, as far as that may be written now: another export may have been quicker.
+
+    Raises DsmapError when it may not; it says where the bundle is then.
+    """
+    final = Path(os.path.realpath(out))
+    try:
+        check_bundle_folder(out, overwrite=overwrite)
+        if final.is_dir() and any(final.iterdir()):
+            replace_folder(part, final)
+            return
+        if final.is_dir():
+            final.rmdir()
+        rename_to_free(part, final)
+        sync_folder(final.parent)
+    except (InputError, OSError) as error:
+        reason = error.fact if isinstance(error, InputError) else error.strerror
+        place = keep_beside(part, final)
+        if place == part:
+            raise
+        raise DsmapError(
+            f"the finished bundle could not be named {out}: {reason}", f"It is whole, and lies in {place}."
+        ) from error
 
 
 class _Making:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsmap.common.files import whole_file
+from dsmap.common.files import write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb
 from dsmap.runtime.bundle import MANIFEST, STYLE_NAME, Bundle, Sizes, read_manifest
@@ -121,8 +121,7 @@ def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: b
     for domain, added in codes.items():
         tree["styles"][domain]["named"] = tree["styles"][domain].get("named", {}) | added
     try:
-        with whole_file(folder / MANIFEST) as beside:
-            beside.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_state(folder / MANIFEST, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "Check the disk.") from error
     return codes

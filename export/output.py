@@ -1,30 +1,50 @@
 """Where a bundle may be written. Light, so that a command can tell before torch is loaded."""
 
+import os
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable
+from dsmap.common.files import check_folder_writable, is_part_name, is_regular
+from dsmap.common.output_files import check_name
 from dsmap.errors import InputError
-from dsmap.runtime.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST
+from dsmap.runtime.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST, read_manifest
 
 
-def check_bundle_folder(out: Path, *, overwrite: bool) -> None:
-    """Raises InputError unless the bundle `out` may be written: nothing but a bundle is ever replaced."""
-    check_folder_writable(out.absolute().parent, "-o")
+def check_bundle_folder(out: Path, *, overwrite: bool, option: str = "-o") -> None:
+    """Raises InputError unless the bundle `out` may be written: nothing but a bundle is ever replaced.
+
+    Of a bundle's folder every file must be one that its bundle.json names, or an engine's, by its name: all of it goes.
+    """
+    check_name(out, option)
+    check_folder_writable(Path(os.path.realpath(out)).parent, option)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
-        raise InputError(f"{out} exists and is not a bundle", "Choose another -o.")
+        raise InputError(f"{out} exists and is not a bundle", f"Choose another {option}.")
     if not overwrite:
-        raise InputError(f"{out} exists", "Pass --overwrite to replace it, or choose another -o.")
-    foreign = [path.name for path in sorted(out.iterdir()) if not _is_of_a_bundle(path)]
-    if foreign:
+        raise InputError(f"{out} exists", f"Pass --overwrite to replace it, or choose another {option}.")
+    if foreign := _foreign(out):
         raise InputError(
-            f"{out} holds {foreign[0]}, which is not of a bundle and would be lost", "Move it, or choose another -o."
+            f"{out} holds {foreign}, which no export has put there and which would be lost",
+            f"Move it, or choose another {option}.",
         )
 
 
-def _is_of_a_bundle(path: Path) -> bool:
-    """Whether `path`, in a bundle's folder, is something that an export has written."""
-    if path.name == ENGINES and path.is_dir():
-        return all(p.name.endswith((ENGINE_SUFFIX, f"{ENGINE_SUFFIX}.json")) for p in path.iterdir())
-    return path.name == MANIFEST or path.suffix == ".onnx"
+def _foreign(out: Path) -> str | None:
+    """The name of something in the bundle's folder `out` that is not of the bundle; None where all of it is."""
+    try:
+        written = {file.path for file in read_manifest(out).files()} | {MANIFEST}
+    except InputError as error:
+        raise InputError(f"{out} cannot be replaced: {error.fact}", "Remove it yourself, or choose another.") from error
+    for path in sorted(out.iterdir()):
+        if path.name == ENGINES and path.is_dir() and not path.is_symlink():
+            others = [one for one in sorted(path.iterdir()) if not _is_engine(one)]
+            if others:
+                return f"{ENGINES}/{others[0].name}"
+        elif not is_regular(path) or not (path.name in written or is_part_name(path.name)):
+            return path.name
+    return None
+
+
+def _is_engine(path: Path) -> bool:
+    named = path.name.endswith((ENGINE_SUFFIX, f"{ENGINE_SUFFIX}.json")) or is_part_name(path.name)
+    return named and is_regular(path)

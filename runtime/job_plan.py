@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from dsmap.common.files import check_folder_writable
+from dsmap.common.output_files import Identity, identity, lies_in
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES, list_pictures
 from dsmap.runtime.job_parts import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.network_input import is_address, name_of, shown
-from dsmap.runtime.output_files import Identity, check_kept_apart, default_output, identity, lies_in
+from dsmap.runtime.output_files import check_kept_apart, default_output
 from dsmap.runtime.picture_jobs import result_names
 from dsmap.runtime.sequence_reader import is_sequence, sequence_pictures
 from dsmap.runtime.sequence_writer import is_picture_of, written_pictures
@@ -98,24 +99,21 @@ def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffi
     return jobs
 
 
-def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bundle: Path) -> dict[Identity, str]:
+def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bundle: Path) -> list[tuple[Path, str]]:
     """No result may be an input of any job, or a file of the model. `others`: more inputs, with what to call them.
 
     Gives all inputs, with what to call them. Raises InputError: --overwrite is for earlier results.
     """
     jobs = list(jobs)
-    inputs = {identity(path): name for path, name in others}
-    for job in jobs:
-        for path in job.inputs():
-            inputs[identity(path)] = _called(job, path, alone=len(jobs) == 1)
-    folders = [folder for job in jobs for folder in job.own_folders()]
-    paths = [*(path for job in jobs for path in job.inputs()), *(path for path, _ in others)]
+    inputs = [*others]
+    inputs += [(path, _called(job, path, alone=len(jobs) == 1)) for job in jobs for path in job.inputs()]
+    known = {identity(path): name for path, name in inputs}
     for job in jobs:
         for result in (*job.results(), *job.replaced()):
-            check_kept_apart(result, inputs, bundle, option="-o")
-    for folder in folders:
-        if inside := next((path for path in paths if lies_in(path, folder)), None):
-            raise InputError(f"{inside} lies in {folder}, the folder for unfinished parts", "move it elsewhere first")
+            check_kept_apart(result, known, bundle, option="-o")
+        for folder in job.own_folders():
+            if inside := next((path for path, _ in inputs if lies_in(path, folder)), None):
+                raise InputError(f"{inside} lies in {folder}, the folder for unfinished parts", "move it out of there")
     return inputs
 
 

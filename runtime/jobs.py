@@ -16,6 +16,7 @@ from typing import Any
 
 from dsmap import __version__
 from dsmap.common.files import finish_file
+from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.encoders import resolve
 from dsmap.runtime.frame_pool import FramePool
@@ -31,7 +32,7 @@ from dsmap.runtime.job_parts import (
 )
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.network_input import is_address
-from dsmap.runtime.output_files import check_output_file, keep_beside
+from dsmap.runtime.output_files import check_output_file
 from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.sequence_reader import open_reader, sequence_pictures
 from dsmap.runtime.sequence_writer import check_sequence, is_sequence

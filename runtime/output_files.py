@@ -1,19 +1,13 @@
 """Where results go: names, and checks made before any work so that nothing is overwritten or lost."""
 
-import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, cut_name, rename_to_free, sync_folder
-from dsmap.common.output_files import Identity, check_name, identity
+from dsmap.common.files import check_folder_writable, cut_name
+from dsmap.common.output_files import LONGEST_NAME, Identity, check_name, identity, lies_in
 from dsmap.errors import InputError
-
-__all__ = ["Identity", "check_name", "identity"]
-
-LONGEST_NAME = 255
-"""Bytes of a file's name that common systems take."""
 
 
 def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path, *, option: str) -> None:
@@ -22,33 +16,6 @@ def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path,
         raise InputError(f"{output} is {name}", f"choose another name with {option}")
     if lies_in(output, bundle):
         raise InputError(f"{output} lies in the model's folder {bundle}", f"choose another place with {option}")
-
-
-def lies_in(path: Path, folder: Path) -> bool:
-    """Whether `path` leads to something in `folder`, or to the folder itself."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def numbered(path: Path) -> Iterator[Path]:
-    """`path`, then NAME-2, NAME-3 and so on."""
-    yield path
-    for number in itertools.count(2):
-        end = f"-{number}{path.suffix}"
-        yield path.with_name(cut_name(path.stem, LONGEST_NAME - len(os.fsencode(end))) + end)
-
-
-def keep_beside(part: Path, output: Path) -> Path:
-    """Names a finished file or folder, whose own name could not be had, NAME-2 and so on; says where it is then."""
-    for path in itertools.islice(numbered(output), 1, 1000):
-        try:
-            rename_to_free(part, path)
-        except FileExistsError:
-            continue
-        except OSError:
-            break
-        sync_folder(path.parent)
-        return path
-    return part
 
 
 def default_output(source: Path, domain: str, suffix: str) -> Path:

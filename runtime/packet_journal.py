@@ -18,14 +18,22 @@ import hashlib
 import json
 import os
 import re
-import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dsmap.common.files import finish_file, held, is_part_name, open_state, part_file, sync_folder, write_state
+from dsmap.common.files import (
+    finish_file,
+    held,
+    is_part_name,
+    is_regular,
+    open_state,
+    part_file,
+    sync_folder,
+    write_state,
+)
 from dsmap.errors import DsmapError, InputError
 
 INDEX = "journal.json"
@@ -305,14 +313,6 @@ def is_own_file(path: Path) -> bool:
     return named and is_regular(path)
 
 
-def is_regular(path: Path) -> bool:
-    """Whether there is a regular file under that very name: no link to one."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
 def _segment(entry: Any) -> Segment:
     """Raises ValueError, TypeError, KeyError for what no job has written: others may have put the index there."""
     segment = Segment(**entry)
@@ -330,7 +330,7 @@ def _damage(path: Path, segment: Segment) -> str | None:
         with open_state(path, "rb") as stream:
             if os.fstat(stream.fileno()).st_size != segment.bytes:
                 return "is cut off"
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a BufferedReader
     except FileNotFoundError:
         return "is missing"
     return None if found == segment.sha256 else "is damaged"

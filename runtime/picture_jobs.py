@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.common.files import cut_name
+from dsmap.common.output_files import LONGEST_NAME
 from dsmap.errors import InputError
 from dsmap.images import list_pictures, read_picture_rgb, write_picture
 from dsmap.runtime.frame_steps import FrameSteps
 from dsmap.runtime.interrupts import stop_on_signals
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
-from dsmap.runtime.output_files import LONGEST_NAME, check_output_file, check_output_folder
+from dsmap.runtime.output_files import check_output_file, check_output_folder
 from dsmap.runtime.video_frames import size_at_height
 
 WRITABLE_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -67,7 +68,8 @@ def translate_folder(
     """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
 
     Pictures in a format we do not write (.bmp, .tif) become NAME.SUFFIX.png; see `result_names`. A broken picture is
-    skipped and listed in the report's `failed`. Raises InputError when there are no pictures, DsmapError when writing fails.
+    skipped and listed in the report's `failed`. Raises InputError when there are no pictures, DsmapError when writing
+    fails.
     """
     source, output = Path(source), Path(output)
     check_folder(source, output, overwrite=overwrite)

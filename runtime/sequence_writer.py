@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from av.packet import Packet
 
-from dsmap.common.files import check_folder_writable, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.files import check_folder_writable, is_regular, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.output_files import check_name, identity, keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import PICTURE_SUFFIXES, write_picture
-from dsmap.runtime.output_files import check_name, identity, keep_beside
-from dsmap.runtime.packet_journal import is_regular
 from dsmap.runtime.video_writer import VideoWriter
 
 _NUMBER = re.compile(r"%(0[1-9])?d")

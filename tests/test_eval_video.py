@@ -239,7 +239,7 @@ def test_names_that_would_lose_something_are_refused(videos, tmp_path):
         (output, None, "is OUT itself"),
         (tmp_path, None, "is a folder"),
         (tmp_path / "gone" / "r.json", None, "does not exist"),
-        (tmp_path / "p.png", tmp_path / "p.png", "name the same file"),
+        (tmp_path / "p.png", tmp_path / "p.png", "both name"),
         (None, tmp_path / "p.txt", "cannot draw into p.txt"),
     ]:
         with pytest.raises(InputError, match=fact):

@@ -155,7 +155,7 @@ def test_what_cannot_be_compared_is_told(folder, tmp_path):
     (tmp_path / "p.html").touch()
     with pytest.raises(InputError, match=r"p\.html exists already"):
         check_results(clip, outputs, page=tmp_path / "p.html", overwrite=False)
-    with pytest.raises(InputError, match="--report and --page name the same file"):
+    with pytest.raises(InputError, match="--report and --page both name"):
         check_results(clip, outputs, report=tmp_path / "p.html", page=tmp_path / "p.html", overwrite=True)
     with pytest.raises(InputError, match="--reference needs a feature network"):
         read_against([], folder / "winter", None, print)

@@ -113,7 +113,7 @@ OPTIONS = {
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
     "--seed --set --steps --version",
-    "doctor": "--debug --help --model --report --version",
+    "doctor": "--debug --help --model --overwrite --report --version",
     "eval images": "--content --debug --features --help --lpips --overwrite --page --pairs --reference --report --seed "
     "--source --version",
     "eval model": "--backend --contents --data --debug --domain --domains --features --height --help --lpips "

@@ -107,7 +107,7 @@ def test_no_output_may_be_an_input(clip: Path, tmp_path: Path, tiny_bundle: Path
         assert_refused(run(*arguments, "-d", "winter", "-m", bundle, "--overwrite"), 2, fact)
 
     style = ("--style", tmp_path / "style.png")
-    refused("the same file", clip, "-o", tmp_path / "x.mp4", "--report", photos / ".." / "x.mp4")
+    refused("is the name of a result", clip, "-o", tmp_path / "x.mp4", "--report", photos / ".." / "x.mp4")
     refused("is the input itself", clip, "--report", photos / ".." / "clip.mp4")
     refused("is the input itself", clip, "-o", tmp_path / "link.mp4")
     refused("is the --style picture", clip, *style, "--report", photos / ".." / "style.png")
@@ -219,7 +219,9 @@ def test_wrong_input_is_told_before_the_model_is_loaded(clip: Path, tmp_path: Pa
     assert_refused(run(clip, *winter, "--report", tmp_path / "no" / "r.json"), 2, "does not exist")
     assert_refused(run(clip, *winter, "--report", tmp_path / "exists.mp4"), 2, "exists already")
     assert_refused(run(clip, *winter, "--report", clip, "--overwrite"), 2, "is the input itself")
-    assert_refused(run(clip, *winter, "-o", tmp_path / "a.mp4", "--report", tmp_path / "a.mp4"), 2, "the same file")
+    assert_refused(
+        run(clip, *winter, "-o", tmp_path / "a.mp4", "--report", tmp_path / "a.mp4"), 2, "is the name of a result"
+    )
     assert_refused(run(clip, "-d", "spring"), 2, "unknown domain")
     assert (tmp_path / "exists.mp4").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == [

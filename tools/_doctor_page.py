@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dsmap import __version__
+from dsmap.common.output_files import check_outputs
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor.checkup import CHECKS, Check, Result, examine, runs_the_model
-from dsmap.tools._reports import check_report, write_report
+from dsmap.tools._reports import write_report
 
 DEFAULT_MODEL = "summer-winter"  # as in runtime.models, which needs pydantic
 # Of the page, in columns: where titles, words and facts begin.
@@ -30,10 +31,9 @@ Style = Callable[[str, str], str]
 """A text and a colour -> the text in that colour."""
 
 
-def look(model: str, report: Path | None, echo: Echo, style: Style) -> bool:
+def look(model: str, report: Path | None, echo: Echo, style: Style, *, overwrite: bool) -> bool:
     """Runs the checks, tells each, writes the report. Whether the model runs here."""
-    if report is not None:
-        check_report(report)
+    check_outputs({"--report": report}, closed=[(Path(model), "the model's folder")], overwrite=overwrite)
 
     def begin(number: int, check: Check) -> None:
         echo(f"[{number:2}/{len(CHECKS)}] {check.title + ' ':.<{_TITLE}} ", nl=False)
@@ -96,12 +96,13 @@ def look_without_typer(error: Exception) -> int:
     parser = argparse.ArgumentParser(prog="dsmap-doctor")
     parser.add_argument("--model", metavar="NAME|FOLDER", default=DEFAULT_MODEL)
     parser.add_argument("--report", metavar="FILE.json", type=Path)
+    parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--debug", action="store_true")
     given = parser.parse_args()
     first = (str(error).splitlines() or [type(error).__name__])[0]
     echo(f"No dsmap command starts: typer cannot be loaded ({first}).")
     try:
-        look(given.model, given.report, echo, lambda text, colour: text)
+        look(given.model, given.report, echo, lambda text, colour: text, overwrite=given.overwrite)
     except DsmapError as refusal:
         sys.stderr.write(f"error: {refusal.fact}\n{refusal.advice}\n")
         return refusal.exit_code

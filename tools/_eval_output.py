@@ -1,32 +1,18 @@
 """Where an evaluation goes: the terminal, JSON, a page, and a folder of translations that are kept."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, replace_folder
+from dsmap.common.files import check_folder_writable, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.metrics.findings import Report
 from dsmap.tools._eval_page import write_page
 from dsmap.tools._eval_table import numbers, table
 from dsmap.tools._reports import write_report
-
-
-def check_outputs(report: Path | None, page: Path | None, *, overwrite: bool) -> None:
-    """All that can be wrong with the names, told before minutes of work. Raises InputError."""
-    for path, option in ((report, "--report"), (page, "--page")):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise InputError(f"{option} {path} is a folder", "Pass a file's name.")
-        if path.exists() and not overwrite:
-            raise InputError(f"{option} {path} exists", "Pass --overwrite to replace it, or choose another name.")
-        check_folder_writable(path.absolute().parent, option)
-    if report and page and report.resolve() == page.resolve():
-        raise InputError("--report and --page name the same file", "Give one of them another name.")
 
 
 def check_results(folder: Path | None) -> None:
@@ -48,18 +34,24 @@ def kept_results(folder: Path | None) -> Iterator[Path]:
             yield Path(scratch)
         return
     final = folder.resolve()
-    part = final.with_name(f".{final.name}.{os.getpid()}.part")
+    part = part_folder(final)
     try:
-        part.mkdir()
         yield part
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+    try:
+        sync_tree(part)
+        if final.is_dir():
+            final.rmdir()  # it was empty
+        rename_to_free(part, final)
+    except OSError as error:
+        place = keep_beside(part, final)
         raise DsmapError(
-            f"--results {folder} was filled meanwhile", f"The translations of this evaluation are in {part}."
-        )
-    replace_folder(part, final)
+            f"--results {folder} was filled meanwhile, or cannot be written: {error.strerror}",
+            f"The translations of this evaluation are in {place}.",
+        ) from error
+    sync_folder(final.parent)
 
 
 def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Callable[[str], None]) -> None:

@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 
 from dsmap import __version__
-from dsmap.common.files import whole_file
-from dsmap.errors import DsmapError
 from dsmap.metrics.findings import Grid, Measured, Metric, Picture, Report, System
 from dsmap.tools._eval_table import (
     MISSING,
@@ -26,6 +24,7 @@ from dsmap.tools._eval_table import (
     overlaps,
     printable,
 )
+from dsmap.tools._reports import write_text
 
 _LONGER_SIDE, _QUALITY = 256, 88
 _TICKS = 4
@@ -95,15 +94,7 @@ img, .none { display: block; max-width: var(--room); max-height: var(--room); bo
 
 def write_page(path: Path, *reports: Report) -> None:
     """Writes the page of `reports`, whole or not at all: beside `path`, then renamed. Raises DsmapError."""
-    text = page(*reports)
-    try:
-        with whole_file(path) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DsmapError(
-            f"cannot write {path}: {error.strerror or error}",
-            "Check that the folder exists, may be written to and has space.",
-        ) from error
+    write_text(path, page(*reports), "Check that the folder exists, may be written to and has space.")
 
 
 def page(*reports: Report) -> str:

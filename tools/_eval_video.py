@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from dsmap.common.files import whole_file
+from dsmap.common.output_files import check_outputs
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.flow import Pixels
-from dsmap.runtime.output_files import check_output_file, identity
 from dsmap.runtime.steadiness import Pair, Steadiness, SteadinessMeter
 from dsmap.runtime.video_reader import Frame, VideoReader
 from dsmap.tools._progress import progress
@@ -64,17 +64,15 @@ def check_results(
     report: Path | None = None,
     plot: Path | None = None,
     page: Path | None = None,
+    others: Sequence[tuple[Path, str]] = (),
     overwrite: bool,
 ) -> None:
-    """All that can be wrong with the names, before any work. Raises InputError, DsmapError without matplotlib."""
-    named = [(path, option) for path, option in ((report, "--report"), (plot, "--plot"), (page, "--page")) if path]
-    for path, option in named:
-        if identity(path) in map(identity, outputs):
-            raise InputError(f"{option} {path} is OUT itself", f"Choose another name with {option}.")
-        check_output_file(path, source, overwrite=overwrite, option=option)
-    for (one, option), (other, its) in itertools.combinations(named, 2):
-        if identity(one) == identity(other):
-            raise InputError(f"{option} and {its} name the same file", "Give one of them another name.")
+    """All that can be wrong with the names, before any work. Raises InputError, DsmapError without matplotlib.
+
+    `others`: what else is read, with what to call it.
+    """
+    inputs = [(source, "the input itself"), *((output, "OUT itself") for output in outputs), *others]
+    check_outputs({"--report": report, "--plot": plot, "--page": page}, inputs, overwrite=overwrite)
     if plot is None:
         return
     if plot.suffix.lower() not in _PLOTS:

@@ -1,24 +1,22 @@
-"""JSON reports of commands: told before the work when they cannot be written."""
+"""JSON reports of commands. Whether they may be written, `check_outputs` tells before the work."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.files import check_folder_writable, whole_file
-from dsmap.errors import DsmapError, InputError
-
-
-def check_report(report: Path) -> None:
-    """Raises InputError unless the report can be written: told before minutes of work."""
-    if report.is_dir():
-        raise InputError(f"--report {report} is a folder", "Pass a file's name, such as report.json.")
-    check_folder_writable(report.absolute().parent, "--report")
+from dsmap.common.files import whole_file
+from dsmap.errors import DsmapError
 
 
 def write_report(report: Path, numbers: dict[str, Any], advice: str = "The numbers are above.") -> None:
     """Writes `numbers` as JSON; DsmapError, with what to do, when that fails after all."""
+    write_text(report, json.dumps(numbers, indent=1) + "\n", advice)
+
+
+def write_text(path: Path, text: str, advice: str = "The numbers are above.") -> None:
+    """Writes a page or report whole, and to the disk; DsmapError, with what to do, when that fails after all."""
     try:
-        with whole_file(report) as beside:
-            beside.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        with whole_file(path) as beside:
+            beside.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DsmapError(f"cannot write {report}: {error.strerror}", advice) from error
+        raise DsmapError(f"cannot write {path}: {error.strerror}", advice) from error

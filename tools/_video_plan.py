@@ -122,9 +122,9 @@ def check_names(
     jobs: "Sequence[Job]", styles: StyleChoice, model: str, report: Path | None, *, overwrite: bool
 ) -> None:
     """No output may be an input or another output: --overwrite is for earlier results. Raises InputError."""
+    from dsmap.common.output_files import check_outputs
     from dsmap.runtime.job_plan import check_jobs_apart
     from dsmap.runtime.models import find_model
-    from dsmap.runtime.output_files import check_kept_apart, check_output_file, identity
 
     bundle = find_model(model)
     name = "a style picture" if styles.path else "the --style picture"
@@ -132,12 +132,12 @@ def check_names(
     inputs = check_jobs_apart(jobs, pictures, bundle)
     if report is None:
         return
-    check_kept_apart(report, inputs, bundle, option="--report")
-    if identity(report) in {identity(job.output) for job in jobs}:
-        raise InputError("--report and -o name the same file", "give the report another name")
-    if identity(report) in {identity(path) for job in jobs for path in job.results()}:
-        raise InputError(f"{report} is the name of a result", "give the report another name")
-    check_output_file(report, Path(jobs[0].source), overwrite=overwrite, option="--report")
+    if any(job.writes(report) for job in jobs):
+        raise InputError(f"--report {report} is the name of a result", "give the report another name")
+    closed = [(bundle, "the model's folder")]
+    closed += [(folder, "the folder for unfinished parts") for job in jobs for folder in job.own_folders()]
+    files = [(path, name) for path, name in inputs if not path.is_dir()]
+    check_outputs({"--report": report}, files, closed=closed, overwrite=overwrite)
 
 
 def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoice, *, stabilize: bool) -> None:

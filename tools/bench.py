@@ -9,18 +9,23 @@ dsmap-bench live clip.mp4               a camera's delay, with a file in its pla
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.tools._cli import Backend, CudaBinding, Debug, Device, Precision, Version, explained, new_app, run
-from dsmap.tools._reports import check_report, write_report
+from dsmap.tools._reports import write_report
 
 # What `train` sets for each of the variants it compares.
 _OWN_KEYS = ("data.crop", "data.shorter_side", "data.batch_size", "data.scale_jitter", "loss.contextual", "features",
              "precision", "compile", "shared_style_draw")  # fmt: skip
+
+Report = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")]
 
 app = new_app()
 
@@ -44,13 +49,13 @@ def train(
     ] = None,
     device: Device = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two that are not.")] = 7,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    report: Report = None,
+    overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
     """The trainer's iteration beside a plain one with the same losses and gradients: the ratio and where time goes."""
-    if report is not None:
-        check_report(report)
+    _check_report(report, {"the feature network": features}, overwrite=overwrite)
     for key in (text.partition("=")[0] for text in set_ or []):
         if key in _OWN_KEYS or key == "data":
             raise InputError(f"--set {key} is decided by dsmap-bench", "Use --size, --batch, --features and --device.")
@@ -102,7 +107,8 @@ def model(
         list[str] | None,
         typer.Option(metavar="WORD", help="Leave out rows with this word, such as compile. May be repeated."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    report: Report = None,
+    overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -110,8 +116,8 @@ def model(
 
     With BUNDLE: every backend that runs here, with every precision the bundle has, beside float32 on the CPU.
     """
-    if report is not None:
-        check_report(report)
+    read = {"the run": checkpoint, "the folder of frames": pictures}
+    _check_report(report, read, model=bundle, overwrite=overwrite)
     if bundle is not None and (checkpoint is not None or set_):
         raise InputError("BUNDLE was passed together with --checkpoint or --set", "Choose one network.")
     if domain is not None and bundle is None:
@@ -149,13 +155,13 @@ def video(
     codec: Annotated[str, typer.Option(help="As in dsmap-video.")] = "auto",
     frames: Annotated[int, typer.Option(min=2, help="Of the clip, at most.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="Each stage alone, then all together, so many times.")] = 3,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    report: Report = None,
+    overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
     """A video's decoding, translation and encoding, apart and together: frames a second, percentiles of frames."""
-    if report is not None:
-        check_report(report)
+    _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
     from dsmap.runtime.encoders import EncoderSettings
     from dsmap.tools._bench_video import Network, Options, measure_video
 
@@ -180,13 +186,13 @@ def live(
     precision: Precision = "auto",
     cuda_binding: CudaBinding = "auto",
     frames: Annotated[int, typer.Option(min=2, help="To measure.")] = 200,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")] = None,
+    report: Report = None,
+    overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
     """A live session without a window: frames a second, dropped frames, delay from capture to result."""
-    if report is not None:
-        check_report(report)
+    _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
     from dsmap.tools._bench_live import measure_live
     from dsmap.tools._bench_video import Network
 
@@ -194,6 +200,15 @@ def live(
     if report is not None:
         write_report(report, measured)
         typer.echo(f"report: {report}")
+
+
+def _check_report(
+    report: Path | None, read: Mapping[str, str | Path | None], *, model: str | None = None, overwrite: bool
+) -> None:
+    """Raises InputError unless the report may be written; `read`: what the command reads, which it may not replace."""
+    inputs = [(Path(path), name) for name, path in read.items() if path is not None]
+    closed = [] if model is None else [(Path(model), "the model's folder")]
+    check_outputs({"--report": report}, inputs, closed=closed, overwrite=overwrite)
 
 
 def main() -> None:

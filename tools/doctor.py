@@ -29,6 +29,7 @@ def doctor(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", parser=path_given, help="Write what was found as JSON.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -40,7 +41,7 @@ def doctor(
     def echo(text: str, *, nl: bool = True) -> None:
         typer.echo(text, nl=nl)
 
-    if not look(model, report, echo, lambda text, colour: typer.style(text, fg=colour or None)):
+    if not look(model, report, echo, lambda text, colour: typer.style(text, fg=colour or None), overwrite=overwrite):
         raise typer.Exit(1)
 
 

@@ -16,6 +16,8 @@ from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dsmap.metrics.findings import Report
     from dsmap.metrics.protocol import Protocol
 
@@ -104,14 +106,17 @@ def model(
     Test pictures are translated in the mean style, and in the styles of test pictures; both are compared with the
     training pictures of the target domain. What the numbers mean: docs/evaluation.md.
     """
-    from dsmap.tools._eval_output import check_outputs, check_results, kept_results
+    from dsmap.tools._eval_output import check_results, kept_results
 
-    check_outputs(report, page, overwrite=overwrite)
+    folders = parse_domain_folders(domain)
+    read = [(data, "the folder of pictures"), *((path, f"the pictures of {name}") for name, path in folders)]
+    closed = [(Path(model), "the model's folder")]
+    _check_outputs({"--report": report, "--page": page}, read, features, closed=closed, overwrite=overwrite)
     check_results(results)
     protocol = _protocol(preset, contents, styles, repeats, pairs, seed)
     from dsmap.domains import find_domains
 
-    found = find_domains(data, parse_domain_folders(domain), names=parse_domain_names(domains) or ("a", "b"))
+    found = find_domains(data, folders, names=parse_domain_names(domains) or ("a", "b"))
     typer.echo("loading torch ...")
     from dsmap.tools import _eval_model as work
     from dsmap.tools._eval_images import load_means
@@ -175,9 +180,13 @@ def images(
     A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), in whose folder it
     lies (lake/3.png), or whose name it holds (fake_lake.png). What the numbers mean: docs/evaluation.md.
     """
-    from dsmap.tools._eval_output import check_outputs
-
-    check_outputs(report, page, overwrite=overwrite)
+    read = [
+        *((path, "a folder of results") for text in results for path in _named_folders(text)),
+        (reference, "the reference folder"),
+        (content, "the content folder"),
+        (source, "the source folder"),
+    ]
+    _check_outputs({"--report": report, "--page": page}, read, features, overwrite=overwrite)
     typer.echo("loading torch ...")
     from dsmap.tools import _eval_images as work
 
@@ -237,7 +246,9 @@ def video(
 
     outputs = work.parse_outputs(output)
     paths = [path for _, path in outputs]
-    work.check_results(clip, paths, report=report, plot=plot, page=page, overwrite=overwrite)
+    read = [(reference, "the reference folder"), (source, "the source folder")]
+    others = _given(read, features)
+    work.check_results(clip, paths, report=report, plot=plot, page=page, others=others, overwrite=overwrite)
     against = pictures.read_against(features or [], reference, source, typer.echo)
     with pictures.kept_frames() as kept:
         compared = work.measure(clip, outputs, height=height, frames=frames, keep=kept.add)
@@ -246,6 +257,35 @@ def video(
     if plot is not None:
         work.draw(compared, plot)
         typer.echo(f"plot: {plot}")
+
+
+_Read = list[tuple[Path | None, str]]
+"""Files and folders that a command reads, as far as they were passed, with what to call them."""
+
+
+def _check_outputs(
+    outputs: dict[str, Path | None],
+    read: _Read,
+    features: list[Path] | None,
+    *,
+    closed: "Sequence[tuple[Path, str]]" = (),
+    overwrite: bool,
+) -> None:
+    from dsmap.common.output_files import check_outputs
+
+    check_outputs(outputs, _given(read, features), closed=closed, overwrite=overwrite)
+
+
+def _given(read: _Read, features: list[Path] | None) -> list[tuple[Path, str]]:
+    networks = [(path, "a feature network") for path in features or []]
+    return [*((path, name) for path, name in read if path is not None), *networks]
+
+
+def _named_folders(text: str) -> list[Path]:
+    """What FOLDER, NAME=FOLDER or either with a pattern may name."""
+    paths = [Path(text), Path(text.partition("=")[2] or text)]
+    patterned = [path.parent for path in paths if any(char in path.name for char in "*?[")]
+    return [*(path for path in paths if path.exists()), *patterned]
 
 
 def _protocol(

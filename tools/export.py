@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, run
 from dsmap.tools._export_engines import DEFAULT_SIZES, EngineWishes, build, engine_wishes
@@ -136,15 +137,22 @@ def export(
     """
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.export.named_styles import parse_named_styles
-    from dsmap.tools._reports import check_report
 
-    if report is not None:
-        check_report(report)
     finishes = {"--sharpen": sharpen is not None, "--contrast": bool(contrast), "--margin": margin is not None}
     finish = Finish(sharpen, parse_contrast(contrast or []), margin)
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
     defaults = parse_default_styles(default_style)
+    written = [(checkpoint, "the bundle's folder")] if (checkpoint / "bundle.json").is_file() else []
+    written += [] if out is None else [(out, "the bundle's folder")]
+    read = [(checkpoint, "the checkpoint"), (official, "the YAML"), (card, "the model card"), (data, "the pictures")]
+    read += [(path, f"the pictures of {name}") for name, path in parse_domain_folders(domain)]
+    read += [(path, f"the pictures of --default-style {name}") for name, path in defaults.items()]
+    if checkpoint.absolute().parent.name == "checkpoints":
+        read.append((checkpoint.absolute().parent.parent, "the run"))
+    read += [(style.picture, "the picture of --named-style") for style in named]
+    inputs = [(path, name) for path, name in read if path is not None]
+    check_outputs({"--report": report}, inputs, closed=written, overwrite=overwrite)
     if (checkpoint / "bundle.json").is_file():
         others = {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official, "--default-style": defaults}
         others |= finishes

@@ -32,17 +32,20 @@ def gpu_check(
     skip: Annotated[
         list[str] | None, typer.Option(metavar="WORD", help="Leave out steps whose name has it; may be repeated.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report in the folder.")] = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
     """Run every check and benchmark that needs a GPU, and write gpu-check.md and gpu-check.json."""
     from dsmap.common.files import check_folder_writable
+    from dsmap.common.output_files import check_outputs
+    from dsmap.export.output import check_bundle_folder
     from dsmap.runtime.backends import need_gpu
     from dsmap.runtime.bundle import Bundle
     from dsmap.runtime.models import DEFAULT_MODEL, find_model
     from dsmap.tools._gpu_check import PAPER, Run, facts, plan, run_plan
     from dsmap.tools._gpu_check_report import markdown, verdict
-    from dsmap.tools._reports import write_report
+    from dsmap.tools._reports import write_report, write_text
 
     if seconds <= 0:
         raise InputError(f"--seconds is {seconds:g}", "Pass a positive number, such as 480.")
@@ -52,13 +55,18 @@ def gpu_check(
         raise InputError(f"--out {out} is a file", "Pass a folder.")
     out.mkdir(parents=True, exist_ok=True)
     check_folder_writable(out, "--out")
+    page, report = out / "gpu-check.md", out / "gpu-check.json"
+    models = [(folder, "the model's folder") for _, folder in bundles]
+    for path in (page, report):
+        check_outputs({"--out": path}, closed=models, overwrite=overwrite)
+    check_bundle_folder(out / PAPER, overwrite=overwrite, option="--out")
 
     command = "python -m dsmap.tools.gpu_check " + shlex.join(sys.argv[1:])
     check = Run(command=command.strip(), facts=facts())
 
     def keep() -> None:
-        write_report(out / "gpu-check.json", check.as_dict())
-        (out / "gpu-check.md").write_text(markdown(check), encoding="utf-8")
+        write_report(report, check.as_dict())
+        write_text(page, markdown(check))
 
     try:
         need_gpu()

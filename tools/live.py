@@ -195,21 +195,16 @@ def _check_outputs(
     overwrite: bool,
 ) -> None:
     """All that can be wrong with files, before anything is opened. Raises InputError."""
+    from dsmap.common.output_files import check_outputs
     from dsmap.runtime.live.recorder import check_recording
     from dsmap.runtime.models import find_model
-    from dsmap.runtime.output_files import check_kept_apart, check_output_file, identity
 
-    inputs = {identity(style.value): "the --style picture" for style in styles if isinstance(style.value, Path)}
-    inputs |= {identity(Path(name.text)): "the --camera file" for name in names if name.kind == "file"}
-    bundle = find_model(model)
+    inputs = [(style.value, "the --style picture") for style in styles if isinstance(style.value, Path)]
+    inputs += [(Path(name.text), "the --camera file") for name in names if name.kind == "file"]
+    closed = [(find_model(model), "the model's folder")]
+    check_outputs({"--record": record, "--report": report}, inputs, closed=closed, overwrite=overwrite)
     if record:
-        check_kept_apart(record, inputs, bundle, option="--record")
-        check_recording(record, overwrite=overwrite)
-    if report:
-        check_kept_apart(report, inputs, bundle, option="--report")
-        check_output_file(report, Path(names[0].text), overwrite=overwrite, option="--report")
-        if record and identity(record) == identity(report):
-            raise InputError("--record and --report name the same file", "give the report another name")
+        check_recording(record)
 
 
 def _window(no_window: bool) -> "Window":

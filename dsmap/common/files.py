@@ -88,6 +88,14 @@ def is_part_name(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+def is_regular(path: Path) -> bool:
+    """Whether there is a regular file under that very name: no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def cut_name(name: str, most: int) -> str:
     """`name` with at most so many bytes, cut between two characters: parts of one are no name on some systems."""
     data = os.fsencode(name)

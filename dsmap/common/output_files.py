@@ -1,13 +1,16 @@
 """The gate for every path that a command writes: told before any work, so that nothing of the user's is replaced."""
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable
+from dsmap.common.files import check_folder_writable, cut_name, rename_to_free, sync_folder
 from dsmap.errors import InputError
 
 Identity = tuple[int, int] | str
+LONGEST_NAME = 255
+"""Bytes of a file's name that common systems take."""
 
 
 def identity(path: Path) -> Identity:
@@ -31,18 +34,26 @@ def check_name(path: Path, option: str) -> None:
 
 
 def check_outputs(
-    outputs: Mapping[str, Path | None], inputs: Iterable[tuple[Path, str]] = (), *, overwrite: bool
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[tuple[Path, str]] = (),
+    *,
+    closed: Iterable[tuple[Path, str]] = (),
+    overwrite: bool,
 ) -> None:
     """Raises InputError unless every file of `outputs` (its option, and its path or None) may be written.
 
-    None of them may be one of `inputs` (each with what to call it),
-    the same as another output, a folder, or, without `overwrite`, exist already. What is no file (/dev/stdout) may.
+    None may be one of `inputs` (files and folders, each with what to call it) or, where it is there already, lie in
+    one that is a folder, whatever `overwrite` says and whatever links lead there. None may be the same as another
+    output, lie in one of the folders `closed`, be a folder or, without `overwrite`, exist already. What is no file
+    (/dev/stdout) may.
     """
+    inputs, closed = list(inputs), list(closed)
     known = {identity(path): name for path, name in inputs}
     taken: dict[Identity, str] = {}
     for option, path in outputs.items():
         if path is None:
             continue
+        check_name(path, option)
         here = identity(path)
         if name := known.get(here):
             raise InputError(f"{option} {path} is {name}", f"Choose another name with {option}.")
@@ -53,8 +64,65 @@ def check_outputs(
         taken[here] = option
         if path.exists() and not path.is_file():
             continue
+        if name := _name_of_folder(path, here, inputs, closed):
+            raise InputError(f"{option} {path} lies in {name}", f"Choose another place with {option}.")
         if os.path.lexists(path) and not overwrite:
             raise InputError(
-                f"{option} {path} exists already", "Pass --overwrite to replace it, or choose another name."
+                f"{option} {path} exists already", f"Pass --overwrite to replace it, or another name with {option}."
             )
         check_folder_writable(Path(os.path.realpath(path)).parent, option)
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path` leads to something in `folder`, or to the folder itself."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _name_of_folder(
+    path: Path, here: Identity, inputs: Iterable[tuple[Path, str]], closed: Iterable[tuple[Path, str]]
+) -> str | None:
+    """What to call the folder that `path` may not be written into; None where there is none."""
+    for folder, name in closed:
+        if lies_in(path, folder):
+            return f"{name} {folder}"
+    for folder, name in (*inputs, *closed) if path.exists() else ():
+        if folder.is_dir() and (lies_in(path, folder) or any(here == identity(one) for one in _all_files(folder))):
+            return f"{name} {folder}"
+    return None
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and its folders that is none; links to folders are followed, each once."""
+    seen: set[Identity] = set()
+    for above, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if _is_new(Path(above, name), seen)]
+        yield from (Path(above, name) for name in names)
+
+
+def _is_new(path: Path, seen: set[Identity]) -> bool:
+    here = identity(path)
+    new = here not in seen
+    seen.add(here)
+    return new
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """`path`, then NAME-2, NAME-3 and so on."""
+    yield path
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix}"
+        yield path.with_name(cut_name(path.stem, LONGEST_NAME - len(os.fsencode(end))) + end)
+
+
+def keep_beside(part: Path, output: Path) -> Path:
+    """Names a finished file or folder, whose own name could not be had, NAME-2 and so on; says where it is then."""
+    for path in itertools.islice(numbered(output), 1, 1000):
+        try:
+            rename_to_free(part, path)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+        sync_folder(path.parent)
+        return path
+    return part

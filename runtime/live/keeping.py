@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dsmap.common.files import finish_file, part_file
+from dsmap.common.output_files import numbered
 from dsmap.errors import DsmapError
 from dsmap.images import write_picture
 from dsmap.runtime.live.capture import Notify
 from dsmap.runtime.live.recorder import Recorder, name_by_time, unused
 from dsmap.runtime.live.sources import Pixels
 from dsmap.runtime.live.translation import Translated
-from dsmap.runtime.output_files import numbered
 
 
 class Recordings:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmap.common.files import check_folder_writable, finish_file, part_file
+from dsmap.common.files import finish_file, part_file
+from dsmap.common.output_files import keep_beside, numbered
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.frame_steps import scaled
 from dsmap.runtime.live.sources import Pixels
-from dsmap.runtime.output_files import check_name, keep_beside, numbered
 from dsmap.runtime.video_writer import VideoWriter, check_container
 
 _TIME_BASE = Fraction(1, 90_000)
@@ -154,15 +154,11 @@ def fit(rgb: Pixels, width: int, height: int) -> Pixels:
     return out
 
 
-def check_recording(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError unless a video may be written there."""
+def check_recording(path: Path) -> None:
+    """Raise InputError unless a recording can have that name; that it may be written there, `check_outputs` tells."""
     check_container(path, ())
-    check_name(path, "--record")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", "name a file with --record")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already", "pass --overwrite to replace it, or another name with --record")
-    check_folder_writable(path.parent, "--record")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file", "name a file with --record")
 
 
 def unused(path: Path, taken: Sequence[Path] = ()) -> Path:

@@ -128,7 +128,7 @@ def test_an_input_is_never_among_the_parts(source: Path, tmp_path: Path):
     parts.mkdir()
     inside = source.rename(parts / "seg-000000.packets")
     jobs = plan_jobs([str(inside)], tmp_path / "out.mp4", "winter")
-    with pytest.raises(InputError, match="lies in .*out.mp4.parts"):
+    with pytest.raises(InputError, match=r"lies in .*out\.mp4\.parts"):
         check_jobs_apart(jobs, [], tmp_path / "model")
     code, _, err = run(inside, *WINTER, "-o", tmp_path / "out.mp4", "--overwrite")
     assert (code, "lies in" in err, inside.exists()) == (2, True, True)
@@ -187,7 +187,7 @@ def test_blocks_of_a_large_file_are_read(tmp_path: Path):
     assert content_identity(path)["sha256"] != before["sha256"]
     assert content_identity(path)["bytes"] == before["bytes"] == 3 * 2**30
     for other in (tmp_path, Path("/dev/zero")):
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match=r"directory|no file"):
             content_identity(other)
 
 
@@ -211,7 +211,7 @@ def test_long_names_that_begin_alike_have_parts_of_their_own(tmp_path: Path):
 
 def test_a_result_of_an_input_with_the_longest_name(source: Path, tmp_path: Path):
     source = source.rename(tmp_path / f"{'y' * 251}.mp4")
-    code, out, err = run(source, *WINTER)
+    code, _, err = run(source, *WINTER)
     assert (code, err) == (0, "")
     (result,) = (path for path in tmp_path.iterdir() if path != source)
     assert result.name.endswith("-winter.mp4")
