@@ -12,7 +12,7 @@ from dsmap.common.output_files import Identity, identity, lies_in
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES, list_pictures
 from dsmap.runtime.job_parts import is_finished, is_unfinished, parts_folder, tidy_up
-from dsmap.runtime.network_input import is_address, name_of, shown
+from dsmap.runtime.network_input import check_address, check_not_almost_address, is_address, name_of, shown
 from dsmap.runtime.output_files import check_kept_apart, default_output
 from dsmap.runtime.picture_jobs import result_names
 from dsmap.runtime.sequence_reader import is_sequence, sequence_pictures
@@ -175,6 +175,7 @@ def _called(job: Job, path: Path, *, alone: bool) -> str:
 
 def _jobs(source: str, output: Path | None, domain: str, suffix: str, *, alone: bool) -> list[Job]:
     if is_address(source):
+        check_address(source)
         beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffix)
         return [Job(kind="video", source=source, output=_output(output, beside, alone=alone), own_folder=not alone)]
     if is_sequence(source):
@@ -182,6 +183,7 @@ def _jobs(source: str, output: Path | None, domain: str, suffix: str, *, alone: 
         pattern = default_output(folder, domain, "") / _numbered(Path(source).name)
         own = output is None or not alone
         return [Job(kind="video", source=source, output=_output(output, pattern, alone=alone), own_folder=own)]
+    check_not_almost_address(source)
     path = Path(source)
     if not path.exists():
         raise InputError(f"{source} does not exist", "check the spelling and the folder")

@@ -1,24 +1,21 @@
-"""Addresses of videos: what they are, how they are shown without their secrets, and how they are opened."""
+"""Addresses of videos: what they are, how they are shown without their secrets, and how long they are waited for."""
 
+import os
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
-
-import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
-
-# isort: split
-import av
-from av.container import InputContainer
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from dsmap.errors import InputError
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "srt", "tcp", "rtp")
 WEB = ("http", "https")
-# What an address may lead to: never to files of this machine.
-_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtsp,rtsps,srt,crypto,data"
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_ALMOST_ADDRESS = re.compile(rf"\W*({'|'.join(SCHEMES)})\s*:", re.IGNORECASE)
+_ADVICE = "in a user name or password write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40 and % as %25"
 
 Tell = Callable[[str], None]
 
@@ -28,9 +25,11 @@ class NetworkSettings:
     """How long to wait for an address, in seconds, and how often to try again."""
 
     open_seconds: float = 10.0
-    """For the connection and the first packets."""
+    """For the connection, and again for the first packets."""
     read_seconds: float = 10.0
     """Without any data, after which the connection counts as broken."""
+    picture_seconds: float = 20.0
+    """For the first picture, and between two: a stream that sends data for so long and no picture has failed."""
     tries: int = 5
     """To connect again, in a row."""
     first_pause: float = 0.5
@@ -38,64 +37,120 @@ class NetworkSettings:
     longest_pause: float = 8.0
 
 
+class _Parts(NamedTuple):
+    """What of an address may be shown."""
+
+    scheme: str
+    host: str
+    """With the port; empty where it cannot be told from a password."""
+    path: str
+    has_query: bool
+
+
 def is_address(source: str | Path) -> bool:
     """Whether `source` is an address (`scheme://...`) and not a path."""
-    return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
+
+
+def scheme_of(address: str) -> str:
+    """In lower case; empty for what is no address."""
+    return address.partition("://")[0].lower() if is_address(address) else ""
 
 
 def shown(address: str) -> str:
-    """`address` without user name, password and query, which hold secrets."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", "")) + ("?..." if parts.query else "")
+    """`address` without user name, password and query, which hold secrets.
+
+    A password may hold any character, `/`, `?`, `#`, `[` and `@` too: all up to the last `@` is left out, and where
+    even that could leave a part of it, everything but the scheme.
+    """
+    scheme, host, path, has_query = _parts(address)
+    return f"{scheme}://{host}{path}{'?...' if has_query else ''}" if host or path else f"{scheme}://..."
 
 
 def name_of(address: str) -> str:
     """A file name without a suffix for what comes from `address`: the last part of its path, or the host."""
-    parts = urlsplit(address)
-    last = Path(unquote(parts.path)).stem or parts.netloc.rpartition("@")[2].partition(":")[0]
-    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "stream"
+    _, host, path, _ = _parts(address)
+    last = Path(unquote(path)).stem or host.partition(":")[0]
+    return re.sub(r"[^\w.-]+", "-", last).strip(".-")[:100] or "stream"
 
 
-def open_address(address: str, settings: NetworkSettings) -> InputContainer:
-    """Raises InputError when there is no answer, or no video."""
-    began = time.monotonic()
-    try:
-        return av.open(
-            address,
-            metadata_errors="replace",
-            options=_options(urlsplit(address).scheme.lower(), settings),
-            timeout=(settings.open_seconds, settings.read_seconds),
+def check_address(address: str) -> None:
+    """Raise InputError unless it is the address of something that can be read."""
+    scheme = scheme_of(address)
+    if scheme not in SCHEMES:
+        raise InputError(
+            f"{shown(address)}: {scheme or 'this'} is not a kind of address that can be read",
+            f"use one of {', '.join(f'{known}://' for known in SCHEMES)}, or the path of a file",
         )
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-        patience = 0.9 * min(settings.open_seconds, settings.read_seconds)
-        silent = isinstance(error, av.error.ExitError | TimeoutError) or time.monotonic() - began > patience
-        raise _explained(address, error, silent=silent) from None  # the error's text holds the whole address
+    if re.search(r"[\x00-\x1f\x7f]", address):
+        raise InputError(f"{shown(address)} holds a control character, such as a line end", "write the address anew")
+    if _has_odd_password(address):
+        raise InputError(f"{shown(address)}: its user name or password holds a / ? or #, which ends the host", _ADVICE)
 
 
-def _options(scheme: str, settings: NetworkSettings) -> dict[str, str]:
-    patience = str(round(settings.read_seconds * 1_000_000))
-    options = {"protocol_whitelist": _PROTOCOLS}
-    if scheme in WEB:  # a break within a file is mended by FFmpeg: it asks for the rest of the bytes
-        # FFmpeg 8.1 also goes on with connections that the server has closed: the last one covers that.
-        options |= dict.fromkeys(("reconnect", "reconnect_streamed", "reconnect_on_network_error"), "1")
-        options |= {"reconnect_delay_max": "2", "rw_timeout": patience}  # after a second, it is our turn
-    elif scheme in ("rtsp", "rtsps"):
-        options |= {"rtsp_transport": "tcp", "timeout": patience}  # over UDP, packets get lost
-    elif scheme in ("udp", "rtp", "srt"):
-        options |= {"timeout": patience}
-    else:
-        options |= {"rw_timeout": patience}
-    return options
-
-
-def _explained(address: str, error: BaseException, *, silent: bool) -> InputError:
-    name = shown(address)
-    if silent:
-        return InputError(f"{name} does not answer", "check the address, the network and the sender")
-    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
-        return InputError(
-            f"{name} asks for a user name and a password", "write them as scheme://user:password@host/..."
+def check_not_almost_address(source: str | Path) -> None:
+    """Raise InputError for what was meant as an address and lacks a part of `scheme://`; it could hold a password."""
+    match = _ALMOST_ADDRESS.match(str(source))
+    if match and not os.path.lexists(source):
+        scheme = match[1].lower()
+        raise InputError(
+            f"an address that begins with {scheme}: is not written as one",
+            f"write {scheme}://USER:PASSWORD@HOST/..., with two slashes and nothing before it",
         )
-    reason = getattr(error, "strerror", None) or "it cannot be read"
-    return InputError(f"{name} cannot be opened: {reason}", "check the address, and that it is that of a video")
+
+
+def advice_for(address: str) -> str:
+    """What to do about an address that cannot be opened."""
+    advice = "check the address, and that it is that of a video"
+    authority = re.split(r"[/?#]", _rest(address), maxsplit=1)[0]
+    if "@" in _rest(address)[len(authority) :] or re.search(r"[\[\]].*@|@.*@", authority):
+        return f"{advice}; {_ADVICE}"
+    return advice
+
+
+def with_password(address: str, variable: str, option: str) -> str:
+    """`address` with the password that the environment variable holds, for its user name. Raises InputError.
+
+    So a password need not stand on a command line, which every user of the machine can read.
+    """
+    password = os.environ.get(variable)
+    if not password:
+        raise InputError(f"{option}: there is no environment variable {variable}, or it is empty", "set and export it")
+    scheme, _, rest = address.partition("://")
+    if scheme.lower() == "srt":
+        return f"{address}{'&' if '?' in rest else '?'}passphrase={quote(password, safe='')}"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = authority.rpartition("@")
+    if not at or not user or ":" in user:
+        fact = "has a password of its own" if at and ":" in user else "has no user name"
+        raise InputError(f"{option} was passed, and {shown(address)} {fact}", f"write {scheme}://USER@HOST/...")
+    return f"{scheme}://{user}:{quote(password, safe='')}{rest[len(user) :]}"
+
+
+def _rest(address: str) -> str:
+    return address.partition("://")[2]
+
+
+def _parts(address: str) -> _Parts:
+    match = _ADDRESS.match(address)
+    scheme, rest = (match[1], match[2]) if match else ("", "")
+    hidden, at, after = rest.rpartition("@")
+    if at and re.search(r"[?#]", hidden) and not _has_odd_password(address):
+        return _Parts(scheme, "", "", has_query=False)  # the @ may be a query's, and what follows it a password
+    after, question, _ = after.partition("?")
+    host, slash, path = after.partition("#")[0].partition("/")
+    parts = f"{slash}{path}".split("/")
+    secret = next((index for index, part in enumerate(parts) if re.search(r"[=&;]", part)), None)
+    if secret is not None:  # such as /user=admin&password=...
+        parts = [*parts[:secret], "..."]
+    return _Parts(scheme, host, "/".join(parts), has_query=bool(question))
+
+
+def _has_odd_password(address: str) -> bool:
+    """Whether the `/`, `?` or `#` after the host belongs to a password: then it is not a host that comes before it."""
+    rest = _rest(address)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" not in rest[len(authority) :]:
+        return False
+    host = authority.rpartition("@")[2]
+    return re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?", host) is None

@@ -1,24 +1,25 @@
 """Reads a video from an address: a thread of its own waits for the network, and connects again when it breaks off."""
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
-from urllib.parse import urlsplit
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
 import av
-import av.logging
 from av.container import InputContainer
 from av.packet import Packet
 
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import DsmapError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, flush_packets
-from dsmap.runtime.network_input import SCHEMES, WEB, NetworkSettings, Tell, open_address, shown
+from dsmap.runtime.network_input import WEB, NetworkSettings, Tell, check_address, scheme_of, shown
+from dsmap.runtime.video.media import open_address
+from dsmap.runtime.video.patience import Patience
 
 _QUEUED_PACKETS = 256
 _POLL = 0.1  # seconds after which whoever waits looks whether it should stop
@@ -32,21 +33,18 @@ class NetworkSource:
 
     When the connection breaks off it is made again, with growing pauses: `tell` gets a line about each step (from the
     thread), and `reconnections` counts. Timestamps go on: they never jump back, and the gap stays. When it cannot be
-    made again, the packets end and `broken_off` says so.
+    made again, or no picture comes for too long (see `saw_picture`), the packets end and `broken_off` says so. Whatever
+    else ends the thread is raised by `packets`.
     """
 
     failures = 0
 
     def __init__(self, address: str, settings: NetworkSettings | None = None, tell: Tell | None = None) -> None:
-        scheme = urlsplit(address).scheme.lower()
-        if scheme not in SCHEMES:
-            raise InputError(
-                f"{shown(address)}: {scheme} is not a kind of address that can be read",
-                f"use one of {', '.join(f'{known}://' for known in SCHEMES)}, or the path of a file",
-            )
-        av.logging.set_libav_level(av.logging.PANIC)  # its lines would show passwords
+        check_address(address)
         self.name = shown(address)
-        self._new_feed = lambda: _Feed(address, settings or NetworkSettings(), tell or (lambda line: None))
+        settings = settings or NetworkSettings()
+        self._patience = Patience(settings.picture_seconds)
+        self._new_feed = lambda: _Feed(address, settings, _unfailing(tell))
         self._feed = self._new_feed()
         self.container = self._feed.wait_until_open()
         self._started = False
@@ -72,7 +70,26 @@ class NetworkSource:
     def packets(self) -> Iterator[Packet]:
         """All packets of all streams. After a reconnection they belong to a new container."""
         self._started = True
-        yield from self._feed.packets()
+        feed, patience, container = self._feed, self._patience, self.container
+        patience.leave_out()
+        for packet in feed.packets():
+            if packet is None and feed.connecting:
+                patience.leave_out()
+            elif packet is None:
+                patience.count()
+            else:
+                if packet.stream.container is not container:  # connected again
+                    container = packet.stream.container
+                    patience.saw_picture()
+                with patience.decoding(counts=packet.stream.type == "video"):
+                    yield packet
+            if patience.is_over:
+                feed.give_up(patience.seconds)
+                return
+
+    def saw_picture(self) -> None:
+        """To be called for every picture that came of the packets: without any the stream is given up."""
+        self._patience.saw_picture()
 
     def cancel(self) -> None:
         """Ends `packets` soon. Any thread may call it."""
@@ -89,11 +106,14 @@ class _Feed:
     def __init__(self, address: str, settings: NetworkSettings, tell: Tell) -> None:
         self.reconnections = 0
         self.broken_off: DsmapError | None = None
+        self.connecting = False
+        """Whether it is waiting for another connection."""
         self.seek_to: Fraction | None = None
         self._address, self._settings, self._tell = address, settings, tell
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUED_PACKETS)
         self._opened, self._go, self._cancelled = threading.Event(), threading.Event(), threading.Event()
         self._first: InputContainer | BaseException | None = None
+        self._error: BaseException | None = None  # what ended the thread, after it was open
         self._clock = _LiveClock()
         self._ends: dict[int, int] = {}  # of every stream: the last packet's dts
         # A daemon: a call that hangs in the network must not keep the program from ending.
@@ -112,19 +132,31 @@ class _Feed:
         assert self._first is not None
         raise self._first
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self) -> Iterator[Packet | None]:
+        """None where nothing has come for a moment."""
         self._go.set()
         while not self._cancelled.is_set():
             try:
                 packet = self._queue.get(timeout=_POLL)
             except queue.Empty:
+                yield None
                 continue
             if packet is _END:
+                if self._error is not None:
+                    raise self._error
                 return
             yield packet
 
     def cancel(self) -> None:
         self._cancelled.set()
+
+    def give_up(self, seconds: float) -> None:
+        """The stream is of no use: end it."""
+        self.broken_off = DsmapError(
+            f"{shown(self._address)} sent no picture that can be decoded for {seconds:g} s",
+            "what came until then is kept; check the sender, and that the address is that of a video",
+        )
+        self.cancel()
 
     def _run(self) -> None:
         try:
@@ -137,9 +169,12 @@ class _Feed:
         while not self._go.wait(_POLL):
             if self._cancelled.is_set():
                 return
-        if self.seek_to is not None:
-            _seek(container, self.seek_to)
-        self._read_all(container)
+        try:
+            if self.seek_to is not None:
+                _seek(container, self.seek_to)
+            self._read_all(container)
+        except BaseException as error:  # or whoever reads would wait for ever
+            self._error = error
         self._put(_END)
 
     def _read_all(self, container: InputContainer | None) -> None:
@@ -149,7 +184,9 @@ class _Feed:
                 return
             if self._clock.end > end + 1:  # it got on: the next break is a new one
                 tries, end = 0, self._clock.end
+            self.connecting = True
             container, tries = self._connect_again(container, tries)
+            self.connecting = False
 
     def _read(self, container: InputContainer) -> bool:
         """Whether the stream came to its own end."""
@@ -173,7 +210,7 @@ class _Feed:
         if container.duration is not None:
             start = Fraction(container.start_time or 0, av.time_base)
             return self._clock.end >= start + Fraction(container.duration, av.time_base) - _SHORT
-        return urlsplit(self._address).scheme.lower() in WEB  # what is live has no end
+        return scheme_of(self._address) in WEB  # what is live has no end
 
     def _connect_again(self, broken: InputContainer, tries: int) -> tuple[InputContainer | None, int]:
         name, settings = shown(self._address), self._settings
@@ -259,6 +296,17 @@ class _LiveClock:
             packet.dts = None if packet.dts is None else packet.dts + ticks
         self.end = max(self.end, at + self._moved_by + (packet.duration or 0) * packet.time_base)
         return packet
+
+
+def _unfailing(tell: Tell | None) -> Tell:
+    """Nobody to tell is no reason to stop: a terminal may be closed, and the reader of a pipe gone."""
+
+    def unfailing(line: str) -> None:
+        if tell is not None:
+            with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
+                tell(line)
+
+    return unfailing
 
 
 def _seek(container: InputContainer, at: Fraction) -> bool:

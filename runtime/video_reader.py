@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
-from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
+from dsmap.runtime.network_input import NetworkSettings, Tell, check_not_almost_address, is_address
 from dsmap.runtime.network_source import NetworkSource
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
@@ -93,6 +93,7 @@ class VideoReader:
         if is_address(source):
             self._source, self.path = NetworkSource(str(source), network, tell), None
         else:
+            check_not_almost_address(source)
             self._source = FileSource(Path(source))
             self.path = self._source.path
         self.name = self._source.name
@@ -258,6 +259,8 @@ class VideoReader:
             self._buffered.append(item)
             if isinstance(item, VideoFrame):
                 return item
+        if self._source.broken_off is not None:
+            raise self._source.broken_off
         raise InputError(
             f"{self.name} has a video stream, but no frame of it can be decoded",
             "check that it plays and is whole; download or record it again",
@@ -336,6 +339,7 @@ class VideoReader:
             self._started |= packet.is_keyframe
             for frame in map(self._timed, self._decode_packet(packet)):
                 at = self._time(frame)
+                self._source.saw_picture()
                 if shown_until is None or at > shown_until:
                     latest = max(latest, at)
                     yield frame

@@ -7,11 +7,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from dsmap.errors import InputError
+from dsmap.runtime.video.media import MAX_PIXELS
 from dsmap.runtime.video_span import is_cover
 
 # Text files "decode" as ANSI art, and single pictures as one-frame videos.
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
-_MOST_PIXELS = 16384 * 8192  # gigabytes for one frame in work
 
 
 def find_video_stream(container: InputContainer, name: str) -> VideoStream:
@@ -30,8 +30,8 @@ def find_video_stream(container: InputContainer, name: str) -> VideoStream:
 
 def check_size(name: str, width: int, height: int) -> None:
     """Raises InputError for frames that would not fit into memory."""
-    if width * height > _MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise InputError(
-            f"{name} has frames of {width}x{height}, expected at most {_MOST_PIXELS // 1_000_000} megapixels",
+            f"{name} has frames of {width}x{height}, expected at most {MAX_PIXELS // 1_000_000} megapixels",
             "it is damaged, or made to do harm; scale it down with another tool first",
         )

@@ -23,6 +23,7 @@ from dsmap.runtime.containers import FORMATS, check_container, open_output
 from dsmap.runtime.encoders import EncoderSettings, resolve, silence
 from dsmap.runtime.packet_journal import PacketJournal
 from dsmap.runtime.stream_copy import HeldPackets, StreamCopier, container_metadata, describe, plan_copies, start_of
+from dsmap.runtime.video.media import open_file
 from dsmap.runtime.video_track import VideoTrack, encoder_time_base
 
 if TYPE_CHECKING:
@@ -195,8 +196,14 @@ class VideoWriter:
 
     def _check(self) -> None:
         """A full disk can go unnoticed until the very end: look at what was written."""
-        with av.open(str(self.path.absolute())) as written:
-            frames = written.streams.video[0].frames
+        try:
+            with open_file(self.path) as written:
+                frames = written.streams.video[0].frames
+        except InputError as error:
+            raise DsmapError(
+                f"{self.path} could not be written whole: it cannot be read again",
+                "free some disk space and try again",
+            ) from error
         if frames not in (0, self.frames):  # matroska does not say (0)
             raise DsmapError(
                 f"{self.path} came out with {frames} frames instead of {self.frames}",

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import InputError
-from dsmap.runtime.network_input import SCHEMES, is_address, shown
+from dsmap.runtime.network_input import check_address, check_not_almost_address, is_address, shown
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -88,17 +88,12 @@ def find_source(text: str) -> SourceName:
     if match := re.fullmatch(r"(?:/dev/video)?(\d+)", text):
         return SourceName(kind="camera", text=str(int(match[1])))
     if text.startswith("file://"):
-        text = unquote(urlsplit(text).path)
+        text = unquote("/" + text.removeprefix("file://").partition("/")[2])
     if is_address(text):
-        scheme = urlsplit(text).scheme.lower()
-        if scheme not in SCHEMES:
-            raise InputError(
-                f"{shown(text)}: {scheme} is not a kind of address that can be read",
-                f"use one of {', '.join(f'{known}://' for known in SCHEMES)}, a camera's number or a file",
-            )
+        check_address(text)
         return SourceName(kind="stream", text=text)
-    path = Path(text)
-    if not path.exists():
+    check_not_almost_address(text)
+    if not Path(text).exists():
         raise InputError(f"there is no camera or file {text!r}", "pass a camera's number, an address or a video file")
     return SourceName(kind="file", text=text)
 

@@ -3,34 +3,24 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
 import av
-import av.logging
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import DsmapError
 from dsmap.runtime.live.sources import Captured, Facts, Pixels, SourceLostError, SourceName
-from dsmap.runtime.network_input import SCHEMES
+from dsmap.runtime.network_input import WEB, NetworkSettings, scheme_of
+from dsmap.runtime.video.media import open_address, open_file
+from dsmap.runtime.video.patience import Patience
 from dsmap.runtime.video_frames import FrameToRgb, orientation
-from dsmap.runtime.video_reader import VideoReader
+from dsmap.runtime.video_stream import check_size, find_video_stream
 
-Opened = TypeVar("Opened")
-
-# The first picture soon: the frame rate, which takes twenty frames to find out, does not matter.
-_LIVE_OPTIONS = {"analyzeduration": "2000000", "fpsprobesize": "0"}
-# An address may never lead to files of this machine, as a playlist could.
-_PROTOCOLS = ",".join((*SCHEMES, "httpproxy", "tls", "srtp", "rtmpt", "crypto", "data"))
-# RTSP over TCP, as lost UDP packets show as grey smears.
-_PROTOCOL_OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}}
-_TIMEOUTS = (10.0, 5.0)  # seconds to open, and without data
+_NETWORK = NetworkSettings(read_seconds=5.0)  # a camera that is silent for longer is opened again
 _MAX_FAILURES = 16  # packets in a row that do not decode
 _TOO_FAR = 5.0  # seconds: a gap in the timestamps, not a wait
 _LATE = 0.1  # seconds after which a file's clock gives in: a camera does not hurry either
@@ -42,22 +32,23 @@ class Stream:
     """Frames of an address or a file. `stop` ends waits.
 
     Files, and addresses of whole videos over HTTP, are played at their own rate; what is live comes as it comes.
-    Raises InputError for a file that is no video, DsmapError for an address that cannot be opened.
+    Raises InputError for what is no video or cannot be opened, DsmapError where no picture comes.
     """
 
-    def __init__(self, name: SourceName, stop: threading.Event, *, loop: bool) -> None:
+    def __init__(
+        self, name: SourceName, stop: threading.Event, *, loop: bool, network: NetworkSettings = _NETWORK
+    ) -> None:
         self._name = name
         self._stop = stop
         self._loop = loop
+        self._network = network
         self._to_rgb: FrameToRgb | None = None
-        if name.kind == "file":
-            with VideoReader(name.text):  # it explains what is wrong with a file
-                pass
         self._open()
         try:
             self._first = self._next()
             if self._first is None:
                 raise DsmapError(f"{name.shown} gives no pictures", "check that it plays elsewhere")
+            check_size(name.shown, self._first.width, self._first.height)
             turn = orientation(self._first)
             width, height = turn.size(self._first.width, self._first.height)
             rate = float(self._video.average_rate or self._video.guessed_rate or 0)
@@ -79,7 +70,10 @@ class Stream:
         if frame is None and self._loop and self._paced and self._played_all():
             self.close()
             self._stop.wait(1 / (self.facts.rate or _USUAL_RATE))  # the last frame's time
-            self._open()
+            try:
+                self._open()
+            except DsmapError as error:  # it may be there again soon, when another program has written it
+                raise SourceLostError(error.fact) from None
             frame = self._next()
         if frame is None:
             if self._paced and self._played_all():
@@ -95,23 +89,16 @@ class Stream:
             self._container.close()
 
     def _open(self) -> None:
-        av.logging.set_libav_level(av.logging.PANIC)  # failures are told by us
         if self._name.kind == "file":
-            address = str(Path(self._name.text).absolute())  # FFmpeg would take "12:30.mp4" for a protocol
-            self._container = _explained(self._name, lambda: av.open(address, metadata_errors="replace"))
+            self._container = open_file(Path(self._name.text))
         else:
-            address = self._name.text
-            options = _LIVE_OPTIONS | {"protocol_whitelist": _PROTOCOLS}
-            options |= _PROTOCOL_OPTIONS.get(address.partition("://")[0].lower(), {})
-            self._container = _explained(
-                self._name, lambda: av.open(address, options=options, timeout=_TIMEOUTS, metadata_errors="replace")
-            )
+            self._container = open_address(self._name.text, self._network, live=True)
         try:
-            self._video = _video_stream(self._container, self._name)
+            self._video = find_video_stream(self._container, self._name.shown)
         except BaseException:
             self.close()
             raise
-        whole = self._container.duration is not None and self._name.text.lower().startswith(("http://", "https://"))
+        whole = self._container.duration is not None and scheme_of(self._name.text) in WEB
         self._paced = self._name.kind == "file" or whole
         # Decoding several frames at the same time is faster and holds that many back.
         self._video.thread_type = "AUTO" if self._paced else "SLICE"
@@ -124,19 +111,28 @@ class Stream:
 
     def _decode(self) -> Iterator[VideoFrame]:
         failures = 0
+        patience = Patience(self._network.picture_seconds)
         try:
-            for packet in self._container.demux(self._video):
+            for packet in self._container.demux():  # all streams: one without pictures may go on for ever
+                patience.count()
+                if self._stop.is_set():
+                    return
+                if self._name.kind != "file" and patience.is_over:
+                    raise SourceLostError(f"it sent no picture for {patience.seconds:g} s")
+                if packet.stream.index != self._video.index:
+                    continue
                 try:
-                    yield from packet.decode()
-                    failures = 0
+                    for frame in packet.decode():
+                        yield frame
+                        failures = 0
+                        patience.saw_picture()
+                        patience.leave_out()
                 except av.error.EOFError:
                     return
                 except av.FFmpegError:  # a stream may be joined between keyframes, and lines lose packets
                     failures += 1
                     if failures > _MAX_FAILURES and self._name.kind != "file":  # a file goes on to its end
                         raise SourceLostError("its pictures cannot be decoded") from None
-                if self._stop.is_set():
-                    return
         except (av.FFmpegError, OSError) as error:
             if self._name.kind == "file":
                 return  # damaged: that was the end
@@ -169,23 +165,6 @@ class Stream:
         if kept is None or (kept.width, kept.height, kept.orientation) != (width, height, turn):
             kept = self._to_rgb = FrameToRgb(width, height, turn)
         return kept(frame)
-
-
-def _explained(name: SourceName, open_it: Callable[[], Opened]) -> Opened:
-    try:
-        return open_it()
-    except (av.FFmpegError, OSError, ValueError) as error:
-        # Not from the error: its text holds the whole address, with its secrets.
-        raise InputError(
-            f"{name.shown} cannot be opened: {_reason(error)}", "check the address, and that the sender is running"
-        ) from None
-
-
-def _video_stream(container: InputContainer, name: SourceName) -> VideoStream:
-    best = container.streams.best("video")
-    if not isinstance(best, VideoStream) or best.codec_context is None:
-        raise InputError(f"{name.shown} holds no video that can be decoded", "pass the address of a video stream")
-    return best
 
 
 def _reason(error: Exception) -> str:

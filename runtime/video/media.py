@@ -1,0 +1,223 @@
+"""The one door to media: every file and address that is read is opened here, within the same limits.
+
+A file is that file and nothing else: no format that names other files, no protocol but `file`. An address leads to
+other addresses at most, never to files of this machine, and has deadlines. No decoder makes frames beyond MAX_PIXELS.
+"""
+
+import functools
+import os
+import re
+import time
+from pathlib import Path
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import av
+import av.logging
+from av.container import InputContainer
+
+from dsmap.errors import InputError
+from dsmap.runtime.network_input import WEB, NetworkSettings, advice_for, check_address, scheme_of, shown
+from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, variants_of
+
+MAX_PIXELS = 16384 * 8192
+"""Of a frame: more is gigabytes in work."""
+
+# These name further files and addresses to read. Device formats are no danger: no file is taken for one.
+_PLAYLISTS = frozenset({"hls", "dash"})
+_NAMING_FILES = frozenset({"concat", "imf", "image2", "mlv", "sap", "vobsub", "webm_dash_manifest"})
+_NAMING_ADDRESSES = frozenset({"rtp", "rtsp", "sdp"})
+# What an address may lead to: never to files of this machine.
+_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtsp,rtsps,srt,crypto,data"
+# The first picture soon: the frame rate, which takes twenty frames to find out, does not matter.
+_LIVE_OPTIONS = {"analyzeduration": "2000000", "fpsprobesize": "0"}
+_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+
+
+def open_file(path: Path) -> InputContainer:
+    """Raises InputError, with the reason, when `path` is no video file."""
+    av.logging.set_libav_level(av.logging.PANIC)  # we report failures ourselves
+    if not path.exists():
+        raise InputError(f"{path} does not exist", "check the spelling and the folder")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "name a video file")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file but a pipe or a device", "save the video in a file first")
+    options = {"format_whitelist": _formats(but=_PLAYLISTS | _NAMING_FILES | _NAMING_ADDRESSES)}
+    options |= {"protocol_whitelist": "file"}
+    try:
+        # An absolute path: FFmpeg would take "12:30.mp4" for a protocol.
+        return _limited(av.open(str(path.absolute()), metadata_errors="replace", container_options=options))
+    except PermissionError:
+        raise InputError(f"{path} cannot be read: permission denied", "check the file's permissions") from None
+    except _ERRORS as error:
+        raise _why_no_file(path, error) from error
+
+
+def open_address(address: str, settings: NetworkSettings, *, live: bool = False) -> InputContainer:
+    """Raises InputError when there is no answer, no video, or what should not be followed.
+
+    `live`: the first picture soon, and no trying again within FFmpeg: the caller does that.
+    """
+    av.logging.set_libav_level(av.logging.PANIC)  # its lines would show passwords
+    check_address(address)
+    options = _protocol_options(scheme_of(address), settings, live=live)
+    began = time.monotonic()
+    try:
+        return _open_address(address, options, settings)
+    except _ERRORS as error:
+        patience = 0.9 * min(settings.open_seconds, settings.read_seconds)
+        silent = isinstance(error, av.error.ExitError | TimeoutError) or time.monotonic() - began > patience
+        raise _why_no_address(address, error, silent=silent) from None  # the error's text holds the whole address
+
+
+def _open_address(address: str, options: dict[str, str], settings: NetworkSettings) -> InputContainer:
+    """Without playlists at first: each names any number of further addresses, so they are looked at before."""
+    plain = _formats(but=_PLAYLISTS | _NAMING_FILES)
+    try:
+        return _opened(address, options | {"format_whitelist": plain}, settings)
+    except av.error.ArgumentError:  # also what FFmpeg says of a format that is not on the list
+        if scheme_of(address) not in WEB or not _look_at_playlist(address, settings):
+            raise
+    return _opened(address, options | {"format_whitelist": _formats(but=_NAMING_FILES)}, settings)
+
+
+def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
+    """Whether it is a playlist. Raises InputError for one that names more than anybody could want."""
+    text = _read_text(address, settings)
+    if not is_playlist(text):
+        return False
+    check_playlist(shown(address), text)
+    deadline = time.monotonic() + settings.open_seconds
+    for variant in variants_of(address, text):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        try:
+            inner = _read_text(variant, settings)
+        except _ERRORS:
+            continue  # FFmpeg takes another
+        if variants_of(variant, inner):
+            raise InputError(
+                f"{shown(address)} is a playlist of playlists that name further ones",
+                "it is damaged, or made to do harm; pass the address of one of the videos in it",
+            )
+    return True
+
+
+def _read_text(address: str, settings: NetworkSettings) -> str:
+    """What is there, taken as text, up to the size that a playlist may have."""
+    check_address(address)
+    options = _protocol_options(scheme_of(address), settings, live=True)
+    timeout = (settings.open_seconds, settings.read_seconds)
+    held = bytearray()
+    deadline = time.monotonic() + settings.open_seconds
+    with av.open(address, format="data", container_options=options, timeout=timeout) as raw:
+        try:
+            for packet in raw.demux():
+                held += bytes(packet)
+                if len(held) > MAX_PLAYLIST_BYTES or not is_playlist(held[:4096].decode("utf-8", "replace")):
+                    break
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        except _ERRORS:
+            if not held or time.monotonic() > deadline:  # else: a server that closes roughly at the end
+                raise
+    return held.decode("utf-8", "replace")
+
+
+def _opened(address: str, options: dict[str, str], settings: NetworkSettings) -> InputContainer:
+    timeout = (settings.open_seconds, settings.read_seconds)
+    return _limited(av.open(address, metadata_errors="replace", container_options=options, timeout=timeout))
+
+
+def _limited(container: InputContainer) -> InputContainer:
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return container
+
+
+@functools.cache
+def _formats(*, but: frozenset[str]) -> str:
+    return ",".join(sorted(av.formats_available - but))
+
+
+def _protocol_options(scheme: str, settings: NetworkSettings, *, live: bool) -> dict[str, str]:
+    patience = str(round(settings.read_seconds * 1_000_000))
+    options = {"protocol_whitelist": _PROTOCOLS} | (_LIVE_OPTIONS if live else {})
+    if scheme in WEB:
+        options |= {"rw_timeout": patience}
+        if not live:  # a break within a file is mended by FFmpeg: it asks for the rest of the bytes
+            # FFmpeg 8.1 also goes on with connections that the server has closed: the last one covers that.
+            options |= dict.fromkeys(("reconnect", "reconnect_streamed", "reconnect_on_network_error"), "1")
+            options |= {"reconnect_delay_max": "2"}  # after a second, it is our turn
+    elif scheme in ("rtsp", "rtsps"):
+        options |= {"rtsp_transport": "tcp", "timeout": patience}  # over UDP, packets get lost
+    elif scheme in ("udp", "rtp", "srt"):
+        options |= {"timeout": patience}
+    else:
+        options |= {"rw_timeout": patience}
+    return options
+
+
+def _why_no_address(address: str, error: BaseException, *, silent: bool) -> InputError:
+    name = shown(address)
+    if silent:
+        return InputError(f"{name} does not answer in time", "check the address, the network and the sender")
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        return InputError(
+            f"{name} asks for a user name and a password", "write them as scheme://user:password@host/..."
+        )
+    reason = getattr(error, "strerror", None) or "it cannot be read"
+    if isinstance(error, av.error.ArgumentError):  # "Invalid argument"
+        reason = "it is no video, or leads to what is not followed"
+    return InputError(f"{name} cannot be opened: {reason}", advice_for(address))
+
+
+def _why_no_file(path: Path, error: BaseException) -> InputError:
+    if _lacks_index(path):
+        return InputError(
+            f"{path} is cut off: its index (moov), which stands at the end, is missing",
+            "copy or download the whole file again; a recording that broke off needs a repair tool",
+        )
+    if _begins_as_playlist(path):
+        return InputError(
+            f"{path} is a playlist: it names other files or addresses, which are not opened from a file",
+            "pass the video itself, or the playlist's own address (https://...)",
+        )
+    if isinstance(error, MemoryError):
+        fact = f"{path} asks for more memory than there is, or holds more than 1000 streams"
+        return InputError(fact, "it is damaged, or made to do harm; get a sound copy")
+    # Other errors' texts mislead: "Device or resource busy" for an impossible size.
+    reason = "it is damaged at its beginning"
+    if isinstance(error, av.error.InvalidDataError) and error.strerror:
+        reason = error.strerror
+    return InputError(f"{path} is not a video: {reason}", "pass a video file (mp4, mkv, mov, webm, ...)")
+
+
+def _begins_as_playlist(path: Path) -> bool:
+    with path.open("rb") as stream:
+        start = stream.read(4096).decode("utf-8", "replace")
+    return is_playlist(start) or re.match(r"\ufeff?\s*(ffconcat|v=0\r?\n|# VobSub)", start) is not None
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether the file begins as an mp4 or mov and has no `moov` box."""
+    with path.open("rb") as stream:
+        if stream.read(8)[4:] != b"ftyp":
+            return False
+        end = stream.seek(0, os.SEEK_END)
+        at = 0
+        while at + 8 <= end:
+            stream.seek(at)
+            header = stream.read(16)
+            if header[4:8] == b"moov":
+                return False
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:  # the real one stands behind the name
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8:  # 0: up to the end of the file
+                break
+            at += size
+    return True

@@ -1,0 +1,38 @@
+"""Playlists (HLS, DASH) from the network: what they name is counted before FFmpeg follows it."""
+
+import re
+from urllib.parse import urljoin
+
+from dsmap.errors import InputError
+
+MAX_PLAYLIST_BYTES = 16 << 20
+"""A day of segments of two seconds, with long signed addresses."""
+MAX_VARIANTS = 100
+"""Qualities, languages and subtitles of one video; FFmpeg asks for each of them, and keeps kilobytes for each."""
+
+_VARIANT = re.compile(r"^#EXT-X-STREAM-INF:[^\n]*\n(?:\s*#[^\n]*\n|\s*\n)*\s*([^#\s][^\n]*)", re.MULTILINE)
+_NAMED = re.compile(r"#EXT-X-(?:STREAM-INF|I-FRAME-STREAM-INF|MEDIA):|<(?:\w+:)?Representation\b")
+
+
+def is_playlist(text: str) -> bool:
+    """Whether it begins as one."""
+    start = text[:4096].lstrip("\ufeff \t\r\n")
+    return start.startswith(("#EXTM3U", "<MPD")) or (start.startswith(("<?xml", "<!--")) and "<MPD" in start)
+
+
+def variants_of(address: str, text: str) -> list[str]:
+    """The addresses of the playlists that an HLS playlist names; none for one of segments."""
+    return [urljoin(address, found.strip()) for found in _VARIANT.findall(text.replace("\r\n", "\n"))]
+
+
+def check_playlist(name: str, text: str) -> None:
+    """Raise InputError for one that is too long, or names too much."""
+    count = len(_NAMED.findall(text))
+    if count > MAX_VARIANTS or len(text) > MAX_PLAYLIST_BYTES:
+        held = f"names {count} streams, expected at most {MAX_VARIANTS}"
+        if count <= MAX_VARIANTS:
+            held = f"is longer than {MAX_PLAYLIST_BYTES >> 20} MiB"
+        raise InputError(
+            f"{name} is a playlist that {held}",
+            "it is damaged, or made to do harm; pass the address of one of the videos in it",
+        )
