@@ -21,6 +21,11 @@ from dsmap.images import PICTURE_SUFFIXES
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffixes of videos, and libav's names for them."""
 
+# What is written at least once a second. delay_moov: the header waits for the first fragment, which tells its start.
+_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+_CLUSTERS = {"cluster_time_limit": "1000"}
+_RECOVERABLE = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": _CLUSTERS, "webm": _CLUSTERS}
+
 
 def format_of(path: Path) -> str:
     """libav's name of the container that `path`'s suffix asks for. Raises InputError when it is none of ours."""
@@ -70,8 +75,12 @@ def holds(suffix: str, streams: Sequence[Stream]) -> bool:
     return True
 
 
-def open_output(path: Path, time_base: Fraction) -> OutputContainer:
-    """A new file at `path` for video with timestamps in `time_base`. Raises what PyAV raises."""
+def open_output(path: Path, time_base: Fraction, *, recoverable: bool = False) -> OutputContainer:
+    """A new file at `path` for video with timestamps in `time_base`. Raises what PyAV raises.
+
+    `recoverable`: what was written until a second or two ago plays even when the process is killed. An mp4 grows in
+    fragments then, and becomes an ordinary one at its end, with the index behind the frames.
+    """
     name = format_of(path)
     # Matroska's default moves everything so that no timestamp is negative: audio often starts just before 0.
     options = {"avoid_negative_ts": "disabled"}
@@ -81,6 +90,8 @@ def open_output(path: Path, time_base: Fraction) -> OutputContainer:
         scale = time_base.denominator * math.ceil(90_000 / time_base.denominator)
         # Faststart: the index moves to the front, so that browsers start before the whole file has come.
         options = {"movflags": "+faststart", "movie_timescale": str(scale)}
+    if recoverable:
+        options |= {"flush_packets": "1", **_RECOVERABLE[name]}
     container = av.open(str(path.absolute()), "w", format=name, options=options)
     container.flags |= cast(
         int, Flags.bitexact.value

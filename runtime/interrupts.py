@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM as a request to stop after the current frame, so that files are finished, not torn."""
+"""Ctrl-C, SIGTERM and a closed terminal ask to stop after the current frame, so that files are finished, not torn."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from dsmap.common.signals import stop_signal_numbers
 
 
 class StopRequest:
@@ -30,6 +32,9 @@ class StopRequest:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
+        if number == getattr(signal, "SIGHUP", None):  # it comes twice: from the kernel and from the shell
+            self.requested = True
+            return
         if self.requested and self._interruptible:
             raise KeyboardInterrupt
         self.insisted = self.requested
@@ -38,15 +43,16 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block Ctrl-C and SIGTERM set the request; see `StopRequest.interruptible` for the second one.
+    """Within the block Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) set the request.
 
+    See `StopRequest.interruptible` for the second Ctrl-C or SIGTERM.
     Python allows signal handlers in the main thread only; elsewhere the request stays False.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request.handle) for number in stop_signal_numbers()}
     try:
         yield request
     finally:

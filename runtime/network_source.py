@@ -85,6 +85,7 @@ class NetworkSource:
                     yield packet
             if patience.is_over:
                 feed.give_up(patience.seconds)
+                yield from flush_packets(container)
                 return
 
     def saw_picture(self) -> None:

@@ -41,7 +41,7 @@ class VideoWriter:
     unit of the frames' timestamps. `rate`: frames per second, about, for rate control only. `encoding`: codec, quality
     and speed. `audio` and `copied`: streams whose packets will be copied; `plan_copies` tells what becomes of them, and
     audio must fit the container: see `check_container`. `chapters`: as PyAV's `Container.chapters()` gives them.
-    `journal`: keeps the packets for a later run.
+    `journal`: keeps the packets for a later run. `recoverable`: see `open_output`.
 
     Raises InputError for settings that do not fit, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.
@@ -63,6 +63,7 @@ class VideoWriter:
         metadata: dict[str, str] | None = None,
         video_metadata: dict[str, str] | None = None,
         journal: PacketJournal | None = None,
+        recoverable: bool = False,
     ) -> None:
         silence()
         self.path = path = Path(path)
@@ -78,7 +79,7 @@ class VideoWriter:
         streams = {stream.index: stream for stream in (*audio, *copied)}
         plan = plan_copies(path.suffix, list(streams.values()))
         with self._explained():
-            self._container = open_output(path, encoder_time_base(time_base))
+            self._container = open_output(path, encoder_time_base(time_base), recoverable=recoverable)
             try:
                 self._track = VideoTrack(
                     self._container,

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -136,3 +136,20 @@ def _rtsp_answer(method: str, address: str) -> tuple[str, str]:
     if method == "SETUP":
         return "Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n", ""
     return "Session: 1\r\n", ""
+
+
+def serve_mjpeg(connection: socket.socket, jpegs: Iterable[bytes], *, pause: float = 0.01) -> None:
+    """Answers one HTTP request with pictures, as network cameras do, until there are no more or nobody listens."""
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=zz\r\n\r\n")
+    for jpeg in jpegs:
+        head = f"--zz\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+        connection.sendall(head.encode() + jpeg + b"\r\n")
+        time.sleep(pause)
+
+
+def serve_slowly(connection: socket.socket, data: bytes, *, at_once: int, pause: float) -> None:
+    """Sends `data` piece by piece."""
+    for start in range(0, len(data), at_once):
+        connection.sendall(data[start : start + at_once])
+        time.sleep(pause)

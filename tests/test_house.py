@@ -20,6 +20,7 @@ LEAVES = {
     "dsmap.common",
     "dsmap.common.files",
     "dsmap.common.output_files",
+    "dsmap.common.signals",
     "dsmap.common.text",
     "dsmap.picking",
     "dsmap.memory",

@@ -548,6 +548,7 @@ def test_what_is_a_sequence_and_what_is_not(pictures: Path) -> None:
         ("list.ffconcat", "ffconcat version 1.0\nfile secret.ts\n"),
         ("video.mkv", "ffconcat version 1.0\nfile secret.ts\n"),
         ("cam.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 33\n"),
+        ("list.idx", "# VobSub index file, v7 (do not modify this line!)\n"),
         ("list.mpd", '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>'),
     ],
 )

@@ -18,7 +18,6 @@ import functools
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec
@@ -27,6 +26,7 @@ import typer
 
 from dsmap import __version__
 from dsmap.errors import DsmapError, first_line
+from dsmap.tools._terminal import say, tell, tell_traceback
 
 P = ParamSpec("P")
 
@@ -43,7 +43,7 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"dsmap {__version__}")
+        say(f"dsmap {__version__}")
         raise typer.Exit
 
 
@@ -117,12 +117,12 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(130) from None
         except DsmapError as error:
             if kwargs.get("debug"):
-                traceback.print_exc()
+                tell_traceback()
             tell(error.fact, error.advice)
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
             if kwargs.get("debug"):
-                traceback.print_exc()
+                tell_traceback()
             if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
                 tell(
                     f"{error.name} is not installed",
@@ -142,13 +142,6 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from None
 
     return wrapper
-
-
-def tell(fact: str, advice: str) -> None:
-    """Print `error: FACT` and the advice on stderr."""
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)  # plain where stderr is no terminal
-    typer.echo(fact, err=True)
-    typer.echo(advice, err=True)
 
 
 def _usage_advice(error: Any) -> str:

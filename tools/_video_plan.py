@@ -9,9 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from dsmap.errors import DsmapError, InputError
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from dsmap.runtime.job_plan import Job
@@ -174,7 +173,7 @@ def check_all(jobs: "Sequence[Job]", options: dict[str, Any]) -> list[Checked]:
     for job in jobs:
         if options["resume"] and not options["overwrite"] and is_done(job):
             tidy_up_after(job)
-            typer.echo(f"{job.output} is there already")
+            say(f"{job.output} is there already")
         else:
             left.append(job)
     checked = [_checked(job, options) for job in left]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.tools import _cli
 from dsmap.tools._reports import write_report
+from dsmap.tools._terminal import note, say, shown, tell
 from dsmap.tools._video_plan import Checked, StyleChoice
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Work:
         width, height = max(sizes, key=lambda size: size[0] * size[1])
         return (2 * width if 0 < self._network.strength < 1 else width), height
 
-    def header(self) -> str:
+    def header(self) -> list[str]:
         """What is going to be done, and by what: a few lines."""
         translator = self._translator
         direction = f"{translator.model_name}: {translator.source} -> {translator.target}"
@@ -89,7 +89,7 @@ class Work:
         if self._styles.path or self._styles.fixed is not None:
             lines.append(f"style: {self._styles}{self._styles.note}")
         backend = f"{translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
-        return "\n".join([*lines, f"backend: {backend}"])
+        return [*lines, f"backend: {backend}"]
 
     def facts(self) -> dict[str, Any]:
         """What ran, for the report."""
@@ -124,7 +124,7 @@ class Work:
             steady=steady,
             made_with=self._made_with(),
             progress=progress,
-            tell=lambda line: typer.echo(line, err=True),
+            tell=note,
             **self._options,
         )
 
@@ -180,7 +180,7 @@ def run_jobs(
                 outcomes.append(Outcome(job, _run_one(job, expected, job.name, run)))
             except DsmapError as error:
                 outcomes.append(Outcome(job, None, error))
-                _cli.tell(f"{job.shown}: {error.fact}", error.advice)
+                tell(f"{job.shown}: {error.fact}", error.advice)
             if stop:
                 break
     return outcomes
@@ -231,7 +231,7 @@ def _bar(name: str, expected: int | None) -> "Iterator[Progress | None]":
     label = [TextColumn("{task.description}", markup=False)] if name else []
     columns = (*label, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[fps]} fps"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=expected, fps="-")
+        task = bar.add_task(shown(name), total=expected, fps="-")
 
         def update(done: int, total: int | None) -> None:
             speed = bar.tasks[0].speed
@@ -243,7 +243,7 @@ def _bar(name: str, expected: int | None) -> "Iterator[Progress | None]":
 
 def _tell(report: "JobReport") -> None:
     if report.frames and not report.spared:
-        typer.echo(
+        say(
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
             f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
         )
@@ -251,28 +251,28 @@ def _tell(report: "JobReport") -> None:
 
 def _tell_what_is_missing(report: "JobReport") -> None:
     if report.frames == 0 and report.interrupted:
-        _cli.tell("stopped before the first frame was done", "nothing was written")
+        tell("stopped before the first frame was done", "nothing was written")
     elif report.spared:
         fact = f"{report.output} is still the earlier result; what was done is kept"
-        _cli.tell("stopped before the end", f"{fact}: the same command with --resume goes on from there")
+        tell("stopped before the end", f"{fact}: the same command with --resume goes on from there")
     elif report.interrupted:
         again = "; the same command with --resume goes on from there" if report.resumable else ""
-        _cli.tell("stopped before the end", f"{report.output} holds what was done{again}")
+        tell("stopped before the end", f"{report.output} holds what was done{again}")
     elif report.failed:
-        names = "\n".join(report.failed)
-        _cli.tell(
-            f"{len(report.failed)} of {report.frames_expected} pictures could not be translated:\n{names}",
+        tell(
+            f"{len(report.failed)} of {report.frames_expected} pictures could not be translated:",
             "replace or remove them and run again",
+            *report.failed,
         )
     elif report.broken_off:
-        _cli.tell(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
+        tell(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
     elif report.dropped_packets and report.frames == report.frames_expected:
-        _cli.tell(
+        tell(
             f"the input is damaged: {report.dropped_packets} packets of its sound or subtitles could not be copied",
             f"{report.output} holds the rest and plays; get a whole copy of the input for them",
         )
     else:
-        _cli.tell(
+        tell(
             f"the input is damaged or cut off: {report.frames} of {report.frames_expected} frames could be translated",
             f"{report.output} holds them and plays; get a whole copy of the input for the rest",
         )
@@ -280,7 +280,7 @@ def _tell_what_is_missing(report: "JobReport") -> None:
 
 def _summarise(outcomes: Sequence[Outcome], planned: int) -> None:
     whole = sum(outcome.report is not None and outcome.report.complete for outcome in outcomes)
-    typer.echo(f"{whole} of {planned} inputs done")
+    say(f"{whole} of {planned} inputs done")
 
 
 def _as_dict(outcome: Outcome) -> dict[str, Any]:

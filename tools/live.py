@@ -19,6 +19,7 @@ import typer
 from dsmap.errors import InputError
 from dsmap.tools import _cli
 from dsmap.tools._reports import write_report
+from dsmap.tools._terminal import note, say
 
 if TYPE_CHECKING:
     from dsmap.runtime.live.capture import Capture
@@ -230,7 +231,7 @@ def _captures(names: "list[SourceName]", asked: "Asked", *, loop: bool) -> "Iter
     from dsmap.runtime.live.capture import Capture
     from dsmap.runtime.live.sources import opener
 
-    cameras = [(name, Capture(name.shown, opener(name, asked, loop=loop), _say)) for name in names]
+    cameras = [(name, Capture(name.shown, opener(name, asked, loop=loop), note)) for name in names]
     for _, capture in cameras:
         capture.start()
     try:
@@ -238,10 +239,6 @@ def _captures(names: "list[SourceName]", asked: "Asked", *, loop: bool) -> "Iter
     finally:
         for _, capture in cameras:
             capture.stop()
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 def _run(
@@ -261,25 +258,25 @@ def _run(
         if capture.error is not None:
             direction.translator.close()
             raise capture.error
-    typer.echo(_header(direction.translator))
-    run = LiveRun(settings, cameras, direction, load, window=window, notify=_say, virtual_camera=virtual, began=began)
+    say(*_header(direction.translator))
+    run = LiveRun(settings, cameras, direction, load, window=window, notify=note, virtual_camera=virtual, began=began)
     return run.run()
 
 
-def _header(translator: "Translator") -> str:
-    return (
-        f"{translator.model_name}: {translator.source} -> {translator.target}\n"
-        f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
-    )
+def _header(translator: "Translator") -> list[str]:
+    return [
+        f"{translator.model_name}: {translator.source} -> {translator.target}",
+        f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})",
+    ]
 
 
 def _conclude(result: "LiveReport") -> None:
     """The session in a line, and what could be done about a slow one; 130 after Ctrl-C, the error when one ended it."""
     if result.measures.frames or result.error is None:
-        typer.echo(result.line())
+        say(result.line())
     if result.measures.busy > _SLOW and result.size is not None and result.dropped:
         width, height = result.size
-        typer.echo(f"the model is the limit at {width}x{height}; a smaller --height makes it faster")
+        say(f"the model is the limit at {width}x{height}; a smaller --height makes it faster")
     if result.error is not None:
         raise result.error
     if result.stopped_by == "signal":

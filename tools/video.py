@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from dsmap.tools import _cli
+from dsmap.tools._terminal import say
 from dsmap.tools._video_plan import check_all, check_names, check_use, choose_style, plan, result_folders, seconds_given
 from dsmap.tools._video_run import Network, Work, conclude, report_jobs, run_jobs
 
@@ -159,7 +160,7 @@ def video(
                 report_jobs(report, {}, [], several=True)
             return
         work = Work(network, styles, checked, options)
-        typer.echo(work.header())
+        say(*work.header())
         outcomes = run_jobs([(one.job, one.frames) for one in checked], work.run)
     if report is not None:
         report_jobs(report, work.facts(), outcomes, several=len(jobs) > 1)

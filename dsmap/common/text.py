@@ -1,8 +1,11 @@
 """Text from outside (names of files, tags of streams, words of servers) as it may be shown. A leaf."""
 
+import re
 import unicodedata
 
 _HARMLESS = {"\u200d", "\u200c", "\u00ad"}  # joiners and soft hyphens, which names in many scripts and emoji need
+
+_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})[^\s'\"]*@")
 
 
 def printable(text: object, *, lines: bool = False) -> str:
@@ -24,3 +27,8 @@ def _shown(char: str, lines: bool) -> str:
 
 def _escape(char: str) -> str:
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char) or f"\\x{ord(char):02x}"
+
+
+def without_passwords(text: str) -> str:
+    """`text` without what stands between `scheme:/` or `scheme://` and the last `@` of a word: user and password."""
+    return _CREDENTIALS.sub(r"\1", text)

@@ -117,7 +117,9 @@ class _Writer:
         if self._video is None:
             self._begun, self._size = at, (rgb.shape[1], rgb.shape[0])
             width, height = self._size
-            self._video = VideoWriter(self.path, width=width, height=height, time_base=_TIME_BASE, rate=self._rate)
+            self._video = VideoWriter(
+                self.path, width=width, height=height, time_base=_TIME_BASE, rate=self._rate, recoverable=True
+            )
         pts = round((at - self._begun) / _TIME_BASE)
         if self._held is not None:
             pts = max(pts, self._held[1] + 1)  # the other camera's frame may be a little older

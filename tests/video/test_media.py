@@ -1,0 +1,255 @@
+"""The one door to media: what it follows, how long it waits, and that there is no other."""
+
+import ast
+import itertools
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import clips
+import cv2
+import numpy as np
+import pytest
+import servers
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.live.sources import SourceLostError, SourceName
+from dsmap.runtime.live.streams import Stream
+from dsmap.runtime.network_input import NetworkSettings
+from dsmap.runtime.video.media import MAX_PIXELS, open_file
+from dsmap.runtime.video.playlists import MAX_VARIANTS
+from dsmap.runtime.video_reader import Frame, VideoReader
+
+ROOT = Path(__file__).parents[2]
+QUICK = NetworkSettings(open_seconds=2, read_seconds=2, picture_seconds=0.6, tries=2, first_pause=0.05)
+CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in range(20)]}
+
+
+def jpeg(grey: int, claimed: tuple[int, int] | None = None) -> bytes:
+    """A picture of 64x48, whose header may claim another (width, height)."""
+    data = bytearray(cv2.imencode(".jpg", np.full((48, 64, 3), grey, np.uint8))[1].tobytes())
+    if claimed:
+        at = data.find(b"\xff\xc0")
+        data[at + 5 : at + 9] = struct.pack(">HH", claimed[1], claimed[0])
+    return bytes(data)
+
+
+def frames_of(reader: VideoReader) -> list[Frame]:
+    return [item for item in reader if isinstance(item, Frame)]
+
+
+def read_all(stream: Stream, greys: list[int] | None = None) -> None:
+    while (captured := stream.read()) is not None:
+        if greys is not None:
+            greys.append(int(captured.load()[24, 32, 0]))
+
+
+# --- no other door
+
+
+def calls(path: Path, name: str) -> list[ast.Call]:
+    """The calls of `name`, such as av.open, in a file."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text if name in text else "")
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+
+
+def writes(call: ast.Call) -> bool:
+    mode = next(
+        (word.value for word in call.keywords if word.arg == "mode"), call.args[1] if len(call.args) > 1 else None
+    )
+    return isinstance(mode, ast.Constant) and mode.value == "w"
+
+
+def test_media_are_opened_in_one_module() -> None:
+    doors = {"av.open": "runtime/video/media.py", "cv2.VideoCapture": "runtime/live/cameras.py"}
+    for name, door in doors.items():
+        found = set()
+        for folder in ("dsmap", "export", "runtime", "tools"):
+            for path in (ROOT / folder).rglob("*.py"):
+                if any(not writes(call) for call in calls(path, name)):
+                    found.add(path.relative_to(ROOT).as_posix())
+                assert "from av import open" not in path.read_text(encoding="utf-8")
+        assert found == {door}
+
+
+def test_no_decoder_makes_frames_beyond_the_limit(tmp_path: Path) -> None:
+    with open_file(clips.make_clip(tmp_path / "a.mp4", frames=2)) as container:
+        assert container.streams.video[0].codec_context.options == {"max_pixels": str(MAX_PIXELS)}
+
+
+# --- streams without pictures
+
+
+def test_a_stream_whose_pictures_never_decode_is_given_up() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        servers.serve_mjpeg(connection, itertools.repeat(jpeg(90, claimed=(16000, 16000))))
+
+    with servers.connections(serve) as port:
+        began = time.monotonic()
+        with pytest.raises(DsmapError, match=r"sent no picture that can be decoded for 0\.6 s") as caught:
+            VideoReader(f"http://127.0.0.1:{port}/v", network=QUICK)
+        assert caught.value.exit_code == 1
+        assert time.monotonic() - began < 10
+
+
+def test_what_came_before_a_stream_spoils_is_kept() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        good = (jpeg(clips.grey(index)) for index in range(30))
+        servers.serve_mjpeg(connection, itertools.chain(good, itertools.repeat(jpeg(90, claimed=(16000, 16000)))))
+
+    with servers.connections(serve) as port, VideoReader(f"http://127.0.0.1:{port}/v", network=QUICK) as reader:
+        frames = frames_of(reader)
+        assert len(frames) >= 29
+        assert {frame.rgb.shape for frame in frames} == {(48, 64, 3)}
+        assert reader.broken_off is not None
+        assert "what came until then is kept" in reader.broken_off.advice
+
+
+def test_a_stream_that_goes_on_with_sound_alone_is_given_up(tmp_path: Path) -> None:
+    clip = clips.make_clip(tmp_path / "in.ts", audio=["aac"], audio_seconds=9, size=(160, 120), **CLOCK)
+
+    def serve(connection: socket.socket, number: int) -> None:
+        servers.serve_slowly(connection, clip.read_bytes(), at_once=2 * 188, pause=0.02)
+
+    with servers.connections(serve) as port, VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK) as reader:
+        assert len(frames_of(reader)) >= 17  # a transport stream keeps its last frames until more come
+        assert reader.broken_off is not None
+        assert "sent no picture" in reader.broken_off.fact
+
+
+def test_time_in_which_frames_are_used_is_no_time_without_pictures(tmp_path: Path) -> None:
+    clip = clips.make_clip(tmp_path / "in.ts", audio=["aac"], size=(160, 120), **CLOCK).read_bytes()
+    settings = NetworkSettings(open_seconds=2, read_seconds=2, picture_seconds=0.2, tries=1, first_pause=0.01)
+    with (
+        servers.connections(lambda connection, number: connection.sendall(b"" if number else clip)) as port,
+        VideoReader(f"tcp://127.0.0.1:{port}", network=settings) as reader,
+    ):
+        count = 0
+        for item in reader:
+            count += isinstance(item, Frame)
+            time.sleep(0.3 if count in (1, 2) else 0)  # between packets of sound as well
+        assert count == 20
+        assert reader.broken_off is not None  # as the server has gone
+        assert "did not come back" in reader.broken_off.fact
+
+
+def test_a_camera_that_sends_no_pictures_counts_as_lost(tmp_path: Path) -> None:
+    clip = clips.make_clip(tmp_path / "in.ts", audio=["aac"], audio_seconds=9, size=(160, 120), **CLOCK)
+
+    def serve(connection: socket.socket, number: int) -> None:
+        servers.serve_slowly(connection, clip.read_bytes(), at_once=2 * 188, pause=0.02)
+
+    with servers.connections(serve) as port:
+        name = SourceName(kind="stream", text=f"tcp://127.0.0.1:{port}")
+        stream = Stream(name, threading.Event(), loop=False, network=QUICK)
+        with pytest.raises(SourceLostError, match="no picture for"):
+            read_all(stream)
+        stream.close()
+
+
+# --- playlists
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[servers.Web]:
+    server = servers.Web(tmp_path)
+    yield server
+    server.close()
+
+
+def master(*variants: str) -> str:
+    lines = [f"#EXT-X-STREAM-INF:BANDWIDTH={index + 1}00000\n{name}\n" for index, name in enumerate(variants)]
+    return "#EXTM3U\n" + "".join(lines)
+
+
+MEDIA = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:0.7,\nin.ts\n#EXT-X-ENDLIST\n"
+
+
+def test_a_playlist_of_a_few_variants_is_followed(tmp_path: Path, web: servers.Web) -> None:
+    clips.make_clip(tmp_path / "in.ts", size=(160, 120), **CLOCK)
+    (tmp_path / "v.m3u8").write_text(MEDIA)
+    (tmp_path / "list.m3u8").write_text(master("v.m3u8", "v.m3u8", "missing.m3u8"))
+    with VideoReader(f"{web.address}/list.m3u8", network=QUICK) as reader:
+        assert len(frames_of(reader)) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("v.m3u8", master(*(f"v{index}.m3u8" for index in range(MAX_VARIANTS + 1))), "names 101 streams"),
+        ("v.m3u8", master("v.m3u8", "v.m3u8"), "a playlist of playlists"),
+        (
+            "v.mpd",
+            '<?xml version="1.0"?><MPD profiles="urn:mpeg:dash:profile:isoff-live:2011">'
+            + "<Representation/>" * 5000
+            + "</MPD>",
+            "names 5000 streams",
+        ),
+    ],
+)
+def test_playlists_that_name_too_much_are_refused(
+    tmp_path: Path, web: servers.Web, name: str, text: str, words: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        VideoReader(f"{web.address}/{name}", network=QUICK)
+    assert len(web.requests) < 10
+
+
+# --- the thread that reads
+
+
+def break_off(data: bytes) -> Callable[[socket.socket, int], None]:
+    return lambda connection, number: connection.sendall(data if number < 2 else b"")
+
+
+def test_a_network_thread_that_dies_ends_the_reading_with_its_reason(tmp_path: Path) -> None:
+    clip = clips.make_clip(tmp_path / "in.ts", size=(160, 120), **CLOCK).read_bytes()
+
+    def tell(line: str) -> None:
+        raise RuntimeError("the window is gone")
+
+    with servers.connections(break_off(clip)) as port:
+        with VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, tell=tell) as reader:
+            began = time.monotonic()
+            with pytest.raises(RuntimeError, match="the window is gone"):
+                frames_of(reader)
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("I/O operation on closed file")])
+def test_nobody_to_tell_is_no_reason_to_stop(tmp_path: Path, error: Exception) -> None:
+    clip = clips.make_clip(tmp_path / "in.ts", size=(160, 120), **CLOCK).read_bytes()
+
+    def tell(line: str) -> None:
+        raise error
+
+    with (
+        servers.connections(break_off(clip)) as port,
+        VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, tell=tell) as reader,
+    ):
+        assert len(frames_of(reader)) == 40
+        assert reader.reconnections == 1
+
+
+# --- files as cameras
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile secret.mp4\n", MEDIA.replace("in.ts", "secret.mp4")])
+def test_a_camera_file_that_becomes_a_playlist_is_not_followed(tmp_path: Path, text: str) -> None:
+    clips.make_clip(tmp_path / "secret.mp4", frames=5, colours=[(250, 0, 0)])
+    camera = clips.make_clip(tmp_path / "camera.mp4", frames=5)
+    stream = Stream(SourceName(kind="file", text=str(camera)), threading.Event(), loop=True)
+    (tmp_path / "new").write_text(text)
+    (tmp_path / "new").replace(camera)
+    shown: list[int] = []
+    with pytest.raises(SourceLostError, match="is a playlist"):
+        read_all(stream, shown)
+    stream.close()
+    assert len(shown) == 5
+    assert max(shown) < 240

@@ -1,0 +1,72 @@
+"""The one place where commands print: on stdout what they did, on stderr notes and errors.
+
+Names of files, tags of streams, words of servers and names in bundles come from anybody. Here they lose what could move
+the cursor, recolour the screen, forge a line of ours (newlines too: a line is an argument) or show a password.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from typing import TextIO
+
+import typer
+
+from dsmap.common.text import printable, without_passwords
+
+
+def say(*lines: object, colour: str = "", nl: bool = True) -> None:
+    """Print each of `lines` on stdout. Without `nl` the last one stays open.
+
+    Raises BrokenPipeError when whoever read it has gone. A terminal that was closed is no failure: the work goes on.
+    """
+    try:
+        for number, line in enumerate(lines or ("",), start=1):
+            _print(line, sys.stdout, colour=colour, nl=nl or number < len(lines))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _send_nowhere(sys.stdout)
+
+
+def note(*lines: object) -> None:
+    """Print each of `lines` on stderr. Never raises: nobody to tell is no reason to stop."""
+    for line in lines:
+        _on_stderr(line)
+
+
+def tell(fact: object, advice: object, *more: object) -> None:
+    """Print `error: FACT`, then `more` lines of it, then the advice on stderr. Never raises."""
+    _on_stderr("error: ", colour="red", nl=False)  # plain where stderr is no terminal
+    note(fact, *more, advice)
+
+
+def tell_traceback() -> None:
+    """Print the traceback of the error that is being handled, for --debug."""
+    note(*traceback.format_exc().splitlines())
+
+
+def shown(text: object) -> str:
+    """`text` as it may be shown on one line; for progress bars, which print by themselves."""
+    return printable(without_passwords(str(text)))
+
+
+def _on_stderr(line: object, *, colour: str = "", nl: bool = True) -> None:
+    try:
+        _print(line, sys.stderr, colour=colour, nl=nl)
+    except (OSError, ValueError):  # ValueError: it is closed
+        _send_nowhere(sys.stderr)
+
+
+def _print(line: object, stream: TextIO | None, *, colour: str, nl: bool) -> None:
+    if stream is None:  # a program without a console
+        return
+    typer.secho(shown(line), file=stream, fg=colour or None, bold=colour == "red" or None, nl=nl)
+
+
+def _send_nowhere(stream: TextIO) -> None:
+    """What is still in its buffer would fail again while Python ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError, AttributeError):  # it has no file
+        return
