@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +124,20 @@ def with_password(address: str, variable: str, option: str) -> str:
     if not at or not user or ":" in user:
         fact = "has a password of its own" if at and ":" in user else "has no user name"
         raise InputError(f"{option} was passed, and {shown(address)} {fact}", f"write {scheme}://USER@HOST/...")
-    return f"{scheme}://{user}:{quote(password, safe='')}{rest[len(user) :]}"
+    # FFmpeg decodes %2F and the like for all but RTMP.
+    written = password if scheme.lower().startswith("rtmp") else quote(password, safe="")
+    if re.search(r"[/?#]", written):
+        raise InputError(f"{option}: an {scheme} password cannot hold / ? or #", "choose another password")
+    return f"{scheme}://{user}:{written}{rest[len(user) :]}"
+
+
+def with_passwords(sources: Sequence[str], variable: str | None, option: str) -> list[str]:
+    """`sources`, of which the addresses get the password of the environment variable. Raises InputError."""
+    if variable is None:
+        return list(sources)
+    if not any(is_address(source) for source in sources):
+        raise InputError(f"{option} was passed, and no address", "leave it out, or pass an address such as rtsp://...")
+    return [with_password(source, variable, option) if is_address(source) else source for source in sources]
 
 
 def _rest(address: str) -> str:

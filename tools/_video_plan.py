@@ -102,11 +102,13 @@ def choose_style(
     return StyleChoice() if style is None else StyleChoice(fixed=parse_style(style, known=known), written=style)
 
 
-def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str) -> "list[Job]":
-    """The jobs; see `plan_jobs`."""
+def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str, password_env: str | None) -> "list[Job]":
+    """The jobs; see `plan_jobs` and, for the environment variable, `with_passwords`."""
     from dsmap.runtime.encoders import default_suffix
     from dsmap.runtime.job_plan import plan_jobs
+    from dsmap.runtime.network_input import with_passwords
 
+    sources = with_passwords(sources, password_env, "--password-env")
     return plan_jobs(sources, output, domain, suffix=default_suffix(codec))
 
 

@@ -65,6 +65,15 @@ def live(
             help="A camera's number (0), an address (rtsp://, http://, ...) or a video file; twice for two (Tab).",
         ),
     ] = None,
+    password_env: Annotated[
+        str | None,
+        typer.Option(
+            "--camera-password-env",
+            metavar="NAME",
+            parser=_cli.text_given,
+            help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
@@ -141,8 +150,9 @@ def live(
     from dsmap.runtime.live.live_run import LiveSettings
     from dsmap.runtime.live.sources import Asked, find_source
     from dsmap.runtime.live.translation import Preparation
+    from dsmap.runtime.network_input import with_passwords
 
-    names = [find_source(text) for text in camera or ["0"]]
+    names = [find_source(text) for text in with_passwords(camera or ["0"], password_env, "--camera-password-env")]
     styles = _styles(style or [], seed or [], model, domain)
     settings = LiveSettings(
         preparation=Preparation(height=height, mirror=mirror),

@@ -104,6 +104,15 @@ def video(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run was; results that are there stay.")
     ] = False,
+    password_env: Annotated[
+        str | None,
+        typer.Option(
+            "--password-env",
+            metavar="NAME",
+            parser=_cli.text_given,
+            help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -141,7 +150,7 @@ def video(
         "resume": resume,
     }
     styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period, model, domain)
-    jobs = plan(sources, output, domain, codec)
+    jobs = plan(sources, output, domain, codec, password_env)
     check_use(jobs, options, styles, stabilize=stabilize)
     network = Network(
         model=model,
