@@ -120,12 +120,13 @@ OPTIONS = {
     "eval model": "--backend --contents --data --debug --domain --domains --features --height --help --lpips "
     "--overwrite --page --pairs --precision --preset --repeats --report --results --seed --styles --threads --to "
     "--version",
-    "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help --list-cameras --loop "
-    "--mirror --model --no-window --overwrite --patience --precision --record --report --seconds --seed --size --style "
-    "--version --virtual-camera",
+    "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
+    "--list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
+    "--seconds --seed --size --style --version --virtual-camera",
     "video": "--backend --codec --crf --cuda-binding --debug --domain --end --frames --height --help --model "
-    "--no-upscale --output --overwrite --password-env --precision --preset --rate --report --resume --seed "
-    "--side-by-side --stabilize --start --strength --style --style-cycle --style-from --style-period --style-to --version",
+    "--no-upscale --output --overwrite --precision --preset --rate --report --resume --seed --side-by-side "
+    "--stabilize --start --strength --style --style-cycle --style-from --style-period --style-to --version "
+    "--password-env",
 }
 
 

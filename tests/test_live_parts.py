@@ -1,6 +1,7 @@
 """The parts of `dsmap-live` one by one: sources, keys, styles, numbers, drawing, recording."""
 
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dsmap.runtime.live.measures import Now, Times
 from dsmap.runtime.live.newest import Newest
 from dsmap.runtime.live.recorder import Recorder
 from dsmap.runtime.live.session import KEYS, Action, Session, View
-from dsmap.runtime.live.sources import Asked, Pixels, SourceLostError, SourceName, find_source
+from dsmap.runtime.live.sources import Asked, Pixels, SourceLostError, SourceName, find_source, opener
 from dsmap.runtime.live.styles import MEAN, SECONDS_PER_STYLE, Mix, Style, StyleCodes, StyleWheel, style_list
 from dsmap.runtime.live.translation import Preparation, Translated
 from dsmap.runtime.live.virtual_camera import import_pyvirtualcam
@@ -62,17 +63,17 @@ class FakeVideoCapture:
     opens = True
 
     def __init__(self, index: int) -> None:
-        self.asked: dict[int, float] = {}
+        self.asked: list[tuple[int, float]] = []
 
     def isOpened(self) -> bool:  # noqa: N802
         return self.opens
 
     def set(self, prop: int, value: float) -> bool:
-        self.asked[prop] = value
+        self.asked.append((prop, value))
         return True
 
     def get(self, prop: int) -> float:
-        return 30.0
+        return cv2.VideoWriter.fourcc(*"YUYV") if prop == cv2.CAP_PROP_FOURCC else 30.0
 
     def grab(self) -> bool:
         self.pictures -= 1
@@ -89,9 +90,14 @@ def test_a_camera_says_what_it_refuses_and_when_it_is_unplugged(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", FakeVideoCapture)
     camera = cameras_module.Camera(0, Asked(size=(1920, 1080), fps=60))
     assert camera.facts.refused == (
-        "1920x1080 was asked for and it gives 64x48; 60 frames per second were asked for and it says 30"
+        "1920x1080 was asked for and it gives 64x48; 60 frames per second were asked for and it says 30; "
+        "MJPG was asked for and it gives YUYV"
     )
-    assert camera._capture.asked[cv2.CAP_PROP_BUFFERSIZE] == 1
+    assert camera.facts.pixel_format == "YUYV"
+    assert (cv2.CAP_PROP_BUFFERSIZE, 1) in camera._capture.asked
+    order = [prop for prop, _ in camera._capture.asked]
+    assert order[-1] == cv2.CAP_PROP_FOURCC  # a new size takes it back
+    assert order.index(cv2.CAP_PROP_FOURCC) < order.index(cv2.CAP_PROP_FRAME_WIDTH)
     assert camera.read().load()[0, 0].tolist() == [3, 2, 1]
     with pytest.raises(SourceLostError):
         camera.read()
@@ -105,6 +111,30 @@ def test_missing_cameras_are_told_with_those_that_exist(monkeypatch):
     monkeypatch.setattr(cameras_module, "list_cameras", dict)
     with pytest.raises(InputError, match="no camera was found"):
         cameras_module.Camera(9, Asked())
+
+
+def test_cameras_are_found_by_name(monkeypatch):
+    cameras = {0: "Integrated Webcam", 2: "Logitech C920", 4: "Logitech BRIO", 6: "BRIO"}
+    monkeypatch.setattr(cameras_module, "list_cameras", lambda: cameras)
+    assert find_source("c920") == SourceName(kind="camera", text="c920")
+    assert [cameras_module.find_camera(text) for text in ("7", "c920", "brio", "webcam")] == [7, 2, 6, 0]
+    with pytest.raises(InputError, match=r"2 cameras are called 'logitech': 2 \(Logitech C920\), 4 \(Logitech BRIO\)"):
+        cameras_module.find_camera("logitech")
+    with pytest.raises(InputError, match=r"no camera or file 'nikon'; cameras: 0 \(Integrated Webcam\)"):
+        find_source("nikon")
+    opened = []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: opened.append(index) or FakeVideoCapture(index))
+    open_again = opener(find_source("c920"), Asked(), loop=False)
+    open_again(threading.Event())
+    cameras[9] = cameras.pop(2)  # plugged in elsewhere
+    open_again(threading.Event())
+    assert opened == [2, 9]
+
+
+def test_the_systems_list_of_cameras():
+    assert all(
+        isinstance(index, int) and isinstance(name, str) for index, name in cameras_module.list_cameras().items()
+    )
 
 
 # Keys and styles

@@ -52,6 +52,16 @@ def size_given(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _list_cameras(wanted: bool) -> None:
+    if not wanted:
+        return
+    from dsmap.runtime.live.cameras import list_cameras
+
+    cameras = list_cameras()
+    say(*(f"{index}  {name}" for index, name in cameras.items()) if cameras else ["no camera was found"])
+    raise typer.Exit
+
+
 @app.command()
 @_cli.explained
 def live(
@@ -62,7 +72,7 @@ def live(
             "--camera",
             metavar="<camera>",
             parser=_cli.text_given,
-            help="A camera's number (0), an address (rtsp://, http://, ...) or a video file; twice for two (Tab).",
+            help="A camera's number (0) or name, an address (rtsp://, http://, ...) or a video file; twice for two.",
         ),
     ] = None,
     password_env: Annotated[
@@ -74,6 +84,10 @@ def live(
             help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
         ),
     ] = None,
+    list_cameras: Annotated[
+        bool,
+        typer.Option("--list-cameras", help="List the cameras and exit.", callback=_list_cameras, is_eager=True),
+    ] = False,
     model: Annotated[
         str,
         typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),

@@ -1,7 +1,6 @@
 """Cameras, through OpenCV."""
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -13,8 +12,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb  # noqa: F401  # its module silences OpenCV's log, as failures are told by us
 from dsmap.runtime.live.sources import Asked, Captured, Facts, Pixels, SourceLostError
 
-_SYSFS = Path("/sys/class/video4linux")
-_MOST_TRIED = 4  # indices to try where the system has no list
+_COMPRESSED = "MJPG"  # uncompressed, USB has room for small pictures only
 _RATE_TOLERANCE = 0.1  # cameras say 29.97 or 30.00003 for 30
 _WAITS_FOR_PICTURE = "2"  # seconds that Linux's driver waits for one; OpenCV's own number is 10
 
@@ -39,8 +37,15 @@ class Camera:
                 ) from None
             height, width = first_rgb.shape[:2]
             rate = self._capture.get(cv2.CAP_PROP_FPS)
-            refused = _refused(asked, width, height, rate)
-            self.facts = Facts(width=width, height=height, rate=rate if rate > 0 else None, live=True, refused=refused)
+            pixel_format = _fourcc_name(self._capture.get(cv2.CAP_PROP_FOURCC))
+            self.facts = Facts(
+                width=width,
+                height=height,
+                rate=rate if rate > 0 else None,
+                live=True,
+                pixel_format=pixel_format,
+                refused=_refused(asked, width, height, rate, pixel_format),
+            )
         except BaseException:
             self._capture.release()
             raise
@@ -63,29 +68,37 @@ class Camera:
 
 
 def list_cameras() -> dict[int, str]:
-    """Cameras by index, with their names. Where the system has no list, the first few are tried and are nameless."""
-    if sys.platform == "linux":
-        found = {}
-        for path in sorted(_SYSFS.glob("video*")):
-            # Most cameras have a second device, for metadata; only the first gives pictures.
-            if (match := re.fullmatch(r"video(\d+)", path.name)) and _text(path / "index") in ("", "0"):
-                found[int(match[1])] = _text(path / "name")
-        return dict(sorted(found.items()))
-    return {index: "" for index in range(_MOST_TRIED) if _opens(index)}
+    """Cameras by index, with their names, as the system lists them; none is opened for it."""
+    from cv2_enumerate_cameras import enumerate_cameras
+
+    # That of OpenCV's ways to reach cameras which it takes by itself: its indices are those of `VideoCapture(index)`.
+    ways = {"linux": cv2.CAP_V4L2, "win32": cv2.CAP_MSMF, "darwin": cv2.CAP_AVFOUNDATION}
+    found = enumerate_cameras(ways.get(sys.platform, cv2.CAP_ANY))
+    return {camera.index: camera.name or "" for camera in sorted(found, key=lambda camera: camera.index)}
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+def find_camera(text: str) -> int:
+    """The index of the camera that `text` means: its number, its name, or a part of that. Raises InputError."""
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    cameras = list_cameras()
+    wanted = text.casefold()
+    named = [index for index, name in cameras.items() if name.casefold() == wanted]
+    matching = named or [index for index, name in cameras.items() if wanted in name.casefold()]
+    if not matching:
+        found = f"; cameras: {_listed(cameras)}" if cameras else ""
+        raise InputError(
+            f"there is no camera or file {text!r}{found}",
+            "pass a camera's number or name, an address or a video file; --list-cameras lists the cameras",
+        )
+    if len(matching) > 1:
+        found = _listed({index: cameras[index] for index in matching})
+        raise InputError(f"{len(matching)} cameras are called {text!r}: {found}", "pass the number of one of them")
+    return matching[0]
 
 
-def _opens(index: int) -> bool:
-    capture = cv2.VideoCapture(index)
-    opened = capture.isOpened()
-    capture.release()
-    return opened
+def _listed(cameras: dict[int, str]) -> str:
+    return ", ".join(f"{index} ({name})" if name else str(index) for index, name in cameras.items())
 
 
 def _cannot_open(index: int) -> DsmapError:
@@ -105,29 +118,40 @@ def _cannot_open(index: int) -> DsmapError:
             f"there is no camera {index}: no camera was found",
             "plug one in, or pass a video file or an address as --camera",
         )
-    names = ", ".join(f"{found} ({name})" if name else str(found) for found, name in cameras.items())
-    return InputError(f"there is no camera {index}; found: {names}", f"pass --camera {next(iter(cameras))}")
+    return InputError(f"there is no camera {index}; found: {_listed(cameras)}", f"pass --camera {next(iter(cameras))}")
 
 
 def _ask(capture: cv2.VideoCapture, asked: Asked) -> None:
     """Cameras take what they can and say nothing; see `_refused`."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an old frame in the driver is delay
-    if asked.size or asked.fps:
-        # Uncompressed, USB has room for small pictures only.
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    if not (asked.size or asked.fps):
+        return
+    compressed = cv2.VideoWriter.fourcc(*_COMPRESSED)
+    capture.set(cv2.CAP_PROP_FOURCC, compressed)  # first, as each format has sizes of its own
     if asked.size:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, asked.size[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, asked.size[1])
     if asked.fps:
         capture.set(cv2.CAP_PROP_FPS, asked.fps)
+    capture.set(cv2.CAP_PROP_FOURCC, compressed)  # and last, as drivers go back to another one with a new size
 
 
-def _refused(asked: Asked, width: int, height: int, rate: float) -> str | None:
+def _fourcc_name(code: float) -> str | None:
+    """The four letters of a pixel format; None where the driver does not say."""
+    if not 0 < code < 1 << 32:
+        return None
+    letters = int(code).to_bytes(4, "little")
+    return letters.decode("ascii").strip() if letters.isascii() and letters.decode("ascii").isprintable() else None
+
+
+def _refused(asked: Asked, width: int, height: int, rate: float, pixel_format: str | None) -> str | None:
     refused = []
     if asked.size and asked.size != (width, height):
         refused.append(f"{asked.size[0]}x{asked.size[1]} was asked for and it gives {width}x{height}")
     if asked.fps and rate > 0 and abs(rate - asked.fps) > _RATE_TOLERANCE * asked.fps:
         refused.append(f"{asked.fps:g} frames per second were asked for and it says {rate:g}")
+    if (asked.size or asked.fps) and pixel_format not in (None, _COMPRESSED):
+        refused.append(f"{_COMPRESSED} was asked for and it gives {pixel_format}")
     return "; ".join(refused) or None
 
 

@@ -126,6 +126,7 @@ def _camera(name: SourceName, capture: Capture) -> dict[str, Any]:
         "width": facts.width if facts else None,
         "height": facts.height if facts else None,
         "rate": _rounded(facts.rate) if facts else None,
+        "format": facts.pixel_format if facts else None,
         "refused": facts.refused if facts else None,
         "captured": capture.captured,
         "unwanted": capture.unwanted,

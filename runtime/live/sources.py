@@ -11,7 +11,6 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.errors import InputError
 from dsmap.runtime.network_input import check_address, check_not_almost_address, is_address, shown
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,6 +37,8 @@ class Facts:
     """Frames per second as it says; None when it does not."""
     live: bool
     """Whether frames come when they like; a file waits for its beginning."""
+    pixel_format: str | None = None
+    """Of a camera, such as MJPG or YUYV; None when it does not say."""
     refused: str | None = None
     """What was asked of it and is not given, in words."""
 
@@ -73,7 +74,7 @@ class SourceName:
 
     kind: Literal["camera", "stream", "file"]
     text: str
-    """The camera's number, the whole address, or the path."""
+    """The camera's number or (a part of) its name, the whole address, or the path."""
 
     @property
     def shown(self) -> str:
@@ -84,7 +85,10 @@ class SourceName:
 
 
 def find_source(text: str) -> SourceName:
-    """What `--camera TEXT` means: a number or /dev/videoN, an address with ://, or a file. InputError when nothing."""
+    """What `--camera TEXT` means: a number or /dev/videoN, an address with ://, a file, or the name of a camera.
+
+    Raises InputError when it is none of them.
+    """
     if match := re.fullmatch(r"(?:/dev/video)?(\d+)", text):
         return SourceName(kind="camera", text=str(int(match[1])))
     if text.startswith("file://"):
@@ -93,9 +97,12 @@ def find_source(text: str) -> SourceName:
         check_address(text)
         return SourceName(kind="stream", text=text)
     check_not_almost_address(text)
-    if not Path(text).exists():
-        raise InputError(f"there is no camera or file {text!r}", "pass a camera's number, an address or a video file")
-    return SourceName(kind="file", text=text)
+    if Path(text).exists():
+        return SourceName(kind="file", text=text)
+    from dsmap.runtime.live.cameras import find_camera
+
+    find_camera(text)
+    return SourceName(kind="camera", text=text)
 
 
 def opener(name: SourceName, asked: Asked, *, loop: bool) -> Callable[[threading.Event], Source]:
@@ -104,9 +111,9 @@ def opener(name: SourceName, asked: Asked, *, loop: bool) -> Callable[[threading
     Setting the event that it is given ends waits within `read`. `loop`: a file starts over at its end.
     """
     if name.kind == "camera":
-        from dsmap.runtime.live.cameras import Camera
+        from dsmap.runtime.live.cameras import Camera, find_camera
 
-        return lambda stop: Camera(int(name.text), asked)
+        return lambda stop: Camera(find_camera(name.text), asked)  # by its name it is found under another number, too
     from dsmap.runtime.live.streams import Stream
 
     return lambda stop: Stream(name, stop, loop=loop)
