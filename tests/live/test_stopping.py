@@ -1,0 +1,130 @@
+"""Terminals that close and processes that are killed: what was recorded stays playable."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+
+from dsmap.interrupts import stop_signals
+from dsmap.runtime.interrupts import stop_on_signals
+from dsmap.runtime.live.recorder import Recorder
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from dsmap.runtime.live.recorder import Recorder
+
+recorder = Recorder(Path(sys.argv[1]), rate=30, overwrite=False)
+noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+for index in range(200):
+    while recorder._queue.full():
+        time.sleep(0.001)
+    recorder.put(np.roll(noise, index, axis=1), index / 30)
+while recorder.frames < 200:
+    time.sleep(0.001)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_a_recording_survives_a_kill(tmp_path: Path, suffix: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / f"r{suffix}"], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = tmp_path.iterdir()
+    times = [float(at) for at in clips.read(left).times]
+    assert len(times) > 80  # of 200: the encoder looks ahead, and the last second was not written yet
+    assert times == pytest.approx([times[0] + index / 30 for index in range(len(times))], abs=0.002)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_a_finished_recording_is_an_ordinary_file(tmp_path: Path, suffix: str) -> None:
+    recorder = Recorder(tmp_path / f"r{suffix}", rate=30, overwrite=False)
+    for index in range(90):
+        while recorder._queue.full():
+            time.sleep(0.001)
+        recorder.put(np.full((48, 64, 3), clips.grey(index), np.uint8), 7 + index / 30)
+    recorder.finish()
+    recorder.wait()
+    assert recorder.error is None
+    video = clips.read(tmp_path / f"r{suffix}")
+    assert [float(at) for at in video.times] == pytest.approx([index / 30 for index in range(90)], abs=0.001)
+    if suffix != ".mkv":
+        assert sorted(set(boxes(tmp_path / f"r{suffix}")) - {"free", "wide"}) == ["ftyp", "mdat", "moov"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"r{suffix}"]
+
+
+def boxes(path: Path) -> list[str]:
+    """What an mp4 consists of at its top level: no fragments (moof) when it is an ordinary one."""
+    data, at, names = path.read_bytes(), 0, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        names.append(data[at + 4 : at + 8].decode())
+        at += int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+    return names
+
+
+# --- signals
+
+
+@contextmanager
+def handler_of(number: int, handler: object) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_closed_terminal_asks_to_stop_and_never_insists() -> None:
+    with handler_of(signal.SIGHUP, signal.SIG_DFL):
+        with stop_on_signals() as stop, stop.interruptible():
+            for _ in range(3):  # from the kernel, and from the shell
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.requested
+            assert not stop.insisted
+        with stop_signals() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stopped.is_set()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("block", [stop_on_signals, stop_signals])
+def test_nohup_stays_in_force(block) -> None:
+    with handler_of(signal.SIGHUP, signal.SIG_IGN), block() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not getattr(stop, "is_set", lambda: bool(stop))()
+
+
+def test_a_closed_terminal_finishes_recording_and_report(tiny_bundle: Path, tmp_path: Path) -> None:
+    """On a terminal of its own, which is closed: the kernel sends SIGHUP, and all later output fails."""
+    clip = clips.make_clip(tmp_path / "camera.mp4", frames=30)
+    master, terminal = os.openpty()
+    command = [sys.executable, "-m", "dsmap.tools.live", "-d", "winter", "--model", tiny_bundle, "--camera", clip]
+    command += ["--no-window", "--loop", "--record", "r.mp4", "--report", "r.json", "--seconds", "60"]
+    code = (
+        "import fcntl, os, sys, termios\nos.setsid()\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        f"os.execv({command[0]!r}, {[str(word) for word in command]!r})"
+    )
+    ends = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **ends)
+    os.close(terminal)
+    end = time.monotonic() + 40
+    while time.monotonic() < end and not any(path.suffix == ".mp4" and path != clip for path in tmp_path.iterdir()):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.close(master)
+    assert process.wait(timeout=30) == 130
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["stopped_by"] == "signal"
+    assert len(clips.read(tmp_path / "r.mp4").times) == report["recordings"][0]["frames"] > 3
