@@ -1,12 +1,11 @@
 """The engines that `dsmap-export` was asked for: checked before anything takes time, and built with a bar."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import typer
-
 from dsmap.errors import InputError
+from dsmap.tools._progress import bar
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from dsmap.export.engines import Built
@@ -51,30 +50,28 @@ def engine_wishes(engine: str, sizes: str | None, gpu_arch: str | None, max_batc
 
     flavour = load_trt(engine)
     if flavour.note:
-        typer.echo(f"engines: {flavour.title} ({flavour.note})")
+        say(f"engines: {flavour.title} ({flavour.note})")
     return EngineWishes(flavour, parse_gpu_arch(gpu_arch, flavour), sizes or DEFAULT_SIZES, max_batch or 1)
 
 
 def build(folder: Path, engines: EngineWishes) -> "list[Built]":
     """Builds with a progress bar, where there is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     from dsmap.export.engines import EngineJob, engines_of
     from dsmap.runtime.bundle import Bundle
     from dsmap.trt_progress import PROGRESS_STEPS
 
     bundle = Bundle.read(folder)
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn()
-    typer.echo(f"building engines with {engines.flavour.title} for GPUs of {', '.join(engines.architectures)}")
-    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
-
-        def say(line: str) -> None:
-            bar.console.print(line, soft_wrap=True, highlight=False, markup=False)
+    title, phase = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[phase]}"))
+    say(f"building engines with {engines.flavour.title} for GPUs of {', '.join(engines.architectures)}")
+    with bar(title, BarColumn(), phase, TimeElapsedColumn()) as drawn:
 
         def follow(job: EngineJob) -> Any:
-            for task in bar.task_ids:
-                bar.remove_task(task)
-            shown = bar.add_task(job.title, total=PROGRESS_STEPS, phase="")
-            return lambda phase, step, steps: bar.update(shown, completed=step, total=steps, phase=phase[:40])
+            if drawn is None:
+                return lambda phase, step, steps: None
+            drawn.begin(job.title, total=PROGRESS_STEPS, phase="")
+            return lambda phase, step, steps: drawn.update(step, total=steps, phase=phase[:40])
 
-        return engines_of(bundle, engines.options(bundle.manifest.sizes), say, follow)
+        told = say if drawn is None else drawn.say
+        return engines_of(bundle, engines.options(bundle.manifest.sizes), told, follow)

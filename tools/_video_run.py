@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.tools._progress import bar
 from dsmap.tools._reports import write_report
-from dsmap.tools._terminal import note, say, shown, tell
+from dsmap.tools._terminal import note, say, tell
 from dsmap.tools._video_plan import Checked, StyleChoice
 
 if TYPE_CHECKING:
@@ -221,22 +222,19 @@ def conclude(outcomes: Sequence[Outcome], planned: int) -> None:
 @contextlib.contextmanager
 def _bar(name: str, expected: int | None) -> "Iterator[Progress | None]":
     """A bar with frames per second and time left; nothing when the output is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    console = Console()
-    if not console.is_terminal:
-        yield None
-        return
     label = [TextColumn("{task.description}", markup=False)] if name else []
     columns = (*label, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[fps]} fps"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(shown(name), total=expected, fps="-")
+    with bar(*columns) as drawn:
+        if drawn is None:
+            yield None
+            return
+        drawn.begin(name, total=expected, fps="-")
 
         def update(done: int, total: int | None) -> None:
-            speed = bar.tasks[0].speed
-            whole = max(done, total) if total else None
-            bar.update(task, completed=done, total=whole, fps=f"{speed:.1f}" if speed else "-")
+            fps = f"{drawn.speed:.1f}" if drawn.speed else "-"
+            drawn.update(done, total=max(done, total) if total else None, fps=fps)
 
         yield update
 

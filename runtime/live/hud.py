@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dsmap.common.text import printable
 from dsmap.runtime.live.measures import Now
 from dsmap.runtime.live.session import KEYS, View
 from dsmap.runtime.live.sources import Pixels
@@ -150,6 +151,7 @@ def _recording_text(seconds: float) -> str:
 
 def _text(rgb: Pixels, text: str, x: int, y: int, scale: float, colour: tuple[int, int, int]) -> None:
     """One line, outlined, to be read on any picture; (x, y) is its left end on the base line."""
+    text = printable(text)
     thickness = _thickness(scale)
     for right, down in _AROUND:  # not one thicker text below: OpenCV 5 makes that wider, too
         at = (x + right * thickness, y + down * thickness)
@@ -158,7 +160,7 @@ def _text(rgb: Pixels, text: str, x: int, y: int, scale: float, colour: tuple[in
 
 
 def _width(text: str, scale: float) -> int:
-    return cv2.getTextSize(text, _FONT, scale, _thickness(scale))[0][0]
+    return cv2.getTextSize(printable(text), _FONT, scale, _thickness(scale))[0][0]
 
 
 def _thickness(scale: float) -> int:
