@@ -1,0 +1,67 @@
+"""Where commands print: names from anybody move no cursor and forge no line, and nobody to tell is no failure."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.progress import BarColumn, TextColumn
+
+from dsmap.tools._progress import bar
+from dsmap.tools._terminal import note, say, tell
+
+EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\r\nerror: all is lost\u2028x\u202egpj\udcff rtsp://admin:hunter2@host/x"
+SEEN = r"a\x1b]0;owned\x07\x1b[2J\x9b31m\r\nerror: all is lost\u2028x\u202egpj\udcff rtsp://host/x"
+
+
+def test_each_argument_is_one_line_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    say("first", EVIL)
+    say("open", nl=False)
+    say()
+    note(EVIL)
+    tell(EVIL, "do this", EVIL)
+    printed = capsys.readouterr()
+    assert printed.out == f"first\n{SEEN}\nopen\n"
+    assert printed.err == f"{SEEN}\nerror: {SEEN}\n{SEEN}\ndo this\n"
+
+
+def test_bars_show_names_the_same_way(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "300")
+    with bar(TextColumn("{task.description}", markup=False), BarColumn(), transient=False) as drawn:
+        assert drawn is not None
+        drawn.begin(EVIL, total=2)
+        drawn.update(1, title=EVIL)
+        drawn.say(EVIL)
+    printed = capsys.readouterr().out
+    assert r"a\x1b]0;owned\x07" in printed
+    assert not any(sign in printed for sign in ("\x1b]0", "\x07", "\x9b", "\u202e", "hunter"))
+
+
+def test_a_missing_file_with_an_evil_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsmap.tools import live, video
+
+    for main in (video.main, live.main):
+        option = ["--camera"] if main is live.main else []
+        monkeypatch.setattr(sys, "argv", ["dsmap", "-d", "winter", *option, "no\x1b[2J\nerror: fake.mp4"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2
+        assert "\\x1b[2J" in lines[0]
+
+
+@pytest.mark.parametrize("closed", ["stderr", "both"])
+def test_nobody_to_tell_is_no_failure(closed: str, tmp_path: Path) -> None:
+    code = "from dsmap.tools._terminal import note, tell\nfor _ in range(3): note('x' * 9000); tell('a', 'b')\n"
+    code += "open('done', 'w').close()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    out = writing if closed == "both" else subprocess.PIPE
+    done = subprocess.run([sys.executable, "-c", code], stdout=out, stderr=writing, cwd=tmp_path)
+    os.close(writing)
+    assert done.returncode == 0
+    assert (tmp_path / "done").exists()
