@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as something to look at between two iterations."""
+"""Ctrl-C and SIGTERM as something to look at between two iterations."""
 
 import signal
 import threading
@@ -6,16 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dsmap.common.signals import stop_signal_numbers
-
 _ECHO = 1.0  # seconds within which a signal is the first one again
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """The event is set by the first Ctrl-C, SIGTERM or SIGHUP; a person's second Ctrl-C raises KeyboardInterrupt.
+    """The event is set by the first Ctrl-C or SIGTERM; a person's second Ctrl-C raises KeyboardInterrupt at once.
 
-    The others never do, nor a signal that follows the first within a second: torchrun hands on what it gets, and what
+    SIGTERM never does, nor a signal that follows the first within a second: torchrun hands on what it gets, and what
     goes to the whole group therefore comes twice. Outside the main thread, where Python takes no signals, the event is
     never set.
     """
@@ -33,7 +31,7 @@ def stop_signals() -> Iterator[threading.Event]:
         elif number == signal.SIGINT and time.monotonic() - first > _ECHO:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in stop_signal_numbers()}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:

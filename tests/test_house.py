@@ -20,7 +20,6 @@ LEAVES = {
     "dsmap.common",
     "dsmap.common.files",
     "dsmap.common.output_files",
-    "dsmap.common.signals",
     "dsmap.common.text",
     "dsmap.picking",
     "dsmap.memory",

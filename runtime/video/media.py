@@ -24,6 +24,8 @@ from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is
 MAX_PIXELS = 16384 * 8192
 """Of a frame: more is gigabytes in work."""
 
+_USUALLY_PROBED_BYTES = 5_000_000  # FFmpeg's own limit
+_PROBED_BYTES, _PROBED_SECONDS = 256 << 20, 300  # where sound begins late; they are held in memory meanwhile
 # These name further files and addresses to read. Device formats are no danger: no file is taken for one.
 _PLAYLISTS = frozenset({"hls", "dash"})
 _NAMING_FILES = frozenset({"concat", "imf", "image2", "mlv", "sap", "vobsub", "webm_dash_manifest"})
@@ -44,15 +46,33 @@ def open_file(path: Path) -> InputContainer:
         raise InputError(f"{path} is a folder", "name a video file")
     if not path.is_file():
         raise InputError(f"{path} is not a file but a pipe or a device", "save the video in a file first")
-    options = {"format_whitelist": _formats(but=_PLAYLISTS | _NAMING_FILES | _NAMING_ADDRESSES)}
-    options |= {"protocol_whitelist": "file"}
     try:
-        # An absolute path: FFmpeg would take "12:30.mp4" for a protocol.
-        return _limited(av.open(str(path.absolute()), metadata_errors="replace", container_options=options))
+        container = _open_file(path)
+        if _lacks_sound(container):
+            container.close()
+            container = _open_file(
+                path, probesize=str(_PROBED_BYTES), analyzeduration=str(_PROBED_SECONDS * av.time_base)
+            )
+        return container
     except PermissionError:
         raise InputError(f"{path} cannot be read: permission denied", "check the file's permissions") from None
     except _ERRORS as error:
         raise _why_no_file(path, error) from error
+
+
+def _open_file(path: Path, **options: str) -> InputContainer:
+    options["format_whitelist"] = _formats(but=_PLAYLISTS | _NAMING_FILES | _NAMING_ADDRESSES)
+    options["protocol_whitelist"] = "file"
+    # An absolute path: FFmpeg would take "12:30.mp4" for a protocol.
+    return _limited(av.open(str(path.absolute()), metadata_errors="replace", container_options=options))
+
+
+def _lacks_sound(container: InputContainer) -> bool:
+    """Whether sound may begin later than libav has looked: 5 MB or a few seconds."""
+    sounds = container.streams.audio
+    if not sounds:  # these announce their streams nowhere
+        return container.format.name in ("mpeg", "flv") and container.size > _USUALLY_PROBED_BYTES
+    return any(sound.codec_context is not None and not sound.codec_context.sample_rate for sound in sounds)
 
 
 def open_address(address: str, settings: NetworkSettings, *, live: bool = False) -> InputContainer:
