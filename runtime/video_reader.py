@@ -197,6 +197,11 @@ class VideoReader:
         return self._decode_failures + self._source.failures
 
     @property
+    def is_live(self) -> bool:
+        """Whether it comes from a network and nobody knows when it ends: what is made of it cannot be made again."""
+        return self.path is None and self._container.duration is None
+
+    @property
     def reconnections(self) -> int:
         """How often the connection to a network source was made again."""
         return self._source.reconnections

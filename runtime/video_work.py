@@ -78,6 +78,7 @@ class VideoWork:
             video_metadata=self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
             overwrite=wanted.overwrite,
+            recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
         )
         if isinstance(writer, VideoWriter):
             writer.prefill()

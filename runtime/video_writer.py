@@ -19,7 +19,7 @@ from av.stream import Stream
 
 from dsmap.common.files import sync_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.containers import FORMATS, check_container, open_output
+from dsmap.runtime.containers import FORMATS, check_container, format_of, open_output
 from dsmap.runtime.encoders import EncoderSettings, resolve, silence
 from dsmap.runtime.packet_journal import PacketJournal
 from dsmap.runtime.stream_copy import HeldPackets, StreamCopier, container_metadata, describe, plan_copies, start_of
@@ -41,7 +41,8 @@ class VideoWriter:
     unit of the frames' timestamps. `rate`: frames per second, about, for rate control only. `encoding`: codec, quality
     and speed. `audio` and `copied`: streams whose packets will be copied; `plan_copies` tells what becomes of them, and
     audio must fit the container: see `check_container`. `chapters`: as PyAV's `Container.chapters()` gives them.
-    `journal`: keeps the packets for a later run. `recoverable`: see `open_output`.
+    `journal`: keeps the packets for a later run. `recoverable`: see `open_output`; not for an
+    mp4 with other streams.
 
     Raises InputError for settings that do not fit, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.
@@ -79,6 +80,8 @@ class VideoWriter:
         streams = {stream.index: stream for stream in (*audio, *copied)}
         plan = plan_copies(path.suffix, list(streams.values()))
         with self._explained():
+            # The fragments of an mp4 begin before all streams have sent something, which it needs to place them.
+            recoverable = recoverable and (not streams or format_of(path) in ("matroska", "webm"))
             self._container = open_output(path, encoder_time_base(time_base), recoverable=recoverable)
             try:
                 self._track = VideoTrack(

@@ -16,12 +16,16 @@ import pytest
 
 from dsmap.runtime.interrupts import stop_on_signals
 from dsmap.runtime.live.recorder import Recorder
+from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video_writer import VideoWriter
 
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 from dsmap.runtime.live.recorder import Recorder
+from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video_writer import VideoWriter
 
 recorder = Recorder(Path(sys.argv[1]), rate=30, overwrite=False)
 noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -122,3 +126,25 @@ def test_a_closed_terminal_finishes_recording_and_report(tiny_bundle: Path, tmp_
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["stopped_by"] == "signal"
     assert len(clips.read(tmp_path / "r.mp4").times) == report["recordings"][0]["frames"] > 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_what_survives_a_kill_holds_the_same_packets_as_what_does_not(tmp_path: Path, suffix: str) -> None:
+    clip = clips.make_clip(tmp_path / "in.mp4", frames=60, audio=["aac"], audio_seconds=2)
+    written = []
+    for recoverable in (False, True):
+        path = tmp_path / f"{recoverable}{suffix}"
+        with VideoReader(clip) as reader:
+            size = {"width": reader.width, "height": reader.height}
+            clock = {"time_base": reader.time_base, "rate": reader.rate}
+            writer = VideoWriter(path, **size, **clock, audio=reader.audio, recoverable=recoverable)
+            for item in reader:
+                if isinstance(item, Frame):
+                    writer.write(item.rgb, item.pts, item.duration)
+                else:
+                    writer.copy(item)
+            writer.close()
+        written.append(clips.read(path))
+    assert written[0].times == written[1].times
+    assert written[0].audio == written[1].audio
+    assert len(written[0].audio[0]) > 50
