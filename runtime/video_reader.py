@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
-from dsmap.runtime.network_input import NetworkSettings, Tell, check_not_almost_address, is_address
+from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
@@ -93,7 +93,6 @@ class VideoReader:
         if is_address(source):
             self._source, self.path = NetworkSource(str(source), network, tell), None
         else:
-            check_not_almost_address(source)
             self._source = FileSource(Path(source))
             self.path = self._source.path
         self.name = self._source.name

@@ -260,6 +260,17 @@ def test_what_is_drawn_fits(size):
     assert np.median(drawn) < 60
 
 
+def test_names_on_the_screen_are_one_line_each():
+    def drawn(name: str) -> Pixels:
+        rgb = grey_rgb(height=240, width=320)
+        draw_hud(rgb, status(camera=name, notices=(name,)))
+        return rgb
+
+    evil, seen = "x\x1b[2J\n\u202e", "x\\x1b[2J\\n\\u202e"
+    assert np.array_equal(drawn(evil), drawn(seen))
+    assert not np.array_equal(drawn(evil), drawn("x"))
+
+
 def test_before_and_after():
     frame = Translated(input_rgb=grey_rgb(10), result_rgb=grey_rgb(200), captured=0, begun=0, done=0)
     assert (compose(frame, View.RESULT) == 200).all()

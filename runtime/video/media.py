@@ -18,7 +18,15 @@ import av.logging
 from av.container import InputContainer
 
 from dsmap.errors import InputError
-from dsmap.runtime.network_input import WEB, NetworkSettings, advice_for, check_address, scheme_of, shown
+from dsmap.runtime.network_input import (
+    WEB,
+    NetworkSettings,
+    advice_for,
+    check_address,
+    check_not_almost_address,
+    scheme_of,
+    shown,
+)
 from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, variants_of
 
 MAX_PIXELS = 16384 * 8192
@@ -41,6 +49,7 @@ def open_file(path: Path) -> InputContainer:
     """Raises InputError, with the reason, when `path` is no video file."""
     av.logging.set_libav_level(av.logging.PANIC)  # we report failures ourselves
     if not path.exists():
+        check_not_almost_address(path)
         raise InputError(f"{path} does not exist", "check the spelling and the folder")
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name a video file")
