@@ -84,6 +84,21 @@ def test_cv2_is_imported_before_av():
         assert not uses_av or (first and first[1] == "cv2"), f"{path} imports av without cv2 before it"
 
 
+def test_commands_print_in_one_place():
+    """Names from anybody are made printable there; a print elsewhere would let them through."""
+    prints = re.compile(r"typer\.s?echo|\bprint\(|sys\.std(out|err)\.write|print_exc|from rich|import rich")
+    allowed = {
+        "_terminal.py": {"typer.secho"},
+        "_progress.py": {"from rich"},
+        "_eval_table.py": {"from rich", "print("},
+    }
+    allowed["_doctor_page.py"] = {"sys.stdout.write", "sys.stderr.write"}  # where typer cannot be loaded
+    for path in FOLDERS["tools"].rglob("*.py"):
+        text = path.read_text(encoding="utf-8").replace("from rich.progress import", "")  # columns of bars
+        found = {match[0] for match in prints.finditer(text)} - allowed.get(path.name, set())
+        assert not found, f"{path} prints by itself: {found}"
+
+
 def commands() -> dict[str, str]:
     """dsmap-* commands and their entry points."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]

@@ -4,12 +4,12 @@ import argparse
 import platform
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from dsmap import __version__
 from dsmap.common.output_files import check_outputs
+from dsmap.common.text import printable
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor.checkup import CHECKS, Check, Result, examine, runs_the_model
 from dsmap.tools._reports import write_report
@@ -21,47 +21,43 @@ _FACTS = _HEAD + _TITLE + 1 + _WORD
 _COLOURS = {"ok": "green", "wrong": "red", "warning": "yellow"}
 
 
-class Echo(Protocol):
-    """Prints a text, as `typer.echo` does."""
+class Say(Protocol):
+    """Prints lines, as `_terminal.say` does."""
 
-    def __call__(self, text: str, *, nl: bool = True) -> None: ...
-
-
-Style = Callable[[str, str], str]
-"""A text and a colour -> the text in that colour."""
+    def __call__(self, *lines: str, colour: str = "", nl: bool = True) -> None: ...
 
 
-def look(model: str, report: Path | None, echo: Echo, style: Style, *, overwrite: bool) -> bool:
+def look(model: str, report: Path | None, say: Say, *, overwrite: bool) -> bool:
     """Runs the checks, tells each, writes the report. Whether the model runs here."""
     check_outputs({"--report": report}, closed=[(Path(model), "the model's folder")], overwrite=overwrite)
 
     def begin(number: int, check: Check) -> None:
-        echo(f"[{number:2}/{len(CHECKS)}] {check.title + ' ':.<{_TITLE}} ", nl=False)
+        say(f"[{number:2}/{len(CHECKS)}] {check.title + ' ':.<{_TITLE}} ", nl=False)
         sys.stdout.flush()
 
     results = []
     for result in examine(model, begin):
-        _tell(result, echo, style)
+        _tell(result, say)
         results.append(result)
     runs = runs_the_model(results)
-    echo(_in_all(results, runs, model, style))
+    _tell_in_all(results, runs, model, say)
     if report is not None:
         write_report(report, _numbers(results, runs, model))
-        echo(f"report: {report}")
+        say(f"report: {report}")
     return runs
 
 
-def _tell(result: Result, echo: Echo, style: Style) -> None:
+def _tell(result: Result, say: Say) -> None:
     """The rest of a check's line: a word, the fact in its column, the command on a line of its own."""
     finding = result.finding
-    echo(style(f"{finding.state:<{_WORD}}", _COLOURS.get(finding.state, "")), nl=False)
+    say(f"{finding.state:<{_WORD}}", colour=_COLOURS.get(finding.state, ""), nl=False)
     lines = textwrap.wrap(finding.fact, _WIDTH - _FACTS, break_on_hyphens=False, break_long_words=False) or [""]
-    echo(("\n" + " " * _FACTS).join(lines))
+    say(lines[0], *(" " * _FACTS + line for line in lines[1:]))
     if finding.command:
-        echo(f"{' ' * _HEAD}-> {finding.command}")
+        say(f"{' ' * _HEAD}-> {finding.command}")
 
 
-def _in_all(results: list[Result], runs: bool, model: str, style: Style) -> str:
+def _tell_in_all(results: list[Result], runs: bool, model: str, say: Say) -> None:
     """What it comes to, and what to do first."""
 
     def numbers(state: str) -> str:
@@ -70,10 +66,13 @@ def _in_all(results: list[Result], runs: bool, model: str, style: Style) -> str:
 
     if runs:
         others = numbers("warning")
-        return style(f"{model} runs here.", "green") + (f" To mend when you need it: {others}." if others else "")
+        say(f"{model} runs here.", colour="green", nl=False)
+        say(f" To mend when you need it: {others}." if others else "")
+        return
     first = numbers("wrong") or numbers("not tried")
     order = ", the first one first" if "and" in first else ""
-    return style(f"{model} does not run here.", "red") + f" Mend {first}{order}; then look again."
+    say(f"{model} does not run here.", colour="red", nl=False)
+    say(f" Mend {first}{order}; then look again.")
 
 
 def _numbers(results: list[Result], runs: bool, model: str) -> dict[str, Any]:
@@ -90,8 +89,8 @@ def _numbers(results: list[Result], runs: bool, model: str) -> dict[str, Any]:
 def look_without_typer(error: Exception) -> int:
     """The same command where typer, or a package that it needs, cannot be loaded. Gives the exit code."""
 
-    def echo(text: str, *, nl: bool = True) -> None:
-        sys.stdout.write(text + ("\n" if nl else ""))
+    def say(*lines: str, colour: str = "", nl: bool = True) -> None:
+        sys.stdout.write("\n".join(map(printable, lines)) + ("\n" if nl else ""))
 
     parser = argparse.ArgumentParser(prog="dsmap-doctor")
     parser.add_argument("--model", metavar="NAME|FOLDER", default=DEFAULT_MODEL)
@@ -100,11 +99,11 @@ def look_without_typer(error: Exception) -> int:
     parser.add_argument("--debug", action="store_true")
     given = parser.parse_args()
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    echo(f"No dsmap command starts: typer cannot be loaded ({first}).")
+    say(f"No dsmap command starts: typer cannot be loaded ({first}).")
     try:
-        look(given.model, given.report, echo, lambda text, colour: text, overwrite=given.overwrite)
+        look(given.model, given.report, say, overwrite=given.overwrite)
     except DsmapError as refusal:
-        sys.stderr.write(f"error: {refusal.fact}\n{refusal.advice}\n")
+        sys.stderr.write(f"error: {printable(refusal.fact)}\n{printable(refusal.advice)}\n")
         return refusal.exit_code
     except KeyboardInterrupt:
         return 130

@@ -58,7 +58,8 @@ def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say:
     """The tables, and the files that were asked for."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     for one in reports:
-        say(f"\n{table(one, width=width)}")
+        for line in ("", *table(one, width=width).split("\n")):
+            say(line)
     if report is not None:
         tree = numbers(reports[0]) if len(reports) == 1 else {"reports": [numbers(one) for one in reports]}
         write_report(report, tree)

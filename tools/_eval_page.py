@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from dsmap import __version__
+from dsmap.common.text import printable
 from dsmap.metrics.findings import Grid, Measured, Metric, Picture, Report, System
 from dsmap.tools._eval_table import (
     MISSING,
@@ -22,7 +23,6 @@ from dsmap.tools._eval_table import (
     metrics_as_rows,
     of_metric,
     overlaps,
-    printable,
 )
 from dsmap.tools._reports import write_text
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsmap import __version__
+from dsmap.common.text import printable
 from dsmap.metrics.findings import Measured, Metric, Report, System
 
 READING = {"lower": "lower is better", "higher": "higher is better", "neither": ""}
@@ -149,14 +150,6 @@ def overlaps(metric: Metric, systems: Sequence[System], top: set[int]) -> bool:
         first != other and interval.low <= intervals[first].high and intervals[first].low <= interval.high
         for first in top & intervals.keys()
         for other, interval in intervals.items()
-    )
-
-
-def printable(text: str) -> str:
-    r"""`text` in one line that any terminal and file takes: other characters as \x1b or \udcff."""
-    return "".join(
-        " " if char.isspace() else char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in text
     )
 
 

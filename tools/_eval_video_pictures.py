@@ -235,11 +235,14 @@ def tell(comparisons: Sequence[Comparison], quality: Quality, json: Path | None,
     compared = report(comparisons, quality) if page or len(comparisons) > 1 else None
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     if compared is not None and len(comparisons) > 1:
-        say(table_of(compared, width=width))
+        lines = table_of(compared, width=width).split("\n")
     else:
-        say(table(comparisons[0], rows(quality)))
+        lines = table(comparisons[0], rows(quality)).split("\n")
+        wrapper = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         for note in quality.notes if quality.facts else ():  # of steadiness, docs/steadiness.md says what to know
-            say(textwrap.fill(note, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+            lines += wrapper.wrap(note)
+    for line in lines:
+        say(line)
     if json is not None:
         trees = [as_numbers(one) | {"quality": numbers(quality, place)} for place, one in enumerate(comparisons)]
         write_report(json, trees[0] if len(trees) == 1 else {"outputs": trees})

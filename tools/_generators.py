@@ -10,6 +10,7 @@ import typer
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.tools._cli import path_given
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from dsmap.checkpoint import Checkpoint
@@ -62,12 +63,12 @@ def follow(progress: Iterable[StepT], steps: int, every: int, numbers: Callable[
         began = began or time.monotonic()
         if now.step % every == 0 or now.step == steps:
             rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
-            typer.echo(f"step {now.step}/{steps}  {rate:.2f} it/s  {numbers(now)}")
+            say(f"step {now.step}/{steps}  {rate:.2f} it/s  {numbers(now)}")
 
 
 def tell_broken(broken: "Broken") -> None:
     """One line about a picture that cannot be read."""
-    typer.echo(f"skipped a broken picture: {broken.fact}")
+    say(f"skipped a broken picture: {broken.fact}")
 
 
 def read_generators(given: str) -> "DSMAP":

@@ -19,6 +19,7 @@ from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.tools._cli import Backend, CudaBinding, Debug, Device, Precision, Version, explained, new_app, run
 from dsmap.tools._reports import write_report
+from dsmap.tools._terminal import say
 
 # What `train` sets for each of the variants it compares.
 _OWN_KEYS = ("data.crop", "data.shorter_side", "data.batch_size", "data.scale_jitter", "loss.contextual", "features",
@@ -73,13 +74,13 @@ def train(
         data={"crop": size, "shorter_side": size, "batch_size": batch, "scale_jitter": [1.0, 1.0]},
     )
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would talk on stderr
-    typer.echo("loading torch ...")
+    say("loading torch ...")
     from dsmap.tools._bench_train import measure
 
-    measured = measure(settings, device, rounds, typer.echo)
+    measured = measure(settings, device, rounds, say)
     if report is not None:
         write_report(report, measured)
-        typer.echo(f"report: {report}")
+        say(f"report: {report}")
 
 
 @app.command()
@@ -126,12 +127,12 @@ def model(
 
     options = Options(size, threads, pictures, rounds, tuple(skip or ()))
     if bundle is not None:
-        measured = measure_bundle(bundle, domain, options, typer.echo)
+        measured = measure_bundle(bundle, domain, options, say)
     else:
-        measured = measure_network(checkpoint, preset, tuple(set_ or ()), options, typer.echo)
+        measured = measure_network(checkpoint, preset, tuple(set_ or ()), options, say)
     if report is not None:
         write_report(report, measured)
-        typer.echo(f"report: {report}")
+        say(f"report: {report}")
 
 
 @app.command()
@@ -167,10 +168,10 @@ def video(
 
     network = Network(model, domain, backend, precision, cuda_binding, at_once, threads)
     options = Options(size, frames, rounds, EncoderSettings(codec=codec))
-    measured = measure_video(clip, network, options, typer.echo)
+    measured = measure_video(clip, network, options, say)
     if report is not None:
         write_report(report, measured)
-        typer.echo(f"report: {report}")
+        say(f"report: {report}")
 
 
 @app.command()
@@ -196,10 +197,10 @@ def live(
     from dsmap.tools._bench_live import measure_live
     from dsmap.tools._bench_video import Network
 
-    measured = measure_live(clip, Network(model, domain, backend, precision, cuda_binding), height, frames, typer.echo)
+    measured = measure_live(clip, Network(model, domain, backend, precision, cuda_binding), height, frames, say)
     if report is not None:
         write_report(report, measured)
-        typer.echo(f"report: {report}")
+        say(f"report: {report}")
 
 
 def _check_report(

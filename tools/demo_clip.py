@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsmap.tools._terminal import say, tell
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -118,9 +120,9 @@ def _command(
     try:
         render_demo_clip(path, seconds=seconds, seed=seed)
     except DsmapError as error:
-        typer.echo(error, err=True)
+        tell(error.fact, error.advice)
         raise typer.Exit(error.exit_code) from error
-    typer.echo(f"Wrote {path} ({path.stat().st_size / 1000:.0f} kB).")
+    say(f"Wrote {path} ({path.stat().st_size / 1000:.0f} kB).")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from dsmap.tools._generators import (
     weight_of_features,
 )
 from dsmap.tools._pictures import Data, DomainFolders, parse_domain_folders
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from dsmap.config import ModelConfig, TrainConfig
@@ -73,7 +74,7 @@ def distill(
     check_rate(lr, "1e-3")
     weight = weight_of_features("--perceptual", perceptual, 1.0, features, below=1e6)
     check_new(out)
-    typer.echo("loading torch ...")
+    say("loading torch ...")
     from dsmap.checkpoint import Checkpoint
     from dsmap.data import UnpairedBatches
     from dsmap.device import choose_device
@@ -91,7 +92,7 @@ def distill(
     place, _why = choose_device(device)
     taught, student = taught.to(place), new_generators(config).to(place)
     side = config.data.shorter_side
-    typer.echo(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
+    say(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
     pictures = {d.name: d.train for d in domains}
     styles = styles_by_domain(taught, pictures, side)
     batches = UnpairedBatches.of(domains, config.data.model_copy(update={"batch_size": batch_size, "crop": crop}), seed)
@@ -115,7 +116,7 @@ def distill(
     likenesses = _likenesses(taught, student, domains, styles, side)
     for name, (decibels, count, unseen) in likenesses.items():
         kind = "unseen pictures" if unseen else "training pictures"
-        typer.echo(f"to {name}: {decibels:.1f} dB PSNR from the teacher's pictures (mean style, {count} {kind})")
+        say(f"to {name}: {decibels:.1f} dB PSNR from the teacher's pictures (mean style, {count} {kind})")
     saved = Checkpoint(
         path=out / "checkpoints" / f"{steps:08d}",
         step=steps,
@@ -137,8 +138,8 @@ def distill(
         },
     )
     save_generators(saved, student)
-    typer.echo(f"done: {saved.path}")
-    typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+    say(f"done: {saved.path}")
+    say(f"next: dsmap-export {out} -o BUNDLE")
 
 
 def _student(teacher: "ModelConfig", preset: str, overrides: list[str], steps: int, seed: int) -> "TrainConfig":

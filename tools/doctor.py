@@ -14,6 +14,7 @@ try:
     import typer
 
     from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run, text_given
+    from dsmap.tools._terminal import say
 except Exception as error:  # this command alone works without typer, to tell that it is broken
     sys.exit(look_without_typer(error))
 
@@ -38,10 +39,7 @@ def doctor(
     Exit code 0 when all that the model needs works, whatever optional things are not here; else 1.
     """
 
-    def echo(text: str, *, nl: bool = True) -> None:
-        typer.echo(text, nl=nl)
-
-    if not look(model, report, echo, lambda text, colour: typer.style(text, fg=colour or None), overwrite=overwrite):
+    if not look(model, report, say, overwrite=overwrite):
         raise typer.Exit(1)
 
 

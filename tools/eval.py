@@ -14,6 +14,7 @@ from dsmap.errors import InputError
 from dsmap.tools import _cli
 from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,7 @@ def model(
     from dsmap.domains import find_domains
 
     found = find_domains(data, folders, names=parse_domain_names(domains) or ("a", "b"))
-    typer.echo("loading torch ...")
+    say("loading torch ...")
     from dsmap.tools import _eval_model as work
     from dsmap.tools._eval_images import load_means
 
@@ -127,11 +128,11 @@ def model(
         protocol=protocol, preset=preset, named=bool(domain or domains), target=target, height=height, backend=backend,
         precision=precision, threads=threads, keep=results is not None,
     )  # fmt: skip
-    with kept_results(results) as folder, work.open_bundle(model, typer.echo) as bundle:
-        reports = work.evaluate(bundle, found, means, wishes, folder, typer.echo)
+    with kept_results(results) as folder, work.open_bundle(model, say) as bundle:
+        reports = work.evaluate(bundle, found, means, wishes, folder, say)
     _tell(reports, report, page)
     if results is not None:
-        typer.echo(f"translations: {results}")
+        say(f"translations: {results}")
 
 
 @app.command()
@@ -187,14 +188,14 @@ def images(
         (source, "the source folder"),
     ]
     _check_outputs({"--report": report, "--page": page}, read, features, overwrite=overwrite)
-    typer.echo("loading torch ...")
+    say("loading torch ...")
     from dsmap.tools import _eval_images as work
 
     where = work.Source(
         systems=tuple(map(work.parse_system, results)), reference=reference, content=content, training=source
     )
     work.check_systems(where.systems)
-    found = work.evaluate(where, work.load_means(features or [], lpips, pairs=pairs, seed=seed), typer.echo)
+    found = work.evaluate(where, work.load_means(features or [], lpips, pairs=pairs, seed=seed), say)
     _tell([found], report, page)
 
 
@@ -249,14 +250,14 @@ def video(
     read = [(reference, "the reference folder"), (source, "the source folder")]
     others = _given(read, features)
     work.check_results(clip, paths, report=report, plot=plot, page=page, others=others, overwrite=overwrite)
-    against = pictures.read_against(features or [], reference, source, typer.echo)
+    against = pictures.read_against(features or [], reference, source, say)
     with pictures.kept_frames() as kept:
         compared = work.measure(clip, outputs, height=height, frames=frames, keep=kept.add)
-        quality = pictures.judge(kept, [name for name, _ in outputs], against, typer.echo)
-        pictures.tell(compared, quality, report, page, typer.echo)
+        quality = pictures.judge(kept, [name for name, _ in outputs], against, say)
+        pictures.tell(compared, quality, report, page, say)
     if plot is not None:
         work.draw(compared, plot)
-        typer.echo(f"plot: {plot}")
+        say(f"plot: {plot}")
 
 
 _Read = list[tuple[Path | None, str]]
@@ -304,7 +305,7 @@ def _protocol(
 def _tell(reports: "list[Report]", report: Path | None, page: Path | None) -> None:
     from dsmap.tools._eval_output import tell
 
-    tell(reports, report, page, typer.echo)
+    tell(reports, report, page, say)
 
 
 def main() -> None:

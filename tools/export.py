@@ -26,6 +26,7 @@ from dsmap.tools._pictures import (
     parse_domain_folders,
     parse_domain_names,
 )
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from dsmap.export.finish import Finish
@@ -179,7 +180,7 @@ def export(
     check_bundle_folder(out, overwrite=overwrite)
     left_out = _parse_rewrites(without or [])
     started = time.monotonic()
-    typer.echo("loading torch ...")
+    say("loading torch ...")
     from dsmap.export.costs import graph_costs
     from dsmap.export.exporter import Variants, export_bundle
     from dsmap.export.graphs import ALL_REWRITES, Extras
@@ -201,25 +202,25 @@ def export(
         rewrites=rewrites,
         extras=extras,
         variants=Variants(fp16=fp16, int8=int8, force=force),
-        say=typer.echo,
+        say=say,
     )
     costs = graph_costs(source.model, rewrites, extras)
-    typer.echo("\n".join(summary(exported, costs)))
+    say(*summary(exported, costs))
     manifest = exported.manifest
     for style_domain, style in manifest.styles.items():
         if style.pictures == 0:
-            typer.echo(f"default style of {style_domain}: the prior's mean; pass --data for that of its pictures")
+            say(f"default style of {style_domain}: the prior's mean; pass --data for that of its pictures")
         if style.named:
-            typer.echo(f"named styles of {style_domain}: {', '.join(style.named)}")
+            say(f"named styles of {style_domain}: {', '.join(style.named)}")
     megabytes = sum(file.bytes for file in manifest.files()) / 1e6
-    typer.echo(f"saved as {out} ({megabytes:.1f} MB)")
+    say(f"saved as {out} ({megabytes:.1f} MB)")
     built = build(out, engines) if engines is not None else []
     command = f"dsmap-video INPUT --model {as_model(out)} --domain {manifest.domains[1]}"
     spent = time.monotonic() - started
-    typer.echo(f"done in {spent:.0f} s")
+    say(f"done in {spent:.0f} s")
     if report is not None:
         _write(report, numbers(out, exported, costs, built, command=command, seconds=spent))
-    typer.echo(f"next: {command}")
+    say(f"next: {command}")
 
 
 def _open(
@@ -246,7 +247,7 @@ def _open(
         from dsmap.checkpoint import best_checkpoint
 
         checkpoint = best_checkpoint(checkpoint).path
-        typer.echo(f"best: {checkpoint}")
+        say(f"best: {checkpoint}")
     weights = "generators" if live else "ema"
     return open_checkpoint(
         checkpoint,
@@ -284,9 +285,9 @@ def _add_to_bundle(
     started = time.monotonic()
     codes = add_named_styles(folder, named, overwrite=overwrite) if named else {}
     for domain, added in codes.items():
-        typer.echo(f"named styles of {domain}: {', '.join(added)}")
+        say(f"named styles of {domain}: {', '.join(added)}")
     built = build(folder, engines) if engines is not None else []
-    typer.echo(f"done in {time.monotonic() - started:.0f} s")
+    say(f"done in {time.monotonic() - started:.0f} s")
     if report is not None:
         from dsmap.export.report import engine_rows
 
@@ -297,7 +298,7 @@ def _write(report: Path, numbers: dict[str, Any]) -> None:
     from dsmap.tools._reports import write_report
 
     write_report(report, numbers)
-    typer.echo(f"report: {report}")
+    say(f"report: {report}")
 
 
 _REWRITES = ("upsampling", "tail", "scaling")

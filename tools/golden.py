@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from dsmap.tools._cli import Debug, Version, explained, new_app, run
+from dsmap.tools._terminal import say
 
 app = new_app()
 
@@ -28,15 +29,13 @@ def golden(
     from dsmap.golden import compare_golden
 
     rows = compare_golden(folder)
-    typer.echo(f"{'':4} {'kind':22} {'name':52} {'expected':>12} {'error':>10} {'allowed':>10}")
+    say(f"{'':4} {'kind':22} {'name':52} {'expected':>12} {'error':>10} {'allowed':>10}")
     for row in rows:
         if not row.passed or not failures_only:
             verdict = "ok" if row.passed else "OFF"
-            typer.echo(
-                f"{verdict:4} {row.kind:22} {row.name:52} {row.expected:12.5g} {row.error:10.2e} {row.allowed:10.2e}"
-            )
+            say(f"{verdict:4} {row.kind:22} {row.name:52} {row.expected:12.5g} {row.error:10.2e} {row.allowed:10.2e}")
     failed = sum(not row.passed for row in rows)
-    typer.echo(f"{len(rows) - failed} of {len(rows)} within tolerance" + (f", {failed} OFF" if failed else ""))
+    say(f"{len(rows) - failed} of {len(rows)} within tolerance" + (f", {failed} OFF" if failed else ""))
     if failed or not rows:
         raise typer.Exit(1)
 

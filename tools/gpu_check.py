@@ -13,6 +13,7 @@ import typer
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.tools._cli import Debug, Version, explained, new_app, path_given, run
+from dsmap.tools._terminal import say
 
 app = new_app()
 
@@ -76,8 +77,8 @@ def gpu_check(
         raise
     keep()
     steps = plan([(bundle.manifest.name, folder.absolute()) for bundle, folder in bundles], out / PAPER)
-    run_plan(check, steps, seconds, skip or [], typer.echo, keep)
-    typer.echo(f"{verdict(check)} Written to {out / 'gpu-check.md'} and gpu-check.json")
+    run_plan(check, steps, seconds, skip or [], say, keep)
+    say(f"{verdict(check)} Written to {out / 'gpu-check.md'} and gpu-check.json")
     if not check.passed:
         raise typer.Exit(1)
 

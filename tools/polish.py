@@ -25,6 +25,7 @@ from dsmap.tools._generators import (
     weight_of_features,
 )
 from dsmap.tools._pictures import Data, DefaultStyles, DomainFolders, parse_default_styles, parse_domain_folders
+from dsmap.tools._terminal import say
 
 if TYPE_CHECKING:
     from dsmap.config import TrainConfig
@@ -79,7 +80,7 @@ def polish(
     check_rate(lr, "1e-4")
     weight = weight_of_features("--matching", matching, 5.0, features)
     check_new(out)
-    typer.echo("loading torch ...")
+    say("loading torch ...")
     from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.data import UnpairedBatches
     from dsmap.device import choose_device
@@ -103,9 +104,9 @@ def polish(
     side = given.config.data.shorter_side
     prints = {d.name: fingerprint(d) for d in domains}
     if given.data and given.data != prints:
-        typer.echo("these are not the pictures that it was trained on")
+        say("these are not the pictures that it was trained on")
     styles = styles_by_domain(model, {d.name: d.train for d in domains} | chosen, side)
-    typer.echo(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
+    say(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
     batches = UnpairedBatches(
         domains,
         shorter_side=side,
@@ -124,7 +125,7 @@ def polish(
         lr=lr,
         features=None if watched is None else watched.to(place),
         matching=weight,
-        say=typer.echo,
+        say=say,
     )
     follow(progress, steps, 50, lambda now: f"kept {now.kept:.4f}  matching {now.matching:.4f}")
     step = given.step + steps
@@ -150,8 +151,8 @@ def polish(
         },
     )
     save_generators(saved, model)
-    typer.echo(f"done: {saved.path}")
-    typer.echo(f"next: dsmap-export {out} -o BUNDLE")
+    say(f"done: {saved.path}")
+    say(f"next: dsmap-export {out} -o BUNDLE")
 
 
 def _crop(config: "TrainConfig", with_features: bool) -> int:

@@ -16,6 +16,8 @@ import typer
 from dsmap.errors import InputError
 from dsmap.tools._cli import Debug, Device, Version, explained, new_app, path_given, run
 from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+from dsmap.tools._progress import bar
+from dsmap.tools._terminal import note, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +138,7 @@ class _Job:
         self.config, self.domains, self.out, self.allow_new_data = config, domains, out, allow_new_data
         self.start_from = start_from
         if os.environ.get("RANK", "0") == "0":
-            typer.echo("loading torch ...")
+            say("loading torch ...")
         from dsmap.device import choose_hardware
         from dsmap.distributed import processes_of_torchrun
 
@@ -146,7 +148,7 @@ class _Job:
 
     def say(self, line: str) -> None:
         if self.processes.rank == 0:
-            typer.echo(line)
+            say(line)
 
     def check(self) -> None:
         """The pre-flight, numbered."""
@@ -195,7 +197,7 @@ class _Job:
                 allow_new_data=self.allow_new_data,
                 start_from=self.start_from,
                 say=self.say,
-                warn=typer.echo,
+                warn=say,
             )
             if self.start_from is not None and self.resume is None:
                 self.say("the generators begin as those of the other training")
@@ -204,7 +206,7 @@ class _Job:
                 last = trainer.train(show)
         except KeyboardInterrupt:
             if self.processes.rank == 0:
-                typer.echo("continue with --resume auto", err=True)
+                note("continue with --resume auto")
             leave()
             raise typer.Exit(130) from None
         leave()  # not after an error: it would wait for processes that have gone
@@ -269,11 +271,8 @@ def _checkpoint(resume: str | None, out: Path, say: "Callable[[str], None]") -> 
 @contextmanager
 def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Progress], None]]":
     """A live line with losses, iterations per second and the time left; plain lines where there is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
-    console = Console()
     began: float | None = None  # when the first iteration was done: it may have compiled and warmed up
     waited = 0.0
 
@@ -290,29 +289,29 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
     if not visible:
         yield lambda _progress: None
         return
-    if not console.is_terminal:
 
-        def line(progress: "Progress") -> None:
-            rate, share = facts(progress)
-            if progress.step % 50 == 0 or progress.step == total:
-                g, d = progress.losses["generators"], progress.losses["discriminators"]
-                typer.echo(
-                    f"step {progress.step}/{total}  {rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
-                    f"waiting for pictures {share:.0%}"
-                )
+    def line(progress: "Progress") -> None:
+        rate, share = facts(progress)
+        if progress.step % 50 == 0 or progress.step == total:
+            g, d = progress.losses["generators"], progress.losses["discriminators"]
+            say(
+                f"step {progress.step}/{total}  {rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
+                f"waiting for pictures {share:.0%}"
+            )
 
-        yield line
-        return
     # Short enough for a terminal of 80 columns: G and D are the losses.
     columns = MofNCompleteColumn(), BarColumn(10), TimeRemainingColumn(), TextColumn("{task.description}")
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("", total=total, completed=start)
+    with bar(*columns, transient=False) as drawn:
+        if drawn is None:
+            yield line
+            return
+        drawn.begin(total=total, completed=start)
 
         def live(progress: "Progress") -> None:
             rate, share = facts(progress)
             g, d = progress.losses["generators"], progress.losses["discriminators"]
             text = f"{rate:.2f} it/s  G {g:.1f}  D {d:.1f}  data {share:.0%}"
-            bar.update(task, completed=progress.step, description=text)
+            drawn.update(progress.step, title=text)
 
         yield live
 
