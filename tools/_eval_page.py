@@ -3,6 +3,7 @@
 import base64
 import html
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def _article(report: Report, place: str) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(printable(text))
+    return html.escape(printable(re.sub(r"\s", " ", text)))
 
 
 def _facts(report: Report) -> str:

@@ -21,7 +21,7 @@ class Bar:
         """Show a new bar in place of the one before."""
         if self._task is not None:
             self._drawn.remove_task(self._task)
-        texts = {name: shown(text) for name, text in fields.items()}
+        texts: dict[str, Any] = {name: shown(text) for name, text in fields.items()}
         self._task = self._drawn.add_task(shown(title), total=total, completed=completed, **texts)
 
     def update(self, completed: int, *, total: float | None = None, title: str | None = None, **fields: str) -> None:

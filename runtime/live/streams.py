@@ -122,7 +122,7 @@ class Stream:
                 if packet.stream.index != self._video.index:
                     continue
                 try:
-                    for frame in packet.decode():
+                    for frame in self._video.decode(packet):
                         yield frame
                         failures = 0
                         patience.saw_picture()
