@@ -33,6 +33,7 @@ _MOST_HELD = 2000  # packets held back for the video to catch up: about 40 s of 
 _MOST_HELD_BYTES = 64 << 20
 _EMPTY_MOV_TEXT = 2  # bytes: the length of a text of none
 _MOST_STREAMS = 999  # beside the video: PyAV crashes when libav refuses the 1001st stream, and no input has more
+_TIMES_MAY_REPEAT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT
 _NO_TIME = Fraction(0)
 
 
@@ -173,6 +174,13 @@ def start_of(packet: Packet) -> Fraction:
     return (time or 0) * packet.time_base if packet.time_base else _NO_TIME
 
 
+def _ticks(time: int, unit: Fraction, other: Fraction) -> int:
+    """`time` in another unit, rounded as libav does: halves away from zero."""
+    exact = abs(time) * unit / other
+    whole = (2 * exact + 1) // 2
+    return int(whole) if time >= 0 else -int(whole)
+
+
 def describe(metadata: dict[str, str], stream: Stream) -> None:
     """Give an output stream the language and title in `metadata`, and nothing else."""
     known = {key.lower(): text for key, text in metadata.items()}
@@ -197,19 +205,15 @@ class _Track:
         self._last_dts: int | None = None
 
     def packets(self, packet: Packet) -> list[Packet]:
+        if packet.is_discard:
+            return []  # cut away by an edit list: the source does not present it
         if self._stream.disposition & Disposition.attached_pic and packet.pts is None:
             packet.pts = packet.dts = 0  # a cover picture
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
             return []  # no time at all: no container takes it
-        # Muxers refuse a clock that stands still or runs back, as damaged recordings have it; but two lines of text
-        # may begin together.
-        step = 0 if self._stream.type in ("subtitle", "data") else 1
-        if self._last_dts is not None and packet.dts < self._last_dts + step:
-            packet.dts = self._last_dts + step
-            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
-        self._last_dts = packet.dts
+        self._step_on(packet)
         if self._is_mov_text and packet.size <= _EMPTY_MOV_TEXT:
             return []  # the pause between two texts: the muxer writes those itself
         made = self._converter(packet) if self._converter else packet
@@ -217,6 +221,25 @@ class _Track:
             return []
         made.stream = self._stream
         return [made]
+
+    def _step_on(self, packet: Packet) -> None:
+        """No packet at or before the one before it: muxers refuse that, and damaged recordings have it.
+
+        Counted in the output's unit: two times of the input's finer clock may be one there.
+        """
+        unit = self._stream.time_base
+        if packet.dts is None or not unit or not packet.time_base:
+            return
+        at = _ticks(packet.dts, packet.time_base, unit)
+        # Two lines of text may begin together, and where the container says so any two packets.
+        loose = self._stream.type in ("subtitle", "data") or self._stream.container.format.flags & _TIMES_MAY_REPEAT
+        earliest = at if self._last_dts is None else self._last_dts + (0 if loose else 1)
+        if at < earliest:
+            pts = earliest if packet.pts is None else max(_ticks(packet.pts, packet.time_base, unit), earliest)
+            duration = _ticks(packet.duration or 0, packet.time_base, unit)
+            packet.pts, packet.dts, packet.duration, packet.time_base = pts, earliest, duration, unit
+            at = earliest
+        self._last_dts = at
 
 
 class _TextConverter:

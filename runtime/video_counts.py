@@ -11,12 +11,17 @@ from av.video.stream import VideoStream
 
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
+_FORMATS_THAT_SAY_THE_END = ("matroska", "flv")  # counted from 0, wherever the first packet stands
+_NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 
 
 def rate_of(stream: VideoStream) -> Fraction:
     """Frames per second, about: for estimates and the encoder's rate control, never for timestamps."""
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    known, guessed = stream.average_rate, stream.guessed_rate
+    if stream.container.format.flags & _NO_TIMESTAMPS:  # a raw stream: libav says 25, and guesses by what it holds
+        known, guessed = guessed, known
+    rate = known or guessed or Fraction(25)
     return min(max(rate, Fraction(1)), Fraction(240)).limit_denominator(100_000)
 
 
@@ -29,9 +34,23 @@ def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """Where the video ends, seconds on the file's clock; None when it does not say."""
     if stream.duration and stream.time_base:
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
+    start, length = start_of(container), _length(container)
+    return None if length is None else start + length
+
+
+def start_of(container: InputContainer) -> Fraction:
+    """Where the file's clock begins, in seconds: that of a recording of a running stream may say hours."""
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def _length(container: InputContainer) -> Fraction | None:
+    """Seconds from the first packet to the end of the last; None when the file does not say."""
     if container.duration is None:
         return None
-    return Fraction((container.start_time or 0) + container.duration, av.time_base)
+    start, duration = start_of(container), Fraction(container.duration, av.time_base)
+    if container.format.name.startswith(_FORMATS_THAT_SAY_THE_END) and 0 < start < duration:
+        return duration - start
+    return duration
 
 
 def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:
@@ -40,9 +59,8 @@ def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fra
         return sum(not entry.is_discard for entry in video.index_entries) or None
     if video.frames:
         return video.frames
-    if container.duration is None:
-        return None
-    return max(1, round(Fraction(container.duration, av.time_base) * rate))
+    length = _length(container)
+    return None if length is None else max(1, round(length * rate))
 
 
 def missing_frames(
@@ -57,8 +75,8 @@ def missing_frames(
         entries = video.index_entries
         beyond_the_end = sum(size is not None and entry.pos + entry.size > size for entry in entries)
         return max(beyond_the_end, 0 if read is None else len(entries) - read)
-    if container.duration is None or not container.format.name.startswith(_FORMATS_WITH_DURATION):
+    length = _length(container)
+    if length is None or not container.format.name.startswith(_FORMATS_WITH_DURATION):
         return 0
-    start = Fraction(container.start_time or 0, av.time_base)
-    lost = Fraction(container.duration, av.time_base) + start - end
+    lost = start_of(container) + length - end
     return round(lost * rate) if lost > _UNNOTICED_LOSS else 0

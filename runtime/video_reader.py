@@ -22,9 +22,10 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
+from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
-from dsmap.runtime.video_counts import end_of, frames_of_the_whole, has_index, missing_frames, rate_of
+from dsmap.runtime.video_counts import end_of, frames_of_the_whole, has_index, missing_frames, rate_of, start_of
 from dsmap.runtime.video_frames import FrameToRgb, Pool, orientation, size_at_height
 from dsmap.runtime.video_notes import notes_on
 from dsmap.runtime.video_span import (
@@ -36,16 +37,17 @@ from dsmap.runtime.video_span import (
     span_of,
     streams_to_wait_for,
 )
-from dsmap.runtime.video_stream import check_size, find_video_stream
+from dsmap.runtime.video_stream import check_size, find_video_stream, has_decoding_times_only
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
 
-_BROADCAST_FORMATS = ("mpegts", "mpeg", "hls")
-_LIVE_FORMATS = ("rtsp", "sdp", "rtp", "flv")
+_BROADCAST_FORMATS = ("mpegts", "mpeg")
+_BROADCAST_GAP = Fraction(10)  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
+_BROADCAST_WRAP = Fraction(2**33, 90_000)
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
 _COPIED = ("audio", "subtitle", "attachment", "data")
-_FAR_START = Fraction(10)  # seconds; broadcast clocks start anywhere
+_LATE_START = Fraction(1, 2)  # seconds: a clock that begins later, or so far before 0, is that of a running stream
 _EARLIER = Fraction(10)  # seconds: where a seek went too far, the next one aims so much earlier
 
 
@@ -101,7 +103,8 @@ class VideoReader:
         self._decode_failures = 0
         try:
             self._take_streams()
-            self._origin = self._container_start() if self._clock_begins_anywhere else Fraction(0)
+            start = start_of(self._container)
+            self._origin = start if abs(start) > _LATE_START else Fraction(0)
             self._span = span.moved(self._origin)
             self._prepare(height, pool)
         except BaseException:
@@ -111,6 +114,7 @@ class VideoReader:
     def _take_streams(self) -> None:
         self._container = self._source.container
         self._video = find_video_stream(self._source.container, self.name)
+        self._has_decoding_times_only = has_decoding_times_only(self._video)
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
         self._decoding = self._container  # the container of the latest packet
@@ -120,8 +124,16 @@ class VideoReader:
         self._last_end = Fraction(0)
         self._last_time: Fraction | None = None
         self._times_guessed = False
+        self._timeline = self._new_timeline()
+        self._reorder: Fraction | None = None
         self._decoded = self._decode()
         self._buffered: list[VideoFrame | Packet] = []  # what precedes the first frame: usually some audio packets
+
+    def _new_timeline(self) -> Timeline:
+        if self._container.format.name not in _BROADCAST_FORMATS:
+            return Timeline(Fraction(LONGEST_GAP))
+        # A network's gaps are real time, and its clock is looked after where it is connected again.
+        return Timeline(_BROADCAST_GAP if self.path else Fraction(LONGEST_GAP), _BROADCAST_WRAP)
 
     def _prepare(self, height: int | None, pool: Pool | None) -> None:
         self.time_base = self._video.time_base or Fraction(1, 90000)
@@ -236,6 +248,8 @@ class VideoReader:
 
     def _count_missing(self) -> int:
         read = None if self._span.start is not None else self._packets_read
+        if self._timeline.jumps and not has_index(self._container):
+            return 0  # what the header says is about one of the parts
         size = self.path.stat().st_size if self.path else None
         return missing_frames(self._container, self._video, self.rate, read=read, size=size, end=self._last_end)
 
@@ -317,7 +331,11 @@ class VideoReader:
     def _timed(self, frame: VideoFrame) -> VideoFrame:
         """`frame` with a time in any case: one without follows the one before."""
         unit = frame.time_base or self.time_base
-        if frame.pts is None:
+        if self._has_decoding_times_only and frame.dts is not None:
+            if self._reorder is None:  # the decoder's delay: the first frame stands where its packet stood
+                self._reorder = (frame.dts - (frame.pts if frame.pts is not None else frame.dts)) * unit
+            frame.pts = frame.dts - round(self._reorder / unit)
+        elif frame.pts is None or (self._has_decoding_times_only and self._last_time is not None):
             frame.pts = frame.dts
         self._times_guessed |= frame.pts is None
         if frame.pts is None:
@@ -328,13 +346,12 @@ class VideoReader:
     def _decode(self) -> Generator[VideoFrame | Packet, None, None]:
         shown_until: Fraction | None = None  # after a reconnection: what was given out already
         latest = Fraction(0)
-        for packet in self._source.packets():
+        for packet in self._timeline.place(self._wanted(self._source.packets())):
             if packet.pts is not None:
                 self._last_end = max(self._last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             stream = packet.stream
             if stream.index != self._video.index:
-                if packet.size > 0 and self._is_copied(stream):
-                    yield packet
+                yield packet
                 continue
             if stream.container is not self._decoding:
                 self._decoding, self._started, shown_until = stream.container, False, latest
@@ -347,6 +364,12 @@ class VideoReader:
                 if shown_until is None or at > shown_until:
                     latest = max(latest, at)
                     yield frame
+
+    def _wanted(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Those of the video, the ones that end its decoding too, and those that are copied."""
+        for packet in packets:
+            if packet.stream.index == self._video.index or (packet.size > 0 and self._is_copied(packet.stream)):
+                yield packet
 
     def _decode_packet(self, packet: Packet) -> list[VideoFrame]:
         for _ in range(MAX_READ_FAILURES):
@@ -361,18 +384,6 @@ class VideoReader:
                     return []  # the decoder goes on with the next packet; a flush is tried again
         return []
 
-    @property
-    def _clock_begins_anywhere(self) -> bool:
-        """As in MPEG streams and live ones; in files such as mp4, 0 is 0."""
-        name = self._container.format.name
-        return name in _BROADCAST_FORMATS or (self.path is None and name in _LIVE_FORMATS)
-
-    def _container_start(self) -> Fraction:
-        return Fraction(self._container.start_time or 0, av.time_base)
-
     def _start_shift(self, first: VideoFrame) -> Fraction:
-        """Seconds to add to all timestamps of all streams: 0, but for starts that an mp4 cannot show."""
-        start = self._time(first)
-        if start < 0:
-            return -start
-        return -self._container_start() if start > _FAR_START and self._clock_begins_anywhere else Fraction(0)
+        """Seconds to add to all timestamps of all streams: the file begins at 0, and no frame stands before it."""
+        return -self._origin - min(self._time(first) - self._origin, Fraction(0))

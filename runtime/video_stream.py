@@ -28,6 +28,16 @@ def find_video_stream(container: InputContainer, name: str) -> VideoStream:
     return stream
 
 
+def has_decoding_times_only(stream: VideoStream) -> bool:
+    """Whether the container says when to decode its frames, and not when to show them.
+
+    libav makes up the latter, in the order of decoding: with B-frames they run back and forth.
+    """
+    name = stream.container.format.name
+    # A tag in Matroska: the stream is written as in an AVI ("VFW").
+    return name in ("avi", "asf", "asf_o") or (name.startswith("matroska") and any(map(ord, stream.codec_tag)))
+
+
 def check_size(name: str, width: int, height: int) -> None:
     """Raises InputError for frames that would not fit into memory."""
     if width * height > MAX_PIXELS:

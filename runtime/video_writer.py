@@ -19,7 +19,7 @@ from av.stream import Stream
 
 from dsmap.common.files import sync_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.containers import FORMATS, check_container, format_of, open_output
+from dsmap.runtime.containers import FORMATS, check_container, codec_name, format_of, open_output
 from dsmap.runtime.encoders import EncoderSettings, resolve, silence
 from dsmap.runtime.packet_journal import PacketJournal
 from dsmap.runtime.stream_copy import HeldPackets, StreamCopier, container_metadata, describe, plan_copies, start_of
@@ -197,6 +197,21 @@ class VideoWriter:
                 self._container.mux(copy)
             except av.error.InvalidDataError:  # damaged, as in a broken transport stream: the rest is not
                 self.dropped_packets += 1
+            except av.FFmpegError as error:
+                if error.errno in _DISK_FULL:
+                    raise
+                raise self._refused(packet, copy, error) from error
+
+    def _refused(self, packet: Packet, copy: Packet, error: av.FFmpegError) -> DsmapError:
+        stream = copy.stream
+        advice = "write another container (-o NAME.mkv takes almost everything)"
+        if stream.type == "audio":
+            advice += ", or pass --audio convert, or --audio none to leave the sound out"
+        return DsmapError(
+            f"{self.path} cannot take a packet of {stream.type} stream {packet.stream.index} ({codec_name(stream)}) "
+            f"at {float(start_of(copy)):.3f} s: {error.strerror or error}",
+            advice,
+        )
 
     def _check(self) -> None:
         """A full disk can go unnoticed until the very end: look at what was written."""
