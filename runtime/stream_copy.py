@@ -34,6 +34,7 @@ _MOST_HELD_BYTES = 64 << 20
 _EMPTY_MOV_TEXT = 2  # bytes: the length of a text of none
 _MOST_STREAMS = 999  # beside the video: PyAV crashes when libav refuses the 1001st stream, and no input has more
 _TIMES_MAY_REPEAT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT
+_MOST_PRIMING, _LONGEST_PRIMING = 4, Fraction(1, 10)  # packets, seconds: AAC's is 1 or 2 packets
 _NO_TIME = Fraction(0)
 
 
@@ -203,10 +204,15 @@ class _Track:
         self._converter = converter
         self._is_mov_text = converter is None and stream.type == "subtitle" and codec_name(stream) == "mov_text"
         self._last_dts: int | None = None
+        self._lead_in = _LeadIn(stream)
 
     def packets(self, packet: Packet) -> list[Packet]:
-        if packet.is_discard:
-            return []  # cut away by an edit list: the source does not present it
+        if packet.is_discard:  # cut away by an edit list: the source does not present it
+            self._lead_in.add(packet)
+            return []
+        return [made for one in (*self._lead_in.before(packet), packet) for made in self._copies(one)]
+
+    def _copies(self, packet: Packet) -> list[Packet]:
         if self._stream.disposition & Disposition.attached_pic and packet.pts is None:
             packet.pts = packet.dts = 0  # a cover picture
         if packet.dts is None:
@@ -240,6 +246,33 @@ class _Track:
             packet.pts, packet.dts, packet.duration, packet.time_base = pts, earliest, duration, unit
             at = earliest
         self._last_dts = at
+
+
+class _LeadIn:
+    """The packets in front of a sound's first presented one that its decoder needs to begin with.
+
+    An encoder's priming (0.02 to 0.06 s) stays whole. Of a longer lead-in, which cutting has left, the last packet stays
+    where an edit list can say that it is not to be heard.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._has_edit_lists = stream.container.format.name in ("mp4", "mov")
+        self._begun = stream.type != "audio"
+        self._packets: list[Packet] = []
+
+    def add(self, packet: Packet) -> None:
+        if not self._begun:
+            self._packets = [*self._packets[-_MOST_PRIMING:], packet]
+
+    def before(self, packet: Packet) -> list[Packet]:
+        """Those that go before `packet`, the first one that is presented."""
+        if self._begun:
+            return []
+        self._begun = True
+        packets, self._packets = self._packets, []
+        if len(packets) > _MOST_PRIMING or (packets and start_of(packet) - start_of(packets[0]) > _LONGEST_PRIMING):
+            return packets[-1:] if self._has_edit_lists else []
+        return packets
 
 
 class _TextConverter:

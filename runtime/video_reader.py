@@ -37,7 +37,7 @@ from dsmap.runtime.video_span import (
     span_of,
     streams_to_wait_for,
 )
-from dsmap.runtime.video_stream import check_size, find_video_stream, has_decoding_times_only
+from dsmap.runtime.video_stream import check_size, delay_of_reordering, find_video_stream, has_decoding_times_only
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
@@ -125,7 +125,7 @@ class VideoReader:
         self._last_time: Fraction | None = None
         self._times_guessed = False
         self._timeline = self._new_timeline()
-        self._reorder: Fraction | None = None
+        self._delay: int | None = None  # of frames behind their packets, in ticks
         self._decoded = self._decode()
         self._buffered: list[VideoFrame | Packet] = []  # what precedes the first frame: usually some audio packets
 
@@ -331,11 +331,11 @@ class VideoReader:
     def _timed(self, frame: VideoFrame) -> VideoFrame:
         """`frame` with a time in any case: one without follows the one before."""
         unit = frame.time_base or self.time_base
-        if self._has_decoding_times_only and frame.dts is not None:
-            if self._reorder is None:  # the decoder's delay: the first frame stands where its packet stood
-                self._reorder = (frame.dts - (frame.pts if frame.pts is not None else frame.dts)) * unit
-            frame.pts = frame.dts - round(self._reorder / unit)
-        elif frame.pts is None or (self._has_decoding_times_only and self._last_time is not None):
+        if self._has_decoding_times_only:
+            if self._delay is None:
+                self._delay = delay_of_reordering(self._video, frame)
+            frame.pts = None if frame.dts is None else frame.dts - self._delay
+        elif frame.pts is None:
             frame.pts = frame.dts
         self._times_guessed |= frame.pts is None
         if frame.pts is None:
@@ -368,6 +368,8 @@ class VideoReader:
     def _wanted(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         """Those of the video, the ones that end its decoding too, and those that are copied."""
         for packet in packets:
+            if packet.size == 0 and packet.dts is not None:
+                continue  # the frame before it again, in Ogg and AVI; to a decoder an empty packet is the end
             if packet.stream.index == self._video.index or (packet.size > 0 and self._is_copied(packet.stream)):
                 yield packet
 

@@ -4,6 +4,7 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 
 # isort: split
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from dsmap.errors import InputError
@@ -36,6 +37,16 @@ def has_decoding_times_only(stream: VideoStream) -> bool:
     name = stream.container.format.name
     # A tag in Matroska: the stream is written as in an AVI ("VFW").
     return name in ("avi", "asf", "asf_o") or (name.startswith("matroska") and any(map(ord, stream.codec_tag)))
+
+
+def delay_of_reordering(stream: VideoStream, first: VideoFrame) -> int:
+    """Ticks by which frames come out of the decoder later than they are shown, where only decoding times are known.
+
+    ASF counts them in; in AVI sound and picture begin together.
+    """
+    if stream.container.format.name.startswith("asf") or first.pts is None or first.dts is None:
+        return 0
+    return max(first.dts - first.pts, 0)
 
 
 def check_size(name: str, width: int, height: int) -> None:
