@@ -12,11 +12,13 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 
 # isort: split
 import av
+from av.audio.stream import AudioStream
 from av.container import Flags, OutputContainer
 from av.stream import Stream
 
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES
+from dsmap.runtime.video.windows_sound import add_by_windows_name, goes_by_windows_name
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffixes of videos, and libav's names for them."""
@@ -47,15 +49,22 @@ def check_container(path: Path, audio: Sequence[Stream]) -> None:
     format_of(path)
     if holds(path.suffix, audio):
         return
-    suffix, codecs = path.suffix, ", ".join(sorted({codec_name(stream) for stream in audio}))
-    other = next((suffix for suffix in (".mkv", ".mov", ".mp4") if holds(suffix, audio)), None)
-    fact = f"{suffix} files cannot hold this video's audio ({codecs}), which is copied, never re-encoded"
+    raise no_room(path.suffix, audio, path)
+
+
+def no_room(suffix: str, audio: Sequence[Stream], path: Path | None = None) -> InputError:
+    """The container cannot hold the sound as it is: which one can, and what else helps."""
+    refused = [stream for stream in audio if not holds(suffix, [stream])] or list(audio)
+    codecs = ", ".join(sorted({codec_name(stream) for stream in refused}))
+    fact = f"{suffix} files cannot hold this video's audio ({codecs}) as it is"
     if suffix.lower() == ".webm":
-        fact = f"{suffix} files hold Opus and Vorbis audio; this video's ({codecs}) would be copied, never re-encoded"
-    raise InputError(
-        fact,
-        f"choose a container that can: -o {path.with_suffix(other)}" if other else "convert the audio to AAC first",
-    )
+        fact = f"{suffix} files hold Opus and Vorbis audio; this video's ({codecs}) would be copied as it is"
+    other = next((known for known in (".mkv", ".mov", ".mp4") if holds(known, audio)), None)
+    advice = "pass --audio convert to have it encoded anew, or --audio none to leave it out"
+    if other:
+        name = path.with_suffix(other) if path else f"NAME{other}"
+        advice = f"choose a container that can: -o {name}; or {advice}"
+    return InputError(fact, advice)
 
 
 def holds(suffix: str, streams: Sequence[Stream]) -> bool:
@@ -64,8 +73,9 @@ def holds(suffix: str, streams: Sequence[Stream]) -> bool:
         return True
     probe = av.open(io.BytesIO(), "w", format=FORMATS[suffix.lower()])
     try:
-        for stream in streams:
-            probe.add_stream_from_template(stream, opaque=True)
+        names = sum(add_copy(probe, suffix, stream)[1] for stream in streams)
+        if names and any(codec_name(stream) == "truehd" for stream in streams):
+            return False  # whose name stands in for Windows' names
         probe.start_encoding()
     except (av.FFmpegError, ValueError):
         return False
@@ -73,6 +83,16 @@ def holds(suffix: str, streams: Sequence[Stream]) -> bool:
         with contextlib.suppress(av.FFmpegError, ValueError):
             probe.close()
     return True
+
+
+def add_copy(container: OutputContainer, suffix: str, stream: Stream) -> tuple[Stream, bool]:
+    """Add a stream as it is, and say whether it goes by a Windows codec's name. Raises what PyAV raises."""
+    try:
+        return container.add_stream_from_template(stream, opaque=True), False
+    except ValueError:
+        if not goes_by_windows_name(suffix, stream):
+            raise
+    return add_by_windows_name(container, cast(AudioStream, stream)), True
 
 
 def open_output(path: Path, time_base: Fraction, *, recoverable: bool = False) -> OutputContainer:

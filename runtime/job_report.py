@@ -46,7 +46,7 @@ class JobReport:
     resumed_frames: int = 0
     """Frames that an earlier, interrupted job had made."""
     audio_streams: int = 0
-    """Audio streams copied."""
+    """Audio streams in the output, copied or encoded anew."""
     failed_packets: int = 0
     """Video packets that could not be decoded."""
     dropped_packets: int = 0

@@ -19,6 +19,7 @@ from dsmap.common.files import finish_file
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.encoders import resolve
+from dsmap.runtime.containers import codec_name
 from dsmap.runtime.frame_pool import FramePool
 from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt
 from dsmap.runtime.interrupts import stop_on_signals
@@ -37,6 +38,7 @@ from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.sequence_reader import open_reader, sequence_pictures
 from dsmap.runtime.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.stream_copy import CopyPlan, plan_copies
+from dsmap.runtime.video.sound import encoder_title
 from dsmap.runtime.video_frames import size_at_height
 from dsmap.runtime.video_options import VideoOptions
 from dsmap.runtime.video_work import Reader, VideoWork, Writer
@@ -55,6 +57,7 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
         size = size_at_height(reader.width, reader.height, wanted.height)
         copied = [*plan.copied, *(stream for stream, _ in plan.converted)]
         notes = [*reader.notes, *(f"subtitles are rewritten as {codec}" for _, codec in plan.converted)]
+        notes += [f"audio ({codec_name(sound)}) is encoded as {encoder_title(output.suffix)}" for sound in plan.encoded]
         left_out = [*reader.left_out, *map(str, plan.left_out)]
         return InputFacts(
             width=size[0],
@@ -144,7 +147,7 @@ def translate_video(
             frames=writer.frames,
             frames_expected=_frames_expected(reader, writer.frames, lost, interrupted),
             resumed_frames=parts.frames if parts else 0,
-            audio_streams=sum(stream.type == "audio" for stream in plan.copied),
+            audio_streams=sum(stream.type == "audio" for stream in plan.written),
             failed_packets=reader.failed_packets,
             dropped_packets=writer.dropped_packets,
             broken_off=reader.broken_off.fact if reader.broken_off else None,
@@ -185,12 +188,13 @@ def _check_output(reader: Reader, source: str | Path, output: Path, wanted: Vide
         inputs = [source] if isinstance(source, Path) else [] if is_address(source) else sequence_pictures(source)
         check_sequence(output, overwrite=wanted.overwrite, inputs=inputs)
         return CopyPlan()
-    check_container(output, reader.audio)
+    if wanted.audio == "copy":
+        check_container(output, [stream for stream in reader.audio if stream.codec_context.sample_rate])
     resolve(wanted.encoding, output.suffix)
     check_unfinished(output, resume=wanted.resume, overwrite=wanted.overwrite)
     replace_it = wanted.overwrite or (wanted.resume and is_unfinished(output))
     check_output_file(output, Path(source), overwrite=replace_it)
-    return plan_copies(output.suffix, reader.copied)
+    return plan_copies(output.suffix, reader.copied, wanted.audio)
 
 
 def _kept_parts(

@@ -1,13 +1,13 @@
 """Streams that are not translated: audio, subtitles, fonts and data go into the output packet by packet.
 
 Everything is copied bit for bit where the container takes it. Text subtitles are rewritten for a container that knows
-another kind of text only; the rest is left out, and named.
+another kind of text only, sound is encoded anew where that was asked for; the rest is left out, and named.
 """
 
 import contextlib
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
@@ -16,14 +16,15 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 
 # isort: split
 import av
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
-from dsmap.errors import InputError
-from dsmap.runtime.containers import codec_name, holds
+from dsmap.runtime.containers import add_copy, codec_name, holds, no_room
+from dsmap.runtime.video.sound import SoundEncoder, add_encoded, encoder_for
 
 _TEXT_CODECS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 _STREAM_METADATA = ("language", "title", "handler_name")
@@ -35,6 +36,7 @@ _EMPTY_MOV_TEXT = 2  # bytes: the length of a text of none
 _MOST_STREAMS = 999  # beside the video: PyAV crashes when libav refuses the 1001st stream, and no input has more
 _TIMES_MAY_REPEAT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT
 _MOST_PRIMING, _LONGEST_PRIMING = 4, Fraction(1, 10)  # packets, seconds: AAC's is 1 or 2 packets
+_MOST_ENCODED = 64
 _NO_TIME = Fraction(0)
 
 
@@ -58,36 +60,67 @@ class CopyPlan:
     """Bit for bit."""
     converted: tuple[tuple[Stream, str], ...] = ()
     """Text subtitles, each with the codec that they are rewritten in."""
+    encoded: tuple[AudioStream, ...] = ()
+    """Sound that is encoded anew."""
     left_out: tuple[LeftOut, ...] = ()
 
+    @property
+    def written(self) -> list[Stream]:
+        """The streams that the output has something of."""
+        return [*self.copied, *(stream for stream, _ in self.converted), *self.encoded]
 
-def plan_copies(suffix: str, streams: Sequence[Stream]) -> CopyPlan:
+
+def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> CopyPlan:
     """What a container (its suffix, one of `FORMATS`) can take of `streams`.
 
-    Raises InputError for audio that it cannot; `check_container` says more about it.
+    `audio`: "copy"; "convert" encodes sound anew, but for what is in the encoder's codec already and fits; "none"
+    leaves it out. Raises InputError for audio that cannot be copied.
     """
     suffix = suffix.lower()
     fitting: list[Stream] = []
     converted: list[tuple[Stream, str]] = []
+    encoded: list[AudioStream] = []
     left_out: list[LeftOut] = []
     for stream in streams:
         if _is_chapter_text(stream):
             continue  # chapters travel by themselves
-        if _fits(suffix, stream) and holds(suffix, [stream]):
+        if isinstance(stream, AudioStream) and (reason := _why_silent(stream, audio)):
+            left_out.append(LeftOut(stream=stream, reason=reason))
+        elif isinstance(stream, AudioStream) and audio == "convert" and not _is_encoded_so(suffix, stream):
+            encoded.append(stream)
+        elif _fits(suffix, stream) and holds(suffix, [stream]):
             fitting.append(stream)
         elif stream.type == "audio":
-            raise _no_room(suffix, stream)
+            raise no_room(suffix, [one for one in streams if isinstance(one, AudioStream)])
         elif isinstance(stream, SubtitleStream) and _is_text(stream):
             converted.append((stream, _TEXT_CODECS[suffix]))
         else:
             left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold {_words(stream)}"))
-    converted = converted[:_MOST_STREAMS]
-    copied = fitting[: _most_together(suffix, fitting[: _MOST_STREAMS - len(converted)])]
+    converted, encoded = converted[:_MOST_STREAMS], encoded[:_MOST_ENCODED]
+    room = max(_MOST_STREAMS - len(converted) - len(encoded), 0)
+    copied = fitting[: _most_together(suffix, fitting[:room])]
     for stream in fitting[len(copied) :]:
         if stream.type == "audio":
-            raise _no_room(suffix, stream)
+            raise no_room(suffix, [stream])
         left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold so many streams"))
-    return CopyPlan(copied=tuple(copied), converted=tuple(converted), left_out=tuple(left_out))
+    return CopyPlan(
+        copied=tuple(copied), converted=tuple(converted), encoded=tuple(encoded), left_out=tuple(left_out)
+    )
+
+
+def _why_silent(stream: AudioStream, audio: str) -> str:
+    """Why nothing of a sound can be in the result; empty where it can."""
+    if audio == "none":
+        return "--audio none"
+    if not stream.codec_context.sample_rate:
+        return "it is announced, and none of it was found in the beginning of the file"
+    return ""
+
+
+def _is_encoded_so(suffix: str, stream: AudioStream) -> bool:
+    """Whether the sound is what encoding it anew would give."""
+    same = codec_name(stream) == ("opus" if encoder_for(suffix) == "libopus" else "aac")
+    return same and holds(suffix, [stream])
 
 
 def _most_together(suffix: str, streams: Sequence[Stream]) -> int:
@@ -101,20 +134,20 @@ def _most_together(suffix: str, streams: Sequence[Stream]) -> int:
     return fits
 
 
-def _no_room(suffix: str, stream: Stream) -> InputError:
-    return InputError(
-        f"{suffix} files cannot hold this video's audio ({codec_name(stream)}), which is copied, never re-encoded",
-        "choose a .mkv file with -o: it takes almost everything",
-    )
-
-
 class StreamCopier:
     """Adds the streams of `plan` to a new container, and turns their packets into packets for it."""
 
-    def __init__(self, container: OutputContainer, plan: CopyPlan) -> None:
+    def __init__(self, container: OutputContainer, plan: CopyPlan, suffix: str) -> None:
         self._tracks: dict[int, _Track] = {}
+        self._encoders: dict[int, SoundEncoder] = {}
+        self.windows_names = 0
+        """Sounds whose tracks must be named when the file is whole: see `windows_sound`."""
+        for stream in plan.encoded:
+            self._encoders[stream.index] = encoder = add_encoded(container, suffix, stream)
+            _describe(encoder.stream, stream)
         for stream in plan.copied:
-            copy = container.add_stream_from_template(stream, opaque=True)
+            copy, by_windows_name = add_copy(container, suffix, stream)
+            self.windows_names += by_windows_name
             _describe(copy, stream)
             self._tracks[stream.index] = _Track(copy)
         for stream, codec in plan.converted:
@@ -127,11 +160,23 @@ class StreamCopier:
 
     def knows(self, packet: Packet) -> bool:
         """Whether the packet's stream is in the output."""
-        return packet.stream.index in self._tracks
+        return packet.stream.index in self._tracks or packet.stream.index in self._encoders
 
-    def packets(self, packet: Packet) -> list[Packet]:
+    def packets(self, packet: Packet) -> Iterable[Packet]:
         """What to mux for a packet of the input: itself, itself rewritten, or nothing."""
+        if packet.stream.index in self._encoders:
+            return self._encoders[packet.stream.index].packets(packet)
         return self._tracks[packet.stream.index].packets(packet)
+
+    def rest(self) -> Iterator[Packet]:
+        """What the encoders still hold, at the end."""
+        for encoder in self._encoders.values():
+            yield from encoder.flush()
+
+    @property
+    def failures(self) -> int:
+        """Packets of encoded sound that did not decode: there is silence instead."""
+        return sum(encoder.failures for encoder in self._encoders.values())
 
 
 class HeldPackets:

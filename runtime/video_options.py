@@ -28,6 +28,8 @@ class VideoOptions:
     """See `encoders`."""
     crf: int | None = None
     preset: str | None = None
+    audio: str = "copy"
+    """Of the sound: "copy" it as it is, "convert" it to AAC (in WebM Opus), "none"."""
     overwrite: bool = False
     """Replace an output that exists."""
     resume: bool = False

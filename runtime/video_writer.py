@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from dsmap.runtime.encoders import EncoderSettings, resolve, silence
 from dsmap.runtime.packet_journal import PacketJournal
 from dsmap.runtime.stream_copy import HeldPackets, StreamCopier, container_metadata, describe, plan_copies, start_of
 from dsmap.runtime.video.media import open_file
+from dsmap.runtime.video.windows_sound import name_tracks
 from dsmap.runtime.video_track import VideoTrack, encoder_time_base
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class VideoWriter:
     `width`, `height`: of the frames; odd sides are padded by one repeated pixel where the codec needs it. `time_base`:
     unit of the frames' timestamps. `rate`: frames per second, about, for rate control only. `encoding`: codec, quality
     and speed. `audio` and `copied`: streams whose packets will be copied; `plan_copies` tells what becomes of them, and
-    audio must fit the container: see `check_container`. `chapters`: as PyAV's `Container.chapters()` gives them.
-    `journal`: keeps the packets for a later run. `recoverable`: see `open_output`; not for an
-    mp4 with other streams.
+    of `sound` ("copy", "convert", "none"); audio that is copied must fit the container: see `check_container`.
+    `chapters`: as PyAV's `Container.chapters()` gives them. `journal`: keeps the packets for a later run.
+    `recoverable`: see `open_output`; not for an mp4 with other streams.
 
     Raises InputError for settings that do not fit, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.
@@ -60,6 +61,7 @@ class VideoWriter:
         encoding: EncoderSettings = EncoderSettings(),  # noqa: B008  # frozen
         audio: Sequence[AudioStream] = (),
         copied: Sequence[Stream] = (),
+        sound: str = "copy",
         chapters: Sequence["Chapter"] = (),
         metadata: dict[str, str] | None = None,
         video_metadata: dict[str, str] | None = None,
@@ -70,7 +72,7 @@ class VideoWriter:
         self.path = path = Path(path)
         self.frames = 0
         self.dropped_packets = 0
-        """Copied packets that were left out, as the container refused them."""
+        """Packets of other streams that are not in the file: no container takes them, or they could not be decoded."""
         self.encoder = resolve(encoding, path.suffix)
         self._journal = journal
         self._time_base = time_base
@@ -78,7 +80,7 @@ class VideoWriter:
         self._held = HeldPackets()
         self._closed = False
         streams = {stream.index: stream for stream in (*audio, *copied)}
-        plan = plan_copies(path.suffix, list(streams.values()))
+        plan = plan_copies(path.suffix, list(streams.values()), sound)
         with self._explained():
             # The fragments of an mp4 begin before all streams have sent something, which it needs to place them.
             recoverable = recoverable and (not streams or format_of(path) in ("matroska", "webm"))
@@ -95,7 +97,7 @@ class VideoWriter:
                     journal=journal,
                 )
                 describe(video_metadata or {}, self._track.stream)
-                self._copier = StreamCopier(self._container, plan)
+                self._copier = StreamCopier(self._container, plan, path.suffix)
                 self._container.set_chapters(list(_sound(chapters)))
                 self._container.metadata.update(container_metadata(metadata or {}))
                 self._start(width, height)
@@ -167,8 +169,11 @@ class VideoWriter:
             with self._explained():
                 for packet in self._held.drain(before=self._end if drop_audio_after_video else None):
                     self._mux(packet)
+                self._mux_copies(None, self._copier.rest())
+                self.dropped_packets += self._copier.failures
                 self._track.flush(keep=interrupted)
                 self._container.close()
+                name_tracks(self.path, self._copier.windows_names)
                 self._check()
                 sync_file(self.path)
         except BaseException:
@@ -192,7 +197,11 @@ class VideoWriter:
 
     def _mux(self, packet: Packet) -> None:
         self._track.mux_earlier(start_of(packet))
-        for copy in self._copier.packets(packet):
+        self._mux_copies(packet, self._copier.packets(packet))
+
+    def _mux_copies(self, packet: Packet | None, copies: Iterable[Packet]) -> None:
+        """Mux what has become of `packet` (None: of the last ones)."""
+        for copy in copies:
             try:
                 self._container.mux(copy)
             except av.error.InvalidDataError:  # damaged, as in a broken transport stream: the rest is not
@@ -200,7 +209,7 @@ class VideoWriter:
             except av.FFmpegError as error:
                 if error.errno in _DISK_FULL:
                     raise
-                raise self._refused(packet, copy, error) from error
+                raise self._refused(packet or copy, copy, error) from error
 
     def _refused(self, packet: Packet, copy: Packet, error: av.FFmpegError) -> DsmapError:
         stream = copy.stream

@@ -100,6 +100,9 @@ def video(
     ] = "auto",
     crf: Annotated[int | None, typer.Option(help="Quality: lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="Speed against size, in the codec's own words.")] = None,
+    audio: Annotated[
+        str, typer.Option(metavar="copy|convert|none", help="Copy the sound as it is, encode it as AAC, or leave it out.")
+    ] = "copy",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run was; results that are there stay.")
@@ -146,6 +149,7 @@ def video(
         "codec": codec,
         "crf": crf,
         "preset": preset,
+        "audio": audio,
         "overwrite": overwrite,
         "resume": resume,
     }
