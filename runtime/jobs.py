@@ -177,6 +177,7 @@ def _open_reader(
         start=wanted.start,
         end=wanted.end,
         frames=wanted.frames,
+        programme=wanted.programme,
         tell=tell,
         pool=pool,
     )

@@ -159,6 +159,7 @@ def open_reader(
     start: Seconds | None = None,
     end: Seconds | None = None,
     frames: int | None = None,
+    programme: int | None = None,
     pool: Pool | None = None,
     network: NetworkSettings | None = None,
     tell: Tell | None = None,
@@ -167,7 +168,15 @@ def open_reader(
     if is_sequence(source):
         return SequenceReader(source, rate=rate or 25, height=height, start=start, end=end, frames=frames, pool=pool)
     return VideoReader(
-        source, height=height, start=start, end=end, frames=frames, pool=pool, network=network, tell=tell
+        source,
+        height=height,
+        start=start,
+        end=end,
+        frames=frames,
+        programme=programme,
+        pool=pool,
+        network=network,
+        tell=tell,
     )
 
 

@@ -22,6 +22,8 @@ class VideoOptions:
     """Seconds: up to the last frame before it."""
     frames: int | None = None
     """At most so many."""
+    programme: int | None = None
+    """The number of one, of a transport stream that has several; None: the first with a picture."""
     rate: Fraction | float | None = None
     """Frames a second, of an image sequence; 25 without it."""
     codec: str = "auto"

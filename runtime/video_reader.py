@@ -22,6 +22,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
+from dsmap.runtime.video.programmes import choose_programme
 from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
@@ -68,7 +69,8 @@ class VideoReader:
 
     `source` is a file or an address (rtsp://, https://, ...: see `network_input`). `height` scales the frames to that
     many lines, aspect kept, width even. `start` and `end` (seconds of the video's own clock, which for MPEG streams
-    begins with the first packet) and `frames` choose a part: see `video_span`; with `start`, it begins at 0. Iterate
+    begins with the first packet) and `frames` choose a part: see `video_span`; with `start`, it begins at 0. `programme`
+    (its number) is for recordings of several; without it, it is the first that has a picture. Iterate
     once over `Frame`s and the `Packet`s of `copied` (time base of their stream, timestamps as in the file, or moved by
     as much as the frames'). Streams and packets must not be used after `close`: libav frees them. Raises InputError
     when there is no video in the source, or no frame of it decodes.
@@ -86,6 +88,7 @@ class VideoReader:
         start: Seconds | None = None,
         end: Seconds | None = None,
         frames: int | None = None,
+        programme: int | None = None,
         pool: Pool | None = None,
         network: NetworkSettings | None = None,
         tell: Tell | None = None,
@@ -102,8 +105,11 @@ class VideoReader:
         self.missing_frames = 0
         self._decode_failures = 0
         try:
+            self._programme, self._other_programmes = choose_programme(
+                self._source.container, self.path, programme, self.name
+            )
             self._take_streams()
-            start = start_of(self._container)
+            start = self._start_of_streams()
             self._origin = start if abs(start) > _LATE_START else Fraction(0)
             self._span = span.moved(self._origin)
             self._prepare(height, pool)
@@ -113,7 +119,8 @@ class VideoReader:
 
     def _take_streams(self) -> None:
         self._container = self._source.container
-        self._video = find_video_stream(self._source.container, self.name)
+        ids = self._programme.streams if self._programme else None
+        self._video = find_video_stream(self._source.container, self.name, ids)
         self._has_decoding_times_only = has_decoding_times_only(self._video)
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
@@ -128,6 +135,13 @@ class VideoReader:
         self._delay: int | None = None  # of frames behind their packets, in ticks
         self._decoded = self._decode()
         self._buffered: list[VideoFrame | Packet] = []  # what precedes the first frame: usually some audio packets
+
+    def _start_of_streams(self) -> Fraction:
+        """Where the file's clock begins, in seconds; where there are several programmes, each has its own."""
+        if self._programme is None:
+            return start_of(self._container)
+        streams = [self._video, *(one for one in self._container.streams.audio if self._is_copied(one))]
+        return min(((one.start_time or 0) * (one.time_base or 1) for one in streams), default=Fraction(0))
 
     def _new_timeline(self) -> Timeline:
         if self._container.format.name not in _BROADCAST_FORMATS:
@@ -151,7 +165,7 @@ class VideoReader:
         self._first_time = self._time(first)
         self._cut_before = None if self._span.start is None else self._first_time
         self._shift = self._start_shift(first) if self._cut_before is None else -self._cut_before
-        self.notes = notes_on(self._video, first)
+        self.notes = (*self._about_programmes(), *notes_on(self._video, first))
         self._describe()
 
     def _describe(self) -> None:
@@ -165,9 +179,14 @@ class VideoReader:
         self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._is_copied(stream))
         """The streams whose packets are given out, or whose data (attachments) can be copied, in the file's order.
         Cover art is one of them: a video stream with the disposition `attached_pic`, and one packet."""
-        rest = (stream for stream in streams if not self._is_copied(stream) and stream.index != self._video.index)
-        self.left_out = tuple(
-            f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type for stream in rest
+        rest = (
+            stream
+            for stream in streams
+            if stream.index != self._video.index and self._is_in_programme(stream) and not self._is_copied(stream)
+        )
+        self.left_out = (
+            *(f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type for stream in rest),
+            *(f"programme {other}" for other in self._other_programmes),
         )
         """What is not read, a word for each stream: a second video, streams of unknown kinds."""
         self.chapters = self._chapters()
@@ -229,8 +248,15 @@ class VideoReader:
             end = after_them if end is None else min(end, after_them)
         return cut_chapters(self._container.chapters(), self._cut_before, end, self._shift)
 
+    def _about_programmes(self) -> Iterator[str]:
+        if self._programme is not None and self._other_programmes:
+            yield f"programme {self._programme} of {1 + len(self._other_programmes)}: --programme N takes another"
+
+    def _is_in_programme(self, stream: Stream) -> bool:
+        return self._programme is None or stream.id in self._programme.streams
+
     def _is_copied(self, stream: Stream) -> bool:
-        if stream.index == self._video.index:
+        if stream.index == self._video.index or not self._is_in_programme(stream):
             return False
         # PyAV copies no sound or subtitles whose codec it does not know.
         known = stream.type not in ("audio", "subtitle") or stream.codec_context is not None
@@ -289,7 +315,8 @@ class VideoReader:
         start = self._span.start
         if start is None:
             return self._first_frame()
-        seeks_well = self._container.format.name not in _SEEKS_BADLY
+        # Of several programmes, each has its own clock, and a seek goes by one of them.
+        seeks_well = self._container.format.name not in _SEEKS_BADLY and self._programme is None
         for at in (start, start - _EARLIER, None) if seeks_well else (None,):
             if at is not None and at <= self._origin:
                 continue

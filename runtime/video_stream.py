@@ -1,5 +1,7 @@
 """Which of a container's streams is the video."""
 
+from collections.abc import Collection
+
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
@@ -15,9 +17,14 @@ from dsmap.runtime.video_span import is_cover
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
 
 
-def find_video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The stream that players show. Raises InputError, calling the source `name`, when there is none that decodes."""
+def find_video_stream(container: InputContainer, name: str, ids: Collection[int] | None = None) -> VideoStream:
+    """The stream that players show, of those whose ids are in `ids` where these are given.
+
+    Raises InputError, calling the source `name`, when there is none that decodes.
+    """
     streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    if ids is not None:
+        streams = [stream for stream in streams if stream.id in ids]
     if not streams or container.format.name in _NOT_VIDEO_FORMATS:
         held = ", ".join(sorted({s.type for s in container.streams})) if not streams else container.format.long_name
         raise InputError(f"{name} holds no video (found: {held or 'nothing'})", "pass a file with a video stream")

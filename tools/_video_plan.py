@@ -154,7 +154,7 @@ def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoic
     if options["audio"] not in AUDIO_CHOICES:
         raise InputError(f"--audio {options['audio']} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")
     uses: list[tuple[str, Any, Sequence[Job], str]] = [
-        *((name, options[name], videos, "videos") for name in ("start", "end", "frames")),
+        *((name, options[name], videos, "videos") for name in ("start", "end", "frames", "programme")),
         *((name, options[name], encoded, "videos that are encoded") for name in ("codec", "crf", "preset", "audio")),
         ("rate", options["rate"], sequences, "image sequences"),
         ("stabilize", stabilize or None, videos, "videos"),

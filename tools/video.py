@@ -91,6 +91,10 @@ def video(
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here: seconds, or H:MM:SS.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="End here.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Translate at most so many frames.")] = None,
+    programme: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of a transport stream with several programmes, the one with this number."),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(min=0.1, max=1000, help="Frames a second of an image sequence; 25 without it.")
     ] = None,
@@ -145,6 +149,7 @@ def video(
         "start": seconds_given(start, "--start"),
         "end": seconds_given(end, "--end"),
         "frames": frames,
+        "programme": programme,
         "rate": rate,
         "codec": codec,
         "crf": crf,

@@ -1,0 +1,210 @@
+"""The programmes of a transport stream: a recording of a whole multiplex holds several, each with picture and sound.
+
+PyAV does not give libav's programmes, so the tables that name them (PAT, PMT, SDT) are read here from the file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.container import InputContainer
+
+from dsmap.common.text import printable
+from dsmap.errors import InputError
+from dsmap.runtime.video_span import is_cover
+
+_PACKET_SIZES = (188, 192, 204)  # plain, of Blu-rays and cameras, with error correction
+_SYNC = 0x47
+_READ_BYTES = 16 << 20  # the tables come several times a second
+_PAT_PID, _SDT_PID = 0, 0x11
+_PAT, _PMT, _SDT = 0, 2, 0x42
+_SERVICE = 0x48  # the descriptor with a programme's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programme:
+    """One programme: its number and name, and the ids of its streams."""
+
+    number: int
+    name: str = ""
+    streams: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.number} ({self.name})" if self.name else str(self.number)
+
+
+@dataclass
+class _Tables:
+    """What has been read so far."""
+
+    pmt_pids: dict[int, int] = field(default_factory=dict)
+    """By programme number, in the stream's order."""
+    streams: dict[int, set[int]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def take(self, pid: int, section: bytes) -> None:
+        if section[0] == _PAT and pid == _PAT_PID:
+            for at in range(8, len(section) - 4, 4):
+                number = int.from_bytes(section[at : at + 2], "big")
+                if number:  # 0: where the network's tables are
+                    self.pmt_pids[number] = int.from_bytes(section[at + 2 : at + 4], "big") & 0x1FFF
+        elif section[0] == _PMT and pid in self.pmt_pids.values():
+            self.streams.setdefault(int.from_bytes(section[3:5], "big"), set()).update(_streams(section))
+        elif section[0] == _SDT and pid == _SDT_PID:
+            self.names.update(_names(section))
+
+    @property
+    def are_whole(self) -> bool:
+        return bool(self.pmt_pids) and all(number in self.streams and number in self.names for number in self.pmt_pids)
+
+
+def programmes_of(path: Path) -> tuple[Programme, ...]:
+    """The programmes of the transport stream in `path`, in its order; none where its tables say nothing."""
+    with path.open("rb") as file:
+        data = file.read(_READ_BYTES)
+    tables = _Tables()
+    parts: dict[int, bytes] = {}
+    for pid, starts, payload in _packets(data):
+        if pid not in (_PAT_PID, _SDT_PID) and pid not in tables.pmt_pids.values():
+            continue
+        for section in _sections(parts, pid, payload, starts=starts):
+            tables.take(pid, section)
+        if tables.are_whole:
+            break
+    return tuple(
+        Programme(number=number, name=tables.names.get(number, ""), streams=frozenset(tables.streams.get(number, ())))
+        for number in tables.pmt_pids
+    )
+
+
+def choose_programme(
+    container: InputContainer, path: Path | None, number: int | None, name: str
+) -> tuple[Programme | None, tuple[Programme, ...]]:
+    """The programme with this number, or the first that has a picture, and the others. None: there is only one.
+
+    Raises InputError, calling the source `name`, where there is no such programme, or no picture in it.
+    """
+    known = programmes_of(path) if path is not None and container.format.name == "mpegts" else ()
+    if number is None and len(known) < 2:
+        return None, ()
+    if not known:
+        raise InputError(f"{name} has no programmes, as recordings of a transport stream have", "leave --programme out")
+    pictures = {stream.id for stream in container.streams.video if not is_cover(stream)}
+    seen = [one for one in known if one.streams & pictures]
+    choice = f"choose one of {', '.join(map(str, seen))}" if seen else "pass a recording with a picture"
+    if number is None:
+        chosen = seen[0] if seen else None
+    elif not (chosen := next((one for one in known if one.number == number), None)):
+        raise InputError(f"{name} has no programme {number}", choice)
+    elif chosen not in seen:
+        raise InputError(f"programme {chosen} of {name} has no picture", choice)
+    return chosen, tuple(one for one in known if one is not chosen)
+
+
+def _packets(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
+    """Every packet: its id, whether a section starts in it, and what it carries."""
+    found = _framing(data)
+    if found is None:
+        return
+    at, size = found
+    while at + 188 <= len(data):
+        if data[at] != _SYNC:  # damage
+            at = data.find(_SYNC, at)
+            if at < 0:
+                return
+            continue
+        pid = int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF
+        control = data[at + 3] >> 4 & 3
+        begin = at + 4 + (1 + data[at + 4] if control & 2 else 0)
+        if control & 1 and begin < at + 188:
+            yield pid, bool(data[at + 1] & 0x40), data[begin : at + 188]
+        at += size
+
+
+def _framing(data: bytes) -> tuple[int, int] | None:
+    """Where the first packet begins, and how far apart they are."""
+    for size in _PACKET_SIZES:
+        for at in range(min(2 * size, len(data))):
+            marks = data[at : at + 8 * size : size]
+            if len(marks) > 1 and all(mark == _SYNC for mark in marks):
+                return at, size
+    return None
+
+
+def _sections(parts: dict[int, bytes], pid: int, payload: bytes, *, starts: bool) -> Iterator[bytes]:
+    """The sections that are whole with this packet. `parts`: what is not yet, by id."""
+    if starts:
+        pointer = payload[0]
+        rest = parts.pop(pid, b"") + payload[1 : 1 + pointer]
+        yield from _whole(rest)
+        parts[pid] = payload[1 + pointer :]
+    elif pid in parts:
+        parts[pid] += payload
+    data = parts.get(pid, b"")
+    while section := next(_whole(data), b""):
+        yield section
+        data = data[len(section) :]
+    if pid in parts:
+        parts[pid] = data
+
+
+def _whole(data: bytes) -> Iterator[bytes]:
+    """The section at the beginning of `data`, if it is whole and sound."""
+    if len(data) < 3 or data[0] == 0xFF:  # stuffing
+        return
+    size = 3 + (int.from_bytes(data[1:3], "big") & 0xFFF)
+    if 12 <= size <= len(data) and _checksum(data[:size]) == 0:
+        yield data[:size]
+
+
+def _checksum(data: bytes) -> int:
+    """MPEG's CRC-32: 0 for a section with its own behind it."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
+    return value
+
+
+def _streams(section: bytes) -> Iterator[int]:
+    """The ids in a PMT."""
+    at = 12 + (int.from_bytes(section[10:12], "big") & 0xFFF)
+    while at + 5 <= len(section) - 4:
+        yield int.from_bytes(section[at + 1 : at + 3], "big") & 0x1FFF
+        at += 5 + (int.from_bytes(section[at + 3 : at + 5], "big") & 0xFFF)
+
+
+def _names(section: bytes) -> Iterator[tuple[int, str]]:
+    """Programme numbers and names in an SDT."""
+    at = 11
+    while at + 5 <= len(section) - 4:
+        number = int.from_bytes(section[at : at + 2], "big")
+        size = int.from_bytes(section[at + 3 : at + 5], "big") & 0xFFF
+        descriptors = section[at + 5 : at + 5 + size]
+        yield number, _name(descriptors)
+        at += 5 + size
+
+
+def _name(descriptors: bytes) -> str:
+    at = 0
+    while at + 2 <= len(descriptors):
+        kind, size = descriptors[at], descriptors[at + 1]
+        body = descriptors[at + 2 : at + 2 + size]
+        if kind == _SERVICE and len(body) > 2:
+            provider = body[1]
+            return _text(body[3 + provider : 3 + provider + body[2 + provider]] if len(body) > 2 + provider else b"")
+        at += 2 + size
+    return ""
+
+
+def _text(data: bytes) -> str:
+    """DVB's text: a first byte below 32 names the alphabet."""
+    alphabet = "utf-8" if data[:1] == b"\x15" else "latin-1"
+    if data[:1] < b" ":
+        data = data[3 if data[:1] == b"\x10" else 1 :]
+    return printable(data.decode(alphabet, "replace")).strip()
