@@ -103,9 +103,7 @@ def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> 
         if stream.type == "audio":
             raise no_room(suffix, [stream])
         left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold so many streams"))
-    return CopyPlan(
-        copied=tuple(copied), converted=tuple(converted), encoded=tuple(encoded), left_out=tuple(left_out)
-    )
+    return CopyPlan(copied=tuple(copied), converted=tuple(converted), encoded=tuple(encoded), left_out=tuple(left_out))
 
 
 def _why_silent(stream: AudioStream, audio: str) -> str:

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
-_FORMATS_THAT_SAY_THE_END = ("matroska", "flv")  # counted from 0, wherever the first packet stands
+_FORMATS_THAT_SAY_THE_END = ("matroska", "flv", "asf", "nut")  # counted from 0, wherever the first packet stands
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 
@@ -33,7 +33,8 @@ def has_index(container: InputContainer) -> bool:
 def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """Where the video ends, seconds on the file's clock; None when it does not say."""
     if stream.duration and stream.time_base:
-        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+        begin, length = ((time or 0) * stream.time_base for time in (stream.start_time, stream.duration))
+        return begin + _length_from(container, begin, length)
     start, length = start_of(container), _length(container)
     return None if length is None else start + length
 
@@ -47,7 +48,10 @@ def _length(container: InputContainer) -> Fraction | None:
     """Seconds from the first packet to the end of the last; None when the file does not say."""
     if container.duration is None:
         return None
-    start, duration = start_of(container), Fraction(container.duration, av.time_base)
+    return _length_from(container, start_of(container), Fraction(container.duration, av.time_base))
+
+
+def _length_from(container: InputContainer, start: Fraction, duration: Fraction) -> Fraction:
     if container.format.name.startswith(_FORMATS_THAT_SAY_THE_END) and 0 < start < duration:
         return duration - start
     return duration

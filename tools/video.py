@@ -105,7 +105,8 @@ def video(
     crf: Annotated[int | None, typer.Option(help="Quality: lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="Speed against size, in the codec's own words.")] = None,
     audio: Annotated[
-        str, typer.Option(metavar="copy|convert|none", help="Copy the sound as it is, encode it as AAC, or leave it out.")
+        str,
+        typer.Option(metavar="copy|convert|none", help="Copy the sound as it is, encode it as AAC, or leave it out."),
     ] = "copy",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[
