@@ -18,8 +18,8 @@ from dsmap import __version__
 from dsmap.common.files import finish_file
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.encoders import resolve
 from dsmap.runtime.containers import codec_name
+from dsmap.runtime.encoders import resolve
 from dsmap.runtime.frame_pool import FramePool
 from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt
 from dsmap.runtime.interrupts import stop_on_signals
@@ -137,6 +137,8 @@ def translate_video(
             if parts is not None and not interrupted:
                 parts.remove()
             resumable = parts is not None and interrupted and parts.keep()
+        if tell is not None and reader.clock_jumps:
+            tell(f"the clock of {reader.name} jumps ({reader.clock_jumps}): its parts follow each other without a gap")
         # Within the block: streams of a closed file may not be touched.
         lost = reader.missing_frames + reader.failed_packets
         return JobReport(

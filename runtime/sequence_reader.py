@@ -48,6 +48,7 @@ class SequenceReader:
     counts_exactly = True
     missing_frames = 0
     reconnections = 0
+    clock_jumps = 0
     broken_off: DsmapError | None = None
     path: Path | None = None
 

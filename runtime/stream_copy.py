@@ -140,9 +140,9 @@ class StreamCopier:
         self._encoders: dict[int, SoundEncoder] = {}
         self.windows_names = 0
         """Sounds whose tracks must be named when the file is whole: see `windows_sound`."""
-        for stream in plan.encoded:
-            self._encoders[stream.index] = encoder = add_encoded(container, suffix, stream)
-            _describe(encoder.stream, stream)
+        for sound in plan.encoded:
+            self._encoders[sound.index] = encoder = add_encoded(container, suffix, sound)
+            _describe(encoder.stream, sound)
         for stream in plan.copied:
             copy, by_windows_name = add_copy(container, suffix, stream)
             self.windows_names += by_windows_name
@@ -294,8 +294,8 @@ class _Track:
 class _LeadIn:
     """The packets in front of a sound's first presented one that its decoder needs to begin with.
 
-    An encoder's priming (0.02 to 0.06 s) stays whole. Of a longer lead-in, which cutting has left, the last packet stays
-    where an edit list can say that it is not to be heard.
+    An encoder's priming (0.02 to 0.06 s) stays whole. Of a longer lead-in, which cutting has left, the last packet
+    stays where an edit list can say that it is not to be heard.
     """
 
     def __init__(self, stream: Stream) -> None:

@@ -9,19 +9,22 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+BROADCAST_FORMATS = ("mpegts", "mpeg")
+"""Recordings of what is sent: their clock begins anywhere, and may jump."""
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
 _FORMATS_THAT_SAY_THE_END = ("matroska", "flv", "asf", "nut")  # counted from 0, wherever the first packet stands
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
+_LEAST_BYTES_PER_SECOND = 1000
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 
 
 def rate_of(stream: VideoStream) -> Fraction:
     """Frames per second, about: for estimates and the encoder's rate control, never for timestamps."""
-    known, guessed = stream.average_rate, stream.guessed_rate
+    rates = [stream.average_rate, stream.guessed_rate]
     if stream.container.format.flags & _NO_TIMESTAMPS:  # a raw stream: libav says 25, and guesses by what it holds
-        known, guessed = guessed, known
-    rate = known or guessed or Fraction(25)
+        rates.reverse()
+    rate = rates[0] or rates[1] or Fraction(25)
     return min(max(rate, Fraction(1)), Fraction(240)).limit_denominator(100_000)
 
 
@@ -51,6 +54,11 @@ def _length(container: InputContainer) -> Fraction | None:
     return _length_from(container, start_of(container), Fraction(container.duration, av.time_base))
 
 
+def _is_incredible(container: InputContainer, length: Fraction) -> bool:
+    """Whether a recording is too small for its length: its clock jumps ahead somewhere."""
+    return container.format.name in BROADCAST_FORMATS and 0 < container.size < _LEAST_BYTES_PER_SECOND * length
+
+
 def _length_from(container: InputContainer, start: Fraction, duration: Fraction) -> Fraction:
     if container.format.name.startswith(_FORMATS_THAT_SAY_THE_END) and 0 < start < duration:
         return duration - start
@@ -64,7 +72,9 @@ def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fra
     if video.frames:
         return video.frames
     length = _length(container)
-    return None if length is None else max(1, round(length * rate))
+    if length is None or _is_incredible(container, length):
+        return None
+    return max(1, round(length * rate))
 
 
 def missing_frames(

@@ -26,7 +26,15 @@ from dsmap.runtime.video.programmes import choose_programme
 from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
-from dsmap.runtime.video_counts import end_of, frames_of_the_whole, has_index, missing_frames, rate_of, start_of
+from dsmap.runtime.video_counts import (
+    BROADCAST_FORMATS,
+    end_of,
+    frames_of_the_whole,
+    has_index,
+    missing_frames,
+    rate_of,
+    start_of,
+)
 from dsmap.runtime.video_frames import FrameToRgb, Pool, orientation, size_at_height
 from dsmap.runtime.video_notes import notes_on
 from dsmap.runtime.video_span import (
@@ -43,7 +51,6 @@ from dsmap.runtime.video_stream import check_size, delay_of_reordering, find_vid
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
 
-_BROADCAST_FORMATS = ("mpegts", "mpeg")
 _BROADCAST_GAP = Fraction(10)  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
 _BROADCAST_WRAP = Fraction(2**33, 90_000)
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
@@ -68,12 +75,12 @@ class VideoReader:
     """Opens `source` and decodes its first frame, so that every later surprise is about single packets.
 
     `source` is a file or an address (rtsp://, https://, ...: see `network_input`). `height` scales the frames to that
-    many lines, aspect kept, width even. `start` and `end` (seconds of the video's own clock, which for MPEG streams
-    begins with the first packet) and `frames` choose a part: see `video_span`; with `start`, it begins at 0. `programme`
-    (its number) is for recordings of several; without it, it is the first that has a picture. Iterate
-    once over `Frame`s and the `Packet`s of `copied` (time base of their stream, timestamps as in the file, or moved by
-    as much as the frames'). Streams and packets must not be used after `close`: libav frees them. Raises InputError
-    when there is no video in the source, or no frame of it decodes.
+    many lines, aspect kept, width even. `start` and `end` (seconds from the beginning of the recording, whatever its
+    clock says there) and `frames` choose a part: see `video_span`; with `start`, it begins at 0. `programme` (its
+    number) is for recordings of several; without it, it is the first that has a picture. Iterate once over `Frame`s
+    and the `Packet`s of `copied` (time base of their stream, timestamps as in the file, or moved by as much as the
+    frames'). Streams and packets must not be used after `close`: libav frees them. Raises InputError when there is no
+    video in the source, or no frame of it decodes.
 
     `failed_packets` counts video packets that did not decode, `missing_frames` those that the header promises and
     the file does not hold (both final after the iteration). `notes`: a line about each thing that the user should
@@ -131,6 +138,7 @@ class VideoReader:
         self._last_end = Fraction(0)
         self._last_time: Fraction | None = None
         self._times_guessed = False
+        self._decode_from: Fraction | None = None  # seconds; before, nothing is decoded
         self._timeline = self._new_timeline()
         self._delay: int | None = None  # of frames behind their packets, in ticks
         self._decoded = self._decode()
@@ -141,10 +149,10 @@ class VideoReader:
         if self._programme is None:
             return start_of(self._container)
         streams = [self._video, *(one for one in self._container.streams.audio if self._is_copied(one))]
-        return min(((one.start_time or 0) * (one.time_base or 1) for one in streams), default=Fraction(0))
+        return min((one.start_time or 0) * (one.time_base or Fraction(1)) for one in streams)
 
     def _new_timeline(self) -> Timeline:
-        if self._container.format.name not in _BROADCAST_FORMATS:
+        if self._container.format.name not in BROADCAST_FORMATS:
             return Timeline(Fraction(LONGEST_GAP))
         # A network's gaps are real time, and its clock is looked after where it is connected again.
         return Timeline(_BROADCAST_GAP if self.path else Fraction(LONGEST_GAP), _BROADCAST_WRAP)
@@ -232,6 +240,11 @@ class VideoReader:
         return self.path is None and self._container.duration is None
 
     @property
+    def clock_jumps(self) -> int:
+        """How often the recording's clock has jumped so far; the parts follow each other without a gap."""
+        return self._timeline.jumps
+
+    @property
     def reconnections(self) -> int:
         """How often the connection to a network source was made again."""
         return self._source.reconnections
@@ -315,17 +328,14 @@ class VideoReader:
         start = self._span.start
         if start is None:
             return self._first_frame()
-        # Of several programmes, each has its own clock, and a seek goes by one of them.
-        seeks_well = self._container.format.name not in _SEEKS_BADLY and self._programme is None
-        for at in (start, start - _EARLIER, None) if seeks_well else (None,):
-            if at is not None and at <= self._origin:
-                continue
+        for seek, decode_from in self._ways_to(start):
             try:
-                self._source.restart(at)
+                self._source.restart(seek)
             except av.FFmpegError:
                 continue
             self._take_streams()
-            found = self._first_frame_from(start, exact=at is not None)
+            self._decode_from = decode_from
+            found = self._first_frame_from(start, exact=seek is not None or decode_from is not None)
             if found is not None:
                 return found
         length = f", it ends at {float(self._last_end - self._origin):.2f} s" if self._last_end else ""
@@ -333,6 +343,17 @@ class VideoReader:
             f"{self.name} has no frame at or after --start {float(start - self._origin):g} s{length}",
             "choose an earlier start",
         )
+
+    def _ways_to(self, start: Fraction) -> Iterator[tuple[Fraction | None, Fraction | None]]:
+        """Where to seek (None: to the beginning), and from when on to decode, until the start is surely found."""
+        earlier = start - _EARLIER
+        # Where a recording's clock jumps, a seek lands anywhere: only reading it all tells its times.
+        recording = self.path is not None and self._container.format.name in BROADCAST_FORMATS
+        if not recording and self._container.format.name not in _SEEKS_BADLY:
+            yield from ((at, None) for at in (start, earlier) if at > self._origin)
+        if earlier > self._origin:
+            yield None, earlier
+        yield None, None
 
     def _first_frame_from(self, start: Fraction, *, exact: bool) -> VideoFrame | None:
         """With `exact`, None when decoding began after `start` or nobody knows when, so that frames may be missing."""
@@ -384,6 +405,8 @@ class VideoReader:
                 self._decoding, self._started, shown_until = stream.container, False, latest
                 stream.thread_type = "AUTO"
             self._packets_read += packet.size > 0
+            if self._is_skipped(packet):
+                continue
             self._started |= packet.is_keyframe
             for frame in map(self._timed, self._decode_packet(packet)):
                 at = self._time(frame)
@@ -391,6 +414,15 @@ class VideoReader:
                 if shown_until is None or at > shown_until:
                     latest = max(latest, at)
                     yield frame
+
+    def _is_skipped(self, packet: Packet) -> bool:
+        """Whether a video packet stands before the time that decoding begins with, or before a keyframe then."""
+        if self._decode_from is None or packet.size == 0:
+            return False
+        if packet.dts is not None and (packet.dts * packet.time_base < self._decode_from or not packet.is_keyframe):
+            return True
+        self._decode_from = None
+        return False
 
     def _wanted(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         """Those of the video, the ones that end its decoding too, and those that are copied."""

@@ -40,10 +40,10 @@ class VideoWriter:
 
     `width`, `height`: of the frames; odd sides are padded by one repeated pixel where the codec needs it. `time_base`:
     unit of the frames' timestamps. `rate`: frames per second, about, for rate control only. `encoding`: codec, quality
-    and speed. `audio` and `copied`: streams whose packets will be copied; `plan_copies` tells what becomes of them, and
-    of `sound` ("copy", "convert", "none"); audio that is copied must fit the container: see `check_container`.
-    `chapters`: as PyAV's `Container.chapters()` gives them. `journal`: keeps the packets for a later run.
-    `recoverable`: see `open_output`; not for an mp4 with other streams.
+    and speed. `audio` and `copied`: streams whose packets will be copied, or with `sound` "convert" or "none" encoded
+    anew or left out; `plan_copies` tells what becomes of them, and audio that is copied must fit the container: see
+    `check_container`. `chapters`: as PyAV's `Container.chapters()` gives them.
+    `journal`: keeps the packets for a later run. `recoverable`: see `open_output`; not for an mp4 with other streams.
 
     Raises InputError for settings that do not fit, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.

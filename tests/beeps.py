@@ -40,7 +40,7 @@ def make_beeps(
         picture.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
         tones = [out.add_stream(sound, rate=RATE) for _ in pitches] if sound else []
         for tone in tones:
-            tone.layout = "mono"
+            tone.layout, tone.bit_rate = "mono", 96_000
         tracks = [_pictures(picture, seconds, first)]
         begin = first if sound_start is None else Fraction(sound_start)
         tracks += [_sound(tone, seconds, begin, pitch) for tone, pitch in zip(tones, pitches, strict=False)]
@@ -65,19 +65,20 @@ def flashes(path: Path) -> list[float]:
 def beeps(path: Path, stream: int = 0) -> list[float]:
     """Seconds at which the sound begins after silence; every decoded piece is heard at its own time."""
     found: list[float] = []
-    quiet = RATE
+    quiet, begin = RATE, 0.0
     with av.open(str(path)) as container:
         for frame in container.decode(audio=stream):
             samples = frame.to_ndarray()
             scale = np.iinfo(samples.dtype).max if samples.dtype.kind == "i" else 1
             channels = 1 if frame.format.is_planar else len(frame.layout.channels)
             wave = np.abs(samples.reshape(-1, channels)[:, 0] if channels > 1 else samples[0]) / scale
-            begin = float(frame.pts * frame.time_base)
+            begin = begin if frame.pts is None else float(frame.pts * frame.time_base)
             for index in np.flatnonzero(wave > 0.2):
                 if quiet + index > frame.sample_rate * 0.1:
                     found.append(round(begin + float(index) / frame.sample_rate, 3))
                 quiet = -int(index)
             quiet += len(wave)
+            begin += len(wave) / frame.sample_rate
     return found
 
 

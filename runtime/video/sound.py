@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
@@ -76,6 +76,8 @@ class SoundEncoder:
         except av.FFmpegError:
             self.failures += 1
             return
+        if frames and frames[0].pts is None and self._next is None and packet.pts is not None:
+            frames[0].pts, frames[0].time_base = packet.pts, packet.time_base
         for frame in frames:
             yield from self._encoded(frame)
 
@@ -143,11 +145,9 @@ class SoundEncoder:
 
 def _without(frame: AudioFrame, skip: int) -> AudioFrame:
     """The frame without its first `skip` samples."""
-    samples = frame.to_ndarray()
     width = 1 if frame.format.is_planar else len(frame.layout.channels)
-    rest = AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples[:, skip * width :]), format=frame.format.name, layout=frame.layout.name
-    )
+    samples = cast(Any, np.ascontiguousarray(frame.to_ndarray()[:, skip * width :]))  # of the format's own type
+    rest = AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout.name)
     rest.sample_rate = frame.sample_rate
     return rest
 

@@ -7,6 +7,7 @@ name is put right in the finished file.
 """
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
@@ -72,7 +73,7 @@ def _described(stream: AudioStream) -> bytes | None:
             copy = sound.add_stream_from_template(stream, opaque=True)
             packet = Packet(bytes(16))
             packet.pts = packet.dts = 0
-            packet.stream, packet.time_base = copy, copy.time_base
+            packet.stream, packet.time_base = copy, stream.time_base or Fraction(1, 1000)
             sound.mux(packet)
     except (av.FFmpegError, ValueError):
         return None

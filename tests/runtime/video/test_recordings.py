@@ -64,6 +64,24 @@ def test_joined_recordings_go_on_with_sound_and_picture_together(
     assert beeps.flashes(output)[0] < 0.1
 
 
+def test_a_part_of_joined_recordings_is_found_in_the_second_one(tmp_path: Path) -> None:
+    part = beeps.make_beeps(tmp_path / "part.ts", seconds=12, options={"bf": "0", "g": "25"}).read_bytes()
+    source = tmp_path / "joined.ts"
+    source.write_bytes(part + part)
+    output = translated(source, start=21.25, end=23)
+    seen, heard = beeps.flashes(output), beeps.beeps(output)
+    assert seen == pytest.approx([0.25, 0.75, 1.25], abs=0.1)
+    assert np.subtract(seen, heard) == pytest.approx([0] * 3, abs=0.05)
+
+
+def test_a_jump_of_the_clock_is_told(tmp_path: Path) -> None:
+    part = beeps.make_beeps(tmp_path / "part.ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(3 * part)
+    lines: list[str] = []
+    translate_video(tmp_path / "joined.ts", tmp_path / "out.mp4", same, tell=lines.append, **FAST)
+    assert any("joined.ts jumps (2)" in line for line in lines)
+
+
 def test_a_short_gap_of_a_recording_stays(tmp_path: Path) -> None:
     parts = [beeps.make_beeps(tmp_path / f"{at}.ts", start=at) for at in (0, 6)]
     source = tmp_path / "gap.ts"
