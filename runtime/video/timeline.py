@@ -199,8 +199,8 @@ class Timeline:
         if course.lead and course.kind == "audio" and start + length / 2 < course.end:
             return  # it would be heard together with the end of the part before
         course.lead = False
+        course.end = start + length if course.last is None else max(course.end, start + length)
         course.last = packet.dts * packet.time_base
-        course.end = max(course.end, start + length)
         yield packet
 
     def _fits(self, course: _Course, at: Fraction) -> bool:

@@ -50,8 +50,8 @@ def check_together(path: Path, expected: int, *, first: float | None = None) -> 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(
     "starts",
-    [(0, 0), (0, Fraction(3, 2)), (0, 5000), (7, 2, 40000)],
-    ids=["the same clock", "overlapping", "far ahead", "three parts"],
+    [(0, 0), (0, Fraction(3, 2)), (0, 5000), (7, 2, 40000), (95400, 0)],
+    ids=["the same clock", "overlapping", "far ahead", "three parts", "before its counter wraps"],
 )
 def test_joined_recordings_go_on_with_sound_and_picture_together(
     tmp_path: Path, suffix: str, starts: tuple[int, ...]
