@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dsmap.errors import InputError
-from dsmap.runtime import file_input
 from dsmap.runtime.jobs import check_video, translate_video
+from dsmap.runtime.video import media
 from dsmap.runtime.video.programmes import programmes_of
 
 FAST = {"preset": "ultrafast"}
@@ -167,13 +167,13 @@ def test_encoded_sound_that_does_not_decode_is_told(tmp_path: Path) -> None:
 def test_sound_that_begins_late_is_looked_for_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Announced from the beginning, found behind what libav looks at."""
     source = beeps.make_beeps(tmp_path / "late.ts", seconds=8, sound_start=7, options={"bf": "0", "g": "12"})
-    opened = file_input._open
-    monkeypatch.setattr(file_input, "_open", lambda path, **options: opened(path, **({"probesize": "500"} | options)))
+    opened = media._open_file
+    monkeypatch.setattr(media, "_open_file", lambda path, **options: opened(path, **({"probesize": "500"} | options)))
     with opened(source, probesize="500") as container:  # or the test would test nothing
         assert container.streams.audio[0].codec_context.sample_rate == 0
     heard = beeps.beeps(translated(source, ".mp4"))
     assert heard[0] == pytest.approx(7, abs=0.1)
-    monkeypatch.setattr(file_input, "_PROBED_BYTES", 500)
+    monkeypatch.setattr(media, "_PROBED_BYTES", 500)
     facts = check_video(source, tmp_path / "x.mp4")
     assert facts.left_out == ("audio stream 1: it is announced, and none of it was found in the beginning of the file",)
 
@@ -262,13 +262,3 @@ def test_a_programme_that_is_none_is_told(multiplex: Path, tmp_path: Path) -> No
         assert caught.value.advice == "choose one of 11, 12"
     with pytest.raises(InputError, match="has no programmes"):
         check_video(beeps.make_beeps(tmp_path / "in.mkv"), tmp_path / "x.mp4", programme=1)
-
-
-def test_an_index_of_dvd_subtitles_opens_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "film.idx").write_text(
-        "# VobSub index file, v7 (do not modify this line!)\nsize: 720x576\nid: en, index: 0\n"
-        "timestamp: 00:00:01:000, filepos: 000000000\n"
-    )
-    beeps.make_beeps(tmp_path / "film.sub", video="mpeg2video", sound="mp2", container="vob")
-    with pytest.raises(InputError, match="not a video"):
-        check_video(tmp_path / "film.idx", tmp_path / "x.mp4")
