@@ -24,7 +24,7 @@ def rate_of(stream: VideoStream) -> Fraction:
     rates = [stream.average_rate, stream.guessed_rate]
     if stream.container.format.flags & _NO_TIMESTAMPS:  # a raw stream: libav says 25, and guesses by what it holds
         rates.reverse()
-    rate = rates[0] or rates[1] or Fraction(25)
+    rate: Fraction = rates[0] or rates[1] or Fraction(25)
     return min(max(rate, Fraction(1)), Fraction(240)).limit_denominator(100_000)
 
 
@@ -36,10 +36,10 @@ def has_index(container: InputContainer) -> bool:
 def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """Where the video ends, seconds on the file's clock; None when it does not say."""
     if stream.duration and stream.time_base:
-        begin, length = ((time or 0) * stream.time_base for time in (stream.start_time, stream.duration))
-        return begin + _length_from(container, begin, length)
-    start, length = start_of(container), _length(container)
-    return None if length is None else start + length
+        begin = (stream.start_time or 0) * stream.time_base
+        return begin + _length_from(container, begin, stream.duration * stream.time_base)
+    length = _length(container)
+    return None if length is None else start_of(container) + length
 
 
 def start_of(container: InputContainer) -> Fraction:

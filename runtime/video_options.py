@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+from dsmap.errors import InputError
 from dsmap.runtime.encoders import EncoderSettings
+
+AUDIO_CHOICES = ("copy", "convert", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,10 @@ class VideoOptions:
     """Replace an output that exists."""
     resume: bool = False
     """Go on where an interrupted job for the same output was, if there was one."""
+
+    def __post_init__(self) -> None:
+        if self.audio not in AUDIO_CHOICES:
+            raise InputError(f"--audio {self.audio} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")
 
     @property
     def encoding(self) -> EncoderSettings:

@@ -145,14 +145,11 @@ def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoic
     """Every option that was passed means something to one of the jobs at least. Raises InputError."""
     from dsmap.runtime.network_input import is_address
     from dsmap.runtime.sequence_writer import is_sequence
-    from dsmap.runtime.video.sound import AUDIO_CHOICES
 
     videos = [job for job in jobs if job.kind == "video"]
     encoded = [job for job in videos if not is_sequence(job.output)]
     sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
     usual = {"codec": "auto", "audio": "copy"}
-    if options["audio"] not in AUDIO_CHOICES:
-        raise InputError(f"--audio {options['audio']} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")
     uses: list[tuple[str, Any, Sequence[Job], str]] = [
         *((name, options[name], videos, "videos") for name in ("start", "end", "frames", "programme")),
         *((name, options[name], encoded, "videos that are encoded") for name in ("codec", "crf", "preset", "audio")),

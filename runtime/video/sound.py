@@ -18,7 +18,6 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.packet import Packet
 
-AUDIO_CHOICES = ("copy", "convert", "none")
 _ENCODERS = {".webm": "libopus"}
 _NAMES = {"aac": "AAC", "libopus": "Opus"}
 _RATES = {

@@ -1,5 +1,6 @@
 """Sound that a container cannot hold, that begins late, that is one programme's of several."""
 
+import signal
 from fractions import Fraction
 from pathlib import Path
 
@@ -159,6 +160,36 @@ def test_encoded_sound_that_does_not_decode_is_told(tmp_path: Path) -> None:
     assert (report.frames, report.complete) == (50, False)
     assert report.dropped_packets >= 1
     assert beeps.beeps(tmp_path / "out.mp4") == pytest.approx(beeps.flashes(source), abs=0.05)
+
+
+def test_a_job_that_is_resumed_has_its_encoded_sound_whole(tmp_path: Path) -> None:
+    source = beeps.make_beeps(tmp_path / "in.avi", sound="adpcm_ms", seconds=4)
+    whole = translated(source, ".mp4", audio="convert")
+    output = tmp_path / "resumed.mp4"
+    calls = iter(range(1000))
+
+    def stopped(frame: np.ndarray) -> np.ndarray:
+        if next(calls) == 60:
+            signal.raise_signal(signal.SIGINT)
+        return frame
+
+    how = {"audio": "convert", "made_with": {}, **FAST}
+    report = translate_video(source, output, stopped, **how)
+    assert report.interrupted
+    assert report.resumable
+    with pytest.raises(InputError, match="--audio was convert and is none"):
+        translate_video(source, output, same, resume=True, **(how | {"audio": "none"}))
+    report = translate_video(source, output, same, resume=True, **how)
+    assert (report.complete, report.frames) == (True, 100)
+    assert report.resumed_frames > 40
+    assert beeps.packets(output) == beeps.packets(whole)
+    assert beeps.flashes(output) == pytest.approx(beeps.beeps(output), abs=0.05)
+
+
+def test_a_way_with_sound_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--audio loud is not known") as caught:
+        check_video(beeps.make_beeps(tmp_path / "in.mkv"), tmp_path / "x.mp4", audio="loud")
+    assert caught.value.advice == "choose one of copy, convert, none"
 
 
 # --- late
