@@ -1,0 +1,96 @@
+"""JSON from outside (a bundle's manifest, an engine's sidecar), read without surprises. A leaf.
+
+What Python's reader lets pass and other readers do not, or what costs memory and time without bound, is refused: keys
+that are there twice, NaN and infinity, numbers of thousands of digits, lone surrogates, deep nesting, endless files.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from dsmap.common.files import read_regular
+from dsmap.common.text import printable
+from dsmap.errors import InputError
+
+MAX_DEPTH = 40
+MAX_DIGITS = 20  # of an integer: 64 bits
+_SHOWN = 60  # characters of a key in a message
+
+
+def read_json(path: Path, *, limit: int, what: str, advice: str) -> Any:
+    """The tree in the file `path`, which holds at most `limit` bytes.
+
+    `what` names it in errors. Raises InputError with the first thing that is wrong with it, and where.
+    """
+    try:
+        return parse_json(read_regular(path, limit=limit, what=what), what=f"{what} {path}", advice=advice)
+    except RecursionError:  # from Python's reader, which has gone deeper than we would
+        raise InputError(f"{what} {path} is nested too deeply", advice) from None
+
+
+def parse_json(data: bytes, *, what: str, advice: str) -> Any:
+    """The tree in `data`, UTF-8. Raises InputError as `read_json`."""
+    try:
+        tree = json.loads(data.decode("utf-8"), parse_int=_whole_number, object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise InputError(f"{what} is nested too deeply, expected at most {MAX_DEPTH} levels", advice) from None
+    except ValueError as error:  # of the decoder, the reader and our hooks
+        raise InputError(f"{what} is not sound JSON: {printable(error)[:200]}", advice) from error
+    if fault := _fault(tree):
+        raise InputError(f"{what}: {fault}", advice)
+    return tree
+
+
+def shown_key(parts: tuple[object, ...]) -> str:
+    """Where in a tree, for messages: "styles.winter.mean.1"; nothing in it can harm a terminal."""
+    return ".".join(_cut(str(part)) for part in parts)
+
+
+def _cut(text: str) -> str:
+    return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {_cut(double)!r} is there twice")
+    return tree
+
+
+def _fault(tree: Any) -> str | None:
+    """What is wrong with a tree that JSON's grammar allows, and where; None if nothing is."""
+    waiting: list[tuple[Any, tuple[object, ...]]] = [(tree, ())]
+    while waiting:
+        value, where = waiting.pop()
+        if len(where) > MAX_DEPTH:
+            return f"{shown_key(where[:3])}... is nested too deeply, expected at most {MAX_DEPTH} levels"
+        if isinstance(value, dict):
+            if bad := next((key for key in value if not _is_text(key)), None):
+                return f"{shown_key((*where, bad))}: the key is no text that UTF-8 can hold"
+            waiting += [(inner, (*where, key)) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(inner, (*where, i)) for i, inner in enumerate(value)]
+        elif isinstance(value, str) and not _is_text(value):
+            return f"{shown_key(where)}: it is no text that UTF-8 can hold"
+        elif isinstance(value, float) and not math.isfinite(value):
+            return f"{shown_key(where)}: {value} is not a finite number"
+    return None
+
+
+def _is_text(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
