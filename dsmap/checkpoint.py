@@ -12,19 +12,23 @@ The authors' `gen_*.pt` are read by `load_official`.
 
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dsmap.common.files import replace_folder
-from dsmap.config import TrainConfig, parse_settings
+from dsmap.common.files import part_folder, replace_folder
+from dsmap.common.strict_json import read_json
+from dsmap.config import MAX_STEPS, MAX_WIDTH, TrainConfig, parse_settings
 from dsmap.domains import Fingerprint
 from dsmap.errors import DsmapError, InputError
 from dsmap.model import DSMAP
@@ -36,6 +40,17 @@ __all__ = ["FORMAT_VERSION", "Checkpoint", "find_checkpoint", "load_generators",
 
 FORMAT_VERSION = 1
 METADATA = "training.json"
+_MAX_METADATA = 16_000_000  # bytes
+_ANOTHER = "Use another checkpoint of the run."
+_WEIGHTS = ("generators", "ema", "discriminators", "optimizers")
+_FILES = frozenset({METADATA, *(f"{name}.safetensors" for name in _WEIGHTS)})
+_NAME = re.compile(r"\d{8,}")
+_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
+_LEFT_OVER = re.compile(r"\.\d{8,}(\.[0-9a-f]{8})?\.(part|old)")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Checkpoint(NamedTuple):
@@ -62,7 +77,7 @@ class Checkpoint(NamedTuple):
 
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint folder that `path` means: itself, or the latest one of a run folder."""
-    if (path / METADATA).is_file():
+    if is_checkpoint(path):
         return path
     for folder in (path / "checkpoints", path):
         found = list_checkpoints(folder)
@@ -78,7 +93,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / METADATA).is_file())
+    return sorted(p for p in folder.iterdir() if p.name.isdecimal() and is_checkpoint(p))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is the folder of a whole checkpoint."""
+    return (path / METADATA).is_file()
 
 
 def best_checkpoint(run: Path) -> Checkpoint:
@@ -91,51 +111,120 @@ def best_checkpoint(run: Path) -> Checkpoint:
     return list(found.values())[-1]
 
 
+class _Styles(_Part):
+    mean: list[float] = Field(max_length=MAX_WIDTH)
+    std: list[Annotated[float, Field(ge=0)]] = Field(max_length=MAX_WIDTH)
+    pictures: int = Field(ge=0)
+
+
+class _Data(_Part):
+    pictures: int = Field(ge=0)
+    sha256: str = Field(max_length=64)
+
+
+class _Score(_Part):
+    features: str = Field(max_length=300)
+    basis: str = Field(max_length=64)
+    by_domain: dict[str, float] = Field(max_length=2)
+
+
+class _Metadata(_Part):
+    """What training.json holds."""
+
+    format_version: int = Field(ge=1)
+    step: int = Field(ge=0, le=MAX_STEPS)
+    config: dict[str, Any]
+    styles: dict[str, _Styles]
+    pictures: dict[str, Annotated[list[str], Field(max_length=100_000)]]
+    data: dict[str, _Data] = {}
+    processes: int = Field(default=1, ge=1, le=1_000_000)
+    score: _Score | None = None
+    polished: dict[str, Any] | None = None
+    distilled: dict[str, Any] | None = None
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
-    """What the checkpoint at `path` (or the latest of the run folder `path`) says of itself."""
+    """What the checkpoint at `path` (or the latest of the run folder `path`) says of itself.
+
+    Raises InputError with the first thing in it that is not as a training writes it.
+    """
     path = find_checkpoint(path)
-    advice = "Use another checkpoint of the run."
-    try:
-        tree = json.loads((path / METADATA).read_text(encoding="utf-8"))
-        version = tree["format_version"]
-        if version > FORMAT_VERSION:
-            raise InputError(
-                f"{path} has checkpoint format {version}; this dsmap reads up to {FORMAT_VERSION}", "Update dsmap."
-            )
-        styles = {domain: StyleStatistics(**statistics) for domain, statistics in tree["styles"].items()}
-        config = parse_settings(TrainConfig, tree["config"], f"{path / METADATA}")
-        data = {domain: Fingerprint(**seen) for domain, seen in tree.get("data", {}).items()}
-        score = Score(**tree["score"]) if tree.get("score") else None
-        of_run = tree["pictures"], data, tree.get("processes", 1)
-        return Checkpoint(
-            path, tree["step"], config, styles, *of_run, score, tree.get("polished"), tree.get("distilled")
+    where = path / METADATA
+    tree = read_json(where, limit=_MAX_METADATA, what="the checkpoint's", advice=_ANOTHER)
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"{path} has checkpoint format {version}; this dsmap reads up to {FORMAT_VERSION}", "Update dsmap."
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read {path / METADATA}: {error!r}", advice) from error
+    try:
+        found = _Metadata.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part)[:60] for part in first["loc"])
+        raise InputError(f"{where}: {place + ': ' if place else ''}{first['msg']}", _ANOTHER) from error
+    config = parse_settings(TrainConfig, found.config, f"{where}")
+    _check_domains(found, config, where)
+    return Checkpoint(
+        path,
+        found.step,
+        config,
+        {domain: StyleStatistics(s.mean, s.std, s.pictures) for domain, s in found.styles.items()},
+        found.pictures,
+        {domain: Fingerprint(seen.pictures, seen.sha256) for domain, seen in found.data.items()},
+        found.processes,
+        Score(found.score.features, found.score.basis, found.score.by_domain) if found.score else None,
+        found.polished,
+        found.distilled,
+    )
+
+
+def _check_domains(found: _Metadata, config: TrainConfig, where: Path) -> None:
+    """Raises InputError unless all is of the two domains, and styles are as long as the network's."""
+    names, length = config.model.domains, config.model.style_dim
+    of_domains = {"styles": found.styles, "pictures": found.pictures, "data": found.data}
+    if found.score:
+        of_domains["score.by_domain"] = found.score.by_domain
+    for key, tree in of_domains.items():
+        if set(tree) != set(names) and (tree or key == "styles"):
+            got = ", ".join(name[:60] for name in list(tree)[:3]) or "nothing"
+            raise InputError(f"{where}: {key} is of {got}, expected {', '.join(names)}", _ANOTHER)
+    for domain, styles in found.styles.items():
+        if not len(styles.mean) == len(styles.std) == length:
+            raise InputError(
+                f"{where}: styles.{domain} has {len(styles.mean)} means and {len(styles.std)} deviations, "
+                f"expected {length}",
+                _ANOTHER,
+            )
 
 
 def load_generators(checkpoint: Checkpoint, weights: str = "ema") -> DSMAP:
     """The generators of a checkpoint on the CPU in eval mode; `weights` is `ema` (averaged) or `generators` (live)."""
+    path = checkpoint.path / f"{weights}.safetensors"
+    with torch.device("meta"):  # takes no memory: a file may say that it is of a network of any size
+        _check_fits(DSMAP(checkpoint.config.model), path)
     model = DSMAP(checkpoint.config.model)
-    load_into(model, checkpoint.path / f"{weights}.safetensors")
+    load_into(model, path)
     return model.eval()
 
 
 def load_into(module: nn.Module, path: Path) -> None:
     """Copies a safetensors file into `module`; InputError names the first weight that is missing or does not fit."""
-    tensors = _read_tensors(path)
-    state = module.state_dict()
-    wrong = [name for name, value in state.items() if name not in tensors or tensors[name].shape != value.shape]
-    wrong += [name for name in tensors if name not in state]
+    _check_fits(module, path)
+    module.load_state_dict(_read_tensors(path))
+
+
+def _check_fits(module: nn.Module, path: Path) -> None:
+    """Raises InputError unless the file holds the weights of `module`; reads its header only."""
+    state = {name: (tuple(value.shape), _DTYPES.get(value.dtype)) for name, value in module.state_dict().items()}
+    found = _header(path)
+    wrong = [name for name in {**state, **found} if found.get(name) != state.get(name)]
     if wrong:
         name = wrong[0]
-        got = tuple(tensors[name].shape) if name in tensors else "nothing"
-        expected = tuple(state[name].shape) if name in state else "nothing"
+        got, expected = ("nothing" if name not in of else f"{of[name][0]} of {of[name][1]}" for of in (found, state))
         raise InputError(
-            f"{path}: {len(wrong)} weights do not fit this network; {name}: got {got}, expected {expected}",
+            f"{path}: {len(wrong)} weights do not fit this network; {name[:100]}: got {got}, expected {expected}",
             "It is a checkpoint of another architecture: use the configuration it was trained with.",
         )
-    module.load_state_dict(tensors)
 
 
 def save_checkpoint(
@@ -146,7 +235,6 @@ def save_checkpoint(
     An optimiser's name is that of the module it trains. Raises DsmapError when it cannot be written (disk full).
     """
     final = checkpoint.path
-    part = final.with_name(f".{final.name}.part")
     metadata = {
         "format_version": FORMAT_VERSION,
         "step": checkpoint.step,
@@ -159,38 +247,78 @@ def save_checkpoint(
         "polished": checkpoint.polished,
         "distilled": checkpoint.distilled,
     }
+    part = None
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(final) and _files_in(final) is None:
+            raise _in_the_way(final)
+        part = part_folder(final)
         for name, module in modules.items():
             save_file(
                 {key: value.contiguous() for key, value in module.state_dict().items()}, part / f"{name}.safetensors"
             )
         save_file(_optimizer_tensors(modules, optimizers), part / "optimizers.safetensors")
         (part / METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-        for path in part.iterdir():
-            _flush(path)
         replace_folder(part, final)
-        _flush(final.parent)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
         raise DsmapError(
             f"cannot write the checkpoint {final}: {error}", "Free disk space, then continue with --resume auto."
         ) from error
 
 
+def check_free_names(folder: Path, first: int, last: int) -> None:
+    """Raises InputError where something that no training made has a name in `folder` of a step from first to last."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _NAME.fullmatch(path.name) and first <= int(path.name) <= last and _files_in(path) is None:
+            raise _in_the_way(path)
+
+
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all checkpoints in `folder` but the last `keep` and the best, and what a killed training left over."""
+    """Removes all checkpoints in `folder` but the last `keep` and the best, and what a killed training left over.
+
+    Nothing else is touched: other names, links, and folders in which there is anything that no training wrote.
+    """
     found = list_checkpoints(folder)
     best = {checkpoint.path for checkpoint in _best(found).values()}
-    for path in found[:-keep]:
-        if path not in best:
-            with suppress(OSError):
-                (path / METADATA).unlink()  # first: half a folder is no checkpoint
-                shutil.rmtree(path)
-    for path in folder.iterdir():
-        if path.name.endswith((".part", ".old")) or (path.name.isdigit() and not (path / METADATA).is_file()):
-            shutil.rmtree(path, ignore_errors=True)
+    old = [path for path in found[:-keep] if path not in best and _NAME.fullmatch(path.name)]
+    # An empty folder with a number for its name may be anybody's.
+    halves = [
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not is_checkpoint(path) and _files_in(path)
+    ]
+    left_over = [path for path in folder.iterdir() if _LEFT_OVER.fullmatch(path.name)]
+    for path in (*old, *halves, *left_over):
+        if _files_in(path) is not None:
+            _remove(path)
+
+
+def _files_in(path: Path) -> list[str] | None:
+    """The names in a folder that holds files of a checkpoint and nothing else; None for everything else, and links."""
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            return None
+        with os.scandir(path) as entries:
+            inside = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
+    except OSError:
+        return None
+    ours = all(name in _FILES and stat.S_ISREG(mode) for name, mode in inside)
+    return [name for name, _mode in inside] if ours else None
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder of ours: its known files only, so that what comes in meanwhile stays."""
+    with suppress(OSError):
+        (path / METADATA).unlink(missing_ok=True)  # first: half a folder is no checkpoint
+        for name in _FILES:
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()
+
+
+def _in_the_way(path: Path) -> InputError:
+    return InputError(
+        f"{path} has the name of a checkpoint, but holds what no training wrote", "Move it to another folder."
+    )
 
 
 def _best(paths: Sequence[Path]) -> dict[str, Checkpoint]:
@@ -213,20 +341,33 @@ def load_optimizers(
     path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
     """Gives the optimisers the state that `save_checkpoint` wrote for them; InputError when some is missing."""
-    tensors = _read_tensors(path / "optimizers.safetensors")
+    path /= "optimizers.safetensors"
+    tensors = _read_tensors(path)
     for name, optimizer in optimizers.items():
         for key, parameter in modules[name].named_parameters():
-            try:
-                state = {part: tensors[f"{name}/{key}/{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
-            except KeyError as error:
-                raise InputError(
-                    f"{path} lacks the optimiser's state {error}", "Use another checkpoint of the run."
-                ) from error
+            state = {}
+            for part in ("step", "exp_avg", "exp_avg_sq"):
+                shape = () if part == "step" else tuple(parameter.shape)
+                state[part] = _adam_state(tensors, f"{name}/{key}/{part}", shape, path)
             optimizer.state[parameter] = {
                 # The moments lie in memory as their parameter does: fused Adam goes through all of them in one order.
                 part: value.to(parameter.device) if part == "step" else torch.empty_like(parameter).copy_(value)
                 for part, value in state.items()
             }
+
+
+def _adam_state(tensors: Mapping[str, Tensor], key: str, shape: tuple[int, ...], path: Path) -> Tensor:
+    """One number or moment of Adam's; InputError when it is missing, of another shape or not finite."""
+    value = tensors.get(key)
+    if value is None:
+        raise InputError(f"{path.parent} lacks the optimiser's state {key!r}", _ANOTHER)
+    if tuple(value.shape) != shape or value.dtype != torch.float32:
+        raise InputError(
+            f"{path}: {key} is {tuple(value.shape)} of {value.dtype}, expected {shape} of float32", _ANOTHER
+        )
+    if not bool(value.isfinite().all()) or (not shape and not 0 <= value.item() <= MAX_STEPS):
+        raise InputError(f"{path}: {key} holds what no optimiser does", _ANOTHER)
+    return value
 
 
 def _optimizer_tensors(
@@ -240,17 +381,30 @@ def _optimizer_tensors(
     }
 
 
+def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str | None]]:
+    """Shape and type of every tensor in a safetensors file."""
+    _check_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}", _ANOTHER) from error
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    _check_file(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {error}", "Use another checkpoint of the run.") from error
+        raise InputError(f"cannot read {path}: {error}", _ANOTHER) from error
 
 
-def _flush(path: Path) -> None:
-    """Waits until the file, or the folder's list of names, is on the disk."""
-    number = os.open(path, os.O_RDONLY)
+def _check_file(path: Path) -> None:
+    """Raises InputError for what is there but no file: opening a pipe would wait for ever."""
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", _ANOTHER) from error
+    if not regular:
+        raise InputError(f"cannot read {path}: it is no file", _ANOTHER)

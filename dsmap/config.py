@@ -5,7 +5,7 @@ A preset is a YAML file in `dsmap/presets/`; `load_train_config` lays a user's Y
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -13,11 +13,18 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dsmap.common.files import read_regular
 from dsmap.errors import InputError
 
 PadType = Literal["reflect", "replicate", "zero"]
 Contrast = Annotated[float, Field(ge=1, le=2)]
 GanType = Literal["lsgan", "nsgan", "ralsgan"]
+
+MAX_STEPS = 10**9
+MAX_NAME = 100
+MAX_WIDTH, MAX_SIDE = 4096, 16_384
+"""Of channels and of pictures: what a file says is believed up to here, as memory and time go by it."""
+_MAX_YAML = 100_000  # bytes
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a domain may be called: names become parts of file names."""
@@ -37,7 +44,10 @@ class ModelConfig(Settings):
 
     domains: tuple[str, str] = Field(default=("a", "b"), description="names of the two domains, in the order A, B")
     dim: int = Field(
-        default=64, ge=1, description="channels of the first convolution; content has dim * 2**n_downsample"
+        default=64,
+        ge=1,
+        le=MAX_WIDTH,
+        description="channels of the first convolution; content has dim * 2**n_downsample",
     )
     n_downsample: int = Field(
         default=2, ge=0, le=4, description="stride-2 convs before the skip connection; 0: the stem"
@@ -47,10 +57,13 @@ class ModelConfig(Settings):
         description="the first conv takes, the last one gives, blocks of this side in pixels: pixel-unshuffle stem and "
         "pixel-shuffle head of a network for video; 1 is the published network",
     )
-    n_res: int = Field(default=4, ge=1, description="residual blocks in each content encoder and each decoder")
-    style_dim: int = Field(default=8, ge=1, description="length of the style code")
+    n_res: int = Field(default=4, ge=1, le=64, description="residual blocks in each content encoder and each decoder")
+    style_dim: int = Field(default=8, ge=1, le=MAX_WIDTH, description="length of the style code")
     mlp_dim: int = Field(
-        default=256, ge=1, description="hidden width of the MLP that turns a style code into AdaIN parameters"
+        default=256,
+        ge=1,
+        le=MAX_WIDTH,
+        description="hidden width of the MLP that turns a style code into AdaIN parameters",
     )
     upsampling: Literal["nearest", "shuffle"] = Field(
         default="nearest",
@@ -107,8 +120,10 @@ class ModelConfig(Settings):
         if self.domains[0] == self.domains[1]:
             raise ValueError(f"the two domains need different names, got {self.domains[0]!r} twice")
         for name in self.domains:
-            if not DOMAIN_NAME.fullmatch(name):
-                raise ValueError(f"a domain's name is letters, digits, - and _, got {name!r}")
+            if not DOMAIN_NAME.fullmatch(name) or len(name) > MAX_NAME:
+                raise ValueError(
+                    f"a domain's name is up to {MAX_NAME} letters, digits, - and _, got {name[: MAX_NAME + 1]!r}"
+                )
         return self
 
     @property
@@ -146,9 +161,9 @@ class ModelConfig(Settings):
 class DiscriminatorConfig(Settings):
     """The multi-scale patch discriminator of each domain."""
 
-    dim: int = Field(default=64, ge=1, description="channels of the first convolution")
-    n_layers: int = Field(default=4, ge=1, description="stride-2 convs per scale")
-    n_scales: int = Field(default=3, ge=1, description="scales; each next one sees the picture at half the size")
+    dim: int = Field(default=64, ge=1, le=MAX_WIDTH, description="channels of the first convolution")
+    n_layers: int = Field(default=4, ge=1, le=10, description="stride-2 convs per scale")
+    n_scales: int = Field(default=3, ge=1, le=10, description="scales; each next one sees the picture at half the size")
     pad_type: PadType = Field(default="reflect", description="padding of its convolutions")
     gan_type: GanType = Field(default="lsgan", description="adversarial loss")
     features: bool = Field(
@@ -159,6 +174,7 @@ class DiscriminatorConfig(Settings):
     shift: int = Field(
         default=0,
         ge=0,
+        le=MAX_SIDE,
         description="pictures are judged without so many of their rows and columns, from the one or the other side as "
         "drawn anew for each iteration: no pattern in step with the strides escapes",
     )
@@ -206,7 +222,9 @@ class OptimizerConfig(Settings):
     beta2: float = Field(default=0.999, ge=0, lt=1, description="Adam's second-moment decay")
     weight_decay: float = Field(default=1e-4, ge=0, description="L2 penalty added to the gradient")
     schedule: Literal["step", "cosine", "constant"] = Field(default="step", description="how the learning rate falls")
-    step_size: int = Field(default=100_000, ge=1, description="schedule step: iterations between two drops")
+    step_size: int = Field(
+        default=100_000, ge=1, le=MAX_STEPS, description="schedule step: iterations between two drops"
+    )
     gamma: float = Field(default=0.5, gt=0, le=1, description="schedule step: factor of each drop")
     clip_norm: float | None = Field(
         default=None, gt=0, description="gradients of each step are scaled down to this L2 norm; null leaves them"
@@ -224,12 +242,21 @@ class OptimizerConfig(Settings):
 class DataConfig(Settings):
     """How pictures become batches."""
 
-    shorter_side: int = Field(default=192, ge=16, description="pictures are resized to this shorter side, in pixels")
-    crop: int = Field(default=192, ge=16, description="side of the random square crop, in pixels")
+    shorter_side: int = Field(
+        default=192, ge=16, le=MAX_SIDE, description="pictures are resized to this shorter side, in pixels"
+    )
+    crop: int = Field(default=192, ge=16, le=MAX_SIDE, description="side of the random square crop, in pixels")
     scale_jitter: tuple[float, float] = Field(default=(1.0, 1.0), description="random zoom before the crop, (min, max)")
     flip: bool = Field(default=True, description="mirror half of the crops left to right")
-    batch_size: int = Field(default=2, ge=1, description="pictures of each domain per iteration and process")
-    workers: int = Field(default=2, ge=0, description="processes that load pictures; 0 loads in the training process")
+    batch_size: int = Field(
+        default=2, ge=1, le=100_000, description="pictures of each domain per iteration and process"
+    )
+    workers: int = Field(
+        default=2,
+        ge=0,
+        le=1000,
+        description="processes that read pictures, at most; 0 reads in the training process. Never more than CPUs",
+    )
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -257,7 +284,7 @@ class TrainConfig(Settings):
         description="feature network of the contextual loss and of discriminator.features: vgg16 (torchvision) or a "
         "SqueezeNet .npz file",
     )
-    steps: int = Field(default=200_000, ge=1, description="iterations in all")
+    steps: int = Field(default=200_000, ge=1, le=MAX_STEPS, description="iterations in all")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of weights, data order and random styles")
     twin_init: bool = Field(
         default=False,
@@ -286,15 +313,16 @@ class TrainConfig(Settings):
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged generators that are exported"
     )
-    log_every: int = Field(default=50, ge=1, description="iterations between two lines of the log")
-    sample_every: int = Field(default=1000, ge=1, description="iterations between two sample grids")
-    checkpoint_every: int = Field(default=1000, ge=1, description="iterations between two checkpoints")
+    log_every: int = Field(default=50, ge=1, le=MAX_STEPS, description="iterations between two lines of the log")
+    sample_every: int = Field(default=1000, ge=1, le=MAX_STEPS, description="iterations between two sample grids")
+    checkpoint_every: int = Field(default=1000, ge=1, le=MAX_STEPS, description="iterations between two checkpoints")
     keep_checkpoints: int = Field(
-        default=3, ge=1, description="how many of the latest checkpoints are kept, beside the best"
+        default=3, ge=1, le=MAX_STEPS, description="how many of the latest checkpoints are kept, beside the best"
     )
     score_pictures: int = Field(
         default=32,
         ge=0,
+        le=10_000,
         description="pictures of each domain on which a checkpoint is scored, to keep the best one; 0: none",
     )
     tensorboard: bool = Field(default=True, description="write RUN/tensorboard")
@@ -343,15 +371,11 @@ def load_train_config(
     """
     if preset not in preset_names():
         raise InputError(f"no preset named {preset!r}", f"Known presets: {', '.join(preset_names())}.")
-    tree = _read_yaml(
+    tree = parse_yaml(
         (resources.files("dsmap.presets") / f"{preset}.yaml").read_text(encoding="utf-8"), f"preset {preset}"
     )
     if config_path is not None:
-        try:
-            text = config_path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {config_path}: {error}", "Pass --config a YAML file that exists.") from error
-        _merge(tree, _read_yaml(text, str(config_path)))
+        _merge(tree, read_yaml(config_path, "the settings in"))
     for override in overrides:
         _merge(tree, _parse_override(override))
     _merge(tree, {key: value for key, value in fields.items() if value is not None})
@@ -373,7 +397,7 @@ def parse_settings(kind: type[SettingsT], tree: Mapping[str, Any], where: str) -
             advice = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
             raise InputError(f"unknown key {key!r} in {where}", advice) from error
         message = first["msg"].removeprefix("Value error, ")
-        got = f", got {first['input']!r}" if first["type"] != "value_error" else ""
+        got = f", got {_shortened(first['input'])}" if first["type"] != "value_error" else ""
         raise InputError(
             f"{where}: {key + ': ' if key else ''}{message}{got}", "Correct that value and run again."
         ) from error
@@ -390,11 +414,23 @@ def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _read_yaml(text: str, where: str) -> dict[str, Any]:
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file, which `what` names in errors. Raises InputError for anything else."""
+    data = read_regular(path, limit=_MAX_YAML, what=what)
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}", "Correct the file.") from error
+        return parse_yaml(data.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {what} {path}: {error}", "Save it as UTF-8.") from error
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping that YAML holds; aliases are refused, as a few lines of them grow to more than a memory holds."""
+    try:
+        tree = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: dates that are none, endless numbers
+        raise InputError(f"{where} is not valid YAML: {_shortened(error, str)}", "Correct the file.") from error
+    except RecursionError as error:
+        raise InputError(f"{where} is nested too deeply", "Correct the file.") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -402,6 +438,29 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
             f"{where} holds a {type(tree).__name__}, expected keys and values", "Write `key: value` lines."
         )
     return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values, without aliases and without keys that are there twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"it has an alias (*{event.anchor}): write the value out", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key is there twice", node.start_mark)
+        return mapping
+
+
+def _shortened(value: object, text: Callable[[object], str] = repr, most: int = 300) -> str:
+    line = " ".join(text(value).split())
+    return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def override_key(text: str) -> str:
@@ -421,8 +480,8 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 def _scalar(value: str) -> Any:
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = yaml.load(value, _Loader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return value
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
         try:

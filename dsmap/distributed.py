@@ -7,7 +7,7 @@ With a single process each function here gives back what it got.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -82,13 +82,13 @@ def mean_over_processes(x: Tensor) -> Tensor:
     return x if world() == 1 else _MeanOverProcesses.apply(x)
 
 
-def any_process(happened: bool, device: torch.device) -> bool:
-    """Whether it happened in any of the processes."""
+def any_process(happened: Sequence[bool], device: torch.device) -> list[bool]:
+    """Which of several things happened in any of the processes."""
     if world() == 1:
-        return happened
-    flag = torch.tensor(float(happened), device=device)
-    _reduce(flag)
-    return bool(flag)
+        return list(happened)
+    flags = torch.tensor(happened, dtype=torch.float32, device=device)
+    _reduce(flags)
+    return [flag > 0 for flag in flags.tolist()]
 
 
 def of_all_processes(mine: str) -> list[str]:

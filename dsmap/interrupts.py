@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as something to look at between two iterations."""
+"""Ctrl-C, SIGTERM and SIGHUP (the terminal is closed) as something to look at between two iterations."""
 
 import signal
 import threading
@@ -11,11 +11,11 @@ _ECHO = 1.0  # seconds within which a signal is the first one again
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """The event is set by the first Ctrl-C or SIGTERM; a person's second Ctrl-C raises KeyboardInterrupt at once.
+    """The event is set by the first Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C raises KeyboardInterrupt at once.
 
-    SIGTERM never does, nor a signal that follows the first within a second: torchrun hands on what it gets, and what
-    goes to the whole group therefore comes twice. Outside the main thread, where Python takes no signals, the event is
-    never set.
+    The others never do, nor a signal that follows the first within a second: torchrun hands on what it gets, and what
+    goes to the whole group therefore comes twice. A SIGHUP that is ignored, as nohup has it, stays ignored. Outside the
+    main thread, where Python takes no signals, the event is never set.
     """
     stopped = threading.Event()
     first = 0.0
@@ -31,7 +31,10 @@ def stop_signals() -> Iterator[threading.Event]:
         elif number == signal.SIGINT and time.monotonic() - first > _ECHO:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heeded.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield stopped
     finally:

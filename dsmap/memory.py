@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from dsmap.common.cgroups import CGROUPS, PROC, Group, groups_of
 
-def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
+_UNLIMITED = 1 << 60  # version 1 says "no limit" as a number of about 2 ** 63
+
+
+def available_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     """Bytes that this process may still take: Linux's estimate, or less in a container or under a limit (`ulimit -v`).
 
     None where it is not known.
@@ -17,35 +21,34 @@ def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
 
 
 def _cgroup_room(proc: Path, cgroups: Path) -> list[int]:
-    """What is left of the limit of our control group (version 2) and of every group around it, where there is one."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
+    """What is left of the limits of our control groups and of every group around them."""
+    groups = groups_of("memory", proc, cgroups)
+    first, second = ([group for group in groups if group.version == version] for version in (1, 2))
+    # A group of version 1 binds those below it only where it says so.
+    binding = first[:1] + [group for group in first[1:] if group.number("memory.use_hierarchy") != 0]
+    return [*(room for group in binding for room in _room_version_1(group)),
+            *(room for group in second for room in _room_version_2(group))]  # fmt: skip
+
+
+def _room_version_2(group: Group) -> list[int]:
+    used = group.number("memory.current")
+    if used is None:
         return []
-    name = next((line[len("0::") :] for line in lines if line.startswith("0::")), None)
-    if name is None:
+    reclaimable = group.statistics("memory.stat").get("inactive_file", 0)  # cached files make room when it is needed
+    # Above memory.high nothing is killed, but everything waits.
+    limits = (group.number("memory.max"), group.number("memory.high"))
+    return [max(0, limit - used + reclaimable) for limit in limits if limit is not None]
+
+
+def _room_version_1(group: Group) -> list[int]:
+    used = group.number("memory.usage_in_bytes")
+    if used is None:
         return []
-    own = cgroups / name.lstrip("/")
-    folders = [own, *(folder for folder in own.parents if folder.is_relative_to(cgroups))]
-    return [room for folder in folders if (room := _room_below_limit(folder)) is not None]
-
-
-def _room_below_limit(group: Path) -> int | None:
-    try:
-        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return limit - used + _reclaimable(group)
-
-
-def _reclaimable(group: Path) -> int:
-    """Cached files count as used, but make room when memory is asked for."""
-    try:
-        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return int(fields.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return 0
+    statistics = group.statistics("memory.stat")
+    reclaimable = statistics.get("total_inactive_file", statistics.get("inactive_file", 0))
+    # The second is the least of all groups above, those too that a container does not see.
+    limits = (group.number("memory.limit_in_bytes"), statistics.get("hierarchical_memory_limit"))
+    return [max(0, limit - used + reclaimable) for limit in limits if limit is not None and limit < _UNLIMITED]
 
 
 def _room_below_ulimit(proc: Path) -> list[int]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from dsmap.config import DiscriminatorConfig, LossWeights, ModelConfig, Settings, parse_settings
+from dsmap.config import DiscriminatorConfig, LossWeights, ModelConfig, Settings, parse_settings, read_yaml
 from dsmap.discriminator import Discriminator
 from dsmap.errors import InputError
 from dsmap.model import DSMAP, SLOTS
@@ -33,13 +32,8 @@ _WEIGHT_NAMES = {
 
 def read_official_config(path: Path) -> dict[str, Any]:
     """The authors' YAML as a mapping; InputError when it is none of theirs."""
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"cannot read {path}: {' '.join(str(error).split())}", "Pass the YAML it was trained with."
-        ) from error
-    if not isinstance(config, dict) or not isinstance(config.get("gen"), dict):
+    config = read_yaml(Path(path), "the authors' YAML")
+    if not isinstance(config.get("gen"), dict):
         raise InputError(f"{path} has no `gen:` section", "Pass the YAML file the checkpoint was trained with.")
     return config
 

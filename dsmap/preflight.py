@@ -16,6 +16,7 @@ from dsmap.features import FEATURES_MINIMUM_SIZE, check_features
 from dsmap.footprint import Footprint, footprint, readable
 from dsmap.images import read_picture_rgb
 from dsmap.resume import check_startable
+from dsmap.training.readers import readers_here
 
 # So many pictures of a domain are opened to see how large they are.
 _LOOKED_AT = 20
@@ -28,7 +29,7 @@ class Check(NamedTuple):
     fact: str
 
 
-CHECKS = ("pictures", "sizes", "network", "hardware", "memory", "disk", "run")
+CHECKS = ("pictures", "readers", "sizes", "network", "hardware", "memory", "disk", "run")
 
 
 def preflight(
@@ -48,6 +49,7 @@ def preflight(
 
     facts = (
         lambda: _pictures(config, domains, processes),
+        lambda: _readers(config, processes),
         lambda: _sizes(config, domains),
         lambda: _network(config, needed),
         lambda: _hardware(hardware, processes),
@@ -70,6 +72,18 @@ def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> st
                 f"Add pictures, or {smaller}",
             )
     return "; ".join(f"{d.name}: {len(d.train)} pictures to train on, {len(d.test)} to test on" for d in domains)
+
+
+def _readers(config: TrainConfig, processes: Processes) -> str:
+    plan = readers_here(config.data, processes.local_world)
+    asked = f" (of {config.data.workers} asked for)" if plan.count < config.data.workers else ""
+    why = f": {plan.reason}" if plan.reason else ""
+    if not plan.count:
+        return f"the training process reads the pictures itself{asked}{why}"
+    return (
+        f"{plan.count} process{'es' if plan.count > 1 else ''}{asked}{why}; {plan.ahead} batches ahead each, about "
+        f"{readable(plan.bytes)}; through pipes: /dev/shm is not needed"
+    )
 
 
 def _sizes(config: TrainConfig, domains: Domains) -> str:

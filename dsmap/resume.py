@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dsmap.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
+from dsmap.checkpoint import Checkpoint, check_free_names, list_checkpoints, read_checkpoint
 from dsmap.config import TrainConfig
 from dsmap.domains import Domains, Fingerprint, fingerprint
 from dsmap.errors import InputError
@@ -29,6 +29,8 @@ def check_startable(
         raise InputError(
             f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
         )
+    first = 0 if resume is None else read_checkpoint(resume).step + 1
+    check_free_names(run / "checkpoints", first, config.steps)
 
 
 def check_resumable(

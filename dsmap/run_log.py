@@ -1,6 +1,9 @@
 """What a run writes about itself: RUN/log.jsonl, and the same with pictures and histograms for TensorBoard."""
 
 import json
+import os
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +15,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from dsmap.common.files import whole_file
+from dsmap.common.files import open_state, write_state
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
+from dsmap.images import write_picture
 from dsmap.quality import Score
 
 # A histogram is drawn from at most this many numbers.
@@ -44,7 +48,11 @@ class RunLog:
                 ) from error
             folder = run / "tensorboard"
             try:
-                self.writer = SummaryWriter(str(folder), purge_step=step + 1, max_queue=1000)
+                if folder.is_symlink():
+                    raise _no_file(folder)
+                # A name that nobody can foresee: no link waits there.
+                suffix = f".{secrets.token_hex(4)}"
+                self.writer = SummaryWriter(str(folder), purge_step=step + 1, max_queue=1000, filename_suffix=suffix)
             except OSError as error:
                 raise InputError(f"cannot write to {folder}: {error.strerror}", "Choose another -o.") from error
         if score is not None:
@@ -102,7 +110,7 @@ class RunLog:
                 getattr(self.writer, method)(*arguments, **options)
 
     def _append(self, path: Path, line: Mapping[str, Any]) -> None:
-        with self._explained(path), path.open("a", encoding="utf-8") as log:
+        with self._explained(path), open_state(path, "a") as log:
             log.write(json.dumps(line) + "\n")
 
     @contextmanager
@@ -120,10 +128,21 @@ def write_config(run: Path, config: TrainConfig) -> None:
     """RUN/config.yaml, whole or not at all."""
     path = run / "config.yaml"
     try:
-        with whole_file(path) as beside:
-            beside.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        write_state(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", "Choose another folder with -o.") from error
+
+
+def write_run_picture(path: Path, picture_rgb: npt.NDArray[np.uint8]) -> None:
+    """Writes a picture of the run's own: InputError where something else than a file has its name, as a link."""
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise _no_file(path)
+    write_picture(path, picture_rgb)
+
+
+def _no_file(path: Path) -> InputError:
+    kind = "a link" if path.is_symlink() else "not what a training makes"
+    return InputError(f"{path} is {kind}, and nothing is written through it", "Remove it, or choose another -o.")
 
 
 def _scores(step: int, score: Score) -> dict[str, Any]:
@@ -132,20 +151,21 @@ def _scores(step: int, score: Score) -> dict[str, Any]:
 
 
 def _drop_lines_after(step: int, path: Path) -> None:
-    if not path.is_file():
+    try:
+        with open_state(path, "rb") as log:
+            lines = log.read().decode("utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if _step_of(line) <= step]
     if len(kept) < len(lines):
-        with whole_file(path) as beside:
-            beside.write_text("".join(kept), encoding="utf-8")
+        write_state(path, "".join(kept))
 
 
 def _step_of(line: str) -> float:
     """The iteration of a line of the log; a line that is no longer whole counts as too late."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 

@@ -1,8 +1,8 @@
 """The training loop and its run folder: batches in; losses, samples and checkpoints out."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ from dsmap.distributed import Processes, any_process, of_all_processes
 from dsmap.domains import Domain, fingerprint, training_folders
 from dsmap.errors import DsmapError, InputError
 from dsmap.footprint import explained_memory
-from dsmap.images import write_picture
 from dsmap.interrupts import stop_signals
 from dsmap.learner import Learner, NotFiniteError
 from dsmap.model import DSMAP, is_finite
@@ -34,9 +33,10 @@ from dsmap.objective import ByDomain
 from dsmap.picking import pick_evenly
 from dsmap.quality import FEWEST_PICTURES, Judge, RandomFeatures, pooled
 from dsmap.resume import changed_settings, check_startable
-from dsmap.run_log import RunLog, write_config
+from dsmap.run_log import RunLog, write_config, write_run_picture
 from dsmap.samples import draw_batch, draw_grid, load_samples
 from dsmap.styles import StyleStatistics, styles_by_domain
+from dsmap.training.readers import readers_here
 
 # A checkpoint's style statistics come from at most this many pictures a domain; an export can use all.
 STYLE_PICTURES = 100
@@ -84,6 +84,7 @@ class Trainer:
         self.processes = processes or Processes()
         self.hardware = hardware or choose_hardware(config, "cpu")
         self.step = 0
+        self._readers = readers_here(config.data, self.processes.local_world)
         check_startable(config, domains, run, resume, allow_new_data)
         with explained_memory(config, self.hardware):
             self.learner = Learner(config, self.hardware, self.processes, self.say)
@@ -104,6 +105,8 @@ class Trainer:
             )
         self._data = {domain.name: fingerprint(domain) for domain in domains}
         self._broken = 0
+        here = resume is not None and resume.parent.resolve() == (run / "checkpoints").resolve()
+        self._saved = self.step if here else None
         self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
         if self.processes.rank == 0:
             self.samples = self._pictures(SAMPLE_PICTURES)
@@ -112,9 +115,9 @@ class Trainer:
     def train(self, on_step: Callable[[Progress], None] = lambda _progress: None) -> Path:
         """Runs until `config.steps`, and gives the last checkpoint.
 
-        Ctrl-C and SIGTERM save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a loss is
-        not finite (the last checkpoint stays), memory runs out or the disk is full, InputError when too many pictures
-        are broken.
+        Ctrl-C, SIGTERM and SIGHUP save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a
+        loss is not finite (the last checkpoint stays), memory runs out or the disk is full; after a checkpoint of what
+        was learnt also when a process that reads pictures dies, and InputError when too many pictures are broken.
         """
         saved = list_checkpoints(self.run / "checkpoints")
         if saved and self.step == self.config.steps:
@@ -131,7 +134,8 @@ class Trainer:
             if self.hardware.compiled:
                 self.learner.compile(self.say)
             stopped = stack.enter_context(stop_signals())
-            return self._run_to_the_end(log, lambda: any_process(stopped.is_set(), self.hardware.device), on_step)
+            batches = stack.enter_context(closing(self._load(stopped.is_set)))
+            return self._run_to_the_end(log, batches, stopped.is_set, on_step)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration of the learner; `batch.step` + 1 becomes the trainer's step. Raises DsmapError, see `train`."""
@@ -142,14 +146,19 @@ class Trainer:
         self.step = batch.step + 1
         return losses
 
-    def save(self) -> Checkpoint:
+    def save(self, log: RunLog | None = None) -> Checkpoint:
         """Writes a checkpoint and drops the oldest beyond `keep_checkpoints`, but never the best.
+
+        Its score goes to `log` first: a training that is killed in between then measures it again.
 
         Raises DsmapError when the weights are not finite (nothing is written then) or the disk is full.
         """
         if not is_finite(self.learner.model):
             raise DsmapError(f"the weights are not finite at step {self.step}", self._how_to_go_on())
         folder = self.run / "checkpoints"
+        score = self.judge.score(self.learner.ema) if self.judge else None
+        if log is not None and score is not None:
+            log.score(self.step, score)
         checkpoint = Checkpoint(
             path=folder / f"{self.step:08d}",
             step=self.step,
@@ -158,10 +167,11 @@ class Trainer:
             pictures=training_folders(self.domains),
             data=self._data,
             processes=self.processes.world,
-            score=self.judge.score(self.learner.ema) if self.judge else None,
+            score=score,
         )
         save_checkpoint(checkpoint, self.learner.modules, self.learner.optimizers)
         prune_checkpoints(folder, self.config.keep_checkpoints)
+        self._saved = self.step
         return checkpoint
 
     def write_samples(self, log: RunLog | None = None) -> None:
@@ -170,56 +180,98 @@ class Trainer:
         for source in self.learner.model.domains:
             direction = f"{source}-{self.learner.ema.other(source)}"
             grid_rgb = draw_grid(self.learner.ema, self.samples, source, styles)
-            write_picture(self.run / "samples" / f"{self.step:08d}-{direction}.png", grid_rgb)
+            write_run_picture(self.run / "samples" / f"{self.step:08d}-{direction}.png", grid_rgb)
             if log is not None:
                 log.picture(self.step, f"samples/{direction}", grid_rgb)
 
     def _run_to_the_end(
-        self, log: RunLog | None, stop_asked: Callable[[], bool], on_step: Callable[[Progress], None]
+        self,
+        log: RunLog | None,
+        batches: Generator[Batch],
+        stop_asked: Callable[[], bool],
+        on_step: Callable[[Progress], None],
     ) -> Path:
-        config, last = self.config, None
+        config = self.config
         started = time.monotonic()
-        for batch, waited in self._load():
+        while self.step < config.steps:
+            asked = time.perf_counter()
+            batch = self._next(batches, stop_asked, log)
+            waited = time.perf_counter() - asked
             losses = self.iterate(batch)
             on_step(Progress(self.step, losses, waited))
-            done, stop = self.step == config.steps, stop_asked()
+            done = self.step == config.steps
             if log is not None:
                 if batch.step == 0:
-                    write_picture(self.run / "first-batch.png", draw_batch(batch, self.learner.model.domains))
+                    write_run_picture(self.run / "first-batch.png", draw_batch(batch, self.learner.model.domains))
                 if self.step % config.log_every == 0:
                     log.losses(self.step, time.monotonic() - started, losses)
                 if self.step % config.sample_every == 0 or done:
                     self.write_samples(log)
-                if self.step % config.checkpoint_every == 0 or done or stop:
-                    last = self._save_and_log(log)
-            if stop:
-                self.say(f"stopped at step {self.step}, saved {last}")
-                raise KeyboardInterrupt
-        if log is None:
-            return self.run / "checkpoints" / f"{self.step:08d}"
-        return last or self._save_and_log(log)
+                if self.step % config.checkpoint_every == 0 or done:
+                    self._save_once(log)
+        if log is not None:
+            self._save_once(log)  # one that went on at its last step, from elsewhere
+        return self.run / "checkpoints" / f"{self.step:08d}"
 
-    def _load(self) -> Iterator[tuple[Batch, float]]:
-        """The batches that are left, and how long each was waited for."""
+    def _next(self, batches: Generator[Batch], stop_asked: Callable[[], bool], log: RunLog | None) -> Batch:
+        """The next batch, once all processes have theirs and none of them ends.
+
+        Where one ends, all do: raises KeyboardInterrupt, or the error, when a checkpoint of this step is there.
+        """
+        batch, failure = None, None
+        try:
+            batch = next(batches, None)  # None: a stop was asked for meanwhile
+        except DsmapError as error:
+            failure = error
+        stop = stop_asked() or (batch is None and failure is None)
+        try:
+            failed, stop = any_process((failure is not None, stop), self.hardware.device)
+        except DsmapError as error:  # another process has gone
+            failure, failed = failure or error, True
+        if batch is not None and not failed and not stop:
+            return batch
+        batches.close()  # what reads ahead would compete for the machine
+        if failed:
+            self._save_before(failure, log)
+            raise failure or DsmapError(
+                "another process of this training has failed",
+                "Look for its message above; continue all of them with --resume auto.",
+            )
+        if log is not None:
+            self.say(f"stopped at step {self.step}, saved {self._save_once(log)}")
+        raise KeyboardInterrupt
+
+    def _save_before(self, failure: DsmapError | None, log: RunLog | None) -> None:
+        """Keeps what was learnt before the training ends with `failure`, which stays the error to tell."""
+        if log is None or self.step == 0:
+            return
+        try:
+            self.say(f"saved {self._save_once(log)}")
+        except DsmapError as error:
+            self.warn(f"and no checkpoint could be saved: {error.fact}")
+
+    def _save_once(self, log: RunLog) -> Path:
+        """The checkpoint of this step, written unless this training has done so."""
+        if self._saved != self.step:
+            self._save_and_log(log)
+        return self.run / "checkpoints" / f"{self.step:08d}"
+
+    def _load(self, stop_asked: Callable[[], bool]) -> Generator[Batch]:
+        """The batches that are left."""
         batches = UnpairedBatches.of(self.domains, self.config.data, self.config.seed, self.processes)
-        loader = batches.loader(
+        yield from batches.loader(
             self.step,
             self.config.steps,
-            workers=self.config.data.workers,
+            workers=self._readers.count,
+            ahead=self._readers.ahead,
             pin_memory=self.hardware.device.type == "cuda",
             on_broken=self._report_broken,
+            stop_asked=stop_asked,
+            say=self.warn,
         )
-        while True:
-            asked = time.perf_counter()
-            batch = next(loader, None)
-            if batch is None:
-                return
-            yield batch, time.perf_counter() - asked
 
     def _save_and_log(self, log: RunLog) -> Path:
-        checkpoint = self.save()
-        if checkpoint.score is not None:
-            log.score(self.step, checkpoint.score)
+        checkpoint = self.save(log)
         log.histograms(self.step, {"generators": self.learner.model, "discriminators": self.learner.discriminators})
         for domain, statistics in checkpoint.styles.items():
             log.numbers(self.step, f"style_mean/{domain}", torch.tensor(statistics.mean))
@@ -288,7 +340,8 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> Checkpoint:
         for name, module in self.learner.modules.items():
             load_into(module, checkpoint.path / f"{name}.safetensors")
-        load_optimizers(checkpoint.path, self.learner.modules, self.learner.optimizers)
+        if checkpoint.step:  # before the first step Adam has seen nothing
+            load_optimizers(checkpoint.path, self.learner.modules, self.learner.optimizers)
         self.step = checkpoint.step
         self.say(f"resumed {checkpoint.path} at step {self.step}")
         changed = changed_settings(checkpoint.config, self.config)

@@ -5,6 +5,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from dsmap.common.cpu import usable_cpus
+
 
 @cache
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -30,7 +32,5 @@ def is_intel(name: str) -> bool:
 
 def allowed_cores() -> int | None:
     """How many cores this process may use, if not all: engines do not look. None leaves it to them."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    allowed = len(os.sched_getaffinity(0))
+    allowed = usable_cpus()
     return allowed if allowed < (os.cpu_count() or allowed) else None

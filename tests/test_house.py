@@ -18,6 +18,8 @@ LEAVES = {
     "dsmap.errors",
     "dsmap.images",
     "dsmap.common",
+    "dsmap.common.cgroups",
+    "dsmap.common.cpu",
     "dsmap.common.files",
     "dsmap.common.output_files",
     "dsmap.common.text",

@@ -226,7 +226,7 @@ def test_the_preflight_is_numbered_in_the_output(data, tmp_path):
     code, out, _ = train("--data", data, "-o", tmp_path, "--steps", 1)
     assert code == 0
     numbers = [line.split()[:2] for line in out.splitlines() if line.startswith("[")]
-    assert numbers == [[f"[{i}/7]", name] for i, name in enumerate(CHECKS, 1)]
+    assert numbers == [[f"[{i}/8]", name] for i, name in enumerate(CHECKS, 1)]
 
 
 def test_fewer_pictures_than_a_batch(data, tmp_path):
@@ -259,7 +259,7 @@ def test_a_dry_run_trains_nothing(data, tmp_path):
     code, out, err = train("--data", data, "-o", tmp_path / "run", "--dry-run", "--set", "loss.cycle=7")
     assert (code, err) == (0, "")
     assert "cycle: 7.0" in out
-    assert "[7/7] run" in out
+    assert "[8/8] run" in out
     assert "0.10 M parameters in the generators" in out
     assert out.splitlines()[-1] == "dry run: nothing was trained"
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.png"]
@@ -449,7 +449,7 @@ def test_sigterm_to_the_whole_group_saves(data, tmp_path):
     assert f"saved {saved}" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_comes_twice_stops_once(number, monkeypatch):
     """What goes to a whole group comes again from torchrun; only a person's second Ctrl-C is meant as one."""
     with stop_signals() as stopped:
@@ -457,11 +457,21 @@ def test_a_signal_that_comes_twice_stops_once(number, monkeypatch):
             os.kill(os.getpid(), number)
         assert stopped.is_set()
         monkeypatch.setattr(interrupts, "_ECHO", 0.0)
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             os.kill(os.getpid(), number)
         else:
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), number)
+
+
+def test_a_closed_terminal_ends_what_nohup_has_not_started():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_going_on_with_channels_last(data, tmp_path):

@@ -218,12 +218,15 @@ def test_variants_without_a_network_here(tmp_path, changed, expected):
 def test_yaml_files_that_are_not_theirs(tmp_path):
     path, config = write_checkpoint(tmp_path, make_model())
     assert "cannot read" in refused(path, tmp_path / "gone.yaml")
-    for content in (b"", b"- 1", b"dis: {}", b"gen: 3"):
+    for content in (b"", b"dis: {}", b"gen: 3"):
         config.write_bytes(content)
         assert "has no `gen:` section" in refused(path, config)
-    for content in (b"gen: {", b"\xff\xfe\x00"):
-        config.write_bytes(content)
-        assert "cannot read" in refused(path, config)
+    config.write_bytes(b"- 1")
+    assert "holds a list, expected keys and values" in refused(path, config)
+    config.write_bytes(b"gen: {")
+    assert "is not valid YAML" in refused(path, config)
+    config.write_bytes(b"\xff\xfe\x00")
+    assert "cannot read" in refused(path, config)
 
 
 def test_domain_names_are_checked(tmp_path):

@@ -83,6 +83,7 @@ def distill(
     from dsmap.features import load_features
     from dsmap.learner import new_generators
     from dsmap.styles import styles_by_domain
+    from dsmap.training.readers import readers_here
 
     taught = read_generators(teacher)
     config = _student(taught.config, preset, set_ or [], steps, seed)
@@ -96,10 +97,11 @@ def distill(
     pictures = {d.name: d.train for d in domains}
     styles = styles_by_domain(taught, pictures, side)
     batches = UnpairedBatches.of(domains, config.data.model_copy(update={"batch_size": batch_size, "crop": crop}), seed)
+    plan = readers_here(config.data)
     progress = learn(
         taught,
         student,
-        partial(batches.loader, workers=config.data.workers, on_broken=tell_broken),
+        partial(batches.loader, workers=plan.count, ahead=plan.ahead, on_broken=tell_broken, say=typer.echo),
         {name: found.mean for name, found in styles.items()},
         steps=steps,
         lr=lr,

@@ -165,7 +165,7 @@ class _Job:
         import yaml
 
         from dsmap.data import UnpairedBatches
-        from dsmap.images import write_picture
+        from dsmap.run_log import write_run_picture
         from dsmap.samples import draw_batch
 
         self.say(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
@@ -175,7 +175,7 @@ class _Job:
         batch = UnpairedBatches.of(self.domains, self.config.data, self.config.seed)[0]
         self.out.mkdir(parents=True, exist_ok=True)
         picture = self.out / "dry-run.png"
-        write_picture(picture, draw_batch(batch, self.config.model.domains))
+        write_run_picture(picture, draw_batch(batch, self.config.model.domains))
         self.say(f"the first batch: {picture}")
         self.say("dry run: nothing was trained")
 

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from dsmap.common.cpu import cpu_quota, usable_cpus
 from dsmap.common.files import check_folder_writable
 from dsmap.errors import DsmapError
 from dsmap.memory import available_bytes
-from dsmap.runtime.cpu import allowed_cores, cpu_name
+from dsmap.runtime.cpu import cpu_name
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
 from dsmap.runtime.isolation import isolated
 from dsmap.runtime.memory import memory_width, translation_bytes
@@ -23,8 +24,9 @@ _LEAST_FREE = 500e6  # bytes: an engine of the published network is 75 MB
 
 def check_memory(model: str) -> Finding:
     """Memory and cores, and the largest usual picture that the model has room for."""
-    cores, quota = allowed_cores() or os.cpu_count() or 1, cpu_quota()
-    told = f"{cores} core{'s' if cores > 1 else ''}" + (f", {quota:g} by quota" if quota and quota < cores else "")
+    cores, quota = usable_cpus(), cpu_quota()
+    limited = quota is not None and quota <= cores
+    told = f"{cores} core{'s' if cores > 1 else ''}" + (f" ({quota:g} by quota)" if limited else "")
     details: dict[str, Any] = {"cores": cores, "cpu_quota": quota, "cpu": cpu_name()}
     available = available_bytes()
     if available is None:
@@ -38,24 +40,6 @@ def check_memory(model: str) -> Finding:
         needed = f"a frame of 256x256 needs {least / 1e9:.2f} GB"
         return wrong(f"{free}; {needed}", MORE_MEMORY, **details)
     return ok(f"{free}, {told}; room for frames of {fits[0]}x{fits[1]}", **details)
-
-
-def cpu_quota(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """The cores' worth of time that this process's control groups (version 2) give it; None without a limit."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    name = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
-    own = cgroups / name.lstrip("/")
-    quotas = []
-    for folder in (own, *own.parents):
-        try:
-            limit, period = (folder / "cpu.max").read_text().split()
-            quotas.append(int(limit) / int(period))  # "max" where there is none
-        except (OSError, ValueError):
-            continue
-    return min(quotas, default=None)
 
 
 def _dim(model: str) -> int:

@@ -1,0 +1,44 @@
+"""How many processors this process may use: its affinity, and the CPU time that its control groups give it. A leaf."""
+
+import math
+import os
+from pathlib import Path
+
+from dsmap.common.cgroups import CGROUPS, PROC, Group, groups_of
+
+
+def usable_cpus(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
+    """How many threads of this process can compute at once, 1 or more.
+
+    A quota of one and a half processors counts as two, as in Java and Go: two threads use all of it.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(proc, cgroups)
+    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+
+
+def cpu_quota(proc: Path = PROC, cgroups: Path = CGROUPS) -> float | None:
+    """The processors' worth of time that the control groups give this process; None without a limit."""
+    quotas = [quota for group in groups_of("cpu", proc, cgroups) if (quota := _quota(group)) is not None]
+    return min(quotas, default=None)
+
+
+def _quota(group: Group) -> float | None:
+    if group.version == 1:
+        limit, period = group.number("cpu.cfs_quota_us"), group.number("cpu.cfs_period_us")  # -1: no limit
+        return limit / period if limit and period and limit > 0 and period > 0 else None
+    try:
+        share, length = (group.folder / "cpu.max").read_text().split()
+        return int(share) / int(length)
+    except (OSError, ValueError, ZeroDivisionError):  # "max"
+        return None
+
+
+def limit_threads() -> None:
+    """Has OpenMP (torch, numpy, MKL) start no more threads than can compute, unless the user has said how many.
+
+    Call it before those are imported: they look at the affinity, but not at control groups.
+    """
+    usable = usable_cpus()
+    if usable < (os.cpu_count() or usable):
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable))

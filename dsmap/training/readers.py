@@ -1,0 +1,278 @@
+"""Processes that read training images ahead, through pipes alone.
+
+PyTorch's DataLoader hands its batches over in /dev/shm, of which a container has 64 MB or none, and waits for ever for
+a batch that did not fit (pytorch #1355, #5040). A pipe needs no such room, and its end tells at once that a reader has
+died. The work goes round: step t is read by reader t % count, so nothing about a batch depends on how many there are.
+"""
+
+import atexit
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import cv2
+
+from dsmap.common.cpu import usable_cpus
+from dsmap.config import DataConfig
+from dsmap.errors import DsmapError, InputError, first_line
+from dsmap.memory import available_bytes
+
+MAX_AHEAD = 4
+"""Batches that each reader is ahead of the training."""
+_MEMORY_SHARE = 0.25  # of what is there, that batches read ahead and the processes that read them may take
+_READER_BYTES = 64_000_000  # of a process of its own, with an image of a usual size
+_PATIENCE = 0.2  # seconds between two looks at whether somebody wants the training to stop
+_TELL_EVERY = 60.0  # seconds without a batch
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+T = TypeVar("T")
+
+
+class ReaderPlan(NamedTuple):
+    """How images are read: by `count` processes, each `ahead` batches; `count` 0: by the training process itself."""
+
+    count: int
+    ahead: int
+    bytes: int
+    """Memory that this takes, about."""
+    reason: str
+    """Why there are fewer readers, or fewer batches ahead, than the configuration says; empty where there are not."""
+
+
+def plan_readers(data: DataConfig, *, cpus: int, available: int | None) -> ReaderPlan:
+    """The readers that `cpus` processors and `available` bytes of memory (None: not known) have room for."""
+    batch = 2 * data.batch_size * 3 * data.crop**2 * 5  # bytes: as uint8 in the pipe, then as float32
+    count, ahead, reasons = data.workers, MAX_AHEAD, []
+    if count > cpus:
+        reasons.append(f"this process may use {cpus} CPU{'s' if cpus > 1 else ''}")
+        count = cpus
+
+    def needed() -> int:
+        return count * (_READER_BYTES + ahead * batch)
+
+    if available is not None and needed() > available * _MEMORY_SHARE:
+        reasons.append(f"{max(0, available) / 1e9:.1f} GB of memory are available")
+        while count and needed() > available * _MEMORY_SHARE:
+            count, ahead = (count, ahead - 1) if ahead > 1 else (count - 1, MAX_AHEAD)
+    return ReaderPlan(count, ahead, needed(), " and ".join(reasons))
+
+
+def readers_here(data: DataConfig, local_world: int = 1) -> ReaderPlan:
+    """The readers of one of `local_world` training processes that share this machine."""
+    available = available_bytes()
+    each = None if available is None else available // local_world
+    return plan_readers(data, cpus=max(1, usable_cpus() // local_world), available=each)
+
+
+class _Opening(NamedTuple):
+    """A reader's word that it opens this image next: the last one before it dies is the one to look at."""
+
+    path: Path
+
+
+class _Done(NamedTuple):
+    step: int
+    result: Any
+
+
+class _Failed(NamedTuple):
+    step: int
+    fact: str
+    advice: str
+    exit_code: int
+
+
+class _Reader:
+    """One process, and what the training process knows of it."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
+        self.process, self.connection = process, connection
+        self.opened: Path | None = None
+
+
+class Readers(Generic[T]):
+    """`count` processes that call `read` for the steps start .. stop - 1; iterating gives the results in order.
+
+    `read(step, opening)` calls `opening(path)` before each image; its result must pickle. `prepare` makes of it, in a
+    thread of this process, what is given out. Raises DsmapError when a reader dies, naming the image it was at, and
+    what `read` raises (as DsmapError where it was another error). Ends early once `stop_asked`. `say` gets a line where
+    a batch takes minutes. `close` ends the processes whatever they do.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, Callable[[Path], None]], Any],
+        start: int,
+        stop: int,
+        *,
+        count: int,
+        ahead: int = MAX_AHEAD,
+        prepare: Callable[[Any], T],
+        stop_asked: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._read, self._start, self._stop, self._ahead = read, start, stop, ahead
+        self._prepare, self._stop_asked, self._say = prepare, stop_asked, say
+        self._inbox: queue.SimpleQueue[tuple[int, T] | DsmapError] = queue.SimpleQueue()
+        self._closed = False
+        self._readers: list[_Reader] = []
+        atexit.register(self.close)  # before multiprocessing waits for processes that heed no SIGTERM
+        try:
+            for _ in range(count):
+                self._readers.append(self._begin())
+        except OSError as error:
+            self.close()
+            raise DsmapError(
+                f"cannot start a process that reads images: {error.strerror or error}",
+                "Read them in the training process: --set data.workers=0.",
+            ) from error
+        self._thread = threading.Thread(target=self._receive, name="dsmap-readers", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        count = len(self._readers)
+        for step in range(self._start, min(self._stop, self._start + count * self._ahead)):
+            self._order(step)
+        arrived: dict[int, T] = {}
+        for step in range(self._start, self._stop):
+            asked, told = time.monotonic(), 1
+            while step not in arrived:
+                try:
+                    found = self._inbox.get(timeout=_PATIENCE)
+                except queue.Empty:
+                    if self._stop_asked():
+                        return
+                    if time.monotonic() - asked > told * _TELL_EVERY:
+                        told += 1
+                        self._say(self._still_waiting(step, time.monotonic() - asked))
+                    continue
+                if isinstance(found, DsmapError):
+                    raise found
+                arrived[found[0]] = found[1]
+            if step + count * self._ahead < self._stop:
+                self._order(step + count * self._ahead)
+            yield arrived.pop(step)
+
+    def close(self) -> None:
+        """Ends the processes, also in the middle of an image."""
+        atexit.unregister(self.close)
+        self._closed = True
+        for reader in self._readers:
+            reader.process.kill()
+        for reader in self._readers:
+            reader.process.join(5)
+        if self._readers and hasattr(self, "_thread"):
+            self._thread.join(5)
+        for reader in self._readers:
+            reader.connection.close()
+
+    def _begin(self) -> _Reader:
+        context = multiprocessing.get_context()
+        ours, theirs = context.Pipe()
+        # A forked reader has copies of our ends, and no pipe would ever end that it did not close.
+        inherited = [*(reader.connection for reader in self._readers), ours]
+        arguments = (theirs, self._read, inherited if context.get_start_method() == "fork" else [])
+        process = context.Process(target=_serve, args=arguments, name="dsmap-reader", daemon=True)  # type: ignore[attr-defined]
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return _Reader(process, ours)
+
+    def _order(self, step: int) -> None:
+        with suppress(OSError):  # it has died: the other thread tells
+            self._reader_of(step).connection.send(step)
+
+    def _reader_of(self, step: int) -> _Reader:
+        return self._readers[step % len(self._readers)]
+
+    def _receive(self) -> None:
+        """The thread: takes what the readers send until one of them dies."""
+        try:
+            by_connection = {reader.connection: reader for reader in self._readers}
+            while not self._closed:
+                for connection in wait(list(by_connection)):
+                    reader = by_connection[connection]  # type: ignore[index]
+                    try:
+                        message = reader.connection.recv()
+                    except (EOFError, OSError):
+                        self._inbox.put(_death(reader))
+                        return
+                    self._take(reader, message)
+        except Exception as error:  # or the training would wait for this thread
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            failed = DsmapError(f"batches cannot be taken from their readers: {reason}", "Continue with --resume auto.")
+            failed.__cause__ = error
+            self._inbox.put(failed)
+
+    def _take(self, reader: _Reader, message: object) -> None:
+        if isinstance(message, _Opening):
+            reader.opened = message.path
+        elif isinstance(message, _Done):
+            reader.opened = None
+            self._inbox.put((message.step, self._prepare(message.result)))
+        elif isinstance(message, _Failed):
+            kind = InputError if message.exit_code == InputError.exit_code else DsmapError
+            self._inbox.put(kind(message.fact, message.advice))
+
+    def _still_waiting(self, step: int, seconds: float) -> str:
+        opened = self._reader_of(step).opened
+        at = f", at {opened}" if opened else ""
+        return f"waiting for the images of step {step + 1} for {seconds:.0f} s{at}"
+
+
+def _serve(
+    connection: Connection, read: Callable[[int, Callable[[Path], None]], Any], inherited: Sequence[Connection]
+) -> None:
+    """What a reader does until its pipe ends."""
+    for name in _STOP_SIGNALS:  # they may go to the whole group: the training process alone decides
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for other in inherited:
+        other.close()
+    cv2.setNumThreads(0)  # the readers are the parallelism; OpenCV's thread pool does not survive a fork
+    with suppress(EOFError, OSError):  # the training process has gone
+        while True:
+            step = connection.recv()
+            connection.send(_attempt(read, step, lambda path: connection.send(_Opening(path))))
+
+
+def _attempt(read: Callable[[int, Callable[[Path], None]], Any], step: int, opening: Callable[[Path], None]) -> Any:
+    try:
+        return _Done(step, read(step, opening))
+    except DsmapError as error:
+        return _Failed(step, error.fact, error.advice, error.exit_code)
+    except (BrokenPipeError, ConnectionError):
+        raise
+    except Exception as error:  # MemoryError too
+        reason = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+        fact = f"the images of step {step + 1} cannot be read: {reason}"
+        return _Failed(step, fact, "Continue with --resume auto; --set data.workers=0 reads without processes.", 1)
+
+
+def _death(reader: _Reader) -> DsmapError:
+    """What is to be said of a reader that has died."""
+    reader.process.join(5)
+    code = reader.process.exitcode
+    how = f"exit code {code}"
+    if code is not None and code < 0:
+        with suppress(ValueError):
+            how = signal.Signals(-code).name
+    image = f" while it read {reader.opened}" if reader.opened else ""
+    if code == -signal.SIGKILL if hasattr(signal, "SIGKILL") else False:
+        cause = "The system ends processes like this when memory runs out: use fewer (--set data.workers=1), then"
+    elif reader.opened:
+        cause = "Remove that image if it happens again, and"
+    else:
+        cause = "Look for its message above, and"
+    return DsmapError(f"a process that reads images has died{image} ({how})", f"{cause} continue with --resume auto.")
