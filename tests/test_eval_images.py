@@ -208,12 +208,14 @@ def test_two_networks_beside_each_other(folder, told, tmp_path):
     source = Source(
         systems=(Given("ours", folder / "ours", "lake 1*"),), reference=folder / "winter", content=folder / "contents"
     )
-    both = evaluate(source, load_means([network, folder / "net.npz"], None, pairs=1, seed=0), lambda _: None)
+    both = evaluate(
+        source, load_means([network, folder / "net.npz"], None, pairs=1, seed=0, run_code=True), lambda _: None
+    )
     titles = {m.metric.key: m.metric.title for m in both.systems[0].measured}
     assert titles["kernel_distance/inception"] == "kernel distance x1000 (inception)"
     assert titles["frechet_distance/squeezenet"] == "Frechet distance"
     assert "feature_similarity" in titles
-    alone = evaluate(source, load_means([network], None, pairs=1, seed=0), lambda _: None)
+    alone = evaluate(source, load_means([network], None, pairs=1, seed=0, run_code=True), lambda _: None)
     keys = [m.metric.key for m in alone.systems[0].measured]
     assert keys == ["kernel_distance/inception", "frechet_distance/inception", "edge_structure", "ssim"]
     assert any("need a SqueezeNet .npz" in note for note in alone.notes)

@@ -1,5 +1,6 @@
 """The evaluation of pictures: feature networks, what is kept of a content, diversity, and folders of known order."""
 
+import os
 import zipfile
 
 import cv2
@@ -131,7 +132,7 @@ def test_inception(tmp_path, monkeypatch):
     torch.manual_seed(0)
     module = TinyInception().eval()
     path = saved(module, tmp_path / "inception.pt")
-    extractor = load_extractor(path)
+    extractor = load_extractor(path, run_code=True)
     assert isinstance(extractor, Inception)
     assert (extractor.key, extractor.published, extractor.standardised) == ("inception", False, False)
     assert extractor.name == "another network than Inception (inception.pt)"
@@ -174,11 +175,34 @@ def test_files_that_are_no_feature_network(tmp_path):
         saved(TwoThings(), tmp_path / "two.pt"): "gives tuple",
     }.items():
         with pytest.raises(InputError, match=fact) as caught:
-            load_extractor(path)
+            load_extractor(path, run_code=True)
         assert "\n" not in caught.value.fact, path
     damaged = plain(tmp_path / "cut.pt", saved(TinyInception(), tmp_path / "whole.pt").read_bytes()[:-300])
     with pytest.raises(InputError):
-        load_extractor(damaged)
+        load_extractor(damaged, run_code=True)
+
+
+class Overwrites(TinyInception):
+    """A program that writes into a file of its user's, as TorchScript can."""
+
+    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        written = torch.from_file("precious.bin", True, 4, dtype=torch.uint8).fill_(88)
+        return torch.zeros(len(img), 2048) + written.sum()
+
+
+def test_no_program_is_run_unless_it_is_known_or_asked_for(tmp_path, monkeypatch):
+    path = saved(Overwrites(), tmp_path / "features.pt")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious.bin").write_bytes(b"precious")
+    with pytest.raises(InputError, match="TorchScript program, and not the known one") as caught:
+        load_extractor(path)
+    assert "--features-run-code" in caught.value.advice
+    assert (tmp_path / "precious.bin").read_bytes() == b"precious"
+    load_extractor(path, run_code=True)  # it is what it was said to be
+    assert (tmp_path / "precious.bin").read_bytes() == b"XXXXious"
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(InputError, match="is no file"):
+        load_extractor(tmp_path / "pipe.pt")
 
 
 def test_folders_of_known_order(squeezenet):

@@ -48,15 +48,18 @@ class Source:
     """Training pictures of the domain that the contents are of, for the classifier."""
 
 
-def load_means(features: Sequence[Path], lpips: str | None, *, pairs: int, seed: int) -> Means:
-    """What to measure with. Raises InputError without a feature network, for a file that is none, for two of a kind."""
+def load_means(features: Sequence[Path], lpips: str | None, *, pairs: int, seed: int, run_code: bool = False) -> Means:
+    """What to measure with. Raises InputError without a feature network, for a file that is none, for two of a kind.
+
+    `run_code` allows TorchScript programs other than NVIDIA's Inception.
+    """
     if not features:
         raise InputError(*_NO_NETWORK)
     if lpips is not None and lpips not in _LPIPS:
         raise InputError(f"no LPIPS network named {lpips!r}", f"Known ones: {', '.join(_LPIPS)}.")
     if lpips is not None and not pairs:
         raise InputError("--lpips measures pairs of results, and --pairs is 0", "Leave out one of them.")
-    extractors = tuple(load_extractor(path) for path in features)
+    extractors = tuple(load_extractor(path, run_code=run_code) for path in features)
     if len({e.key for e in extractors}) < len(extractors):
         raise InputError("two feature networks of one kind were passed", "Pass one SqueezeNet, one Inception, or both.")
     squeezenet = next((e for e in extractors if isinstance(e, SqueezeNet)), None)

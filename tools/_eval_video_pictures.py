@@ -120,7 +120,9 @@ def kept_frames() -> Iterator[KeptFrames]:
         yield KeptFrames(Path(scratch))
 
 
-def read_against(features: Sequence[Path], reference: Path | None, source: Path | None, say: Say) -> Against:
+def read_against(
+    features: Sequence[Path], reference: Path | None, source: Path | None, say: Say, *, run_code: bool = False
+) -> Against:
     """Finds the pictures and loads the networks. Raises InputError for options that do not fit together."""
     if source is not None and reference is None:
         raise InputError(
@@ -142,7 +144,7 @@ def read_against(features: Sequence[Path], reference: Path | None, source: Path 
     say("loading torch ...")
     from dsmap.tools._eval_images import facts, load_means
 
-    means = load_means(features, None, pairs=0, seed=0)
+    means = load_means(features, None, pairs=0, seed=0, run_code=run_code)
     told = {"reference": f"{reference}, {len(pictures)} pictures"} if pictures else {}
     told |= {"source": f"{source}, {len(training)} pictures"} if training else {}
     return Against(means=means, reference=pictures, source=training, facts=told | facts(means))

@@ -33,6 +33,13 @@ Features = Annotated[
         "One of each may be passed.",
     ),
 ]
+RunCode = Annotated[
+    bool,
+    typer.Option(
+        "--features-run-code",
+        help="Run --features FILE.pt although it is not NVIDIA's: TorchScript is a program that can do what you can.",
+    ),
+]
 Lpips = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +75,7 @@ def model(
     domain: DomainFolders = None,
     domains: DomainNames = None,
     features: Features = None,
+    features_run_code: RunCode = False,
     target: Annotated[
         str | None, typer.Option("--to", metavar="DOMAIN", help="Only translations to this domain. Default: both.")
     ] = None,
@@ -123,7 +131,7 @@ def model(
     from dsmap.tools._eval_images import load_means
 
     work.use_threads(threads)
-    means = load_means(features or [], lpips, pairs=protocol.pairs, seed=seed)
+    means = load_means(features or [], lpips, pairs=protocol.pairs, seed=seed, run_code=features_run_code)
     wishes = work.Wishes(
         protocol=protocol, preset=preset, named=bool(domain or domains), target=target, height=height, backend=backend,
         precision=precision, threads=threads, keep=results is not None,
@@ -163,6 +171,7 @@ def images(
         ),
     ] = None,
     features: Features = None,
+    features_run_code: RunCode = False,
     pairs: Annotated[int, typer.Option(min=0, help="Pairs of results of a content for diversity; 0: none.")] = 4,
     lpips: Lpips = None,
     seed: Seed = 0,
@@ -195,7 +204,8 @@ def images(
         systems=tuple(map(work.parse_system, results)), reference=reference, content=content, training=source
     )
     work.check_systems(where.systems)
-    found = work.evaluate(where, work.load_means(features or [], lpips, pairs=pairs, seed=seed), say)
+    means = work.load_means(features or [], lpips, pairs=pairs, seed=seed, run_code=features_run_code)
+    found = work.evaluate(where, means, say)
     _tell([found], report, page)
 
 
@@ -213,6 +223,7 @@ def video(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Measure only so many frames from the start.")] = None,
     features: Features = None,
+    features_run_code: RunCode = False,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -250,7 +261,7 @@ def video(
     read = [(reference, "the reference folder"), (source, "the source folder")]
     others = _given(read, features)
     work.check_results(clip, paths, report=report, plot=plot, page=page, others=others, overwrite=overwrite)
-    against = pictures.read_against(features or [], reference, source, say)
+    against = pictures.read_against(features or [], reference, source, say, run_code=features_run_code)
     with pictures.kept_frames() as kept:
         compared = work.measure(clip, outputs, height=height, frames=frames, keep=kept.add)
         quality = pictures.judge(kept, [name for name, _ in outputs], against, say)

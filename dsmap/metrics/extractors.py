@@ -5,9 +5,11 @@ latter gives numbers that can be compared with published FID and KID.
 """
 
 import hashlib
+import stat
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from zipfile import BadZipFile, ZipFile
@@ -18,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError, InputError
 from dsmap.features import SqueezeNetFeatures
 from dsmap.metrics.findings import Picture
@@ -26,6 +29,8 @@ SQUEEZENET_SIZE = 227
 INCEPTION_DIM = 2048
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+MAX_NETWORK = 2_000_000_000
+"""Bytes of a feature network's file."""
 LpipsNet = Literal["alex", "vgg", "squeeze"]
 
 _FILES = f"Pass an .npz of SqueezeNet v1.0 weights, or the file that {INCEPTION_URL} gives."
@@ -97,23 +102,31 @@ class Inception(Extractor):
     """Inception v3 of 2015-12-05 as TorchScript, NVIDIA's translation of the network that FID was defined on.
 
     It resizes pictures to 299x299 itself, as the first FID implementation did (bilinear, not antialiased); D = 2048.
-    Distances are comparable with published ones that resize so, such as StyleGAN's. Another TorchScript network with
-    the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), works as well, but is not
-    `published`.
+    Distances are comparable with published ones that resize so, such as StyleGAN's. A TorchScript file is a program
+    that runs with its user's rights: one with another SHA-256 raises InputError unless `run_code`. Another network with
+    the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), then works, but is not `published`.
     """
 
     key = "inception"
     standardised = False
 
-    def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
-        self.fingerprint = _sha256(path)
+    def __init__(self, path: Path, device: str | torch.device = "cpu", *, run_code: bool = False) -> None:
+        data = read_regular(path, limit=MAX_NETWORK, what="the feature network")
+        self.fingerprint = hashlib.sha256(data).hexdigest()
         self.published = self.fingerprint == INCEPTION_SHA256
+        if not self.published and not run_code:
+            raise InputError(
+                f"{path} is a TorchScript program, and not the known one (SHA-256 {self.fingerprint[:16]}..., expected "
+                f"{INCEPTION_SHA256[:16]}...)",
+                f"Get it from {INCEPTION_URL}; or, if you trust who made this one, pass --features-run-code: it can do "
+                "whatever you can.",
+            )
         self.name = "Inception v3 (2015-12-05)" if self.published else f"another network than Inception ({path.name})"
         self.device = device
         try:
             with warnings.catch_warnings():  # torch would have people export anew, but the file is as it is
                 warnings.simplefilter("ignore", DeprecationWarning)
-                self.network = torch.jit.load(path, map_location=device).eval()
+                self.network = torch.jit.load(BytesIO(data), map_location=device).eval()
             features = self._pooled(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
@@ -127,12 +140,15 @@ class Inception(Extractor):
         return self.network(x_nchw.to(self.device), return_features=True)
 
 
-def load_extractor(path: Path, device: str | torch.device = "cpu") -> SqueezeNet | Inception:
+def load_extractor(path: Path, device: str | torch.device = "cpu", *, run_code: bool = False) -> SqueezeNet | Inception:
     """SqueezeNet from an .npz, Inception from a TorchScript file: told from the content, not from the suffix.
 
-    Raises InputError for a missing file and for one that is neither.
+    `run_code` allows TorchScript other than NVIDIA's file. Raises InputError for a missing file and for one that is
+    neither.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise InputError(f"{path} is no file", _FILES)
         with ZipFile(path) as archive:  # both are zip files
             names = archive.namelist()
     except OSError as error:
@@ -142,7 +158,7 @@ def load_extractor(path: Path, device: str | torch.device = "cpu") -> SqueezeNet
     if any(name.endswith(".npy") for name in names):
         return SqueezeNet(path, device)
     if any("/code/" in name for name in names):
-        return Inception(path, device)
+        return Inception(path, device, run_code=run_code)
     what = "holds weights without their network" if any(name.endswith("/data.pkl") for name in names) else "is none"
     raise InputError(f"a feature network was expected, but {path} {what}", _FILES)
 
