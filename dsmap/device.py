@@ -1,5 +1,6 @@
 """What a training runs on: the device, the precision of its arithmetic, and whether torch compiles the networks."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dsmap.common.cpu import usable_cpus
 from dsmap.config import TrainConfig
 from dsmap.distributed import Processes
 from dsmap.errors import InputError
@@ -58,6 +60,15 @@ def choose_hardware(config: TrainConfig, device: str = "auto", processes: Proces
     return Hardware(chosen, precision, compiled, replayed, reasons, _memory_of(chosen))
 
 
+def use_allowed_threads() -> None:
+    """Has torch compute with no more threads than this process may use at once, unless OMP_NUM_THREADS says how many.
+
+    It looks at the affinity by itself, but not at the limits of control groups (Docker's --cpus).
+    """
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
+        torch.set_num_threads(usable_cpus())
+
+
 def compile_networks(networks: Iterable[nn.Module]) -> None:
     """From now on each of `networks` is compiled for each shape that it meets; weights keep their names."""
     # Every network meets a few batch sizes, with and without gradients.
@@ -76,6 +87,7 @@ def _memory_of(device: torch.device) -> int | None:
 def choose_device(name: str, processes: Processes | None = None) -> tuple[torch.device, str]:
     """The device called `name` (auto, cpu, cuda or cuda:N), and why. InputError when it is not there."""
     processes = processes or Processes()
+    use_allowed_threads()
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise InputError(f"no device named {name!r}", "Known devices: auto, cpu, cuda, cuda:0, cuda:1, ...")
     there = torch.cuda.is_available()

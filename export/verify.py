@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dsmap.common.cpu import allowed_cores
 from dsmap.errors import DsmapError
 from dsmap.export.differences import Check, Difference
 from dsmap.export.graphs import from_frames, to_frames
@@ -270,7 +271,7 @@ def open_session(model: Path | bytes, threads: int | None = None) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False
-    options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+    options.intra_op_num_threads = threads or allowed_cores() or 0  # 0: as many as there are cores
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

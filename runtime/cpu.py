@@ -1,11 +1,12 @@
 """The processor that this process runs on: its name and the cores it may use. Imports nothing heavy."""
 
-import os
 import platform
 from functools import cache
 from pathlib import Path
 
-from dsmap.common.cpu import usable_cpus
+from dsmap.common.cpu import allowed_cores
+
+__all__ = ["allowed_cores", "cpu_name", "is_intel"]
 
 
 @cache
@@ -28,9 +29,3 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def is_intel(name: str) -> bool:
     """Whether a CPU of this name (see `cpu_name`) was made by Intel."""
     return "intel" in name.lower()
-
-
-def allowed_cores() -> int | None:
-    """How many cores this process may use, if not all: engines do not look. None leaves it to them."""
-    allowed = usable_cpus()
-    return allowed if allowed < (os.cpu_count() or allowed) else None

@@ -131,11 +131,11 @@ OPTIONS = {
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
     "--seed --set --steps --version",
     "doctor": "--debug --help --model --overwrite --report --version",
-    "eval images": "--content --debug --features --features-run-code --help --lpips --overwrite --page --pairs --reference "
-    "--report --seed --source --version",
-    "eval model": "--backend --contents --data --debug --domain --domains --features --features-run-code --height --help "
-    "--lpips --overwrite --page --pairs --precision --preset --repeats --report --results --seed --styles --threads --to "
-    "--version",
+    "eval images": "--content --debug --features --features-run-code --help --lpips --overwrite --page --pairs "
+    "--reference --report --seed --source --version",
+    "eval model": "--backend --contents --data --debug --domain --domains --features --features-run-code --height "
+    "--help --lpips --overwrite --page --pairs --precision --preset --repeats --report --results --seed --styles "
+    "--threads --to --version",
     "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
     "--list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
     "--seconds --seed --size --style --version --virtual-camera",

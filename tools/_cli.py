@@ -25,6 +25,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 from dsmap import __version__
+from dsmap.common.cpu import limit_threads
 from dsmap.errors import DsmapError, first_line
 from dsmap.tools._terminal import say, tell, tell_traceback
 
@@ -72,6 +73,7 @@ def new_app() -> typer.Typer:
 def run(app: typer.Typer) -> NoReturn:
     """Run a command and leave the process with its exit code; what is wrong with the arguments is told like errors."""
     _never_fail_on_names()
+    limit_threads()
     try:
         code = app(standalone_mode=False)
     except typer.Abort:

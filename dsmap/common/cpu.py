@@ -34,11 +34,17 @@ def _quota(group: Group) -> float | None:
         return None
 
 
+def allowed_cores() -> int | None:
+    """How many cores this process may use, if not all: engines do not look. None leaves it to them."""
+    usable = usable_cpus()
+    return usable if usable < (os.cpu_count() or usable) else None
+
+
 def limit_threads() -> None:
     """Has OpenMP (torch, numpy, MKL) start no more threads than can compute, unless the user has said how many.
 
     Call it before those are imported: they look at the affinity, but not at control groups.
     """
-    usable = usable_cpus()
-    if usable < (os.cpu_count() or usable):
+    usable = allowed_cores()
+    if usable is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(usable))

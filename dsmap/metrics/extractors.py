@@ -104,7 +104,8 @@ class Inception(Extractor):
     It resizes pictures to 299x299 itself, as the first FID implementation did (bilinear, not antialiased); D = 2048.
     Distances are comparable with published ones that resize so, such as StyleGAN's. A TorchScript file is a program
     that runs with its user's rights: one with another SHA-256 raises InputError unless `run_code`. Another network with
-    the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), then works, but is not `published`.
+    the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), works then, but is not
+    `published`.
     """
 
     key = "inception"
