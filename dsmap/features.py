@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsmap.common.archives import check_archive
 from dsmap.errors import InputError
 
 FEATURES_MINIMUM_SIZE = 32
@@ -155,12 +156,14 @@ class _Fire(nn.Module):
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
+    advice = "Pass `vgg16` or an .npz of SqueezeNet v1.0 weights."
+    check_archive(path, "the feature network", advice)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
     except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # numpy has no error of its own
         raise InputError(
-            f"cannot read the feature network {path}: {error}", "Pass `vgg16` or an .npz of SqueezeNet v1.0 weights."
+            f"cannot read the feature network {path}: {' '.join(str(error).split())[:300]}", advice
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dsmap.common.archives import check_archive
 from dsmap.config import DiscriminatorConfig, LossWeights, ModelConfig, Settings, parse_settings, read_yaml
 from dsmap.discriminator import Discriminator
 from dsmap.errors import InputError
@@ -85,10 +86,9 @@ def load_official(gen_path: Path, config_yaml: Path, domains: tuple[str, str] = 
 def read_state_dicts(path: Path) -> dict[str, StateDict]:
     """{'a': state dict, 'b': state dict} from a `.pt` file, without running code from it."""
     advice = "Pass a gen_XXXXXXXX.pt or dis_XXXXXXXX.pt as the authors' trainer writes it."
+    check_archive(path, "the checkpoint", advice)
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no file {path}", "Check the path of the checkpoint.") from error
     except Exception as error:  # torch raises half a dozen types here; every one means the file is not plain weights
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

@@ -18,6 +18,7 @@ LEAVES = {
     "dsmap.errors",
     "dsmap.images",
     "dsmap.common",
+    "dsmap.common.archives",
     "dsmap.common.cgroups",
     "dsmap.common.cpu",
     "dsmap.common.files",

@@ -201,7 +201,7 @@ def test_no_program_is_run_unless_it_is_known_or_asked_for(tmp_path, monkeypatch
     load_extractor(path, run_code=True)  # it is what it was said to be
     assert (tmp_path / "precious.bin").read_bytes() == b"XXXXious"
     os.mkfifo(tmp_path / "pipe.pt")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="it is no file"):
         load_extractor(tmp_path / "pipe.pt")
 
 

@@ -5,7 +5,6 @@ latter gives numbers that can be compared with published FID and KID.
 """
 
 import hashlib
-import stat
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsmap.common.archives import check_archive
 from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError, InputError
 from dsmap.features import SqueezeNetFeatures
@@ -147,9 +147,8 @@ def load_extractor(path: Path, device: str | torch.device = "cpu", *, run_code: 
     `run_code` allows TorchScript other than NVIDIA's file. Raises InputError for a missing file and for one that is
     neither.
     """
+    check_archive(path, "the feature network", _FILES)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise InputError(f"{path} is no file", _FILES)
         with ZipFile(path) as archive:  # both are zip files
             names = archive.namelist()
     except OSError as error:
