@@ -127,7 +127,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, how):
 def test_files_that_are_no_checkpoint(tmp_path):
     path, config = write_checkpoint(tmp_path, make_model())
     whole = path.read_bytes()
-    assert f"no file {tmp_path / 'gone.pt'}" in refused(tmp_path / "gone.pt", config)
+    assert f"{tmp_path / 'gone.pt'}: No such file" in refused(tmp_path / "gone.pt", config)
     assert "not a file of plain weights" in refused(tmp_path, config)
     for content in (b"", b"hello", whole[: len(whole) // 2]):
         path.write_bytes(content)

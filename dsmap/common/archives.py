@@ -1,4 +1,4 @@
-"""Archives of numbers (.npz, .pt) from others: refused before they are opened where they would grow without bound. A leaf."""
+"""Archives of numbers (.npz, .pt) from others: refused where they would grow without bound. A leaf."""
 
 import stat
 import zipfile
