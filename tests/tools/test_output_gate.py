@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsmap.common.files import is_part_name
 from dsmap.images import write_picture
 from dsmap.runtime.models import DEFAULT_MODEL, find_model
 
@@ -127,12 +126,3 @@ def test_an_earlier_report_of_gpu_check_stays(place, capsys):
     (place / "other" / "paper-size" / "thesis.txt").write_text("precious")
     assert command("gpu_check", "--out", "other", "--overwrite") == 2
     assert "is not a bundle" in capsys.readouterr().err
-
-
-def test_reports_are_replaced_when_asked_and_only_then(place, capsys):
-    assert command("doctor", "--report", "new.json") in (0, 1)
-    first = (place / "new.json").read_text()
-    assert command("doctor", "--report", "new.json") == 2
-    assert command("doctor", "--report", "new.json", "--overwrite") in (0, 1)
-    assert "checks" in first
-    assert not [path for path in place.iterdir() if is_part_name(path.name)]
