@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_OUT := demo-out
 
-.PHONY: demo test lint format golden clean
+.PHONY: demo test test-slow lint format golden clean
 
 demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say where the result is
 	@mkdir -p $(DEMO_OUT)
@@ -15,6 +15,9 @@ demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say w
 test: $(VENV)/.dev  ## Run every test
 	@# Two at a time, a file each; torch's threads would only wait for one another then.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.dev  ## Kill real jobs at random, for a quarter of an hour (KILLS=200: longer)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

@@ -94,6 +94,51 @@ def watch(folder: Path, before: Callable[[str], None]) -> None:
     sys.addaudithook(audit)
 
 
+class Snapshots:
+    """A copy of `folder` in `kept` before every operation that changes it: what a kill at that moment leaves.
+
+    For commands that take too long to run once for each. `operations`: all of them, flushes too.
+    """
+
+    def __init__(self, folder: Path, kept: Path) -> None:
+        self.operations: list[str] = []
+        self.folders: list[Path] = []
+        self._folder, self._kept, self._process = folder, kept, os.getpid()
+        watch(folder, self._take)
+
+    def _take(self, what: str) -> None:
+        if os.getpid() != self._process:
+            return
+        self.operations.append(what)
+        if what.startswith("fsync"):
+            return
+        shutil.copytree(self._folder, self._kept / str(len(self.folders)), symlinks=True, copy_function=self._copy)
+        self.folders.append(self._kept / str(len(self.folders)))
+
+    def _copy(self, source: str, target: str) -> str:
+        """A hard link to the copy in the last snapshot where nothing has changed since."""
+        last = self.folders[-1] / Path(source).relative_to(self._folder) if self.folders else None
+        if last is not None and last.is_file():
+            found, earlier = os.stat(source), last.stat()
+            if (found.st_size, found.st_mtime_ns) == (earlier.st_size, earlier.st_mtime_ns):
+                os.link(last, target)
+                return target
+        return shutil.copy2(source, target)
+
+
+def run_here(module: str, arguments: Sequence[object], folder: Path) -> int:
+    """Runs a command in this process, in `folder`; its exit code."""
+    before, sys.argv = Path.cwd(), [module, *map(str, arguments)]
+    os.chdir(folder)
+    try:
+        importlib.import_module(f"dsmap.tools.{module}").main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        os.chdir(before)
+    return 0
+
+
 def _prepare() -> Callable[[], None]:
     """Imports what the command needs; gives its `main`."""
     from stand_in import STAND_IN

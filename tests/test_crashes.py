@@ -1,6 +1,9 @@
 """A process that ends at any moment loses nothing of the user's, leaves no torn result, and can be done again."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import clips
@@ -80,3 +83,83 @@ def check_order(operations: list[str]) -> None:
     named = next(i for i, what in enumerate(operations) if i > flushed and what.startswith(("renameat2", "os.rename")))
     folder = number("fsync", "/place", after=named)
     assert noted < flushed < named < folder < number("os.remove", "journal.json", after=named), operations
+
+
+EXPORT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import dsmap.export.exporter
+from crashes import Snapshots, contents, run_here
+from dsmap.runtime.bundle import Bundle
+
+place = Path({place!r})
+taken = Snapshots(place, place.parent / "snapshots")
+arguments = [{checkpoint!r}, "-o", "model", "--licence", "new", "--overwrite", "--report", "r.json"]
+assert run_here("export", arguments, place) == 0
+licences = [Bundle.read(folder / "model").manifest.licence for folder in taken.folders]
+reports = [folder / "r.json" for folder in taken.folders if (folder / "r.json").exists()]
+assert all(json.loads(path.read_text())["verification"] for path in reports)
+print("FOUND", json.dumps([licences, taken.operations, sorted(contents(place))]))
+"""
+
+
+def test_an_export_that_ends_before_any_operation(tmp_path, checkpoint, tiny_bundle):
+    place = tmp_path / "place"
+    shutil.copytree(tiny_bundle, place / "model")
+    code = EXPORT.format(tests=str(Path(__file__).parent), place=str(place), checkpoint=str(checkpoint))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    licences, operations, names = json.loads(done.stdout.rpartition("FOUND ")[2])
+    assert set(licences) == {"CC0", "new"}  # one is there at every moment, whole by its hashes
+    assert licences == sorted(licences, key=lambda one: one == "new")
+    assert all(name.startswith("model/") or name == "r.json" for name in names)
+    named = next(i for i, what in enumerate(operations) if what.startswith("renameat2"))
+    flushed = {Path(what).name for what in operations[:named] if what.startswith("fsync")}
+    assert {Path(name).name for name in names if name.startswith("model/")} <= flushed
+    removed = next(i for i, what in enumerate(operations) if what.startswith(("shutil.rmtree", "os.remove model")))
+    assert any(what.startswith("fsync") and what.endswith("/place") for what in operations[named:removed])
+
+
+TRAININGS = """
+import json, shutil, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import dsmap.trainer
+from crashes import Snapshots, contents, run_here
+from dsmap.checkpoint import list_checkpoints, load_generators, read_checkpoint
+
+place, data = Path({place!r}), {data!r}
+place.mkdir()
+arguments = ["--data", data, "-o", "run", "--preset", "debug", "--steps", "3", "--device", "cpu"]
+for key in ("checkpoint_every=1", "keep_checkpoints=1", "sample_every=2", "log_every=1", "score_pictures=2"):
+    arguments += ["--set", key]
+taken = Snapshots(place, place.parent / "snapshots")
+assert run_here("train", arguments, place) == 0
+steps = []
+for folder in taken.folders:
+    found = list_checkpoints(folder / "run" / "checkpoints")
+    for path in found:
+        load_generators(read_checkpoint(path))
+    steps.append(read_checkpoint(found[-1]).step if found else 0)
+    log = folder / "run" / "log.jsonl"
+    for line in log.read_text().splitlines() if log.exists() else ():
+        json.loads(line)
+changes = [i for i in range(1, len(steps)) if steps[i] != steps[i - 1]]
+codes = []
+for number in (changes[0], changes[1] - 1, len(steps) - 1):
+    folder = taken.folders[number]
+    codes.append(run_here("train", [*arguments, "--resume", "auto"], folder))
+    codes.append(read_checkpoint(folder / "run").step)
+print("FOUND", json.dumps([steps, codes]))
+"""
+
+
+def test_a_training_that_ends_before_any_operation(tmp_path, picture_folder):
+    code = TRAININGS.format(tests=str(Path(__file__).parent), place=str(tmp_path / "place"), data=str(picture_folder))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    steps, codes = json.loads(done.stdout.rpartition("FOUND ")[2])
+    assert steps == sorted(steps)  # what was saved once is never lost
+    assert set(steps) == {0, 1, 2, 3}
+    assert codes == [0, 3] * 3
