@@ -5,7 +5,8 @@ import unicodedata
 
 _HARMLESS = {"\u200d", "\u200c", "\u00ad"}  # joiners and soft hyphens, which names in many scripts and emoji need
 
-_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})[^\s'\"]*@")
+# But for our own advice, "write rtsp://USER:PASSWORD@HOST/...".
+_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:(?://|/(?!/)))(?!USER(?::PASSWORD)?@HOST\b)[^\s'\"]*@")
 
 
 def printable(text: object, *, lines: bool = False) -> str:

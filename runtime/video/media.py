@@ -196,7 +196,7 @@ def _why_no_address(address: str, error: BaseException, *, silent: bool) -> Inpu
         return InputError(f"{name} does not answer in time", "check the address, the network and the sender")
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return InputError(
-            f"{name} asks for a user name and a password", "write them as scheme://user:password@host/..."
+            f"{name} asks for a user name and a password", "write them as SCHEME://USER:PASSWORD@HOST/..."
         )
     reason = getattr(error, "strerror", None) or "it cannot be read"
     if isinstance(error, av.error.ArgumentError):  # "Invalid argument"

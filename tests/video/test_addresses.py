@@ -164,3 +164,5 @@ def test_the_password_reaches_the_server(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_passwords_in_any_text() -> None:
     text = "[Errno 5] Input/output error: 'rtsp://admin:hun@ter2@host/x' after http://host/y"
     assert without_passwords(text) == "[Errno 5] Input/output error: 'rtsp://host/x' after http://host/y"
+    for advice in ("write rtsp://USER:PASSWORD@HOST/...", "write rtsp://USER@HOST/..."):
+        assert without_passwords(advice) == advice
