@@ -131,6 +131,20 @@ def test_cameras_are_found_by_name(monkeypatch):
     assert opened == [2, 9]
 
 
+def test_list_cameras_needs_nothing_else(monkeypatch, capsys):
+    from dsmap.tools import live
+
+    monkeypatch.setattr(sys, "argv", ["dsmap-live", "--list-cameras"])
+    for cameras, printed in (
+        ({0: "Web\x1b[2Jcam", 12: ""}, "0  Web\\x1b[2Jcam\n12  \n"),
+        ({}, "no camera was found\n"),
+    ):
+        monkeypatch.setattr(cameras_module, "list_cameras", lambda cameras=cameras: cameras)
+        with pytest.raises(SystemExit) as stop:
+            live.main()
+        assert (stop.value.code, capsys.readouterr().out) == (0, printed)
+
+
 def test_the_systems_list_of_cameras():
     assert all(
         isinstance(index, int) and isinstance(name, str) for index, name in cameras_module.list_cameras().items()
