@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from dsmap.runtime.job_report import Pixels, Translate, check_translated
-from dsmap.runtime.video_frames import size_at_height
+from dsmap.runtime.video_frames import scaled, size_at_height
 
 StyleAt = Callable[[float, float | None], Any]
 """A style code (S,) from seconds since the clip's first frame, and the share of the clip, 0 to 1 (None: unknown)."""
@@ -91,12 +90,3 @@ class FrameSteps:
         """Ends what is under way as soon as possible, where the translator can."""
         if cancel := getattr(self._translate, "cancel", None):
             cancel()
-
-
-def scaled(rgb: Pixels, size: tuple[int, int]) -> Pixels:
-    """`rgb` at `size` (width, height): averaged when it gets smaller, cubic when larger."""
-    height, width = rgb.shape[:2]
-    if size == (width, height):
-        return rgb
-    kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(rgb, size, interpolation=kind), np.uint8)

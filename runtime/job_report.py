@@ -55,6 +55,8 @@ class JobReport:
     """Why a network source ended before its end, if it did."""
     reconnections: int = 0
     """How often a network source was connected to again."""
+    size_changes: int = 0
+    """How often the frames came in another size or shape than those before; all are shown at the first one's."""
     interrupted: bool = False
     """Ctrl-C or SIGTERM; the output holds what was done."""
     resumable: bool = False

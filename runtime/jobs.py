@@ -38,9 +38,11 @@ from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.sequence_reader import open_reader, sequence_pictures
 from dsmap.runtime.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.stream_copy import CopyPlan, plan_copies
+from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.sound import encoder_title
-from dsmap.runtime.video_frames import size_at_height
+from dsmap.runtime.video_frames import Orientation, size_at_height
 from dsmap.runtime.video_options import VideoOptions
+from dsmap.runtime.video_reader import VideoReader
 from dsmap.runtime.video_work import Reader, VideoWork, Writer
 from dsmap.runtime.video_writer import VideoWriter, check_container
 
@@ -56,7 +58,9 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
         plan = _check_output(reader, source, output, wanted)
         size = size_at_height(reader.width, reader.height, wanted.height)
         copied = [*plan.copied, *(stream for stream, _ in plan.converted)]
-        notes = [*reader.notes, *(f"subtitles are rewritten as {codec}" for _, codec in plan.converted)]
+        projection = _projection(reader, output, wanted)
+        notes = [*reader.notes, *([projection.note] if projection.note else [])]
+        notes += [f"subtitles are rewritten as {codec}" for _, codec in plan.converted]
         notes += [f"audio ({codec_name(sound)}) is encoded as {encoder_title(output.suffix)}" for sound in plan.encoded]
         left_out = [*reader.left_out, *map(str, plan.left_out)]
         return InputFacts(
@@ -113,11 +117,12 @@ def translate_video(
             steady=steady,
         )
         with _kept_parts(source, output, wanted, made_with) as parts:
+            projection = _projection(reader, output, wanted).kept
             work = VideoWork(reader, steps, clock, stop, parts, pool)
             if parts is not None and tell is not None:
                 for line in parts.lines():
                     tell(line)
-            writer = work.open_writer(output, plan, wanted)
+            writer = work.open_writer(output, plan, wanted, projection)
             try:
                 work.run(writer, progress)
                 work.finish(writer)
@@ -154,6 +159,7 @@ def translate_video(
             dropped_packets=writer.dropped_packets,
             broken_off=reader.broken_off.fact if reader.broken_off else None,
             reconnections=reader.reconnections,
+            size_changes=reader.size_changes,
             interrupted=interrupted,
             resumable=resumable,
             spared=spared,
@@ -180,6 +186,7 @@ def _open_reader(
         end=wanted.end,
         frames=wanted.frames,
         programme=wanted.programme,
+        deinterlace=wanted.deinterlace,
         tell=tell,
         pool=pool,
     )
@@ -198,6 +205,20 @@ def _check_output(reader: Reader, source: str | Path, output: Path, wanted: Vide
     replace_it = wanted.overwrite or (wanted.resume and is_unfinished(output))
     check_output_file(output, Path(source), overwrite=replace_it)
     return plan_copies(output.suffix, reader.copied, wanted.audio)
+
+
+def _projection(reader: Reader, output: Path, wanted: VideoOptions) -> Projection:
+    """What becomes of the projection of a spherical video."""
+    if not isinstance(reader, VideoReader):
+        return Projection()
+    return plan_projection(
+        reader.side_data,
+        None if is_sequence(output) else resolve(wanted.encoding, output.suffix),
+        output.suffix,
+        turned=reader.orientation != Orientation(),
+        cropped=bool(reader.side_data.crop),
+        side_by_side=wanted.side_by_side,
+    )
 
 
 def _kept_parts(

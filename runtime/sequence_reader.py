@@ -49,6 +49,8 @@ class SequenceReader:
     missing_frames = 0
     reconnections = 0
     clock_jumps = 0
+    size_changes = 0
+    timecode: str | None = None
     broken_off: DsmapError | None = None
     path: Path | None = None
 
@@ -161,6 +163,7 @@ def open_reader(
     end: Seconds | None = None,
     frames: int | None = None,
     programme: int | None = None,
+    deinterlace: bool = False,
     pool: Pool | None = None,
     network: NetworkSettings | None = None,
     tell: Tell | None = None,
@@ -175,6 +178,7 @@ def open_reader(
         end=end,
         frames=frames,
         programme=programme,
+        deinterlace=deinterlace,
         pool=pool,
         network=network,
         tell=tell,

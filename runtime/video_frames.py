@@ -5,10 +5,10 @@ range. BT.601 primaries are close enough to be left alone, as players do. BT.202
 SDR in BT.709: see `tone`.
 """
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from fractions import Fraction
+from typing import NamedTuple, Protocol
 
 import cv2  # before av: with av first, windows hang for ever on Linux
 
@@ -21,6 +21,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from dsmap.errors import InputError
 from dsmap.runtime.tone import Tone, ToneMapper, tone_of
+from dsmap.runtime.video.colour_matrix import guessed_matrix, needs_own_matrix, to_full_rgb, value_range
+from dsmap.runtime.video.stream_side_data import Crop
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -37,7 +39,6 @@ _MATRICES = {
     6: Colorspace.ITU601,
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
-    10: Colorspace.BT2020,  # constant luminance: swscale has no such matrix, this is the nearest
 }
 _ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale ends the whole process on some of these
 
@@ -88,37 +89,86 @@ class Pool(Protocol):
         """A uint8 array of this shape, contiguous, its content of no meaning."""
 
 
+class _Placement(NamedTuple):
+    """Where a stored frame goes in the stored target; sizes as (width, height)."""
+
+    converted: tuple[int, int]
+    """The size that swscale is asked for."""
+    crop: Crop
+    """What is cut off after that: odd numbers too, though chroma is stored for two pixels."""
+    fitted: tuple[int, int]
+
+
 @dataclass
 class FrameToRgb:
     """Turns decoded frames into upright RGB, all of one size. Keep one per video: it keeps the scaler's tables.
 
-    With a `pool` the results lie in its arrays.
+    `width`, `height`: of the result, upright. `crop`: what the container says not to show of the stored frame.
+    `shape`: width / height of the stored picture as it looks, pixel aspect and all; None: that of square pixels. With a
+    `pool` the results lie in its arrays.
     """
 
     width: int
     height: int
     orientation: Orientation
     pool: Pool | None = None
+    crop: Crop = Crop()  # noqa: RUF009  # frozen
+    shape: Fraction | None = None
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
     _mapper: ToneMapper | None = field(default=None, repr=False)
+    _tone: Tone | None = field(default=None, repr=False)
 
-    def __call__(self, frame: VideoFrame) -> Pixels:
-        """uint8 (height, width, 3), BT.709 primaries, full range. A frame of another size is scaled.
+    def __call__(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> Pixels:
+        """uint8 (height, width, 3), BT.709 primaries, full range. `aspect`: width / height of the frame's pixels.
 
-        Raises InputError for the few pixel formats that cannot be converted.
+        A frame of another size is scaled, and one of another shape comes between black bars. Raises InputError for
+        pixels that cannot be converted.
         """
-        tone = tone_of(frame)
-        if tone is None and not _needs_16_bits(frame):
-            planes = [_pixels(plane) for plane in self._convert(frame, "gbrp").planes]
-        else:
-            wide, white = self._convert(frame, "gbrp16le"), _white(frame)
-            if tone is not None:
-                wide, white = self._mapper_for(tone, white)(wide), 65535
-            planes = [cv2.convertScaleAbs(_pixels(plane, np.uint16), alpha=255 / white) for plane in wide.planes]
-        if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
-            planes = [cv2.LUT(plane, _EXPANDED) for plane in planes]
-        green, blue, red = planes
+        place = self._placement(frame, aspect)
+        green, blue, red = (self._placed(plane, place) for plane in self._planes(frame, *place.converted))
         return self._upright([red, green, blue])
+
+    def fills(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> bool:
+        """Whether `frame` comes without bars."""
+        return self._placement(frame, aspect).fitted == self._target
+
+    @property
+    def _target(self) -> tuple[int, int]:
+        return self.orientation.size(self.width, self.height)
+
+    def _placement(self, frame: VideoFrame, aspect: Fraction) -> _Placement:
+        crop, whole, target = self.crop, (frame.width, frame.height), self._target
+        if not crop or min(crop.size(*whole)) < 1:  # the latter: it was for frames of another size
+            crop = Crop()
+        fitted = fitted_size(target, Fraction(*crop.size(*whole)) * aspect / (self.shape or Fraction(*target)))
+        return _Placement(whole if crop else fitted, crop, fitted)
+
+    def _planes(self, frame: VideoFrame, width: int, height: int) -> list[Pixels]:
+        """Green, blue and red, each (height, width), of the whole stored frame."""
+        tone = tone_of(frame)
+        if needs_own_matrix(frame):
+            wide, white = to_full_rgb(frame, width, height, self._scaler), 65535.0
+        elif tone is None and not _needs_16_bits(frame):
+            planes = [_pixels(plane) for plane in self._convert(frame, "gbrp", width, height).planes]
+            is_limited_grey = frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG
+            return [np.asarray(cv2.LUT(plane, _EXPANDED)) for plane in planes] if is_limited_grey else planes
+        else:
+            wide, white = self._convert(frame, "gbrp16le", width, height), _white(frame)
+        if tone is not None:
+            wide, white = self._mapper_for(tone, white, width, height)(wide), 65535
+        return [np.asarray(cv2.convertScaleAbs(_pixels(plane, np.uint16), alpha=255 / white)) for plane in wide.planes]
+
+    def _placed(self, plane: Pixels, place: _Placement) -> Pixels:
+        """`plane` (height, width) cropped, scaled, and in the middle of the stored target."""
+        if place.crop:
+            width, height = place.crop.size(*place.converted)
+            plane = plane[place.crop.top : place.crop.top + height, place.crop.left : place.crop.left + width]
+        plane = scaled(plane, place.fitted)
+        across, down = (whole - part for whole, part in zip(self._target, place.fitted, strict=True))
+        if not across and not down:
+            return plane
+        bars = (down // 2, down - down // 2, across // 2, across - across // 2)
+        return np.asarray(cv2.copyMakeBorder(plane, *bars, cv2.BORDER_CONSTANT, value=0), np.uint8)
 
     def _upright(self, planes: Sequence[npt.NDArray]) -> Pixels:
         if self.orientation == Orientation():
@@ -131,15 +181,16 @@ class FrameToRgb:
         np.copyto(target, turned)
         return target
 
-    def _mapper_for(self, tone: Tone, white: float) -> ToneMapper:
+    def _mapper_for(self, tone: Tone, white: float, width: int, height: int) -> ToneMapper:
         """One table for the whole clip, also where the metadata's peak changes on the way: the tone must not jump."""
         kind = (tone.transfer, tone.primaries)
-        if self._mapper is None or kind != (self._mapper.tone.transfer, self._mapper.tone.primaries):
-            self._mapper = ToneMapper(tone, *self.orientation.size(self.width, self.height), white)
+        if self._tone is None or kind != (self._tone.transfer, self._tone.primaries):
+            self._tone, self._mapper = tone, None
+        if self._mapper is None or (width, height) != (self._mapper.width, self._mapper.height):
+            self._mapper = ToneMapper(self._tone, width, height, white)
         return self._mapper
 
-    def _convert(self, frame: VideoFrame, format: str) -> VideoFrame:
-        width, height = self.orientation.size(self.width, self.height)
+    def _convert(self, frame: VideoFrame, format: str, width: int, height: int) -> VideoFrame:
         try:
             if frame.format.name in _ABORTING_FORMATS:
                 raise ValueError(frame.format.name)
@@ -149,7 +200,7 @@ class FrameToRgb:
                 height,
                 format=format,  # swscale makes planes four times as fast as interleaved pixels
                 src_colorspace=_matrix(frame),
-                src_color_range=_range(frame),
+                src_color_range=value_range(frame),
                 interpolation=_DECODE_FLAGS,
             )
         except (OSError, ValueError) as error:
@@ -212,6 +263,23 @@ def size_at_height(width: int, height: int, wanted_height: int | None) -> tuple[
     return max(2, round(width * wanted_height / height / 2) * 2), wanted_height
 
 
+def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
+    """(width, height) in `target` of a picture that is `wider` times as wide for its height as the target."""
+    width, height = target
+    if wider >= 1:
+        return width, max(1, round(height / wider))
+    return max(1, round(width * wider)), height
+
+
+def scaled(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger."""
+    height, width = pixels.shape[:2]
+    if size == (width, height):
+        return pixels
+    kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(pixels, size, interpolation=kind), np.uint8)
+
+
 def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8) -> npt.NDArray:
     """(H, W), a view: rows in memory are longer than W."""
     return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
@@ -219,7 +287,7 @@ def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8
 
 def _needs_16_bits(frame: VideoFrame) -> bool:
     """Whether swscale, asked for 8 bits, would be off by half a level: full range of more than 8 bits."""
-    return _bits(frame) > 8 and (frame.format.is_rgb or _range(frame) == ColorRange.JPEG)
+    return _bits(frame) > 8 and (frame.format.is_rgb or value_range(frame) == ColorRange.JPEG)
 
 
 def _white(frame: VideoFrame) -> float:
@@ -227,7 +295,7 @@ def _white(frame: VideoFrame) -> float:
     bits = _bits(frame)
     if frame.format.is_rgb:
         return 65535
-    return (2**bits - 1) * 2 ** (16 - bits) if _range(frame) == ColorRange.JPEG else 65535 * 255 / 256 + 3.5
+    return (2**bits - 1) * 2 ** (16 - bits) if value_range(frame) == ColorRange.JPEG else 65535 * 255 / 256 + 3.5
 
 
 def _bits(frame: VideoFrame) -> int:
@@ -237,19 +305,4 @@ def _bits(frame: VideoFrame) -> int:
 def _matrix(frame: VideoFrame) -> Colorspace | None:
     if frame.format.is_rgb:
         return None
-    return _MATRICES.get(frame.colorspace) or _guessed_matrix(frame)
-
-
-def _guessed_matrix(frame: VideoFrame) -> Colorspace:
-    """What players assume of untagged video: BT.709 from 720 lines (or 1280 columns) up, BT.601 below."""
-    if frame.color_primaries == ColorPrimaries.BT2020:
-        return Colorspace.BT2020
-    return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
-
-
-def _range(frame: VideoFrame) -> ColorRange | None:
-    if frame.format.name.startswith("yuvj"):
-        return ColorRange.JPEG
-    with contextlib.suppress(ValueError):
-        return ColorRange(frame.color_range) if frame.color_range else None
-    return None
+    return _MATRICES.get(frame.colorspace) or guessed_matrix(frame)

@@ -27,6 +27,8 @@ class VideoOptions:
     """At most so many."""
     programme: int | None = None
     """The number of one, of a transport stream that has several; None: the first with a picture."""
+    deinterlace: bool = False
+    """Make whole frames of two fields, see `Deinterlacer`."""
     rate: Fraction | float | None = None
     """Frames a second, of an image sequence; 25 without it."""
     codec: str = "auto"

@@ -22,7 +22,11 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
+from dsmap.runtime.video.deinterlace import Deinterlacer
 from dsmap.runtime.video.programmes import choose_programme
+from dsmap.runtime.video.shown_size import ShownSize
+from dsmap.runtime.video.stream_side_data import stream_side_data
+from dsmap.runtime.video.timecode import is_timecode, start_of_stream, timecode_of
 from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
@@ -84,7 +88,8 @@ class VideoReader:
 
     `failed_packets` counts video packets that did not decode, `missing_frames` those that the header promises and
     the file does not hold (both final after the iteration). `notes`: a line about each thing that the user should
-    know, such as HDR. `pool`: where frames get their arrays. `network` and `tell`: see `NetworkSource`.
+    know, such as HDR. `deinterlace`: see `Deinterlacer`. `pool`: where frames get their arrays. `network`: see
+    `NetworkSource`. `tell` gets a line about a network that breaks off, and about frames that change their size.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class VideoReader:
         end: Seconds | None = None,
         frames: int | None = None,
         programme: int | None = None,
+        deinterlace: bool = False,
         pool: Pool | None = None,
         network: NetworkSettings | None = None,
         tell: Tell | None = None,
@@ -111,6 +117,7 @@ class VideoReader:
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
         self._decode_failures = 0
+        self._deinterlace, self._tell = deinterlace, tell or (lambda line: None)
         try:
             self._programme, self._other_programmes = choose_programme(
                 self._source.container, self.path, programme, self.name
@@ -141,7 +148,8 @@ class VideoReader:
         self._decode_from: Fraction | None = None  # seconds; before, nothing is decoded
         self._timeline = self._new_timeline()
         self._delay: int | None = None  # of frames behind their packets, in ticks
-        self._decoded = self._decode()
+        self._deinterlacer = Deinterlacer(self._video.codec_context.field_order) if self._deinterlace else None
+        self._decoded = self._deinterlacer.items(self._decode()) if self._deinterlacer else self._decode()
         self._buffered: list[VideoFrame | Packet] = []  # what precedes the first frame: usually some audio packets
 
     def _start_of_streams(self) -> Fraction:
@@ -165,15 +173,19 @@ class VideoReader:
         self._clock = _Clock(self.time_base, self.rate)
         first = self._first_frame_of_span() if self._span else self._first_frame()
         check_size(self.name, first.width, first.height)
-        turn = orientation(first)
-        self.width, self.height = size_at_height(*turn.size(first.width, first.height), height)
-        aspect = self._video.sample_aspect_ratio or Fraction(1)
+        self.side_data = stream_side_data(self._video)
+        """What the container says about the whole stream: cropping, projection."""
+        self.orientation = turn = orientation(first)
+        self._shown = ShownSize(self._video, first, self.side_data.crop)
+        self.width, self.height = size_at_height(*turn.size(*self._shown.size), height)
+        aspect = self._shown.aspect
         self.sample_aspect = 1 / aspect if turn.swap else aspect
-        self._to_rgb = FrameToRgb(self.width, self.height, turn, pool)
+        self._to_rgb = FrameToRgb(self.width, self.height, turn, pool, self._shown.crop, self._shown.shape)
         self._first_time = self._time(first)
         self._cut_before = None if self._span.start is None else self._first_time
         self._shift = self._start_shift(first) if self._cut_before is None else -self._cut_before
-        self.notes = (*self._about_programmes(), *notes_on(self._video, first))
+        about_frames = notes_on(self._video, first, self.side_data, self._deinterlacer)
+        self.notes = (*self._about_programmes(), *about_frames)
         self._describe()
 
     def _describe(self) -> None:
@@ -183,6 +195,9 @@ class VideoReader:
         """The container's (title and the like)."""
         self.video_metadata = dict(self._video.metadata)
         """The video stream's (language and the like)."""
+        later = Fraction(0) if self._cut_before is None else self._first_time - start_of_stream(self._video)
+        self.timecode = timecode_of(self._container, self._video, later)
+        """Of the first frame, where the file has one; None otherwise."""
         self.audio: tuple[AudioStream, ...] = tuple(one for one in streams.audio if self._is_copied(one))
         self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._is_copied(stream))
         """The streams whose packets are given out, or whose data (attachments) can be copied, in the file's order.
@@ -193,7 +208,11 @@ class VideoReader:
             if stream.index != self._video.index and self._is_in_programme(stream) and not self._is_copied(stream)
         )
         self.left_out = (
-            *(f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type for stream in rest),
+            *(
+                f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type
+                for stream in rest
+                if not is_timecode(stream)
+            ),
             *(f"programme {other}" for other in self._other_programmes),
         )
         """What is not read, a word for each stream: a second video, streams of unknown kinds."""
@@ -245,6 +264,11 @@ class VideoReader:
         return self._timeline.jumps
 
     @property
+    def size_changes(self) -> int:
+        """How often frames came in another size, or with pixels of another shape, than those before."""
+        return self._shown.changed
+
+    @property
     def reconnections(self) -> int:
         """How often the connection to a network source was made again."""
         return self._source.reconnections
@@ -273,6 +297,8 @@ class VideoReader:
             return False
         # PyAV copies no sound or subtitles whose codec it does not know.
         known = stream.type not in ("audio", "subtitle") or stream.codec_context is not None
+        if is_timecode(stream):
+            return False  # made anew, see `timecode`
         return (stream.type in _COPIED and known) or is_cover(stream)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
@@ -304,12 +330,21 @@ class VideoReader:
             duration = round((item.duration or 0) * unit / self.time_base)
             if duration * self.time_base > LONGEST_GAP:
                 duration = 0
-            return Frame(self._to_rgb(item), self._clock.next(shifted, duration), duration)
+            if self._shown.changes(item):
+                self._tell_change(item)
+            rgb = self._to_rgb(item, self._shown.aspect)
+            return Frame(rgb, self._clock.next(shifted, duration), duration)
         if self._shift and not is_cover(item.stream):
             ticks = round(self._shift / item.time_base)
             item.pts = None if item.pts is None else item.pts + ticks
             item.dts = None if item.dts is None else item.dts + ticks
         return item
+
+    def _tell_change(self, frame: VideoFrame) -> None:
+        at = float(self._time(frame) + self._shift)
+        bars = "" if self._to_rgb.fills(frame, self._shown.aspect) else ", between black bars"
+        change = f"at {at:.2f} s the frames change to {self._shown}"
+        self._tell(f"{change}: they are shown at {self.width}x{self.height}{bars}")
 
     def _first_frame(self) -> VideoFrame:
         for item in self._decoded:

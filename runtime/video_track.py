@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from dsmap.errors import DsmapError
 from dsmap.runtime.encoders import Encoder
 from dsmap.runtime.packet_journal import PacketJournal, PacketRecord
+from dsmap.runtime.video.projection import add_projected_stream
 from dsmap.runtime.video_frames import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
 
 _BT709, _RGB, _LIMITED, _FULL = 1, 0, 1, 2
@@ -31,6 +32,8 @@ def encoder_time_base(time_base: Fraction) -> Fraction:
 
 class VideoTrack:
     """Encodes frames into a stream of `container`; `stream` is that stream. Raises what PyAV and the disk raise.
+
+    `projection`: see `plan_projection`.
 
     With a `journal`, every packet is written there too, and the packets that it holds can be muxed first.
     """
@@ -46,6 +49,7 @@ class VideoTrack:
         rate: Fraction,
         sample_aspect: Fraction,
         journal: PacketJournal | None,
+        projection: bytes = b"",
     ) -> None:
         self._container = container
         self._encoder = encoder
@@ -61,12 +65,18 @@ class VideoTrack:
         self._cuts: set[int] = set()  # pts of the keyframes that begin a segment
         self._earlier: Iterator[PacketRecord] = iter(())
         self._next_earlier: PacketRecord | None = None
-        self.stream = self._add_stream(width, height, rate, sample_aspect)
+        self.stream = self._add_stream(width, height, rate, sample_aspect, projection)
 
-    def _add_stream(self, width: int, height: int, rate: Fraction, sample_aspect: Fraction) -> VideoStream:
+    def _add_stream(
+        self, width: int, height: int, rate: Fraction, sample_aspect: Fraction, projection: bytes
+    ) -> VideoStream:
         encoder = self._encoder
-        stream = cast(VideoStream, self._container.add_stream(encoder.library, rate=rate, options=encoder.options))
+        if projection:
+            stream = add_projected_stream(self._container, encoder, projection)
+        else:
+            stream = cast(VideoStream, self._container.add_stream(encoder.library, rate=rate, options=encoder.options))
         context = stream.codec_context
+        context.framerate = rate
         context.width, context.height = padded_size(width, height, encoder.pix_fmt)
         context.pix_fmt = encoder.pix_fmt
         context.time_base = stream.time_base = self.time_base

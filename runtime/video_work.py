@@ -42,7 +42,7 @@ class VideoWork:
         self.interrupted = False
         """Whether somebody stopped it before its end."""
 
-    def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
+    def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes = b"") -> Writer:
         """The writer, with the frames in it that an earlier job made."""
         if is_sequence(output):
             return self._open(output, plan, wanted)
@@ -78,6 +78,8 @@ class VideoWork:
             metadata=self._reader.metadata,
             video_metadata=self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
+            projection=projection,
+            timecode=self._reader.timecode,
             overwrite=wanted.overwrite,
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
         )

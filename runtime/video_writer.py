@@ -44,6 +44,7 @@ class VideoWriter:
     anew or left out; `plan_copies` tells what becomes of them, and audio that is copied must fit the container: see
     `check_container`. `chapters`: as PyAV's `Container.chapters()` gives them.
     `journal`: keeps the packets for a later run. `recoverable`: see `open_output`; not for an mp4 with other streams.
+    `projection`: what makes the video a sphere, see `plan_projection`. `timecode`: of the first frame (01:02:03:04).
 
     Raises InputError for settings that do not fit, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.
@@ -67,6 +68,8 @@ class VideoWriter:
         video_metadata: dict[str, str] | None = None,
         journal: PacketJournal | None = None,
         recoverable: bool = False,
+        projection: bytes = b"",
+        timecode: str | None = None,
     ) -> None:
         silence()
         self.path = path = Path(path)
@@ -95,11 +98,15 @@ class VideoWriter:
                     rate=rate,
                     sample_aspect=sample_aspect,
                     journal=journal,
+                    projection=projection,
                 )
                 describe(video_metadata or {}, self._track.stream)
                 self._copier = StreamCopier(self._container, plan, path.suffix)
                 self._container.set_chapters(list(_sound(chapters)))
                 self._container.metadata.update(container_metadata(metadata or {}))
+                self._container.metadata.pop("timecode", None)  # of the source's first frame, perhaps not of ours
+                if timecode is not None:  # mov and mp4 make a track of it
+                    self._track.stream.metadata["timecode"] = timecode
                 self._start(width, height)
             except BaseException:
                 self.discard()

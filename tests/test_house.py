@@ -140,8 +140,9 @@ OPTIONS = {
     "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
     "--list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
     "--seconds --seed --size --style --version --virtual-camera",
-    "video": "--audio --backend --codec --crf --cuda-binding --debug --domain --end --frames --height --help --model "
-    "--no-upscale --output --overwrite --precision --preset --programme --rate --report --resume --seed --side-by-side "
+    "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
+    "--help --model --no-upscale --output --overwrite --precision --preset --programme --rate --report --resume --seed "
+    "--side-by-side "
     "--stabilize --start --strength --style --style-cycle --style-from --style-period --style-to --version "
     "--password-env",
 }

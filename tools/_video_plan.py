@@ -154,6 +154,7 @@ def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoic
         *((name, options[name], videos, "videos") for name in ("start", "end", "frames", "programme")),
         *((name, options[name], encoded, "videos that are encoded") for name in ("codec", "crf", "preset", "audio")),
         ("rate", options["rate"], sequences, "image sequences"),
+        ("deinterlace", options["deinterlace"] or None, [job for job in videos if job not in sequences], "videos"),
         ("stabilize", stabilize or None, videos, "videos"),
         ("style-from, --style-to or --style-cycle", styles.path, videos, "videos"),
     ]

@@ -95,6 +95,9 @@ def video(
         int | None,
         typer.Option(metavar="N", help="Of a transport stream with several programmes, the one with this number."),
     ] = None,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make whole frames of the two fields of interlaced video (bwdif).")
+    ] = False,
     rate: Annotated[
         float | None, typer.Option(min=0.1, max=1000, help="Frames a second of an image sequence; 25 without it.")
     ] = None,
@@ -151,6 +154,7 @@ def video(
         "end": seconds_given(end, "--end"),
         "frames": frames,
         "programme": programme,
+        "deinterlace": deinterlace,
         "rate": rate,
         "codec": codec,
         "crf": crf,

@@ -1,0 +1,154 @@
+"""R'G'B' from a frame where swscale does not know the way: YCgCo, derived matrices, RGB of limited range.
+
+Y'CbCr of BT.601, BT.709, BT.2020, FCC and SMPTE 240M     swscale, see `video_frames`
+YCgCo, matrices derived from the primaries, G'B'R' in planes called YUV, RGB of limited range     here
+constant luminance, ICtCp and their like     refused: no linear matrix leads back to R'G'B'
+"""
+
+import contextlib
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from dsmap.errors import InputError
+
+Values = npt.NDArray[np.float32]
+
+# H.273's numbers of matrices.
+GBR, YCGCO, DERIVED = 0, 8, 12
+_REFUSED = {
+    10: "BT.2020 with constant luminance",
+    11: "SMPTE ST 2085",
+    13: "derived from the primaries, with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+# x and y of red, green, blue and white, by H.273's numbers of primaries.
+_D65, _C = (0.3127, 0.3290), (0.310, 0.316)
+_PRIMARIES = {
+    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65),
+    4: ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), _C),
+    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _D65),
+    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),
+    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),
+    8: ((0.681, 0.319), (0.243, 0.692), (0.145, 0.049), _C),
+    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
+    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.314, 0.351)),
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),
+    22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),
+}
+
+
+def check_matrix(frame: VideoFrame) -> None:
+    """Raises InputError for a frame whose colours cannot be read here."""
+    if not frame.format.is_rgb and frame.colorspace in _REFUSED:
+        raise InputError(
+            f"the video's colour matrix ({_REFUSED[frame.colorspace]}) cannot be converted to RGB",
+            "convert the video to BT.709 with another tool first",
+        )
+
+
+def matrix_note(frame: VideoFrame) -> str:
+    """What the user should know about `frame`'s colour matrix; empty for a usual one."""
+    if frame.format.is_rgb or frame.colorspace != GBR or _is_gbr(frame) or _is_grey(frame):
+        return ""
+    guess = "BT.601" if guessed_matrix(frame) == Colorspace.ITU601 else "BT.709"
+    return f"the colour matrix is marked as RGB, which {frame.format.name} cannot be: taken for {guess}"
+
+
+def guessed_matrix(frame: VideoFrame) -> Colorspace:
+    """What players assume of untagged video: BT.709 from 720 lines (or 1280 columns) up, BT.601 below."""
+    if frame.color_primaries == ColorPrimaries.BT2020:
+        return Colorspace.BT2020
+    return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+
+
+def value_range(frame: VideoFrame) -> ColorRange | None:
+    """Limited or full; None where the file does not say."""
+    if frame.format.name.startswith("yuvj"):
+        return ColorRange.JPEG
+    with contextlib.suppress(ValueError):
+        return ColorRange(frame.color_range) if frame.color_range else None
+    return None
+
+
+def needs_own_matrix(frame: VideoFrame) -> bool:
+    """Whether `to_full_rgb` must be used. Raises InputError where nothing can be."""
+    check_matrix(frame)
+    if frame.format.is_rgb:
+        return value_range(frame) == ColorRange.MPEG
+    return not _is_grey(frame) and (frame.colorspace in (YCGCO, DERIVED) or _is_gbr(frame))
+
+
+def to_full_rgb(frame: VideoFrame, width: int, height: int, scaler: VideoReformatter) -> VideoFrame:
+    """gbrp16le (height, width), full range: the R'G'B' of a frame for which `needs_own_matrix`."""
+    first, second, third = _stored_planes(frame, width, height, scaler)
+    unit, top = 2 ** (_bits(frame) - 8), 2 ** _bits(frame) - 1
+    is_full = value_range(frame) == ColorRange.JPEG
+    black, span = (0, top) if is_full else (16 * unit, 219 * unit)
+    # YCgCo is made of R, G and B as they are coded, so its differences span what they do.
+    colour_span = top if is_full else (219 if frame.colorspace == YCGCO else 224) * unit
+    if frame.format.is_rgb or frame.colorspace == GBR:
+        green, blue, red = ((plane - black) / span for plane in (first, second, third))
+        return _gbr16(red, green, blue)
+    luma = (first - black) / span
+    second, third = ((plane - 128 * unit) / colour_span for plane in (second, third))
+    if frame.colorspace == YCGCO:
+        return _gbr16(luma - second + third, luma + second, luma - second - third)
+    kr, kg, kb = luma_weights(frame.color_primaries)
+    red, blue = luma + 2 * (1 - kr) * third, luma + 2 * (1 - kb) * second
+    return _gbr16(red, (luma - kr * red - kb * blue) / kg, blue)
+
+
+def luma_weights(primaries: int) -> tuple[float, float, float]:
+    """How much red, green and blue of these primaries weigh in the luminance; BT.709's where they are not known."""
+    *corners, white = ((x / y, 1.0, (1 - x - y) / y) for x, y in _PRIMARIES.get(primaries, _PRIMARIES[1]))
+    red, green, blue = np.linalg.solve(np.array(corners).T, np.array(white))
+    return float(red), float(green), float(blue)
+
+
+def _is_gbr(frame: VideoFrame) -> bool:
+    """Whether planes that are called Y, U and V hold G, B and R."""
+    components = frame.format.components
+    full = all((one.width, one.height) == (frame.width, frame.height) for one in components)
+    return frame.colorspace == GBR and not frame.format.is_rgb and len(components) >= 3 and full
+
+
+def _is_grey(frame: VideoFrame) -> bool:
+    return frame.format.name.startswith(("gray", "ya", "mono"))
+
+
+def _stored_planes(frame: VideoFrame, width: int, height: int, scaler: VideoReformatter) -> list[Values]:
+    """The three planes at full size, in units of the format's own bits, as the file has them."""
+    format = "gbrp16le" if frame.format.is_rgb else "yuv444p16le"
+    wide = scaler.reformat(
+        frame,
+        width,
+        height,
+        format=format,
+        src_colorspace=Colorspace.ITU601,
+        dst_colorspace=Colorspace.ITU601,
+        src_color_range=ColorRange.MPEG,  # and out: no value is moved, whatever they mean
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+    )
+    unit = 2 ** (16 - _bits(frame))
+    rows = [np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, -1) for plane in wide.planes]
+    return [values[:, :width].astype(np.float32) / unit for values in rows]
+
+
+def _gbr16(red: Values, green: Values, blue: Values) -> VideoFrame:
+    rgb = np.stack([red, green, blue], axis=-1)
+    whole = np.clip(np.rint(rgb * 65535), 0, 65535).astype(np.uint16)
+    return VideoFrame.from_ndarray(whole, format="gbrp16le")
+
+
+def _bits(frame: VideoFrame) -> int:
+    return min(16, max((component.bits for component in frame.format.components), default=8))

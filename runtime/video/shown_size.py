@@ -1,0 +1,55 @@
+"""Follows the size of a video's frames, which may change on the way: broadcasts and screen recordings do that."""
+
+from fractions import Fraction
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from dsmap.runtime.video.stream_side_data import Crop
+
+
+class ShownSize:
+    """What is shown of the frames of `stream`, as they are stored; `first` is the one that the result takes after."""
+
+    def __init__(self, stream: VideoStream, first: VideoFrame, crop: Crop) -> None:
+        self.crop = crop if min(crop.size(first.width, first.height)) > 0 else Crop()
+        self.aspect = stream.sample_aspect_ratio or Fraction(1)
+        """Width / height of the pixels of the frame that was looked at last."""
+        self.changed = 0
+        self._stream = stream
+        self._coded_size = first.width, first.height
+        # Where the container has an aspect of its own, it holds for the whole video, as in players.
+        self._follows_codec = self._codec_aspect() == self.aspect
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        cropped = self.crop.size(*self._coded_size)
+        return cropped if min(cropped) > 0 else self._coded_size
+
+    @property
+    def shape(self) -> Fraction:
+        """Width / height, as it looks."""
+        return Fraction(*self.size) * self.aspect
+
+    def changes(self, frame: VideoFrame) -> bool:
+        """Whether `frame`, the next one, differs from the one before in its size or its pixels' aspect."""
+        size, aspect = (frame.width, frame.height), self.aspect
+        # The decoder may be ahead of its frames: what it says now holds from the next keyframe on.
+        if self._follows_codec and (frame.key_frame or size != self._coded_size):
+            aspect = self._codec_aspect()
+        if (size, aspect) == (self._coded_size, self.aspect):
+            return False
+        self._coded_size, self.aspect = size, aspect
+        self.changed += 1
+        return True
+
+    def __str__(self) -> str:
+        width, height = self.size
+        return f"{width}x{height}" + (f" (pixel aspect {self.aspect})" if self.aspect != 1 else "")
+
+    def _codec_aspect(self) -> Fraction:
+        return self._stream.codec_context.sample_aspect_ratio or Fraction(1)

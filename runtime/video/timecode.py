@@ -1,0 +1,60 @@
+"""Timecodes (01:02:03:04, as cameras and editors count): read from a container, moved to another frame."""
+
+import re
+from fractions import Fraction
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from dsmap.runtime.video_counts import rate_of
+
+_TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d\d)")
+_DAY = 24 * 3600
+
+
+def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction) -> str | None:
+    """The timecode of the frame `later` seconds after the beginning; None where there is none that makes sense."""
+    rate = stream.average_rate or rate_of(stream)
+    for metadata in (stream.metadata, container.metadata):
+        text = next((value for key, value in metadata.items() if key.lower() == "timecode"), None)
+        if text is not None:
+            return moved_timecode(text.strip(), later, Fraction(rate))
+    return None
+
+
+def start_of_stream(stream: VideoStream) -> Fraction:
+    """Where the video begins, seconds on the file's clock."""
+    return (stream.start_time or 0) * (stream.time_base or Fraction(1))
+
+
+def is_timecode(stream: Stream) -> bool:
+    """Whether this is the track in which mov and mp4 keep timecodes."""
+    return stream.type == "data" and "timecode" in stream.metadata
+
+
+def moved_timecode(text: str, seconds: Fraction, rate: Fraction) -> str | None:
+    """`text` as it stands `seconds` later at `rate` frames per second; None for what is no timecode at that rate."""
+    match = _TIMECODE.fullmatch(text)
+    if match is None:
+        return None
+    hours, minutes, whole, frames = (int(match[number]) for number in (1, 2, 3, 5))
+    each, drops = round(rate), match[4] != ":"
+    # Drop frame leaves out numbers, two a minute for each 30, so that 30000/1001 keeps step with the clock.
+    dropped = each // 30 * 2 if drops else 0
+    if frames >= each or hours > 23 or (drops and (each % 30 or rate.denominator == 1)):
+        return None
+    past = hours * 60 + minutes
+    count = ((past * 60 + whole) * each + frames) - dropped * (past - past // 10)
+    count += round(seconds * rate)
+    if dropped:
+        tens, rest = divmod(count, 600 * each - 9 * dropped)
+        count += 9 * dropped * tens
+        if rest >= dropped:
+            count += dropped * ((rest - dropped) // (60 * each - dropped))
+    second, frame = divmod(count, each)
+    second %= _DAY
+    return f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}{match[4]}{frame:02}"
