@@ -22,6 +22,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.file_input import MAX_READ_FAILURES, FileSource
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
+from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.deinterlace import Deinterlacer
 from dsmap.runtime.video.programmes import choose_programme
 from dsmap.runtime.video.shown_size import ShownSize
@@ -173,6 +174,7 @@ class VideoReader:
         self._clock = _Clock(self.time_base, self.rate)
         first = self._first_frame_of_span() if self._span else self._first_frame()
         check_size(self.name, first.width, first.height)
+        check_matrix(first)
         self.side_data = stream_side_data(self._video)
         """What the container says about the whole stream: cropping, projection."""
         self.orientation = turn = orientation(first)
