@@ -13,7 +13,6 @@ code wrote.
 """
 
 import os as _os
-from pathlib import Path as _Path
 
 __version__ = "0.1.0"
 
@@ -23,6 +22,6 @@ _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # In a source checkout export/, runtime/ and tools/ lie beside this folder, not in it. An installed dsmap does not need
 # this; `python -m dsmap.tools...` started in the root of a checkout that was not installed in place does.
-_root = _Path(__file__).resolve().parent.parent
-if (_root / "pyproject.toml").is_file() and (_root / "runtime" / "bundle.py").is_file():
-    __path__.append(str(_root))
+_root = _os.path.dirname(_os.path.dirname(_os.path.realpath(__file__)))
+if all(_os.path.isfile(_os.path.join(_root, *name)) for name in (("pyproject.toml",), ("runtime", "bundle.py"))):
+    __path__.append(_root)

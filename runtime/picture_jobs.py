@@ -12,9 +12,10 @@ from dsmap.common.output_files import LONGEST_NAME
 from dsmap.errors import InputError
 from dsmap.images import list_pictures, read_picture_rgb, write_picture
 from dsmap.runtime.frame_steps import FrameSteps
-from dsmap.runtime.interrupts import stop_on_signals
+from dsmap.runtime.interrupts import StopRequest, stop_on_signals
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.output_files import check_output_file, check_output_folder
+from dsmap.runtime.single_frame import translate_one
 from dsmap.runtime.video_frames import size_at_height
 
 WRITABLE_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -30,14 +31,26 @@ def translate_picture(
     side_by_side: bool = False,
     overwrite: bool = False,
 ) -> JobReport:
-    """Translate one picture into `output` (.png, .jpg or .webp). Raises InputError, DsmapError."""
+    """Translate one picture into `output` (.png, .jpg or .webp). Raises InputError, DsmapError.
+
+    After Ctrl-C nothing is written (`interrupted`).
+    """
     source, output = Path(source), Path(output)
     check_picture(source, output, overwrite=overwrite)
     clock = StageClock()
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
-    width, lines = _one_picture(source, output, translate, options, clock)
+    with stop_on_signals() as stop:
+        size = _one_picture(source, output, translate, options, clock, stop)
+    width, lines = size or (0, 0)
     return JobReport(
-        input=source, output=output, width=width, height=lines, frames=1, frames_expected=1, **clock.report()
+        input=source,
+        output=output,
+        width=width,
+        height=lines,
+        frames=int(size is not None),
+        frames_expected=1,
+        interrupted=size is None,
+        **clock.report(),
     )
 
 
@@ -68,8 +81,8 @@ def translate_folder(
     """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
 
     Pictures in a format we do not write (.bmp, .tif) become NAME.SUFFIX.png; see `result_names`. A broken picture is
-    skipped and listed in the report's `failed`. Raises InputError when there are no pictures, DsmapError when writing
-    fails.
+    skipped and listed in the report's `failed`. Ctrl-C ends it within a second; the picture that was under way is not
+    written then. Raises InputError when there are no pictures, DsmapError when writing fails.
     """
     source, output = Path(source), Path(output)
     check_folder(source, output, overwrite=overwrite)
@@ -83,8 +96,10 @@ def translate_folder(
                 break
             try:
                 with stop.interruptible():
-                    size = _one_picture(path, output / name, translate, options, clock)
-                done += 1
+                    found = _one_picture(path, output / name, translate, options, clock, stop)
+                if found is None:
+                    break
+                size, done = found, done + 1
             except InputError as error:
                 failed.append(f"{path.name}: {error.fact}")
             except KeyboardInterrupt:
@@ -157,15 +172,15 @@ def _alike(name: str) -> str:
 
 
 def _one_picture(
-    source: Path, output: Path, translate: Translate, options: dict[str, Any], clock: StageClock
-) -> tuple[int, int]:
-    """(width, height) that the network worked at."""
+    source: Path, output: Path, translate: Translate, options: dict[str, Any], clock: StageClock, stop: StopRequest
+) -> tuple[int, int] | None:
+    """(width, height) that the network worked at; None when `stop` came before it was done."""
     with clock.stage("decode"):
         rgb = read_picture_rgb(source)
     steps = FrameSteps(translate, rgb.shape[1], rgb.shape[0], **options)
-    clock.begin_translation()
-    translated = steps.begin(rgb)()
-    clock.end_translation()
+    result_rgb = translate_one(steps, rgb, stop, clock)
+    if result_rgb is None:
+        return None
     with clock.stage("encode"):
-        write_picture(output, steps.finish(rgb, translated))
+        write_picture(output, result_rgb)
     return steps.inside

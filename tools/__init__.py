@@ -1,0 +1,32 @@
+"""The commands: each parses its options, calls what does the work, and tells the result.
+
+Until a command has begun, Ctrl-C ends it without a word: nothing has been done, and a traceback out of the middle of an
+import helps nobody. `_cli.run` gives Ctrl-C back its usual meaning.
+"""
+
+import os
+import sys
+
+
+def leave_at_once(number: int, frame: object) -> None:
+    """The handler for Ctrl-C while a command is being imported."""
+    os._exit(130)
+
+
+def _is_command() -> bool:
+    """Whether this process was started as one of the commands: nobody else's Ctrl-C is touched.
+
+    By the words as they were typed: worker processes take over the `sys.argv` of their parent.
+    """
+    program = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
+    return os.path.basename(program).startswith("dsmap-") or program.startswith(f"{__name__}.")
+
+
+if _is_command():
+    try:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, leave_at_once)
+    except KeyboardInterrupt:  # which takes its time, too
+        os._exit(130)

@@ -17,6 +17,7 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ import typer
 from dsmap import __version__
 from dsmap.common.cpu import limit_threads
 from dsmap.errors import DsmapError, first_line
+from dsmap.tools import leave_at_once
 from dsmap.tools._terminal import say, tell, tell_traceback
 
 P = ParamSpec("P")
@@ -72,11 +74,12 @@ def new_app() -> typer.Typer:
 
 def run(app: typer.Typer) -> NoReturn:
     """Run a command and leave the process with its exit code; what is wrong with the arguments is told like errors."""
-    _never_fail_on_names()
-    limit_threads()
     try:
+        begin()
+        _never_fail_on_names()
+        limit_threads()
         code = app(standalone_mode=False)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except _ClickException as error:
         tell(" ".join(error.format_message().split()), _usage_advice(error))
@@ -84,6 +87,12 @@ def run(app: typer.Typer) -> NoReturn:
     except BrokenPipeError:
         _leave_quietly()
     sys.exit(code or 0)
+
+
+def begin() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt, as usual; see `dsmap.tools`."""
+    if signal.getsignal(signal.SIGINT) is leave_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _leave_quietly() -> NoReturn:

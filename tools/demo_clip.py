@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsmap.tools import _cli
 from dsmap.tools._terminal import say, tell
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _chirp(since: "npt.NDArray[np.float64]", pitch: float) -> "npt.NDArray[np.fl
 
 
 def main() -> None:
+    _cli.begin()
     typer.run(_command)
 
 

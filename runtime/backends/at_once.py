@@ -1,5 +1,6 @@
 """Several frames at once on a CPU: faster than one after the other on all cores, as no thread waits for another."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
@@ -23,12 +24,18 @@ class AtOnce:
         self._under_way: list[Future[Frames]] = []
         threads = self.computed > 1 or own_thread
         self._pool = ThreadPoolExecutor(self.computed, "translate") if threads else None
+        self._process = os.getpid()
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
-        """As `Backend.submit`."""
+        """As `Backend.submit`. Raises DsmapError in a process that was forked off since: the threads stayed behind."""
         if self._pool is None:
             done = self._translate(frames_nhwc, style_ns)
             return lambda: done
+        if os.getpid() != self._process:
+            raise DsmapError(
+                "the translator was loaded before this process was forked, and its threads are not in this one",
+                "Load one in each process, with frames_at_once=1, or start processes with multiprocessing's 'spawn'.",
+            )
         under_way = self._pool.submit(self._translate, frames_nhwc, style_ns)
         self._under_way.append(under_way)
 
