@@ -37,6 +37,8 @@ def _same(names: Iterable[str]) -> Mapping[str, str]:
     return {name: name for name in names}
 
 
+# info=0: without the note about the threads used, which would differ from machine to machine.
+_X265_FIXED = {"forced-idr": "1", "x265-params": "log-level=none:info=0:open-gop=0"}
 _X26X_PRESETS = _same(["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"])
 
 
@@ -96,6 +98,11 @@ class Encoder:
         return level | chosen | dict(self.fixed)
 
     @property
+    def has_ten_bits(self) -> bool:
+        """Whether the file holds more than 8 bits."""
+        return "10" in self.pix_fmt
+
+    @property
     def threads(self) -> int:
         """One per core: libx264's own 1.5 per core costs a third of the speed on small frames."""
         return min(allowed_cores() or os.cpu_count() or 1, _MOST_THREADS)
@@ -141,8 +148,19 @@ _ENCODERS = (
         quality=Quality(option="crf", best=1, worst=51, default=17),
         presets=_X26X_PRESETS,
         preset="superfast",
-        # info=0: without the note about the threads used, which would differ from machine to machine.
-        fixed={"forced-idr": "1", "x265-params": "log-level=none:info=0:open-gop=0"},
+        fixed=_X265_FIXED,
+        mp4_tag=_APPLE_HEVC,
+    ),
+    Encoder(
+        codec="hevc10",
+        title="H.265 in 10 bits",
+        library="libx265",
+        pix_fmt="yuv420p10le",
+        containers=(*_MP4, ".mkv"),
+        quality=Quality(option="crf", best=1, worst=51, default=17),
+        presets=_X26X_PRESETS,
+        preset="superfast",
+        fixed=_X265_FIXED,
         mp4_tag=_APPLE_HEVC,
     ),
     Encoder(
@@ -151,6 +169,16 @@ _ENCODERS = (
         library="libsvtav1",
         pix_fmt="yuv420p",
         containers=(".mp4", ".m4v", ".mkv", ".webm"),  # no .mov: QuickTime files know neither AV1 nor VP9
+        quality=Quality(option="crf", best=1, worst=63, default=18),
+        presets=_same(map(str, range(14))),
+        preset="10",
+    ),
+    Encoder(
+        codec="av1-10",
+        title="AV1 in 10 bits",
+        library="libsvtav1",
+        pix_fmt="yuv420p10le",
+        containers=(".mp4", ".m4v", ".mkv", ".webm"),
         quality=Quality(option="crf", best=1, worst=63, default=18),
         presets=_same(map(str, range(14))),
         preset="10",
@@ -211,9 +239,10 @@ def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
     suffix = suffix.lower()
     encoder = _found(settings.codec, suffix)
     encoder = replace(encoder, preset=_preset(encoder, settings.preset), crf=_crf(encoder, settings.crf))
-    if settings.codec != AUTO and (failure := _failure(encoder.library)) is not None:
+    kind = encoder.library, encoder.pix_fmt
+    if settings.codec != AUTO and (failure := _failure(*kind)) is not None:
         raise InputError(
-            f"--codec {encoder.codec} does not work here: {_told_by_libav(encoder.library) or failure}",
+            f"--codec {encoder.codec} does not work here: {_told_by_libav(*kind) or failure}",
             f"choose another --codec ({', '.join(working_codecs(suffix))})",
         )
     return encoder
@@ -226,10 +255,17 @@ def default_suffix(codec: str) -> str:
     return _named(codec)[0].containers[0]
 
 
+def keeps_ten_bits(codec: str) -> bool:
+    """Whether the codec of that name writes more than 8 bits. Raises InputError for an unknown name."""
+    return codec != AUTO and all(encoder.has_ten_bits for encoder in _named(codec))
+
+
 def working_codecs(suffix: str | None = None) -> list[str]:
     """The codecs that open on this machine, of those that `suffix` takes: for messages and for checks."""
     fitting = (encoder for encoder in _ENCODERS if suffix is None or suffix in encoder.containers)
-    return list(dict.fromkeys(encoder.codec for encoder in fitting if _failure(encoder.library) is None))
+    return list(
+        dict.fromkeys(encoder.codec for encoder in fitting if _failure(encoder.library, encoder.pix_fmt) is None)
+    )
 
 
 def _named(codec: str) -> list[Encoder]:
@@ -286,18 +322,18 @@ def _crf(encoder: Encoder, crf: int | None) -> int | None:
 
 
 @cache
-def _failure(library: str) -> str | None:
+def _failure(library: str, pix_fmt: str) -> str | None:
     """How opening this encoder fails here; None when it does not. It is opened for real, at a small size."""
     silence()
     try:
-        _open(library)
+        _open(library, pix_fmt)
     except (av.FFmpegError, ValueError) as error:  # ValueError: this libav has no such encoder
         return str(getattr(error, "strerror", None) or error)
     return None
 
 
-def _open(library: str) -> None:
-    encoder = next(encoder for encoder in _ENCODERS if encoder.library == library)
+def _open(library: str, pix_fmt: str) -> None:
+    encoder = next(encoder for encoder in _ENCODERS if (encoder.library, encoder.pix_fmt) == (library, pix_fmt))
     context = cast(VideoCodecContext, av.CodecContext.create(library, "w"))
     context.width, context.height, context.pix_fmt = 256, 256, encoder.pix_fmt
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
@@ -306,22 +342,22 @@ def _open(library: str) -> None:
 
 
 @cache  # it takes half a second, and every input of a job asks
-def _told_by_libav(library: str) -> str | None:
+def _told_by_libav(library: str, pix_fmt: str) -> str | None:
     """Why this encoder fails to open: its error code alone does not say that a driver is missing, libav's log does.
 
     In a process of its own. With Python listening to libav's log, every decoder's thread that has something to say
     waits for the interpreter, and where that one waits for the decoder, or ends, both wait for ever.
     """
     target = "dsmap.runtime.encoders:log_of_opening"
-    told: str | None = isolated(target, _OPENING_SECONDS, nested=True, library=library).value
+    told: str | None = isolated(target, _OPENING_SECONDS, nested=True, library=library, pix_fmt=pix_fmt).value
     return told
 
 
-def log_of_opening(library: str) -> str:
+def log_of_opening(library: str, pix_fmt: str) -> str:
     """libav's first error message while an encoder is opened; empty without one. Leaves PyAV's logging on."""
     av.logging.set_level(av.logging.ERROR)
     with av.logging.Capture() as log, contextlib.suppress(av.FFmpegError, ValueError):
-        _open(library)
+        _open(library, pix_fmt)
     return next((line.strip() for _, _, line in log if line.strip()), "")
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from dsmap.runtime.job_report import Pixels, Translate, check_translated
-from dsmap.runtime.video_frames import scaled, size_at_height
+from dsmap.runtime.video_frames import Residual, scaled, size_at_height, with_residual
 
 StyleAt = Callable[[float, float | None], Any]
 """A style code (S,) from seconds since the clip's first frame, and the share of the clip, 0 to 1 (None: unknown)."""
@@ -78,13 +79,21 @@ class FrameSteps:
         wait = submit(small_rgb, *style)
         return lambda: Translated(small_rgb, check_translated(wait(), small_rgb))
 
-    def finish(self, frame_rgb: Pixels, translated: Translated) -> Pixels:
-        """The picture to write; called in order of the frames."""
+    def finish(self, frame_rgb: Pixels, translated: Translated, residual: Residual | None = None) -> npt.NDArray[Any]:
+        """The picture to write; called in order of the frames.
+
+        With a `residual`, what `frame_rgb` lacks of the input's own depth, it is uint16: the input's steps between two
+        levels of 8 bits are added to the translation, which has none of its own.
+        """
         rgb = translated.rgb
         if self._steady is not None:
             rgb = self._steady(translated.small_rgb, rgb)
-        rgb = scaled(rgb, self._written)
-        return np.hstack([scaled(frame_rgb, self._written), rgb]) if self._side_by_side else rgb
+        pictures = [scaled(frame_rgb, self._written)] if self._side_by_side else []
+        pictures.append(scaled(rgb, self._written))
+        if residual is not None:
+            steps = np.rint(scaled(residual.astype(np.float32), self._written)).astype(np.int8)
+            return np.hstack([with_residual(picture, steps) for picture in pictures])
+        return np.hstack(pictures) if self._side_by_side else pictures[0]
 
     def cancel(self) -> None:
         """Ends what is under way as soon as possible, where the translator can."""

@@ -19,7 +19,7 @@ from dsmap.common.files import finish_file
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.containers import codec_name
-from dsmap.runtime.encoders import resolve
+from dsmap.runtime.encoders import keeps_ten_bits, resolve
 from dsmap.runtime.frame_pool import FramePool
 from dsmap.runtime.frame_steps import FrameSteps, Steady, StyleAt
 from dsmap.runtime.interrupts import stop_on_signals
@@ -187,6 +187,7 @@ def _open_reader(
         frames=wanted.frames,
         programme=wanted.programme,
         deinterlace=wanted.deinterlace,
+        ten_bits=keeps_ten_bits(wanted.codec),
         tell=tell,
         pool=pool,
     )

@@ -25,6 +25,10 @@ from dsmap.runtime.video.colour_matrix import guessed_matrix, needs_own_matrix, 
 from dsmap.runtime.video.stream_side_data import Crop
 
 Pixels = npt.NDArray[np.uint8]
+Residual = npt.NDArray[np.int8]
+"""What 8 bits lack of a frame: (H, W, 3), at most half a level up or down, in parts of which `LEVEL` make one."""
+LEVEL = 256
+"""A level of 8 bits in the 16 that swscale takes: white is 65280."""
 
 # Chroma interpolated, not repeated, and values rounded: without, RGB comes out 1 to 1.5 levels too dark on average.
 _ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
@@ -55,13 +59,13 @@ class Orientation:
     mirror_x: bool = False
     mirror_y: bool = False
 
-    def apply(self, rgb: Pixels) -> Pixels:
+    def apply(self, rgb: npt.NDArray) -> npt.NDArray:
         """Turn (H, W, 3) pixels upright; (W, H, 3) when the sides swap."""
         if self.swap:
-            rgb = np.asarray(cv2.transpose(rgb), np.uint8)
+            rgb = np.asarray(cv2.transpose(rgb))
         if self.mirror_x or self.mirror_y:
             code = -1 if self.mirror_x and self.mirror_y else int(self.mirror_x)
-            rgb = np.asarray(cv2.flip(rgb, code), np.uint8)
+            rgb = np.asarray(cv2.flip(rgb, code))
         return rgb
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -128,6 +132,18 @@ class FrameToRgb:
         green, blue, red = (self._placed(plane, place) for plane in self._planes(frame, *place.converted))
         return self._upright([red, green, blue])
 
+    def with_residual(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> tuple[Pixels, Residual | None]:
+        """The same, and what it lacks of a frame of more than 8 bits; None for others. See `Residual`."""
+        if _bits(frame) <= 8 and tone_of(frame) is None:
+            return self(frame, aspect), None
+        place = self._placement(frame, aspect)
+        wide, white = self._wide(frame, *place.converted)
+        planes = (_full_16_bits(_pixels(plane, np.uint16), white, frame) for plane in wide)
+        green, blue, red = (self._placed(plane, place) for plane in planes)
+        exact = self.orientation.apply(np.asarray(cv2.merge([red, green, blue]))).astype(np.int32)
+        rgb = (exact + LEVEL // 2) // LEVEL
+        return rgb.astype(np.uint8), (exact - rgb * LEVEL).astype(np.int8)
+
     def fills(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> bool:
         """Whether `frame` comes without bars."""
         return self._placement(frame, aspect).fitted == self._target
@@ -144,21 +160,25 @@ class FrameToRgb:
         return _Placement(whole if crop else fitted, crop, fitted)
 
     def _planes(self, frame: VideoFrame, width: int, height: int) -> list[Pixels]:
-        """Green, blue and red, each (height, width), of the whole stored frame."""
-        tone = tone_of(frame)
+        """Green, blue and red, each uint8 (height, width), of the whole stored frame."""
+        if tone_of(frame) is None and not _needs_16_bits(frame) and not needs_own_matrix(frame):
+            planes = [_pixels(plane) for plane in self._convert(frame, "gbrp", width, height).planes]
+        else:
+            wide, white = self._wide(frame, width, height)
+            planes = [np.asarray(cv2.convertScaleAbs(_pixels(plane, np.uint16), alpha=255 / white)) for plane in wide]
+        return [np.asarray(cv2.LUT(plane, _EXPANDED)) for plane in planes] if _is_limited_grey(frame) else planes
+
+    def _wide(self, frame: VideoFrame, width: int, height: int) -> tuple[tuple[VideoPlane, ...], float]:
+        """Green, blue and red in 16 bits, and the value of white in them."""
         if needs_own_matrix(frame):
             wide, white = to_full_rgb(frame, width, height, self._scaler), 65535.0
-        elif tone is None and not _needs_16_bits(frame):
-            planes = [_pixels(plane) for plane in self._convert(frame, "gbrp", width, height).planes]
-            is_limited_grey = frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG
-            return [np.asarray(cv2.LUT(plane, _EXPANDED)) for plane in planes] if is_limited_grey else planes
         else:
             wide, white = self._convert(frame, "gbrp16le", width, height), _white(frame)
-        if tone is not None:
-            wide, white = self._mapper_for(tone, white, width, height)(wide), 65535
-        return [np.asarray(cv2.convertScaleAbs(_pixels(plane, np.uint16), alpha=255 / white)) for plane in wide.planes]
+        if (tone := tone_of(frame)) is not None:
+            wide, white = self._mapper_for(tone, white, width, height)(wide), 65535.0
+        return wide.planes, white
 
-    def _placed(self, plane: Pixels, place: _Placement) -> Pixels:
+    def _placed(self, plane: npt.NDArray, place: _Placement) -> npt.NDArray:
         """`plane` (height, width) cropped, scaled, and in the middle of the stored target."""
         if place.crop:
             width, height = place.crop.size(*place.converted)
@@ -168,13 +188,13 @@ class FrameToRgb:
         if not across and not down:
             return plane
         bars = (down // 2, down - down // 2, across // 2, across - across // 2)
-        return np.asarray(cv2.copyMakeBorder(plane, *bars, cv2.BORDER_CONSTANT, value=0), np.uint8)
+        return np.asarray(cv2.copyMakeBorder(plane, *bars, cv2.BORDER_CONSTANT, value=0))
 
-    def _upright(self, planes: Sequence[npt.NDArray]) -> Pixels:
+    def _upright(self, red_green_blue: Sequence[npt.NDArray]) -> Pixels:
         if self.orientation == Orientation():
             target = self.pool.take((self.height, self.width, 3)) if self.pool else None
-            return np.asarray(cv2.merge(planes, target), np.uint8)
-        turned = self.orientation.apply(np.asarray(cv2.merge(planes), np.uint8))
+            return np.asarray(cv2.merge(red_green_blue, target), np.uint8)
+        turned = self.orientation.apply(np.asarray(cv2.merge(red_green_blue), np.uint8))
         if self.pool is None:
             return turned
         target = self.pool.take(turned.shape)
@@ -210,6 +230,11 @@ class FrameToRgb:
             ) from error
 
 
+def with_residual(rgb: Pixels, residual: Residual) -> npt.NDArray[np.uint16]:
+    """`rgb` in 16 bits, `LEVEL` for each of its own, with the residual of a frame of the same size added."""
+    return np.clip(rgb.astype(np.int32) * LEVEL + residual, 0, 255 * LEVEL).astype(np.uint16)
+
+
 RGB_FORMATS = ("rgb24", "bgr0")
 """The formats of `RgbToFrame` that hold RGB itself, bit for bit."""
 
@@ -221,9 +246,13 @@ class RgbToFrame:
     pix_fmt: str = "yuv420p"
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
 
-    def __call__(self, rgb: Pixels) -> VideoFrame:
-        """`rgb`: uint8 (H, W, 3), of a size that `pix_fmt` takes: see `pad_to_even`."""
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    def __call__(self, rgb: npt.NDArray) -> VideoFrame:
+        """`rgb`: (H, W, 3), uint8, or uint16 with `LEVEL` for each level of 8 bits.
+
+        Its size is one that `pix_fmt` takes: see `pad_to_even`.
+        """
+        format = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=format)
         if self.pix_fmt in RGB_FORMATS:
             # The values stay as they are, and so does the range; the matrix is "none".
             frame = self._scaler.reformat(frame, format=self.pix_fmt)
@@ -240,7 +269,7 @@ class RgbToFrame:
         return frame
 
 
-def pad_to_even(rgb: Pixels, pix_fmt: str = "yuv420p") -> Pixels:
+def pad_to_even(rgb: npt.NDArray, pix_fmt: str = "yuv420p") -> npt.NDArray:
     """(H, W, 3) with the last row and column repeated where `pix_fmt` stores colour once for two of them."""
     height, width = rgb.shape[:2]
     across, down = (0, 0) if pix_fmt in RGB_FORMATS else (width % 2, height % 2 if "420" in pix_fmt else 0)
@@ -271,18 +300,30 @@ def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
     return max(1, round(width * wider)), height
 
 
-def scaled(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def scaled(pixels: npt.NDArray, size: tuple[int, int]) -> npt.NDArray:
     """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger."""
     height, width = pixels.shape[:2]
     if size == (width, height):
         return pixels
     kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(pixels, size, interpolation=kind), np.uint8)
+    return np.asarray(cv2.resize(pixels, size, interpolation=kind))
 
 
 def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8) -> npt.NDArray:
     """(H, W), a view: rows in memory are longer than W."""
     return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+
+
+def _full_16_bits(plane: npt.NDArray[np.uint16], white: float, frame: VideoFrame) -> npt.NDArray[np.uint16]:
+    """(H, W), `LEVEL` times the level in 8 bits, of a plane of `_wide`."""
+    values = plane.astype(np.float32) * (255 * LEVEL / white)
+    if _is_limited_grey(frame):
+        values = (values - 16 * LEVEL) * (255 / 219)
+    return np.clip(np.rint(values), 0, 255 * LEVEL).astype(np.uint16)
+
+
+def _is_limited_grey(frame: VideoFrame) -> bool:
+    return bool(frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG)
 
 
 def _needs_16_bits(frame: VideoFrame) -> bool:
@@ -293,9 +334,9 @@ def _needs_16_bits(frame: VideoFrame) -> bool:
 def _white(frame: VideoFrame) -> float:
     """What swscale makes of white in 16 bits."""
     bits = _bits(frame)
-    if frame.format.is_rgb:
-        return 65535
-    return (2**bits - 1) * 2 ** (16 - bits) if value_range(frame) == ColorRange.JPEG else 65535 * 255 / 256 + 3.5
+    if frame.format.is_rgb or value_range(frame) == ColorRange.JPEG:
+        return (2**bits - 1) * 2 ** (16 - bits)
+    return 65535 * 255 / 256 + 3.5
 
 
 def _bits(frame: VideoFrame) -> int:

@@ -23,11 +23,13 @@ def notes_on(
     first: VideoFrame,
     side_data: StreamSideData = StreamSideData(),  # noqa: B008  # frozen
     deinterlacer: Deinterlacer | None = None,
+    *,
+    ten_bits: bool = False,
 ) -> tuple[str, ...]:
     """About the video that begins with the frame `first`, which has been deinterlaced if there is a `deinterlacer`."""
     notes = [
         _crop(first, side_data.crop),
-        _depth(first),
+        _depth(first, ten_bits),
         _colours(first),
         matrix_note(first),
         _dolby_vision(side_data.dolby_vision_profile),
@@ -47,9 +49,13 @@ def _crop(frame: VideoFrame, crop: Crop) -> str:
     return f"cropped from {frame.width}x{frame.height} to {width}x{height}, as the file asks"
 
 
-def _depth(frame: VideoFrame) -> str:
+def _depth(frame: VideoFrame, ten_bits: bool) -> str:
     bits = max((component.bits for component in frame.format.components), default=8)
-    return f"{bits}-bit input: the result has 8 bits" if bits > 8 else ""
+    if bits <= 8:
+        return ""
+    if ten_bits:
+        return f"{bits}-bit input: translated in 8 bits, to which the input's finer steps are added"
+    return f"{bits}-bit input: the result has 8 bits"
 
 
 def _colours(frame: VideoFrame) -> str:

@@ -40,7 +40,7 @@ from dsmap.runtime.video_counts import (
     rate_of,
     start_of,
 )
-from dsmap.runtime.video_frames import FrameToRgb, Pool, orientation, size_at_height
+from dsmap.runtime.video_frames import FrameToRgb, Pool, Residual, orientation, size_at_height
 from dsmap.runtime.video_notes import notes_on
 from dsmap.runtime.video_span import (
     Seconds,
@@ -74,6 +74,8 @@ class Frame:
     rgb: npt.NDArray[np.uint8]
     pts: int
     duration: int
+    residual: Residual | None = None
+    """What `rgb` lacks of a frame of more than 8 bits, where it was asked for."""
 
 
 class VideoReader:
@@ -89,8 +91,9 @@ class VideoReader:
 
     `failed_packets` counts video packets that did not decode, `missing_frames` those that the header promises and
     the file does not hold (both final after the iteration). `notes`: a line about each thing that the user should
-    know, such as HDR. `deinterlace`: see `Deinterlacer`. `pool`: where frames get their arrays. `network`: see
-    `NetworkSource`. `tell` gets a line about a network that breaks off, and about frames that change their size.
+    know, such as HDR. `deinterlace`: see `Deinterlacer`. `ten_bits`: frames of more than 8 bits have a `residual`.
+    `pool`: where frames get their arrays. `network`: see `NetworkSource`. `tell` gets a line about a network that
+    breaks off, and about frames that change their size.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class VideoReader:
         frames: int | None = None,
         programme: int | None = None,
         deinterlace: bool = False,
+        ten_bits: bool = False,
         pool: Pool | None = None,
         network: NetworkSettings | None = None,
         tell: Tell | None = None,
@@ -118,7 +122,8 @@ class VideoReader:
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
         self._decode_failures = 0
-        self._deinterlace, self._tell = deinterlace, tell or (lambda line: None)
+        self._deinterlace, self._ten_bits = deinterlace, ten_bits
+        self._tell = tell or (lambda line: None)
         try:
             self._programme, self._other_programmes = choose_programme(
                 self._source.container, self.path, programme, self.name
@@ -186,7 +191,7 @@ class VideoReader:
         self._first_time = self._time(first)
         self._cut_before = None if self._span.start is None else self._first_time
         self._shift = self._start_shift(first) if self._cut_before is None else -self._cut_before
-        about_frames = notes_on(self._video, first, self.side_data, self._deinterlacer)
+        about_frames = notes_on(self._video, first, self.side_data, self._deinterlacer, ten_bits=self._ten_bits)
         self.notes = (*self._about_programmes(), *about_frames)
         self._describe()
 
@@ -334,8 +339,12 @@ class VideoReader:
                 duration = 0
             if self._shown.changes(item):
                 self._tell_change(item)
-            rgb = self._to_rgb(item, self._shown.aspect)
-            return Frame(rgb, self._clock.next(shifted, duration), duration)
+            to_rgb, aspect = self._to_rgb, self._shown.aspect
+            pts = self._clock.next(shifted, duration)
+            if self._ten_bits:
+                rgb, residual = to_rgb.with_residual(item, aspect)
+                return Frame(rgb, pts, duration, residual)
+            return Frame(to_rgb(item, aspect), pts, duration)
         if self._shift and not is_cover(item.stream):
             ticks = round(self._shift / item.time_base)
             item.pts = None if item.pts is None else item.pts + ticks

@@ -22,6 +22,9 @@ from dsmap.runtime.video.projection import add_projected_stream
 from dsmap.runtime.video_frames import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
 
 _BT709, _RGB, _LIMITED, _FULL = 1, 0, 1, 2
+_LONGEST_DELAY = (
+    60  # seconds that frames wait in an encoder, at most: libx265 gives random numbers for one or two frames
+)
 _FINEST_TIME_BASE = Fraction(1, 1_000_000)  # mp4 counts a sample's duration in 32 bits
 
 
@@ -59,6 +62,7 @@ class VideoTrack:
         self._to_frame = RgbToFrame(encoder.pix_fmt)
         self._durations: dict[int, int] = {}  # of the frames within the encoder, by pts
         self._has_encoded = False
+        self._first_pts = 0  # of the frames encoded here
         self._last_pts: int | None = None
         self._last_dts: int | None = None
         self._cut_next = False
@@ -115,6 +119,8 @@ class VideoTrack:
                 f"the last one done at {float(self._last_pts * self.time_base):.3f} s",
                 "the finished parts belong to another input: begin the job anew",
             )
+        if not self._has_encoded:
+            self._first_pts = frame.pts
         self._last_pts, self._has_encoded = frame.pts, True
         if frame.duration:
             self._durations[frame.pts] = frame.duration
@@ -172,8 +178,8 @@ class VideoTrack:
         if packet.pts is None:
             return
         packet.duration = self._durations.pop(packet.pts, packet.duration or 0)
-        if packet.dts is None:
-            packet.dts = packet.pts
+        if packet.dts is None or not self._first_pts - _LONGEST_DELAY / self.time_base <= packet.dts <= packet.pts:
+            packet.dts = packet.pts if self._last_dts is None else self._last_dts + 1
         if self._last_dts is not None and packet.dts <= self._last_dts:
             packet.dts = self._last_dts + 1  # there is room: frames wait between the two, each with a pts of its own
         self._last_dts = packet.dts

@@ -143,7 +143,7 @@ class VideoWork:
         return self._steps.begin(frame.rgb, seconds, share)
 
     def _finished(self, frame: Frame, translated: Translated) -> Pixels:
-        return self._steps.finish(frame.rgb, translated)
+        return self._steps.finish(frame.rgb, translated, frame.residual)
 
     def _cancel(self) -> None:
         self._steps.cancel()

@@ -103,7 +103,9 @@ def video(
     ] = None,
     codec: Annotated[
         str,
-        typer.Option(help="h264, hevc, av1, vp9, prores, lossless, or h264_nvenc, hevc_nvenc, av1_nvenc."),
+        typer.Option(
+            help="h264, hevc, av1, vp9, lossless; 10 bits: hevc10, av1-10, prores; h264_nvenc, hevc_nvenc, av1_nvenc."
+        ),
     ] = "auto",
     crf: Annotated[int | None, typer.Option(help="Quality: lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="Speed against size, in the codec's own words.")] = None,
