@@ -48,7 +48,7 @@ class VideoWork:
             return self._open(output, plan, wanted)
         path = self._new_file(output)
         try:
-            return self._open(path, plan, wanted)
+            return self._open(path, plan, wanted, projection)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -62,7 +62,7 @@ class VideoWork:
         except OSError as error:
             raise DsmapError(f"cannot write into {output.parent}: {error.strerror}", "check the disk") from error
 
-    def _open(self, path: Path, plan: CopyPlan, wanted: VideoOptions) -> Writer:
+    def _open(self, path: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes) -> Writer:
         width, height = self._steps.written
         writer = open_writer(
             path,
