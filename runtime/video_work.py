@@ -45,7 +45,7 @@ class VideoWork:
     def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes = b"") -> Writer:
         """The writer, with the frames in it that an earlier job made."""
         if is_sequence(output):
-            return self._open(output, plan, wanted)
+            return self._open(output, plan, wanted, projection)
         path = self._new_file(output)
         try:
             return self._open(path, plan, wanted, projection)

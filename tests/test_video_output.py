@@ -158,7 +158,7 @@ def test_quality_and_preset_reach_the_encoder(tmp_path: Path) -> None:
     ("settings", "suffix", "words"),
     [
         ({"codec": "prores"}, ".mp4", [".mp4 files cannot hold ProRes", ".mov", "h264, hevc"]),
-        ({"codec": "hevc"}, ".webm", [".webm files cannot hold H.265", "av1, vp9"]),
+        ({"codec": "hevc"}, ".webm", [".webm files cannot hold H.265", "av1, av1-10, vp9"]),
         ({"codec": "av1"}, ".mov", [".mov files cannot hold AV1", ".mp4"]),
         ({"codec": "prores", "crf": 20}, ".mov", ["takes no CRF (got 20)", "proxy, lt, standard, hq"]),
         ({"codec": "lossless", "crf": 20}, ".mkv", ["takes no CRF", "leave --crf away"]),
@@ -187,7 +187,7 @@ def test_an_encoder_that_does_not_open_is_refused_with_the_reason_and_never_repl
         fact, _, reason = caught.value.fact.partition(" here: ")
         assert fact == f"--codec {codec} does not work"
         assert re.search("cuda|driver|nvenc|encoder|device", reason, re.IGNORECASE)  # from libav's log, not its code
-        assert "h264, hevc, av1" in caught.value.advice
+        assert "h264, hevc, hevc10, av1" in caught.value.advice
         assert codec not in caught.value.advice
 
 
