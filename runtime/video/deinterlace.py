@@ -15,13 +15,8 @@ from av.video.frame import VideoFrame
 
 Other = TypeVar("Other")
 
-# FFmpeg's AVFieldOrder by which field is shown first; 1 is progressive, 0 unknown. 4 and 5 store the other one first.
-FIELD_ORDERS = {
-    2: "top field first",
-    3: "bottom field first",
-    4: "bottom field first",
-    5: "top field first",
-}
+# FFmpeg's AVFieldOrder, read as its decoders and muxers do; 1 is progressive, 0 unknown.
+FIELD_ORDERS = {2: "top field first", 3: "bottom field first", 4: "top field first", 5: "bottom field first"}
 
 
 @dataclass(frozen=True)

@@ -239,3 +239,24 @@ def test_timecodes_are_counted_as_clocks_count_them() -> None:
     assert moved_timecode("00:00:59;59", 1 / (2 * ntsc), 2 * ntsc) == "00:01:00;04"
     for text, rate in (("01:00", 25), ("00:00:00:25", 25), ("00:00:00;00", 25), ("99:00:00:00", 25), ("", 25)):
         assert moved_timecode(text, Fraction(0), Fraction(rate)) is None
+
+
+def test_what_describes_hdr_mastering_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.mp4"
+    display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    with av.open(str(path), "w") as out:
+        params = f"log-level=none:max-cll=800,200:master-display={display}"
+        video = out.add_stream("libx265", rate=25, options={"x265-params": params})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
+        context = video.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, 16, 9
+        for index in range(4):
+            frame = clips.plain_frame((64, 48), (120, 120, 120), "yuv420p10le", 9, clips.MPEG)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    with VideoReader(path) as reader:
+        assert reader.notes[1] == (
+            "HDR (PQ, BT.2020): tone-mapped to SDR; its metadata (mastering display of 1000 cd/m\u00b2, MaxCLL 800) "
+            "is left out"
+        )
