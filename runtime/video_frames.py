@@ -154,7 +154,7 @@ class FrameToRgb:
 
     def _placement(self, frame: VideoFrame, aspect: Fraction) -> _Placement:
         crop, whole, target = self.crop, (frame.width, frame.height), self._target
-        if not crop or min(crop.size(*whole)) < 1:  # the latter: it was for frames of another size
+        if not crop.fits(*whole):  # it was for frames of another size
             crop = Crop()
         fitted = fitted_size(target, Fraction(*crop.size(*whole)) * aspect / (self.shape or Fraction(*target)))
         return _Placement(whole if crop else fitted, crop, fitted)

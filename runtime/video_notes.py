@@ -44,7 +44,7 @@ def _crop(frame: VideoFrame, crop: Crop) -> str:
     if not crop:
         return ""
     width, height = crop.size(frame.width, frame.height)
-    if min(width, height) < 1:
+    if not crop.fits(frame.width, frame.height):
         return f"the file asks to crop its {frame.width}x{frame.height} frames to nothing: they stay as they are"
     return f"cropped from {frame.width}x{frame.height} to {width}x{height}, as the file asks"
 

@@ -203,7 +203,9 @@ class VideoReader:
         self.video_metadata = dict(self._video.metadata)
         """The video stream's (language and the like)."""
         later = Fraction(0) if self._cut_before is None else self._first_time - start_of_stream(self._video)
-        self.timecode = timecode_of(self._container, self._video, later)
+        timecode = timecode_of(self._container, self._video, later)
+        self.notes += (timecode.note,) if timecode.note else ()
+        self.timecode = timecode.kept
         """Of the first frame, where the file has one; None otherwise."""
         self.audio: tuple[AudioStream, ...] = tuple(one for one in streams.audio if self._is_copied(one))
         self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._is_copied(stream))

@@ -17,6 +17,7 @@ from dsmap.runtime.live.sources import Captured, Facts, Pixels, SourceLostError,
 from dsmap.runtime.network_input import WEB, NetworkSettings, scheme_of
 from dsmap.runtime.video.media import open_address, open_file
 from dsmap.runtime.video.patience import Patience
+from dsmap.runtime.video.stream_side_data import stream_side_data
 from dsmap.runtime.video_frames import FrameToRgb, orientation
 from dsmap.runtime.video_stream import check_size, find_video_stream
 
@@ -50,7 +51,7 @@ class Stream:
                 raise DsmapError(f"{name.shown} gives no pictures", "check that it plays elsewhere")
             check_size(name.shown, self._first.width, self._first.height)
             turn = orientation(self._first)
-            width, height = turn.size(self._first.width, self._first.height)
+            width, height = turn.size(*self._crop.size(self._first.width, self._first.height))
             rate = float(self._video.average_rate or self._video.guessed_rate or 0)
             self.facts = Facts(
                 width=width, height=height, rate=rate if 1 <= rate <= 1000 else None, live=not self._paced
@@ -95,6 +96,7 @@ class Stream:
             self._container = open_address(self._name.text, self._network, live=True)
         try:
             self._video = find_video_stream(self._container, self._name.shown)
+            self._crop = stream_side_data(self._video).crop
         except BaseException:
             self.close()
             raise
@@ -160,10 +162,10 @@ class Stream:
 
     def _rgb(self, frame: VideoFrame) -> Pixels:
         turn = orientation(frame)
-        width, height = turn.size(frame.width, frame.height)
+        width, height = turn.size(*self._crop.size(frame.width, frame.height))
         kept = self._to_rgb
         if kept is None or (kept.width, kept.height, kept.orientation) != (width, height, turn):
-            kept = self._to_rgb = FrameToRgb(width, height, turn)
+            kept = self._to_rgb = FrameToRgb(width, height, turn, crop=self._crop)
         return kept(frame)
 
 

@@ -13,6 +13,8 @@ import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
+from dsmap.errors import InputError
+
 Other = TypeVar("Other")
 
 # FFmpeg's AVFieldOrder, read as its decoders and muxers do; 1 is progressive, 0 unknown.
@@ -28,6 +30,8 @@ class _Times:
 
 class Deinterlacer:
     """Deinterlaces the frames of one video, called with each in order; a frame comes out after the one that follows it.
+
+    Raises InputError for frames that are too small for that.
 
     Frames that are marked as progressive stay as they are where the first is marked as interlaced; where it is not,
     all are deinterlaced. `field_order`: AVFieldOrder of the container, for frames that do not say which field is first.
@@ -50,7 +54,7 @@ class Deinterlacer:
         kind = (frame.width, frame.height, frame.format.name)
         if kind != self._kind:
             yield from self.flush()
-            self._graph, self._kind = self._build(frame, self._mode), kind
+            self._graph, self._kind = self._built(frame, self._mode), kind
         assert self._graph is not None
         self._times.append(_Times(frame.pts, frame.time_base, frame.duration or 0))
         frame.pts, frame.time_base = None, Fraction(1, 1000)
@@ -72,6 +76,15 @@ class Deinterlacer:
             else:
                 yield item
         yield from self.flush()
+
+    def _built(self, frame: VideoFrame, mode: str) -> Graph:
+        try:
+            return self._build(frame, mode)
+        except (av.FFmpegError, ValueError) as error:
+            raise InputError(
+                f"frames of {frame.width}x{frame.height} ({frame.format.name}) cannot be deinterlaced",
+                "leave --deinterlace away",
+            ) from error
 
     def _build(self, frame: VideoFrame, mode: str) -> Graph:
         graph = Graph()

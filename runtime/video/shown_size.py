@@ -15,7 +15,7 @@ class ShownSize:
     """What is shown of the frames of `stream`, as they are stored; `first` is the one that the result takes after."""
 
     def __init__(self, stream: VideoStream, first: VideoFrame, crop: Crop) -> None:
-        self.crop = crop if min(crop.size(first.width, first.height)) > 0 else Crop()
+        self.crop = crop if crop.fits(first.width, first.height) else Crop()
         self.aspect = stream.sample_aspect_ratio or Fraction(1)
         """Width / height of the pixels of the frame that was looked at last."""
         self.changed = 0
@@ -27,8 +27,7 @@ class ShownSize:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        cropped = self.crop.size(*self._coded_size)
-        return cropped if min(cropped) > 0 else self._coded_size
+        return self.crop.size(*self._coded_size)
 
     @property
     def shape(self) -> Fraction:

@@ -42,8 +42,13 @@ class Crop:
         return self != Crop()
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of what is shown of a frame; at most 0 where nothing is."""
-        return width - self.left - self.right, height - self.top - self.bottom
+        """(width, height) of what is shown of a frame; all of it where nothing would be left."""
+        cropped = width - self.left - self.right, height - self.top - self.bottom
+        return cropped if min(cropped) > 0 else (width, height)
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether something of a frame is left."""
+        return self.left + self.right < width and self.top + self.bottom < height
 
 
 @dataclass(frozen=True, kw_only=True)

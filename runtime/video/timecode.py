@@ -1,6 +1,7 @@
 """Timecodes (01:02:03:04, as cameras and editors count): read from a container, moved to another frame."""
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
@@ -16,14 +17,26 @@ _TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d\d)")
 _DAY = 24 * 3600
 
 
-def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction) -> str | None:
-    """The timecode of the frame `later` seconds after the beginning; None where there is none that makes sense."""
-    rate = stream.average_rate or rate_of(stream)
+@dataclass(frozen=True, kw_only=True)
+class Timecode:
+    """What becomes of a video's timecode."""
+
+    kept: str | None = None
+    """That of the first frame."""
+    note: str = ""
+    """For the user: why there is none in the result though the file has one."""
+
+
+def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction) -> Timecode:
+    """The timecode of the frame `later` seconds after the beginning of the video."""
+    rate = rate_of(stream)
     for metadata in (stream.metadata, container.metadata):
-        text = next((value for key, value in metadata.items() if key.lower() == "timecode"), None)
+        text = next((value.strip() for key, value in metadata.items() if key.lower() == "timecode"), None)
         if text is not None:
-            return moved_timecode(text.strip(), later, Fraction(rate))
-    return None
+            moved = moved_timecode(text, later, rate)
+            note = f"its timecode ({text}) is left out: it is none at {float(rate):.5g} frames per second"
+            return Timecode(kept=moved, note="" if moved else note)
+    return Timecode()
 
 
 def start_of_stream(stream: VideoStream) -> Fraction:

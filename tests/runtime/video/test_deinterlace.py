@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from dsmap.errors import InputError
 from dsmap.runtime.jobs import translate_video
 from dsmap.runtime.video.deinterlace import Deinterlacer
 from dsmap.runtime.video_reader import Frame, VideoReader
@@ -150,6 +151,12 @@ def test_sizes_and_formats_may_change() -> None:
     made = list(Deinterlacer().items(iter(frames)))
     assert [(one.width, one.pts) for one in made] == [(64, 0), (64, 1), (64, 2), (32, 3), (32, 4), (64, 5), (64, 6)]
     assert made[-1].format.name == "yuv422p10le"
+
+
+def test_frames_too_small_are_refused_before_the_work(tmp_path: Path) -> None:
+    path = clips.make_clip(tmp_path / "in.mp4", frames=3, size=(4, 4))
+    with pytest.raises(InputError, match="4x4"):
+        VideoReader(path, deinterlace=True)
 
 
 def test_progressive_video_says_that_it_is_not_marked(tmp_path: Path) -> None:

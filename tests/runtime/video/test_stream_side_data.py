@@ -1,6 +1,7 @@
 """What a container says about a whole stream: cropping, spheres, timecodes, Dolby Vision."""
 
 import struct
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from dsmap.runtime.jobs import check_video, translate_video
+from dsmap.runtime.live.sources import SourceName
+from dsmap.runtime.live.streams import Stream
 from dsmap.runtime.video.stream_side_data import Crop, stream_side_data
 from dsmap.runtime.video.timecode import moved_timecode
 from dsmap.runtime.video_reader import Frame, VideoReader
@@ -136,6 +139,25 @@ def test_the_result_has_the_cropped_size(tmp_path: Path) -> None:
         assert (stream.width, stream.height, stream_side_data(stream).crop) == (96, 32, Crop())
 
 
+def test_a_file_is_cropped_in_the_live_window_too(tmp_path: Path) -> None:
+    crop = CROPS["odd"]
+    path = with_boxes(ramp(tmp_path / "in.mp4"), clap(crop))
+    stream = Stream(SourceName(kind="file", text=str(path)), threading.Event(), loop=False)
+    try:
+        captured = stream.read()
+        assert captured is not None
+        np.testing.assert_array_equal(captured.load(), first_frame(path))
+        assert (stream.facts.width, stream.facts.height) == crop.size(*SIZE)
+    finally:
+        stream.close()
+
+
+def test_a_crop_that_leaves_nothing_is_told_and_left_out() -> None:
+    crop = Crop(left=60, right=60)
+    assert not crop.fits(*SIZE)
+    assert crop.size(*SIZE) == SIZE
+
+
 def test_the_codecs_own_cropping_stays_the_decoders(tmp_path: Path) -> None:
     path = clips.make_clip(tmp_path / "in.mp4", frames=2, size=(62, 46))  # coded as 64x48
     with VideoReader(path) as reader:
@@ -227,6 +249,53 @@ def test_the_timecode_is_that_of_the_first_frame(tmp_path: Path, name: str, opti
         tracks = [stream for stream in out.streams if stream.type == "data"]
     assert metadata["timecode"] == expected
     assert len(tracks) == (0 if name.endswith("mkv") else 1)
+
+
+def test_a_timecode_that_is_none_is_told_and_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "in.mkv"
+    with av.open(str(ramp(tmp_path / "in.mp4"))) as source, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        copy.metadata["timecode"] = "10:00:00:77"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    (note,) = check_video(path, tmp_path / "out.mp4").notes
+    assert note == "its timecode (10:00:00:77) is left out: it is none at 25 frames per second"
+    assert translate_video(path, tmp_path / "out.mp4", lambda rgb: rgb).complete
+    with av.open(str(tmp_path / "out.mp4")) as out:
+        assert [stream.type for stream in out.streams] == ["video"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [("24000/1001", "01:00:00:23"), ("60000/1001", "00:01:00;04"), ("50", "00:00:00:49")]
+)
+def test_timecodes_at_other_rates(tmp_path: Path, rate: str, text: str) -> None:
+    path = ramp(tmp_path / "in.mov", timecode=text, rate=Fraction(rate), frames=8)
+    assert translate_video(path, tmp_path / "out.mp4", lambda rgb: rgb).complete
+    with av.open(str(tmp_path / "out.mp4")) as out:
+        assert out.streams.video[0].metadata["timecode"] == text
+
+
+def test_a_resumed_job_is_a_sphere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_SECONDS", 0.0)
+    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_FRAMES", 1)
+    path = with_boxes(ramp(tmp_path / "in.mp4", frames=12), sphere(0, 0))
+    count = 0
+
+    def fails_late(rgb: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if count > 8:
+            raise RuntimeError("power cut")
+        return rgb
+
+    with pytest.raises(RuntimeError):
+        translate_video(path, tmp_path / "out.mp4", fails_late, made_with={})
+    report = translate_video(path, tmp_path / "out.mp4", lambda rgb: rgb, made_with={}, resume=True)
+    assert report.resumed_frames > 0
+    assert report.complete
+    assert "SPHERICAL" in spherical(tmp_path / "out.mp4")
 
 
 def test_timecodes_are_counted_as_clocks_count_them() -> None:
