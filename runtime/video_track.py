@@ -22,9 +22,8 @@ from dsmap.runtime.video.projection import add_projected_stream
 from dsmap.runtime.video_frames import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
 
 _BT709, _RGB, _LIMITED, _FULL = 1, 0, 1, 2
-_LONGEST_DELAY = (
-    60  # seconds that frames wait in an encoder, at most: libx265 gives random numbers for one or two frames
-)
+# Seconds that frames wait in an encoder, at most: for one or two frames, libx265 gives random decoding times.
+_LONGEST_DELAY = 60
 _FINEST_TIME_BASE = Fraction(1, 1_000_000)  # mp4 counts a sample's duration in 32 bits
 
 
