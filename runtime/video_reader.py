@@ -61,6 +61,7 @@ _BROADCAST_WRAP = Fraction(2**33, 90_000)
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
 _COPIED = ("audio", "subtitle", "attachment", "data")
 _LATE_START = Fraction(1, 2)  # seconds: a clock that begins later, or so far before 0, is that of a running stream
+_TOLD_CHANGES = 5  # of the frames' size
 _EARLIER = Fraction(10)  # seconds: where a seek went too far, the next one aims so much earlier
 
 
@@ -354,6 +355,10 @@ class VideoReader:
         return item
 
     def _tell_change(self, frame: VideoFrame) -> None:
+        if self._shown.changed > _TOLD_CHANGES:
+            if self._shown.changed == _TOLD_CHANGES + 1:
+                self._tell("more changes of size are counted, not told")
+            return
         at = float(self._time(frame) + self._shift)
         bars = "" if self._to_rgb.fills(frame, self._shown.aspect) else ", between black bars"
         change = f"at {at:.2f} s the frames change to {self._shown}"

@@ -131,12 +131,12 @@ def test_the_pixel_format_may_change(tmp_path: Path) -> None:
 
 def test_an_image_of_a_screen_recording_that_grows(tmp_path: Path) -> None:
     """Sizes change within one file of one stream too, where every frame stands alone."""
-    path = tmp_path / "in.mkv"
+    path, sizes = tmp_path / "in.mkv", [(64, 48), (48, 48)] * 5
     with av.open(str(path), "w") as out:
         video = out.add_stream("mjpeg", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
         encoders = []
-        for index, size in enumerate([(64, 48), (48, 48), (64, 48)]):
+        for index, size in enumerate(sizes):
             encoder = av.CodecContext.create("mjpeg", "w")
             encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = *size, "yuvj420p", Fraction(1, 25)
             frame = clips.plain_frame(size, WHITE, "yuvj420p", 6, clips.JPEG)
@@ -145,6 +145,10 @@ def test_an_image_of_a_screen_recording_that_grows(tmp_path: Path) -> None:
             for packet in [*encoder.encode(frame), *encoder.encode(None)]:
                 packet.stream, packet.time_base = video, Fraction(1, 25)
                 out.mux(packet)
-    with VideoReader(path) as reader:
+    told: list[str] = []
+    with VideoReader(path, tell=told.append) as reader:
         shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
-    assert shown == [(0, 0, 64, 48), (8, 0, 56, 48), (0, 0, 64, 48)]
+        assert reader.size_changes == 9
+    assert shown == [(0, 0, 64, 48), (8, 0, 56, 48)] * 5
+    assert len(told) == 6
+    assert told[-1] == "more changes of size are counted, not told"
