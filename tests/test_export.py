@@ -16,6 +16,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
 from dsmap.export.exporter import export_bundle
 from dsmap.export.graphs import Extras, from_frames, graphs, to_frames, write_graph
+from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import open_checkpoint
 from dsmap.export.verify import generated_pictures, verify_graphs
@@ -117,6 +118,56 @@ def test_a_file_that_is_not_of_the_bundle_is_never_deleted(checkpoint, tiny_bund
     export_bundle(open_checkpoint(checkpoint), mine, overwrite=True)
     assert Bundle.read(mine).manifest.provenance["kind"] == "dsmap-train"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.usefixtures("from_exported")
+def test_two_exports_to_one_folder_share_nothing(checkpoint, tmp_path):
+    """The second is done while the first is at work. The first keeps what it has made, beside."""
+    source, done = open_checkpoint(checkpoint), []
+
+    def say(_line: str) -> None:
+        if not done:
+            done.append(True)
+            export_bundle(source, tmp_path / "m", licence="second")
+
+    with pytest.raises(DsmapError, match=r"could not be named .*m exists") as caught:
+        export_bundle(source, tmp_path / "m", licence="first", say=say)
+    assert caught.value.advice == f"It is whole, and lies in {tmp_path / 'm-2'}."
+    assert [Bundle.read(tmp_path / name).manifest.licence for name in ("m", "m-2")] == ["second", "first"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m-2"]
+
+
+@pytest.mark.parametrize(
+    "foreign", ["thesis.onnx", "decoder.winter.onnx/", "engines/notes.txt", "engines->", "bundle->"]
+)
+def test_only_what_a_bundle_names_goes_with_it(tiny_bundle, tmp_path, foreign):
+    mine, precious = Path(shutil.copytree(tiny_bundle, tmp_path / "mine")), tmp_path / "precious"
+    precious.mkdir()
+    (precious / "x.engine").write_text("precious")
+    if foreign == "bundle->":
+        shutil.move(mine / "bundle.json", precious / "bundle.json")
+        (mine / "bundle.json").symlink_to(precious / "bundle.json")
+    elif foreign == "engines->":
+        (mine / "engines").symlink_to(precious)
+    elif foreign.endswith("/"):
+        (mine / foreign.rstrip("/")).unlink()
+        (mine / foreign).mkdir()
+    else:
+        (mine / foreign).parent.mkdir(exist_ok=True)
+        (mine / foreign).write_text("precious")
+    with pytest.raises(InputError, match="which no export has put there"):
+        check_bundle_folder(mine, overwrite=True)
+    assert (precious / "x.engine").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("from_exported")
+def test_a_link_to_a_bundle_stays_one(checkpoint, tiny_bundle, tmp_path):
+    there = Path(shutil.copytree(tiny_bundle, tmp_path / "there" / "model"))
+    (tmp_path / "link").symlink_to(there)
+    export_bundle(open_checkpoint(checkpoint), tmp_path / "link", licence="new", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert Bundle.read(there).manifest.licence == "new"
+    assert [path.name for path in there.parent.iterdir()] == ["model"]
 
 
 @pytest.fixture(scope="module")
