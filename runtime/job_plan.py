@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dsmap.common.files import check_folder_writable
+from dsmap.common.files import check_folder_writable, sync_folder
 from dsmap.common.output_files import Identity, identity, lies_in
 from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES, list_pictures
@@ -141,6 +141,7 @@ def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
         if not folder.exists() and folder.parent.is_dir():
             check_folder_writable(folder.parent, "-o")
             folder.mkdir()
+            sync_folder(folder.absolute().parent)
             made.append(folder)
     try:
         yield

@@ -107,6 +107,7 @@ class PacketJournal:
             raise InputError(f"{folder} is a link, and finished parts are kept there", "remove it")
         try:
             folder.mkdir(exist_ok=True)
+            sync_folder(folder.absolute().parent)
             journal._lock.enter_context(held(folder))
             try:
                 if fresh:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.files import cut_name
+from dsmap.common.files import cut_name, sync_folder
 from dsmap.common.output_files import LONGEST_NAME
 from dsmap.errors import InputError
 from dsmap.images import list_pictures, read_picture_rgb, write_picture
@@ -87,6 +87,7 @@ def translate_folder(
     source, output = Path(source), Path(output)
     check_folder(source, output, overwrite=overwrite)
     output.mkdir(exist_ok=True)
+    sync_folder(output.absolute().parent)
     names = result_names(list_pictures(source))
     clock, failed, done, size = StageClock(), [], 0, (0, 0)
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}

@@ -12,6 +12,8 @@ import pytest
 from crashes import Left, contents, crashes
 from stand_in import run
 
+from dsmap.runtime.content_identity import content_identity
+
 FRAMES = 4
 ARGUMENTS = ("in.mp4", "-d", "winter", "--codec", "lossless", "-o", "out.mkv")
 
@@ -22,22 +24,26 @@ def clip(tmp_path_factory) -> Path:
 
 
 def template(folder: Path, clip: Path, mode: str) -> Path:
-    """What a job begins with: the input, and for `resume` the parts of an interrupted job, for `overwrite` a result."""
+    """What a job begins with: the input, parts of an interrupted job (and what it left), or an earlier result."""
     folder.mkdir()
     source = Path(shutil.copy(clip, folder / "in.mp4"))
     (folder / "thesis.txt").write_text("precious")
-    if mode == "resume":
+    if mode in ("resume", "partial"):
         arguments = (source, *ARGUMENTS[1:-1], folder / "out.mkv")
         assert run(*arguments, STAND_IN_CUTS="1", STAND_IN_FAILS_AT=str(FRAMES))[0] == 1
+        if mode == "partial":  # what Ctrl-C leaves under the name
+            clips.make_clip(folder / "out.mkv", frames=FRAMES - 1)
+            note = {"left": [content_identity(folder / "out.mkv")]}
+            (folder / "out.mkv.parts" / "job.json").write_text(json.dumps(note))
     elif mode == "overwrite":
         clips.make_clip(folder / "out.mkv", frames=FRAMES, colours=[(200, 10, 10)])
     return folder
 
 
-@pytest.mark.parametrize("mode", ["new", "resume", "overwrite"])
+@pytest.mark.parametrize("mode", ["new", "resume", "partial", "overwrite"])
 def test_a_video_job_that_ends_before_any_operation(tmp_path, clip, mode):
     begin = template(tmp_path / "template", clip, mode)
-    options = {"new": [], "resume": ["--resume"], "overwrite": ["--overwrite"]}[mode]
+    options = {"new": [], "overwrite": ["--overwrite"]}.get(mode, ["--resume"])
     again = ["--resume", "--overwrite"] if mode == "overwrite" else ["--resume"]
     found = crashes(tmp_path / "runs", begin, [*ARGUMENTS, *options], [*ARGUMENTS, *again])
     last, before = found[-1], contents(begin)
