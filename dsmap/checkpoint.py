@@ -12,45 +12,33 @@ The authors' `gen_*.pt` are read by `load_official`.
 
 import json
 import os
-import re
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsmap.common.files import part_folder, replace_folder
-from dsmap.common.strict_json import read_json
-from dsmap.config import MAX_STEPS, MAX_WIDTH, TrainConfig, parse_settings
+from dsmap.config import MAX_STEPS, TrainConfig
 from dsmap.domains import Fingerprint
 from dsmap.errors import DsmapError, InputError
 from dsmap.model import DSMAP
 from dsmap.official import load_official
 from dsmap.quality import Score
 from dsmap.styles import StyleStatistics
+from dsmap.training.checkpoint_folders import METADATA, files_in, in_the_way, is_checkpoint, removable, remove
+from dsmap.training.checkpoint_metadata import FORMAT_VERSION, read_metadata
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "find_checkpoint", "load_generators", "load_official", "read_checkpoint"]
 
-FORMAT_VERSION = 1
-METADATA = "training.json"
-_MAX_METADATA = 16_000_000  # bytes
 _ANOTHER = "Use another checkpoint of the run."
-_WEIGHTS = ("generators", "ema", "discriminators", "optimizers")
-_FILES = frozenset({METADATA, *(f"{name}.safetensors" for name in _WEIGHTS)})
-_NAME = re.compile(r"\d{8,}")
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
-_LEFT_OVER = re.compile(r"\.\d{8,}(\.[0-9a-f]{8})?\.(part|old)")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Checkpoint(NamedTuple):
@@ -96,11 +84,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name.isdecimal() and is_checkpoint(p))
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is the folder of a whole checkpoint."""
-    return (path / METADATA).is_file()
-
-
 def best_checkpoint(run: Path) -> Checkpoint:
     """The checkpoint of a run with the lowest kernel distance; InputError when none was scored."""
     found = _best(list_checkpoints(run / "checkpoints"))
@@ -111,59 +94,13 @@ def best_checkpoint(run: Path) -> Checkpoint:
     return list(found.values())[-1]
 
 
-class _Styles(_Part):
-    mean: list[float] = Field(max_length=MAX_WIDTH)
-    std: list[Annotated[float, Field(ge=0)]] = Field(max_length=MAX_WIDTH)
-    pictures: int = Field(ge=0)
-
-
-class _Data(_Part):
-    pictures: int = Field(ge=0)
-    sha256: str = Field(max_length=64)
-
-
-class _Score(_Part):
-    features: str = Field(max_length=300)
-    basis: str = Field(max_length=64)
-    by_domain: dict[str, float] = Field(max_length=2)
-
-
-class _Metadata(_Part):
-    """What training.json holds."""
-
-    format_version: int = Field(ge=1)
-    step: int = Field(ge=0, le=MAX_STEPS)
-    config: dict[str, Any]
-    styles: dict[str, _Styles]
-    pictures: dict[str, Annotated[list[str], Field(max_length=100_000)]]
-    data: dict[str, _Data] = {}
-    processes: int = Field(default=1, ge=1, le=1_000_000)
-    score: _Score | None = None
-    polished: dict[str, Any] | None = None
-    distilled: dict[str, Any] | None = None
-
-
 def read_checkpoint(path: Path) -> Checkpoint:
     """What the checkpoint at `path` (or the latest of the run folder `path`) says of itself.
 
     Raises InputError with the first thing in it that is not as a training writes it.
     """
     path = find_checkpoint(path)
-    where = path / METADATA
-    tree = read_json(where, limit=_MAX_METADATA, what="the checkpoint's", advice=_ANOTHER)
-    version = tree.get("format_version") if isinstance(tree, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has checkpoint format {version}; this dsmap reads up to {FORMAT_VERSION}", "Update dsmap."
-        )
-    try:
-        found = _Metadata.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part)[:60] for part in first["loc"])
-        raise InputError(f"{where}: {place + ': ' if place else ''}{first['msg']}", _ANOTHER) from error
-    config = parse_settings(TrainConfig, found.config, f"{where}")
-    _check_domains(found, config, where)
+    found, config = read_metadata(path / METADATA)
     return Checkpoint(
         path,
         found.step,
@@ -176,25 +113,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         found.polished,
         found.distilled,
     )
-
-
-def _check_domains(found: _Metadata, config: TrainConfig, where: Path) -> None:
-    """Raises InputError unless all is of the two domains, and styles are as long as the network's."""
-    names, length = config.model.domains, config.model.style_dim
-    of_domains = {"styles": found.styles, "pictures": found.pictures, "data": found.data}
-    if found.score:
-        of_domains["score.by_domain"] = found.score.by_domain
-    for key, tree in of_domains.items():
-        if set(tree) != set(names) and (tree or key == "styles"):
-            got = ", ".join(name[:60] for name in list(tree)[:3]) or "nothing"
-            raise InputError(f"{where}: {key} is of {got}, expected {', '.join(names)}", _ANOTHER)
-    for domain, styles in found.styles.items():
-        if not len(styles.mean) == len(styles.std) == length:
-            raise InputError(
-                f"{where}: styles.{domain} has {len(styles.mean)} means and {len(styles.std)} deviations, "
-                f"expected {length}",
-                _ANOTHER,
-            )
 
 
 def load_generators(checkpoint: Checkpoint, weights: str = "ema") -> DSMAP:
@@ -250,8 +168,8 @@ def save_checkpoint(
     part = None
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(final) and _files_in(final) is None:
-            raise _in_the_way(final)
+        if os.path.lexists(final) and files_in(final) is None:
+            raise in_the_way(final)
         part = part_folder(final)
         for name, module in modules.items():
             save_file(
@@ -268,13 +186,6 @@ def save_checkpoint(
         ) from error
 
 
-def check_free_names(folder: Path, first: int, last: int) -> None:
-    """Raises InputError where something that no training made has a name in `folder` of a step from first to last."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _NAME.fullmatch(path.name) and first <= int(path.name) <= last and _files_in(path) is None:
-            raise _in_the_way(path)
-
-
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Removes all checkpoints in `folder` but the last `keep` and the best, and what a killed training left over.
 
@@ -282,43 +193,8 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     """
     found = list_checkpoints(folder)
     best = {checkpoint.path for checkpoint in _best(found).values()}
-    old = [path for path in found[:-keep] if path not in best and _NAME.fullmatch(path.name)]
-    # An empty folder with a number for its name may be anybody's.
-    halves = [
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not is_checkpoint(path) and _files_in(path)
-    ]
-    left_over = [path for path in folder.iterdir() if _LEFT_OVER.fullmatch(path.name)]
-    for path in (*old, *halves, *left_over):
-        if _files_in(path) is not None:
-            _remove(path)
-
-
-def _files_in(path: Path) -> list[str] | None:
-    """The names in a folder that holds files of a checkpoint and nothing else; None for everything else, and links."""
-    try:
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            return None
-        with os.scandir(path) as entries:
-            inside = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
-    except OSError:
-        return None
-    ours = all(name in _FILES and stat.S_ISREG(mode) for name, mode in inside)
-    return [name for name, _mode in inside] if ours else None
-
-
-def _remove(path: Path) -> None:
-    """Removes a folder of ours: its known files only, so that what comes in meanwhile stays."""
-    with suppress(OSError):
-        (path / METADATA).unlink(missing_ok=True)  # first: half a folder is no checkpoint
-        for name in _FILES:
-            (path / name).unlink(missing_ok=True)
-        path.rmdir()
-
-
-def _in_the_way(path: Path) -> InputError:
-    return InputError(
-        f"{path} has the name of a checkpoint, but holds what no training wrote", "Move it to another folder."
-    )
+    for path in (*(path for path in found[:-keep] if path not in best), *removable(folder)):
+        remove(path)
 
 
 def _best(paths: Sequence[Path]) -> dict[str, Checkpoint]:

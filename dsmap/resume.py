@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dsmap.checkpoint import Checkpoint, check_free_names, list_checkpoints, read_checkpoint
+from dsmap.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
 from dsmap.config import TrainConfig
 from dsmap.domains import Domains, Fingerprint, fingerprint
 from dsmap.errors import InputError
+from dsmap.training.checkpoint_folders import check_free_names
 
 SHAPELESS = {"model.output", "model.contrast", "model.sharpen", "model.margin", "discriminator.shift"}
 """Settings of the networks that shape no weight: a training may go on with others."""
