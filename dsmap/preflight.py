@@ -76,12 +76,12 @@ def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> st
 
 def _readers(config: TrainConfig, processes: Processes) -> str:
     plan = readers_here(config.data, processes.local_world)
-    asked = f" (of {config.data.workers} asked for)" if plan.count < config.data.workers else ""
+    asked = f" (of {config.data.workers} asked for)" if plan.readers < config.data.workers else ""
     why = f": {plan.reason}" if plan.reason else ""
-    if not plan.count:
+    if not plan.readers:
         return f"the training process reads the pictures itself{asked}{why}"
     return (
-        f"{plan.count} process{'es' if plan.count > 1 else ''}{asked}{why}; {plan.ahead} batches ahead each, about "
+        f"{plan.readers} process{'es' if plan.readers > 1 else ''}{asked}{why}; {plan.ahead} batches ahead each, about "
         f"{readable(plan.bytes)}; through pipes: /dev/shm is not needed"
     )
 

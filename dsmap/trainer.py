@@ -84,7 +84,7 @@ class Trainer:
         self.processes = processes or Processes()
         self.hardware = hardware or choose_hardware(config, "cpu")
         self.step = 0
-        self._readers = readers_here(config.data, self.processes.local_world)
+        self._plan = readers_here(config.data, self.processes.local_world)
         check_startable(config, domains, run, resume, allow_new_data)
         with explained_memory(config, self.hardware):
             self.learner = Learner(config, self.hardware, self.processes, self.say)
@@ -262,8 +262,8 @@ class Trainer:
         yield from batches.loader(
             self.step,
             self.config.steps,
-            workers=self._readers.count,
-            ahead=self._readers.ahead,
+            workers=self._plan.readers,
+            ahead=self._plan.ahead,
             pin_memory=self.hardware.device.type == "cuda",
             on_broken=self._report_broken,
             stop_asked=stop_asked,

@@ -101,7 +101,7 @@ def distill(
     progress = learn(
         taught,
         student,
-        partial(batches.loader, workers=plan.count, ahead=plan.ahead, on_broken=tell_broken, say=say),
+        partial(batches.loader, workers=plan.readers, ahead=plan.ahead, on_broken=tell_broken, say=say),
         {name: found.mean for name, found in styles.items()},
         steps=steps,
         lr=lr,

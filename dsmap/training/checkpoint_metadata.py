@@ -1,5 +1,6 @@
 """What a checkpoint's training.json may hold: every number, name and list is bounded before it is believed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,7 +74,7 @@ def read_metadata(path: Path) -> tuple[Metadata, TrainConfig]:
 def _check_domains(found: Metadata, config: TrainConfig, where: Path) -> None:
     """Raises InputError unless all is of the two domains, and styles are as long as the network's."""
     names, length = config.model.domains, config.model.style_dim
-    of_domains = {"styles": found.styles, "pictures": found.pictures, "data": found.data}
+    of_domains: dict[str, Mapping[str, Any]] = {"styles": found.styles, "pictures": found.pictures, "data": found.data}
     if found.score:
         of_domains["score.by_domain"] = found.score.by_domain
     for key, tree in of_domains.items():

@@ -36,9 +36,9 @@ T = TypeVar("T")
 
 
 class ReaderPlan(NamedTuple):
-    """How images are read: by `count` processes, each `ahead` batches; `count` 0: by the training process itself."""
+    """How images are read: by so many `readers`, each `ahead` batches; without any by the training process itself."""
 
-    count: int
+    readers: int
     ahead: int
     bytes: int
     """Memory that this takes, about."""
@@ -179,7 +179,7 @@ class Readers(Generic[T]):
         # A forked reader has copies of our ends, and no pipe would ever end that it did not close.
         inherited = [*(reader.connection for reader in self._readers), ours]
         arguments = (theirs, self._read, inherited if context.get_start_method() == "fork" else [])
-        process = context.Process(target=_serve, args=arguments, name="dsmap-reader", daemon=True)  # type: ignore[attr-defined]
+        process = context.Process(target=_serve, args=arguments, name="dsmap-reader", daemon=True)
         try:
             process.start()
         except OSError:

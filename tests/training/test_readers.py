@@ -187,7 +187,7 @@ def is_running(pid):
 ])  # fmt: skip
 def test_what_a_machine_has_room_for(changed, cpus, available, expected, why):
     plan = plan_readers(DataConfig(**{"shorter_side": 256, **changed}), cpus=cpus, available=available)
-    assert (plan.count, plan.ahead) == expected
+    assert (plan.readers, plan.ahead) == expected
     assert plan.reason.startswith(why)
     assert bool(plan.reason) == bool(why)
     if available is not None:
