@@ -136,7 +136,7 @@ def test_list_cameras_needs_nothing_else(monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "argv", ["dsmap-live", "--list-cameras"])
     for cameras, printed in (
-        ({0: "Web\x1b[2Jcam", 12: ""}, "0  Web\\x1b[2Jcam\n12  \n"),
+        ({0: "Web\x1b[2Jcam", 12: ""}, "0  Web\\x1b[2Jcam\n12\n"),
         ({}, "no camera was found\n"),
     ):
         monkeypatch.setattr(cameras_module, "list_cameras", lambda cameras=cameras: cameras)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from dsmap.tools._terminal import shown
+from dsmap.tools._terminal import Drawing, shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -49,7 +49,7 @@ def bar(*columns: "ProgressColumn", transient: bool = True) -> Iterator[Bar | No
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console()
+    console = Console(file=cast(TextIO, Drawing()))
     if not console.is_terminal:
         yield None
         return

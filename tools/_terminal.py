@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 import traceback
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
@@ -44,6 +44,31 @@ def tell(fact: object, advice: object, *more: object) -> None:
 def tell_traceback() -> None:
     """Print the traceback of the error that is being handled, for --debug."""
     note(*traceback.format_exc().splitlines())
+
+
+class Drawing:
+    """stdout for what draws by itself, such as bars: a terminal that was closed takes everything and shows nothing."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout
+
+    def write(self, text: str) -> int:
+        """See `TextIO`."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _send_nowhere(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """See `TextIO`."""
+        try:
+            self._stream.flush()
+        except OSError:
+            _send_nowhere(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def shown(text: object) -> str:

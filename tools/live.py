@@ -58,7 +58,7 @@ def _list_cameras(wanted: bool) -> None:
     from dsmap.runtime.live.cameras import list_cameras
 
     cameras = list_cameras()
-    say(*(f"{index}  {name}" for index, name in cameras.items()) if cameras else ["no camera was found"])
+    say(*(f"{index}  {name}".rstrip() for index, name in cameras.items()) if cameras else ["no camera was found"])
     raise typer.Exit
 
 

@@ -27,7 +27,7 @@ from dsmap.runtime.network_input import (
     scheme_of,
     shown,
 )
-from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, variants_of
+from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, nested_playlists, variants_of
 
 MAX_PIXELS = 16384 * 8192
 """Of a frame: more is gigabytes in work."""
@@ -117,27 +117,25 @@ def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
     text = _read_text(address, settings)
     if not is_playlist(text):
         return False
-    check_playlist(shown(address), text)
+    segments = check_playlist(shown(address), text)
     deadline = time.monotonic() + settings.open_seconds
     for variant in variants_of(address, text):
         if time.monotonic() > deadline:
             raise TimeoutError
         try:
             inner = _read_text(variant, settings)
-        except _ERRORS:
+        except (*_ERRORS, InputError):
             continue  # FFmpeg takes another
         if variants_of(variant, inner):
-            raise InputError(
-                f"{shown(address)} is a playlist of playlists that name further ones",
-                "it is damaged, or made to do harm; pass the address of one of the videos in it",
-            )
+            raise nested_playlists(shown(address))
+        segments = check_playlist(shown(variant), inner, segments)
     return True
 
 
 def _read_text(address: str, settings: NetworkSettings) -> str:
     """What is there, taken as text, up to the size that a playlist may have."""
     check_address(address)
-    options = _protocol_options(scheme_of(address), settings, live=True)
+    options = _protocol_options(scheme_of(address), settings, live=True) | {"raw_packet_size": str(1 << 16)}
     timeout = (settings.open_seconds, settings.read_seconds)
     held = bytearray()
     deadline = time.monotonic() + settings.open_seconds
@@ -145,7 +143,8 @@ def _read_text(address: str, settings: NetworkSettings) -> str:
         try:
             for packet in raw.demux():
                 held += bytes(packet)
-                if len(held) > MAX_PLAYLIST_BYTES or not is_playlist(held[:4096].decode("utf-8", "replace")):
+                too_long = len(held) > MAX_PLAYLIST_BYTES
+                if too_long or not is_playlist(held[:4096].decode("utf-8", "replace")):
                     break
                 if time.monotonic() > deadline:
                     raise TimeoutError

@@ -21,7 +21,7 @@ from dsmap.runtime.live.sources import SourceLostError, SourceName
 from dsmap.runtime.live.streams import Stream
 from dsmap.runtime.network_input import NetworkSettings
 from dsmap.runtime.video.media import MAX_PIXELS, open_file
-from dsmap.runtime.video.playlists import MAX_VARIANTS, check_playlist, is_playlist
+from dsmap.runtime.video.playlists import MAX_SEGMENTS, MAX_VARIANTS, check_playlist, is_playlist
 from dsmap.runtime.video_reader import Frame, VideoReader
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_a_playlist_of_a_few_variants_is_followed(tmp_path: Path, web: servers.W
     ("name", "text", "words"),
     [
         ("v.m3u8", master(*(f"v{index}.m3u8" for index in range(MAX_VARIANTS + 1))), "names 101 streams"),
-        ("v.m3u8", master("v.m3u8", "v.m3u8"), "a playlist of playlists"),
+        ("v.m3u8", master("v.m3u8", "v.m3u8"), "names playlists that name further ones"),
     ],
 )
 def test_playlists_that_name_too_much_are_refused(
@@ -193,6 +193,13 @@ def test_playlists_that_name_too_much_are_refused(
     with pytest.raises(InputError, match=words):
         VideoReader(f"{web.address}/{name}", network=QUICK)
     assert len(web.requests) < 10
+
+
+def test_segments_of_all_variants_are_counted() -> None:
+    text = "#EXTM3U\n" + "#EXTINF:1,\ns.ts\n" * 1000
+    assert check_playlist("http://host/v.m3u8", text, 500) == 1500
+    with pytest.raises(InputError, match="names more than 500000 segments"):
+        check_playlist("http://host/v.m3u8", text, MAX_SEGMENTS - 999)
 
 
 def test_a_dash_playlist_is_counted_too() -> None:
