@@ -200,7 +200,7 @@ def test_flipped_bits_in_a_png(tmp_path, capfd):
 def test_missing_empty_folder_and_no_picture(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_picture_rgb(tmp_path / "missing.jpg")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="it is a folder"):
         read_picture_rgb(tmp_path)
     with pytest.raises(InputError, match="empty"):
         read(tmp_path, b"")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+import dsmap.common.images
 import dsmap.features
 import dsmap.images
 from dsmap.common.files import whole_file
@@ -69,7 +70,10 @@ class FeatureCache:
             self.problem = f"{error.strerror or error}: {self.folder}"
 
 
-_CODE = tuple(Path(str(module.__file__)) for module in (extractors, dsmap.features, dsmap.images))
+_CODE = (
+    *(Path(str(module.__file__)) for module in (extractors, dsmap.features, dsmap.images)),
+    *sorted(Path(str(dsmap.common.images.__file__)).parent.glob("*.py")),
+)
 
 
 def _read(path: Path, count: int) -> Features | None:

@@ -1,0 +1,207 @@
+"""What a file is, told from its content: an image, an animation, a video, or something that is not read.
+
+Suffixes lie: phones send HEIC as .jpg, browsers save WebP as .png. A suffix decides only where the content does not
+tell (an empty file, damage at the very beginning), and for camera raw files, which look like TIFF.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
+    | {".avif", ".heic", ".heif", ".hif"}
+)
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut"}
+    | {".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
+)
+
+Role = Literal["image", "animation", "video", "unread"]
+
+_RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".crw", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
+_MOTION_JPEG_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
+_MAX_CHUNKS = 100_000  # of a file that is looked through; damage could make it endless
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+JPEG_START = b"\xff\xd8\xff"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STILL_BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC"}
+# Image formats that nobody here reads, by their first bytes.
+_UNREAD = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+    (b"%PDF", "PDF"),
+    (b"FUJIFILMCCD-RAW", "camera raw"),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file is."""
+
+    role: Role
+    format: str = ""
+    """For people: "JPEG", "JPEG XL"; empty where only the suffix told."""
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What the file `path` is, by its content and then by its suffix; None for what is neither image nor video.
+
+    Nothing is waited for: a FIFO, a device or a file that cannot be read counts by its suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _RAW_SUFFIXES:
+        return Kind("unread", "camera raw")
+    found = _by_content(path)
+    if found is not None and found.format == "JPEG" and suffix in _MOTION_JPEG_SUFFIXES:
+        return Kind("video", "Motion JPEG")
+    if found is not None and found.role == "video" and suffix not in ("", *VIDEO_SUFFIXES, *IMAGE_SUFFIXES):
+        return None  # sound, subtitles and much else lie in the containers of videos
+    if found is not None:
+        return found
+    if suffix in IMAGE_SUFFIXES:
+        return Kind("image")
+    return Kind("video") if suffix in VIDEO_SUFFIXES | _MOTION_JPEG_SUFFIXES else None
+
+
+def format_of_bytes(data: bytes) -> str:
+    """The format of a still image by its first bytes; empty where it is none that is read here."""
+    return next((name for test, name in _STILL_TESTS if test(data)), "")
+
+
+def unread_format(data: bytes) -> str:
+    """The name of an image format that is known and not read here; empty for others."""
+    return next((name for start, name in _UNREAD if data.startswith(start)), "")
+
+
+def _by_content(path: Path) -> Kind | None:
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError):
+        return None
+    with os.fdopen(number, "rb", buffering=4096) as stream:
+        try:
+            return _of_stream(stream) if stat.S_ISREG(os.fstat(number).st_mode) else None
+        except OSError:
+            return None
+
+
+def _of_stream(stream: BinaryIO) -> Kind | None:
+    head = stream.read(64)
+    name = format_of_bytes(head)
+    if name == "PNG":
+        return Kind("animation" if _png_moves(stream) else "image", name)
+    if name == "WebP":
+        return Kind("animation" if head[12:16] == b"VP8X" and head[20] & 2 and _webp_frames(stream) else "image", name)
+    if name == "GIF":
+        return Kind("animation" if _gif_moves(stream, head) else "image", name)
+    if name:
+        return Kind("image", name)
+    if head[4:8] == b"ftyp":
+        return _of_boxes(stream, head)
+    if unread := unread_format(head):
+        return Kind("unread", unread)
+    if head.startswith(b"\x1aE\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return Kind("video", "Matroska" if head[:1] == b"\x1a" else "AVI")
+    return None
+
+
+def _of_boxes(stream: BinaryIO, head: bytes) -> Kind | None:
+    """mp4, mov, or the moving kinds of AVIF and HEIC; None for sound alone."""
+    brand = head[8:12]
+    if brand == b"crx ":
+        return Kind("unread", "camera raw")
+    if brand in (b"M4A ", b"M4B "):
+        return None
+    if brand != b"avis":
+        return Kind("video", "MP4")
+    from PIL import Image, UnidentifiedImageError
+
+    stream.seek(0)
+    try:
+        with Image.open(stream) as opened:
+            moves = getattr(opened, "n_frames", 1) > 1
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        moves = True  # the reader says what is wrong
+    return Kind("animation" if moves else "image", "AVIF")
+
+
+def _png_moves(stream: BinaryIO) -> bool:
+    """Whether the PNG says that it has more than one frame."""
+    at = len(PNG_START)
+    for _ in range(_MAX_CHUNKS):
+        stream.seek(at)
+        head = stream.read(12)
+        if len(head) < 12 or head[4:8] == b"IDAT":
+            return False
+        if head[4:8] == b"acTL":
+            return int.from_bytes(head[8:12], "big") > 1
+        at += 12 + int.from_bytes(head[:4], "big")
+    return False
+
+
+def _webp_frames(stream: BinaryIO) -> bool:
+    """Whether an animated WebP has more than one frame."""
+    at, frames = 12, 0
+    for _ in range(_MAX_CHUNKS):
+        stream.seek(at)
+        head = stream.read(8)
+        if len(head) < 8:
+            return False
+        frames += head[:4] == b"ANMF"
+        if frames > 1:
+            return True
+        size = int.from_bytes(head[4:8], "little")
+        at += 8 + size + size % 2
+    return False
+
+
+def _gif_moves(stream: BinaryIO, head: bytes) -> bool:
+    """Whether a GIF has more than one image."""
+    stream.seek(13 + (3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0))
+    images = 0
+    while block := stream.read(1):
+        if block == b"!":
+            stream.seek(1, os.SEEK_CUR)
+        elif block == b",":
+            images += 1
+            if images > 1:
+                return True
+            place = stream.read(9)
+            if len(place) < 9:
+                return False
+            stream.seek((3 << (place[8] & 7) + 1 if place[8] & 0x80 else 0) + 1, os.SEEK_CUR)
+        else:
+            return False
+        while size := stream.read(1):
+            if size == b"\0":
+                break
+            stream.seek(size[0], os.SEEK_CUR)
+    return False
+
+
+def _is_heif(data: bytes, name: str) -> bool:
+    if data[4:8] != b"ftyp":
+        return False
+    major = data[8:12]
+    if major == b"mif1" or major == b"miaf":  # a general brand: the compatible ones say more
+        size = min(int.from_bytes(data[:4], "big"), len(data))
+        compatible = {data[at : at + 4] for at in range(16, size - 3, 4)}
+        return ("AVIF" if b"avif" in compatible else "HEIC") == name
+    return _STILL_BRANDS.get(major) == name
+
+
+_STILL_TESTS = (
+    (lambda data: data.startswith(JPEG_START), "JPEG"),
+    (lambda data: data.startswith(PNG_START), "PNG"),
+    (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", "WebP"),
+    (lambda data: data[:6] in (b"GIF87a", b"GIF89a"), "GIF"),
+    (lambda data: data.startswith(TIFF_STARTS), "TIFF"),
+    (lambda data: data[:2] == b"BM" and len(data) >= 26 and data[6:10] == b"\0\0\0\0", "BMP"),
+    (lambda data: _is_heif(data, "AVIF"), "AVIF"),
+    (lambda data: _is_heif(data, "HEIC"), "HEIC"),
+)
