@@ -1,8 +1,11 @@
-"""From what was named on a command line to jobs: videos, pictures, folders of either, image sequences, streams."""
+"""From what was named on a command line to jobs: videos, images, folders of either, image sequences, streams.
+
+What a file is, its content decides (see `dsmap.common.images.kinds`): an animated image is a job like a video.
+"""
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +13,7 @@ from typing import Literal
 from dsmap.common.files import check_folder_writable, sync_folder
 from dsmap.common.output_files import Identity, identity, lies_in
 from dsmap.errors import InputError
-from dsmap.images import PICTURE_SUFFIXES, list_pictures
+from dsmap.images import PICTURE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_pictures
 from dsmap.runtime.job_parts import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.network_input import check_address, check_not_almost_address, is_address, name_of, shown
 from dsmap.runtime.output_files import check_kept_apart, default_output
@@ -19,11 +22,8 @@ from dsmap.runtime.sequence_reader import is_sequence, sequence_pictures
 from dsmap.runtime.sequence_writer import is_picture_of, written_pictures
 from dsmap.runtime.sequence_writer import is_sequence as is_written_sequence
 
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut"}
-    | {".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
-)
-"""What is taken for a video in a folder. A file that is named itself may be called anything."""
+_MOVING_SUFFIXES = {"GIF": ".gif", "WebP": ".webp", "PNG": ".png", "AVIF": ".webp"}
+"""What the translation of an animated image becomes, by its format, where nothing else was asked for."""
 
 Kind = Literal["video", "picture", "folder"]
 
@@ -78,15 +78,20 @@ class Job:
         return identity(path) in {identity(result) for result in self.results()}
 
 
-def plan_jobs(sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4") -> list[Job]:
+def plan_jobs(
+    sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4", animations_stay: bool = True
+) -> list[Job]:
     """The jobs for what was named. Without `output` each result goes beside its input, NAME-DOMAIN.
 
     With several inputs, or videos in a folder, `output` is a folder. `suffix`: of videos without a name of their own.
+    `animations_stay`: animated images become animated images; else videos with that suffix.
     Raises InputError for what does not exist, and for two results of one name.
     """
     if len(sources) > 1 and output is not None and not output.is_dir() and _names_a_file(output):
         raise InputError(f"-o {output} names a file, and there are {len(sources)} inputs", "name a folder with -o")
-    jobs = [job for source in sources for job in _jobs(source, output, domain, suffix, alone=len(sources) == 1)]
+    moving = _MOVING_SUFFIXES if animations_stay else {}
+    suffixes = _Suffixes(suffix, moving)
+    jobs = [job for source in sources for job in _jobs(source, output, domain, suffixes, alone=len(sources) == 1)]
     named: dict[Identity, Job] = {}
     for job in jobs:
         other = named.setdefault(identity(job.output), job)
@@ -174,10 +179,29 @@ def _called(job: Job, path: Path, *, alone: bool) -> str:
     return "the input itself" if alone else "one of the inputs"
 
 
-def _jobs(source: str, output: Path | None, domain: str, suffix: str, *, alone: bool) -> list[Job]:
+def files_left_out(sources: Sequence[str]) -> dict[str, tuple[tuple[str, int], ...]]:
+    """What of the folders among the sources no job takes: kinds and numbers by folder, as `FolderListing.left_out`."""
+    folders = [source for source in dict.fromkeys(sources) if not is_address(source) and Path(source).is_dir()]
+    return {folder: found for folder in folders if (found := list_folder(Path(folder)).left_out)}
+
+
+@dataclass(frozen=True)
+class _Suffixes:
+    """Of results without a name of their own."""
+
+    video: str
+    moving: Mapping[str, str]
+
+    def of(self, path: Path) -> str:
+        """For the video or animated image `path`."""
+        kind = kind_of(path)
+        return self.moving.get(kind.format, self.video) if kind is not None and kind.role == "animation" else self.video
+
+
+def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *, alone: bool) -> list[Job]:
     if is_address(source):
         check_address(source)
-        beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffix)
+        beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffixes.video)
         return [Job(kind="video", source=source, output=_output(output, beside, alone=alone), own_folder=not alone)]
     if is_sequence(source):
         folder = Path(source).absolute().parent
@@ -189,23 +213,32 @@ def _jobs(source: str, output: Path | None, domain: str, suffix: str, *, alone: 
     if not path.exists():
         raise InputError(f"{source} does not exist", "check the spelling and the folder")
     if path.is_dir():
-        return _folder_jobs(path, output, domain, suffix, alone=alone)
-    kind: Kind = "picture" if path.suffix.lower() in PICTURE_SUFFIXES else "video"
-    beside = default_output(path, domain, ".png" if kind == "picture" else suffix)
+        return _folder_jobs(path, output, domain, suffixes, alone=alone)
+    found = kind_of(path)
+    # What is refused (JPEG XL, camera raw) is refused where images are read.
+    kind: Kind = "picture" if found is not None and found.role in ("image", "unread") else "video"
+    beside = default_output(path, domain, ".png" if kind == "picture" else suffixes.of(path))
     return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
 
 
-def _folder_jobs(folder: Path, output: Path | None, domain: str, suffix: str, *, alone: bool) -> list[Job]:
-    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    pictures = list_pictures(folder)
-    if not videos and not pictures:
-        raise InputError(f"{folder} holds no pictures and no videos", "name a folder that does, or a file")
+def _folder_jobs(folder: Path, output: Path | None, domain: str, suffixes: _Suffixes, *, alone: bool) -> list[Job]:
+    found = list_folder(folder)
+    if not found.images and not found.animations and not found.videos:
+        line = left_out_line(found.left_out)
+        raise InputError(
+            f"{folder} holds no pictures and no videos{f' ({line})' if line else ''}",
+            "name a folder that does, or a file",
+        )
     default = default_output(folder, domain, "")
     results = default if output is None else output if alone else output / default.name
-    jobs = [Job(kind="folder", source=folder, output=results, own_folder=not alone)] if pictures else []
-    stems = Counter(path.stem for path in videos)
-    for path in videos:
-        name = path.stem if stems[path.stem] == 1 else path.name  # a.mp4 and a.mov
+    jobs = [Job(kind="folder", source=folder, output=results, own_folder=not alone)] if found.images else []
+    moving = sorted((*found.videos, *found.animations))
+    names = Counter(f"{path.stem}{suffixes.of(path)}" for path in moving)
+    names.update(result_names(found.images).values())
+    for path in moving:
+        suffix = suffixes.of(path)
+        own = path in found.animations and path.suffix.lower() == suffix
+        name = path.stem if own or names[f"{path.stem}{suffix}"] == 1 else path.name  # a.mp4 and a.mov
         jobs.append(Job(kind="video", source=path, output=results / f"{name}{suffix}", own_folder=True))
     return jobs
 

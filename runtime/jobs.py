@@ -10,7 +10,7 @@ at once. Reading, translating and writing run at the same time, see `pipeline`. 
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ from dsmap.runtime.output_files import check_output_file
 from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.sequence_reader import open_reader, sequence_pictures
 from dsmap.runtime.sequence_writer import check_sequence, is_sequence
-from dsmap.runtime.stream_copy import CopyPlan, plan_copies
+from dsmap.runtime.stream_copy import CopyPlan, LeftOut, plan_copies
+from dsmap.runtime.video.animation_writer import check_animation_size
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.sound import encoder_title
 from dsmap.runtime.video_frames import Orientation, size_at_height
 from dsmap.runtime.video_options import VideoOptions
 from dsmap.runtime.video_reader import VideoReader
-from dsmap.runtime.video_work import Reader, VideoWork, Writer
+from dsmap.runtime.video_work import Reader, VideoWork, Writer, writes_animation
 from dsmap.runtime.video_writer import VideoWriter, check_container
 
 
@@ -69,7 +70,7 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
             frames=reader.expected_frames,
             audio_streams=sum(stream.type == "audio" for stream in copied),
             subtitle_streams=sum(stream.type == "subtitle" for stream in copied),
-            chapters=0 if is_sequence(output) else len(reader.chapters),
+            chapters=0 if is_sequence(output) or writes_animation(reader, output) else len(reader.chapters),
             left_out=tuple(left_out),
             notes=tuple(notes),
         )
@@ -116,7 +117,8 @@ def translate_video(
             style_at=style_at,
             steady=steady,
         )
-        with _kept_parts(source, output, wanted, made_with) as parts:
+        animation = writes_animation(reader, output)
+        with _kept_parts(source, output, wanted, None if animation else made_with) as parts:
             projection = _projection(reader, output, wanted).kept
             work = VideoWork(reader, steps, clock, stop, parts, pool)
             if parts is not None and tell is not None:
@@ -199,13 +201,21 @@ def _check_output(reader: Reader, source: str | Path, output: Path, wanted: Vide
         inputs = [source] if isinstance(source, Path) else [] if is_address(source) else sequence_pictures(source)
         check_sequence(output, overwrite=wanted.overwrite, inputs=inputs)
         return CopyPlan()
+    if writes_animation(reader, output):
+        check_animation_size(output, reader.width, reader.height)
+        check_output_file(output, Path(source), overwrite=wanted.overwrite)
+        sound = "an animated image holds frames alone"
+        return CopyPlan(left_out=tuple(LeftOut(stream=stream, reason=sound) for stream in reader.copied))
     if wanted.audio == "copy":
         check_container(output, [stream for stream in reader.audio if stream.codec_context.sample_rate])
     resolve(wanted.encoding, output.suffix)
     check_unfinished(output, resume=wanted.resume, overwrite=wanted.overwrite)
     replace_it = wanted.overwrite or (wanted.resume and is_unfinished(output))
     check_output_file(output, Path(source), overwrite=replace_it)
-    return plan_copies(output.suffix, reader.copied, wanted.audio)
+    data = [stream for stream in reader.copied if stream.type == "data"] if wanted.strip_metadata else []
+    plan = plan_copies(output.suffix, [stream for stream in reader.copied if stream not in data], wanted.audio)
+    stripped = tuple(LeftOut(stream=stream, reason="metadata is stripped") for stream in data)
+    return replace(plan, left_out=(*plan.left_out, *stripped))
 
 
 def _projection(reader: Reader, output: Path, wanted: VideoOptions) -> Projection:

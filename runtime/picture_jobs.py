@@ -1,4 +1,4 @@
-"""Translate one picture, or a folder of pictures, with any function from picture to picture."""
+"""Translate one image, or a folder of images, with any function from image to image."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from dsmap.common.files import cut_name, sync_folder
 from dsmap.common.output_files import LONGEST_NAME
 from dsmap.errors import InputError
-from dsmap.images import list_pictures, read_picture_rgb, write_picture
+from dsmap.images import WRITTEN_SUFFIXES, list_pictures, read_image, write_image
 from dsmap.runtime.frame_steps import FrameSteps
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
@@ -18,7 +18,7 @@ from dsmap.runtime.output_files import check_output_file, check_output_folder
 from dsmap.runtime.single_frame import translate_one
 from dsmap.runtime.video_frames import size_at_height
 
-WRITABLE_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+WRITABLE_PICTURES = WRITTEN_SUFFIXES
 
 
 def translate_picture(
@@ -30,26 +30,29 @@ def translate_picture(
     upscale: bool = True,
     side_by_side: bool = False,
     overwrite: bool = False,
+    strip_metadata: bool = False,
 ) -> JobReport:
-    """Translate one picture into `output` (.png, .jpg or .webp). Raises InputError, DsmapError.
+    """Translate one picture into `output` (.png, .jpg, .webp or .avif). Raises InputError, DsmapError.
 
-    After Ctrl-C nothing is written (`interrupted`).
+    The result is sRGB and says so. It has the Exif of the picture, less what no longer holds (orientation, thumbnail),
+    or none with `strip_metadata`. After Ctrl-C nothing is written (`interrupted`).
     """
     source, output = Path(source), Path(output)
     check_picture(source, output, overwrite=overwrite)
     clock = StageClock()
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
-        size = _one_picture(source, output, translate, options, clock, stop)
-    width, lines = size or (0, 0)
+        found = _one_picture(source, output, translate, options, clock, stop, strip_metadata)
+    (width, lines), notes = found or ((0, 0), ())
     return JobReport(
         input=source,
         output=output,
         width=width,
         height=lines,
-        frames=int(size is not None),
+        frames=int(found is not None),
         frames_expected=1,
-        interrupted=size is None,
+        interrupted=found is None,
+        notes=notes,
         **clock.report(),
     )
 
@@ -61,10 +64,11 @@ def check_picture(source: Path, output: Path, *, height: int | None = None, over
             f"cannot write a picture as {output.suffix or 'a file without a suffix'} ({output.name})",
             f"use one of {', '.join(WRITABLE_PICTURES)}",
         )
-    lines, columns = read_picture_rgb(source).shape[:2]
+    image = read_image(source)
+    lines, columns = image.rgb.shape[:2]
     check_output_file(output, source, overwrite=overwrite)
     width, lines = size_at_height(columns, lines, height)
-    return InputFacts(width=width, height=lines, frames=1)
+    return InputFacts(width=width, height=lines, frames=1, notes=image.notes)
 
 
 def translate_folder(
@@ -76,13 +80,15 @@ def translate_folder(
     upscale: bool = True,
     side_by_side: bool = False,
     overwrite: bool = False,
+    strip_metadata: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
     """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
 
-    Pictures in a format we do not write (.bmp, .tif) become NAME.SUFFIX.png; see `result_names`. A broken picture is
-    skipped and listed in the report's `failed`. Ctrl-C ends it within a second; the picture that was under way is not
-    written then. Raises InputError when there are no pictures, DsmapError when writing fails.
+    Pictures in a format we do not write (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. A broken
+    picture, or one that does not fit into memory, is skipped and listed in the report's `failed`. `strip_metadata`: as
+    of a picture. Ctrl-C ends it within a second; the picture that was under way is not written then. Raises InputError
+    when there are no pictures, DsmapError when writing fails.
     """
     source, output = Path(source), Path(output)
     check_folder(source, output, overwrite=overwrite)
@@ -90,6 +96,7 @@ def translate_folder(
     sync_folder(output.absolute().parent)
     names = result_names(list_pictures(source))
     clock, failed, done, size = StageClock(), [], 0, (0, 0)
+    notes: list[str] = []
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
         for path, name in names.items():
@@ -97,10 +104,11 @@ def translate_folder(
                 break
             try:
                 with stop.interruptible():
-                    found = _one_picture(path, output / name, translate, options, clock, stop)
+                    found = _one_picture(path, output / name, translate, options, clock, stop, strip_metadata)
                 if found is None:
                     break
-                size, done = found, done + 1
+                size, done = found[0], done + 1
+                notes += [f"{path.name}: {note}" for note in found[1]]
             except InputError as error:
                 failed.append(f"{path.name}: {error.fact}")
             except KeyboardInterrupt:
@@ -116,6 +124,7 @@ def translate_folder(
         frames_expected=len(names),
         interrupted=bool(stop) and done + len(failed) < len(names),
         failed=tuple(failed),
+        notes=tuple(notes),
         **clock.report(),
     )
 
@@ -173,15 +182,21 @@ def _alike(name: str) -> str:
 
 
 def _one_picture(
-    source: Path, output: Path, translate: Translate, options: dict[str, Any], clock: StageClock, stop: StopRequest
-) -> tuple[int, int] | None:
-    """(width, height) that the network worked at; None when `stop` came before it was done."""
+    source: Path,
+    output: Path,
+    translate: Translate,
+    options: dict[str, Any],
+    clock: StageClock,
+    stop: StopRequest,
+    strip_metadata: bool,
+) -> tuple[tuple[int, int], tuple[str, ...]] | None:
+    """(width, height) that the network worked at, and what there is to tell; None when `stop` came before the end."""
     with clock.stage("decode"):
-        rgb = read_picture_rgb(source)
-    steps = FrameSteps(translate, rgb.shape[1], rgb.shape[0], **options)
-    result_rgb = translate_one(steps, rgb, stop, clock)
+        image = read_image(source)
+    steps = FrameSteps(translate, image.rgb.shape[1], image.rgb.shape[0], **options)
+    result_rgb = translate_one(steps, image.rgb, stop, clock)
     if result_rgb is None:
         return None
     with clock.stage("encode"):
-        write_picture(output, result_rgb)
-    return steps.inside
+        write_image(output, result_rgb, exif=None if strip_metadata else image.exif)
+    return steps.inside, image.notes

@@ -19,8 +19,9 @@ from av.packet import Packet
 from av.stream import Stream
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.images import PICTURE_SUFFIXES, read_picture_rgb
+from dsmap.images import PICTURE_SUFFIXES, kind_of, read_picture_rgb
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
+from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
 from dsmap.runtime.video_reader import Frame, VideoReader
 from dsmap.runtime.video_span import Seconds, exact, span_of
@@ -168,10 +169,18 @@ def open_reader(
     pool: Pool | None = None,
     network: NetworkSettings | None = None,
     tell: Tell | None = None,
-) -> VideoReader | SequenceReader:
-    """A `SequenceReader` for a pattern of pictures (at `rate` per second, 25), a `VideoReader` for all else."""
+) -> VideoReader | SequenceReader | AnimationReader:
+    """A `SequenceReader` for a pattern of pictures (at `rate` per second, 25), an `AnimationReader` for an animated
+    image, a `VideoReader` for all else. Raises InputError for a still image: it is no video of one frame.
+    """
     if is_sequence(source):
         return SequenceReader(source, rate=rate or 25, height=height, start=start, end=end, frames=frames, pool=pool)
+    kind = None if is_address(source) else kind_of(Path(source))
+    if kind is not None and kind.role == "animation":
+        return AnimationReader(source, height=height, start=start, end=end, frames=frames, pool=pool)
+    if kind is not None and kind.role in ("image", "unread") and kind.format:
+        advice = "Use translate_picture." if kind.role == "image" else "Convert it to PNG or JPEG first."
+        raise InputError(f"{source} is an image ({kind.format}), not a video", advice)
     return VideoReader(
         source,
         height=height,

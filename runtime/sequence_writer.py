@@ -22,6 +22,7 @@ from dsmap.common.files import check_folder_writable, is_regular, part_folder, r
 from dsmap.common.output_files import check_name, identity, keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import PICTURE_SUFFIXES, write_picture
+from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video_writer import VideoWriter
 
 _NUMBER = re.compile(r"%(0[1-9])?d")
@@ -62,8 +63,16 @@ def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
         raise InputError(f"{taken} is one of the inputs", "name another folder with -o")
 
 
-def open_writer(path: Path, *, overwrite: bool = False, **options: Any) -> "VideoWriter | SequenceWriter":
-    """The writer that `path`'s name asks for. `options`: those of `VideoWriter`, of which pictures need none."""
+def open_writer(
+    path: Path, *, overwrite: bool = False, animation: bool = False, plays: int = 0, **options: Any
+) -> "VideoWriter | SequenceWriter | AnimationWriter":
+    """The writer that `path`'s name asks for. `options`: those of `VideoWriter`, of which pictures need none.
+
+    `animation`: an animated image, to be played `plays` times.
+    """
+    if animation:
+        size = {name: options[name] for name in ("width", "height", "time_base")}
+        return AnimationWriter(path, overwrite=overwrite, plays=plays, **size)
     return SequenceWriter(path, overwrite=overwrite) if is_sequence(path) else VideoWriter(path, **options)
 
 

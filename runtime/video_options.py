@@ -39,6 +39,8 @@ class VideoOptions:
     """Of the sound: "copy" it as it is, "convert" it to AAC (in WebM Opus), "none"."""
     overwrite: bool = False
     """Replace an output that exists."""
+    strip_metadata: bool = False
+    """Leave out what tells about the recording: title, place, dates, device, and data streams (GPS tracks)."""
     resume: bool = False
     """Go on where an interrupted job for the same output was, if there was one."""
 

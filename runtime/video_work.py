@@ -15,12 +15,21 @@ from dsmap.runtime.sequence_reader import SequenceReader
 from dsmap.runtime.sequence_writer import SequenceWriter, is_sequence, open_writer
 from dsmap.runtime.stream_copy import CopyPlan
 from dsmap.runtime.style_path import share_of_clip
+from dsmap.runtime.video.animation_reader import AnimationReader
+from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES, AnimationWriter
 from dsmap.runtime.video_options import VideoOptions
 from dsmap.runtime.video_reader import Frame, Packet, VideoReader
 from dsmap.runtime.video_writer import VideoWriter
 
-Reader = VideoReader | SequenceReader
-Writer = VideoWriter | SequenceWriter
+Reader = VideoReader | SequenceReader | AnimationReader
+Writer = VideoWriter | SequenceWriter | AnimationWriter
+
+
+def writes_animation(reader: Reader, output: Path) -> bool:
+    """Whether `output` is to be an animated image: by its suffix, and for .png by the input too."""
+    suffix = output.suffix.lower()
+    moves = suffix in ANIMATION_SUFFIXES or (suffix == ".png" and isinstance(reader, AnimationReader))
+    return moves and not is_sequence(output)
 
 
 class VideoWork:
@@ -44,7 +53,7 @@ class VideoWork:
 
     def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes = b"") -> Writer:
         """The writer, with the frames in it that an earlier job made."""
-        if is_sequence(output):
+        if is_sequence(output) or writes_animation(self._reader, output):
             return self._open(output, plan, wanted, projection)
         path = self._new_file(output)
         try:
@@ -75,13 +84,15 @@ class VideoWork:
             copied=plan.written,
             sound=wanted.audio,
             chapters=self._reader.chapters,
-            metadata=self._reader.metadata,
-            video_metadata=self._reader.video_metadata,
+            metadata={} if wanted.strip_metadata else self._reader.metadata,
+            video_metadata={} if wanted.strip_metadata else self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
             projection=projection,
             timecode=self._reader.timecode,
             overwrite=wanted.overwrite,
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
+            animation=writes_animation(self._reader, path),
+            plays=getattr(self._reader, "plays", 0),
         )
         if isinstance(writer, VideoWriter):
             writer.prefill()

@@ -49,7 +49,12 @@ def crossing(part: str, allowed: tuple[str, ...]) -> list[str]:
     found = []
     for path in sorted(FOLDERS[part].rglob("*.py")):
         for name in imports(path):
-            if not name.startswith("dsmap") or name in LEAVES or name.rpartition(".")[0] in LEAVES - {"dsmap"}:
+            if (
+                not name.startswith("dsmap")
+                or name.startswith("dsmap.common.")
+                or name in LEAVES
+                or name.rpartition(".")[0] in LEAVES - {"dsmap"}
+            ):
                 continue
             inside = (
                 name.startswith(f"dsmap.{part}")
@@ -142,9 +147,8 @@ OPTIONS = {
     "--seconds --seed --size --style --version --virtual-camera",
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --model --no-upscale --output --overwrite --precision --preset --programme --rate --report --resume --seed "
-    "--side-by-side "
-    "--stabilize --start --strength --style --style-cycle --style-from --style-period --style-to --version "
-    "--password-env",
+    "--side-by-side --stabilize --start --strength --strip-metadata --style --style-cycle --style-from --style-period "
+    "--style-to --version --password-env",
 }
 
 

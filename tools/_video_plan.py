@@ -109,7 +109,19 @@ def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str, p
     from dsmap.runtime.network_input import with_passwords
 
     sources = with_passwords(sources, password_env, "--password-env")
-    return plan_jobs(sources, output, domain, suffix=default_suffix(codec))
+    # A codec is for a video: then an animated image becomes one, too.
+    return plan_jobs(sources, output, domain, suffix=default_suffix(codec), animations_stay=codec == "auto")
+
+
+def tell_left_out(sources: Sequence[str]) -> dict[str, Any]:
+    """Says in a line for each folder what of it is left out; gives it for the report, by folder and kind."""
+    from dsmap.images import left_out_line
+    from dsmap.runtime.job_plan import files_left_out
+
+    found = files_left_out(sources)
+    for folder, kinds in found.items():
+        say(left_out_line(kinds, Path(folder)))
+    return {"files_left_out": {folder: dict(kinds) for folder, kinds in found.items()}} if found else {}
 
 
 def result_folders(jobs: "Sequence[Job]") -> AbstractContextManager[None]:
@@ -147,7 +159,8 @@ def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoic
     from dsmap.runtime.sequence_writer import is_sequence
 
     videos = [job for job in jobs if job.kind == "video"]
-    encoded = [job for job in videos if not is_sequence(job.output)]
+    images = (".gif", ".webp", ".apng", ".png")
+    encoded = [job for job in videos if not is_sequence(job.output) and job.output.suffix.lower() not in images]
     sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
     usual = {"codec": "auto", "audio": "copy"}
     uses: list[tuple[str, Any, Sequence[Job], str]] = [

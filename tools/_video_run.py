@@ -108,7 +108,8 @@ class Work:
         if error is not None:
             raise error
         if job.kind != "video":
-            options = {name: self._options[name] for name in ("height", "upscale", "side_by_side", "overwrite")}
+            names = ("height", "upscale", "side_by_side", "overwrite", "strip_metadata")
+            options = {name: self._options[name] for name in names}
             if job.kind == "picture":
                 return translate_picture(job.source, job.output, self._translator, **options)
             return translate_folder(job.source, job.output, self._translator, **options, progress=progress)
@@ -245,6 +246,8 @@ def _tell(report: "JobReport") -> None:
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
             f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
         )
+    for line in report.notes if report.frames_expected != 1 else ():  # of a single picture they were told before
+        say(f"  {line}")
 
 
 def _tell_what_is_missing(report: "JobReport") -> None:

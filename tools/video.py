@@ -15,7 +15,16 @@ import typer
 
 from dsmap.tools import _cli
 from dsmap.tools._terminal import say
-from dsmap.tools._video_plan import check_all, check_names, check_use, choose_style, plan, result_folders, seconds_given
+from dsmap.tools._video_plan import (
+    check_all,
+    check_names,
+    check_use,
+    choose_style,
+    plan,
+    result_folders,
+    seconds_given,
+    tell_left_out,
+)
 from dsmap.tools._video_run import Network, Work, conclude, report_jobs, run_jobs
 
 app = _cli.new_app()
@@ -45,7 +54,7 @@ def video(
             "--output",
             metavar="<path>",
             parser=_cli.path_given,
-            help="Result: .mp4, .mkv, .mov or .webm; .png, .jpg or .webp; an image sequence; or a folder.",
+            help="Result: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .avif; animated .gif, .webp, .apng; or a folder.",
         ),
     ] = None,
     model: Annotated[
@@ -113,6 +122,9 @@ def video(
         str,
         typer.Option(metavar="copy|convert|none", help="Copy the sound as it is, encode it as AAC, or leave it out."),
     ] = "copy",
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Leave out Exif, GPS positions, titles, dates and data streams.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run was; results that are there stay.")
@@ -162,11 +174,13 @@ def video(
         "crf": crf,
         "preset": preset,
         "audio": audio,
+        "strip_metadata": strip_metadata,
         "overwrite": overwrite,
         "resume": resume,
     }
     styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period, model, domain)
     jobs = plan(sources, output, domain, codec, password_env)
+    left_out = tell_left_out(sources)
     check_use(jobs, options, styles, stabilize=stabilize)
     network = Network(
         model=model,
@@ -182,13 +196,13 @@ def video(
         checked = check_all(jobs, options)
         if not checked:
             if report is not None:
-                report_jobs(report, {}, [], several=True)
+                report_jobs(report, left_out, [], several=True)
             return
         work = Work(network, styles, checked, options)
         say(*work.header())
         outcomes = run_jobs([(one.job, one.frames) for one in checked], work.run)
     if report is not None:
-        report_jobs(report, work.facts(), outcomes, several=len(jobs) > 1)
+        report_jobs(report, work.facts() | left_out, outcomes, several=len(jobs) > 1)
     conclude(outcomes, len(checked))
 
 

@@ -132,10 +132,10 @@ def _png_profile(header: Header) -> bytes | None:
     if len(chromaticities) != 8 or not all(0 < value < 1 for value in chromaticities):
         return None
     near_srgb = np.allclose(chromaticities, matrix_profile.SRGB, atol=_CLOSE)
-    usual = header.gamma is None or abs(header.gamma - _PNG_SRGB_GAMMA) < _CLOSE
-    if (near_srgb and usual) or (header.gamma is not None and not 0.1 <= header.gamma <= 5):
+    gamma = None if header.gamma is None or abs(header.gamma - _PNG_SRGB_GAMMA) < _CLOSE else header.gamma
+    if (near_srgb and gamma is None) or (gamma is not None and not 0.1 <= gamma <= 5):
         return None
-    return matrix_profile.gamma_profile(chromaticities, None if usual else 1 / header.gamma)  # type: ignore[arg-type]
+    return matrix_profile.gamma_profile(chromaticities, None if gamma is None else 1 / gamma)
 
 
 def _exif_profile(header: Header) -> bytes | None:

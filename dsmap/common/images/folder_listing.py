@@ -34,9 +34,8 @@ def list_folder(folder: Path) -> FolderListing:
     Left out, for images and videos alike: hidden files (AppleDouble's too), what systems leave behind (Thumbs.db),
     unfinished downloads and backups, dead links, what is no regular file, and what is neither image nor video.
     """
-    images, animations, videos = [], [], []
+    lists: dict[str, list[Path]] = {"image": [], "animation": [], "video": []}
     left_out: Counter[str] = Counter()
-    lists = {"image": images, "animation": animations, "video": videos}
     with os.scandir(folder) as entries:
         for entry in entries:
             path = folder / entry.name
@@ -48,9 +47,9 @@ def list_folder(folder: Path) -> FolderListing:
                 lists[kind.role].append(path)
     return FolderListing(
         folder=folder,
-        images=tuple(sorted(images)),
-        animations=tuple(sorted(animations)),
-        videos=tuple(sorted(videos)),
+        images=tuple(sorted(lists["image"])),
+        animations=tuple(sorted(lists["animation"])),
+        videos=tuple(sorted(lists["video"])),
         left_out=_ordered(left_out),
     )
 

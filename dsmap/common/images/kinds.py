@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = frozenset(
 
 Role = Literal["image", "animation", "video", "unread"]
 
-_RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".crw", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
+RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".crw", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
 _MOTION_JPEG_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
 _MAX_CHUNKS = 100_000  # of a file that is looked through; damage could make it endless
 
@@ -54,7 +54,7 @@ def kind_of(path: Path) -> Kind | None:
     Nothing is waited for: a FIFO, a device or a file that cannot be read counts by its suffix.
     """
     suffix = path.suffix.lower()
-    if suffix in _RAW_SUFFIXES:
+    if suffix in RAW_SUFFIXES:
         return Kind("unread", "camera raw")
     found = _by_content(path)
     if found is not None and found.format == "JPEG" and suffix in _MOTION_JPEG_SUFFIXES:
@@ -93,12 +93,10 @@ def _by_content(path: Path) -> Kind | None:
 def _of_stream(stream: BinaryIO) -> Kind | None:
     head = stream.read(64)
     name = format_of_bytes(head)
-    if name == "PNG":
-        return Kind("animation" if _png_moves(stream) else "image", name)
-    if name == "WebP":
-        return Kind("animation" if head[12:16] == b"VP8X" and head[20] & 2 and _webp_frames(stream) else "image", name)
-    if name == "GIF":
-        return Kind("animation" if _gif_moves(stream, head) else "image", name)
+    if name == "GIF" or (name == "WebP" and head[12:16] == b"VP8X" and head[20] & 2) or _may_move(stream, name):
+        from dsmap.common.images.animation import scan_animation
+
+        return Kind("animation" if scan_animation(stream, name).moves else "image", name)
     if name:
         return Kind("image", name)
     if head[4:8] == b"ftyp":
@@ -130,57 +128,17 @@ def _of_boxes(stream: BinaryIO, head: bytes) -> Kind | None:
     return Kind("animation" if moves else "image", "AVIF")
 
 
-def _png_moves(stream: BinaryIO) -> bool:
-    """Whether the PNG says that it has more than one frame."""
+def _may_move(stream: BinaryIO, name: str) -> bool:
+    """Whether a PNG announces frames, before its first pixels."""
+    if name != "PNG":
+        return False
     at = len(PNG_START)
     for _ in range(_MAX_CHUNKS):
         stream.seek(at)
-        head = stream.read(12)
-        if len(head) < 12 or head[4:8] == b"IDAT":
-            return False
-        if head[4:8] == b"acTL":
-            return int.from_bytes(head[8:12], "big") > 1
-        at += 12 + int.from_bytes(head[:4], "big")
-    return False
-
-
-def _webp_frames(stream: BinaryIO) -> bool:
-    """Whether an animated WebP has more than one frame."""
-    at, frames = 12, 0
-    for _ in range(_MAX_CHUNKS):
-        stream.seek(at)
         head = stream.read(8)
-        if len(head) < 8:
-            return False
-        frames += head[:4] == b"ANMF"
-        if frames > 1:
-            return True
-        size = int.from_bytes(head[4:8], "little")
-        at += 8 + size + size % 2
-    return False
-
-
-def _gif_moves(stream: BinaryIO, head: bytes) -> bool:
-    """Whether a GIF has more than one image."""
-    stream.seek(13 + (3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0))
-    images = 0
-    while block := stream.read(1):
-        if block == b"!":
-            stream.seek(1, os.SEEK_CUR)
-        elif block == b",":
-            images += 1
-            if images > 1:
-                return True
-            place = stream.read(9)
-            if len(place) < 9:
-                return False
-            stream.seek((3 << (place[8] & 7) + 1 if place[8] & 0x80 else 0) + 1, os.SEEK_CUR)
-        else:
-            return False
-        while size := stream.read(1):
-            if size == b"\0":
-                break
-            stream.seek(size[0], os.SEEK_CUR)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"acTL"):
+            return head[4:] == b"acTL"
+        at += 12 + int.from_bytes(head[:4], "big")
     return False
 
 

@@ -18,7 +18,7 @@ from dsmap.common.files import read_regular
 from dsmap.common.images.colour import kind_of_pixels, to_srgb
 from dsmap.common.images.exif import orientation_of
 from dsmap.common.images.header import Header, Unreadable, read_header
-from dsmap.common.images.kinds import unread_format
+from dsmap.common.images.kinds import RAW_SUFFIXES, unread_format
 from dsmap.common.images.memory import check_image_memory
 from dsmap.common.images.pillow_decoders import decode_cmyk, decode_heic, decode_with_pillow
 from dsmap.common.images.pixels import Pixels, finish_pixels, turn_upright
@@ -73,6 +73,8 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image:
     try:
         if header.fault is not None:
             raise Unreadable(header.fault)
+        if path.suffix.lower() in RAW_SUFFIXES:  # a TIFF with a small preview in it
+            raise Unreadable("it is a camera raw file, which is not read here", "Develop it to TIFF or JPEG first.")
         rgb, notes = _decode(data, header, at_least)
     except Unreadable as error:
         raise InputError(

@@ -1,0 +1,176 @@
+"""Animated images (GIF, WebP, PNG, AVIF) as videos: every frame with its time, laid on white, in sRGB."""
+
+import io
+import itertools
+import warnings
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import cv2  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import numpy as np
+from av.audio.stream import AudioStream
+from av.packet import Packet
+from av.stream import Stream
+
+from dsmap.common.files import read_regular
+from dsmap.common.images.animation import scan_animation
+from dsmap.common.images.colour import kind_of_pixels, to_srgb
+from dsmap.common.images.header import read_header
+from dsmap.common.images.kinds import kind_of
+from dsmap.common.images.memory import check_image_memory
+from dsmap.common.images.pixels import finish_pixels
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
+from dsmap.runtime.video_reader import Frame
+from dsmap.runtime.video_span import Seconds, Span, span_of
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+    from PIL.Image import Image as PillowImage
+
+_MAX_BYTES = 2**31
+_TIME_BASE = Fraction(1, 90_000)  # whole hundredths, milliseconds, and the usual frame rates
+
+
+def is_animation(source: str | Path) -> bool:
+    """Whether the file `source` is an image of several frames, by its content."""
+    kind = kind_of(Path(source))
+    return kind is not None and kind.role == "animation"
+
+
+class AnimationReader:
+    """Reads the frames of the animated image `source`; the interface is that of `VideoReader`.
+
+    Frames are composed as browsers show them (disposal, blending, transparency on white). `start` and `end` in seconds;
+    times begin at 0. `plays`: how often it is played, 0 for endlessly. `failed_packets` counts frames that the file
+    announces and that do not decode. Raises InputError when no frame decodes, or one does not fit into memory.
+    """
+
+    sample_aspect = Fraction(1)
+    audio: tuple[AudioStream, ...] = ()
+    copied: tuple[Stream, ...] = ()
+    left_out: tuple[str, ...] = ()
+    counts_exactly = True
+    missing_frames = 0
+    reconnections = 0
+    clock_jumps = 0
+    size_changes = 0
+    timecode: str | None = None
+    broken_off: DsmapError | None = None
+    time_base = _TIME_BASE
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        height: int | None = None,
+        start: Seconds | None = None,
+        end: Seconds | None = None,
+        frames: int | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        self.path = Path(source)
+        self.name = str(source)
+        self.metadata: dict[str, str] = {}
+        self.video_metadata: dict[str, str] = {}
+        self.chapters: list[Chapter] = []
+        self.failed_packets = 0
+        self._pool, self._cancelled = pool, False
+        data = read_regular(self.path, limit=_MAX_BYTES, what="the animated image")
+        self._header = read_header(data)
+        try:
+            check_image_memory(self._header.width, self._header.height)
+        except InputError as error:
+            raise InputError(f"Cannot read {source}: {error.fact}.", error.advice) from error
+        self._animation = scan_animation(io.BytesIO(data), self._header.format)
+        self.plays = self._animation.plays
+        self._choose(span_of(start, end, frames), self._animation.durations)
+        self._opened = _open(self.path, data)
+        if self._header.format in ("GIF", "AVIF"):
+            self._header.icc = self._opened.info.get("icc_profile")
+        first = self._frame(self._first)
+        if first is None:
+            raise InputError(f"no frame of {source} can be decoded", "It is damaged: get a whole copy.")
+        self._convert, notes = to_srgb(self._header, kind_of_pixels(self._header, first))
+        played = {0: "endlessly", 1: "once"}.get(self.plays, f"{self.plays} times")
+        self.notes = (f"animated {self._header.format}, played {played}", *notes)
+        self.width, self.height = size_at_height(first.shape[1], first.shape[0], height)
+
+    def _choose(self, span: Span, durations: tuple[Fraction, ...]) -> None:
+        """The frames that are shown within `span`."""
+        begins = itertools.accumulate(durations[:-1], initial=Fraction(0))
+        wanted = [
+            index
+            for index, begin in enumerate(begins if durations else ())
+            if begin >= (span.start or 0) and (span.end is None or begin < span.end)
+        ][: span.frames]
+        length = sum(durations, Fraction(0))
+        if not wanted:
+            fact = f"{self.name} has no frame in the time asked for: it lasts {float(length):g} s"
+            raise InputError(fact, "ask for less")
+        self._wanted, self._first = wanted, wanted[0]
+        self._durations = [durations[index] for index in wanted]
+        seconds = sum(self._durations, Fraction(0))
+        self.expected_frames, self.expected_seconds = len(wanted), float(seconds)
+        self.rate = min(max(len(wanted) / seconds, Fraction(1)), Fraction(240)).limit_denominator(1000)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        at = Fraction(0)
+        for index, duration in zip(self._wanted, self._durations, strict=True):
+            if self._cancelled:
+                return
+            stored = self._frame(index)
+            if stored is None:
+                self.failed_packets += 1
+            else:
+                rgb = self._scaled(finish_pixels(stored, self._convert, bgr=False))
+                begin = round(at / _TIME_BASE)
+                yield Frame(rgb, begin, round((at + duration) / _TIME_BASE) - begin)
+            at += duration
+
+    def cancel(self) -> None:
+        """Ends the iteration before the next frame. Any thread may call it."""
+        self._cancelled = True
+
+    def close(self) -> None:
+        """Nothing is open: the file was read at the beginning."""
+
+    def _frame(self, index: int) -> Pixels | None:
+        """Frame `index`, composed: uint8 (H, W, 4) RGBA or (H, W, 3) RGB; None where it does not decode."""
+        try:
+            self._opened.seek(index + self._animation.default_image)
+            self._opened.load()
+            has_alpha = "A" in self._opened.getbands() or "transparency" in self._opened.info
+            return np.asarray(self._opened.convert("RGBA" if has_alpha else "RGB"))
+        except (OSError, ValueError, EOFError, SyntaxError, IndexError):
+            return None
+
+    def _scaled(self, rgb: Pixels) -> Pixels:
+        shape = (self.height, self.width, 3)
+        if rgb.shape == shape:
+            return rgb
+        kind = cv2.INTER_AREA if self.height < rgb.shape[0] else cv2.INTER_CUBIC
+        target = self._pool.take(shape) if self._pool else None
+        return np.asarray(cv2.resize(rgb, (self.width, self.height), target, interpolation=kind), np.uint8)
+
+
+def _open(path: Path, data: bytes) -> "PillowImage":
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image_memory knows better
+        try:
+            return Image.open(io.BytesIO(data))
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path} cannot be read: {error}", "It is damaged: get a whole copy.") from error
