@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dsmap.config import DOMAIN_NAME
 from dsmap.errors import InputError
-from dsmap.images import list_pictures
+from dsmap.images import left_out_line, list_pictures, list_stills, too_large
 
 _TWO_FOLDERS = "--domain summer=PATH --domain winter=PATH"
 
@@ -20,6 +20,8 @@ class Domain:
     name: str
     train: tuple[Path, ...]
     test: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """A line for each of its folders in which something is no still image: "2 files left out of FOLDER: 2 .txt"."""
 
 
 class Domains(NamedTuple):
@@ -102,13 +104,27 @@ def _named_domain(name: str, folder: Path) -> Domain:
 
 def _domain(name: str, train: Path, test: Path) -> Domain:
     _require_folder(train)
-    pictures = list_pictures(train)
-    if not pictures:
+    found = [list_stills(folder) for folder in (train, test) if folder is train or folder.is_dir()]
+    left_out = tuple(left_out_line(one.left_out, one.folder) for one in found if one.left_out)
+    if not found[0].images:
+        told = f" ({left_out_line(found[0].left_out)})" if found[0].left_out else ""
         raise InputError(
-            f"No pictures in {train}.",
-            "Put JPEG, PNG, WebP, BMP or TIFF files directly into it (subfolders are not searched).",
+            f"No pictures in {train}{told}.",
+            "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files directly into it (subfolders are not searched).",
         )
-    return Domain(name=name, train=tuple(pictures), test=tuple(list_pictures(test)) if test.is_dir() else ())
+    test_images = found[1].images if len(found) > 1 else ()
+    return Domain(name=name, train=found[0].images, test=test_images, left_out=left_out)
+
+
+def without_too_large(domains: Domains) -> Domains:
+    """`domains` without the pictures that do not fit into memory, by their headers; `left_out` names each."""
+    kept = []
+    for domain in domains:
+        faults = {path: why for path in (*domain.train, *domain.test) if (why := too_large(path)) is not None}
+        told = tuple(f"{path} is left out: {why}" for path, why in faults.items())
+        train, test = (tuple(p for p in paths if p not in faults) for paths in (domain.train, domain.test))
+        kept.append(replace(domain, train=train, test=test, left_out=(*domain.left_out, *told)))
+    return Domains(*kept)
 
 
 def _require_folder(folder: Path) -> None:

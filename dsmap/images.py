@@ -8,6 +8,7 @@ from dsmap.common.images.folder_listing import FolderListing, left_out_line, lis
 from dsmap.common.images.kinds import IMAGE_SUFFIXES as PICTURE_SUFFIXES
 from dsmap.common.images.kinds import VIDEO_SUFFIXES, kind_of
 from dsmap.common.images.reading import Image, read_image, read_picture_rgb
+from dsmap.common.images.sides import sides_of, too_large
 from dsmap.common.images.writing import WRITTEN_SUFFIXES, write_image, write_picture
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "read_image",
     "read_picture_rgb",
     "resize_shorter_side",
+    "sides_of",
+    "too_large",
     "write_image",
     "write_picture",
 ]

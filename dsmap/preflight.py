@@ -71,7 +71,8 @@ def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> st
                 f"domain {domain.name!r} has {len(domain.train)} pictures, fewer than a batch of {batch}",
                 f"Add pictures, or {smaller}",
             )
-    return "; ".join(f"{d.name}: {len(d.train)} pictures to train on, {len(d.test)} to test on" for d in domains)
+    counts = (f"{d.name}: {len(d.train)} pictures to train on, {len(d.test)} to test on" for d in domains)
+    return "; ".join((*counts, *(line for domain in domains for line in domain.left_out)))
 
 
 def _readers(config: TrainConfig, processes: Processes) -> str:

@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.images import PICTURE_SUFFIXES, kind_of, read_picture_rgb
+from dsmap.images import PICTURE_SUFFIXES, kind_of, read_picture_rgb, sides_of
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # it stands in PyAV's type hints only
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 _WILD = re.compile(r"[*?\[]")
-_SIZE_BYTES = 65536  # of a picture's file: its size stands in them
 
 
 class SequenceReader:
@@ -140,7 +139,7 @@ class SequenceReader:
         """By their headers, before any work. Sides may be swapped: the picture may be turned when it is read."""
         expected: tuple[int, int] | None = None
         for path in self.pictures:
-            size = _stored_size(path)
+            size = sides_of(path)
             if size is None:
                 continue
             if expected is not None and sorted(size) != sorted(expected):
@@ -247,20 +246,3 @@ def _gaps(pictures: list[Path]) -> tuple[str, ...]:
     after = next(one for one, two in itertools.pairwise(numbers) if two != one + 1)
     are = "number is" if missing == 1 else "numbers are"
     return (f"{missing} {are} missing between the pictures, the first after {after}: they follow without a pause",)
-
-
-def _stored_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) by the header of a PNG or JPEG; None where it cannot be told so."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_SIZE_BYTES)
-    except OSError:
-        return None
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    at = 2
-    while data.startswith(b"\xff\xd8") and at + 9 <= len(data) and data[at] == 0xFF:
-        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None

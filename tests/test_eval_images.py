@@ -389,8 +389,8 @@ def test_nothing_comparable():
         ("winter --reference winter --content contents --features net.npz", "no result has the name of a content"),
         ("one --reference winter --features net.npz", "needs two results or more, got 1"),
         ("winter --reference one --features net.npz", "needs two reference pictures or more, got 1"),
-        ("broken --reference winter --features net.npz", "Cannot read the picture broken/1.png"),
-        ("winter --reference broken --features net.npz", "Cannot read the picture broken/1.png"),
+        ("broken --reference winter --features net.npz", "Cannot read the image broken/1.png"),
+        ("winter --reference broken --features net.npz", "Cannot read the image broken/1.png"),
         (
             "many three --reference winter --content contents --features net.npz",
             "all results of many that can be compared",

@@ -153,8 +153,8 @@ def test_an_export_writes_the_codes_and_no_picture(tiny_model, tiny_bundle, bund
     [
         (["winter=snow.png"], "--named-style 'winter=snow.png' is not DOMAIN:NAME=PICTURE"),
         (["winter:snow="], "is not DOMAIN:NAME=PICTURE"),
-        (["winter:a=gone.png"], "--named-style winter:a: Cannot read the picture gone.png"),
-        (["winter:a=text.png"], "--named-style winter:a: Cannot read the picture text.png"),
+        (["winter:a=gone.png"], "--named-style winter:a: Cannot read the image gone.png"),
+        (["winter:a=text.png"], "--named-style winter:a: Cannot read the image text.png"),
         (["winter:a=snow.png", "winter:a=./snow.png"], "--named-style winter:a was passed twice"),
     ],
 )
@@ -209,7 +209,7 @@ def test_an_unknown_name_is_told_with_those_there_are(bundle, tiny_bundle, trans
     assert caught.value.fact == "tiny has no style fresh-snw for winter, and there is no such file"
     assert caught.value.advice == "This model has fresh-snow, dusk for winter. Or pass a picture, a seed, or mean."
     np.testing.assert_array_equal(translator.style, before)
-    with pytest.raises(InputError, match=r"Cannot read the picture gone\.png"):
+    with pytest.raises(InputError, match=r"Cannot read the image gone\.png"):
         translator.find_style("gone.png")
     with pytest.raises(InputError, match="--style-to: fresh-snow is a style of winter, not of summer"):
         parse_style("fresh-snow", "--style-to", ModelStyles(bundle, "summer"))

@@ -13,7 +13,7 @@ from dsmap.metrics.evaluate import Evaluator, Judged, Means
 from dsmap.metrics.extractors import LpipsNet, PairDistance, SqueezeNet, SqueezeNetDistance, load_extractor, load_lpips
 from dsmap.metrics.feature_cache import FeatureCache
 from dsmap.metrics.findings import Report
-from dsmap.metrics.results import Result, ResultFolder, comparable, find_pictures, read_results
+from dsmap.metrics.results import Result, ResultFolder, comparable, look_through, read_results
 from dsmap.runtime.engine_cache import user_cache_folder
 from dsmap.tools._eval_grids import side_by_side, worst
 from dsmap.tools._eval_notes import doubts, few, missing, unequal, usual_size
@@ -96,10 +96,14 @@ def check_systems(systems: Sequence[Given]) -> None:
 
 def evaluate(source: Source, means: Means, say: Say) -> Report:
     """Measures every system of `source`. Raises InputError for folders and pictures that cannot be used."""
-    reference = find_pictures(source.reference, "the reference folder")
-    contents = [] if source.content is None else find_pictures(source.content, "the content folder")
-    training = [] if source.training is None else find_pictures(source.training, "the source folder")
+    seen: list[str] = []
+    reference = look_through(source.reference, "the reference folder", seen)
+    contents = [] if source.content is None else look_through(source.content, "the content folder", seen)
+    training = [] if source.training is None else look_through(source.training, "the source folder", seen)
     found = [read_results(system.name, system.folder, contents, system.pattern) for system in source.systems]
+    seen += [line for one in found for line in one.left_out]
+    for line in seen:
+        say(line)
     folders, left_out = comparable(found, len(contents))
     _check_counts(folders, reference)
     evaluator = make_evaluator(reference, means, contents, training, say)
@@ -132,6 +136,7 @@ def evaluate(source: Source, means: Means, say: Say) -> Report:
             *left_out,
             *doubts(judged, contents, reference),
             *missing(means, systems),
+            *(f"{line}." for line in dict.fromkeys(seen)),
         ),
         raw={"results": {one.system.name: single_scores(one, names) for one in judged}},
     )

@@ -204,6 +204,7 @@ def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: P
             *shortcomings(direction, protocol),
             *unequal((plain.system, repeats[0].system, *baselines)),
             *of_repeats(repeats),
+            *(f"{line}." for line in dict.fromkeys((*direction.source.left_out, *direction.target.left_out))),
         ),
         raw={
             "protocol": asdict(protocol),

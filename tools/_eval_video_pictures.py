@@ -19,7 +19,7 @@ from dsmap.images import write_picture
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means
 from dsmap.metrics.findings import Grid, Measured, Report, System
-from dsmap.metrics.results import Result, ResultFolder, find_pictures
+from dsmap.metrics.results import Result, ResultFolder, look_through
 from dsmap.picking import evenly
 from dsmap.runtime.flow import Pixels
 from dsmap.tools._eval_grids import label, shown, worst
@@ -135,8 +135,11 @@ def read_against(
         )
     if not features:
         return Against(means=Means(extractors=()))
-    pictures = [] if reference is None else find_pictures(reference, "the reference folder")
-    training = [] if source is None else find_pictures(source, "the source folder")
+    left_out: list[str] = []
+    pictures = [] if reference is None else look_through(reference, "the reference folder", left_out)
+    training = [] if source is None else look_through(source, "the source folder", left_out)
+    for line in left_out:
+        say(line)
     if reference is not None and len(pictures) < 2:
         raise InputError(
             f"a distance to a set of pictures needs two or more, {reference} has one", "Pass a few hundred pictures."
@@ -147,6 +150,7 @@ def read_against(
     means = load_means(features, None, pairs=0, seed=0, run_code=run_code)
     told = {"reference": f"{reference}, {len(pictures)} pictures"} if pictures else {}
     told |= {"source": f"{source}, {len(training)} pictures"} if training else {}
+    told |= {"left out": "; ".join(left_out)} if left_out else {}
     return Against(means=means, reference=pictures, source=training, facts=told | facts(means))
 
 

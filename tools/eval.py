@@ -123,9 +123,11 @@ def model(
     _check_outputs({"--report": report, "--page": page}, read, features, closed=closed, overwrite=overwrite)
     check_results(results)
     protocol = _protocol(preset, contents, styles, repeats, pairs, seed)
-    from dsmap.domains import find_domains
+    from dsmap.domains import find_domains, without_too_large
 
-    found = find_domains(data, folders, names=parse_domain_names(domains) or ("a", "b"))
+    found = without_too_large(find_domains(data, folders, names=parse_domain_names(domains) or ("a", "b")))
+    for line in (line for one in found for line in one.left_out):
+        say(line)
     say("loading torch ...")
     from dsmap.tools import _eval_model as work
     from dsmap.tools._eval_images import load_means

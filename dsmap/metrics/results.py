@@ -2,14 +2,16 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from dsmap.common.images.folder_listing import role_of
 from dsmap.errors import InputError
-from dsmap.images import PICTURE_SUFFIXES
+from dsmap.images import left_out_line, too_large
 from dsmap.picking import pick_evenly
 
 T = TypeVar("T")
@@ -36,6 +38,8 @@ class ResultFolder:
     """How many results name one content by their file and another one by their folder."""
     doubtful: int = 0
     """How many results begin with the name of one content and hold that of another behind it."""
+    left_out: tuple[str, ...] = ()
+    """A line for what in the folder is no still image, and for each that is too large."""
 
     def of_content(self) -> dict[int, list[Result]]:
         """The results of each content, in the order of their names."""
@@ -51,25 +55,41 @@ def find_pictures(folder: Path, what: str, pattern: str | None = None) -> list[P
 
     `what` names the folder in errors. `pattern`: only files whose names match it, such as *_fake_B.png.
     """
+    return look_through(folder, what, [], pattern)
+
+
+def look_through(folder: Path, what: str, left_out: list[str], pattern: str | None = None) -> list[Path]:
+    """`find_pictures`; what is no still image, or does not fit into memory, is told in lines added to `left_out`."""
     if not folder.is_dir():
         fault = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{what} {folder} {fault}", "Pass a folder of pictures.")
-    found = []
-    entered = {folder.resolve()}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _enter(entered, parent, name)]
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in PICTURE_SUFFIXES
-            and (pattern is None or fnmatchcase(name, pattern))
-        ]
+    found, counts = [], Counter[str]()
+    for path in _files_under(folder, pattern):
+        role, why = role_of(path)
+        if why or role != "image":
+            counts[why or f"{'animated ' * (role == 'animation')}{path.suffix.lower()}"] += 1
+        elif fault := too_large(path):
+            left_out.append(f"{path} is left out: {fault}")
+        else:
+            found.append(path)
+    if counts:
+        left_out.append(left_out_line(counts.most_common(), folder))
     if not found and pattern is not None:
         raise InputError(f"no pictures in {what} {folder} match {pattern}", "Check the pattern: * stands for any text.")
     if not found:
-        raise InputError(f"no pictures in {what} {folder}", "Put JPEG, PNG, WebP, BMP or TIFF files into it.")
+        told = f" ({left_out_line(counts.most_common())})" if counts else ""
+        raise InputError(
+            f"no pictures in {what} {folder}{told}", "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files into it."
+        )
     return sorted(found)
+
+
+def _files_under(folder: Path, pattern: str | None) -> Iterator[Path]:
+    """Everything but folders; hidden folders are not entered, and none twice."""
+    entered = {folder.resolve()}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _enter(entered, parent, name)]
+        yield from (Path(parent, name) for name in files if pattern is None or fnmatchcase(name, pattern))
 
 
 def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str | None = None) -> ResultFolder:
@@ -90,15 +110,17 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
                 "Give them different names: results are told apart by them.",
             )
         numbers[stem] = number
+    left_out: list[str] = []
     named = [
         (path, _content_of(path.relative_to(folder), numbers))
-        for path in find_pictures(folder, "the folder of results", pattern)
+        for path in look_through(folder, "the folder of results", left_out, pattern)
     ]
     return ResultFolder(
         name=name,
         results=tuple(Result(path=path, content=found.content, style=found.style) for path, found in named),
         contradictory=sum(found.contradictory for _, found in named),
         doubtful=sum(found.doubtful for _, found in named),
+        left_out=tuple(left_out),
     )
 
 

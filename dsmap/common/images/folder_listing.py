@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsmap.common.images.kinds import Kind, kind_of
+from dsmap.common.images.kinds import Kind, Role, kind_of
 from dsmap.common.text import printable
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"})
@@ -38,13 +38,11 @@ def list_folder(folder: Path) -> FolderListing:
     left_out: Counter[str] = Counter()
     with os.scandir(folder) as entries:
         for entry in entries:
-            path = folder / entry.name
-            why = _why_left_out(entry)
-            kind = None if why else kind_of(path)
-            if kind is None or kind.role == "unread":
-                left_out[why or _named(path, kind)] += 1
+            role, why = role_of(folder / entry.name)
+            if why:
+                left_out[why] += 1
             else:
-                lists[kind.role].append(path)
+                lists[role].append(folder / entry.name)
     return FolderListing(
         folder=folder,
         images=tuple(sorted(lists["image"])),
@@ -81,6 +79,15 @@ def left_out_line(left_out: Iterable[tuple[str, int]], folder: Path | None = Non
     return f"{total} file{'s' * (total > 1)} left out{of}: {', '.join(shown)}"
 
 
+def role_of(path: Path) -> tuple[Role, str]:
+    """What the entry `path` of a folder is, and, where it is left out, as what: "hidden file", ".txt" and so on."""
+    why = is_passed_over(path.name) or _no_file(path)
+    kind = None if why else kind_of(path)
+    if kind is None or kind.role == "unread":
+        return "unread", why or _named(path, kind)
+    return kind.role, ""
+
+
 def is_passed_over(name: str) -> str:
     """Why a file of this name is never looked at: "hidden file" and so on; empty for others."""
     if name.startswith("._"):
@@ -92,13 +99,12 @@ def is_passed_over(name: str) -> str:
     return "unfinished or backup file" if name.lower().endswith(_UNFINISHED) else ""
 
 
-def _why_left_out(entry: "os.DirEntry[str]") -> str:
-    if named := is_passed_over(entry.name):
-        return named
+def _no_file(path: Path) -> str:
+    """What a path that is no regular file is; empty for one that is."""
     try:
-        mode = entry.stat().st_mode
+        mode = path.stat().st_mode
     except OSError:
-        return "dead link" if entry.is_symlink() else "unreadable file"
+        return "dead link" if path.is_symlink() else "unreadable file"
     if stat.S_ISDIR(mode):
         return "subfolder"
     return "" if stat.S_ISREG(mode) else "pipe or device"

@@ -68,7 +68,10 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image:
     memory than is available.
     """
     path = Path(path)
-    data = read_regular(path, limit=_MAX_BYTES, what="the image")
+    try:
+        data = read_regular(path, limit=_MAX_BYTES, what="the image")
+    except InputError as error:
+        raise InputError(f"{error.fact[0].upper()}{error.fact[1:]}.", error.advice) from error
     header = read_header(data)
     try:
         if header.fault is not None:
