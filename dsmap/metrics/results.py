@@ -68,8 +68,8 @@ def look_through(folder: Path, what: str, left_out: list[str], pattern: str | No
         role, why = role_of(path)
         if why or role != "image":
             counts[why or f"{'animated ' * (role == 'animation')}{path.suffix.lower()}"] += 1
-        elif fault := too_large(path):
-            left_out.append(f"{path} is left out: {fault}")
+        elif (size_fault := too_large(path)) is not None:
+            left_out.append(f"{path} is left out: {size_fault}")
         else:
             found.append(path)
     if counts:
