@@ -89,8 +89,9 @@ def _hevc(rgb: npt.NDArray[np.uint8]) -> tuple[bytes, bytes]:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="JPEG")
         frame.pts = 0
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            packet.pts = packet.dts = 0  # x265 counts from -1 or so for a single frame
+            out.mux(packet)
     data = held.getvalue()
     at = data.index(b"hvcC")
     head = data[at - 4 : at - 4 + int.from_bytes(data[at - 4 : at], "big")]

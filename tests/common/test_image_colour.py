@@ -129,6 +129,9 @@ def test_srgb_profiles_change_nothing(tmp_path):
         ),
         ([(b"gAMA", struct.pack(">I", 100_000))], (229, 133, 110), (110, 219, 133)),  # linear light
         ([(b"cHRM", bytes(32))], RED, GREEN),  # nonsense
+        ([(b"cHRM", struct.pack(">8I", *[33333] * 8))], RED, GREEN),
+        ([(b"cHRM", struct.pack(">8I", 31270, 1, 64000, 1, 30000, 1, 15000, 1))], RED, GREEN),
+        ([(b"cICP", bytes([77, 99, 3, 7]))], RED, GREEN),
     ],
 )
 def test_what_else_a_png_states(tmp_path, chunks, red, green):

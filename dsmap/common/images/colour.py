@@ -2,18 +2,21 @@
 
 import hashlib
 import io
+import struct
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.common.images import matrix_profile
+from dsmap.common.images.exif import loaded_exif
 from dsmap.common.images.header import Header
 
 Pixels = npt.NDArray[np.uint8]
 
 DAMAGED = "its colour profile is damaged, and is ignored: colours are read as sRGB"
 MISFIT = "its colour profile is for {profile} and its pixels are {pixels}: it is ignored, colours are read as sRGB"
+NONSENSE = "what it says of its colours is damaged, and is ignored: they are read as sRGB"
 HDR = "HDR ({name}): shown as SDR, brighter than the white of paper is white"
 
 _MAX_KEPT = 32  # conversions
@@ -53,12 +56,18 @@ def to_srgb(header: Header, pixels: str) -> tuple[ToSrgb | None, list[str]]:
     coded = header.cicp if header.cicp and header.cicp[0] != 2 else None
     if coded and (header.format == "PNG" or header.icc is None) and pixels != "CMYK":
         notes = [HDR.format(name="PQ" if coded[1] == 16 else "HLG")] if matrix_profile.is_hdr(coded[1]) else []
-        return _made(matrix_profile.coded_profile(*coded)), notes
+        profile = matrix_profile.coded_profile(*coded)
+        return (None if profile is None else _made(profile)), notes
     if header.icc is not None:
         return _by_profile(header.icc, pixels)
     if pixels == "CMYK" or header.is_srgb:
         return None, []
-    return _made(_png_profile(header) or _exif_profile(header)), []
+    try:
+        profile = _png_profile(header) or _exif_profile(header)
+    except (ValueError, ArithmeticError, struct.error, np.linalg.LinAlgError):  # primaries on one line and such
+        return None, [NONSENSE]
+    found = None if profile is None else _made(profile)
+    return found, [NONSENSE] * (profile is not None and found is None)
 
 
 def _by_profile(icc: bytes, pixels: str) -> tuple[ToSrgb | None, list[str]]:
@@ -102,12 +111,10 @@ def _built(icc: bytes) -> ToSrgb | str:
         return DAMAGED
 
 
-def _made(profile: bytes | None) -> ToSrgb | None:
-    if profile is None:
-        return None
+def _made(profile: bytes) -> ToSrgb | None:
+    """By a profile that was made here; None where the numbers in it were nonsense."""
     found = _transform(profile)
-    assert isinstance(found, ToSrgb), found
-    return found
+    return None if isinstance(found, str) else found
 
 
 _PROBES = np.array(
@@ -142,13 +149,10 @@ def _exif_profile(header: Header) -> bytes | None:
     """Adobe RGB, where the camera says so in Exif alone."""
     if header.exif is None or header.format == "TIFF" or (b"R03" not in header.exif and not _says_adobe(header.exif)):
         return None
-    from PIL import Image
-
-    exif = Image.Exif()
     try:
-        exif.load(b"Exif\0\0" + header.exif)
-        space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)
-        index = exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX)
+        with loaded_exif(header.exif) as exif:
+            space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)
+            index = exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX)
     except Exception:  # whatever damaged Exif makes of Pillow: it states nothing then
         return None
     if space != _ADOBE_RGB and not (space != 1 and str(index).startswith("R03")):

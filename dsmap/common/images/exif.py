@@ -1,6 +1,12 @@
 """The Exif of an image, as its translation may carry it on."""
 
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 # Of the image itself: description, maker, model, resolution, software, dates, artist, computer, rating, copyright, and
@@ -11,16 +17,25 @@ _MOST_BYTES = 65_000  # what a JPEG takes
 _ORIENTATION = 0x0112
 
 
+@contextmanager
+def loaded_exif(exif: bytes) -> Iterator["Image.Exif"]:
+    """Pillow's reading of Exif from its byte order mark on. Warns of nothing; raises whatever damage makes of it."""
+    from PIL import Image
+
+    found = Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found.load(b"Exif\0\0" + exif)
+        yield found
+
+
 def orientation_of(exif: bytes | None) -> int:
     """1 to 8 as Exif numbers them; 1, upright, where nothing is said or it is damaged."""
     if exif is None:
         return 1
-    from PIL import Image
-
-    found = Image.Exif()
     try:
-        found.load(b"Exif\0\0" + exif)
-        orientation = found.get(_ORIENTATION, 1)
+        with loaded_exif(exif) as found:
+            orientation = found.get(_ORIENTATION, 1)
     except Exception:  # whatever damage makes of Pillow
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
@@ -32,14 +47,11 @@ def carried_exif(exif: bytes, width: int, height: int) -> bytes | None:
     Without the orientation (the pixels are upright), the thumbnail (of the original), and what tells how pixels were
     stored; the colour space is sRGB. The place (GPS) stays. Damaged Exif is given up without an error.
     """
-    from PIL import Image
-
-    found = Image.Exif()
     try:
-        found.load(b"Exif\0\0" + exif)
-        plain = {tag: found[tag] for tag in _KEPT if tag in found}
-        taken = {tag: value for tag, value in found.get_ifd(_EXIF_IFD).items() if tag != _INTEROP}
-        place = dict(found.get_ifd(_GPS_IFD))
+        with loaded_exif(exif) as found:
+            plain = {tag: found[tag] for tag in _KEPT if tag in found}
+            taken = {tag: value for tag, value in found.get_ifd(_EXIF_IFD).items() if tag != _INTEROP}
+            place = dict(found.get_ifd(_GPS_IFD))
     except Exception:  # whatever damage makes of Pillow
         return None
     if not (plain or taken or place):

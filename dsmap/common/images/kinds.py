@@ -78,14 +78,25 @@ def unread_format(data: bytes) -> str:
     return next((name for start, name in _UNREAD if data.startswith(start)), "")
 
 
-def _by_content(path: Path) -> Kind | None:
+def open_regular(path: Path) -> BinaryIO | None:
+    """The regular file `path` to read from; None for anything else, without waiting for a FIFO's other end."""
     try:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError):
         return None
-    with os.fdopen(number, "rb", buffering=4096) as stream:
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        return None
+    return os.fdopen(number, "rb", buffering=4096)
+
+
+def _by_content(path: Path) -> Kind | None:
+    stream = open_regular(path)
+    if stream is None:
+        return None
+    with stream:
         try:
-            return _of_stream(stream) if stat.S_ISREG(os.fstat(number).st_mode) else None
+            return _of_stream(stream)
         except OSError:
             return None
 

@@ -1,10 +1,9 @@
 """An image's sides by its header, without reading the file to its end."""
 
-import os
-import stat
 from pathlib import Path
 
 from dsmap.common.images.header import read_header
+from dsmap.common.images.kinds import open_regular
 from dsmap.common.images.memory import check_image_memory
 from dsmap.errors import InputError
 
@@ -13,13 +12,10 @@ _FIRST_BYTES, _MOST_BYTES = 1 << 16, 1 << 22  # large profiles and thumbnails st
 
 def sides_of(path: Path) -> tuple[int, int] | None:
     """(width, height) as stored, before any turning; None where the header does not tell. Nothing is waited for."""
-    try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError):
+    file = open_regular(path)
+    if file is None:
         return None
-    with os.fdopen(number, "rb") as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            return None
+    with file:
         for count in (_FIRST_BYTES, _MOST_BYTES):
             file.seek(0)
             try:
