@@ -20,6 +20,7 @@ from av.stream import Stream
 from dsmap.common.files import read_regular
 from dsmap.common.images.animation import scan_animation
 from dsmap.common.images.colour import kind_of_pixels, to_srgb
+from dsmap.common.images.gif import GifFrames
 from dsmap.common.images.header import read_header
 from dsmap.common.images.kinds import kind_of
 from dsmap.common.images.memory import check_image_memory
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 _MAX_BYTES = 2**31
+_WEBP_ALPHA = 0x10
 _TIME_BASE = Fraction(1, 90_000)  # whole hundredths, milliseconds, and the usual frame rates
 
 
@@ -91,6 +93,7 @@ class AnimationReader:
         self.plays = self._animation.plays
         self._choose(span_of(start, end, frames), self._animation.durations)
         self._opened = _open(self.path, data)
+        self._gif = GifFrames(data) if self._header.format == "GIF" else None
         if self._header.format in ("GIF", "AVIF"):
             self._header.icc = self._opened.info.get("icc_profile")
         first = self._frame(self._first)
@@ -149,6 +152,8 @@ class AnimationReader:
     def _frame(self, index: int) -> Pixels | None:
         """Frame `index`, composed: uint8 (H, W, 4) RGBA or (H, W, 3) RGB; None where it does not decode."""
         try:
+            if self._gif is not None:
+                return self._gif.frame(index)
             self._opened.seek(index + self._animation.default_image)
             self._opened.load()
             has_alpha = "A" in self._opened.getbands() or "transparency" in self._opened.info
@@ -168,6 +173,9 @@ class AnimationReader:
 def _open(path: Path, data: bytes) -> "PillowImage":
     from PIL import Image, UnidentifiedImageError
 
+    if data[12:16] == b"VP8X":
+        # Frames need not cover the canvas, whether or not the file says that it is transparent somewhere.
+        data = data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image_memory knows better
         try:

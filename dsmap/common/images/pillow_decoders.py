@@ -8,6 +8,7 @@ import numpy as np
 
 from dsmap.common.images.colour import kind_of_pixels, to_srgb
 from dsmap.common.images.exif import orientation_of
+from dsmap.common.images.gif import GifFrames
 from dsmap.common.images.header import Header, Unreadable
 from dsmap.common.images.pixels import Pixels, finish_pixels, turn_upright
 
@@ -37,14 +38,26 @@ def open_with_pillow(data: bytes, name: str) -> "PillowImage":
 
 
 def decode_with_pillow(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
-    """AVIF and GIF; of several frames the first."""
+    """AVIF; of several frames the first."""
     opened = open_with_pillow(data, header.format)
     _take_facts(header, opened.info)
-    orientation = orientation_of(header.exif) if header.format == "AVIF" else 1
     count = int(getattr(opened, "n_frames", 1))
     notes = [f"frame 1 of {count} is read"] if count > 1 else []
-    rgb, more = _finished(opened, header, orientation)
+    rgb, more = _finished(opened, header, orientation_of(header.exif))
     return rgb, notes + more
+
+
+def decode_gif(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
+    """The first frame of a GIF."""
+    _take_facts(header, open_with_pillow(data, header.format).info)
+    try:
+        frames = GifFrames(data)
+        stored = frames.frame(0)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Unreadable(f"the GIF is damaged ({error})") from error
+    convert, notes = to_srgb(header, kind_of_pixels(header, stored))
+    more = [f"frame 1 of {len(frames)} is read"] if len(frames) > 1 else []
+    return finish_pixels(stored, convert, bgr=False), more + notes
 
 
 def decode_heic(data: bytes, header: Header) -> tuple[Pixels, list[str]]:

@@ -20,7 +20,7 @@ from dsmap.common.images.exif import orientation_of
 from dsmap.common.images.header import Header, Unreadable, read_header
 from dsmap.common.images.kinds import RAW_SUFFIXES, unread_format
 from dsmap.common.images.memory import check_image_memory
-from dsmap.common.images.pillow_decoders import decode_cmyk, decode_heic, decode_with_pillow
+from dsmap.common.images.pillow_decoders import decode_cmyk, decode_gif, decode_heic, decode_with_pillow
 from dsmap.common.images.pixels import Pixels, finish_pixels, turn_upright
 from dsmap.common.text import printable
 from dsmap.errors import InputError
@@ -30,7 +30,7 @@ FORMATS_READ = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF"
 _MAX_BYTES = 4 * 2**30
 # The JPEG decoder can leave out what a smaller image does not need.
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
-_BY_PILLOW = {"AVIF": decode_with_pillow, "GIF": decode_with_pillow, "HEIC": decode_heic}
+_BY_PILLOW = {"AVIF": decode_with_pillow, "GIF": decode_gif, "HEIC": decode_heic}
 
 _log = logging.getLogger("dsmap.images")
 _told: set[tuple[str, str]] = set()
