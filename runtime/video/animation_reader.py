@@ -158,7 +158,9 @@ class AnimationReader:
             self._opened.load()
             has_alpha = "A" in self._opened.getbands() or "transparency" in self._opened.info
             return np.asarray(self._opened.convert("RGBA" if has_alpha else "RGB"))
-        except (OSError, ValueError, EOFError, SyntaxError, IndexError):
+        except MemoryError:
+            raise
+        except Exception:  # whatever damage makes of Pillow
             return None
 
     def _scaled(self, rgb: Pixels) -> Pixels:
@@ -171,7 +173,7 @@ class AnimationReader:
 
 
 def _open(path: Path, data: bytes) -> "PillowImage":
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if data[12:16] == b"VP8X":
         # Frames need not cover the canvas, whether or not the file says that it is transparent somewhere.
@@ -180,5 +182,5 @@ def _open(path: Path, data: bytes) -> "PillowImage":
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image_memory knows better
         try:
             return Image.open(io.BytesIO(data))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # whatever damage makes of Pillow
             raise InputError(f"{path} cannot be read: {error}", "It is damaged: get a whole copy.") from error

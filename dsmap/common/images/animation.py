@@ -33,6 +33,8 @@ class Animation:
 def scan_animation(stream: BinaryIO, name: str) -> Animation:
     """The frames of the file `stream`, a GIF, WebP, PNG or AVIF by `name`. Damage ends the list early."""
     stream.seek(0)
+    if name not in ("GIF", "WebP", "PNG", "AVIF"):
+        return Animation()
     return {"GIF": _gif, "WebP": _webp, "PNG": _png, "AVIF": _avif}[name](stream)
 
 
@@ -131,7 +133,7 @@ def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 def _avif(stream: BinaryIO) -> Animation:
     """By decoding: Pillow tells no other way."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     durations: list[Fraction] = []
     try:
@@ -140,6 +142,6 @@ def _avif(stream: BinaryIO) -> Animation:
                 opened.seek(index)
                 opened.load()
                 durations.append(Fraction(round(opened.info.get("duration", 0)), 1000) or _UNSAID)
-    except (UnidentifiedImageError, OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # whatever damage makes of Pillow: the list ends
         pass
     return Animation(tuple(durations))

@@ -34,24 +34,21 @@ class _Frame:
 
 
 class GifFrames:
-    """The frames of the GIF `data`, as (H, W, 4) RGBA; ask for them in order, going back begins anew.
-
-    Raises ValueError where it has no frame.
-    """
+    """The frames of the GIF `data`, as (H, W, 4) RGBA; ask for them in order, going back begins anew."""
 
     def __init__(self, data: bytes) -> None:
         self.width, self.height = struct.unpack_from("<HH", data, 6)
         self._frames = _split(data)
         self._next = 0
-        if not self._frames:
-            raise ValueError("the GIF holds no frame")
         self._restart()
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def frame(self, index: int) -> Pixels:
-        """The canvas with frame `index` on it, a copy. Raises OSError or ValueError where that does not decode."""
+        """The canvas with frame `index` on it, a copy. Raises what Pillow raises where that does not decode."""
+        if not (self.width and self.height):
+            raise ValueError("a canvas without pixels")
         if index < self._next:
             self._restart()
         while self._next < index:
@@ -59,7 +56,7 @@ class GifFrames:
             self._next += 1
             try:
                 self._draw(self._frames[number])
-            except (OSError, ValueError, SyntaxError):  # told when it was asked for
+            except Exception:  # whatever damage makes of Pillow; it was told when this frame was asked for
                 continue
         self._next = index + 1
         self._draw(self._frames[index])

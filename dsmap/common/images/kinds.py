@@ -104,7 +104,7 @@ def _by_content(path: Path) -> Kind | None:
 def _of_stream(stream: BinaryIO) -> Kind | None:
     head = stream.read(64)
     name = format_of_bytes(head)
-    if name == "GIF" or (name == "WebP" and head[12:16] == b"VP8X" and head[20] & 2) or _may_move(stream, name):
+    if name == "GIF" or (name == "WebP" and _may_move_webp(head)) or (name == "PNG" and _may_move_png(stream)):
         from dsmap.common.images.animation import scan_animation
 
         return Kind("animation" if scan_animation(stream, name).moves else "image", name)
@@ -128,21 +128,23 @@ def _of_boxes(stream: BinaryIO, head: bytes) -> Kind | None:
         return None
     if brand != b"avis":
         return Kind("video", "MP4")
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     stream.seek(0)
     try:
         with Image.open(stream) as opened:
             moves = getattr(opened, "n_frames", 1) > 1
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # whatever damage makes of Pillow
         moves = True  # the reader says what is wrong
     return Kind("animation" if moves else "image", "AVIF")
 
 
-def _may_move(stream: BinaryIO, name: str) -> bool:
+def _may_move_webp(head: bytes) -> bool:
+    return head[12:16] == b"VP8X" and bool(head[20:21]) and bool(head[20] & 2)
+
+
+def _may_move_png(stream: BinaryIO) -> bool:
     """Whether a PNG announces frames, before its first pixels."""
-    if name != "PNG":
-        return False
     at = len(PNG_START)
     for _ in range(_MAX_CHUNKS):
         stream.seek(at)

@@ -32,7 +32,9 @@ def open_with_pillow(data: bytes, name: str) -> "PillowImage":
                 f"it is damaged, or the Pillow that is installed reads no {name}",
                 "Update Pillow (pip install --upgrade pillow), or replace the file by a whole one.",
             ) from error
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever damage makes of Pillow: many kinds
             raise Unreadable(f"the {name} is damaged ({error})") from error
     return opened
 
@@ -53,7 +55,9 @@ def decode_gif(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
     try:
         frames = GifFrames(data)
         stored = frames.frame(0)
-    except (OSError, ValueError, SyntaxError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever damage makes of Pillow
         raise Unreadable(f"the GIF is damaged ({error})") from error
     convert, notes = to_srgb(header, kind_of_pixels(header, stored))
     more = [f"frame 1 of {len(frames)} is read"] if len(frames) > 1 else []
@@ -70,7 +74,9 @@ def decode_heic(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
         opened = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True, bgr_mode=False)
         frame = opened[opened.primary_index]
         image, info = frame.to_pillow(), frame.info
-    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever damage makes of libheif
         raise Unreadable(f"the HEIC is damaged ({error})") from error
     _take_facts(header, info)
     nclx = info.get("nclx_profile")
