@@ -21,12 +21,12 @@ from av.packet import Packet
 from dsmap.common.files import check_folder_writable, is_regular, part_folder, rename_to_free, sync_folder, sync_tree
 from dsmap.common.output_files import check_name, identity, keep_beside
 from dsmap.errors import DsmapError, InputError
-from dsmap.images import PICTURE_SUFFIXES, write_picture
+from dsmap.images import PICTURE_SUFFIXES, WRITTEN_SUFFIXES, write_picture
 from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video_writer import VideoWriter
 
 _NUMBER = re.compile(r"%(0[1-9])?d")
-_WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
+_WRITTEN = WRITTEN_SUFFIXES
 
 
 def is_sequence(output: Path) -> bool:

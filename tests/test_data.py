@@ -116,6 +116,54 @@ def test_values_are_exact(tmp_path):
         torch.testing.assert_close(x_nchw, expected, rtol=0, atol=1e-6)
 
 
+def test_what_of_a_folder_is_no_picture_is_told(tmp_path):
+    make_domains(tmp_path)
+    (tmp_path / "trainA" / "notes.txt").touch()
+    (tmp_path / "trainA" / "dead.jpg").symlink_to("/nowhere")
+    (tmp_path / "trainA" / "._0000.png").write_bytes(b"\0\5\x16\7")
+    domains = find_domains(tmp_path)
+    fact = f"3 files left out of {tmp_path / 'trainA'}: 1 .txt, 1 AppleDouble file, 1 dead link"
+    assert (domains.a.left_out, domains.b.left_out) == ((fact,), ())
+    assert all(path.suffix == ".png" and not path.name.startswith(".") for path in domains.a.train)
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"No pictures in .*only \(1 file left out: 1 \.txt\)"):
+        find_domains(None, [("a", tmp_path / "only"), ("b", tmp_path / "trainB")])
+
+
+def test_training_pictures_are_srgb_whatever_their_profile(tmp_path):
+    from PIL import Image
+
+    from dsmap.common.images.matrix_profile import coded_profile
+
+    for side in "AB":
+        (tmp_path / f"train{side}").mkdir()
+        colour = Image.fromarray(np.full((40, 40, 3), (200, 60, 40), np.uint8))
+        colour.save(tmp_path / f"train{side}" / "one.png", icc_profile=coded_profile(12, 13) if side == "A" else None)
+    batch = batches_of(find_domains(tmp_path))[0]
+    for x_nchw, wanted in ((batch.x_a_nchw, (217, 42, 23)), (batch.x_b_nchw, (200, 60, 40))):
+        assert np.abs((x_nchw[0, :, 0, 0].numpy() + 1) * 127.5 - wanted).max() <= 2
+
+
+def test_a_picture_that_does_not_fit_into_memory_is_replaced_and_named(tmp_path, monkeypatch):
+    from dsmap.common.images import memory
+    from dsmap.domains import without_too_large
+
+    domains = make_domains(tmp_path)
+    large = domains.a.train[1]
+    write_picture(large, np.zeros((2100, 2000, 3), np.uint8))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 50_000_000)
+    broken = []
+    for _ in batches_of(domains).loader(0, 4, on_broken=broken.append):
+        pass
+    assert [one.path for one in broken] == [large]
+    assert "2000x2100 pixels need about 0.1 GB" in broken[0].fact
+    kept = without_too_large(domains)
+    assert large not in kept.a.train
+    assert len(kept.a.train) == len(domains.a.train) - 1
+    assert kept.a.left_out[0].startswith(f"{large} is left out: 2000x2100 pixels")
+
+
 def test_any_number_of_workers_and_any_start_give_the_same_batches(tmp_path):
     domains = make_domains(tmp_path)
     expected = [batches_of(domains, scale_jitter=(0.8, 1.3))[step] for step in range(8)]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,7 @@ from dsmap.errors import InputError
 from dsmap.images import write_picture
 from dsmap.metrics.extractors import load_extractor
 from dsmap.metrics.feature_cache import FeatureCache
-from dsmap.metrics.results import Result, ResultFolder, comparable, find_pictures, read_results
+from dsmap.metrics.results import Result, ResultFolder, comparable, find_pictures, look_through, read_results
 from dsmap.tools._eval_grids import label
 from dsmap.tools._eval_images import Given, Source, check_systems, evaluate, load_means, parse_system
 from dsmap.tools.eval import app
@@ -314,6 +316,9 @@ def test_which_pictures_are_results(tmp_path):
     ]
     assert [path.name for path in find_pictures(tmp_path / "real", "the folder", "*_fake.*")] == ["e_fake.png"]
     assert [path.name for path in find_pictures(tmp_path / "link", "the folder")] == ["c.webp"]
+    told = []
+    look_through(tmp_path / "real", "the folder", told)
+    assert told == [f"2 files left out of {tmp_path / 'real'}: 1 hidden file, 1 .txt"]
     with pytest.raises(InputError, match=r"match \*_x\.png"):
         find_pictures(tmp_path / "real", "the folder", "*_x.png")
     with pytest.raises(InputError, match=r"the folder .*b\.png is a file"):
@@ -375,6 +380,22 @@ def test_nothing_comparable():
         comparable([system("s0", "??")], 3)
     with pytest.raises(InputError, match="no content in common"):
         comparable([system("s0", "01"), system("s1", "23")], 4)
+
+
+def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
+    results = write(tmp_path / "ours", {f"lake {i}.png": landscape(i) for i in range(4)})
+    (results / "notes.txt").touch()
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    chunk = b"IHDR" + head
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (results / "lake 9.png").write_bytes(bomb)
+    said = []
+    source = Source(systems=(Given("ours", results),), reference=folder / "winter", content=folder / "contents")
+    report = evaluate(source, load_means([folder / "net.npz"], None, pairs=0, seed=0), said.append)
+    lines = [f"1 file left out of {results}: 1 .txt", f"{results / 'lake 9.png'} is left out: 60000x60000 pixels"]
+    for line in lines:
+        assert any(one.startswith(line) for one in said)
+        assert any(one.startswith(line) for one in report.notes)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -792,9 +793,12 @@ def test_going_back_or_beyond(data, tmp_path):
 
 def test_training_without_a_feature_network(data, tmp_path):
     """Also with a preset that wants one."""
-    run = ("--data", data, "-o", tmp_path / "run", "--preset", "lite", "--features", "none", "--dry-run")
+    with_notes = shutil.copytree(data, tmp_path / "data")
+    (with_notes / "trainB" / "notes.txt").touch()
+    run = ("--data", with_notes, "-o", tmp_path / "run", "--preset", "lite", "--features", "none", "--dry-run")
     code, out, err = train(*run, "--set", "data.crop=64")
     assert code == 0, err
+    assert f"1 file left out of {with_notes / 'trainB'}: 1 .txt" in out
     assert "features: false" in out
     assert "contextual: 0" in out
     assert " on vgg16" not in out
