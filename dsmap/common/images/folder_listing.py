@@ -38,7 +38,7 @@ def list_folder(folder: Path) -> FolderListing:
     left_out: Counter[str] = Counter()
     with os.scandir(folder) as entries:
         for entry in entries:
-            role, why = role_of(folder / entry.name)
+            role, why = role_of(folder / entry.name, regular=entry.is_file(follow_symlinks=False))
             if why:
                 left_out[why] += 1
             else:
@@ -79,9 +79,12 @@ def left_out_line(left_out: Iterable[tuple[str, int]], folder: Path | None = Non
     return f"{total} file{'s' * (total > 1)} left out{of}: {', '.join(shown)}"
 
 
-def role_of(path: Path) -> tuple[Role, str]:
-    """What the entry `path` of a folder is, and, where it is left out, as what: "hidden file", ".txt" and so on."""
-    why = is_passed_over(path.name) or _no_file(path)
+def role_of(path: Path, *, regular: bool = False) -> tuple[Role, str]:
+    """What the entry `path` of a folder is, and, where it is left out, as what: "hidden file", ".txt" and so on.
+
+    `regular`: it is known to be a regular file.
+    """
+    why = is_passed_over(path.name) or ("" if regular else _no_file(path))
     kind = None if why else kind_of(path)
     if kind is None or kind.role == "unread":
         return "unread", why or _named(path, kind)
