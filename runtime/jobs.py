@@ -222,9 +222,10 @@ def _projection(reader: Reader, output: Path, wanted: VideoOptions) -> Projectio
     """What becomes of the projection of a spherical video."""
     if not isinstance(reader, VideoReader):
         return Projection()
+    images = is_sequence(output) or writes_animation(reader, output)
     return plan_projection(
         reader.side_data,
-        None if is_sequence(output) else resolve(wanted.encoding, output.suffix),
+        None if images else resolve(wanted.encoding, output.suffix),
         output.suffix,
         turned=reader.orientation != Orientation(),
         cropped=bool(reader.side_data.crop),

@@ -88,7 +88,7 @@ class VideoWork:
             video_metadata={} if wanted.strip_metadata else self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
             projection=projection,
-            timecode=self._reader.timecode,
+            timecode=None if wanted.strip_metadata else self._reader.timecode,
             overwrite=wanted.overwrite,
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
             animation=writes_animation(self._reader, path),
