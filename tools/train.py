@@ -110,6 +110,7 @@ def train(
     )
     found = find_domains(data, folders, names=settings.model.domains)
     check_run_folder(out)
+    _check_kept_apart(out, found, config, resume)
     if features is not None and not settings.uses_features:
         raise InputError(
             f"--features {features} is given, but loss.contextual is 0 and discriminator.features is false",
@@ -120,6 +121,20 @@ def train(
         job.show()
     else:
         job.train()
+
+
+def _check_kept_apart(out: Path, domains: "Domains", config: Path | None, resume: str | None) -> None:
+    """Raises InputError where the run's own files would take the place of pictures or of the settings."""
+    from dsmap.common.output_files import identity
+
+    folders = {path.parent for domain in domains for path in (*domain.train, *domain.test)}
+    if identity(out) in {identity(folder) for folder in folders}:
+        raise InputError(f"-o {out} is a folder of the pictures", "Choose another folder for the run.")
+    written = out / "config.yaml"
+    if config is not None and resume is None and identity(config) == identity(written):  # resumed, it is the run's own
+        raise InputError(
+            f"--config {config} is where the run writes its own settings", "Choose another folder with -o."
+        )
 
 
 class _Job:

@@ -126,3 +126,14 @@ def test_an_earlier_report_of_gpu_check_stays(place, capsys):
     (place / "other" / "paper-size" / "thesis.txt").write_text("precious")
     assert command("gpu_check", "--out", "other", "--overwrite") == 2
     assert "is not a bundle" in capsys.readouterr().err
+
+
+def test_a_run_takes_no_place_of_pictures_or_settings(place, picture_folder, capsys):
+    for name in ("trainA", "trainB"):
+        assert command("train", "--data", picture_folder, "-o", picture_folder / name, "--preset", "debug") == 2
+        assert "is a folder of the pictures" in capsys.readouterr().err
+    (place / "new").mkdir()
+    (place / "new" / "config.yaml").write_text("steps: 2  # mine\n")
+    assert command("train", "--data", picture_folder, "-o", "new", "--config", "new/config.yaml") == 2
+    assert "where the run writes its own settings" in capsys.readouterr().err
+    assert (place / "new" / "config.yaml").read_text() == "steps: 2  # mine\n"
