@@ -138,7 +138,7 @@ def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wish
     contents: list[Path] = []
     for number in chosen:
         path = folder / "contents" / f"{_file_name(len(contents), unseen[number])}.png"
-        write_picture(path, resize_shorter_side(read_picture_rgb(unseen[number], at_least=side), side))
+        write_picture(path, resize_shorter_side(read_picture_rgb(unseen[number], at_least=side), side), durable=False)
         contents.append(path)
     return Direction(
         translator=translator,
@@ -237,7 +237,7 @@ def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Say) -> J
     results = []
     with progress(len(direction.contents)) as update:
         for number, path in enumerate(direction.contents):
-            write_picture(folder / path.name, direction.translator(read_picture_rgb(path)))
+            write_picture(folder / path.name, direction.translator(read_picture_rgb(path)), durable=False)
             results.append(Result(path=folder / path.name, content=number))
             update(number + 1)
     return evaluator.judge(ResultFolder(name="mean style", results=tuple(results)))
@@ -264,7 +264,7 @@ def _judge_exemplars(
                 out = more if further else folder
                 out.mkdir(exist_ok=True)
                 result = out / f"{path.stem}_{_file_name(style, direction.styles[style])}.png"
-                write_picture(result, direction.translator.submit(frame_rgb, codes[style])())
+                write_picture(result, direction.translator.submit(frame_rgb, codes[style])(), durable=False)
                 results[further].append(Result(path=result, content=number, style=direction.styles[style].stem))
             update(number + 1)
     return evaluator.judge(ResultFolder(name="styles of pictures", results=tuple(results[0])), results[1])

@@ -105,7 +105,7 @@ class KeptFrames:
                 return
         for place, picture_rgb in enumerate(pictures_rgb):
             (self.folder / str(place)).mkdir(exist_ok=True)
-            write_picture(self.folder / str(place) / f"{number:06d}.png", picture_rgb)
+            write_picture(self.folder / str(place) / f"{number:06d}.png", picture_rgb, durable=False)
         self.numbers.append(number)
 
     def of(self, place: int) -> tuple[Path, ...]:

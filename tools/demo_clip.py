@@ -1,4 +1,4 @@
-"""Renders the demo clip that comes with the project: `python -m dsmap.tools.demo_clip runtime/assets/demo-summer.mp4`.
+"""Renders the demo clip that comes with the project: `python -m dsmap.tools.demo_clip OUT.mp4`.
 
 Picture and sound are computed, so nobody else's rights are in it, and the same seed gives the same clip.
 """
@@ -28,6 +28,7 @@ def render_demo_clip(path: Path, *, seconds: float = 4.0, seed: int = 3) -> None
     # isort: split
     import av
 
+    from dsmap.common.files import whole_file
     from dsmap.errors import InputError
     from dsmap.tools.landscape import Landscape
 
@@ -35,8 +36,7 @@ def render_demo_clip(path: Path, *, seconds: float = 4.0, seed: int = 3) -> None
         raise InputError(f"Cannot write the clip to {path}.", "Give a name that ends in .mp4, in a folder that exists.")
     landscape = Landscape(seed)
     frames = round(seconds * FPS)
-    part = path.with_name(f"{path.stem}.part.mp4")
-    try:
+    with whole_file(path) as part:
         with av.open(str(part), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
             video, audio = _add_streams(container)
             for index in range(frames):
@@ -46,9 +46,6 @@ def render_demo_clip(path: Path, *, seconds: float = 4.0, seed: int = 3) -> None
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
             _encode_sound(container, audio, wind_and_birds(frames / FPS, seed))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _add_streams(container: Any) -> tuple[Any, Any]:
@@ -115,11 +112,14 @@ def _command(
     path: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="Where the clip is written.")],
     seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Its length.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another valley.")] = 3,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Render the demo clip: a summer valley with wind and birds."""
+    from dsmap.common.output_files import check_outputs
     from dsmap.errors import DsmapError
 
     try:
+        check_outputs({"OUT.mp4": path}, overwrite=overwrite)
         render_demo_clip(path, seconds=seconds, seed=seed)
     except DsmapError as error:
         tell(error.fact, error.advice)
