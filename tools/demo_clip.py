@@ -36,16 +36,16 @@ def render_demo_clip(path: Path, *, seconds: float = 4.0, seed: int = 3) -> None
         raise InputError(f"Cannot write the clip to {path}.", "Give a name that ends in .mp4, in a folder that exists.")
     landscape = Landscape(seed)
     frames = round(seconds * FPS)
-    with whole_file(path) as part:
-        with av.open(str(part), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-            video, audio = _add_streams(container)
-            for index in range(frames):
-                frame = av.VideoFrame.from_ndarray(landscape.frame(index / max(frames - 1, 1)), format="rgb24")
-                frame = frame.reformat(format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709")
-                frame.pts = index
-                container.mux(video.encode(frame))
-            container.mux(video.encode(None))
-            _encode_sound(container, audio, wind_and_birds(frames / FPS, seed))
+    encoding = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with whole_file(path) as part, av.open(str(part), "w", options=encoding) as container:
+        video, audio = _add_streams(container)
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(landscape.frame(index / max(frames - 1, 1)), format="rgb24")
+            frame = frame.reformat(format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        _encode_sound(container, audio, wind_and_birds(frames / FPS, seed))
 
 
 def _add_streams(container: Any) -> tuple[Any, Any]:
