@@ -214,4 +214,10 @@ def _foreign(folder: Path) -> str | None:
         return None
     if folder.is_symlink() or not folder.is_dir():
         return folder.name
-    return next((path.name for path in sorted(folder.iterdir()) if not is_own_file(path)), None)
+    try:
+        return next((path.name for path in sorted(folder.iterdir()) if not is_own_file(path)), None)
+    except OSError as error:
+        raise InputError(
+            f"cannot look into {folder}, where finished parts are kept: {error.strerror}",
+            "move it away, or choose another name with -o",
+        ) from error

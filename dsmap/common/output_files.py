@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from dsmap.common.files import check_folder_writable, cut_name, rename_to_free, sync_folder
@@ -85,18 +86,31 @@ def _name_of_folder(
     for folder, name in closed:
         if lies_in(path, folder):
             return f"{name} {folder}"
-    for folder, name in (*inputs, *closed) if path.exists() else ():
-        if folder.is_dir() and (lies_in(path, folder) or any(here == identity(one) for one in _all_files(folder))):
+    if not path.exists():
+        return None
+    several = path.stat().st_nlink > 1
+    for folder, name in (*inputs, *closed):
+        if folder.is_dir() and (lies_in(path, folder) or _leads_to(folder, path, here, several, set())):
             return f"{name} {folder}"
     return None
 
 
-def _all_files(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and its folders that is none; links to folders are followed, each once."""
-    seen: set[Identity] = set()
-    for above, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if _is_new(Path(above, name), seen)]
-        yield from (Path(above, name) for name in names)
+def _leads_to(folder: Path, path: Path, here: Identity, several: bool, seen: set[Identity]) -> bool:
+    """Whether a link in `folder`, however deep, leads to the file `path` or to a folder above it.
+
+    `here` is its identity. Where it has `several` names, any of them counts.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            inside, linked = Path(entry), entry.is_symlink()
+            if not entry.is_dir():
+                if (several or linked) and identity(inside) == here:
+                    return True
+            elif (linked and lies_in(path, inside)) or (
+                _is_new(inside, seen) and _leads_to(inside, path, here, several, seen)
+            ):
+                return True
+    return False
 
 
 def _is_new(path: Path, seen: set[Identity]) -> bool:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from dsmap.common.files import (
+    cut_name,
     held,
     open_state,
     part_file,
     part_folder,
     read_regular,
+    rename_to_free,
     replace_folder,
     whole_file,
     write_state,
@@ -209,3 +211,34 @@ def test_reading_has_a_limit_and_waits_for_nothing(tmp_path):
             read_regular(tmp_path / name, limit=4, what="the note")
     with pytest.raises(InputError, match="4 bytes, expected at most 3"):
         read_regular(tmp_path / "small", limit=3, what="the note")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("taken", ["file", "folder", "link", None])
+def test_a_name_that_is_taken_is_not_renamed_over(tmp_path, kind, taken, monkeypatch):
+    for simple in (False, True):
+        part, final = tmp_path / f"part{simple}", tmp_path / f"final{simple}"
+        part.mkdir() if kind == "folder" else part.write_text("new")
+        if taken == "file":
+            final.write_text("precious")
+        elif taken == "folder":
+            final.mkdir()
+            (final / "x").write_text("precious")
+        elif taken == "link":
+            final.symlink_to(tmp_path / "missing")
+        if simple:  # a system that cannot do it in one step
+            monkeypatch.setattr("dsmap.common.files._rename", lambda *_: False)
+        if taken is None:
+            rename_to_free(part, final)
+            assert (final.is_dir(), part.exists()) == (kind == "folder", False)
+        else:
+            with pytest.raises(FileExistsError):
+                rename_to_free(part, final)
+            assert part.exists()
+            assert os.path.lexists(final)
+
+
+def test_names_are_cut_between_characters():
+    assert cut_name("abc", 3) == "abc"
+    assert [cut_name("aü雪", most) for most in range(7)] == ["", "a", "a", "aü", "aü", "aü", "aü雪"]
+    assert cut_name(os.fsdecode(b"\xff\xfe\xfd"), 2) == os.fsdecode(b"\xff\xfe")  # no UTF-8

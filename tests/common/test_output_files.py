@@ -53,3 +53,34 @@ def test_folders_missing_folders_and_devices(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         check_outputs({"--report": tmp_path / "missing" / "r.json"}, overwrite=True)
     check_outputs({"--report": type(tmp_path)("/dev/null")}, overwrite=False)
+
+
+@pytest.mark.parametrize("way", ["in it", "hard link", "link in it", "link to its folder", "folder round and round"])
+def test_nothing_of_an_input_folder_is_replaced(tmp_path, way):
+    folder, elsewhere = tmp_path / "pictures", tmp_path / "elsewhere"
+    (folder / "deep").mkdir(parents=True)
+    elsewhere.mkdir()
+    path = folder / "deep" / "1.png"
+    path.write_text("precious")
+    if way == "hard link":
+        os.link(path, tmp_path / "r.json")
+        path = tmp_path / "r.json"
+    elif way != "in it":
+        path = path.rename(elsewhere / "1.png")
+        if way == "link in it":
+            (folder / "deep" / "1.png").symlink_to(path)
+        else:
+            (folder / "deep" / "more").symlink_to(elsewhere)
+            (elsewhere / "round").symlink_to(folder)
+    with pytest.raises(InputError, match="lies in the pictures"):
+        check_outputs({"--report": path}, [(folder, "the pictures")], overwrite=True)
+    check_outputs({"--report": folder / "deep" / "new.json"}, [(folder, "the pictures")], overwrite=True)
+    (tmp_path / "earlier.json").touch()
+    check_outputs({"--report": tmp_path / "earlier.json"}, [(folder, "the pictures")], overwrite=True)
+    with pytest.raises(InputError, match="lies in the model"):
+        check_outputs({"--report": folder / "new.json"}, closed=[(folder, "the model")], overwrite=True)
+
+
+def test_a_name_too_long_is_told(tmp_path):
+    with pytest.raises(InputError, match="File name too long"):
+        check_outputs({"--report": tmp_path / ("x" * 300)}, overwrite=False)
