@@ -91,7 +91,9 @@ class FrameSteps:
         pictures = [scaled(frame_rgb, self._written)] if self._side_by_side else []
         pictures.append(scaled(rgb, self._written))
         if residual is not None:
-            steps = np.rint(scaled(residual.astype(np.float32), self._written)).astype(np.int8)
+            steps = residual
+            if (residual.shape[1], residual.shape[0]) != self._written:
+                steps = np.rint(scaled(residual.astype(np.float32), self._written)).astype(np.int8)
             return np.hstack([with_residual(picture, steps) for picture in pictures])
         return np.hstack(pictures) if self._side_by_side else pictures[0]
 

@@ -140,9 +140,10 @@ class FrameToRgb:
         wide, white = self._wide(frame, *place.converted)
         planes = (_full_16_bits(_pixels(plane, np.uint16), white, frame) for plane in wide)
         green, blue, red = (self._placed(plane, place) for plane in planes)
-        exact = self.orientation.apply(np.asarray(cv2.merge([red, green, blue]))).astype(np.int32)
-        rgb = (exact + LEVEL // 2) // LEVEL
-        return rgb.astype(np.uint8), (exact - rgb * LEVEL).astype(np.int8)
+        exact = self.orientation.apply(np.asarray(cv2.merge([red, green, blue])))
+        exact += LEVEL // 2  # no more than 16 bits hold: white is 255 levels
+        rgb = (exact >> 8).astype(np.uint8)
+        return rgb, (exact.astype(np.uint8) ^ 0x80).view(np.int8)  # the lower byte, less half a level
 
     def fills(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> bool:
         """Whether `frame` comes without bars."""
@@ -232,7 +233,9 @@ class FrameToRgb:
 
 def with_residual(rgb: Pixels, residual: Residual) -> npt.NDArray[np.uint16]:
     """`rgb` in 16 bits, `LEVEL` for each of its own, with the residual of a frame of the same size added."""
-    return np.clip(rgb.astype(np.int32) * LEVEL + residual, 0, 255 * LEVEL).astype(np.uint16)
+    exact = np.multiply(rgb, LEVEL, dtype=np.int32)
+    exact += residual
+    return np.clip(exact, 0, 255 * LEVEL, out=exact).astype(np.uint16)
 
 
 RGB_FORMATS = ("rgb24", "bgr0")
@@ -316,10 +319,11 @@ def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8
 
 def _full_16_bits(plane: npt.NDArray[np.uint16], white: float, frame: VideoFrame) -> npt.NDArray[np.uint16]:
     """(H, W), `LEVEL` times the level in 8 bits, of a plane of `_wide`."""
-    values = plane.astype(np.float32) * (255 * LEVEL / white)
+    scale, black = 255 * LEVEL / white, 0.0
     if _is_limited_grey(frame):
-        values = (values - 16 * LEVEL) * (255 / 219)
-    return np.clip(np.rint(values), 0, 255 * LEVEL).astype(np.uint16)
+        scale, black = scale * 255 / 219, 16 * LEVEL * 255 / 219
+    values = np.asarray(cv2.addWeighted(plane, scale, plane, 0.0, -black, dtype=cv2.CV_16U), np.uint16)
+    return np.minimum(values, 255 * LEVEL, out=values)
 
 
 def _is_limited_grey(frame: VideoFrame) -> bool:

@@ -340,10 +340,11 @@ class VideoReader:
             duration = round((item.duration or 0) * unit / self.time_base)
             if duration * self.time_base > LONGEST_GAP:
                 duration = 0
-            if self._shown.changes(item):
-                self._tell_change(item)
+            changed = self._shown.changes(item)
             to_rgb, aspect = self._to_rgb, self._shown.aspect
             pts = self._clock.next(shifted, duration)
+            if changed:
+                self._tell_change(item, pts)
             if self._ten_bits:
                 rgb, residual = to_rgb.with_residual(item, aspect)
                 return Frame(rgb, pts, duration, residual)
@@ -354,12 +355,12 @@ class VideoReader:
             item.dts = None if item.dts is None else item.dts + ticks
         return item
 
-    def _tell_change(self, frame: VideoFrame) -> None:
+    def _tell_change(self, frame: VideoFrame, pts: int) -> None:
         if self._shown.changed > _TOLD_CHANGES:
             if self._shown.changed == _TOLD_CHANGES + 1:
                 self._tell("more changes of size are counted, not told")
             return
-        at = float(self._time(frame) + self._shift)
+        at = float(pts * self.time_base)
         bars = "" if self._to_rgb.fills(frame, self._shown.aspect) else ", between black bars"
         change = f"at {at:.2f} s the frames change to {self._shown}"
         self._tell(f"{change}: they are shown at {self.width}x{self.height}{bars}")
