@@ -382,7 +382,7 @@ def test_the_commands_help_is_light_and_its_faults_are_two_lines(clip, tmp_path)
     process = start("-d", "winter", "--camera", clip, "--no-window", "--record", "taken.mp4", cwd=tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err.splitlines()[0] == "error: taken.mp4 exists already"
+    assert err.splitlines()[0] == "error: --record taken.mp4 exists already"
 
 
 @pytest.fixture
