@@ -197,6 +197,11 @@ def _why_no_address(address: str, error: BaseException, *, silent: bool) -> Inpu
         return InputError(
             f"{name} asks for a user name and a password", "write them as SCHEME://USER:PASSWORD@HOST/..."
         )
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        return InputError(
+            f"{name} cannot be opened: the FFmpeg that PyAV brings has no {scheme_of(address)}",
+            "have the sender send RTSP, RTMP or HTTP, or install PyAV from source with an FFmpeg that has it",
+        )
     reason = getattr(error, "strerror", None) or "it cannot be read"
     if isinstance(error, av.error.ArgumentError):  # "Invalid argument"
         reason = "it is no video, or leads to what is not followed"
