@@ -471,6 +471,19 @@ def test_features_are_kept_for_the_next_time(folder, tmp_path):
     assert "Not a directory" in blocked.problem
 
 
+def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 1)
+    extractor, pictures = load_extractor(folder / "net.npz"), find_pictures(folder / "winter", "")
+    cache = FeatureCache(tmp_path)
+    (tmp_path / "mine.npy").write_text("precious")
+    (tmp_path / f"x-{'0' * 32}.npy").symlink_to(tmp_path / "mine.npy")
+    for order in (pictures, pictures[::-1]):
+        cache.get(extractor, order, lambda: np.zeros((len(pictures), 1), np.float32))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"mine.npy", f"x-{'0' * 32}.npy"} < names
+    assert len(names) == 3
+
+
 def test_labels_are_short():
     assert label("lake") == "lake"
     assert label("2013-05-22_00_17_20_to_2014-08-19") == "2013-05-22_00_1…14-08-19"

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import dsmap.common.images
 import dsmap.features
 import dsmap.images
-from dsmap.common.files import whole_file
+from dsmap.common.files import is_regular, whole_file
 from dsmap.metrics import extractors
 from dsmap.metrics.extractors import Extractor
 
@@ -63,13 +64,15 @@ class FeatureCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as beside, beside.open("wb") as file:
                 np.save(file, features, allow_pickle=False)
-            kept = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime, reverse=True)
+            ours = [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and is_regular(p)]
+            kept = sorted(ours, key=lambda p: p.stat().st_mtime, reverse=True)
             for old in kept[_MOST_FILES:]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             self.problem = f"{error.strerror or error}: {self.folder}"
 
 
+_OURS = re.compile(r".+-[0-9a-f]{32}\.npy")
 _CODE = (
     *(Path(str(module.__file__)) for module in (extractors, dsmap.features, dsmap.images)),
     *sorted(Path(str(dsmap.common.images.__file__)).parent.glob("*.py")),
