@@ -27,7 +27,7 @@ from dsmap.runtime.video_reader import Frame, VideoReader
 
 ROOT = Path(__file__).parents[2]
 QUICK = NetworkSettings(open_seconds=2, read_seconds=2, picture_seconds=0.6, tries=2, first_pause=0.05)
-STEADY = replace(QUICK, picture_seconds=1.5)  # where pictures must be seen on a busy machine, too
+STEADY = replace(QUICK, read_seconds=10, picture_seconds=1.5)  # where pictures must be seen on a busy machine, too
 CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in range(20)]}
 
 
@@ -119,7 +119,7 @@ def test_a_stream_that_goes_on_with_sound_alone_is_given_up(tmp_path: Path) -> N
     def serve(connection: socket.socket, number: int) -> None:
         data = clip.read_bytes()
         connection.sendall(data[: len(data) // 4])  # with all of the pictures
-        servers.serve_slowly(connection, data[len(data) // 4 :], at_once=188, pause=0.02)
+        servers.serve_slowly(connection, data[len(data) // 4 :], at_once=4 * 188, pause=0.02)
 
     with servers.connections(serve) as port, VideoReader(f"tcp://127.0.0.1:{port}", network=STEADY) as reader:
         assert len(frames_of(reader)) >= 17  # a transport stream keeps its last frames until more come
@@ -149,7 +149,7 @@ def test_a_camera_that_sends_no_pictures_counts_as_lost(tmp_path: Path) -> None:
     def serve(connection: socket.socket, number: int) -> None:
         data = clip.read_bytes()
         connection.sendall(data[: len(data) // 4])  # with all of the pictures
-        servers.serve_slowly(connection, data[len(data) // 4 :], at_once=188, pause=0.02)
+        servers.serve_slowly(connection, data[len(data) // 4 :], at_once=4 * 188, pause=0.02)
 
     with servers.connections(serve) as port:
         name = SourceName(kind="stream", text=f"tcp://127.0.0.1:{port}")
