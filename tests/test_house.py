@@ -112,6 +112,29 @@ def commands() -> dict[str, str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 
 
+def test_help_is_there_without_docstrings(tmp_path):
+    """python -OO strips them, and typer takes a command's help from there unless it is given."""
+    modules = [entry.partition(":")[0] for entry in commands().values()]
+    modules += [f"dsmap.tools.{name}" for name in ("golden", "gpu_check", "demo_clip")]
+    code = f"""
+import importlib, sys
+from typer.main import get_command
+
+def show(command, name):
+    if not command.help:
+        sys.exit(f"no help: {{name}}")
+    for inner in getattr(command, "commands", {{}}).values():
+        show(inner, f"{{name}} {{inner.name}}")
+    print(name)
+
+for module in {modules!r}:
+    show(get_command(importlib.import_module(module).app), module)
+"""
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-300:]
+    assert len(done.stdout.split()) >= len(modules)
+
+
 @pytest.mark.parametrize("module", ["train", "export", "video", "live", "bench", "eval", "doctor", "golden"])
 def test_help_imports_nothing_heavy(module, tmp_path):
     code = (

@@ -31,12 +31,16 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a report t
 app = new_app()
 
 
-@app.callback()
+@app.callback(help="Measure in turns (A B A B ...): medians and ratios of pairs, as machines are seldom quiet.")
 def bench() -> None:
-    """Measure in turns (A B A B ...): medians and ratios of pairs, as machines are seldom quiet."""
+    pass
 
 
-@app.command()
+@app.command(
+    help="""
+    The trainer's iteration beside a plain one with the same losses and gradients: the ratio and where time goes.
+    """
+)
 @explained
 def train(
     preset: Annotated[str, typer.Option(help="Whose network and losses.")] = "paper",
@@ -55,7 +59,6 @@ def train(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """The trainer's iteration beside a plain one with the same losses and gradients: the ratio and where time goes."""
     _check_report(report, {"the feature network": features}, overwrite=overwrite)
     for key in (text.partition("=")[0] for text in set_ or []):
         if key in _OWN_KEYS or key == "data":
@@ -83,7 +86,12 @@ def train(
         say(f"report: {report}")
 
 
-@app.command()
+@app.command(
+    help="""One frame's translation: torch as the authors have it, rewritten, exported, quantised; speed and PSNR.
+
+    With BUNDLE: every backend that runs here, with every precision the bundle has, beside float32 on the CPU.
+    """
+)
 @explained
 def model(
     bundle: Annotated[
@@ -113,10 +121,6 @@ def model(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """One frame's translation: torch as the authors have it, rewritten, exported, quantised; speed and PSNR.
-
-    With BUNDLE: every backend that runs here, with every precision the bundle has, beside float32 on the CPU.
-    """
     read = {"the run": checkpoint, "the folder of frames": pictures}
     _check_report(report, read, model=bundle, overwrite=overwrite)
     if bundle is not None and (checkpoint is not None or set_):
@@ -135,7 +139,9 @@ def model(
         say(f"report: {report}")
 
 
-@app.command()
+@app.command(
+    help="""A video's decoding, translation and encoding, apart and together: frames a second, percentiles of frames."""
+)
 @explained
 def video(
     clip: Annotated[
@@ -161,7 +167,6 @@ def video(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """A video's decoding, translation and encoding, apart and together: frames a second, percentiles of frames."""
     _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
     from dsmap.runtime.encoders import EncoderSettings
     from dsmap.tools._bench_video import Network, Options, measure_video
@@ -174,7 +179,7 @@ def video(
         say(f"report: {report}")
 
 
-@app.command()
+@app.command(help="A live session without a window: frames a second, dropped frames, delay from capture to result.")
 @explained
 def live(
     clip: Annotated[
@@ -192,7 +197,6 @@ def live(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """A live session without a window: frames a second, dropped frames, delay from capture to result."""
     _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
     from dsmap.tools._bench_live import measure_live
     from dsmap.tools._bench_video import Network

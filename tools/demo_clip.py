@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dsmap.tools import _cli
+from dsmap.tools._cli import new_app, run
 from dsmap.tools._terminal import say, tell
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+app = new_app()
 
 FPS, SAMPLE_RATE = 24, 48000
 
@@ -103,18 +105,13 @@ def _chirp(since: "npt.NDArray[np.float64]", pitch: float) -> "npt.NDArray[np.fl
     return 0.06 * np.sin(np.pi * progress) ** 2 * np.sin(swoop)
 
 
-def main() -> None:
-    _cli.begin()
-    typer.run(_command)
-
-
-def _command(
+@app.command(help="Render the demo clip: a summer valley with wind and birds.")
+def demo_clip(
     path: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="Where the clip is written.")],
     seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Its length.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another valley.")] = 3,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Render the demo clip: a summer valley with wind and birds."""
     from dsmap.common.output_files import check_outputs
     from dsmap.errors import DsmapError
 
@@ -125,6 +122,11 @@ def _command(
         tell(error.fact, error.advice)
         raise typer.Exit(error.exit_code) from error
     say(f"Wrote {path} ({path.stat().st_size / 1000:.0f} kB).")
+
+
+def main() -> None:
+    """Entry point."""
+    run(app)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,12 @@ app = new_app()
 _UNSEEN = 40  # pictures of each domain that teacher and student are compared on at the end
 
 
-@app.command()
+@app.command(
+    help="""Train a network of another shape, as a small one, to draw what a trained network draws.
+
+    Its style codes mean what they mean to the teacher. dsmap-export, dsmap-polish and dsmap-train --start-from take it.
+    """
+)
 @explained
 def distill(
     teacher: Annotated[
@@ -66,10 +71,6 @@ def distill(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Train a network of another shape, as a small one, to draw what a trained network draws.
-
-    Its style codes mean what they mean to the teacher. dsmap-export, dsmap-polish and dsmap-train --start-from take it.
-    """
     folders = parse_domain_folders(domain)
     check_rate(lr, "1e-3")
     weight = weight_of_features("--perceptual", perceptual, 1.0, features, below=1e6)

@@ -21,7 +21,12 @@ except Exception as error:  # this command alone works without typer, to tell th
 app = new_app()
 
 
-@app.command()
+@app.command(
+    help="""Look at everything that dsmap uses, and tell the command that mends what is wrong.
+
+    Exit code 0 when all that the model needs works, whatever optional things are not here; else 1.
+    """
+)
 @explained
 def doctor(
     model: Annotated[
@@ -34,10 +39,6 @@ def doctor(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Look at everything that dsmap uses, and tell the command that mends what is wrong.
-
-    Exit code 0 when all that the model needs works, whatever optional things are not here; else 1.
-    """
 
     if not look(model, report, say, overwrite=overwrite):
         raise typer.Exit(1)

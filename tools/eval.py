@@ -57,12 +57,22 @@ Page = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 
 
-@app.callback()
+@app.callback(help="Measure results: numbers with their definitions in docs/evaluation.md and docs/steadiness.md.")
 def evaluate() -> None:
-    """Measure results: numbers with their definitions in docs/evaluation.md and docs/steadiness.md."""
+    pass
 
 
-@app.command()
+@app.command(
+    help="""A model, judged by its translations of pictures that it has not seen, in both directions.
+
+    
+    dsmap-eval model summer-winter --data yosemite --features squeezenet.npz --page page.html
+    dsmap-eval model runs/winter --data yosemite --features squeezenet.npz --preset paper --report numbers.json
+
+    Test pictures are translated in the mean style, and in the styles of test pictures; both are compared with the
+    training pictures of the target domain. What the numbers mean: docs/evaluation.md.
+    """
+)
 @explained
 def model(
     model: Annotated[
@@ -106,15 +116,6 @@ def model(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """A model, judged by its translations of pictures that it has not seen, in both directions.
-
-    \b
-    dsmap-eval model summer-winter --data yosemite --features squeezenet.npz --page page.html
-    dsmap-eval model runs/winter --data yosemite --features squeezenet.npz --preset paper --report numbers.json
-
-    Test pictures are translated in the mean style, and in the styles of test pictures; both are compared with the
-    training pictures of the target domain. What the numbers mean: docs/evaluation.md.
-    """
     from dsmap.tools._eval_output import check_results, kept_results
 
     folders = parse_domain_folders(domain)
@@ -145,7 +146,17 @@ def model(
         say(f"translations: {results}")
 
 
-@app.command()
+@app.command(
+    help="""Folders of results of any systems, side by side on the same pictures.
+
+    
+    dsmap-eval images out/winter --reference yosemite/trainB --content yosemite/testA --features squeezenet.npz
+    dsmap-eval images ours=out/ours munit=out/munit --reference dogs --content cats --features squeezenet.npz
+
+    A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), in whose folder it
+    lies (lake/3.png), or whose name it holds (fake_lake.png). What the numbers mean: docs/evaluation.md.
+    """
+)
 @explained
 def images(
     results: Annotated[
@@ -183,15 +194,6 @@ def images(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Folders of results of any systems, side by side on the same pictures.
-
-    \b
-    dsmap-eval images out/winter --reference yosemite/trainB --content yosemite/testA --features squeezenet.npz
-    dsmap-eval images ours=out/ours munit=out/munit --reference dogs --content cats --features squeezenet.npz
-
-    A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), in whose folder it
-    lies (lake/3.png), or whose name it holds (fake_lake.png). What the numbers mean: docs/evaluation.md.
-    """
     read = [
         *((path, "a folder of results") for text in results for path in _named_folders(text)),
         (reference, "the reference folder"),
@@ -211,7 +213,18 @@ def images(
     _tell([found], report, page)
 
 
-@app.command()
+@app.command(
+    help="""How steady a translated video is, and how good its frames are as pictures: one translation or several.
+
+    
+    dsmap-eval video holiday.mp4 holiday-winter.mp4
+    dsmap-eval video holiday.mp4 holiday-winter.mp4 --report steady.json --plot steady.png
+    dsmap-eval video holiday.mp4 plain=a.mp4 steadied=b.mp4 --features squeezenet.npz --reference snow --page page.html
+
+    Flicker and warping error are measured along the motion of the input, and stand beside the input's own. Some 50
+    frames are compared as pictures: what they keep of the input, and how far they are from --reference.
+    """
+)
 @explained
 def video(
     clip: Annotated[Path, typer.Argument(metavar="IN", parser=path_given, help="The video that was translated.")],
@@ -245,16 +258,6 @@ def video(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """How steady a translated video is, and how good its frames are as pictures: one translation or several.
-
-    \b
-    dsmap-eval video holiday.mp4 holiday-winter.mp4
-    dsmap-eval video holiday.mp4 holiday-winter.mp4 --report steady.json --plot steady.png
-    dsmap-eval video holiday.mp4 plain=a.mp4 steadied=b.mp4 --features squeezenet.npz --reference snow --page page.html
-
-    Flicker and warping error are measured along the motion of the input, and stand beside the input's own. Some 50
-    frames are compared as pictures: what they keep of the input, and how far they are from --reference.
-    """
     from dsmap.tools import _eval_video as work
     from dsmap.tools import _eval_video_pictures as pictures
 

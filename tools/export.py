@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 app = new_app()
 
 
-@app.command()
+@app.command(
+    help="""Write a bundle of ONNX files from CHECKPOINT, checked against torch.
+
+    With --data or --domain NAME=PATH the default styles are the means over those pictures, and checks and int8
+    calibration use them. Given a bundle and --engine, compile engines for it; with --named-style, add styles to it.
+    """
+)
 @explained
 def export(
     checkpoint: Annotated[
@@ -131,11 +137,6 @@ def export(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Write a bundle of ONNX files from CHECKPOINT, checked against torch.
-
-    With --data or --domain NAME=PATH the default styles are the means over those pictures, and checks and int8
-    calibration use them. Given a bundle and --engine, compile engines for it; with --named-style, add styles to it.
-    """
     from dsmap.export.finish import Finish, parse_contrast
     from dsmap.export.named_styles import parse_named_styles
 

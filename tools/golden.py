@@ -17,7 +17,7 @@ from dsmap.tools._terminal import say
 app = new_app()
 
 
-@app.command()
+@app.command(help="Compare every intermediate, output, loss and gradient norm with the authors' numbers in FOLDER.")
 @explained
 def golden(
     folder: Annotated[Path, typer.Argument(help="Folder of golden files.")],
@@ -25,7 +25,6 @@ def golden(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Compare every intermediate, output, loss and gradient norm with the authors' numbers in FOLDER."""
     from dsmap.golden import compare_golden
 
     rows = compare_golden(folder)

@@ -18,7 +18,7 @@ from dsmap.tools._terminal import say
 app = new_app()
 
 
-@app.command()
+@app.command(help="Run every check and benchmark that needs a GPU, and write gpu-check.md and gpu-check.json.")
 @explained
 def gpu_check(
     out: Annotated[
@@ -37,7 +37,6 @@ def gpu_check(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Run every check and benchmark that needs a GPU, and write gpu-check.md and gpu-check.json."""
     from dsmap.common.files import check_folder_writable
     from dsmap.common.output_files import check_outputs
     from dsmap.export.output import check_bundle_folder

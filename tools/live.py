@@ -62,7 +62,16 @@ def _list_cameras(wanted: bool) -> None:
     raise typer.Exit
 
 
-@app.command()
+@app.command(
+    help="""Translate a camera's picture to another domain, as it comes.
+
+    Keys in the window: q or Esc quits, h shows all keys. A file stands in for a camera, at its own rate.
+
+    
+    dsmap-live --domain winter
+    dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
+    """
+)
 @_cli.explained
 def live(
     domain: Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")],
@@ -152,14 +161,6 @@ def live(
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
-    """Translate a camera's picture to another domain, as it comes.
-
-    Keys in the window: q or Esc quits, h shows all keys. A file stands in for a camera, at its own rate.
-
-    \b
-    dsmap-live --domain winter
-    dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
-    """
     began = time.monotonic()
     from dsmap.runtime.live.live_run import LiveSettings
     from dsmap.runtime.live.sources import Asked, find_source

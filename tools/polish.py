@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 app = new_app()
 
 
-@app.command()
+@app.command(
+    help="""Train the decoders a little further: they keep what they draw, less grids and specks in smooth places.
+
+    With --features, what that network sees in translations is brought to what it sees in real pictures, on average.
+    """
+)
 @explained
 def polish(
     checkpoint: Annotated[
@@ -71,10 +76,6 @@ def polish(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Train the decoders a little further: they keep what they draw, less grids and specks in smooth places.
-
-    With --features, what that network sees in translations is brought to what it sees in real pictures, on average.
-    """
     folders = parse_domain_folders(domain)
     defaults = parse_default_styles(default_style)
     check_rate(lr, "1e-4")

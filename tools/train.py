@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 app = new_app()
 
 
-@app.command()
+@app.command(help="Train a translation between two domains of unpaired pictures.")
 @explained
 def train(
     out: Annotated[
@@ -83,7 +83,6 @@ def train(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Train a translation between two domains of unpaired pictures."""
     folders = parse_domain_folders(domain)
     names = parse_domain_names(domains)
     if folders and names:

@@ -35,7 +35,18 @@ def main() -> None:
     _cli.run(app)
 
 
-@app.command()
+@app.command(
+    help="""Translate videos, pictures or folders of them to another domain.
+
+    Audio, subtitles and chapters are copied, every timestamp is kept, video comes out as H.264. The default style is
+    the domain's mean.
+
+    
+    dsmap-video holiday.mp4 --domain winter
+    dsmap-video photos/ --domain summer --height 480 -o summer-photos
+    dsmap-video a.mp4 b.mkv --domain winter --codec hevc -o results
+    """
+)
 @_cli.explained
 def video(
     sources: Annotated[
@@ -150,16 +161,6 @@ def video(
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
-    """Translate videos, pictures or folders of them to another domain.
-
-    Audio, subtitles and chapters are copied, every timestamp is kept, video comes out as H.264. The default style is
-    the domain's mean.
-
-    \b
-    dsmap-video holiday.mp4 --domain winter
-    dsmap-video photos/ --domain summer --height 480 -o summer-photos
-    dsmap-video a.mp4 b.mkv --domain winter --codec hevc -o results
-    """
     options = {
         "height": height,
         "upscale": not no_upscale,

@@ -17,6 +17,7 @@ import av
 import av.logging
 from av.container import InputContainer
 
+from dsmap.common.cpu import allowed_cores
 from dsmap.errors import InputError
 from dsmap.runtime.network_input import (
     WEB,
@@ -163,6 +164,7 @@ def _limited(container: InputContainer) -> InputContainer:
     for stream in container.streams.video:
         if stream.codec_context is not None:
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.thread_count = allowed_cores() or 0  # 0: as many as there are cores
     return container
 
 
