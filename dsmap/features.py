@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -161,10 +160,9 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # numpy has no error of its own
-        raise InputError(
-            f"cannot read the feature network {path}: {' '.join(str(error).split())[:300]}", advice
-        ) from error
+    except Exception as error:  # numpy and zipfile raise a dozen types; every one means that it holds no weights
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"cannot read the feature network {path}: {reason}", advice) from error
 
 
 def _conv(

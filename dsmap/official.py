@@ -18,6 +18,8 @@ from dsmap.model import DSMAP, SLOTS
 
 StateDict = Mapping[str, Tensor]
 
+_SMALL = 1_000_000_000  # bytes of a network that is made without looking at the file first
+
 # The authors' loss weights under the names of the terms here.
 _WEIGHT_NAMES = {
     "recon_x_w": "image",
@@ -78,9 +80,24 @@ def load_official(gen_path: Path, config_yaml: Path, domains: tuple[str, str] = 
 
     Raises InputError when the file is missing, is not a plain state dict, or does not fit the YAML.
     """
-    model = DSMAP(official_model_config(read_official_config(config_yaml), domains))
-    load_generator_weights(model, read_state_dicts(gen_path), str(gen_path))
+    config = official_model_config(read_official_config(config_yaml), domains)
+    states = read_state_dicts(gen_path)
+    _check_size(config, states, gen_path)
+    model = DSMAP(config)
+    load_generator_weights(model, states, str(gen_path))
     return model.eval()
+
+
+def _check_size(config: ModelConfig, states: Mapping[str, StateDict], path: Path) -> None:
+    """Raises InputError for a network with more weights than the file: a YAML may say that it has any number."""
+    with torch.device("meta"):  # takes no memory
+        needed = sum(p.numel() * p.element_size() for p in DSMAP(config).parameters())
+    there = sum(value.untyped_storage().nbytes() for slot in SLOTS for value in states[slot].values())
+    if needed > max(2 * there, _SMALL):  # some may lie there in half precision; a small one is told weight by weight
+        raise InputError(
+            f"{path} holds {there / 1e6:.0f} MB of weights, the network of the YAML has {needed / 1e6:.0f} MB",
+            "Check that the YAML is the one this checkpoint was trained with (dim, n_res, style_dim, mlp_dim, ...).",
+        )
 
 
 def read_state_dicts(path: Path) -> dict[str, StateDict]:

@@ -128,7 +128,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path, config = write_checkpoint(tmp_path, make_model())
     whole = path.read_bytes()
     assert f"{tmp_path / 'gone.pt'}: No such file" in refused(tmp_path / "gone.pt", config)
-    assert "not a file of plain weights" in refused(tmp_path, config)
+    assert "it is no file" in refused(tmp_path, config)
     for content in (b"", b"hello", whole[: len(whole) // 2]):
         path.write_bytes(content)
         assert "not a file of plain weights" in refused(path, config)
@@ -227,6 +227,14 @@ def test_yaml_files_that_are_not_theirs(tmp_path):
     assert "is not valid YAML" in refused(path, config)
     config.write_bytes(b"\xff\xfe\x00")
     assert "cannot read" in refused(path, config)
+
+
+def test_a_network_is_not_made_before_the_file_is_known_to_hold_it(tmp_path):
+    path, config = write_checkpoint(tmp_path, make_model())
+    tree = yaml.safe_load(config.read_text())
+    tree["gen"] |= {"dim": 4096, "n_res": 64}  # a terabyte
+    config.write_text(yaml.safe_dump(tree))
+    assert "the network of the YAML has" in refused(path, config)
 
 
 def test_domain_names_are_checked(tmp_path):

@@ -248,15 +248,21 @@ def _serve(
 
 
 def _attempt(read: Callable[[int, Callable[[Path], None]], Any], step: int, opening: Callable[[Path], None]) -> Any:
+    opened: list[Path] = []
+
+    def open_next(path: Path) -> None:
+        opened[:] = [path]
+        opening(path)
+
     try:
-        return _Done(step, read(step, opening))
+        return _Done(step, read(step, open_next))
     except DsmapError as error:
         return _Failed(step, error.fact, error.advice, error.exit_code)
-    except (BrokenPipeError, ConnectionError):
+    except ConnectionError:
         raise
     except Exception as error:  # MemoryError too
         reason = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
-        fact = f"the images of step {step + 1} cannot be read: {reason}"
+        fact = f"the images of step {step + 1} cannot be read: {reason}{f' (at {opened[-1]})' if opened else ''}"
         return _Failed(step, fact, "Continue with --resume auto; --set data.workers=0 reads without processes.", 1)
 
 

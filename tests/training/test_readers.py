@@ -85,14 +85,15 @@ FAILURE = Exception()
 
 
 def fail_on_the_third(step, opening):
+    opening(Path(f"{step}.png"))
     if step == 3:
         raise FAILURE
     return step
 
 
 @pytest.mark.parametrize(("failure", "fact", "code"), [
-    (ValueError("no number\nof any kind"), "the images of step 4 cannot be read: ValueError: no number", 1),
-    (MemoryError(), "the images of step 4 cannot be read: MemoryError", 1),
+    (ValueError("no number\nof any kind"), "the images of step 4 cannot be read: ValueError: no number (at 3.png)", 1),
+    (MemoryError(), "the images of step 4 cannot be read: MemoryError (at 3.png)", 1),
     (InputError("not an image", "Remove it."), "not an image", 2),
 ])  # fmt: skip
 def test_an_error_of_a_reader_comes_out_as_one(failure, fact, code, monkeypatch):
