@@ -3,17 +3,16 @@
 The pictures themselves stay outside. This file is light, so that a command can tell before torch is loaded.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from dsmap.common.files import write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import read_picture_rgb
-from dsmap.runtime.bundle import MANIFEST, STYLE_NAME, Bundle, Sizes, read_manifest
+from dsmap.runtime.bundle import STYLE_NAME, Bundle, Sizes
+from dsmap.runtime.bundle_manifest import MANIFEST, read_manifest, read_manifest_tree, write_manifest_tree
 from dsmap.runtime.bundle_styles import fit_style_picture
 
 OPTION = "--named-style"
@@ -75,7 +74,7 @@ def check_domains(styles: Iterable[NamedStyle], domains: tuple[str, str]) -> Non
             )
 
 
-def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path], sizes: Sizes) -> Codes:
+def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path | bytes], sizes: Sizes) -> Codes:
     """The codes, as a translator would find them for the same files: `encoders` are the float32 graphs by domain.
 
     Raises DsmapError when a graph gives what is no number.
@@ -115,13 +114,15 @@ def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: b
     """
     check_names_free(folder, styles, overwrite=overwrite)
     bundle = Bundle.read(folder)
-    encoders = {domain: bundle.path(file) for domain, file in bundle.manifest.components.style_encoder.items()}
+    wanted = {style.domain for style in styles}
+    graphs = {domain: bundle.graph_data("style_encoder", domain) for domain in wanted}
+    encoders = {domain: graph.data for domain, graph in graphs.items() if graph is not None}
     codes = style_codes(styles, encoders, bundle.manifest.sizes)
-    tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))  # with what a later writer may have put there
+    tree = read_manifest_tree(folder)  # with what a later writer may have put there
     for domain, added in codes.items():
         tree["styles"][domain]["named"] = tree["styles"][domain].get("named", {}) | added
     try:
-        write_state(folder / MANIFEST, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+        write_manifest_tree(folder, tree)
     except OSError as error:
         raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "Check the disk.") from error
     return codes

@@ -1,6 +1,6 @@
 """The generators of a bundle, read back from its graphs: a bundle whose checkpoint is gone can be trained further."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from torch import Tensor
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError
 from dsmap.export.rewrites import MID_GREY
-from dsmap.export.verify import GraphParts, Graphs, Parts, TorchParts, generated_pictures
+from dsmap.export.verify import GraphParts, Parts, TorchParts, generated_pictures
 from dsmap.model import DSMAP
 from dsmap.networks import Decoder
 from dsmap.runtime.bundle import Bundle
@@ -44,11 +44,11 @@ def generators_of_bundle(bundle: Bundle) -> DSMAP:
     except ValidationError as error:
         raise InputError(f"the bundle {name} is of an architecture that this dsmap does not know", _ADVICE) from error
     expected = model.state_dict()
-    paths = {(component, domain): bundle.graph(component, domain) for domain in model.domains for component in _PARTS}
-    files = {key: path for key, path in paths.items() if path is not None}
+    keys = [(component, domain) for domain in model.domains for component in _PARTS]
+    files = {key: graph.data for key in keys if (graph := bundle.graph_data(*key)) is not None}
     found: dict[str, Tensor] = {}
-    for (component, domain), path in files.items():
-        found |= _weights_in(onnx.load(path).graph, component, model, domain)
+    for (component, domain), data in files.items():
+        found |= _weights_in(onnx.load_from_string(data).graph, component, model, domain)
     missing = [key for key, value in expected.items() if key not in found or found[key].shape != value.shape]
     if missing:
         raise InputError(
@@ -112,7 +112,7 @@ def _unscaled(found: dict[str, Tensor], slot: str, gain: float) -> dict[str, Ten
     return result
 
 
-def _compare(model: DSMAP, files: Graphs, name: str) -> None:
+def _compare(model: DSMAP, files: Mapping[tuple[str, str], bytes], name: str) -> None:
     """Raises InputError unless model and graphs translate a picture alike, in both directions."""
     frames = np.stack(generated_pictures(64, 1))
     ours, theirs = TorchParts(model), GraphParts(files)

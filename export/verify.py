@@ -97,8 +97,10 @@ class TorchParts:
 class GraphParts:
     """ONNX files in ONNX Runtime on the CPU."""
 
-    def __init__(self, files: Graphs, sessions: Mapping[tuple[str, str], Any] | None = None) -> None:
-        """`sessions`: of graphs that are open already; `files` come in place of them."""
+    def __init__(
+        self, files: Mapping[tuple[str, str], Path | bytes], sessions: Mapping[tuple[str, str], Any] | None = None
+    ) -> None:
+        """`files`: ONNX files or their bytes. `sessions`: of graphs that are open; `files` come in place of them."""
         self.sessions = {**(sessions or {}), **{key: open_session(path) for key, path in files.items()}}
 
     def run(self, component: str, domain: str, **inputs: Array) -> list[Array]:

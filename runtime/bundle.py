@@ -12,114 +12,51 @@
     engines/                       TensorRT engines (optional; see `bundle_engines`)
 
 `frames` are uint8 (N, H, W, 3) RGB, H and W multiples of `sizes.multiple_of`; `style` is float32 (N, style_dim). Batch
-and size are dynamic. Every file's SHA-256 is in bundle.json, and nothing is read before it has been checked.
+and size are dynamic. Every file's SHA-256 is in bundle.json. The bytes that run are the bytes that were checked: each
+file is read once, hashed, looked through (`bundle_graphs`), and handed on as bytes, never by its name.
 In format 1 there was no style_mlp, and the decoder took the style.
 """
 
 import hashlib
-import json
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-
+from dsmap.common.files import read_regular
+from dsmap.common.text import printable
 from dsmap.errors import InputError
+from dsmap.memory import available_bytes
+from dsmap.runtime.bundle_graphs import check_graph
+from dsmap.runtime.bundle_manifest import ADVICE, MANIFEST, MAX_FILE_BYTES
+from dsmap.runtime.bundle_manifest import FORMAT_VERSION as FORMAT_VERSION
+from dsmap.runtime.bundle_manifest import STYLE_NAME as STYLE_NAME
+from dsmap.runtime.bundle_manifest import Components as Components
+from dsmap.runtime.bundle_manifest import File as File
+from dsmap.runtime.bundle_manifest import Manifest as Manifest
+from dsmap.runtime.bundle_manifest import Sizes as Sizes
+from dsmap.runtime.bundle_manifest import Style as Style
+from dsmap.runtime.bundle_manifest import read_manifest as read_manifest
+from dsmap.runtime.bundle_manifest import write_manifest as write_manifest
 
-FORMAT_VERSION = 2
-MANIFEST = "bundle.json"
 ENGINES = "engines"
 """Where a bundle keeps its engines."""
 ENGINE_SUFFIX = ".engine"
 MEAN = "mean"
 """What people write for a domain's default style."""
-STYLE_NAME = re.compile(r"(?!mean$|[0-9]+$)[a-z0-9_][a-z0-9_-]*", re.IGNORECASE | re.ASCII)
-"""What a named style may be called: nothing that reads as a file with a suffix, a path, a seed, or the mean."""
-_ADVICE = "Copy or export the bundle again."
-_ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
+MAX_HELD_BYTES = 256 << 20
+"""How many bytes of files a bundle keeps from its check to the sessions; of the rest each is read again when wanted."""
 
 
-class _Part(BaseModel):
-    """Fields of a later minor version are kept out of the way, not refused: only `format_version` breaks a reader."""
+class GraphData(NamedTuple):
+    """An ONNX file that has been checked. Only its bytes may be loaded: the file may be another one by now."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class File(_Part):
-    """One file of the bundle."""
-
-    path: str = Field(description="relative to the bundle's folder, with forward slashes")
+    data: bytes
     sha256: str
-    bytes: int
-
-
-class Sizes(_Part):
-    """Which picture sizes the graphs take, and which they were trained at (pixels)."""
-
-    multiple_of: int = Field(ge=1, description="height and width must be multiples of this")
-    minimum: int = Field(ge=1, description="the smallest height and width")
-    style_minimum: int = Field(ge=1, description="the smallest height and width of a style picture")
-    trained_at: int = Field(ge=1, description="shorter side of the training pictures; style pictures are resized to it")
-
-
-class Style(_Part):
-    """Style codes of a domain's training pictures. The mean is the default style."""
-
-    mean: list[FiniteFloat]
-    std: list[FiniteFloat]
-    pictures: int = Field(ge=0, description="how many pictures were averaged; 0: the prior N(0, I)")
-    named: dict[str, list[FiniteFloat]] = Field(default={}, description="codes that have a name")
-
-
-class Components(_Part):
-    """The graphs, by domain name. A mapping's domain is the one it maps to."""
-
-    content_encoder: dict[str, File] = {}
-    mapping: dict[str, File] = Field(default={}, description="empty for a network without mapping")
-    style_mlp: dict[str, File] = Field(default={}, description="empty in format 1")
-    decoder: dict[str, File] = {}
-    style_encoder: dict[str, File] = {}
-    fused: dict[str, File] = Field(default={}, description="encoder, mapping and decoder in one; by target")
-    style_decoder: dict[str, File] = Field(default={}, description="decoders that take the style itself")
-
-    def files(self) -> list[File]:
-        """Every file, in a fixed order."""
-        return [file for name in type(self).model_fields for file in getattr(self, name).values()]
-
-
-class Manifest(_Part):
-    """What `bundle.json` holds."""
-
-    format_version: int = FORMAT_VERSION
+    precision: str
+    """What the file is really in: of some parts there is one only."""
     name: str
-    domains: tuple[str, str]
-    precision: str = Field(description="of the weights and arithmetic in the graphs of `components`: fp32")
-    style_dim: int = Field(ge=1)
-    sizes: Sizes
-    architecture: dict[str, Any] = Field(description="the network's configuration")
-    components: Components
-    variants: dict[str, Components] = Field(
-        default={}, description="by precision (fp16, int8): graphs to take in place of those of `components`"
-    )
-    styles: dict[str, Style] = Field(description="by domain")
-    licence: str
-    card: str = Field(description="a short model card, Markdown")
-    provenance: dict[str, Any] = Field(description="where the weights came from")
-    verification: dict[str, Any] = Field(description="the graphs beside torch: pictures, max error, PSNR")
-
-    def files(self) -> list[File]:
-        """Every file of every precision."""
-        return [file for part in (self.components, *self.variants.values()) for file in part.files()]
-
-    def source_of(self, target: str) -> str:
-        """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
-        if target not in self.domains:
-            raise InputError(
-                f"the model {self.name} has no domain {target!r}",
-                f"Pass --domain {self.domains[0]} or --domain {self.domains[1]}.",
-            )
-        return self.domains[1 - self.domains.index(target)]
+    """For messages: where it was read from."""
 
 
 class Bundle:
@@ -127,18 +64,23 @@ class Bundle:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
+        self._held: dict[str, bytes] = {}
 
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
         """Reads and checks a bundle.
 
         Raises InputError for a folder that is no bundle, an unknown format, a path that leaves the folder, and files
-        that are missing or whose hash is wrong.
+        that are missing or whose hash is wrong. What was read is kept until `release`, so that it is read only once.
         """
         folder = Path(folder)
         bundle = cls(folder, read_manifest(folder))
+        room = MAX_HELD_BYTES
         for file in bundle.manifest.files():
-            bundle._check(file)
+            data = bundle._read(file)
+            if len(data) <= room:
+                room -= len(data)
+                bundle._held[file.sha256] = data
         return bundle
 
     @property
@@ -166,29 +108,77 @@ class Bundle:
         return self.folder / file.path
 
     def graph(self, component: str, domain: str, precision: str = "fp32") -> Path | None:
-        """The file of a graph: that of `precision`, or where this variant has none the usual one.
+        """Where a graph is, as `find` finds it: for its name. What runs is loaded from `graph_data`."""
+        found = self.find(component, domain, precision)
+        return None if found is None else self.path(found[0])
+
+    def find(self, component: str, domain: str, precision: str = "fp32") -> tuple[File, str] | None:
+        """The file of a graph and the precision it is in: `precision`, or where this variant has none the usual one.
 
         None when there is none at all: a network without mapping has no mapping, format 1 no style_mlp.
         """
-        for part in (self.manifest.variants.get(precision), self.manifest.components):
+        for name, part in ((precision, self.manifest.variants.get(precision)),
+                           (self.manifest.precision, self.manifest.components)):  # fmt: skip
             if part is not None and (file := getattr(part, component).get(domain)):
-                return self.path(file)
+                return file, name
         return None
 
-    def _check(self, file: File) -> None:
-        parts = PurePosixPath(file.path)
-        root = self.folder.resolve()
-        path = self.path(file)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in file.path or not path.resolve().is_relative_to(root):
-            raise InputError(f"{self.folder / MANIFEST} names {file.path!r}, which leaves the bundle's folder", _ADVICE)
-        if not path.is_file():
-            raise InputError(f"the bundle {self.folder} lacks {file.path}", _ADVICE)
-        got = file_sha256(path)
+    def graph_data(self, component: str, domain: str, precision: str = "fp32") -> GraphData | None:
+        """A graph, checked: its hash is that of bundle.json, and it is nothing but a graph (`check_graph`).
+
+        Which file is as for `find`. Raises InputError where it is not what was exported.
+        """
+        found = self.find(component, domain, precision)
+        if found is None:
+            return None
+        file, precision = found
+        data = self._held.get(file.sha256) or self._read(file)
+        name = printable(self.path(file))
+        check_graph(data, name)
+        return GraphData(data, file.sha256, precision, name)
+
+    def check_graphs(self) -> None:
+        """Checks every graph, as `graph_data` does those that are used. Raises InputError."""
+        for file in self.manifest.files():
+            check_graph(self._held.get(file.sha256) or self._read(file), printable(self.path(file)))
+
+    def release(self) -> None:
+        """Lets go of the bytes that `read` kept: a graph that is wanted later is read, and checked, again."""
+        self._held.clear()
+
+    def _read(self, file: File) -> bytes:
+        """The bytes of a file, whose hash is right. Raises InputError."""
+        path = self._inside(file)
+        size, free = path.stat().st_size, available_bytes()
+        if free is not None and size > free:
+            raise InputError(
+                f"{printable(path)} is {size / 1e9:.1f} GB large; {free / 1e9:.1f} GB of memory are available",
+                "Close other programs, or get a smaller model.",
+            )
+        data = read_regular(path, limit=MAX_FILE_BYTES, what="the graph")
+        got, expected = hashlib.sha256(data).hexdigest(), printable(file.sha256[:16])
         if got != file.sha256:
             raise InputError(
-                f"{path} has changed since it was exported: SHA-256 {got[:16]}..., expected {file.sha256[:16]}...",
-                _ADVICE,
+                f"{printable(path)} has changed since it was exported: SHA-256 {got[:16]}..., expected {expected}...",
+                ADVICE,
             )
+        if len(data) != file.bytes:
+            raise InputError(f"{printable(path)} holds {len(data)} bytes, expected {file.bytes}", ADVICE)
+        return data
+
+    def _inside(self, file: File) -> Path:
+        """Where a file of the bundle is, links resolved. Raises InputError unless that is in the bundle's folder."""
+        parts, shown = PurePosixPath(file.path), printable(file.path)
+        try:
+            root, path = self.folder.resolve(), self.path(file).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, names that the system does not take
+            raise InputError(f"{self.folder / MANIFEST} names {shown!r}: {printable(error)[:200]}", ADVICE) from error
+        if parts.is_absolute() or ".." in parts.parts or "\\" in file.path or not path.is_relative_to(root):
+            raise InputError(f"{self.folder / MANIFEST} names {shown!r}, which leaves the bundle's folder", ADVICE)
+        if not os.path.isfile(path):
+            what = f"has {shown}, which is not a file" if os.path.lexists(path) else f"lacks {shown}"
+            raise InputError(f"the bundle {self.folder} {what}", ADVICE)
+        return path
 
 
 def graph_file(component: str, domain: str, precision: str = "fp32") -> str:
@@ -208,82 +198,12 @@ def describe_file(folder: Path, path: Path) -> File:
 
 
 def describe_components(folder: Path, files: Mapping[tuple[str, str], Path]) -> Components:
-    """The manifest's entries for graphs that lie in the bundle's `folder`, by component and domain."""
+    """The manifest's entries for graphs that lie in the bundle's `folder`, by component and domain.
+
+    Raises InputError for a graph that no reader would take.
+    """
     parts: dict[str, dict[str, File]] = {}
     for (component, domain), path in files.items():
+        check_graph(path.read_bytes(), path.name)
         parts.setdefault(component, {})[domain] = describe_file(folder, path)
     return Components(**parts)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What `bundle.json` says, checked by itself: quick, and the other files are not looked at. Raises InputError."""
-    return _parse(folder, _read_json(folder))
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `bundle.json`: the last file of a bundle, so that a folder without it is none."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def _read_json(folder: Path) -> Any:
-    path = folder / MANIFEST
-    if folder.is_file():
-        raise InputError(f"{folder} is a file, not a bundle", "Pass a folder that dsmap-export has written.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        what = f"has no {MANIFEST}" if folder.is_dir() else "does not exist"
-        raise InputError(
-            f"{folder} is not a bundle: it {what}", "Pass a folder that dsmap-export has written."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}", _ADVICE) from error
-
-
-def _parse(folder: Path, tree: Any) -> Manifest:
-    version = tree.get("format_version") if isinstance(tree, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise InputError(f"{folder / MANIFEST} has no format_version", _ADVICE)
-    if version < 1:
-        raise InputError(f"{folder / MANIFEST}: format_version is {version}, expected 1 or more", _ADVICE)
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has bundle format {version}; this dsmap reads formats up to {FORMAT_VERSION}", "Update dsmap."
-        )
-    try:
-        manifest = Manifest.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{folder / MANIFEST}: {key}: {first['msg']}", _ADVICE) from error
-    if manifest.domains[0] == manifest.domains[1]:
-        raise InputError(f"{folder / MANIFEST}: both domains are called {manifest.domains[0]!r}", _ADVICE)
-    for name, part in (
-        ("styles", manifest.styles),
-        *(
-            (name, part)
-            for name in Components.model_fields
-            if (part := getattr(manifest.components, name)) or name in _ALWAYS or (name == "style_mlp" and version > 1)
-        ),
-    ):
-        missing = set(manifest.domains) - set(part)
-        if missing:
-            raise InputError(f"{folder / MANIFEST} has no {name} for {', '.join(sorted(missing))}", _ADVICE)
-    if any(len(numbers) != manifest.style_dim for s in manifest.styles.values() for numbers in (s.mean, s.std)):
-        raise InputError(f"{folder / MANIFEST}: a style does not have {manifest.style_dim} numbers", _ADVICE)
-    _check_named(folder, manifest)
-    return manifest
-
-
-def _check_named(folder: Path, manifest: Manifest) -> None:
-    for domain, style in manifest.styles.items():
-        for name, code in style.named.items():
-            if not STYLE_NAME.fullmatch(name):
-                raise InputError(f"{folder / MANIFEST}: {name!r} of {domain} is no name for a style", _ADVICE)
-            if len(code) != manifest.style_dim:
-                raise InputError(
-                    f"{folder / MANIFEST}: the style {name} of {domain} has {len(code)} numbers,"
-                    f" expected {manifest.style_dim}",
-                    _ADVICE,
-                )

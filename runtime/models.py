@@ -23,11 +23,12 @@ def find_model(model: str | Path) -> Path:
     if str(model) in bundled_models():
         return _FOLDER / str(model)
     path = Path(model)
-    if (path.exists() and str(model)) or os.sep in str(model) or path.is_absolute():
+    # os.path's, as Path's own raises for a name that is too long or holds a NUL.
+    if (os.path.exists(path) and str(model)) or os.sep in str(model) or path.is_absolute():
         return path
     known = ", ".join(bundled_models()) or "none"
     raise InputError(
-        f"no model or bundle named {str(model)!r}", f"Bundled models: {known}. Or pass the path of a bundle."
+        f"no model or bundle named {str(model)[:200]!r}", f"Bundled models: {known}. Or pass the path of a bundle."
     )
 
 

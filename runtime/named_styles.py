@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from dsmap.errors import InputError
-from dsmap.runtime.bundle import MEAN, STYLE_NAME, Manifest, read_manifest
+from dsmap.runtime.bundle import MEAN, STYLE_NAME, Manifest
+from dsmap.runtime.bundle_manifest import read_manifest
 from dsmap.runtime.models import find_model
 
 _OR_PASS = "pass a picture, a seed, or mean."

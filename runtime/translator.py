@@ -95,6 +95,7 @@ class Translator:
         self._last_size = (0, 0, 0)
         self._held_bytes = 0
         self.set_style(style)
+        bundle.release()
 
     def set_style(self, style: StyleLike) -> None:
         """The style of the frames from now on. Raises InputError, as `find_style`, and the style stays as it was."""

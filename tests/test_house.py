@@ -23,6 +23,7 @@ LEAVES = {
     "dsmap.common.cpu",
     "dsmap.common.files",
     "dsmap.common.output_files",
+    "dsmap.common.strict_json",
     "dsmap.common.text",
     "dsmap.picking",
     "dsmap.memory",

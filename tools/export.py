@@ -279,7 +279,7 @@ def _add_to_bundle(
             "Add --engine rtx (or tensorrt) to build engines for it, or --named-style to add a style.",
         )
     from dsmap.export.named_styles import add_named_styles
-    from dsmap.runtime.bundle import read_manifest
+    from dsmap.runtime.bundle_manifest import read_manifest
 
     if engines is not None:
         engines.options(read_manifest(folder).sizes)  # before anything is written

@@ -23,10 +23,7 @@ def read_json(path: Path, *, limit: int, what: str, advice: str) -> Any:
 
     `what` names it in errors. Raises InputError with the first thing that is wrong with it, and where.
     """
-    try:
-        return parse_json(read_regular(path, limit=limit, what=what), what=f"{what} {path}", advice=advice)
-    except RecursionError:  # from Python's reader, which has gone deeper than we would
-        raise InputError(f"{what} {path} is nested too deeply", advice) from None
+    return parse_json(read_regular(path, limit=limit, what=what), what=f"{what} {path}", advice=advice)
 
 
 def parse_json(data: bytes, *, what: str, advice: str) -> Any:
@@ -34,11 +31,13 @@ def parse_json(data: bytes, *, what: str, advice: str) -> Any:
     try:
         tree = json.loads(data.decode("utf-8"), parse_int=_whole_number, object_pairs_hook=_without_doubles)
     except RecursionError:
-        raise InputError(f"{what} is nested too deeply, expected at most {MAX_DEPTH} levels", advice) from None
+        raise InputError(
+            f"cannot read {what}: it is nested too deeply, expected at most {MAX_DEPTH} levels", advice
+        ) from None
     except ValueError as error:  # of the decoder, the reader and our hooks
-        raise InputError(f"{what} is not sound JSON: {printable(error)[:200]}", advice) from error
+        raise InputError(f"cannot read {what}: it is not sound JSON: {printable(error)[:200]}", advice) from error
     if fault := _fault(tree):
-        raise InputError(f"{what}: {fault}", advice)
+        raise InputError(f"cannot read {what}: {fault}", advice)
     return tree
 
 

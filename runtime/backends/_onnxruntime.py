@@ -4,14 +4,13 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle import Bundle, GraphData
 
 EXPORT_AGAIN = "Export the bundle again."
 _INSTALL = "in dsmap's source folder: pip install '.[cpu]'"
@@ -32,17 +31,19 @@ def session_options(ort: Any, threads: int | None = None) -> Any:
     return options
 
 
-def open_session(ort: Any, model: Path | bytes, options: Any, providers: Providers) -> Any:
+def open_session(ort: Any, graph: GraphData | bytes, options: Any, providers: Providers) -> Any:
     """A session of the first of the providers, and of no other where it does not run: ONNX Runtime itself would take
-    the next without a word. `model`: a graph's file, or its bytes."""
-    path = "the graph" if isinstance(model, bytes) else str(model)
+    the next without a word. It gets the bytes that were checked, or a graph made of such, never a file's name."""
+    data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.name)
     try:
-        session = ort.InferenceSession(model if isinstance(model, bytes) else path, options, providers=providers)
+        session = ort.InferenceSession(data, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
-        raise DsmapError(f"ONNX Runtime cannot load {path}: {one_line(error)}", EXPORT_AGAIN) from error
+        raise DsmapError(f"ONNX Runtime cannot load {name}: {one_line(error)}", EXPORT_AGAIN) from error
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[:1] != [first]:
-        raise DsmapError(f"ONNX Runtime runs {path} on {session.get_providers()}", "Reinstall onnxruntime.")
+        raise DsmapError(f"ONNX Runtime runs {name} on {session.get_providers()}", "Reinstall onnxruntime.")
+    session.disable_fallback()  # to other providers, which would want the bytes again
+    session._model_bytes = None  # kept for that alone, as long as the session: the weights a second time
     return session
 
 
@@ -57,9 +58,9 @@ def onnxruntime_is_there() -> bool:
 def style_on_the_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Style codes (N, S) of pictures of the target domain, by the float32 graph: once per picture, on the CPU."""
     ort = import_onnxruntime()
-    path = bundle.graph("style_encoder", target)
-    assert path is not None, "a bundle is read only if it has it"
-    session = open_session(ort, path, session_options(ort), ["CPUExecutionProvider"])
+    graph = bundle.graph_data("style_encoder", target)
+    assert graph is not None, "a bundle is read only if it has it"
+    session = open_session(ort, graph, session_options(ort), ["CPUExecutionProvider"])
     return np.array(run_session(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 
 

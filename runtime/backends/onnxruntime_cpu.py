@@ -2,7 +2,6 @@
 
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,14 +82,14 @@ class OnnxRuntimeCPU(Backend):
         return np.array(_run(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 
     def _required(self, component: str, domain: str) -> Any:
-        path = self._bundle.graph(component, domain, self.precision)
-        assert path is not None, "a bundle is read only if it has it"
-        return self._session(path)
+        session = self._optional(component, domain)
+        assert session is not None, "a bundle is read only if it has it"
+        return session
 
     def _optional(self, component: str, domain: str) -> Any:
-        path = self._bundle.graph(component, domain, self.precision)
-        return None if path is None else self._session(path)
-
-    def _session(self, path: Path) -> Any:
+        """A session; None where the bundle has no such graph."""
+        graph = self._bundle.graph_data(component, domain, self.precision)
+        if graph is None:
+            return None
         options = session_options(self._ort, self._threads)
-        return open_session(self._ort, path, options, ["CPUExecutionProvider"])
+        return open_session(self._ort, graph, options, ["CPUExecutionProvider"])

@@ -241,8 +241,8 @@ class OnnxRuntimeCUDA(Backend):
 
     def _whole_graph(self, source: str) -> bytes:
         def read(component: str, domain: str) -> bytes | None:
-            path = self._bundle.graph(component, domain, self.precision)
-            return None if path is None else path.read_bytes()
+            graph = self._bundle.graph_data(component, domain, self.precision)
+            return None if graph is None else graph.data
 
         encoder, decoder = read("content_encoder", source), read("decoder", self._target)
         assert encoder is not None, "a bundle is read only if it has it"
@@ -261,16 +261,14 @@ class OnnxRuntimeCUDA(Backend):
         if self._provider != _PROVIDER:
             providers = [self._provider]
         with _quiet(self._ort):
-            session = open_session(self._ort, self._model, session_options(self._ort), providers)
-        session.disable_fallback()
-        return session
+            return open_session(self._ort, self._model, session_options(self._ort), providers)
 
     def _style_session(self) -> Any:
         """The style's MLP, on the CPU: a few products, once per style. None in format 1."""
-        path = self._bundle.graph("style_mlp", self._target)
-        if path is None:
+        graph = self._bundle.graph_data("style_mlp", self._target)
+        if graph is None:
             return None
-        return open_session(self._ort, path, session_options(self._ort), ["CPUExecutionProvider"])
+        return open_session(self._ort, graph, session_options(self._ort), ["CPUExecutionProvider"])
 
     def _style_input(self, style_ns: Codes) -> Codes:
         """What the decoder takes: the style's parameters, or in format 1 the style itself."""

@@ -4,7 +4,6 @@ import functools
 import queue
 import re
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
 from dsmap.runtime.backends.at_once import MOST, AtOnce
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle import Bundle, GraphData
 from dsmap.runtime.cpu import allowed_cores
 
 _EXPORT_AGAIN = "Export the bundle again."
@@ -112,14 +111,15 @@ class OpenVINO(Backend):
 
     def _optional(self, component: str, domain: str) -> Any:
         """A compiled graph; None when the bundle has no such graph."""
-        path = self._bundle.graph(component, domain, self.precision)
-        return None if path is None else self._compile(path)
+        graph = self._bundle.graph_data(component, domain, self.precision)
+        return None if graph is None else self._compile(graph)
 
-    def _compile(self, path: Path) -> Any:
+    def _compile(self, graph: GraphData) -> Any:
+        """Compiles the bytes that were checked."""
         try:
-            return self._core.compile_model(str(path), self._device, self._options)
+            return self._core.compile_model(self._core.read_model(graph.data), self._device, self._options)
         except Exception as error:  # OpenVINO raises RuntimeError for nearly everything
-            raise DsmapError(f"OpenVINO cannot load {path}: {_reason(error)}", _EXPORT_AGAIN) from error
+            raise DsmapError(f"OpenVINO cannot load {graph.name}: {_reason(error)}", _EXPORT_AGAIN) from error
 
 
 class OpenVINOGPU(OpenVINO):

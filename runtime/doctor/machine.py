@@ -45,10 +45,10 @@ def check_memory(model: str) -> Finding:
 def _dim(model: str) -> int:
     """The network's width, from a bundle that need not be whole."""
     try:
+        from dsmap.runtime.bundle import read_manifest
         from dsmap.runtime.models import find_model
 
-        tree = json.loads((find_model(model) / "bundle.json").read_text(encoding="utf-8"))
-        return memory_width(tree["architecture"])
+        return memory_width(read_manifest(find_model(model)).architecture)
     except Exception:  # told by the checks of the model and the packages
         return memory_width({})
 

@@ -1,0 +1,219 @@
+"""`bundle.json`: what it holds, read with bounds on everything, and written. See `bundle` for the folder it lies in.
+
+A manifest may come from anywhere: whatever is odd about it is one InputError with the place in the file, never a
+traceback, a wait or all the memory.
+"""
+
+import json
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from dsmap.common.files import write_state
+from dsmap.common.strict_json import read_json, shown_key
+from dsmap.common.text import printable
+from dsmap.errors import InputError
+
+FORMAT_VERSION = 2
+MANIFEST = "bundle.json"
+STYLE_NAME = re.compile(r"(?!mean$|[0-9]+$)[a-z0-9_][a-z0-9_-]*", re.IGNORECASE | re.ASCII)
+"""What a named style may be called: nothing that reads as a file with a suffix, a path, a seed, or the mean."""
+MAX_MANIFEST_BYTES = 8 << 20
+"""The bundled model's has 40 kB; a thousand named styles of 64 numbers take 2 MB."""
+MAX_FILE_BYTES = (1 << 31) - 1
+"""What protocol buffers, and so ONNX files, can hold."""
+ADVICE = "Copy or export the bundle again."
+_ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
+_EXPORTED = "Pass a folder that dsmap-export has written."
+
+
+def _one_line(text: str) -> str:
+    """Refuses characters that would break or recolour the lines a name is printed in."""
+    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text):
+        raise ValueError("it has control characters")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
+"""Of a style code: those of trained models are below 10."""
+Code = Annotated[list[Number], Field(max_length=4096)]
+
+
+class _Part(BaseModel):
+    """Fields of a later minor version are kept out of the way, not refused: only `format_version` breaks a reader."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class File(_Part):
+    """One file of the bundle."""
+
+    path: Name = Field(description="relative to the bundle's folder, with forward slashes")
+    sha256: str = Field(max_length=64)
+    bytes: int = Field(strict=True, ge=0, le=MAX_FILE_BYTES)
+
+
+def _side(most: int, description: str) -> Any:
+    return Field(strict=True, ge=1, le=most, description=description)
+
+
+class Sizes(_Part):
+    """Which picture sizes the graphs take, and which they were trained at (pixels)."""
+
+    multiple_of: int = _side(512, "height and width must be multiples of this")
+    minimum: int = _side(2048, "the smallest height and width")
+    style_minimum: int = _side(2048, "the smallest height and width of a style picture")
+    trained_at: int = _side(8192, "shorter side of the training pictures; style pictures are resized to it")
+
+
+class Style(_Part):
+    """Style codes of a domain's training pictures. The mean is the default style."""
+
+    mean: Code
+    std: Code
+    pictures: int = Field(strict=True, ge=0, description="how many pictures were averaged; 0: the prior N(0, I)")
+    named: dict[str, Code] = Field(default={}, max_length=10_000, description="codes that have a name")
+
+
+Files = Annotated[dict[Name, File], Field(max_length=64)]
+
+
+class Components(_Part):
+    """The graphs, by domain name. A mapping's domain is the one it maps to."""
+
+    content_encoder: Files = {}
+    mapping: Files = Field(default={}, description="empty for a network without mapping")
+    style_mlp: Files = Field(default={}, description="empty in format 1")
+    decoder: Files = {}
+    style_encoder: Files = {}
+    fused: Files = Field(default={}, description="encoder, mapping and decoder in one; by target")
+    style_decoder: Files = Field(default={}, description="decoders that take the style itself")
+
+    def files(self) -> list[File]:
+        """Every file, in a fixed order."""
+        return [file for name in type(self).model_fields for file in getattr(self, name).values()]
+
+
+class Manifest(_Part):
+    """What `bundle.json` holds."""
+
+    format_version: int = FORMAT_VERSION
+    name: Name
+    domains: tuple[Name, Name]
+    precision: Name = Field(description="of the weights and arithmetic in the graphs of `components`: fp32")
+    style_dim: int = Field(strict=True, ge=1, le=4096)
+    sizes: Sizes
+    architecture: dict[str, Any] = Field(description="the network's configuration")
+    components: Components
+    variants: dict[Name, Components] = Field(
+        default={},
+        max_length=64,
+        description="by precision (fp16, int8): graphs to take in place of those of `components`",
+    )
+    styles: dict[Name, Style] = Field(max_length=64, description="by domain")
+    licence: str = Field(max_length=100_000)
+    card: str = Field(max_length=1_000_000, description="a short model card, Markdown")
+    provenance: dict[str, Any] = Field(description="where the weights came from")
+    verification: dict[str, Any] = Field(description="the graphs beside torch: pictures, max error, PSNR")
+
+    def files(self) -> list[File]:
+        """Every file of every precision."""
+        return [file for part in (self.components, *self.variants.values()) for file in part.files()]
+
+    def source_of(self, target: str) -> str:
+        """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
+        if target not in self.domains:
+            raise InputError(
+                f"the model {self.name} has no domain {target!r}",
+                f"Pass --domain {self.domains[0]} or --domain {self.domains[1]}.",
+            )
+        return self.domains[1 - self.domains.index(target)]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What `bundle.json` says, checked by itself: quick, and the other files are not looked at. Raises InputError."""
+    return _parse(folder, read_manifest_tree(folder))
+
+
+def read_manifest_tree(folder: Path) -> Any:
+    """`bundle.json` as it stands there, with what a later writer may have put in it. Raises InputError."""
+    folder = Path(folder)
+    # os.path's never raise: a name may be too long for the system, or hold a NUL.
+    if os.path.isfile(folder):
+        raise InputError(f"{folder} is a file, not a bundle", _EXPORTED)
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        what = f"has no {MANIFEST}" if os.path.isdir(folder) else "does not exist"
+        raise InputError(f"{_cut(folder)} is not a bundle: it {what}", _EXPORTED)
+    return read_json(path, limit=MAX_MANIFEST_BYTES, what="the manifest", advice=ADVICE)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `bundle.json`: the last file of a bundle, so that a folder without it is none."""
+    write_manifest_tree(folder, manifest.model_dump(mode="json"))
+
+
+def write_manifest_tree(folder: Path, tree: Any) -> None:
+    """Writes `bundle.json` whole or not at all. Raises OSError, and InputError where it is a link."""
+    write_state(folder / MANIFEST, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first thing is that pydantic refuses, and why: one line that can be printed."""
+    first = error.errors(include_input=False)[0]
+    return f"{shown_key(first['loc']) or 'the file'}: {printable(first['msg'].splitlines()[0])}"
+
+
+def _parse(folder: Path, tree: Any) -> Manifest:
+    path = folder / MANIFEST
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise InputError(f"{path} has no format_version", ADVICE)
+    if version < 1:
+        raise InputError(f"{path}: format_version is {version}, expected 1 or more", ADVICE)
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has bundle format {version}; this dsmap reads formats up to {FORMAT_VERSION}", "Update dsmap."
+        )
+    try:
+        manifest = Manifest.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_fault(error)}", ADVICE) from error
+    if fault := _lack(manifest, version) or _wrong_length(manifest):
+        raise InputError(f"{path}{fault}", ADVICE)
+    return manifest
+
+
+def _lack(manifest: Manifest, version: int) -> str | None:
+    """What of the two domains is missing; the rest of a sentence that begins with the file."""
+    if manifest.domains[0] == manifest.domains[1]:
+        return f": both domains are called {manifest.domains[0]!r}"
+    parts = {name: getattr(manifest.components, name) for name in Components.model_fields}
+    needed = (*_ALWAYS, *(("style_mlp",) if version > 1 else ()))
+    for name, part in {"styles": manifest.styles, **parts}.items():
+        missing = set(manifest.domains) - set(part)
+        if missing and (part or name in needed or name == "styles"):
+            return f" has no {name} for {', '.join(sorted(missing))}"
+    return None
+
+
+def _wrong_length(manifest: Manifest) -> str | None:
+    """Which style has not as many numbers as a code, or no name that a style can have."""
+    for domain, style in manifest.styles.items():
+        if any(len(numbers) != manifest.style_dim for numbers in (style.mean, style.std)):
+            return f": a style does not have {manifest.style_dim} numbers"
+        for name, code in style.named.items():
+            if not STYLE_NAME.fullmatch(name) or len(name) > 200:
+                return f": {_cut(name)!r} of {domain} is no name for a style"
+            if len(code) != manifest.style_dim:
+                return f": the style {name} of {domain} has {len(code)} numbers, expected {manifest.style_dim}"
+    return None
+
+
+def _cut(text: object) -> str:
+    return printable(str(text)[:300])
