@@ -171,7 +171,7 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: Settings = US
     """The backend called `name` with the graphs that translate to `target`.
 
     `auto` takes the first of `BACKENDS` that runs and tells why not the others (in place of `cpu` the faster of it and
-    openvino, see `choose_on_cpu`); any other name runs or raises.
+    openvino, see `choose_on_cpu`); any other name runs or raises. What is wrong with the input (InputError) ends it.
     """
     if settings.precision not in ("auto", *bundle.precisions):
         raise InputError(
@@ -191,6 +191,8 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: Settings = US
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
             choice = _cpu_choice(load, bundle, settings) if candidate == "cpu" else Choice(load(candidate), "")
+        except InputError:  # a bundle that is damaged or worse: no other backend is to try it
+            raise
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
