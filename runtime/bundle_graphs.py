@@ -23,8 +23,8 @@ OPERATORS = frozenset({
     "Add", "AveragePool", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "DepthToSpace",
     "DequantizeLinear", "Div", "Exp", "Flatten", "Gather", "Gemm", "GlobalAveragePool", "GroupNormalization",
     "Identity", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "MatMul", "Max", "Min", "Mul", "Neg",
-    "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Shape",
-    "Sigmoid", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
+    "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round",
+    "Shape", "Sigmoid", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
     "Unsqueeze",
 })
 # fmt: on
