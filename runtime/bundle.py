@@ -20,7 +20,8 @@ In format 1 there was no style_mlp, and the decoder took the style.
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 from dsmap.common.files import read_regular
@@ -46,6 +47,8 @@ MEAN = "mean"
 """What people write for a domain's default style."""
 MAX_HELD_BYTES = 256 << 20
 """How many bytes of files a bundle keeps from its check to the sessions; of the rest each is read again when wanted."""
+_READERS = 4  # threads: reading and hashing go on beside each other
+_LARGE_BYTES = 64 << 20  # from here on a file is compared with the memory that is free
 
 
 class GraphData(NamedTuple):
@@ -64,6 +67,7 @@ class Bundle:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
+        self._root = os.path.realpath(folder)
         self._held: dict[str, bytes] = {}
 
     @classmethod
@@ -76,11 +80,14 @@ class Bundle:
         folder = Path(folder)
         bundle = cls(folder, read_manifest(folder))
         room = MAX_HELD_BYTES
-        for file in bundle.manifest.files():
-            data = bundle._read(file)
-            if len(data) <= room:
-                room -= len(data)
-                bundle._held[file.sha256] = data
+        files = bundle.manifest.files()
+        with ThreadPoolExecutor(_READERS, "read") as pool:
+            for at in range(0, len(files), _READERS):  # not all at once: what is not kept is to be gone by then
+                some = files[at : at + _READERS]
+                for file, data in zip(some, pool.map(bundle._read, some), strict=True):
+                    if len(data) <= room:
+                        room -= len(data)
+                        bundle._held[file.sha256] = data
         return bundle
 
     @property
@@ -149,15 +156,16 @@ class Bundle:
     def _read(self, file: File) -> bytes:
         """The bytes of a file, whose hash is right. Raises InputError."""
         path = self._inside(file)
-        size, free = path.stat().st_size, available_bytes()
-        if free is not None and size > free:
+        size = os.path.getsize(path)
+        if size > _LARGE_BYTES and (free := available_bytes()) is not None and size > free:
             raise InputError(
                 f"{printable(path)} is {size / 1e9:.1f} GB large; {free / 1e9:.1f} GB of memory are available",
                 "Close other programs, or get a smaller model.",
             )
         data = read_regular(path, limit=MAX_FILE_BYTES, what="the graph")
-        got, expected = hashlib.sha256(data).hexdigest(), printable(file.sha256[:16])
+        got = hashlib.sha256(data).hexdigest()
         if got != file.sha256:
+            expected = printable(file.sha256[:16])
             raise InputError(
                 f"{printable(path)} has changed since it was exported: SHA-256 {got[:16]}..., expected {expected}...",
                 ADVICE,
@@ -168,17 +176,20 @@ class Bundle:
 
     def _inside(self, file: File) -> Path:
         """Where a file of the bundle is, links resolved. Raises InputError unless that is in the bundle's folder."""
-        parts, shown = PurePosixPath(file.path), printable(file.path)
         try:
-            root, path = self.folder.resolve(), self.path(file).resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, names that the system does not take
-            raise InputError(f"{self.folder / MANIFEST} names {shown!r}: {printable(error)[:200]}", ADVICE) from error
-        if parts.is_absolute() or ".." in parts.parts or "\\" in file.path or not path.is_relative_to(root):
-            raise InputError(f"{self.folder / MANIFEST} names {shown!r}, which leaves the bundle's folder", ADVICE)
+            path = os.path.realpath(os.path.join(self._root, file.path))
+        except (OSError, ValueError) as error:  # names that the system does not take
+            raise self._refusal(f"names {file.path!r}: {error}") from error
+        outside = os.path.isabs(file.path) or ".." in file.path.split("/") or "\\" in file.path
+        if outside or (not path.startswith(os.path.join(self._root, "")) and path != self._root):
+            raise self._refusal(f"names {file.path!r}, which leaves the bundle's folder")
         if not os.path.isfile(path):
-            what = f"has {shown}, which is not a file" if os.path.lexists(path) else f"lacks {shown}"
-            raise InputError(f"the bundle {self.folder} {what}", ADVICE)
-        return path
+            what = "which is not a file" if os.path.lexists(path) else "which is not there: the bundle lacks it"
+            raise self._refusal(f"names {file.path!r}, {what}")
+        return Path(path)
+
+    def _refusal(self, what: str) -> InputError:
+        return InputError(printable(f"{self.folder / MANIFEST} {what}")[:1000], ADVICE)
 
 
 def graph_file(component: str, domain: str, precision: str = "fp32") -> str:

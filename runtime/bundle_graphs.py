@@ -133,17 +133,16 @@ def _check_node(data: memoryview) -> None:
 def _check_tensor(data: memoryview) -> None:
     """Weights are inside the file, and as many as are declared: no reader makes room for what is not there."""
     tensor = _message(data, _TENSOR)
-    name = _shown(_text(tensor, 8))
     if any(tensor.get(_DATA_LOCATION, [])):
-        raise _OddError(f"has weights in another file ({name}), which bundle.json says nothing of")
+        raise _OddError(f"has weights in another file ({_name(tensor)}), which bundle.json says nothing of")
     element = _ELEMENT_BYTES.get(_number(tensor, 2))
     if element is None:
-        raise _OddError(f"has weights of an unknown type ({name})")
+        raise _OddError(f"has weights of an unknown type ({_name(tensor)})")
     expected = math.prod(_numbers(tensor.get(1, [])))
     found = sum(_counted(values, _TYPED[field]) for field, values in tensor.items() if field in _TYPED)
     raw = sum(len(value) for value in tensor.get(_RAW, []) if isinstance(value, memoryview))
     if expected != found + raw // element or raw % element or (found and raw):
-        raise _OddError(f"declares {expected} numbers as {name} and holds {found + raw // element}")
+        raise _OddError(f"declares {expected} numbers as {_name(tensor)} and holds {found + raw // element}")
 
 
 def _counted(values: list[int | memoryview], packed_bytes: int | None) -> int:
@@ -186,14 +185,14 @@ def _values(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """Field number, wire type and value of everything in a message."""
     at, end = 0, len(data)
     while at < end:
-        tag, at = _varint(data, at)
+        tag, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)  # most are of one byte
         number, wire = tag >> 3, tag & 7
         value: int | memoryview
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-        elif wire == _BYTES:
-            length, at = _varint(data, at)
+        if wire == _BYTES:
+            length, at = (data[at], at + 1) if at < end and data[at] < 0x80 else _varint(data, at)
             value, at = data[at : at + length], at + length
+        elif wire == _VARINT:
+            value, at = _varint(data, at)
         elif wire in (_FIXED_32, _FIXED_64):
             length = 4 if wire == _FIXED_32 else 8
             value, at = int.from_bytes(data[at : at + length], "little"), at + length
@@ -239,6 +238,10 @@ def _numbers(values: list[int | memoryview]) -> Iterator[int]:
         while at < len(value):
             one, at = _varint(value, at)
             yield one
+
+
+def _name(tensor: Message) -> str:
+    return _shown(_text(tensor, 8))
 
 
 def _shown(text: str) -> str:

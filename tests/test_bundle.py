@@ -58,7 +58,7 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
         (("components", "decoder", "winter", "path"), "../decoder.onnx", "leaves the bundle's folder"),
         (("components", "decoder", "winter", "path"), "/etc/hostname", "leaves the bundle's folder"),
         (("components", "decoder", "winter", "path"), "..\\decoder.onnx", "leaves the bundle's folder"),
-        (("components", "decoder", "winter", "path"), "gone.onnx", "lacks gone.onnx"),
+        (("components", "decoder", "winter", "path"), "gone.onnx", "names 'gone.onnx', which is not there"),
         (("components", "decoder"), {}, "no decoder for summer, winter"),
         (("components", "mapping"), {"summer": {"path": "x", "sha256": "", "bytes": 1}}, "no mapping for winter"),
         (("styles", "winter", "mean"), [1.0], "does not have 3 numbers"),

@@ -462,6 +462,7 @@ def test_large_bundles_are_not_kept_in_memory(bundle, monkeypatch):
 
 def test_a_graph_larger_than_the_memory_is_not_read(bundle, monkeypatch):
     monkeypatch.setattr("dsmap.runtime.bundle.available_bytes", lambda: 1000)
+    monkeypatch.setattr("dsmap.runtime.bundle._LARGE_BYTES", 100)
     assert "of memory are available" in refused(bundle).fact
 
 

@@ -67,21 +67,21 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _fault(tree: Any) -> str | None:
     """What is wrong with a tree that JSON's grammar allows, and where; None if nothing is."""
-    waiting: list[tuple[Any, tuple[object, ...]]] = [(tree, ())]
+    waiting: list[tuple[Any, tuple[object, ...]]] = [([tree], ())]
     while waiting:
-        value, where = waiting.pop()
+        holder, where = waiting.pop()
         if len(where) > MAX_DEPTH:
-            return f"{shown_key(where[:3])}... is nested too deeply, expected at most {MAX_DEPTH} levels"
-        if isinstance(value, dict):
-            if bad := next((key for key in value if not _is_text(key)), None):
-                return f"{shown_key((*where, bad))}: the key is no text that UTF-8 can hold"
-            waiting += [(inner, (*where, key)) for key, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(inner, (*where, i)) for i, inner in enumerate(value)]
-        elif isinstance(value, str) and not _is_text(value):
-            return f"{shown_key(where)}: it is no text that UTF-8 can hold"
-        elif isinstance(value, float) and not math.isfinite(value):
-            return f"{shown_key(where)}: {value} is not a finite number"
+            return f"{shown_key(where[1:4])}... is nested too deeply, expected at most {MAX_DEPTH} levels"
+        named = isinstance(holder, dict)
+        for key, value in holder.items() if named else enumerate(holder):
+            if named and not _is_text(key):
+                return f"{shown_key((*where, key)[1:])}: the key is no text that UTF-8 can hold"
+            if isinstance(value, dict | list):
+                waiting.append((value, (*where, key)))
+            elif isinstance(value, str) and not _is_text(value):
+                return f"{shown_key((*where, key)[1:])}: it is no text that UTF-8 can hold"
+            elif isinstance(value, float) and not math.isfinite(value):
+                return f"{shown_key((*where, key)[1:])}: {value} is not a finite number"
     return None
 
 
