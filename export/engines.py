@@ -1,12 +1,14 @@
 """The engines of a bundle: for which GPUs, all of them in turn, and one line about each."""
 
+import contextlib
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
-from dsmap.runtime.bundle import ENGINES, Bundle, Components, Sizes, file_sha256
+from dsmap.runtime.bundle import ENGINES, Bundle, Components, Sizes
 from dsmap.runtime.bundle_engines import (
     EngineKey,
     Sidecar,
@@ -14,6 +16,7 @@ from dsmap.runtime.bundle_engines import (
     check_engine,
     engine_name,
     read_sidecar,
+    trust_fault,
 )
 from dsmap.trt import (
     DEFAULT_ARCHITECTURES,
@@ -35,7 +38,13 @@ class EngineJob(NamedTuple):
     component: str
     domain: str
     precision: str
-    onnx: Path
+    onnx: Path | bytes
+    """The graph: a file, or the bytes of a bundle's that were checked."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the graph."""
+        return hashlib.sha256(self.onnx if isinstance(self.onnx, bytes) else self.onnx.read_bytes()).hexdigest()
 
     @property
     def title(self) -> str:
@@ -118,10 +127,10 @@ def engines_of(
     """
     precision = "fp16" if "fp16" in bundle.precisions else "fp32"
     jobs = [
-        EngineJob(component, domain, precision, path)
+        EngineJob(component, domain, precision, graph.data)
         for component in Components.model_fields
         for domain in bundle.domains
-        if (path := bundle.graph(component, domain, precision)) is not None
+        if (graph := bundle.graph_data(component, domain, precision)) is not None
     ]
     built = []
     for group, profile in (
@@ -150,6 +159,16 @@ def _style_profile(sizes: Sizes) -> SizeProfile:
     return SizeProfile.parse(text, multiple_of=sizes.multiple_of, minimum=sizes.style_minimum)
 
 
+def _own_folder(engines: Path) -> Path:
+    """The bundle's folder for engines, made where it is missing. InputError where it is a link to another place."""
+    with contextlib.suppress(FileExistsError):
+        engines.mkdir()
+    if engines.is_symlink() or not engines.is_dir():
+        kind = "a link" if engines.is_symlink() else "no folder"
+        raise InputError(f"{engines} is {kind}: engines are written into the bundle itself", f"Remove {engines}.")
+    return engines
+
+
 def build_bundle_engines(
     folder: Path,
     jobs: Iterable[EngineJob],
@@ -160,19 +179,18 @@ def build_bundle_engines(
     say: Callable[[str], None],
     progress: Callable[[EngineJob], Progress] | None = None,
 ) -> list[Built]:
-    """Builds the engine of every job into `folder`/engines; those that are there and fit are kept.
+    """Builds the engine of every job into `folder`/engines; those that were built here and fit are kept.
 
     `say` gets one line for each, `progress` makes the callback of each build. Raises as `build_engine`; the engines
     built until then stay, and are found by the next call.
     """
     check_folder_writable(folder, "-o")
-    engines = folder / ENGINES
-    engines.mkdir(exist_ok=True)
+    engines = _own_folder(folder / ENGINES)
     built = []
     for job in jobs:
         path = engines / engine_name(job.component, job.domain, job.precision, flavour.name, profile)
-        key = EngineKey.of(file_sha256(job.onnx), flavour, architectures, job.precision, profile)
-        reason = check_engine(path, key, same_architectures=True)
+        key = EngineKey.of(job.sha256, flavour, architectures, job.precision, profile)
+        reason = check_engine(path, key, same_architectures=True) or trust_fault(path)
         if reason is None:
             built.append(Built(job, path, read_sidecar(path), reused=True))
             say(f"kept {job.title}: {path.name} is up to date")

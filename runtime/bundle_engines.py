@@ -4,12 +4,16 @@
     BUNDLE/engines/decoder.winter.fp16.rtx.256x256-512x512-1920x1088.engine.json
 
 An engine runs only where it fits: the ONNX file, TensorRT's flavour and version, GPU, precision and sizes are its key.
-The bytes that are used are the bytes whose hash was checked; an engine without its sidecar is never used.
+The bytes that are used are the bytes whose hash was checked; an engine without its sidecar is never used. A sidecar
+says nothing about who made an engine, which is code: `trust_fault` does.
 """
 
 import hashlib
+import logging
+import os
 import re
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,14 +21,23 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from dsmap import __version__
-from dsmap.common.files import check_folder_writable, whole_file
-from dsmap.errors import DsmapError
+from dsmap.common.files import check_folder_writable, read_regular, write_state
+from dsmap.common.strict_json import read_json
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle import ENGINE_SUFFIX, file_sha256
+from dsmap.runtime.bundle_manifest import first_fault
+from dsmap.runtime.engines.trust import NOT_OURS, remember_engine, was_built_here
 from dsmap.trt import Flavour, covers, engine_validity
 from dsmap.trt_build import LayerStatistics, SizeProfile, build_plan
 from dsmap.trt_progress import Progress
 
+_MAX_SIDECAR_BYTES = 1 << 20
+_MAX_ENGINE_BYTES = 1 << 36
+_log = logging.getLogger("dsmap")
 REBUILD = "Build the engine again: dsmap-export with --engine."
+
+
+Word = Annotated[str, Field(max_length=200)]
 
 
 class _Part(BaseModel):
@@ -34,15 +47,15 @@ class _Part(BaseModel):
 class EngineKey(_Part):
     """What an engine was built from and for. Engines whose keys differ cannot stand in for each other."""
 
-    onnx_sha256: str
-    flavour: str = Field(description="tensorrt or rtx")
-    version: str = Field(description="of TensorRT: engines of another one are refused by it")
+    onnx_sha256: Word
+    flavour: Word = Field(description="tensorrt or rtx")
+    version: Word = Field(description="of TensorRT: engines of another one are refused by it")
     architectures: tuple[Annotated[str, Field(pattern=r"^\d+\.\d+\+?$")], ...] = Field(
         description='compute capabilities: "8.6", or "8.0+" for that and later ones'
     )
-    precision: str = Field(description="fp32 or fp16")
-    profile: str = Field(description="sizes, min:opt:max or one")
-    batch: int = Field(default=1, ge=1, description="the largest batch")
+    precision: Word = Field(description="fp32 or fp16")
+    profile: Word = Field(description="sizes, min:opt:max or one")
+    batch: int = Field(default=1, ge=1, le=1 << 20, description="the largest batch")
 
     @classmethod
     def of(
@@ -95,14 +108,14 @@ class Sidecar(_Part):
 
     format_version: int = Field(default=1, ge=1, le=1)
     key: EngineKey
-    engine_sha256: str
-    bytes: int
-    component: str
-    domain: str
+    engine_sha256: Word
+    bytes: int = Field(ge=0, le=_MAX_ENGINE_BYTES)
+    component: Word
+    domain: Word
     layers: LayerStatistics
     build_seconds: float
-    dsmap_version: str
-    built_at: str = Field(description="UTC")
+    dsmap_version: Word
+    built_at: Word = Field(description="UTC")
 
     @computed_field(description="None without convolutions")  # type: ignore[prop-decorator]
     @property
@@ -156,7 +169,7 @@ def read_engine(path: Path, expected: EngineKey, flavour: Flavour | None, advice
     """
     try:
         sidecar = _checked_sidecar(path, expected)
-        data = path.read_bytes()
+        data = read_regular(path, limit=sidecar.bytes, what="the engine")
         _check_bytes(sidecar, len(data), hashlib.sha256(data).hexdigest())
         note = ""
         if flavour is not None:
@@ -166,18 +179,24 @@ def read_engine(path: Path, expected: EngineKey, flavour: Flavour | None, advice
             note = validity.reason
     except DsmapError as refused:
         raise DsmapError(f"the engine {path} cannot be used: {refused.fact}", advice) from refused
-    except OSError as error:
-        raise DsmapError(f"the engine {path} cannot be read: {error.strerror or error}", advice) from error
     return Engine(data, sidecar, note)
 
 
 def find_engine(
-    folder: Path, component: str, domain: str, expected: EngineKey, *, width: int, height: int
+    folder: Path,
+    component: str,
+    domain: str,
+    expected: EngineKey,
+    *,
+    width: int,
+    height: int,
+    fault_of: Callable[[Path], str | None] | None = None,
 ) -> tuple[Path | None, list[str]]:
     """The engine in `folder` for pictures of this size, and in one line each why the others are not taken.
 
     `expected` says the rest; its profile is not looked at, and its batch is the least that is wanted. Of several the
-    one for the smallest sizes is taken. The hash is left to `read_engine`.
+    one for the smallest sizes is taken. The hash is left to `read_engine`. `fault_of`: what else there is against an
+    engine that fits.
     """
     found, reasons = [], []
     for path in sorted(folder.glob("*" + ENGINE_SUFFIX)):
@@ -192,6 +211,8 @@ def find_engine(
                 reason = (
                     f"it is for {profile} in batches of up to {key.batch}, not for {expected.batch} of {width}x{height}"
                 )
+            if reason is None and fault_of is not None:
+                reason = fault_of(path)
         except DsmapError as error:
             reason = error.fact
         if reason is None:
@@ -201,22 +222,30 @@ def find_engine(
     return (min(found)[1] if found else None), reasons
 
 
+def trust_fault(engine: Path) -> str | None:
+    """Why an engine from outside of the cache must not be loaded unasked; None for one that was built here.
+
+    Its sidecar's hash is looked up: `read_engine` sees to it that the engine has that hash. Raises DsmapError where the
+    record of what was built here may have been written by others, or there is no sound sidecar.
+    """
+    return None if was_built_here(read_sidecar(engine).engine_sha256) else NOT_OURS
+
+
 def read_sidecar(engine: Path) -> Sidecar:
     """What the sidecar says; nothing of it has been compared with the engine. DsmapError when it says nothing."""
+    path = sidecar_path(engine)
+    if not os.path.lexists(path):
+        raise _refusal("it has no sidecar, so what it was built from is unknown")
     try:
-        return Sidecar.model_validate_json(sidecar_path(engine).read_bytes())
-    except FileNotFoundError as error:
-        raise _refusal("it has no sidecar, so what it was built from is unknown") from error
-    except OSError as error:
-        raise _refusal(f"its sidecar cannot be read: {error.strerror or error}") from error
+        return Sidecar.model_validate(read_json(path, limit=_MAX_SIDECAR_BYTES, what="its sidecar", advice=REBUILD))
+    except InputError as error:
+        raise _refusal(f"its sidecar is damaged or not dsmap's: {error.fact}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise _refusal(f"its sidecar is damaged or not dsmap's: {where}: {first['msg'].splitlines()[0]}") from error
+        raise _refusal(f"its sidecar is damaged or not dsmap's: {first_fault(error)}") from error
 
 
 def build_engine(
-    onnx_path: Path,
+    onnx: bytes | Path,
     out_path: Path,
     *,
     component: str,
@@ -228,19 +257,21 @@ def build_engine(
     progress: Progress | None = None,
     option: str = "-o",
 ) -> Sidecar:
-    """Builds the engine of `onnx_path` and writes it, with its sidecar, to `out_path`, whose folder exists.
+    """Builds the engine of a graph (a file or its bytes), and writes it with its sidecar into the folder of `out_path`.
+
+    From then on it is known as built here; where that cannot be written down, a warning says so.
 
     Raises DsmapError for a graph that TensorRT or the precision gate refuses and for a full disk, InputError for a
     folder that takes no files (`option` chooses another), KeyboardInterrupt on Ctrl-C. Nothing half-made is left.
     """
-    onnx = onnx_path.read_bytes()
+    data = onnx if isinstance(onnx, bytes) else onnx.read_bytes()
     check_folder_writable(out_path.parent, option)
     # An engine holds the weights, and code: with less than that there is no use in starting.
-    if (free := shutil.disk_usage(out_path.parent).free) < len(onnx):
-        raise _no_space(out_path, len(onnx), free)
+    if (free := shutil.disk_usage(out_path.parent).free) < len(data):
+        raise _no_space(out_path, len(data), free)
     plan = build_plan(
-        onnx,
-        onnx_path.name,
+        data,
+        f"{component}.{domain}" if isinstance(onnx, bytes) else onnx.name,
         flavour=flavour,
         profile=profile,
         precision=precision,
@@ -248,7 +279,7 @@ def build_engine(
         progress=progress,
     )
     sidecar = Sidecar(
-        key=EngineKey.of(hashlib.sha256(onnx).hexdigest(), flavour, architectures, precision, profile),
+        key=EngineKey.of(hashlib.sha256(data).hexdigest(), flavour, architectures, precision, profile),
         engine_sha256=hashlib.sha256(plan.data).hexdigest(),
         bytes=len(plan.data),
         component=component,
@@ -261,6 +292,13 @@ def build_engine(
     # The engine first: until its sidecar follows, an old one's hash does not match it, and it is not used.
     _write_whole(out_path, plan.data)
     _write_whole(sidecar_path(out_path), sidecar.model_dump_json(indent=1).encode() + b"\n")
+    try:
+        remember_engine(sidecar.engine_sha256, out_path)
+    except (DsmapError, OSError) as error:
+        reason = error.fact if isinstance(error, DsmapError) else error.strerror
+        _log.warning(
+            "%s: not kept on record as built here (%s); running it needs --trust-engines", out_path.name, reason
+        )
     return sidecar
 
 
@@ -292,10 +330,9 @@ def _file_stem(component: str, domain: str, precision: str, flavour: str) -> str
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Writes a file beside and renames it; DsmapError when there is no room."""
+    """Writes a file beside and renames it, never through a link; DsmapError when there is no room."""
     try:
-        with whole_file(path) as beside:
-            beside.write_bytes(data)
+        write_state(path, data)
     except OSError as error:
         raise _no_space(path, len(data), shutil.disk_usage(path.parent).free, error.strerror or str(error)) from error
 

@@ -49,6 +49,7 @@ class Translator:
         frames_at_once: int = 1,
         for_frames: tuple[int, int] | None = None,
         cuda_binding: str = "auto",
+        trust_engines: bool = False,
     ) -> "Translator":
         """Loads a bundled model by name, or a bundle by path, for translations to `domain`.
 
@@ -56,6 +57,7 @@ class Translator:
         `precision`: one that the bundle has, or auto for what suits the backend. `frames_at_once`: how many frames will
         be under way together (see `submit`); 1 for the least delay. `for_frames`: (width, height) of a video's frames,
         in place of it: as many as gain speed and fit into memory. `cuda_binding`: cuda-python, pycuda or auto.
+        `trust_engines`: the bundle's TensorRT engines are loaded although they were not built here; they are code.
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
         """
@@ -63,7 +65,11 @@ class Translator:
         if for_frames is not None:
             frames_at_once = _as_many_as_fit(bundle, *for_frames)
         settings = Settings(
-            threads=threads, precision=precision, frames_at_once=frames_at_once, cuda_binding=cuda_binding
+            threads=threads,
+            precision=precision,
+            frames_at_once=frames_at_once,
+            cuda_binding=cuda_binding,
+            trust_engines=trust_engines,
         )
         return cls(bundle, domain, backend, style, settings)
 

@@ -6,7 +6,6 @@ nobody waited for has not happened, and a buffer that is used again too early gi
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -177,9 +176,9 @@ class LateCuda(Cuda):
 class CpuEngine:
     """An engine whose computation is ONNX Runtime's."""
 
-    def __init__(self, cuda: LateCuda, path: Path, title: str, profile: SizeProfile) -> None:
+    def __init__(self, cuda: LateCuda, data: bytes, title: str, profile: SizeProfile) -> None:
         self.cuda, self.title, self.profile = cuda, title, profile
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         self.closed = False
 
     def takes(self, width, height, batch):
@@ -248,7 +247,7 @@ class CpuShelf(Shelf):
     def open(self, component, domain, size, batch, load):
         if component in self.refuse:
             raise self.refuse[component]
-        graph = self._graph(component, domain)
+        graph = self._bundle.graph_data(component, domain, self._precision)
         assert graph is not None
         title = f"{component}.{domain} {graph.precision}"
-        return CpuEngine(self.cuda, graph.path, title, self.profile(size, batch, component))
+        return CpuEngine(self.cuda, graph.data, title, self.profile(size, batch, component))

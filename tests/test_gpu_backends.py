@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from dsmap.runtime.backends._shelf import Shelf
 from dsmap.runtime.backends._trt import TrtContext, TrtEngine
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.tensorrt import TensorRT, TensorRTRTX
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle import Bundle, describe_file
 from dsmap.runtime.bundle_engines import build_engine, read_sidecar, sidecar_path
 from dsmap.runtime.cuda import load_cuda
 from dsmap.trt_build import Size, SizeProfile
@@ -198,15 +199,16 @@ def test_bundles_without_mapping_and_of_format_1(gpu, bundle, tmp_path):
                            rename_outputs=False),
         io_map=[("mlp_style_params", "style_params")],
     )  # fmt: skip
-    onnx.save(merged, tmp_path / "decoder.winter.onnx")
-    file = of.decoder["winter"].model_copy(update={"path": str(tmp_path / "decoder.winter.onnx")})
+    folder = Path(shutil.copytree(bundle.folder, tmp_path / "bundle"))
+    onnx.save(merged, folder / "decoder.winter.onnx")
+    file = describe_file(folder, folder / "decoder.winter.onnx")
     old = bundle.manifest.model_copy(
         update={"components": of.model_copy(update={"style_mlp": {}, "decoder": {**of.decoder, "winter": file}})}
     )
     picture, style = frames(1, 16, 32), styles(1)
     outputs = []
     for manifest in (without, old):
-        changed = Bundle(bundle.folder, manifest)
+        changed = Bundle(folder if manifest is old else bundle.folder, manifest)
         backend = make(changed)
         gpu.log.clear()
         outputs.append(backend.translate(picture, style))
@@ -350,9 +352,8 @@ def test_precisions(gpu, bundle):
     with pytest.raises(DsmapError, match="not int8"):
         TensorRT(bundle, "winter", Settings(precision="int8"))
     shipped = Bundle.read(Path(backends.__file__).parents[1] / "models" / "summer-winter")
-    shelf = Shelf(shipped, FLAVOUR, "8.9", "fp16")
-    assert shelf._graph("decoder", "winter").precision == "fp16"
-    assert Shelf(bundle, FLAVOUR, "8.9", "fp16")._graph("decoder", "winter").precision == "fp32"
+    assert shipped.find("decoder", "winter", "fp16")[1] == "fp16"
+    assert bundle.find("decoder", "winter", "fp16")[1] == "fp32"
 
 
 # Engines: real builds by TensorRT for RTX, which needs no GPU for them
@@ -422,8 +423,6 @@ def test_an_engine_is_built_once_kept_and_told(bundle, rtx, own_cache, caplog):
 
 
 def test_the_bundles_own_engine_comes_first(bundle, rtx, tmp_path, own_cache, caplog):
-    import shutil
-
     shutil.copytree(bundle.folder, tmp_path / "copy")
     copy = Bundle.read(tmp_path / "copy")
     (copy.folder / "engines").mkdir()
@@ -672,7 +671,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(bundle, by_cpu):
     with pytest.raises(DsmapError, match=r"runs .* on \['CPUExecutionProvider'\]"):
         _onnxruntime.open_session(
             ort,
-            bundle.graph("mapping", "winter"),
+            bundle.graph_data("mapping", "winter"),
             session,
             [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"],
         )

@@ -65,6 +65,13 @@ Precision = Annotated[
     typer.Option("--precision", help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend."),
 ]
 CudaBinding = Annotated[str, typer.Option("--cuda-binding", help="What reaches CUDA: cuda-python, pycuda or auto.")]
+TrustEngines = Annotated[
+    bool,
+    typer.Option(
+        "--trust-engines",
+        help="Run the bundle's TensorRT engines although they were not built here: engines are code.",
+    ),
+]
 
 
 def new_app() -> typer.Typer:

@@ -74,7 +74,7 @@ def _fault(tree: Any) -> str | None:
             return f"{shown_key(where[1:4])}... is nested too deeply, expected at most {MAX_DEPTH} levels"
         named = isinstance(holder, dict)
         for key, value in holder.items() if named else enumerate(holder):
-            if named and not _is_text(key):
+            if named and not _is_text(str(key)):
                 return f"{shown_key((*where, key)[1:])}: the key is no text that UTF-8 can hold"
             if isinstance(value, dict | list):
                 waiting.append((value, (*where, key)))

@@ -32,6 +32,8 @@ class Settings:
     """How many frames the caller will have under way: 1 for the least delay, more for the most frames a second."""
     cuda_binding: str = "auto"
     """What reaches CUDA: cuda-python, pycuda, or auto."""
+    trust_engines: bool = False
+    """Whether a bundle's TensorRT engines are loaded that this user has not built: engines are code."""
     source: str | None = None
     """The domain of the frames; None: the other than the target. The target itself: frames are reconstructed."""
 

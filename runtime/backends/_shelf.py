@@ -4,19 +4,23 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle import ENGINES, Bundle
-from dsmap.runtime.bundle_engines import EngineKey, build_engine, find_engine, read_engine, read_sidecar
-from dsmap.runtime.engine_cache import VARIABLE, cached_engine_path, make_cache_folder, user_cache_folder
+from dsmap.runtime.bundle_engines import EngineKey, build_engine, find_engine, read_engine, read_sidecar, trust_fault
+from dsmap.runtime.cuda import OutOfMemoryError
+from dsmap.runtime.engine_cache import VARIABLE, cached_engine_path, make_cache_folder
+from dsmap.runtime.engines.cache_folder import check_private, is_plain_file, user_cache_folder
 from dsmap.trt import DEFAULT_ARCHITECTURES, Flavour, covers, known_architectures
 from dsmap.trt_build import LARGEST_SIDE, Size, SizeProfile
 from dsmap.trt_progress import Progress
 
 E = TypeVar("E")
 Load = Callable[[bytes, str, SizeProfile], E]
-"""Makes an engine of its bytes, what messages call it, and the sizes it is for; DsmapError where it does not load."""
+"""Makes an engine of its bytes, what messages call it, and the sizes it is for.
+
+OutOfMemoryError where the device is full, DsmapError where it does not load for another reason."""
 
 _SECONDS_BETWEEN = 10.0
 _log = logging.getLogger("dsmap")
@@ -27,28 +31,28 @@ def say(line: str) -> None:
     _log.warning(line)
 
 
-class Graph(NamedTuple):
-    """An ONNX file of a bundle."""
-
-    path: Path
-    sha256: str
-    precision: str
-
-
 class Shelf:
     """The engines of one bundle for one TensorRT and GPU."""
 
     def __init__(
-        self, bundle: Bundle, flavour: Flavour, architecture: str, precision: str, *, exact: bool = False
+        self,
+        bundle: Bundle,
+        flavour: Flavour,
+        architecture: str,
+        precision: str,
+        *,
+        exact: bool = False,
+        trust_engines: bool = False,
     ) -> None:
-        """`exact`: engines that are built take one size alone; else from half of it to twice."""
+        """`exact`: engines that are built take one size alone; else from half of it to twice. `trust_engines`: the
+        bundle's are loaded wherever they come from; else those alone that this user has built."""
         self._bundle, self._flavour, self._architecture = bundle, flavour, architecture
-        self._precision, self._exact = precision, exact
+        self._precision, self._exact, self._trust = precision, exact, trust_engines
         self._stops = 0
 
     def has(self, component: str, domain: str) -> bool:
         """Whether the bundle has such a graph."""
-        return self._graph(component, domain) is not None
+        return self._bundle.find(component, domain, self._precision) is not None
 
     def stop(self) -> None:
         """Ends a build that is under way, from any thread."""
@@ -57,27 +61,65 @@ class Shelf:
     def open(self, component: str, domain: str, size: Size, batch: int, load: Load[E]) -> E:
         """The engine for frames of this size and batch, loaded.
 
-        Raises DsmapError with TensorRT's reason where it cannot be built or, newly built, not be loaded.
+        Raises OutOfMemoryError as `load` does, and DsmapError with TensorRT's reason where it cannot be built or, newly
+        built, not be loaded, or where the user's cache may have been written to by others.
         """
-        graph = self._graph(component, domain)
-        assert graph is not None, "a bundle is read only if it has it"
-        title = f"{component}.{domain} {graph.precision}"
+        found = self._bundle.find(component, domain, self._precision)
+        assert found is not None, "a bundle is read only if it has it"
+        file, precision = found
+        title = f"{component}.{domain} {precision}"
         profile = self.profile(size, batch, component)
-        key = EngineKey.of(graph.sha256, self._flavour, (self._architecture,), graph.precision, profile)
-        reasons = []
-        for folder in (self._bundle.folder / ENGINES, user_cache_folder() / ENGINES):
-            own = folder.parent == self._bundle.folder
-            path, refused = find_engine(folder, component, domain, key, width=size.width, height=size.height)
-            # The cache holds engines of all models and sizes: of them only those tell that have become useless.
-            reasons += [reason for reason in refused if own or "another TensorRT" in reason or "another GPU" in reason]
-            if path is None or (self._exact and not own and read_sidecar(path).key.profile != key.profile):
+        key = EngineKey.of(file.sha256, self._flavour, (self._architecture,), precision, profile)
+        reasons: list[str] = []
+        for find in (self._in_bundle, self._in_cache):
+            path = find(component, domain, key, size, reasons)
+            if path is None:
                 continue
             try:
-                return self._load(path, title, load)
+                data, built_for = self._read(path)
             except DsmapError as error:
                 reasons.append(error.fact)
-        path = self._build(graph, key, profile, component, domain, title, size, reasons)
-        return self._load(path, title, load)
+                continue
+            try:
+                return load(data, title, built_for)
+            except OutOfMemoryError:  # nothing is wrong with the engine: another one would not fit either
+                raise
+            except DsmapError as error:
+                reasons.append(error.fact)
+        path = self._build(key, profile, component, domain, title, size, reasons)
+        data, built_for = self._read(path)
+        return load(data, title, built_for)
+
+    def _in_bundle(self, component: str, domain: str, key: EngineKey, size: Size, reasons: list[str]) -> Path | None:
+        """The bundle's engine; `reasons` gets why others are not taken."""
+        path, refused = find_engine(
+            self._bundle.folder / ENGINES,
+            component,
+            domain,
+            key,
+            width=size.width,
+            height=size.height,
+            fault_of=None if self._trust else trust_fault,
+        )
+        reasons += refused
+        return path
+
+    def _in_cache(self, component: str, domain: str, key: EngineKey, size: Size, reasons: list[str]) -> Path | None:
+        """That of the user's cache. Raises DsmapError for a cache that others may write to."""
+        check_private(ENGINES)
+        path, refused = find_engine(
+            user_cache_folder() / ENGINES,
+            component,
+            domain,
+            key,
+            width=size.width,
+            height=size.height,
+            fault_of=lambda path: None if is_plain_file(path) else "it is no plain file of yours",
+        )
+        # It holds engines of all models and sizes: of them only those tell that have become useless.
+        reasons += [reason for reason in refused if "another TensorRT" in reason or "another GPU" in reason]
+        other = path is not None and self._exact and read_sidecar(path).key.profile != key.profile
+        return None if other else path
 
     def profile(self, size: Size, batch: int, component: str) -> SizeProfile:
         """The sizes of an engine that is built for frames of `size`: it is fastest there."""
@@ -94,27 +136,15 @@ class Shelf:
         high = Size(max(high.width, size.width), max(high.height, size.height))
         return SizeProfile(minimum=low, optimum=size, maximum=high, multiple_of=multiple, max_batch=batch)
 
-    def _graph(self, component: str, domain: str) -> Graph | None:
-        """As `Bundle.graph`, with the precision that the file is really in: of some parts there is one only."""
-        manifest = self._bundle.manifest
-        for precision, part in (
-            (self._precision, manifest.variants.get(self._precision)),
-            (manifest.precision, manifest.components),
-        ):
-            if part is not None and (file := getattr(part, component).get(domain)):
-                return Graph(self._bundle.path(file), file.sha256, precision)
-        return None
-
-    def _load(self, path: Path, title: str, load: Load[E]) -> E:
+    def _read(self, path: Path) -> tuple[bytes, SizeProfile]:
         key = read_sidecar(path).key
         profile = SizeProfile.parse(
             key.profile, multiple_of=self._bundle.manifest.sizes.multiple_of, max_batch=key.batch
         )
-        return load(read_engine(path, key, self._flavour).data, title, profile)
+        return read_engine(path, key, self._flavour).data, profile
 
     def _build(
         self,
-        graph: Graph,
         key: EngineKey,
         profile: SizeProfile,
         component: str,
@@ -123,6 +153,8 @@ class Shelf:
         size: Size,
         reasons: list[str],
     ) -> Path:
+        graph = self._bundle.graph_data(component, domain, self._precision)
+        assert graph is not None, "it was found"
         make_cache_folder()
         path = cached_engine_path(key, component, domain)
         why = f" ({reasons[0]})" if reasons else ""
@@ -132,7 +164,7 @@ class Shelf:
         for architectures in self._architectures():
             try:
                 build_engine(
-                    graph.path,
+                    graph.data,
                     path,
                     component=component,
                     domain=domain,

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dsmap.common.files import whole_file
+from dsmap.common.files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends._engine import Shape
 from dsmap.runtime.cuda import Address, Stream
-from dsmap.runtime.engine_cache import user_cache_folder
+from dsmap.runtime.engines.cache_folder import is_plain_file, private_folder
 from dsmap.trt import Flavour, Log
 from dsmap.trt_build import SizeProfile
 
@@ -154,7 +154,7 @@ class _Kernels:
     """What TensorRT for RTX compiles for this GPU when an engine first runs: seconds, so it is kept on disk."""
 
     def __init__(self, engine: bytes) -> None:
-        self._path = user_cache_folder() / _KERNELS / f"{hashlib.sha256(engine).hexdigest()[:24]}.bin"
+        self._name = f"{hashlib.sha256(engine).hexdigest()[:24]}.bin"
         self._cache: Any = None
         self._saved = 0
 
@@ -162,24 +162,23 @@ class _Kernels:
         """Gives the engine's contexts the cache. One that is of another version or GPU is not taken, and replaced."""
         self._cache = config.create_runtime_cache()
         data = b""
-        with contextlib.suppress(OSError):
-            data = self._path.read_bytes()
+        with contextlib.suppress(OSError, DsmapError):  # kernels are code: from a folder of ours alone, or none
+            path = private_folder(_KERNELS) / self._name
+            data = path.read_bytes() if is_plain_file(path) else b""
         if data and self._cache.deserialize(data):
             self._saved = len(data)
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Writes it where it has grown. Without room for it the kernels are compiled again next time: no failure."""
+        """Writes it where it has grown. Without room, or a folder of ours alone, all is compiled again next time."""
         if self._cache is None:
             return
         memory = self._cache.serialize()
         data = bytes(memory) if memory is not None else b""
         if len(data) <= self._saved:
             return
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self._path) as beside:
-                beside.write_bytes(data)
+        with contextlib.suppress(OSError, DsmapError):
+            write_state(private_folder(_KERNELS) / self._name, data)
             self._saved = len(data)
 
 

@@ -52,7 +52,9 @@ class TensorRT(Backend):
         side = -(-max(sizes.trained_at, sizes.minimum) // sizes.multiple_of) * sizes.multiple_of
         self._usual = Size(side, side)
         self._cuda = load_cuda(settings.cuda_binding)
-        self._shelf = Shelf(bundle, self._trt, architecture, self.precision, exact=exact)
+        self._shelf = Shelf(
+            bundle, self._trt, architecture, self.precision, exact=exact, trust_engines=settings.trust_engines
+        )
         self._own_graphs = graphs and self._cuda.no_graphs is not None
         self._graphs = graphs and self._cuda.no_graphs is None
         self.in_flight = min(max(settings.frames_at_once, 1), MOST_SLOTS)

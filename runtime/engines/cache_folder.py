@@ -1,0 +1,121 @@
+"""The user's cache folder, and the parts of it that are ours alone because what lies in them is run as code.
+
+Engines are programs: TensorRT's own documentation says never to load one from somebody else. So the folders for them
+belong to the user, nobody else may write to them, and no link leads there. Windows, whose folders in %LOCALAPPDATA% are
+the user's by themselves, goes without these checks.
+"""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+from dsmap.errors import DsmapError
+
+VARIABLE = "DSMAP_CACHE"
+_PRIVATE = 0o700
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OURS = {"engines", "rtx-kernels", "cpu-contest", "features"}
+"""What dsmap keeps in the cache: a folder with nothing else in it is dsmap's own, whatever it is called."""
+
+
+def user_cache_folder() -> Path:
+    """Where this user's engines go: $DSMAP_CACHE, or where the system keeps such things. It may not exist yet."""
+    if own := os.environ.get(VARIABLE):
+        return Path(own).expanduser()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "dsmap" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "dsmap"
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "dsmap"  # the standard: relative is ignored
+
+
+def private_folder(name: str) -> Path:
+    """The folder `name` in the user's cache, made where it is missing, which nobody else can write to or look into.
+
+    Raises DsmapError, with what to do, where it or the cache is a link, somebody else's, or was open to others.
+    """
+    cache = user_cache_folder()
+    folder = cache / name
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        for path in (cache, folder):
+            if not os.path.lexists(path):
+                path.mkdir(_PRIVATE, exist_ok=True)
+    except OSError as error:
+        raise DsmapError(
+            f"cannot make the cache folder {folder}: {error.strerror or error}",
+            f"Set {VARIABLE} to a folder of yours with room for engines.",
+        ) from error
+    check_private(name)
+    return folder
+
+
+def check_private(name: str) -> None:
+    """Raises DsmapError as `private_folder`, for a folder that is there; nothing is made.
+
+    Folders of ours that others may look into, but could not write to, are closed to them.
+    """
+    cache = user_cache_folder()
+    for path in (cache, cache / name):
+        if os.path.lexists(path) and (fault := folder_fault(path)):
+            raise fault
+    if hasattr(os, "getuid"):
+        for path in (cache, cache / name):
+            if os.path.lexists(path) and (path != cache or _holds_only_ours(cache)):
+                _close(path)
+
+
+def folder_fault(path: Path) -> DsmapError | None:
+    """Why code from `path` is not to be run, and what to do; None for a folder that only this user writes to."""
+    elsewhere = f"set {VARIABLE} to a folder of yours"
+    try:
+        found = path.lstat()
+    except OSError as error:
+        return DsmapError(f"cannot look at the cache folder {path}: {error.strerror}", f"Look why, or {elsewhere}.")
+    told = f"the cache folder {path}"
+    if stat.S_ISLNK(found.st_mode):
+        return DsmapError(f"{told} is a link, and engines are code", f"Remove the link, or {elsewhere} itself.")
+    if not stat.S_ISDIR(found.st_mode):
+        return DsmapError(f"{told} is not a folder", f"Remove it, or {elsewhere}.")
+    if not hasattr(os, "getuid"):
+        return None
+    if found.st_uid != os.geteuid():
+        return DsmapError(
+            f"{told} belongs to another user (number {found.st_uid}, not {os.geteuid()}), and engines are code",
+            f"{elsewhere.capitalize()}.",
+        )
+    if found.st_mode & _BY_OTHERS:
+        mode = stat.S_IMODE(found.st_mode)
+        return DsmapError(
+            f"others may write to {told[4:]} (mode {mode:04o}), and engines are code",
+            f"If nobody else has used it: chmod 700 {path}. Else remove it, or {elsewhere}.",
+        )
+    return None
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether `path` is a file of this user's, and no link to one."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.geteuid())
+
+
+def _holds_only_ours(cache: Path) -> bool:
+    """Whether $DSMAP_CACHE is for dsmap alone: the mode of anything else, such as one's home, is left as it is."""
+    return all(name in _OURS for name in os.listdir(cache))
+
+
+def _close(path: Path) -> None:
+    if stat.S_IMODE(path.lstat().st_mode) & 0o077:
+        try:
+            path.chmod(_PRIVATE)
+        except OSError as error:
+            raise DsmapError(
+                f"cannot close the cache folder {path} to others: {error.strerror}",
+                f"Set {VARIABLE} to a folder of yours.",
+            ) from error
