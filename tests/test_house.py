@@ -165,14 +165,14 @@ OPTIONS = {
     "--reference --report --seed --source --version",
     "eval model": "--backend --contents --data --debug --domain --domains --features --features-run-code --height "
     "--help --lpips --overwrite --page --pairs --precision --preset --repeats --report --results --seed --styles "
-    "--threads --to --version",
+    "--threads --to --trust-engines --version",
     "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
     "--list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
-    "--seconds --seed --size --style --version --virtual-camera",
+    "--seconds --seed --size --style --trust-engines --version --virtual-camera",
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --model --no-upscale --output --overwrite --precision --preset --programme --rate --report --resume --seed "
     "--side-by-side --stabilize --start --strength --strip-metadata --style --style-cycle --style-from --style-period "
-    "--style-to --version --password-env",
+    "--style-to --version --password-env --trust-engines",
 }
 
 

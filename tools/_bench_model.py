@@ -58,6 +58,7 @@ class Options(NamedTuple):
     pictures: Path | None
     rounds: int
     skip: tuple[str, ...]
+    trust_engines: bool = False
 
 
 def measure_network(
@@ -94,7 +95,7 @@ def measure_bundle(model: str, domain: str | None, options: Options, say: Say) -
     pictures, origin = find_pictures(options.pictures, size, sizes.multiple_of, sizes.minimum)
     about = facts(size, options.threads, pictures, origin, say)
     say(f"bundle: {bundle.manifest.name}, {source} to {target}")
-    makers = bundle_makers(bundle, target, options.threads)
+    makers = bundle_makers(bundle, target, options.threads, trust_engines=options.trust_engines)
     measured = measure_in_turns(makers, pictures, options.rounds, options.skip, say)
     return about | {"bundle": bundle.manifest.name, "target": target} | measured
 
@@ -145,13 +146,16 @@ def measure_in_turns(
     return {"rounds": rounds, "variants": table, "left_out": left_out}
 
 
-def bundle_makers(bundle: Bundle, target: str, threads: int | None) -> dict[str, Callable[[], Run]]:
+def bundle_makers(
+    bundle: Bundle, target: str, threads: int | None, *, trust_engines: bool = False
+) -> dict[str, Callable[[], Run]]:
     """Every backend with every precision of the bundle, by name; float32 on the CPU first."""
     style = np.asarray(bundle.manifest.styles[target].mean, np.float32)[None]
 
     def maker(name: str, precision: str) -> Callable[[], Run]:
         def make() -> Run:
-            backend = load_backend(name, bundle, target, Settings(threads=threads, precision=precision)).backend
+            settings = Settings(threads=threads, precision=precision, trust_engines=trust_engines)
+            backend = load_backend(name, bundle, target, settings).backend
             return lambda frames: backend.translate(pad_frames(frames, bundle.manifest.sizes), style)
 
         return make

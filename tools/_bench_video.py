@@ -56,6 +56,7 @@ class Network(NamedTuple):
     at_once: int | None = None
     """None: as many as dsmap-video would have."""
     threads: int | None = None
+    trust_engines: bool = False
 
     def target(self) -> str:
         """The domain to translate to."""
@@ -69,6 +70,7 @@ class Network(NamedTuple):
             backend=self.backend,
             precision=self.precision,
             cuda_binding=self.cuda_binding,
+            trust_engines=self.trust_engines,
             threads=self.threads,
             frames_at_once=self.at_once or 1,
             for_frames=None if self.at_once else size,

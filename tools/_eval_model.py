@@ -51,6 +51,7 @@ class Wishes:
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    trust_engines: bool = False
     keep: bool = True
     """Whether translations stay; if not, they go with each direction."""
 
@@ -85,7 +86,7 @@ def evaluate(bundle: Bundle, domains: Domains, means: Means, wishes: Wishes, res
     reports = []
     for source, target in directions:
         say(f"{source} to {target}")
-        settings = Settings(threads=wishes.threads, precision=wishes.precision)
+        settings = Settings(threads=wishes.threads, precision=wishes.precision, trust_engines=wishes.trust_engines)
         translator = Translator(bundle, target, wishes.backend, settings=settings)
         try:
             direction = _prepare(translator, by_name, wishes, results / f"to-{target}")

@@ -30,6 +30,7 @@ class Network:
     backend: str
     precision: str
     cuda_binding: str
+    trust_engines: bool
     strength: float
     stabilize: bool
 
@@ -52,6 +53,7 @@ class Work:
             style=styles.fixed,
             precision=network.precision,
             cuda_binding=network.cuda_binding,
+            trust_engines=network.trust_engines,
             for_frames=self._largest(sizes),
         )
         self._translator: Any = translator

@@ -17,7 +17,18 @@ import typer
 
 from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
-from dsmap.tools._cli import Backend, CudaBinding, Debug, Device, Precision, Version, explained, new_app, run
+from dsmap.tools._cli import (
+    Backend,
+    CudaBinding,
+    Debug,
+    Device,
+    Precision,
+    TrustEngines,
+    Version,
+    explained,
+    new_app,
+    run,
+)
 from dsmap.tools._reports import write_report
 from dsmap.tools._terminal import say
 
@@ -116,6 +127,7 @@ def model(
         list[str] | None,
         typer.Option(metavar="WORD", help="Leave out rows with this word, such as compile. May be repeated."),
     ] = None,
+    trust_engines: TrustEngines = False,
     report: Report = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
@@ -125,11 +137,13 @@ def model(
     _check_report(report, read, model=bundle, overwrite=overwrite)
     if bundle is not None and (checkpoint is not None or set_):
         raise InputError("BUNDLE was passed together with --checkpoint or --set", "Choose one network.")
+    if trust_engines and bundle is None:
+        raise InputError("--trust-engines is about a BUNDLE's engines, and none was passed", "Leave it out.")
     if domain is not None and bundle is None:
         raise InputError("--domain is of a BUNDLE, and none was passed", "Leave it out.")
     from dsmap.tools._bench_model import Options, measure_bundle, measure_network
 
-    options = Options(size, threads, pictures, rounds, tuple(skip or ()))
+    options = Options(size, threads, pictures, rounds, tuple(skip or ()), trust_engines)
     if bundle is not None:
         measured = measure_bundle(bundle, domain, options, say)
     else:
@@ -155,6 +169,7 @@ def video(
     backend: Backend = "auto",
     precision: Precision = "auto",
     cuda_binding: CudaBinding = "auto",
+    trust_engines: TrustEngines = False,
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Frames with the network at once. Default: as dsmap-video has it.")
     ] = None,
@@ -171,7 +186,7 @@ def video(
     from dsmap.runtime.encoders import EncoderSettings
     from dsmap.tools._bench_video import Network, Options, measure_video
 
-    network = Network(model, domain, backend, precision, cuda_binding, at_once, threads)
+    network = Network(model, domain, backend, precision, cuda_binding, at_once, threads, trust_engines)
     options = Options(size, frames, rounds, EncoderSettings(codec=codec))
     measured = measure_video(clip, network, options, say)
     if report is not None:
@@ -191,6 +206,7 @@ def live(
     backend: Backend = "auto",
     precision: Precision = "auto",
     cuda_binding: CudaBinding = "auto",
+    trust_engines: TrustEngines = False,
     frames: Annotated[int, typer.Option(min=2, help="To measure.")] = 200,
     report: Report = None,
     overwrite: Overwrite = False,
@@ -201,7 +217,8 @@ def live(
     from dsmap.tools._bench_live import measure_live
     from dsmap.tools._bench_video import Network
 
-    measured = measure_live(clip, Network(model, domain, backend, precision, cuda_binding), height, frames, say)
+    network = Network(model, domain, backend, precision, cuda_binding, trust_engines=trust_engines)
+    measured = measure_live(clip, network, height, frames, say)
     if report is not None:
         write_report(report, measured)
         say(f"report: {report}")

@@ -112,6 +112,7 @@ def model(
     backend: _cli.Backend = "auto",
     precision: _cli.Precision = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
+    trust_engines: _cli.TrustEngines = False,
     overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
@@ -137,7 +138,7 @@ def model(
     means = load_means(features or [], lpips, pairs=protocol.pairs, seed=seed, run_code=features_run_code)
     wishes = work.Wishes(
         protocol=protocol, preset=preset, named=bool(domain or domains), target=target, height=height, backend=backend,
-        precision=precision, threads=threads, keep=results is not None,
+        precision=precision, threads=threads, trust_engines=trust_engines, keep=results is not None,
     )  # fmt: skip
     with kept_results(results) as folder, work.open_bundle(model, say) as bundle:
         reports = work.evaluate(bundle, found, means, wishes, folder, say)

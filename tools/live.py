@@ -158,6 +158,7 @@ def live(
     backend: _cli.Backend = "auto",
     precision: _cli.Precision = "auto",
     cuda_binding: _cli.CudaBinding = "auto",
+    trust_engines: _cli.TrustEngines = False,
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
@@ -190,7 +191,12 @@ def live(
             from dsmap.runtime.translator import Translator
 
             return Translator.load(
-                model, domain=target, backend=backend, precision=precision, cuda_binding=cuda_binding
+                model,
+                domain=target,
+                backend=backend,
+                precision=precision,
+                cuda_binding=cuda_binding,
+                trust_engines=trust_engines,
             )
 
         result = _run(settings, cameras, load, domain, window, virtual, began)

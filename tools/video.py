@@ -158,6 +158,7 @@ def video(
     backend: _cli.Backend = "auto",
     precision: _cli.Precision = "auto",
     cuda_binding: _cli.CudaBinding = "auto",
+    trust_engines: _cli.TrustEngines = False,
     debug: _cli.Debug = False,
     version: _cli.Version = False,
 ) -> None:
@@ -189,6 +190,7 @@ def video(
         backend=backend,
         precision=precision,
         cuda_binding=cuda_binding,
+        trust_engines=trust_engines,
         strength=strength,
         stabilize=stabilize,
     )

@@ -57,6 +57,7 @@ def check_cache() -> Finding:
     """The folder for engines and measurements: writable, with room; engines that nothing here can run any more."""
     try:
         from dsmap.runtime.engine_cache import VARIABLE, user_cache_folder
+        from dsmap.runtime.engines.cache_folder import folder_fault
     except ImportError as error:
         return not_tried(f"{(error.name or first_line(error)).partition('.')[0]} cannot be imported")
     folder = user_cache_folder()
@@ -69,6 +70,9 @@ def check_cache() -> Finding:
     except (DsmapError, OSError) as error:
         reason = error.fact if isinstance(error, DsmapError) else first_line(error)
         return warning(f"{reason}: engines cannot be kept", _mend_cache(folder, VARIABLE), folder=str(folder))
+    for path in (folder, folder / "engines"):
+        if os.path.lexists(path) and (fault := folder_fault(path)):
+            return warning(f"{fault.fact}: they are not used", fault.advice, folder=str(folder))
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     size = sum(path.stat().st_size for path in files)
     details: dict[str, Any] = {"folder": str(folder), "bytes": size, "files": len(files), "free_bytes": free}

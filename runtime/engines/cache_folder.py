@@ -8,6 +8,7 @@ the user's by themselves, goes without these checks.
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dsmap.errors import DsmapError
@@ -42,8 +43,10 @@ def private_folder(name: str) -> Path:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         for path in (cache, folder):
-            if not os.path.lexists(path):
-                path.mkdir(_PRIVATE, exist_ok=True)
+            if os.path.lexists(path):
+                check_private(name)  # before anything is made in it
+            with suppress(FileExistsError):
+                path.mkdir(_PRIVATE)
     except OSError as error:
         raise DsmapError(
             f"cannot make the cache folder {folder}: {error.strerror or error}",
@@ -85,7 +88,7 @@ def folder_fault(path: Path) -> DsmapError | None:
     if found.st_uid != os.geteuid():
         return DsmapError(
             f"{told} belongs to another user (number {found.st_uid}, not {os.geteuid()}), and engines are code",
-            f"{elsewhere.capitalize()}.",
+            f"Set {VARIABLE} to a folder of yours.",
         )
     if found.st_mode & _BY_OTHERS:
         mode = stat.S_IMODE(found.st_mode)
