@@ -72,7 +72,7 @@ def check_cache() -> Finding:
         return warning(f"{reason}: engines cannot be kept", _mend_cache(folder, VARIABLE), folder=str(folder))
     for path in (folder, folder / "engines"):
         if os.path.lexists(path) and (fault := folder_fault(path)):
-            return warning(f"{fault.fact}: they are not used", fault.advice, folder=str(folder))
+            return warning(f"{fault.fact}: none is used", _mend_cache(folder, VARIABLE), folder=str(folder))
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     size = sum(path.stat().st_size for path in files)
     details: dict[str, Any] = {"folder": str(folder), "bytes": size, "files": len(files), "free_bytes": free}
