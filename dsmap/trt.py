@@ -194,22 +194,46 @@ def covers(built: tuple[str, ...], wanted: str) -> bool:
     )
 
 
+_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CU_DEVICE_ATTRIBUTE_...: _COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
 def current_architecture() -> str | None:
     """Compute capability of the first GPU that this process may use ("8.9"); None where there is no GPU or driver.
 
     The driver itself is asked: TensorRT has no call for it.
     """
+    driver = _driver()
+    numbers = [] if driver is None else [_attribute(*driver, number) for number in (_MAJOR, _MINOR)]
+    return None if not numbers or None in numbers else ".".join(map(str, numbers))
+
+
+def current_device() -> str | None:
+    """What tells that GPU from others: "NVIDIA H200, 132 multiprocessors, 140 GiB"; None where there is none."""
+    if (driver := _driver()) is None:
+        return None
+    cuda, device = driver
+    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
+    multiprocessors = _attribute(cuda, device, _MULTIPROCESSORS)
+    asked = cuda.cuDeviceGetName(name, 256, device) or cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    if asked or multiprocessors is None:
+        return None
+    gib = round(memory.value / (1 << 30))
+    return f"{name.value.decode('ascii', 'replace')[:100]}, {multiprocessors} multiprocessors, {gib} GiB"
+
+
+def _driver() -> tuple[Any, ctypes.c_int] | None:
+    """The driver's library and the first GPU; None where there is none."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return None
-    device, numbers = ctypes.c_int(), (ctypes.c_int(), ctypes.c_int())
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    for number, attribute in zip(numbers, (75, 76), strict=True):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, MINOR
-        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
-            return None
-    return ".".join(str(number.value) for number in numbers)
+    device = ctypes.c_int()
+    return None if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) else (cuda, device)
+
+
+def _attribute(cuda: Any, device: ctypes.c_int, number: int) -> int | None:
+    value = ctypes.c_int()
+    return None if cuda.cuDeviceGetAttribute(ctypes.byref(value), number, device) else value.value
 
 
 def engine_validity(flavour: Flavour, engine: bytes) -> Validity:

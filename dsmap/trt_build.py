@@ -13,6 +13,8 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.trt import Flavour, Log, new_builder, new_network, set_architectures
 from dsmap.trt_progress import Monitor, Progress, interrupts
 
+RECIPE = 2
+"""How engines are built here: raised with every change of flags, types or profiles, so that old ones are not used."""
 LARGEST_SIDE = 16384
 LEAST_HALF = 0.9
 """The share of convolutions that an fp16 graph must have in half."""

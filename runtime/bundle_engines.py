@@ -27,8 +27,8 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle import ENGINE_SUFFIX, file_sha256
 from dsmap.runtime.bundle_manifest import first_fault
 from dsmap.runtime.engines.trust import NOT_OURS, remember_engine, was_built_here
-from dsmap.trt import Flavour, covers, engine_validity
-from dsmap.trt_build import LayerStatistics, SizeProfile, build_plan
+from dsmap.trt import Flavour, covers, current_device, engine_validity
+from dsmap.trt_build import RECIPE, LayerStatistics, SizeProfile, build_plan
 from dsmap.trt_progress import Progress
 
 _MAX_SIDECAR_BYTES = 1 << 20
@@ -56,6 +56,11 @@ class EngineKey(_Part):
     precision: Word = Field(description="fp32 or fp16")
     profile: Word = Field(description="sizes, min:opt:max or one")
     batch: int = Field(default=1, ge=1, le=1 << 20, description="the largest batch")
+    device: Word = Field(
+        default="",
+        description="the GPU it was tuned on; none of TensorRT for RTX, which compiles where it runs",
+    )
+    recipe: int = Field(default=1, ge=1, le=1 << 20, description="how dsmap builds engines, see `trt_build.RECIPE`")
 
     @classmethod
     def of(
@@ -75,6 +80,9 @@ class EngineKey(_Part):
             precision=precision,
             profile=str(profile),
             batch=profile.max_batch,
+            # Kernels are timed and chosen on one GPU: on another of the same architecture they may be slow, or not fit.
+            device=(current_device() or "") if flavour.name == "tensorrt" else "",
+            recipe=RECIPE,
         )
 
     def mismatch(self, expected: "EngineKey", *, same_architectures: bool = False) -> str | None:
@@ -100,6 +108,8 @@ _WORDS = {
     "precision": "its precision differs",
     "profile": "its sizes differ",
     "batch": "its largest batch differs",
+    "device": "it was built on another GPU",
+    "recipe": "it was built as another version of dsmap does it",
 }
 
 

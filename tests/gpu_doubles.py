@@ -37,7 +37,10 @@ class LateCuda(Cuda):
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self.done: dict[int, int] = {}
-        self.capturing: list[Callable[[], None]] | None = None
+        self.capturing: tuple[int, list[Callable[[], None]]] | None = None
+        """The stream that is captured, and what was put into it."""
+        self.clock = 0.0
+        self.times: dict[int, float] = {}
         self.ran: list[str] = []
         self._number = 0
         self._lock = threading.RLock()
@@ -57,7 +60,8 @@ class LateCuda(Cuda):
             self.ran.append(what)
 
         self.note(what)
-        (self.streams[stream] if self.capturing is None else self.capturing).append(step)
+        captured = self.capturing is not None and self.capturing[0] == stream
+        (self.capturing[1] if captured else self.streams[stream]).append(step)
 
     def run_until(self, stream: int, length: int) -> None:
         with self._lock:
@@ -117,6 +121,7 @@ class LateCuda(Cuda):
 
     def record(self, event, stream):
         assert self.capturing is None
+        self.put(stream, "record", lambda: self.times.update({event: self.clock}))
         self.events[event] = stream, len(self.streams[stream])
 
     def wait(self, stream, event):
@@ -131,12 +136,14 @@ class LateCuda(Cuda):
             self.run_until(*mark)
 
     def elapsed_ms(self, start, end):
-        return 0.5
+        assert {start, end} <= set(self.times), "an event that has not come yet"
+        return self.times[end] - self.times[start]
 
     def upload(self, address, source, stream):
         assert source.ctypes.data in self.hosts, "not pinned"
 
         def copy() -> None:
+            self.clock += 0.25
             self.at(address, source.nbytes)[:] = source
 
         self.put(stream, f"upload {source.nbytes}", copy)
@@ -145,6 +152,7 @@ class LateCuda(Cuda):
         assert target.ctypes.data in self.hosts, "not pinned"
 
         def copy() -> None:
+            self.clock += 0.25
             target[:] = self.at(address, target.nbytes)
 
         self.put(stream, f"download {target.nbytes}", copy)
@@ -152,13 +160,15 @@ class LateCuda(Cuda):
     def begin_capture(self, stream):
         self.note("begin_capture")
         assert self.capturing is None
-        self.capturing = []
+        self.capturing = stream, []
 
     def end_capture(self, stream):
-        steps, self.capturing = self.capturing, None
+        assert self.capturing is not None, "nothing is captured"
+        assert self.capturing[0] == stream, "another stream is captured"
+        (_, steps), self.capturing = self.capturing, None
         self.note("end_capture")
         graph = self.new()
-        self.graphs[graph] = steps or []
+        self.graphs[graph] = steps
         return Graph(graph)
 
     def launch(self, graph, stream):
@@ -174,11 +184,12 @@ class LateCuda(Cuda):
 
 
 class CpuEngine:
-    """An engine whose computation is ONNX Runtime's."""
+    """An engine whose computation is ONNX Runtime's. Its weights take room on the device, as TensorRT's do."""
 
     def __init__(self, cuda: LateCuda, data: bytes, title: str, profile: SizeProfile) -> None:
         self.cuda, self.title, self.profile = cuda, title, profile
         self.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        self.weights = cuda.alloc(len(data))
         self.closed = False
 
     def takes(self, width, height, batch):
@@ -186,14 +197,16 @@ class CpuEngine:
 
     def dtype(self, tensor):
         types = {t.name: t.type for t in (*self.session.get_inputs(), *self.session.get_outputs())}
-        return np.dtype({"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[types[tensor]])
+        kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+        return np.dtype(kinds[types[tensor]])
 
     def context(self, stream):
         assert not self.closed
         return CpuContext(self)
 
     def close(self):
-        self.cuda.run_all()
+        assert not self.closed, "closed twice"
+        self.cuda.free(self.weights)
         self.closed = True
 
 
@@ -212,7 +225,8 @@ class CpuContext:
         return {n: array.shape for n, array in zip(names, self.engine.session.run(names, zeros), strict=True)}
 
     def scratch_bytes(self):
-        return 1000
+        """More for larger inputs."""
+        return 1000 + sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
 
     def bind(self, addresses, scratch, scratch_bytes):
         self.addresses, self.scratch = dict(addresses), (scratch, scratch_bytes)
@@ -226,6 +240,7 @@ class CpuContext:
 
         def run() -> None:
             assert not self.engine.closed, "it ran after its engine was closed"
+            self.cuda.clock += 1
             feeds = {}
             for name, (shape, dtype) in self.inputs.items():
                 size = int(np.prod(shape)) * dtype.itemsize

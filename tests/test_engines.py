@@ -41,7 +41,7 @@ from dsmap.trt import (
     new_builder,
     new_network,
 )
-from dsmap.trt_build import SizeProfile, build_plan, input_shapes
+from dsmap.trt_build import RECIPE, SizeProfile, build_plan, input_shapes
 from dsmap.trt_progress import PROGRESS_STEPS, Monitor
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -138,6 +138,8 @@ CHANGES = {
     "precision": ("fp16", "precision differs: fp32, expected fp16"),
     "profile": ("512x512", f"sizes differ: {DYNAMIC}, expected 512x512"),
     "batch": (4, "batch differs: 1, expected 4"),
+    "device": ("NVIDIA GeForce RTX 4060, 24 multiprocessors, 8 GiB", "another GPU: , expected NVIDIA GeForce RTX 4060"),
+    "recipe": (RECIPE + 1, f"another version of dsmap does it: {RECIPE}, expected {RECIPE + 1}"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from dsmap.common.files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends._engine import Shape
-from dsmap.runtime.cuda import Address, Stream
+from dsmap.runtime.cuda import Address, OutOfMemoryError, Stream
 from dsmap.runtime.engines.cache_folder import is_plain_file, private_folder
 from dsmap.trt import Flavour, Log
 from dsmap.trt_build import SizeProfile
@@ -19,7 +20,7 @@ _KERNELS = "rtx-kernels"
 
 
 class TrtEngine:
-    """A deserialised engine. Its weights are on the device."""
+    """A deserialised engine. Its weights are on the device: where that is full, making one raises OutOfMemoryError."""
 
     def __init__(self, flavour: Flavour, data: bytes, title: str, profile: SizeProfile, own_graphs: bool) -> None:
         """`own_graphs`: TensorRT for RTX is to capture each engine by itself, as nobody captures the chain."""
@@ -30,7 +31,7 @@ class TrtEngine:
         self._runtime = flavour.module.Runtime(self._log.logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise DsmapError(
+            raise _failure(
                 f"{flavour.title} cannot load {title}: {self._log.last_error()}",
                 "Look with nvidia-smi whether the GPU and its driver work.",
             )
@@ -51,7 +52,7 @@ class TrtEngine:
         strategy = self._flavour.module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(strategy if self._config is None else self._config)
         if context is None:
-            raise DsmapError(
+            raise _failure(
                 f"{self._flavour.title} cannot run {self.title}: {self.last_error()}",
                 "Look with nvidia-smi; another precision or --backend may run.",
             )
@@ -180,6 +181,13 @@ class _Kernels:
         with contextlib.suppress(OSError, DsmapError):
             write_state(private_folder(_KERNELS) / self._name, data)
             self._saved = len(data)
+
+
+def _failure(fact: str, advice: str) -> DsmapError:
+    """OutOfMemoryError where TensorRT's words say so: it has no other way to tell."""
+    if re.search(r"out.?of.?memory|could not be allocated|bad_alloc|MemoryAllocation", fact, re.IGNORECASE):
+        return OutOfMemoryError(fact, "Translate at a smaller size, with a smaller --height, or end other programs.")
+    return DsmapError(fact, advice)
 
 
 def _is_rtx(flavour: Flavour) -> bool:

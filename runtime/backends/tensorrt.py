@@ -219,7 +219,15 @@ class TensorRT(Backend):
         return engine
 
     def _load(self, data: bytes, title: str, profile: SizeProfile) -> Engine:
-        return TrtEngine(self._trt, data, title, profile, self._own_graphs)
+        try:
+            return TrtEngine(self._trt, data, title, profile, self._own_graphs)
+        except OutOfMemoryError:
+            raise
+        except DsmapError as error:
+            free, _ = self.memory_bytes
+            if free < len(data):  # an engine is its weights: whatever TensorRT says, they had no room
+                raise OutOfMemoryError(f"{error.fact} ({free / 1e6:.0f} MB are free)", error.advice) from error
+            raise
 
     def _drop_oldest(self) -> bool:
         """Frees the plan that was used longest ago, and engines that no other uses; False where none may go."""
