@@ -497,6 +497,52 @@ def test_the_current_gpu_where_there_is_none(rtx):
         parse_gpu_arch("current", rtx)
 
 
+class Driver:
+    """libcuda as far as it is asked about a GPU."""
+
+    def __init__(self, name: bytes, multiprocessors: int, memory: int) -> None:
+        self._name, self._memory = name, memory
+        self._attributes = {16: multiprocessors, 75: 8, 76: 9}
+
+    def cuInit(self, flags):  # noqa: N802
+        return 0
+
+    def cuDeviceGet(self, device, number):  # noqa: N802
+        return 0
+
+    def cuDeviceGetAttribute(self, value, number, device):  # noqa: N802
+        value._obj.value = self._attributes[number]
+        return 0
+
+    def cuDeviceGetName(self, buffer, size, device):  # noqa: N802
+        buffer.value = self._name
+        return 0
+
+    def cuDeviceTotalMem_v2(self, value, device):  # noqa: N802
+        value._obj.value = self._memory
+        return 0
+
+
+def test_an_engine_of_another_gpu_of_the_same_architecture(rtx, monkeypatch):
+    """Plain TensorRT tunes on the GPU at hand: an RTX 4090's engine is not for a 4060. TensorRT for RTX's fit both."""
+    big = Driver(b"NVIDIA GeForce RTX 4090", 128, 24 << 30)
+    small = Driver(b"NVIDIA GeForce RTX 4060", 24, 8 << 30)
+    keys = {}
+    for flavour in (rtx, rtx._replace(name="tensorrt")):
+        for card in (big, small):
+            monkeypatch.setattr("dsmap.trt.ctypes.CDLL", lambda name, card=card: card)
+            assert current_architecture() == "8.9"
+            key = EngineKey.of("0" * 64, flavour, ("8.9",), "fp16", SizeProfile.parse("64x64"))
+            keys[flavour.name, card] = key
+    assert keys["rtx", big].mismatch(keys["rtx", small]) is None
+    assert keys["tensorrt", big].mismatch(keys["tensorrt", small]) == (
+        "it was built on another GPU: NVIDIA GeForce RTX 4090, 128 multiprocessors, 24 GiB, "
+        "expected NVIDIA GeForce RTX 4060, 24 multiprocessors, 8 GiB"
+    )
+    paths = {cached_engine_path(key, "decoder", "winter") for key in keys.values()}
+    assert len(paths) == 3
+
+
 def test_finding_the_engine_for_a_size(tiny_bundle, options, tmp_path):
     for sizes in ("64x64", "64x64:128x128:512x512", "64x64:128x128:256x256"):
         profile = SizeProfile.parse(sizes)

@@ -27,7 +27,7 @@ from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.tensorrt import TensorRT, TensorRTRTX
 from dsmap.runtime.bundle import Bundle, describe_file
 from dsmap.runtime.bundle_engines import build_engine, read_sidecar, sidecar_path
-from dsmap.runtime.cuda import load_cuda
+from dsmap.runtime.cuda import OutOfMemoryError, load_cuda
 from dsmap.trt_build import Size, SizeProfile
 
 GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda")
@@ -280,6 +280,46 @@ def test_a_full_device_throws_old_sizes_away_first(gpu, bundle):
     assert (gpu.memory_of, gpu.hosts) == ({}, {})
 
 
+def test_a_device_without_room_for_an_engine_throws_old_sizes_away_first(gpu, bundle, by_cpu):
+    """TensorRT tells of a full device where it loads weights, too."""
+    backend = make(bundle, at_once=1, exact=True)
+    backend.translate(frames(1, 32, 32), styles(1))
+    before = {engine for engines in backend._engines.values() for engine in engines}
+    gpu.room -= gpu.memory()[0] - 1000
+    picture = frames(1, 24, 32)
+    np.testing.assert_array_equal(backend.translate(picture, styles(1)), by_cpu.translate(picture, styles(1)))
+    assert len(backend._plans) == 1
+    assert any(engine.closed for engine in before)
+    backend.close()
+    assert (gpu.memory_of, gpu.hosts) == ({}, {})
+
+
+def test_what_tensorrt_says_of_a_full_device(gpu, bundle, monkeypatch):
+    """By its words, or where less is free than the engine holds; any other failure is the engine's own."""
+    backend = make(bundle)
+    profile = SizeProfile.parse("16x16")
+
+    def load(words: str) -> None:
+        flavour = trt.Flavour("tensorrt", "11.4", TrtModule([], False, refusal=words))
+        monkeypatch.setattr(backend, "_trt", flavour)
+        backend._load(b"bytes" * 1000, "decoder.winter fp16", profile)
+
+    for words in (
+        "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+        "IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory (Requested size was 5000 bytes.)",
+        "Requested amount of GPU memory (5000 bytes) could not be allocated.",
+    ):
+        with pytest.raises(OutOfMemoryError, match="cannot load decoder"):
+            load(words)
+    with pytest.raises(DsmapError, match="engine plan file is not compatible") as caught:
+        load("Error Code 6: The engine plan file is not compatible with this version of TensorRT")
+    assert not isinstance(caught.value, OutOfMemoryError)
+    gpu.room -= gpu.memory()[0] - 1000
+    with pytest.raises(OutOfMemoryError, match="0 MB are free"):
+        load("Error Code 4: internal error")
+    backend.close()
+
+
 def test_a_frame_that_fails_leaves_the_next_ones_right(gpu, bundle, by_cpu):
     backend = make(bundle, at_once=2)
     picture, style = frames(1, 16, 16), styles(1)
@@ -332,7 +372,7 @@ def test_an_engine_that_does_not_run_is_found_out_at_once(gpu, bundle):
 def test_stage_times_name_every_stage(gpu, bundle):
     backend = make(bundle)
     times = backend.stages_ms(frames(1, 16, 16), styles(1))
-    assert list(times) == ["upload", "encoder", "mapping", "decoder", "download"]
+    assert times == {"upload": 0.25, "encoder": 1, "mapping": 1, "decoder": 1, "download": 0.25}
     backend.close()
     assert gpu.events == {}
 
@@ -481,10 +521,66 @@ def test_without_a_gpu_a_real_engine_does_not_load(bundle, rtx):
         Shelf(bundle, rtx, "8.6", "fp32").open("style_mlp", "winter", Size(32, 32), 1, load)
 
 
-class TrtModule(SimpleNamespace):
-    """What of TensorRT's Python interface the runner calls, with the answers it gives."""
+class TrtContextDouble:
+    """An execution context that wants its calls in TensorRT's order, and sound addresses."""
 
-    def __init__(self, calls: list[tuple[object, ...]], is_rtx: bool) -> None:
+    SCRATCH = 4096
+
+    def __init__(self, calls: list[tuple[object, ...]]) -> None:
+        self._calls = calls
+        self.active_optimization_profile = -1
+        self._shaped = False
+        self._addresses: dict[str, int] = {}
+        self._memory = 0
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert profile == 0
+        self._calls.append(("profile", profile, stream))
+        self.active_optimization_profile = profile
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.active_optimization_profile == 0, "shapes are of a profile"
+        self._calls.append(("shape", name, shape))
+        self._shaped = shape[0] < 9
+        return self._shaped
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (1, 16, 16, 3) if self._shaped else (-1, -1, -1, 3)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self._shaped
+        return self.SCRATCH
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        assert name in ("frames", "out")
+        self._calls.append(("address", name, address))
+        self._addresses[name] = address
+        return address > 0 and address % 256 == 0
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address % 256 == 0
+        assert size >= self.SCRATCH, "less than it asked for"
+        self._calls.append(("memory", address, size))
+        self._memory = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self._shaped
+        assert self._memory
+        assert set(self._addresses) == {"frames", "out"}
+        return stream != 13
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return stream != 13
+
+
+class TrtModule(SimpleNamespace):
+    """What of TensorRT's Python interface the runner calls, with the answers it gives.
+
+    `refusal`: what TensorRT logs where it loads no engine.
+    """
+
+    def __init__(self, calls: list[tuple[object, ...]], is_rtx: bool, refusal: str | None = None) -> None:
         def note(name, answer=None):
             return lambda *args: (calls.append((name, *args)), answer)[1]
 
@@ -496,34 +592,35 @@ class TrtModule(SimpleNamespace):
             create_runtime_cache=lambda: cache,
             set_runtime_cache=note("set_runtime_cache"),
         )
-        context = SimpleNamespace(
-            active_optimization_profile=-1,
-            set_optimization_profile_async=note("profile", True),
-            set_input_shape=lambda name, shape: (calls.append(("shape", name, shape)), shape[0] < 9)[1],
-            get_tensor_shape=lambda name: (1, 16, 16, 3),
-            update_device_memory_size_for_shapes=lambda: 4096,
-            set_tensor_address=note("address", True),
-            set_device_memory=note("memory"),
-            execute_async_v3=lambda stream: stream != 13,
-            is_stream_capturable=lambda stream: stream != 13,
-        )
         engine = SimpleNamespace(
             num_io_tensors=2,
             num_optimization_profiles=1,
             get_tensor_name=["frames", "out"].__getitem__,
             get_tensor_mode=lambda name: name == "frames",
             get_tensor_dtype=lambda name: "uint8",
-            create_execution_context=note("context", context),
+            create_execution_context=lambda how: (calls.append(("context", how)), TrtContextDouble(calls))[1],
         )
         if is_rtx:
             engine.create_runtime_config = lambda: self.config
             self.CudaGraphStrategy = SimpleNamespace(DISABLED="off", WHOLE_GRAPH_CAPTURE="whole")
             self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
-        runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
         severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
+        logger_type = type("ILogger", (), {"Severity": severity})
+
+        def runtime(logger: object) -> SimpleNamespace:
+            assert isinstance(logger, logger_type)
+
+            def deserialize(data: object) -> SimpleNamespace | None:
+                assert isinstance(data, bytes)
+                if refusal is not None:
+                    logger.log(severity.ERROR, refusal)
+                return engine if refusal is None else None
+
+            return SimpleNamespace(deserialize_cuda_engine=deserialize)
+
         super().__init__(
-            Runtime=lambda logger: runtime,
-            ILogger=type("ILogger", (), {"Severity": severity}),
+            Runtime=runtime,
+            ILogger=logger_type,
             TensorIOMode=SimpleNamespace(INPUT=True),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
             nptype=np.dtype,
@@ -554,8 +651,11 @@ def test_contexts_of_plain_tensorrt_and_of_rtx(own_cache):
             assert ("deserialize", b"kernels" * 9) in calls or not own_graphs  # from the second start on
         assert context.shape({"frames": (1, 16, 16, 3)}) == {"out": (1, 16, 16, 3)}
         assert context.scratch_bytes() == 4096
-        context.bind({"frames": 1024, "out": 2048}, 4096, 512)
-        assert calls[-3:] == [("address", "frames", 1024), ("address", "out", 2048), ("memory", 4096, 512)]
+        context.bind({"frames": 1024, "out": 2048}, 8192, 4096)
+        assert calls[-3:] == [("address", "frames", 1024), ("address", "out", 2048), ("memory", 8192, 4096)]
+        with pytest.raises(DsmapError, match="does not take an address for out"):
+            context.bind({"frames": 1024, "out": 2049}, 8192, 4096)
+        context.bind({"frames": 1024, "out": 2048}, 8192, 4096)
         context.enqueue(7)
         with pytest.raises(DsmapError, match=r"TensorRT stopped in decoder\.winter fp16"):
             context.enqueue(13)
