@@ -20,7 +20,6 @@ In format 1 there was no style_mlp, and the decoder took the style.
 import hashlib
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +46,6 @@ MEAN = "mean"
 """What people write for a domain's default style."""
 MAX_HELD_BYTES = 256 << 20
 """How many bytes of files a bundle keeps from its check to the sessions; of the rest each is read again when wanted."""
-_READERS = 4  # threads: reading and hashing go on beside each other
 _LARGE_BYTES = 64 << 20  # from here on a file is compared with the memory that is free
 
 
@@ -75,19 +73,17 @@ class Bundle:
         """Reads and checks a bundle.
 
         Raises InputError for a folder that is no bundle, an unknown format, a path that leaves the folder, and files
-        that are missing or whose hash is wrong. What was read is kept until `release`, so that it is read only once.
+        that are missing, whose hash is wrong, or that are more than a graph (`check_graph`). What was read is kept
+        until `release`, so that it is read only once.
         """
         folder = Path(folder)
         bundle = cls(folder, read_manifest(folder))
         room = MAX_HELD_BYTES
-        files = bundle.manifest.files()
-        with ThreadPoolExecutor(_READERS, "read") as pool:
-            for at in range(0, len(files), _READERS):  # not all at once: what is not kept is to be gone by then
-                some = files[at : at + _READERS]
-                for file, data in zip(some, pool.map(bundle._read, some), strict=True):
-                    if len(data) <= room:
-                        room -= len(data)
-                        bundle._held[file.sha256] = data
+        for file in bundle.manifest.files():
+            data = bundle._read(file)
+            if len(data) <= room:
+                room -= len(data)
+                bundle._held[file.sha256] = data
         return bundle
 
     @property
@@ -131,30 +127,20 @@ class Bundle:
         return None
 
     def graph_data(self, component: str, domain: str, precision: str = "fp32") -> GraphData | None:
-        """A graph, checked: its hash is that of bundle.json, and it is nothing but a graph (`check_graph`).
-
-        Which file is as for `find`. Raises InputError where it is not what was exported.
-        """
+        """A graph whose bytes were checked, which file as for `find`. Raises InputError where it has changed since."""
         found = self.find(component, domain, precision)
         if found is None:
             return None
         file, precision = found
         data = self._held.get(file.sha256) or self._read(file)
-        name = printable(self.path(file))
-        check_graph(data, name)
-        return GraphData(data, file.sha256, precision, name)
-
-    def check_graphs(self) -> None:
-        """Checks every graph, as `graph_data` does those that are used. Raises InputError."""
-        for file in self.manifest.files():
-            check_graph(self._held.get(file.sha256) or self._read(file), printable(self.path(file)))
+        return GraphData(data, file.sha256, precision, printable(self.path(file)))
 
     def release(self) -> None:
         """Lets go of the bytes that `read` kept: a graph that is wanted later is read, and checked, again."""
         self._held.clear()
 
     def _read(self, file: File) -> bytes:
-        """The bytes of a file, whose hash is right. Raises InputError."""
+        """The bytes of a file: its hash is right, and it is nothing but a graph. Raises InputError."""
         path = self._inside(file)
         size = os.path.getsize(path)
         if size > _LARGE_BYTES and (free := available_bytes()) is not None and size > free:
@@ -172,6 +158,7 @@ class Bundle:
             )
         if len(data) != file.bytes:
             raise InputError(f"{printable(path)} holds {len(data)} bytes, expected {file.bytes}", ADVICE)
+        check_graph(data, printable(path))
         return data
 
     def _inside(self, file: File) -> Path:

@@ -11,6 +11,7 @@ ONNX files are protocol buffers. Reading their wire format takes a page of code,
 more for everyone who only runs models. What this reader does not know it refuses, so that nothing passes unseen.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -34,6 +35,7 @@ MAX_NODES = 20_000
 _OWN_DOMAINS = ("", "ai.onnx")
 _ADVICE = "Get the bundle from its source again, or export it again: graphs of dsmap-export hold nothing else."
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
+_SMALL, _OFTEN = 4096, 64  # bytes of a message
 _FOREIGN_MARKS = (b"ORTM", b"TFL3")  # of other formats, which a backend might take the same bytes for
 
 
@@ -75,7 +77,8 @@ _ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 
 _RAW, _DATA_LOCATION = 9, 14
 _TYPED = {4: 4, 5: None, 7: None, 10: 8, 11: None}  # fields with typed elements, and their packed bytes where fixed
 
-Message = Mapping[int, list[int | memoryview]]
+Bytes = bytes | memoryview
+Message = Mapping[int, list[int | Bytes]]
 
 
 def check_graph(data: bytes, name: str) -> None:
@@ -93,7 +96,10 @@ class _OddError(Exception):
     """What a graph is or has that none of a bundle's does: the rest of a sentence that begins with its name."""
 
 
-def _check_model(data: memoryview) -> None:
+_DAMAGED = _OddError("is damaged, or not an ONNX file")
+
+
+def _check_model(data: Bytes) -> None:
     if len(data) < 8 or bytes(data[4:8]) in _FOREIGN_MARKS:
         raise _OddError("is not an ONNX file")
     model = _message(data, _MODEL)
@@ -107,7 +113,7 @@ def _check_model(data: memoryview) -> None:
     _check_graph(graphs[0])
 
 
-def _check_graph(data: memoryview) -> None:
+def _check_graph(data: Bytes) -> None:
     graph = _message(data, _GRAPH)
     nodes = graph.get(1, [])
     if len(nodes) > MAX_NODES:
@@ -118,19 +124,32 @@ def _check_graph(data: memoryview) -> None:
         _check_tensor(tensor)
 
 
-def _check_node(data: memoryview) -> None:
+def _check_node(data: Bytes) -> None:
     node = _message(data, _NODE)
     operator, domain = _text(node, 4), _text(node, 7)
     if domain not in _OWN_DOMAINS:
         raise _OddError(f"has the operator {_shown(operator)} of the domain {_shown(domain)}")
     for attribute in _inner(node, 5):
-        for tensor in _inner(_message(attribute, _ATTRIBUTE), 5):
-            _check_tensor(tensor)
+        if len(attribute) <= _OFTEN:
+            _check_small_attribute(bytes(attribute))
+        else:
+            _check_attribute(attribute)
     if operator not in OPERATORS:
         raise _OddError(f"has the operator {_shown(operator)}, which no graph of dsmap-export has")
 
 
-def _check_tensor(data: memoryview) -> None:
+def _check_attribute(data: Bytes) -> None:
+    for tensor in _inner(_message(data, _ATTRIBUTE), 5):
+        _check_tensor(tensor)
+
+
+@functools.lru_cache(4096)
+def _check_small_attribute(data: bytes) -> None:
+    """Most are the same few, such as strides of 1: a third of the time is saved."""
+    _check_attribute(data)
+
+
+def _check_tensor(data: Bytes) -> None:
     """Weights are inside the file, and as many as are declared: no reader makes room for what is not there."""
     tensor = _message(data, _TENSOR)
     if any(tensor.get(_DATA_LOCATION, [])):
@@ -140,12 +159,12 @@ def _check_tensor(data: memoryview) -> None:
         raise _OddError(f"has weights of an unknown type ({_name(tensor)})")
     expected = math.prod(_numbers(tensor.get(1, [])))
     found = sum(_counted(values, _TYPED[field]) for field, values in tensor.items() if field in _TYPED)
-    raw = sum(len(value) for value in tensor.get(_RAW, []) if isinstance(value, memoryview))
+    raw = sum(len(value) for value in _inner(tensor, _RAW))
     if expected != found + raw // element or raw % element or (found and raw):
         raise _OddError(f"declares {expected} numbers as {_name(tensor)} and holds {found + raw // element}")
 
 
-def _counted(values: list[int | memoryview], packed_bytes: int | None) -> int:
+def _counted(values: list[int | Bytes], packed_bytes: int | None) -> int:
     """How many numbers a repeated field holds: one by one, or packed."""
     return sum(
         1
@@ -160,50 +179,50 @@ def _counted(values: list[int | memoryview], packed_bytes: int | None) -> int:
 # The wire format: https://protobuf.dev/programming-guides/encoding
 
 
-def _message(data: memoryview, fields: Mapping[int, _Field]) -> Message:
+def _message(data: Bytes, fields: Mapping[int, _Field]) -> Message:
     """The values of a message by field number: numbers, or the bytes of what has a length.
 
     Raises _OddError for bytes that are no message, and for fields that are refused, unknown, of another wire type than
     they should be, or there twice where there can be one (of which readers take one or merge them).
     """
-    found: dict[int, list[int | memoryview]] = {}
-    for number, wire, value in _values(data):
+    found: dict[int, list[int | Bytes]] = {}
+    at, end = 0, len(data)
+    if end < _SMALL:
+        data = bytes(data)  # quicker to index; larger ones are not copied
+    while at < end:
+        tag = data[at]  # most are of one byte, as most lengths
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(data, at - 1)
+        number, wire = tag >> 3, tag & 7
         field = fields.get(number)
         if field is None:
             raise _OddError(f"is of an unknown form: it has a field {number} that this dsmap does not know")
         if field.refused:
             raise _OddError(f"has {field.refused}")
         if wire != field.wire and not (field.many and wire == _BYTES):  # packed
-            raise _OddError("is damaged, or not an ONNX file")
-        if number in found and not field.many:
-            raise _OddError(f"is of an unknown form: its field {number} is there twice")
-        found.setdefault(number, []).append(value)
-    return found
-
-
-def _values(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Field number, wire type and value of everything in a message."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)  # most are of one byte
-        number, wire = tag >> 3, tag & 7
-        value: int | memoryview
+            raise _DAMAGED
+        value: int | Bytes
         if wire == _BYTES:
             length, at = (data[at], at + 1) if at < end and data[at] < 0x80 else _varint(data, at)
             value, at = data[at : at + length], at + length
         elif wire == _VARINT:
-            value, at = _varint(data, at)
-        elif wire in (_FIXED_32, _FIXED_64):
+            value, at = (data[at], at + 1) if at < end and data[at] < 0x80 else _varint(data, at)
+        else:
             length = 4 if wire == _FIXED_32 else 8
             value, at = int.from_bytes(data[at : at + length], "little"), at + length
-        else:  # groups, which ONNX has none of
-            raise _OddError("is damaged, or not an ONNX file")
-        if at > end or number == 0:
-            raise _OddError("is damaged, or not an ONNX file")
-        yield number, wire, value
+        if at > end:
+            raise _DAMAGED
+        if number not in found:
+            found[number] = [value]
+        elif field.many:
+            found[number].append(value)
+        else:
+            raise _OddError(f"is of an unknown form: its field {number} is there twice")
+    return found
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: Bytes, at: int) -> tuple[int, int]:
     """A number of seven bits a byte, and where the next begins."""
     value = shift = 0
     while at < len(data) and shift < 70:
@@ -213,22 +232,28 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-    raise _OddError("is damaged, or not an ONNX file")
+    raise _DAMAGED
 
 
-def _inner(message: Message, number: int) -> Iterator[memoryview]:
-    return (value for value in message.get(number, []) if isinstance(value, memoryview))
+def _inner(message: Message, number: int) -> Iterator[Bytes]:
+    return (value for value in message.get(number, []) if not isinstance(value, int))
 
 
 def _text(message: Message, number: int) -> str:
-    return next((bytes(value).decode("utf-8", "replace") for value in _inner(message, number)), "")
+    for value in message.get(number, ()):
+        if not isinstance(value, int):
+            return bytes(value).decode("utf-8", "replace")
+    return ""
 
 
 def _number(message: Message, number: int) -> int:
-    return next((value for value in message.get(number, []) if isinstance(value, int)), 0)
+    for value in message.get(number, ()):
+        if isinstance(value, int):
+            return value
+    return 0
 
 
-def _numbers(values: list[int | memoryview]) -> Iterator[int]:
+def _numbers(values: list[int | Bytes]) -> Iterator[int]:
     """The numbers of a repeated field, packed or not."""
     for value in values:
         if isinstance(value, int):

@@ -32,7 +32,7 @@ def refused(folder: Path) -> InputError:
     """The one error, in seconds; safe to print."""
     began = time.monotonic()
     with pytest.raises(InputError) as caught:
-        Bundle.read(folder).check_graphs()
+        Bundle.read(folder)
     assert time.monotonic() - began < 5
     assert caught.value.advice
     assert len(caught.value.fact) < 2000
@@ -54,7 +54,7 @@ def change(folder: Path, where: str, to: object) -> None:
 
 
 def test_the_small_bundle_is_sound(bundle):
-    Bundle.read(bundle).check_graphs()
+    Bundle.read(bundle)
 
 
 # bundle.json itself
@@ -381,7 +381,7 @@ def test_weights_in_every_way_of_writing_them():
 
 
 def test_the_bundled_models_pass():
-    Bundle.read(find_model("summer-winter")).check_graphs()
+    Bundle.read(find_model("summer-winter"))
 
 
 # What runs is what was checked
@@ -433,10 +433,7 @@ def test_sessions_take_bytes_alone(tmp_path, monkeypatch):
                            ["CPUExecutionProvider"])  # fmt: skip
     assert session.run(None, {"x": np.ones((1, 300), np.float32)})[0][0, 299] == 300
     folder = make_small_bundle(tmp_path / "bundle", data)
-    bundle = Bundle.read(folder)
-    for component in ("decoder", "style_encoder"):
-        with pytest.raises(InputError, match=r"decoder\.b\.onnx has weights|style_encoder\.b\.onnx has weights"):
-            bundle.graph_data(component, "b")
+    assert "onnx has weights in another file" in refused(folder).fact
 
 
 def test_openvino_takes_the_checked_bytes(tmp_path):

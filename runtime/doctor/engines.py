@@ -62,7 +62,6 @@ def check_model(model: str) -> Finding:
     for name in checked:
         try:
             bundle = Bundle.read(find_model(name))
-            bundle.check_graphs()
         except DsmapError as error:
             return wrong(error.fact, _bring_back(name) if name in names or not names else error.advice)
         size = f"{sum(file.bytes for file in bundle.manifest.files()) / 1e6:.0f} MB"
