@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dsmap import __version__
-from dsmap.common.files import whole_file
+from dsmap.common.files import read_regular, write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import Backend, Choice, Settings
 from dsmap.runtime.bundle import Bundle
@@ -126,15 +126,14 @@ def _version(*packages: str) -> str | None:
 def _recall(path: Path) -> float | None:
     """The speed that was measured before; None when there is none, or it cannot be read."""
     try:
-        speed = json.loads(path.read_text(encoding="utf-8"))["openvino_speed"]
-    except (OSError, ValueError, KeyError, TypeError):
+        speed = json.loads(read_regular(path, limit=1 << 16, what="the measurement"))["openvino_speed"]
+    except (DsmapError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return speed if isinstance(speed, float) and speed > 0 else None
 
 
 def _remember(path: Path, speed: float) -> None:
-    """Writes the speed down. Where that is not possible it is measured again next time: no failure."""
-    with contextlib.suppress(OSError):
+    """Writes the speed down, never through a link. Where it cannot it is measured again next time: no failure."""
+    with contextlib.suppress(OSError, DsmapError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as beside:
-            beside.write_text(json.dumps({"openvino_speed": speed}) + "\n", encoding="utf-8")
+        write_state(path, json.dumps({"openvino_speed": speed}) + "\n")

@@ -1,6 +1,7 @@
 """`dsmap-eval images`: folders of results from anywhere, of one system or several."""
 
 import json
+import os
 import re
 import struct
 import zlib
@@ -482,6 +483,35 @@ def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"mine.npy", f"x-{'0' * 32}.npy"} < names
     assert len(names) == 3
+
+
+def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, monkeypatch):
+    """Somebody's arrays are never removed, nor is anything written through a link, nor a pipe waited for."""
+    monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 2)
+    extractor = load_extractor(folder / "net.npz")
+    pictures = find_pictures(folder / "winter", "")
+    cache = FeatureCache(tmp_path)
+    mine = [tmp_path / f"{name}.npy" for name in ("a", "b", "measured-2026")]
+    for path in mine:
+        path.write_bytes(b"mine")
+        os.utime(path, (1, 1))
+
+    def make():
+        return np.zeros((len(pictures), 3), np.float32)
+
+    for side in range(64, 70):
+        cache.get(extractor, pictures, make, side)
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    kept = sorted(set(tmp_path.glob("*.npy")) - set(mine))
+    assert len(kept) == 2
+    for path in kept:
+        path.unlink()
+    os.mkfifo(kept[0])
+    kept[1].symlink_to(mine[0])
+    for side in range(64, 70):
+        assert cache.get(extractor, pictures, make, side).shape == (len(pictures), 3)
+    assert "is not a regular file" in cache.problem or "is a link" in cache.problem
+    assert mine[0].read_bytes() == b"mine"
 
 
 def test_labels_are_short():

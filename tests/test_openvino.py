@@ -15,7 +15,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.cpu import cpu_name, is_intel
-from dsmap.runtime.cpu_contest import choose_on_cpu
+from dsmap.runtime.cpu_contest import _recall, _remember, choose_on_cpu
 
 INTEL = "GenuineIntel Intel(R) Core(TM) i5"
 
@@ -115,6 +115,21 @@ def test_a_bundle_of_format_1(format_1_bundle):
     picture = frames(1, 64, 64)[0]
     ours = Translator.load(format_1_bundle, domain="winter", backend="openvino")
     assert off(ours(picture), Translator.load(format_1_bundle, domain="winter", backend="cpu")(picture)) <= 1
+
+
+def test_what_was_measured_is_kept_in_files_alone(tmp_path):
+    """Whoever put a pipe or a link in its place: nothing waits, and nothing is written through it."""
+    path = tmp_path / "contest" / "0.json"
+    _remember(path, 1.5)
+    assert _recall(path) == 1.5
+    path.unlink()
+    os.mkfifo(path)
+    assert _recall(path) is None
+    path.unlink()
+    (tmp_path / "mine").write_text("mine")
+    path.symlink_to(tmp_path / "mine")
+    _remember(path, 1.5)
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_a_graph_that_openvino_refuses_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Features of sets of pictures, kept on disk: a reference is the same in every evaluation, and takes a minute."""
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import dsmap.common.images
 import dsmap.features
 import dsmap.images
-from dsmap.common.files import is_regular, whole_file
+from dsmap.common.files import is_regular, write_state
+from dsmap.errors import InputError
 from dsmap.metrics import extractors
 from dsmap.metrics.extractors import Extractor
 
@@ -62,12 +64,15 @@ class FeatureCache:
     def _keep(self, path: Path, features: Features) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as beside, beside.open("wb") as file:
-                np.save(file, features, allow_pickle=False)
+            data = io.BytesIO()
+            np.save(data, features, allow_pickle=False)
+            write_state(path, data.getvalue())
             ours = [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and is_regular(p)]
             kept = sorted(ours, key=lambda p: p.stat().st_mtime, reverse=True)
             for old in kept[_MOST_FILES:]:
                 old.unlink(missing_ok=True)
+        except InputError as error:  # a link in its place
+            self.problem = error.fact
         except OSError as error:
             self.problem = f"{error.strerror or error}: {self.folder}"
 
@@ -82,6 +87,8 @@ _CODE = (
 def _read(path: Path, count: int) -> Features | None:
     """The features in the file at `path`, marked as used; None where there are none of `count` pictures."""
     try:
+        if not is_regular(path):  # a FIFO would make us wait
+            return None
         features = np.load(path, allow_pickle=False)
         os.utime(path)
     except (OSError, ValueError, EOFError):
