@@ -14,6 +14,7 @@ from hostile import make_small_bundle
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineOptions, engines_of
+from dsmap.runtime.backends import _shelf
 from dsmap.runtime.backends._shelf import Shelf
 from dsmap.runtime.bundle import Bundle
 from dsmap.runtime.bundle_engines import check_engine, read_sidecar, sidecar_path, trust_fault
@@ -21,7 +22,7 @@ from dsmap.runtime.cuda import OutOfMemoryError
 from dsmap.runtime.engine_cache import make_cache_folder
 from dsmap.runtime.engines import cache_folder
 from dsmap.runtime.engines.trust import remember_engine, was_built_here
-from dsmap.trt import DEFAULT_ARCHITECTURES, load_trt
+from dsmap.trt import DEFAULT_ARCHITECTURES, Validity, load_trt
 from dsmap.trt_build import Size, SizeProfile
 
 pytest.importorskip("tensorrt_rtx")
@@ -123,6 +124,27 @@ def test_a_forged_engine_with_a_sidecar_of_its_own(exported_engines, bundle, rtx
     sidecar_path(path).write_text(json.dumps(tree | {"engine_sha256": known}))
     assert trust_fault(path) is None  # by its word
     assert open_mapping(bundle, rtx) not in {evil, known}  # but not by its bytes
+
+
+def test_an_engine_that_is_exchanged_once_it_was_chosen(exported_engines, bundle, rtx, cache, monkeypatch, caplog):
+    """Whoever may write to the bundle: engine and sidecar are other files between the choice and the reading."""
+    shutil.copytree(exported_engines[1], cache)
+    path = engine_in(bundle.folder)
+    evil: list[str] = []
+    real = _shelf.find_engine
+
+    def find(folder: Path, *arguments, **options):
+        found = real(folder, *arguments, **options)
+        if folder == bundle.folder / "engines" and not evil:
+            assert found[0] == path
+            evil.append(forged(path))
+        return found
+
+    monkeypatch.setattr(_shelf, "find_engine", find)
+    monkeypatch.setattr("dsmap.runtime.bundle_engines.engine_validity", lambda *_: Validity("unknown"))
+    assert open_mapping(bundle, rtx) not in evil
+    assert evil
+    assert "it was not built here by you" in caplog.messages[0]
 
 
 def test_export_builds_engines_of_others_again(bundle, rtx, cache):

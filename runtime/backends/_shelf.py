@@ -8,10 +8,19 @@ from typing import TypeVar
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle import ENGINES, Bundle
-from dsmap.runtime.bundle_engines import EngineKey, build_engine, find_engine, read_engine, read_sidecar, trust_fault
+from dsmap.runtime.bundle_engines import (
+    REBUILD,
+    EngineKey,
+    build_engine,
+    find_engine,
+    read_engine,
+    read_sidecar,
+    trust_fault,
+)
 from dsmap.runtime.cuda import OutOfMemoryError
 from dsmap.runtime.engine_cache import VARIABLE, cached_engine_path, make_cache_folder
 from dsmap.runtime.engines.cache_folder import check_private, is_plain_file, user_cache_folder
+from dsmap.runtime.engines.trust import NOT_OURS, was_built_here
 from dsmap.trt import DEFAULT_ARCHITECTURES, Flavour, covers, known_architectures
 from dsmap.trt_build import LARGEST_SIDE, Size, SizeProfile
 from dsmap.trt_progress import Progress
@@ -137,11 +146,14 @@ class Shelf:
         return SizeProfile(minimum=low, optimum=size, maximum=high, multiple_of=multiple, max_batch=batch)
 
     def _read(self, path: Path) -> tuple[bytes, SizeProfile]:
-        key = read_sidecar(path).key
-        profile = SizeProfile.parse(
-            key.profile, multiple_of=self._bundle.manifest.sizes.multiple_of, max_batch=key.batch
-        )
-        return read_engine(path, key, self._flavour).data, profile
+        """An engine's bytes, which may be loaded. Raises DsmapError."""
+        engine = read_engine(path, read_sidecar(path).key, self._flavour)
+        key, ours = engine.sidecar.key, path.parent == user_cache_folder() / ENGINES
+        # Once more, for these very bytes: the files of a bundle may have changed since it was chosen.
+        if not (ours or self._trust or was_built_here(engine.sidecar.engine_sha256)):
+            raise DsmapError(f"{path.name}: {NOT_OURS}", REBUILD)
+        multiple = self._bundle.manifest.sizes.multiple_of
+        return engine.data, SizeProfile.parse(key.profile, multiple_of=multiple, max_batch=key.batch)
 
     def _build(
         self,
