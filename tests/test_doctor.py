@@ -258,6 +258,18 @@ def test_a_cache_that_cannot_be_written(monkeypatch):
     assert "engines cannot be kept" in finding.fact
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes")
+def test_a_cache_that_others_may_write_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSMAP_CACHE", str(tmp_path))
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines").chmod(0o777)
+    finding = found("cache")
+    assert (finding.state, finding.command) == ("warning", "unset DSMAP_CACHE")
+    assert "others may write to" in finding.fact
+    (tmp_path / "engines").chmod(0o700)
+    assert found("cache").state == "ok"
+
+
 def test_displays(tmp_path, monkeypatch):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.common.cpu import cpu_quota, usable_cpus
-from dsmap.common.files import check_folder_writable
+from dsmap.common.files import check_folder_writable, read_regular
 from dsmap.errors import DsmapError
 from dsmap.memory import available_bytes
 from dsmap.runtime.cpu import cpu_name
@@ -115,9 +115,9 @@ def stale_engines(folder: Path) -> list[Path]:
     for path in sidecars:
         engine = path.with_name(path.name.removesuffix(".json"))
         try:
-            key = json.loads(path.read_text(encoding="utf-8"))["key"]
+            key = json.loads(read_regular(path, limit=1 << 20, what="the sidecar"))["key"]
             if engine.exists() and key["version"] != versions.get(key["flavour"], key["version"]):
                 stale.append(engine)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (DsmapError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return stale
