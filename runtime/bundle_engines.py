@@ -233,7 +233,7 @@ def find_engine(
 
 
 def trust_fault(engine: Path) -> str | None:
-    """Why an engine from outside of the cache must not be loaded unasked; None for one that was built here.
+    """Why an engine must not be loaded unasked; None for one that was built here.
 
     Its sidecar's hash is looked up: `read_engine` sees to it that the engine has that hash. Raises DsmapError where the
     record of what was built here may have been written by others, or there is no sound sidecar.

@@ -262,6 +262,18 @@ def test_a_folder_with_other_things_in_it_keeps_its_mode(cache):
     assert (mode_of(cache), mode_of(cache / "engines")) == (0o755, 0o700)
 
 
+def test_what_else_lies_in_the_cache_is_not_loaded(bundle, rtx, cache, caplog):
+    """Put there while others could write to it: its hash is none that was written down."""
+    open_mapping(bundle, rtx)
+    evil = forged(engine_in(cache))
+    assert open_mapping(Bundle.read(bundle.folder), rtx) != evil
+    assert "engine: it was not built here by you" in caplog.messages[-1]  # the bundle's
+    shutil.rmtree(bundle.folder / "engines")
+    evil = forged(engine_in(cache))
+    assert open_mapping(bundle, rtx) != evil
+    assert "engine: it is none that you have built here" in caplog.messages[-1]
+
+
 @posix
 @pytest.mark.parametrize("which", ["cache", "engines"])
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o702, 0o1777])

@@ -32,6 +32,8 @@ Load = Callable[[bytes, str, SizeProfile], E]
 OutOfMemoryError where the device is full, DsmapError where it does not load for another reason."""
 
 _SECONDS_BETWEEN = 10.0
+_NOT_BUILT = "it is none that you have built here"
+_USELESS = ("another TensorRT", "another GPU", _NOT_BUILT)
 _log = logging.getLogger("dsmap")
 
 
@@ -123,10 +125,10 @@ class Shelf:
             key,
             width=size.width,
             height=size.height,
-            fault_of=lambda path: None if is_plain_file(path) else "it is no plain file of yours",
+            fault_of=lambda path: _NOT_BUILT if not is_plain_file(path) or trust_fault(path) else None,
         )
         # It holds engines of all models and sizes: of them only those tell that have become useless.
-        reasons += [reason for reason in refused if "another TensorRT" in reason or "another GPU" in reason]
+        reasons += [reason for reason in refused if any(what in reason for what in _USELESS)]
         other = path is not None and self._exact and read_sidecar(path).key.profile != key.profile
         return None if other else path
 
@@ -148,9 +150,9 @@ class Shelf:
     def _read(self, path: Path) -> tuple[bytes, SizeProfile]:
         """An engine's bytes, which may be loaded. Raises DsmapError."""
         engine = read_engine(path, read_sidecar(path).key, self._flavour)
-        key, ours = engine.sidecar.key, path.parent == user_cache_folder() / ENGINES
-        # Once more, for these very bytes: the files of a bundle may have changed since it was chosen.
-        if not (ours or self._trust or was_built_here(engine.sidecar.engine_sha256)):
+        key, trusted = engine.sidecar.key, self._trust and path.parent == self._bundle.folder / ENGINES
+        # Once more, for these very bytes: the files may have changed since the engine was chosen.
+        if not trusted and not was_built_here(engine.sidecar.engine_sha256):
             raise DsmapError(f"{path.name}: {NOT_OURS}", REBUILD)
         multiple = self._bundle.manifest.sizes.multiple_of
         return engine.data, SizeProfile.parse(key.profile, multiple_of=multiple, max_batch=key.batch)
