@@ -28,7 +28,7 @@ from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.memory import available_bytes
 from dsmap.runtime.bundle_graphs import check_graph
-from dsmap.runtime.bundle_manifest import ADVICE, MANIFEST, MAX_FILE_BYTES
+from dsmap.runtime.bundle_manifest import ADVICE, MANIFEST
 from dsmap.runtime.bundle_manifest import FORMAT_VERSION as FORMAT_VERSION
 from dsmap.runtime.bundle_manifest import STYLE_NAME as STYLE_NAME
 from dsmap.runtime.bundle_manifest import Components as Components
@@ -79,7 +79,7 @@ class Bundle:
         folder = Path(folder)
         bundle = cls(folder, read_manifest(folder))
         room = MAX_HELD_BYTES
-        for file in bundle.manifest.files():
+        for file in dict.fromkeys(bundle.manifest.files()):  # several components may share one
             data = bundle._read(file)
             if len(data) <= room:
                 room -= len(data)
@@ -142,13 +142,16 @@ class Bundle:
     def _read(self, file: File) -> bytes:
         """The bytes of a file: its hash is right, and it is nothing but a graph. Raises InputError."""
         path = self._inside(file)
-        size = os.path.getsize(path)
-        if size > _LARGE_BYTES and (free := available_bytes()) is not None and size > free:
+        if file.bytes > _LARGE_BYTES and (free := available_bytes()) is not None and file.bytes > free:
             raise InputError(
-                f"{printable(path)} is {size / 1e9:.1f} GB large; {free / 1e9:.1f} GB of memory are available",
+                f"{printable(path)} is {file.bytes / 1e9:.1f} GB large; {free / 1e9:.1f} GB of memory are available",
                 "Close other programs, or get a smaller model.",
             )
-        data = read_regular(path, limit=MAX_FILE_BYTES, what="the graph")
+        data = read_regular(path, limit=file.bytes, what="the graph")
+        if len(data) != file.bytes:
+            raise InputError(
+                f"{printable(path)} has changed since it was exported: {len(data)} bytes, expected {file.bytes}", ADVICE
+            )
         got = hashlib.sha256(data).hexdigest()
         if got != file.sha256:
             expected = printable(file.sha256[:16])
@@ -156,8 +159,6 @@ class Bundle:
                 f"{printable(path)} has changed since it was exported: SHA-256 {got[:16]}..., expected {expected}...",
                 ADVICE,
             )
-        if len(data) != file.bytes:
-            raise InputError(f"{printable(path)} holds {len(data)} bytes, expected {file.bytes}", ADVICE)
         check_graph(data, printable(path))
         return data
 

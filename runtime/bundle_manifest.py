@@ -26,6 +26,8 @@ MAX_MANIFEST_BYTES = 8 << 20
 """The bundled model's has 40 kB; a thousand named styles of 64 numbers take 2 MB."""
 MAX_FILE_BYTES = (1 << 31) - 1
 """What protocol buffers, and so ONNX files, can hold."""
+MAX_BUNDLE_BYTES = 16 << 30
+"""Of all files: the published network's take 0.5 GB in three precisions."""
 ADVICE = "Copy or export the bundle again."
 _ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
 _EXPORTED = "Pass a folder that dsmap-export has written."
@@ -80,7 +82,7 @@ class Style(_Part):
     named: dict[str, Code] = Field(default={}, max_length=10_000, description="codes that have a name")
 
 
-Files = Annotated[dict[Name, File], Field(max_length=64)]
+Files = Annotated[dict[Name, File], Field(max_length=8)]
 
 
 class Components(_Part):
@@ -112,10 +114,10 @@ class Manifest(_Part):
     components: Components
     variants: dict[Name, Components] = Field(
         default={},
-        max_length=64,
+        max_length=8,
         description="by precision (fp16, int8): graphs to take in place of those of `components`",
     )
-    styles: dict[Name, Style] = Field(max_length=64, description="by domain")
+    styles: dict[Name, Style] = Field(max_length=8, description="by domain")
     licence: str = Field(max_length=100_000)
     card: str = Field(max_length=1_000_000, description="a short model card, Markdown")
     provenance: dict[str, Any] = Field(description="where the weights came from")
@@ -184,6 +186,8 @@ def _parse(folder: Path, tree: Any) -> Manifest:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"{path}: {first_fault(error)}", ADVICE) from error
+    if (size := sum(file.bytes for file in manifest.files())) > MAX_BUNDLE_BYTES:
+        raise InputError(f"{path} lists {size} bytes of files, expected at most {MAX_BUNDLE_BYTES}", ADVICE)
     if fault := _lack(manifest, version) or _wrong_length(manifest):
         raise InputError(f"{path}{fault}", ADVICE)
     return manifest

@@ -199,6 +199,18 @@ def test_sidecars_that_were_made_to_do_harm(bundle, rtx, cache, kind, caplog):
     assert "its sidecar is damaged or not dsmap's" in caplog.messages[0]
 
 
+def test_what_a_sidecar_says_cannot_harm_a_terminal(bundle, rtx, cache, caplog):
+    path = engine_in(bundle.folder)
+    tree = json.loads(sidecar_path(path).read_text())
+    tree["key"]["version"] = "\x1b[2Jerror:"
+    sidecar_path(path).write_text(json.dumps(tree))
+    odd = path.with_name(path.name.replace("16x16", "\x1b[31m"))
+    odd.write_bytes(b"")
+    open_mapping(bundle, rtx)
+    assert caplog.messages[0].isprintable()
+    assert "x1b[" in caplog.messages[0]
+
+
 def test_an_engine_that_is_no_file_or_larger_than_it_says(bundle, rtx, cache, caplog):
     path = engine_in(bundle.folder)
     with path.open("ab") as file:

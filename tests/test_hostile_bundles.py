@@ -132,7 +132,11 @@ VALUES = {
     "a long hash": ("components.decoder.b.sha256", "0" * 10**6, "components.decoder.b.sha256"),
     "negative bytes": ("components.decoder.b.bytes", -1, "components.decoder.b.bytes"),
     "too many bytes": ("components.decoder.b.bytes", 2**40, "components.decoder.b.bytes"),
-    "other bytes": ("components.decoder.b.bytes", 12, "bytes, expected 12"),
+    "fewer bytes": ("components.decoder.b.bytes", 12, "bytes, expected at most 12"),
+    "more bytes": ("components.decoder.b.bytes", 99_999, "bytes, expected 99999"),
+    "a file in place of another": ("components.decoder.b.path", "bundle.json", "bundle.json"),
+    "many precisions": ("variants", {f"p{i}": {} for i in range(99)}, "variants"),
+    "many files": ("components.decoder", {f"d{i}": {} for i in range(99)}, "components.decoder"),
     "files as a list": ("components.decoder", [], "components.decoder"),
     "version by a huge number": ("format_version", 10**19, "reads formats up to"),
     "version as a fraction": ("format_version", 2.0, "no format_version"),
@@ -145,6 +149,15 @@ def test_values_that_are_out_of_bounds(bundle, kind):
     where, value, fact = VALUES[kind]
     change(bundle, where, value)
     assert fact in refused(bundle).fact
+
+
+def test_more_bytes_than_any_bundle_has(bundle):
+    tree = json.loads((bundle / MANIFEST).read_text())
+    for files in tree["components"].values():
+        for file in files.values():
+            file["bytes"] = (1 << 31) - 1
+    (bundle / MANIFEST).write_text(json.dumps(tree))
+    assert "bytes of files, expected at most" in refused(bundle).fact
 
 
 def test_what_bundle_json_may_be(bundle, tmp_path):

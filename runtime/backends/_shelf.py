@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from dsmap.common.text import printable
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle import ENGINES, Bundle
 from dsmap.runtime.bundle_engines import (
@@ -39,7 +40,7 @@ _log = logging.getLogger("dsmap")
 
 def say(line: str) -> None:
     """One line about what takes time or is otherwise than asked: on stderr, unless the program set up logging."""
-    _log.warning(line)
+    _log.warning(printable(line))  # it may quote a sidecar, or a name of a bundle's files
 
 
 class Shelf:
