@@ -224,6 +224,67 @@ def test_an_engine_that_is_no_file_or_larger_than_it_says(bundle, rtx, cache, ca
     assert "it does not exist" in caplog.messages[1]
 
 
+# The option
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["video", "in.png", "--domain", "winter"],
+        ["live", "--domain", "winter", "--camera", "in.mp4", "--no-window", "--frames", "1"],
+        ["bench", "video", "in.mp4", "--frames", "2"],
+        ["bench", "live", "in.mp4", "--frames", "2"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("trust", [True, False])
+def test_commands_hand_the_option_on(command, trust, tmp_path, monkeypatch):
+    import cv2
+    import numpy as np
+    import typer
+    from clips import make_clip
+
+    from dsmap.runtime.translator import Translator
+
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("in.png", np.zeros((32, 32, 3), np.uint8))
+    make_clip(tmp_path / "in.mp4")
+    seen: list[bool] = []
+
+    def load(model: str, **options: object) -> Translator:
+        seen.append(bool(options["trust_engines"]))
+        raise DsmapError("far enough", "Stop.")
+
+    monkeypatch.setattr(Translator, "load", load)
+    module, *arguments = command
+    app = typer.main.get_command(__import__(f"dsmap.tools.{module}", fromlist=["app"]).app)
+    code = app(arguments + ["--trust-engines"] * trust, standalone_mode=False)
+    assert code == 1
+    assert set(seen) == {trust}
+
+
+def test_settings_reach_the_shelf(bundle, rtx, monkeypatch):
+    from gpu_doubles import FLAVOUR, CpuShelf, LateCuda
+
+    from dsmap.runtime.backends import Settings, tensorrt
+
+    seen: list[bool] = []
+
+    class Shelf(CpuShelf):
+        def __init__(self, *arguments: object, trust_engines: bool, **options: object) -> None:
+            seen.append(trust_engines)
+            raise DsmapError("far enough", "Stop.")
+
+    monkeypatch.setattr(tensorrt, "need_gpu", lambda: "8.9")
+    monkeypatch.setattr(tensorrt, "load_trt", lambda wanted: FLAVOUR)
+    monkeypatch.setattr(tensorrt, "load_cuda", lambda binding: LateCuda())
+    monkeypatch.setattr(tensorrt, "Shelf", Shelf)
+    for trust in (True, False):
+        with pytest.raises(DsmapError, match="far enough"):
+            tensorrt.TensorRT(bundle, "b", Settings(trust_engines=trust))
+    assert seen == [True, False]
+
+
 # The device is full
 
 
