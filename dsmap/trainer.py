@@ -198,7 +198,7 @@ class Trainer:
             batch = self._next(batches, stop_asked, log)
             waited = time.perf_counter() - asked
             losses = self.iterate(batch)
-            on_step(Progress(self.step, losses, waited))
+            self._tell(on_step, Progress(self.step, losses, waited), log)
             done = self.step == config.steps
             if log is not None:
                 if batch.step == 0:
@@ -240,6 +240,15 @@ class Trainer:
         if log is not None:
             self.say(f"stopped at step {self.step}, saved {self._save_once(log)}")
         raise KeyboardInterrupt
+
+    def _tell(self, on_step: Callable[[Progress], None], progress: Progress, log: RunLog | None) -> None:
+        """What was learnt is kept where nobody is told any more (`dsmap-train ... | head`), which raises OSError."""
+        try:
+            on_step(progress)
+        except OSError:
+            if log is not None:
+                self._save_once(log)
+            raise
 
     def _save_before(self, failure: DsmapError | None, log: RunLog | None) -> None:
         """Keeps what was learnt before the training ends with `failure`, which stays the error to tell."""

@@ -142,6 +142,19 @@ def test_a_score_is_logged_before_its_checkpoint_is_there(data, tmp_path, monkey
     assert '"step": 1' in seen[0]
 
 
+def test_what_was_learnt_is_kept_when_nobody_listens_any_more(data, tmp_path):
+    """As with `dsmap-train ... | head`."""
+
+    def gone(progress):
+        if progress.step == 2:
+            raise BrokenPipeError
+
+    trainer = trainer_in(tmp_path, data, "checkpoint_every=100", "score_pictures=0", "tensorboard=false", steps=5)
+    with pytest.raises(BrokenPipeError):
+        trainer.train(gone)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["00000002"]
+
+
 def test_hostile_lines_of_a_log_are_dropped(tmp_path):
     lines = ['{"step": 1}', "[" * 100_000, '{"step": ' + "9" * 5000 + "}", '{"step": 1e999}', '{"step": null}', "\x00"]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
