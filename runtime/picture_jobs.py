@@ -3,11 +3,11 @@
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.files import cut_name, sync_folder
+from dsmap.common.files import cut_name, is_part_name, is_part_of, sync_folder
 from dsmap.common.output_files import LONGEST_NAME
 from dsmap.errors import InputError
 from dsmap.images import WRITTEN_SUFFIXES, list_pictures, read_image, write_image
@@ -80,6 +80,7 @@ def translate_folder(
     upscale: bool = True,
     side_by_side: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
     strip_metadata: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
@@ -87,15 +88,20 @@ def translate_folder(
 
     Pictures in a format we do not write (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. A broken
     picture, or one that does not fit into memory, is skipped and listed in the report's `failed`. `strip_metadata`: as
-    of a picture. Ctrl-C ends it within a second; the picture that was under way is not written then. Raises InputError
+    of a picture. With `resume` results that are there stay (each appeared whole), and what a killed job was writing
+    goes. Ctrl-C ends it within a second; the picture that was under way is not written then. Raises InputError
     when there are no pictures, DsmapError when writing fails.
     """
     source, output = Path(source), Path(output)
-    check_folder(source, output, overwrite=overwrite)
+    check_folder(source, output, overwrite=overwrite, resume=resume)
     output.mkdir(exist_ok=True)
     sync_folder(output.absolute().parent)
-    names = result_names(list_pictures(source))
-    clock, failed, done, size = StageClock(), [], 0, (0, 0)
+    every = result_names(list_pictures(source))
+    if resume:
+        _remove_temporaries(output, every.values())
+    there = _there(output, every) if resume and not overwrite else set()
+    names = {path: name for path, name in every.items() if path not in there}
+    clock, failed, done, size = StageClock(), [], len(there), (0, 0)
     notes: list[str] = []
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
@@ -114,35 +120,51 @@ def translate_folder(
             except KeyboardInterrupt:
                 stop.requested = True
             if progress:
-                progress(done + len(failed), len(names))
+                progress(done + len(failed), len(every))
     return JobReport(
         input=source,
         output=output,
         width=size[0],
         height=size[1],
         frames=done,
-        frames_expected=len(names),
-        interrupted=bool(stop) and done + len(failed) < len(names),
+        frames_expected=len(every),
+        resumed_frames=len(there),
+        interrupted=bool(stop) and done + len(failed) < len(every),
         failed=tuple(failed),
         notes=tuple(notes),
         **clock.report(),
     )
 
 
-def check_folder(source: Path, output: Path, *, overwrite: bool = False) -> InputFacts:
+def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume: bool = False) -> InputFacts:
     """Everything that can be wrong with a folder job before any work. Raises InputError. Sizes are not known: 0."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder", "check the spelling")
     names = result_names(list_pictures(source))
     if not names:
         raise InputError(f"{source} holds no pictures", "pass a folder with .jpg, .png or .webp files in it")
-    check_output_folder(output, source, overwrite=overwrite)
-    notes = [
+    check_output_folder(output, source, overwrite=overwrite or resume)
+    there = _there(output, names) if resume and not overwrite else set()
+    notes = [f"{len(there)} results are there already"] if there else []
+    notes += [
         f"{path.name} becomes {name}: another picture's result is called {_plain_name(path)}"
         for path, name in names.items()
         if name != _plain_name(path)
     ]
     return InputFacts(width=0, height=0, frames=len(names), notes=tuple(notes))
+
+
+def _there(output: Path, names: Mapping[Path, str]) -> set[Path]:
+    """The pictures whose results are there."""
+    return {path for path, name in names.items() if (output / name).is_file()}
+
+
+def _remove_temporaries(output: Path, names: Iterable[str]) -> None:
+    """What a killed job was writing to, under the hidden names that only temporaries of these results have."""
+    left = [path for path in output.iterdir() if is_part_name(path.name)]
+    for path in left:
+        if any(is_part_of(path, output / name) for name in names):
+            path.unlink(missing_ok=True)
 
 
 def result_names(pictures: Sequence[Path]) -> dict[Path, str]:

@@ -208,7 +208,9 @@ def _checked(job: "Job", options: dict[str, Any]) -> Checked:
             return Checked(job=job, facts=check_video(job.source, job.output, **options))
         source, overwrite = Path(job.source), options["overwrite"]
         if job.kind == "folder":
-            return Checked(job=job, facts=check_folder(source, job.output, overwrite=overwrite))
+            return Checked(
+                job=job, facts=check_folder(source, job.output, overwrite=overwrite, resume=options["resume"])
+            )
         facts = check_picture(source, job.output, height=options["height"], overwrite=overwrite)
         return Checked(job=job, facts=facts)
     except InputError as error:

@@ -114,6 +114,7 @@ class Work:
             options = {name: self._options[name] for name in names}
             if job.kind == "picture":
                 return translate_picture(job.source, job.output, self._translator, **options)
+            options["resume"] = self._options["resume"]
             return translate_folder(job.source, job.output, self._translator, **options, progress=progress)
         steady = None
         if self._network.stabilize:

@@ -78,9 +78,21 @@ def part_folder(final: Path, tag: str = "part") -> Path:
 
 
 def _part_name(final: Path, tag: str) -> str:
-    stem = cut_name(final.stem, _MAX_STEM)
+    begin, suffix = _ends_of_parts(final)
+    return f"{begin}{secrets.token_hex(4)}.{tag}{suffix}"
+
+
+def _ends_of_parts(final: Path) -> tuple[str, str]:
+    """How the names of temporaries for `final` begin and end."""
     suffix = final.suffix if len(os.fsencode(final.suffix)) <= 16 else ""
-    return f".{stem}.{secrets.token_hex(4)}.{tag}{suffix}"
+    return f".{cut_name(final.stem, _MAX_STEM)}.", suffix
+
+
+def is_part_of(path: Path, final: Path) -> bool:
+    """Whether `path` is a regular file under a name that `part_file` gives to temporaries of `final`."""
+    begin, end = _ends_of_parts(final)
+    named = re.fullmatch(rf"{re.escape(begin)}[0-9a-f]{{8}}\.part{re.escape(end)}", path.name) is not None
+    return named and path.parent == final.parent and is_regular(path)
 
 
 def is_part_name(name: str) -> bool:

@@ -270,3 +270,26 @@ def test_a_sequence_never_replaces_an_input(source: Path, tmp_path: Path, role: 
     if role == "source":
         with pytest.raises(InputError, match="is one of the inputs"):
             translate_video(str(pattern), pattern, same, overwrite=True)
+
+
+def test_a_folder_of_pictures_goes_on_where_it_was(tmp_path: Path):
+    """Killed in the middle: one result is there, one was being written."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    for name in ("a.png", "b.png", "c.bmp"):
+        write_picture(folder / "x.png", np.full((16, 24, 3), 40, np.uint8))
+        (folder / "x.png").rename(folder / name)
+    (out / "a.png").write_text("an earlier result")
+    mine = (".a.png.bak", ".a.0123abcd.part.jpg", ".z.0123abcd.part.png", ".a.b.0123abcd.part.png", "notes.txt")
+    for name in (".b.0123abcd.part.png", ".c.bmp.fedcba98.part.png", *mine):
+        (out / name).write_text("left")
+    (out / ".b.aaaaaaaa.part.png").symlink_to(folder / "a.png")
+    assert_refused(run(folder, *WINTER, "-o", out), 2, "exists already and is not empty")
+    code, told, err = run(folder, *WINTER, "-o", out, "--resume", "--report", tmp_path / "r.json")
+    assert (code, err) == (0, "")
+    assert "1 results are there already" in told
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["frames"], report["resumed_frames"], report["complete"]) == (3, 1, True)
+    assert (out / "a.png").read_text() == "an earlier result"
+    assert names(out) == sorted(["a.png", "b.png", "c.bmp.png", ".b.aaaaaaaa.part.png", *mine])
