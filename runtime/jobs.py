@@ -38,7 +38,7 @@ from dsmap.runtime.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.sequence_reader import open_reader, sequence_pictures
 from dsmap.runtime.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.stream_copy import CopyPlan, LeftOut, plan_copies
-from dsmap.runtime.video.animation_writer import check_animation_size
+from dsmap.runtime.video.animation_writer import animation_notes, check_animation_size
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.sound import encoder_title
 from dsmap.runtime.video_frames import Orientation, size_at_height
@@ -63,6 +63,7 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
         notes = [*reader.notes, *([projection.note] if projection.note else [])]
         notes += [f"subtitles are rewritten as {codec}" for _, codec in plan.converted]
         notes += [f"audio ({codec_name(sound)}) is encoded as {encoder_title(output.suffix)}" for sound in plan.encoded]
+        notes += animation_notes(output, reader.rate) if writes_animation(reader, output) else []
         left_out = [*reader.left_out, *map(str, plan.left_out)]
         return InputFacts(
             width=size[0],

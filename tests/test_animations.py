@@ -202,6 +202,9 @@ def test_a_bomb_is_refused(tmp_path):
 
 def test_many_frames_a_second_are_slowed_down_in_a_gif_only(tmp_path):
     """Players take less than 0.02 s for 0.1 s."""
+    fast = clips.make_clip(tmp_path / "fast.mp4", pts=[i * 300 for i in range(4)], last_duration=300)
+    assert "plays slower" in check_video(fast, tmp_path / "b.gif").notes[-1]
+    assert check_video(fast, tmp_path / "b.webp").notes == ()
     for suffix, expected in ((".gif", 20), (".webp", 10)):
         writer = AnimationWriter(tmp_path / f"a{suffix}", width=8, height=8, time_base=Fraction(1, 100))
         for index in range(4):

@@ -420,9 +420,9 @@ def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
         ("winter --reference winter --features net.npz --features net.npz", "two feature networks of one kind"),
         ("winter --reference winter --features net.npz --lpips best", "no LPIPS network named 'best'"),
         ("winter --reference winter --features net.npz --lpips alex --pairs 0", "--pairs is 0"),
-        ("winter --reference winter --features net.npz --report same --page same", "name the same file"),
-        ("winter --reference winter --features net.npz --report winter", "is a folder"),
-        ("winter --reference winter --features net.npz --page net.npz", "--page net.npz exists"),
+        ("winter --reference winter --features net.npz --report same --page same", "both name same"),
+        ("winter --reference winter --features net.npz --report winter", "--report winter is the reference folder"),
+        ("winter --reference winter --features net.npz --page net.npz", "--page net.npz is a feature network"),
     ],
 )
 def test_wrong_input_is_told(folder, monkeypatch, arguments, fact):

@@ -64,6 +64,15 @@ def check_animation_size(output: Path, width: int, height: int) -> None:
         raise InputError(fact, "Write a video, or pass --height with --no-upscale.")
 
 
+def animation_notes(output: Path, rate: Fraction) -> list[str]:
+    """What to tell before an animated image of frames at `rate` a second is written."""
+    kind = _KINDS[output.suffix.lower()]
+    if 1 / rate >= kind.shortest * kind.time_base:
+        return []
+    most = 1 / (kind.shortest * kind.time_base)
+    return [f"{output.suffix} shows at most {most} frames a second: it plays slower"]
+
+
 class AnimationWriter:
     """Encodes frames into `path`, whose suffix is .gif, .webp, .apng or .png; it appears there in `close()`, whole.
 
