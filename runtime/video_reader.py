@@ -24,7 +24,7 @@ from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
 from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.deinterlace import Deinterlacer
-from dsmap.runtime.video.programmes import choose_programme
+from dsmap.runtime.video.programmes import choose_programme, companions_of
 from dsmap.runtime.video.shown_size import ShownSize
 from dsmap.runtime.video.stream_side_data import stream_side_data
 from dsmap.runtime.video.timecode import is_timecode, start_of_stream, timecode_of
@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # it stands in PyAV's type hints only
 
 _BROADCAST_GAP = Fraction(10)  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
 _BROADCAST_WRAP = Fraction(2**33, 90_000)
+_WITH_PROGRAMMES = ("mpegts", "hls")
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
 _COPIED = ("audio", "subtitle", "attachment", "data")
 _LATE_START = Fraction(1, 2)  # seconds: a clock that begins later, or so far before 0, is that of a running stream
@@ -129,7 +130,11 @@ class VideoReader:
             self._programme, self._other_programmes = choose_programme(
                 self._source.container, self.path, programme, self.name
             )
+            self._companions: frozenset[int] | None = None
+            """Of a network's stream with several programmes: the indexes of those in the picture's."""
             self._take_streams()
+            if self.path is None and self._container.format.name in _WITH_PROGRAMMES:
+                self._companions = companions_of(self._container, self._video)
             start = self._start_of_streams()
             self._origin = start if abs(start) > _LATE_START else Fraction(0)
             self._span = span.moved(self._origin)
@@ -161,7 +166,7 @@ class VideoReader:
 
     def _start_of_streams(self) -> Fraction:
         """Where the file's clock begins, in seconds; where there are several programmes, each has its own."""
-        if self._programme is None:
+        if self._programme is None and self._companions is None:
             return start_of(self._container)
         streams = [self._video, *(one for one in self._container.streams.audio if self._is_copied(one))]
         return min((one.start_time or 0) * (one.time_base or Fraction(1)) for one in streams)
@@ -224,6 +229,7 @@ class VideoReader:
                 if not is_timecode(stream)
             ),
             *(f"programme {other}" for other in self._other_programmes),
+            *self._streams_of_others(),
         )
         """What is not read, a word for each stream: a second video, streams of unknown kinds."""
         self.chapters = self._chapters()
@@ -299,7 +305,14 @@ class VideoReader:
         if self._programme is not None and self._other_programmes:
             yield f"programme {self._programme} of {1 + len(self._other_programmes)}: --programme N takes another"
 
+    def _streams_of_others(self) -> Iterator[str]:
+        others = sum(not self._is_in_programme(stream) for stream in self._container.streams)
+        if self._companions is not None and others:
+            yield f"{others} streams of other programmes"
+
     def _is_in_programme(self, stream: Stream) -> bool:
+        if self._companions is not None:
+            return stream.index in self._companions
         return self._programme is None or stream.id in self._programme.streams
 
     def _is_copied(self, stream: Stream) -> bool:

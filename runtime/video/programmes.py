@@ -11,6 +11,7 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 
 # isort: split
 from av.container import InputContainer
+from av.stream import Disposition, Stream
 
 from dsmap.common.text import printable
 from dsmap.errors import InputError
@@ -103,6 +104,26 @@ def choose_programme(
     elif chosen not in seen:
         raise InputError(f"programme {chosen} of {name} has no picture", choice)
     return chosen, tuple(one for one in known if one is not chosen)
+
+
+def companions_of(container: InputContainer, stream: Stream) -> frozenset[int]:
+    """The indexes of the streams in `stream`'s programme, by libav's own table; all of them where there is none.
+
+    PyAV shows that table only by its choice of the best stream beside another: each stream is made the best in turn.
+    """
+    found = {stream.index}
+    for kind in ("video", "audio", "subtitle", "data"):
+        streams = [one for one in container.streams if one.type == kind]
+        kept = [one.disposition for one in streams]
+        for one in streams:
+            for other in streams:
+                other.disposition = Disposition.default if other is one else Disposition.hearing_impaired
+            best = container.streams.best(kind, related=stream)
+            if best is not None and best.index == one.index:
+                found.add(one.index)
+        for one, disposition in zip(streams, kept, strict=True):
+            one.disposition = disposition
+    return frozenset(found)
 
 
 def _packets(data: bytes) -> Iterator[tuple[int, bool, bytes]]:

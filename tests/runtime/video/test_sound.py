@@ -1,6 +1,7 @@
 """Sound that a container cannot hold, that begins late, that is one programme's of several."""
 
 import signal
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import av
 import beeps
 import numpy as np
 import pytest
+import servers
 
 from dsmap.errors import InputError
 from dsmap.runtime.jobs import check_video, translate_video
 from dsmap.runtime.video import media
 from dsmap.runtime.video.programmes import programmes_of
+from dsmap.runtime.video_reader import Frame, VideoReader
 
 FAST = {"preset": "ultrafast"}
 
@@ -284,6 +287,16 @@ def test_picture_and_sound_are_of_one_programme(
     part = tmp_path / "part.mp4"
     translate_video(multiplex, part, same, start=1, **FAST, **wanted)
     assert beeps.flashes(part) == pytest.approx(beeps.beeps(part), abs=0.05)
+
+
+def test_a_network_gives_the_sound_of_the_pictures_programme(multiplex: Path) -> None:
+    with closing(servers.Web(multiplex.parent)) as web, VideoReader(f"{web.address}/multi.ts") as reader:
+        names = [stream.codec_context.name for stream in reader.copied]
+        assert len(names) == 1
+        assert reader.left_out == ("2 streams of other programmes",)
+        indexes = {item.stream.index for item in reader if not isinstance(item, Frame)}
+        assert indexes == {reader.copied[0].index}
+        assert all(not stream.disposition for stream in reader.copied)
 
 
 def test_a_programme_that_is_none_is_told(multiplex: Path, tmp_path: Path) -> None:
