@@ -56,8 +56,8 @@ from dsmap.runtime.video_stream import check_size, delay_of_reordering, find_vid
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
 
-_BROADCAST_GAP = Fraction(10)  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
-_BROADCAST_WRAP = Fraction(2**33, 90_000)
+_BROADCAST_GAP = 10  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
+_BROADCAST_WRAP = 2**33 / 90_000
 _WITH_PROGRAMMES = ("mpegts", "hls")
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
 _COPIED = ("audio", "subtitle", "attachment", "data")
@@ -173,9 +173,9 @@ class VideoReader:
 
     def _new_timeline(self) -> Timeline:
         if self._container.format.name not in BROADCAST_FORMATS:
-            return Timeline(Fraction(LONGEST_GAP))
+            return Timeline(LONGEST_GAP)
         # A network's gaps are real time, and its clock is looked after where it is connected again.
-        return Timeline(_BROADCAST_GAP if self.path else Fraction(LONGEST_GAP), _BROADCAST_WRAP)
+        return Timeline(_BROADCAST_GAP if self.path else LONGEST_GAP, _BROADCAST_WRAP)
 
     def _prepare(self, height: int | None, pool: Pool | None) -> None:
         self.time_base = self._video.time_base or Fraction(1, 90000)

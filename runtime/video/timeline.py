@@ -1,7 +1,8 @@
 """One clock for all streams of a recording whose clock jumps: joined files, a counter that wraps, damage.
 
-A jump moves every stream alike, so that sound, subtitles and data stay with the picture. Times are exact fractions of
-seconds. What jumps is told by the decoding times of the sound and the picture, in the order of the file:
+A jump moves every stream alike, so that sound, subtitles and data stay with the picture. Times are seconds as floats,
+which is quick, and exact far below a tick; what is moved is moved by whole ticks. What jumps is told by the decoding
+times of the sound and the picture, in the order of the file:
 
 - backwards by more than 0.1 s within a stream, or ahead of all streams by more than `longest_gap`: a new part begins,
   and goes on where the one before ended;
@@ -11,7 +12,6 @@ seconds. What jumps is told by the decoding times of the sound and the picture, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
@@ -20,9 +20,9 @@ from av.packet import Packet
 
 from dsmap.runtime.video_span import is_cover
 
-_BACK = Fraction(1, 10)  # seconds that a stream may step back within a part; also an overlap that no one hears
-_SAME_CLOCK = Fraction(1)  # seconds: a packet so near is on a clock that was there before
-_LONGEST_HOLD = Fraction(3)  # seconds of a new part that are waited for, until all streams have come to it
+_BACK = 0.1  # seconds that a stream may step back within a part; also an overlap that no one hears
+_SAME_CLOCK = 1.0  # seconds: a packet so near is on a clock that was there before
+_LONGEST_HOLD = 3.0  # seconds of a new part that are waited for, until all streams have come to it
 _MOST_HELD, _MOST_HELD_BYTES = 4000, 64 << 20
 _MOST_CLOCKS = 16
 _LEADING = ("audio", "video")  # their packets come all the time
@@ -33,11 +33,13 @@ class _Course:
     """One stream: where it is, in seconds of the result's clock."""
 
     kind: str
-    offset: Fraction = Fraction(0)
+    unit: float
+    """Seconds of a tick of its packets."""
+    offset: float = 0.0
     """From its own times to the result's."""
-    last: Fraction | None = None
+    last: float | None = None
     """Decoding time of the latest packet."""
-    end: Fraction = Fraction(0)
+    end: float = 0.0
     """Where what is shown or heard of it ends so far."""
     lead: bool = False
     """Whether its packets are in a new part, behind an end that the streams must not overlap."""
@@ -47,10 +49,10 @@ class _Course:
 class _NewPart:
     """The packets of a part whose place is not known yet."""
 
-    latest: Fraction
-    first: Fraction
+    latest: float
+    first: float
     packets: list[Packet] = field(default_factory=list)
-    starts: dict[int, Fraction] = field(default_factory=dict)
+    starts: dict[int, float] = field(default_factory=dict)
     bytes: int = 0
 
 
@@ -60,13 +62,13 @@ class Timeline:
     `wraps_after`: seconds after which the counter of the container begins anew, None where it does not.
     """
 
-    def __init__(self, longest_gap: Fraction, wraps_after: Fraction | None = None) -> None:
+    def __init__(self, longest_gap: float, wraps_after: float | None = None) -> None:
         self.jumps = 0
         """How often the clock of the recording jumped."""
         self._longest_gap, self._wraps_after = longest_gap, wraps_after
         self._courses: dict[int, _Course] = {}
-        self._offset = Fraction(0)
-        self._clocks = [Fraction(0)]  # the offsets so far
+        self._offset = 0.0
+        self._clocks = [0.0]  # the offsets so far
         self._new: _NewPart | None = None
 
     def place(self, packets: Iterator[Packet]) -> Iterator[Packet]:
@@ -85,7 +87,7 @@ class Timeline:
 
     def _on_course(self, packet: Packet) -> Iterator[Packet]:
         course = self._course(packet)
-        at = _time(packet)
+        at = _time(packet, course)
         if not _leads(packet) or self._fits(course, at + course.offset):
             if course.offset != self._offset:
                 course.offset = self._nearest(course, at)
@@ -104,7 +106,8 @@ class Timeline:
         """While a part has begun that not all streams have come to."""
         new = self._new
         assert new is not None
-        course, at = self._course(packet), _time(packet)
+        course = self._course(packet)
+        at = _time(packet, course)
         if packet.dts is None and self._is_held(packet):
             self._hold(packet)
             return
@@ -135,9 +138,10 @@ class Timeline:
         if packet.dts is None:
             return
         if _leads(packet):
-            start = _shown(packet)
+            course = self._course(packet)
+            start = _shown(packet, course)
             new.starts[packet.stream.index] = min(new.starts.get(packet.stream.index, start), start)
-            new.latest = max(new.latest, _time(packet))
+            new.latest = max(new.latest, _time(packet, course))
 
     def _settled(self) -> Iterator[Packet]:
         """The packets that were held, at their place: the new part follows what came before it."""
@@ -162,13 +166,13 @@ class Timeline:
             if packet.stream.type == "video":
                 packet.pts = packet.dts = None
             else:
-                packet.pts = packet.dts = round((course.end - course.offset) / packet.time_base)
+                packet.pts = packet.dts = round((course.end - course.offset) / course.unit)
             yield from self._moved(packet, course)
 
-    def _place_of(self, new: _NewPart) -> Fraction:
+    def _place_of(self, new: _NewPart) -> float:
         """The offset of a new part: after all streams' ends, and where it is nearly the same, at the picture's."""
-        needed: list[Fraction] = []
-        of_picture: Fraction | None = None
+        needed: list[float] = []
+        of_picture: float | None = None
         for index, course in self._courses.items():
             if course.last is None or course.kind not in _LEADING:
                 continue
@@ -188,28 +192,28 @@ class Timeline:
 
     def _moved(self, packet: Packet, course: _Course) -> Iterator[Packet]:
         if course.offset:
-            ticks = round(course.offset / packet.time_base)
+            ticks = round(course.offset / course.unit)
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
         if packet.dts is None or packet.is_discard:
             yield packet
             return
-        length = (packet.duration or 0) * packet.time_base
-        start = _shown(packet)
+        length = (packet.duration or 0) * course.unit
+        start = _shown(packet, course)
         if course.lead and course.kind == "audio" and start + length / 2 < course.end:
             return  # it would be heard together with the end of the part before
         course.lead = False
         course.end = start + length if course.last is None else max(course.end, start + length)
-        course.last = packet.dts * packet.time_base
+        course.last = packet.dts * course.unit
         yield packet
 
-    def _fits(self, course: _Course, at: Fraction) -> bool:
+    def _fits(self, course: _Course, at: float) -> bool:
         """Whether a stream can go on at `at`."""
         if course.last is None or course.kind not in _LEADING:
             return not self._has_begun or abs(at - self._front()) <= self._longest_gap
         return course.last - _BACK <= at <= max(self._front(), course.end) + self._longest_gap
 
-    def _known_clock(self, course: _Course, at: Fraction) -> Fraction | None:
+    def _known_clock(self, course: _Course, at: float) -> float | None:
         """The offset of an earlier clock that the packet is on again, or of the same one after its counter wrapped."""
         if course.last is None:
             return None
@@ -221,13 +225,13 @@ class Timeline:
                 return offset
         return None
 
-    def _nearest(self, course: _Course, at: Fraction) -> Fraction:
+    def _nearest(self, course: _Course, at: float) -> float:
         """Of the stream's own clock and that of the latest part, the one that the packet goes on by."""
         due = self._due(course)
         own, latest = (abs(at + offset - due) for offset in (course.offset, self._offset))
         return course.offset if own < latest or not self._fits(course, at + self._offset) else self._offset
 
-    def _due(self, course: _Course) -> Fraction:
+    def _due(self, course: _Course) -> float:
         """Where the next packet of a stream belongs: after the latest, or beside the others."""
         return course.end if self._is_alive(course) else self._front()
 
@@ -235,17 +239,17 @@ class Timeline:
         index = packet.stream.index
         if index not in self._courses:
             kind = "cover" if is_cover(packet.stream) else packet.stream.type
-            self._courses[index] = _Course(kind, self._offset)
+            self._courses[index] = _Course(kind, float(packet.time_base), self._offset)
         return self._courses[index]
 
     @property
     def _has_begun(self) -> bool:
         return any(course.last is not None for course in self._courses.values())
 
-    def _front(self) -> Fraction:
+    def _front(self) -> float:
         """The latest end of all streams that lead."""
         ends = [course.end for course in self._courses.values() if course.last is not None and course.kind in _LEADING]
-        return max(ends, default=Fraction(0))
+        return max(ends, default=0.0)
 
     def _is_alive(self, course: _Course) -> bool:
         """Whether more of a stream is to be expected soon."""
@@ -258,11 +262,11 @@ def _leads(packet: Packet) -> bool:
     return leading and packet.dts is not None and not packet.is_discard
 
 
-def _time(packet: Packet) -> Fraction:
+def _time(packet: Packet, course: _Course) -> float:
     time = packet.dts if packet.dts is not None else packet.pts
-    return (time or 0) * packet.time_base
+    return (time or 0) * course.unit
 
 
-def _shown(packet: Packet) -> Fraction:
+def _shown(packet: Packet, course: _Course) -> float:
     time = packet.pts if packet.pts is not None else packet.dts
-    return (time or 0) * packet.time_base
+    return (time or 0) * course.unit

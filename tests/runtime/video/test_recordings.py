@@ -120,10 +120,10 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return beeps.make_beeps(tmp_path_factory.mktemp("recording") / "in.ts")
 
 
-def placed(recording: Path, change: object, wraps_after: Fraction | None = None) -> tuple[list, list, int]:
+def placed(recording: Path, change: object, wraps_after: float | None = None) -> tuple[list, list, int]:
     """(stream, time) of every packet as it was and as it is placed, after `change(number, packet)`; and the jumps."""
     with av.open(str(recording)) as container:
-        timeline = Timeline(Fraction(10), wraps_after)
+        timeline = Timeline(10, wraps_after)
         before = []
 
         def changed() -> Iterator[av.Packet]:
@@ -144,7 +144,7 @@ def test_a_counter_that_wraps_goes_on(recording: Path) -> None:
         first.append(packet.dts)
         packet.dts = packet.pts = (packet.dts - first[0] + 2**33 - 90_000) % 2**33
 
-    before, after, jumps = placed(recording, wrap, Fraction(2**33, 90_000))
+    before, after, jumps = placed(recording, wrap, 2**33 / 90_000)
     moved = {then - now for (_, now), (_, then) in zip(before, after, strict=True)}
     assert len(moved) == 1
     assert jumps == 0
@@ -184,7 +184,7 @@ def test_sound_left_over_from_the_part_before_stays_with_it(recording: Path) -> 
                 packet.time_base, packet.duration = Fraction(1, 90_000), 3600 if kind == "video" else 1920
                 yield packet
 
-        timeline = Timeline(Fraction(10))
+        timeline = Timeline(10)
         times: dict[str, list[int]] = {"audio": [], "video": []}
         for packet in timeline.place(packets()):
             times[packet.stream.type].append(packet.dts)
