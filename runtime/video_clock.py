@@ -1,4 +1,4 @@
-"""Repairs the timestamps of damaged recordings."""
+"""Repairs the timestamps of single frames; a clock that jumps is the business of `video.timeline`."""
 
 from fractions import Fraction
 

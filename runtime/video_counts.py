@@ -60,9 +60,14 @@ def _is_incredible(container: InputContainer, length: Fraction) -> bool:
 
 
 def _length_from(container: InputContainer, start: Fraction, duration: Fraction) -> Fraction:
-    if container.format.name.startswith(_FORMATS_THAT_SAY_THE_END) and 0 < start < duration:
-        return duration - start
-    return duration
+    return duration - start if _says_the_end(container) and 0 < start < duration else duration
+
+
+def _says_the_end(container: InputContainer) -> bool:
+    """Whether what is called the duration is counted from 0; so do single fragments of an mp4."""
+    if has_index(container):
+        return not any(video.frames for video in container.streams.video)
+    return container.format.name.startswith(_FORMATS_THAT_SAY_THE_END)
 
 
 def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:

@@ -215,6 +215,27 @@ def test_a_part_of_a_late_recording_is_counted_from_its_own_beginning(tmp_path: 
         assert sum(not isinstance(one, av.Packet) for one in reader) == pytest.approx(12.5, abs=1)
 
 
+def test_later_fragments_of_an_mp4_begin_at_0_too(tmp_path: Path) -> None:
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    source = beeps.make_beeps(
+        tmp_path / "in.mp4", seconds=4, options={"bf": "0", "g": "50"}, muxing={"movflags": flags}
+    )
+    data = source.read_bytes()
+    begins = [at - 4 for at in range(len(data)) if data.startswith(b"moof", at)]
+    source.write_bytes(data[: begins[0]] + data[begins[len(begins) // 2] :])
+    with VideoReader(source) as reader:
+        assert reader.expected_frames == pytest.approx(50, abs=3)
+    check_together(translated(source), 4, first=0)
+
+
+def test_a_part_of_an_avi_with_b_frames_is_the_whole_ones(tmp_path: Path) -> None:
+    source = beeps.make_beeps(tmp_path / "in.avi", sound="libmp3lame", options={"bf": "2", "g": "10"}, seconds=3)
+    whole, part = translated(source), tmp_path / "part.mp4"
+    translate_video(source, part, same, start=1.5, **FAST)
+    assert beeps.flashes(part) == pytest.approx([at - 1.52 for at in beeps.flashes(whole)[3:]], abs=0.045)
+    assert beeps.flashes(part) == pytest.approx(beeps.beeps(part), abs=0.05)
+
+
 def test_a_late_file_that_is_cut_off_is_still_told(tmp_path: Path) -> None:
     source = beeps.make_beeps(tmp_path / "late.mkv", start=36000, seconds=6)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
