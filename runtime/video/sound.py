@@ -26,6 +26,7 @@ _RATES = {
 }
 _BITS_OF_A_CHANNEL = 96_000  # a second
 _MOST_APART = Fraction(3, 100)  # seconds by which sound may stand off its place before it is moved there
+_LONGEST_SILENCE = 10  # seconds
 _SILENCE_AT_ONCE = Fraction(1)  # seconds
 
 
@@ -56,7 +57,7 @@ def add_encoded(container: OutputContainer, suffix: str, stream: AudioStream) ->
 class SoundEncoder:
     """Turns packets of the input's sound into packets of `stream`. Each sample keeps its time to within 0.03 s.
 
-    Gaps are filled with silence, and what overlaps is left out: the result plays alike everywhere.
+    Short gaps are filled with silence, and what overlaps is left out: the result plays alike everywhere.
     """
 
     def __init__(self, stream: AudioStream) -> None:
@@ -67,6 +68,7 @@ class SoundEncoder:
         self._resampler: AudioResampler | None = None
         self._set_up_for: tuple[str, str, int] | None = None
         self._next: int | None = None  # the sample that comes next
+        self._given = 0  # samples that the encoder got
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
         """What a packet of the input becomes. Those that are not presented begin the decoder and are not heard."""
@@ -116,13 +118,23 @@ class SoundEncoder:
             self._next = due or 0
         elif due is not None and abs(due - self._next) > _MOST_APART * self._rate:
             if due > self._next:
-                yield from self._silence(due - self._next, frame)
+                yield from self._gap(due, frame)
             else:
                 skip = self._next - due
                 if skip >= frame.samples:
                     return
                 frame = _without(frame, skip)
         yield from self._encode(frame)
+
+    def _gap(self, due: int, like: AudioFrame) -> Iterator[Packet]:
+        """Nothing is heard until `due`: silence, or where that is long, no packets."""
+        assert self._next is not None
+        if due - self._next <= _LONGEST_SILENCE * self._rate:
+            yield from self._silence(due - self._next, like)
+            return
+        size = self.stream.codec_context.frame_size or 1
+        yield from self._silence(-self._given % size, like)  # the encoder holds no rest: what follows has its own time
+        self._next = due
 
     def _silence(self, samples: int, like: AudioFrame) -> Iterator[Packet]:
         most = int(_SILENCE_AT_ONCE * self._rate)
@@ -139,6 +151,7 @@ class SoundEncoder:
         assert self._next is not None
         frame.pts, frame.time_base = self._next, Fraction(1, self._rate)
         self._next += frame.samples
+        self._given += frame.samples
         yield from self.stream.encode(frame)
 
 

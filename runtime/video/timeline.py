@@ -21,6 +21,7 @@ from av.packet import Packet
 from dsmap.runtime.video_span import is_cover
 
 _BACK = 0.1  # seconds that a stream may step back within a part; also an overlap that no one hears
+_SUDDEN = 10.0  # seconds: a packet so far ahead of all is damaged, or those behind it are as far ahead
 _SAME_CLOCK = 1.0  # seconds: a packet so near is on a clock that was there before
 _LONGEST_HOLD = 3.0  # seconds of a new part that are waited for, until all streams have come to it
 _MOST_HELD, _MOST_HELD_BYTES = 4000, 64 << 20
@@ -148,8 +149,9 @@ class Timeline:
         new, self._new = self._new, None
         if new is None:
             return
-        self._offset = self._place_of(new)
-        self.jumps += 1
+        offset = self._place_of(new)
+        self.jumps += offset != self._offset
+        self._offset = offset
         self._clocks = [*self._clocks[1 - _MOST_CLOCKS :], self._offset]
         for packet in new.packets:
             course = self._course(packet)
@@ -170,7 +172,12 @@ class Timeline:
             yield from self._moved(packet, course)
 
     def _place_of(self, new: _NewPart) -> float:
-        """The offset of a new part: after all streams' ends, and where it is nearly the same, at the picture's."""
+        """The offset of a new part: after all streams' ends, and where it is nearly the same, at the picture's.
+
+        A gap that is not too long stays.
+        """
+        if 0 <= new.first + self._offset - self._front() <= self._longest_gap:
+            return self._offset  # the same clock, after a gap
         needed: list[float] = []
         of_picture: float | None = None
         for index, course in self._courses.items():
@@ -211,7 +218,7 @@ class Timeline:
         """Whether a stream can go on at `at`."""
         if course.last is None or course.kind not in _LEADING:
             return not self._has_begun or abs(at - self._front()) <= self._longest_gap
-        return course.last - _BACK <= at <= max(self._front(), course.end) + self._longest_gap
+        return course.last - _BACK <= at <= max(self._front(), course.end) + min(self._longest_gap, _SUDDEN)
 
     def _known_clock(self, course: _Course, at: float) -> float | None:
         """The offset of an earlier clock that the packet is on again, or of the same one after its counter wrapped."""

@@ -120,10 +120,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return beeps.make_beeps(tmp_path_factory.mktemp("recording") / "in.ts")
 
 
-def placed(recording: Path, change: object, wraps_after: float | None = None) -> tuple[list, list, int]:
+def placed(
+    recording: Path, change: object, wraps_after: float | None = None, longest_gap: int = 10
+) -> tuple[list, list, int]:
     """(stream, time) of every packet as it was and as it is placed, after `change(number, packet)`; and the jumps."""
     with av.open(str(recording)) as container:
-        timeline = Timeline(10, wraps_after)
+        timeline = Timeline(longest_gap, wraps_after)
         before = []
 
         def changed() -> Iterator[av.Packet]:
@@ -150,9 +152,10 @@ def test_a_counter_that_wraps_goes_on(recording: Path) -> None:
     assert jumps == 0
 
 
-@pytest.mark.parametrize("by", [5000, -5000])
+@pytest.mark.parametrize("longest_gap", [10, 3600])
+@pytest.mark.parametrize("by", [5000, 1000, -5000])
 @pytest.mark.parametrize("kind", ["video", "audio"])
-def test_a_single_damaged_time_moves_nothing_else(recording: Path, kind: str, by: int) -> None:
+def test_a_single_damaged_time_moves_nothing_else(recording: Path, kind: str, by: int, longest_gap: int) -> None:
     hit = []
 
     def damage(number: int, packet: av.Packet) -> None:
@@ -161,9 +164,26 @@ def test_a_single_damaged_time_moves_nothing_else(recording: Path, kind: str, by
             packet.dts += by * 90_000
             packet.pts += by * 90_000
 
-    before, after, jumps = placed(recording, damage)
+    before, after, jumps = placed(recording, damage, longest_gap=longest_gap)
     assert sorted(set(before) - set(hit)) == sorted(one for one in after if one in before and one not in hit)
     assert jumps == 0
+
+
+def test_a_gap_of_minutes_stays_where_the_clock_is_the_files_own(recording: Path) -> None:
+    middle: list[int] = []
+
+    def pause(number: int, packet: av.Packet) -> None:
+        middle.append(packet.dts)
+        if packet.dts > middle[0] + 90_000:
+            packet.dts += 600 * 90_000
+            packet.pts += 600 * 90_000
+
+    before, after, jumps = placed(recording, pause, longest_gap=3600)
+    first = min(time for _, time in before)
+    expected = [(index, time + 600 * 90_000 * (time > middle[0] + 90_000)) for index, time in before]
+    assert sorted(after) == sorted(expected)
+    assert jumps == 0
+    assert first == middle[0]
 
 
 def test_sound_left_over_from_the_part_before_stays_with_it(recording: Path) -> None:

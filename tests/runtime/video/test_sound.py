@@ -135,6 +135,27 @@ def test_encoded_sound_keeps_its_gaps_and_its_joins(tmp_path: Path) -> None:
     assert np.subtract(seen, heard) == pytest.approx([0] * 12, abs=0.05)
 
 
+def test_encoded_sound_after_a_long_gap_comes_at_its_time(tmp_path: Path) -> None:
+    source = tmp_path / "gap.mkv"
+    first = beeps.make_beeps(tmp_path / "a.mkv", sound="flac")
+    with av.open(str(source), "w") as out, av.open(str(first)) as part:
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in part.streams]
+        packets = [packet for packet in part.demux() if packet.size]
+        for later in (0, 2000):
+            for packet in packets:
+                copy = av.Packet(bytes(packet))
+                copy.time_base, copy.stream = packet.time_base, streams[packet.stream.index]
+                copy.pts, copy.dts = packet.pts + later * 1000, packet.dts + later * 1000
+                copy.duration, copy.is_keyframe = packet.duration, packet.is_keyframe
+                out.mux(copy)
+    output = translated(source, ".mp4", audio="convert")
+    seen, heard = beeps.flashes(output), beeps.beeps(output)
+    assert len(seen) == len(heard) == 8
+    assert seen[4] == pytest.approx(2000, abs=0.1)
+    assert np.subtract(seen, heard) == pytest.approx([0] * 8, abs=0.05)
+    assert len(beeps.packets(output)) < 250
+
+
 def test_channels_that_the_encoder_takes_are_kept(tmp_path: Path) -> None:
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
