@@ -53,6 +53,10 @@ class FileSource:
                     failures = 0
                     yield packet
                 return
+            except (
+                IndexError
+            ):  # PyAV, at the very end, where streams have appeared that were not there at the beginning
+                return
             except av.FFmpegError:
                 failures += 1
                 self.failures += failures == 1

@@ -251,7 +251,7 @@ def _fingerprint(source: Path, wanted: VideoOptions, made_with: Mapping[str, Any
     options = {
         f"--{key.replace('_', '-')}": None if value is None else str(value) for key, value in asdict(wanted).items()
     }
-    for name in ("overwrite", "resume"):
+    for name in ("overwrite", "resume", "audio"):  # the parts are of the picture; every run takes the sound anew
         del options[f"--{name}"]
     return {"dsmap": __version__, **input_fingerprint(source), **options, **made_with}
 

@@ -24,7 +24,7 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
 from dsmap.runtime.containers import add_copy, codec_name, holds, no_room
-from dsmap.runtime.video.sound import SoundEncoder, add_encoded, encoder_for
+from dsmap.runtime.video.sound import SoundEncoder, add_encoded
 
 _TEXT_CODECS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 _STREAM_METADATA = ("language", "title", "handler_name")
@@ -73,8 +73,8 @@ class CopyPlan:
 def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> CopyPlan:
     """What a container (its suffix, one of `FORMATS`) can take of `streams`.
 
-    `audio`: "copy"; "convert" encodes sound anew, but for what is in the encoder's codec already and fits; "none"
-    leaves it out. Raises InputError for audio that cannot be copied.
+    `audio`: "copy"; "convert" encodes all sound anew; "none" leaves it out. Raises InputError for audio that cannot be
+    copied.
     """
     suffix = suffix.lower()
     fitting: list[Stream] = []
@@ -86,7 +86,7 @@ def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> 
             continue  # chapters travel by themselves
         if isinstance(stream, AudioStream) and (reason := _why_silent(stream, audio)):
             left_out.append(LeftOut(stream=stream, reason=reason))
-        elif isinstance(stream, AudioStream) and audio == "convert" and not _is_encoded_so(suffix, stream):
+        elif isinstance(stream, AudioStream) and audio == "convert":
             encoded.append(stream)
         elif _fits(suffix, stream) and holds(suffix, [stream]):
             fitting.append(stream)
@@ -113,12 +113,6 @@ def _why_silent(stream: AudioStream, audio: str) -> str:
     if not stream.codec_context.sample_rate:
         return "it is announced, and none of it was found in the beginning of the file"
     return ""
-
-
-def _is_encoded_so(suffix: str, stream: AudioStream) -> bool:
-    """Whether the sound is what encoding it anew would give."""
-    same = codec_name(stream) == ("opus" if encoder_for(suffix) == "libopus" else "aac")
-    return same and holds(suffix, [stream])
 
 
 def _most_together(suffix: str, streams: Sequence[Stream]) -> int:

@@ -24,7 +24,7 @@ from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
 from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.deinterlace import Deinterlacer
-from dsmap.runtime.video.programmes import choose_programme, companions_of
+from dsmap.runtime.video.programmes import announced_later, choose_programme, companions_of
 from dsmap.runtime.video.shown_size import ShownSize
 from dsmap.runtime.video.stream_side_data import stream_side_data
 from dsmap.runtime.video.timecode import is_timecode, start_of_stream, timecode_of
@@ -230,6 +230,7 @@ class VideoReader:
             ),
             *(f"programme {other}" for other in self._other_programmes),
             *self._streams_of_others(),
+            *self._streams_announced_later(),
         )
         """What is not read, a word for each stream: a second video, streams of unknown kinds."""
         self.chapters = self._chapters()
@@ -309,6 +310,10 @@ class VideoReader:
         others = sum(not self._is_in_programme(stream) for stream in self._container.streams)
         if self._companions is not None and others:
             yield f"{others} streams of other programmes"
+
+    def _streams_announced_later(self) -> Iterator[str]:
+        if later := announced_later(self._container, self.path, self._programme):
+            yield f"{later} stream{'s' * (later > 1)} that the recording announces later than its beginning"
 
     def _is_in_programme(self, stream: Stream) -> bool:
         if self._companions is not None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +82,7 @@ class VideoWriter:
         self._end = Fraction(0)  # seconds: where the video written so far ends
         self._held = HeldPackets()
         self._closed = False
+        self._copies = False  # whether there are streams beside the video
         streams = {stream.index: stream for stream in (*audio, *copied)}
         plan = plan_copies(path.suffix, list(streams.values()), sound)
         with self._explained():
@@ -108,6 +109,7 @@ class VideoWriter:
                 if timecode is not None:  # mov and mp4 make a track of it
                     self._track.stream.metadata["timecode"] = timecode
                 self._start(width, height)
+                self._copies = bool(plan.written)
             except BaseException:
                 self.discard()
                 raise
@@ -220,14 +222,27 @@ class VideoWriter:
 
     def _refused(self, packet: Packet, copy: Packet, error: av.FFmpegError) -> DsmapError:
         stream = copy.stream
-        advice = "write another container (-o NAME.mkv takes almost everything)"
-        if stream.type == "audio":
-            advice += ", or pass --audio convert, or --audio none to leave the sound out"
         return DsmapError(
             f"{self.path} cannot take a packet of {stream.type} stream {packet.stream.index} ({codec_name(stream)}) "
             f"at {float(start_of(copy)):.3f} s: {error.strerror or error}",
-            advice,
+            self._advice_on({stream.type}),
         )
+
+    def _refused_some(self, error: av.FFmpegError) -> DsmapError:
+        """libav refuses a packet late, when it has packets of all streams: it may be of any that is copied."""
+        streams = [stream for stream in self._container.streams if stream.type != "video"]
+        named = ", ".join(f"{stream.type} ({codec_name(stream)})" for stream in streams)
+        return DsmapError(
+            f"{self.path} cannot take a packet, probably of one of the copied streams: {named}: "
+            f"{error.strerror or error}",
+            self._advice_on({stream.type for stream in streams}),
+        )
+
+    def _advice_on(self, kinds: Collection[str]) -> str:
+        advice = "write another container (-o NAME.mkv takes almost everything)"
+        if "audio" in kinds:
+            advice += ", or pass --audio convert, or --audio none to leave the sound out"
+        return advice
 
     def _check(self) -> None:
         """A full disk can go unnoticed until the very end: look at what was written."""
@@ -255,6 +270,8 @@ class VideoWriter:
                     f"the disk is full: {self.path.parent} has no room for the video (after {self.frames} frames)",
                     "free some space, or pass -o with a folder on another disk",
                 ) from error
+            if isinstance(error, av.error.ArgumentError) and self._copies:
+                raise self._refused_some(error) from error
             raise DsmapError(
                 f"{self.path} could not be written: {error.strerror or error}",
                 "check the folder and the disk; with an unusual frame size try --height 720",

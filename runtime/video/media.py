@@ -59,10 +59,11 @@ def open_file(path: Path) -> InputContainer:
     try:
         container = _open_file(path)
         if _lacks_sound(container):
+            # Joined transport streams announce their sound anew: all tables are read.
+            further = {"scan_all_pmts": "1"} if container.format.name == "mpegts" else {}
             container.close()
-            container = _open_file(
-                path, probesize=str(_PROBED_BYTES), analyzeduration=str(_PROBED_SECONDS * av.time_base)
-            )
+            further |= {"probesize": str(_PROBED_BYTES), "analyzeduration": str(_PROBED_SECONDS * av.time_base)}
+            container = _open_file(path, **further)
         return container
     except PermissionError:
         raise InputError(f"{path} cannot be read: permission denied", "check the file's permissions") from None

@@ -106,6 +106,15 @@ def choose_programme(
     return chosen, tuple(one for one in known if one is not chosen)
 
 
+def announced_later(container: InputContainer, path: Path | None, programme: Programme | None) -> int:
+    """How many streams of a transport stream are announced only behind its beginning: nothing of them can be read."""
+    if path is None or container.format.name != "mpegts":
+        return 0
+    announced = [programme] if programme else programmes_of(path)
+    ids = {stream.id for stream in container.streams}
+    return len(frozenset().union(*(one.streams for one in announced)) - ids)
+
+
 def companions_of(container: InputContainer, stream: Stream) -> frozenset[int]:
     """The indexes of the streams in `stream`'s programme, by libav's own table; all of them where there is none.
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.jobs import translate_video
+from dsmap.runtime.jobs import check_video, translate_video
 from dsmap.runtime.stream_copy import StreamCopier
+from dsmap.runtime.video import media
 from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video_reader import VideoReader
 
@@ -80,6 +81,32 @@ def test_a_jump_of_the_clock_is_told(tmp_path: Path) -> None:
     lines: list[str] = []
     translate_video(tmp_path / "joined.ts", tmp_path / "out.mp4", same, tell=lines.append, **FAST)
     assert any("joined.ts jumps (2)" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["later.ts", "later.flv"])
+def test_streams_that_appear_later_disturb_nothing(tmp_path: Path, name: str) -> None:
+    """PyAV reads beyond its own list there, at the very end. What cannot be read is told."""
+    silent = beeps.make_beeps(tmp_path / f"a{name}", sound=None, seconds=12)
+    source = tmp_path / name
+    if name.endswith("ts"):
+        source.write_bytes(silent.read_bytes() + beeps.make_beeps(tmp_path / f"b{name}").read_bytes())
+    else:
+        beeps.make_beeps(source, sound_start=11, seconds=12, sound="libmp3lame")
+    for _ in range(3):
+        report = translate_video(source, tmp_path / "out.mp4", same, overwrite=True, **FAST)
+        assert (report.complete, report.audio_streams) == (True, 1)
+    assert beeps.beeps(tmp_path / "out.mp4")[0] == pytest.approx(12 if name.endswith("ts") else 11, abs=0.1)
+
+
+def test_a_stream_that_is_announced_too_late_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = beeps.make_beeps(tmp_path / "a.ts", sound=None, seconds=12)
+    source = tmp_path / "later.ts"
+    source.write_bytes(silent.read_bytes() + beeps.make_beeps(tmp_path / "b.ts").read_bytes())
+    opened = media._open_file
+    monkeypatch.setattr(media, "_open_file", lambda path, **options: opened(path, probesize="500"))
+    (left_out,) = check_video(source, tmp_path / "x.mp4").left_out  # libav may have seen its name at the file's end
+    assert "that the recording announces later" in left_out or "announced, and none of it was found" in left_out
+    assert translate_video(source, tmp_path / "out.mp4", same, **FAST).complete
 
 
 def test_a_short_gap_of_a_recording_stays(tmp_path: Path) -> None:

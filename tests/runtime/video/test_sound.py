@@ -111,9 +111,16 @@ def test_sound_is_encoded_anew_on_request(tmp_path: Path, name: str, codec: str,
     check_together(output)
 
 
-def test_aac_stays_as_it_is_where_it_fits(tmp_path: Path) -> None:
-    source = beeps.make_beeps(tmp_path / "in.mkv")
-    assert beeps.packets(translated(source, ".mp4", audio="convert")) == beeps.packets(source)
+def test_sound_of_a_stream_that_never_decodes_is_silence(tmp_path: Path) -> None:
+    source = beeps.make_beeps(tmp_path / "in.mkv", sound="flac")
+    data = source.read_bytes()
+    for packet in beeps.packets(source):
+        data = data.replace(packet, b"\xff" * len(packet))
+    source.write_bytes(data)
+    for suffix in (".mp4", ".mkv"):
+        report = translate_video(source, tmp_path / f"out{suffix}", same, audio="convert", **FAST)
+        assert (report.frames, report.complete) == (50, False)
+        assert len(beeps.flashes(tmp_path / f"out{suffix}")) == 4
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -201,12 +208,27 @@ def test_a_job_that_is_resumed_has_its_encoded_sound_whole(tmp_path: Path) -> No
     report = translate_video(source, output, stopped, **how)
     assert report.interrupted
     assert report.resumable
-    with pytest.raises(InputError, match="--audio was convert and is none"):
-        translate_video(source, output, same, resume=True, **(how | {"audio": "none"}))
     report = translate_video(source, output, same, resume=True, **how)
     assert (report.complete, report.frames) == (True, 100)
     assert report.resumed_frames > 40
     assert beeps.packets(output) == beeps.packets(whole)
+    assert beeps.flashes(output) == pytest.approx(beeps.beeps(output), abs=0.05)
+
+
+def test_a_job_is_resumed_with_another_way_of_its_sound(tmp_path: Path) -> None:
+    source = beeps.make_beeps(tmp_path / "in.mkv", seconds=4)
+    output = tmp_path / "out.mp4"
+    calls = iter(range(1000))
+
+    def stopped(frame: np.ndarray) -> np.ndarray:
+        if next(calls) == 60:
+            signal.raise_signal(signal.SIGINT)
+        return frame
+
+    assert translate_video(source, output, stopped, made_with={}, **FAST).resumable
+    report = translate_video(source, output, same, made_with={}, resume=True, audio="convert", **FAST)
+    assert (report.complete, report.frames) == (True, 100)
+    assert beeps.packets(output) != beeps.packets(source)
     assert beeps.flashes(output) == pytest.approx(beeps.beeps(output), abs=0.05)
 
 
