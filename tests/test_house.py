@@ -242,11 +242,15 @@ def holiday(tmp_path) -> Path:
     """A folder with the files that the README's examples name."""
     import clips
     import numpy as np
+    from PIL import Image
 
     from dsmap.images import write_picture
 
     folder = tmp_path
     clips.make_clip(folder / "holiday.mp4")
+    clips.make_clip(folder / "old.ts")
+    frames = [Image.new("RGB", (48, 40), (40 * number, 90, 60)) for number in range(3)]
+    frames[0].save(folder / "dance.gif", save_all=True, append_images=frames[1:], duration=80)
     (folder / "photos").mkdir()
     for name in ("snowy.jpg", "photo.jpg", "photos/1.jpg", "photos/2.png"):
         write_picture(folder / name, np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
