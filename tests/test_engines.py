@@ -584,7 +584,7 @@ def test_the_cache(built, tmp_path, monkeypatch):
     assert make_cache_folder() == tmp_path / "mine" / "engines"
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSMAP_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DsmapError, match="cannot make the cache folder") as caught:
+    with pytest.raises(DsmapError, match="file is not a folder") as caught:
         make_cache_folder()
     assert "DSMAP_CACHE" in caught.value.advice
 

@@ -395,6 +395,7 @@ def test_engines_for_a_bundle(exported, checkpoint, tmp_path):
     told = json.loads((tmp_path / "r.json").read_text())["engines"]
     assert {row["component"] for row in told} == set(PARTS)
     assert all(row["norm_float32_share"] in (None, 1.0) and row["build_seconds"] > 0 for row in told)
+    (tmp_path / "r.json").unlink()
     again = run_export(*command, cwd=tmp_path)
     assert again.stdout.count("kept ") == len(told)
     assert Bundle.read(copy).precisions == ("fp32", "fp16", "int8")
