@@ -9,13 +9,10 @@ import zlib
 from fractions import Fraction
 from pathlib import Path
 
+import heic
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import heic
 
 from dsmap.common.images import memory
 from dsmap.common.images.animation import scan_animation

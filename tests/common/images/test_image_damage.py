@@ -3,17 +3,13 @@
 import io
 import random
 import struct
-import sys
 import zlib
 from pathlib import Path
 
+import heic
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import heic
 
 from dsmap.common.images import matrix_profile
 from dsmap.common.images.kinds import kind_of

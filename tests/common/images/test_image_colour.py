@@ -3,18 +3,13 @@
 import io
 import logging
 import struct
-import sys
 import zlib
-from pathlib import Path
 
 import cv2
+import heic
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import heic
 
 from dsmap.common.images import matrix_profile
 from dsmap.common.images.reading import read_image, read_picture_rgb

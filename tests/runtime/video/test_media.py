@@ -25,7 +25,7 @@ from dsmap.runtime.video.media import MAX_PIXELS, open_file
 from dsmap.runtime.video.playlists import MAX_SEGMENTS, MAX_VARIANTS, check_playlist, is_playlist
 from dsmap.runtime.video_reader import Frame, VideoReader
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK = NetworkSettings(open_seconds=2, read_seconds=2, picture_seconds=0.6, tries=2, first_pause=0.05)
 STEADY = replace(QUICK, read_seconds=10, picture_seconds=1.5)  # where pictures must be seen on a busy machine, too
 CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in range(20)]}
