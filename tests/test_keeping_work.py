@@ -258,7 +258,7 @@ def test_the_size_of_a_checkpoint_is_known_before(data, tmp_path):
 def test_a_dry_run_trains_nothing(data, tmp_path):
     code, out, err = train("--data", data, "-o", tmp_path / "run", "--dry-run", "--set", "loss.cycle=7")
     assert (code, err) == (0, "")
-    assert "cycle: 7.0" in out
+    assert "  cycle: 7.0" in out.splitlines()  # as YAML, a setting a line
     assert "[8/8] run" in out
     assert "0.10 M parameters in the generators" in out
     assert out.splitlines()[-1] == "dry run: nothing was trained"

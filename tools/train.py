@@ -182,7 +182,8 @@ class _Job:
         from dsmap.run_log import write_run_picture
         from dsmap.samples import draw_batch
 
-        self.say(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+        for line in yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False).splitlines():
+            self.say(line)
         self.check()
         if self.processes.rank != 0:
             return
