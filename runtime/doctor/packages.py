@@ -159,7 +159,7 @@ def check_training() -> Finding:
     """What training and export need besides: told from the packages' files, as importing torch takes seconds."""
     found = {name: install.installed(name) for name in ("torch", "onnx", "onnxscript", "safetensors")}
     if not found["torch"]:
-        return absent("torch is not installed; only dsmap-train and dsmap-export need it")
+        return absent("torch is not installed; training, exporting and most of dsmap-eval need it")
     torch = found["torch"][0]
     try:
         lines = torch.path("torch/version.py").read_text(encoding="utf-8").splitlines()
