@@ -50,6 +50,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def text_given(text: str) -> str:
+    """For an option's `parser`: refuses empty text, which a script's unset variable gives."""
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+def path_given(text: str) -> Path:
+    """For an option's `parser`: Path("") would be the current folder."""
+    return Path(text_given(text))
+
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
@@ -71,6 +83,17 @@ TrustEngines = Annotated[
         "--trust-engines",
         help="Run the bundle's TensorRT engines although they were not built here: engines are code.",
     ),
+]
+
+
+# What commands that translate have in common.
+Domain = Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", metavar="<str>", parser=text_given, help="A model's name, or its folder.")
+]
+TimesReport = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="<path>", parser=path_given, help="Write numbers and times to this JSON file."),
 ]
 
 
@@ -106,18 +129,6 @@ def _leave_quietly() -> NoReturn:
     """Whoever read our output has gone (`| head`): that is no failure to tell about, and nobody to tell."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it ends
     sys.exit(141)  # as the shell says of a program that SIGPIPE has ended
-
-
-def text_given(text: str) -> str:
-    """For an option's `parser`: refuses empty text, which a script's unset variable gives."""
-    if not text:
-        raise typer.BadParameter("it is empty")
-    return text
-
-
-def path_given(text: str) -> Path:
-    """For an option's `parser`: Path("") would be the current folder."""
-    return Path(text_given(text))
 
 
 def explained(command: Callable[P, None]) -> Callable[P, None]:

@@ -157,9 +157,10 @@ def check_use(jobs: "Sequence[Job]", options: dict[str, Any], styles: StyleChoic
     """Every option that was passed means something to one of the jobs at least. Raises InputError."""
     from dsmap.runtime.network_input import is_address
     from dsmap.runtime.sequence_writer import is_sequence
+    from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES
 
     videos = [job for job in jobs if job.kind == "video"]
-    images = (".gif", ".webp", ".apng", ".png")
+    images = (*ANIMATION_SUFFIXES, ".png")
     encoded = [job for job in videos if not is_sequence(job.output) and job.output.suffix.lower() not in images]
     sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
     usual = {"codec": "auto", "audio": "copy"}

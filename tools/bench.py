@@ -22,6 +22,7 @@ from dsmap.tools._cli import (
     CudaBinding,
     Debug,
     Device,
+    Model,
     Precision,
     TrustEngines,
     Version,
@@ -161,7 +162,7 @@ def video(
     clip: Annotated[
         Path | None, typer.Argument(metavar="CLIP", help="A video. Default: the one that comes with dsmap.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or its folder.")] = "summer-winter",
+    model: Model = "summer-winter",
     domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Bring the clip to this size first. Default: its own.")
@@ -200,7 +201,7 @@ def live(
     clip: Annotated[
         Path | None, typer.Argument(metavar="CLIP", help="A video. Default: the one that comes with dsmap.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or its folder.")] = "summer-winter",
+    model: Model = "summer-winter",
     domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
     height: Annotated[int | None, typer.Option(min=16, help="Translate at this height.")] = None,
     backend: Backend = "auto",

@@ -74,7 +74,7 @@ def _list_cameras(wanted: bool) -> None:
 )
 @_cli.explained
 def live(
-    domain: Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")],
+    domain: _cli.Domain,
     camera: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,10 +97,7 @@ def live(
         bool,
         typer.Option("--list-cameras", help="List the cameras and exit.", callback=_list_cameras, is_eager=True),
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
-    ] = "summer-winter",
+    model: _cli.Model = "summer-winter",
     style: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,12 +146,7 @@ def live(
         typer.Option("--patience", min=0, help="Seconds to wait for a lost camera; for ever with a window, else 60."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording or report that exists.")] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report", metavar="<path>", parser=_cli.path_given, help="Write numbers and times to this JSON file."
-        ),
-    ] = None,
+    report: _cli.TimesReport = None,
     backend: _cli.Backend = "auto",
     precision: _cli.Precision = "auto",
     cuda_binding: _cli.CudaBinding = "auto",

@@ -57,7 +57,7 @@ def video(
             help="Videos, pictures, folders of either, image sequences (frames/%05d.png), addresses (rtsp://, http://).",
         ),
     ],
-    domain: Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")],
+    domain: _cli.Domain,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -68,10 +68,7 @@ def video(
             help="Result: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .avif; animated .gif, .webp, .apng; or a folder.",
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="<str>", parser=_cli.text_given, help="A model's name, or its folder."),
-    ] = "summer-winter",
+    model: _cli.Model = "summer-winter",
     style: Annotated[
         str | None,
         typer.Option(
@@ -149,12 +146,7 @@ def video(
             help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
         ),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report", metavar="<path>", parser=_cli.path_given, help="Write numbers and times to this JSON file."
-        ),
-    ] = None,
+    report: _cli.TimesReport = None,
     backend: _cli.Backend = "auto",
     precision: _cli.Precision = "auto",
     cuda_binding: _cli.CudaBinding = "auto",
