@@ -23,6 +23,7 @@ LEAVES = {
     "dsmap.common.cpu",
     "dsmap.common.files",
     "dsmap.common.output_files",
+    "dsmap.common.primaries",
     "dsmap.common.strict_json",
     "dsmap.common.text",
     "dsmap.picking",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from dsmap.common.primaries import PRIMARIES, SRGB
 from dsmap.errors import InputError
 
 Values = npt.NDArray[np.float32]
@@ -29,20 +30,6 @@ _REFUSED = {
     15: "IPT-C2",
     16: "YCgCo-Re",
     17: "YCgCo-Ro",
-}
-# x and y of red, green, blue and white, by H.273's numbers of primaries.
-_D65, _C = (0.3127, 0.3290), (0.310, 0.316)
-_PRIMARIES = {
-    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65),
-    4: ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), _C),
-    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _D65),
-    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),
-    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),
-    8: ((0.681, 0.319), (0.243, 0.692), (0.145, 0.049), _C),
-    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
-    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.314, 0.351)),
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),
-    22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),
 }
 
 
@@ -109,7 +96,8 @@ def to_full_rgb(frame: VideoFrame, width: int, height: int, scaler: VideoReforma
 
 def luma_weights(primaries: int) -> tuple[float, float, float]:
     """How much red, green and blue of these primaries weigh in the luminance; BT.709's where they are not known."""
-    *corners, white = ((x / y, 1.0, (1 - x - y) / y) for x, y in _PRIMARIES.get(primaries, _PRIMARIES[1]))
+    pairs = iter(PRIMARIES.get(primaries, SRGB))
+    white, *corners = ((x / y, 1.0, (1 - x - y) / y) for x, y in zip(pairs, pairs, strict=True))
     red, green, blue = np.linalg.solve(np.array(corners).T, np.array(white))
     return float(red), float(green), float(blue)
 

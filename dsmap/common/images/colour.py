@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dsmap.common.images import matrix_profile
 from dsmap.common.images.exif import loaded_exif
 from dsmap.common.images.header import Header
+from dsmap.common.primaries import SRGB
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -135,10 +136,10 @@ def _changes_nothing(convert: ToSrgb) -> bool:
 def _png_profile(header: Header) -> bytes | None:
     if header.gamma is None and header.chromaticities is None:
         return None
-    chromaticities = header.chromaticities or matrix_profile.SRGB
+    chromaticities = header.chromaticities or SRGB
     if len(chromaticities) != 8 or not all(0 < value < 1 for value in chromaticities):
         return None
-    near_srgb = np.allclose(chromaticities, matrix_profile.SRGB, atol=_CLOSE)
+    near_srgb = np.allclose(chromaticities, SRGB, atol=_CLOSE)
     gamma = None if header.gamma is None or abs(header.gamma - _PNG_SRGB_GAMMA) < _CLOSE else header.gamma
     if (near_srgb and gamma is None) or (gamma is not None and not 0.1 <= gamma <= 5):
         return None

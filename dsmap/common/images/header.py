@@ -6,7 +6,7 @@ Only the headers are looked at, so that an image that would not fit into memory 
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dsmap.common.images.kinds import PNG_START, format_of_bytes
 
@@ -53,7 +53,6 @@ class Header:
     is_srgb: bool = False
     """It says so itself."""
     fault: str | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def read_header(data: bytes) -> Header:

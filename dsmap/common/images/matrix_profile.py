@@ -5,25 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
-Chromaticities = tuple[float, float, float, float, float, float, float, float]
-"""x and y of white, red, green, blue."""
+from dsmap.common.primaries import D65, PRIMARIES, SRGB, Chromaticities
 
-_D65 = (0.3127, 0.3290)
-SRGB: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
-ADOBE_RGB: Chromaticities = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+ADOBE_RGB: Chromaticities = (*D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 ADOBE_GAMMA = 563 / 256
 
-# H.273's numbers.
-_PRIMARIES: dict[int, Chromaticities] = {
-    1: SRGB,
-    4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
-    5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
-    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
-    7: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
-    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
-    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-}
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 _PQ, _HLG = 16, 18
 _WHITE = 203.0  # cd/m2: where HDR has the white of paper
@@ -44,7 +30,7 @@ def coded_profile(primaries: int, transfer: int) -> bytes | None:
     The transfers of video (BT.709 and its kin) count as sRGB's, as on every screen. PQ and HLG are cut off at the white
     of paper: brighter highlights are white.
     """
-    chromaticities = _PRIMARIES.get(primaries, SRGB)
+    chromaticities = PRIMARIES.get(primaries, SRGB)
     gamma = _GAMMAS.get(transfer)
     if chromaticities == SRGB and gamma is None and not is_hdr(transfer):
         return None
