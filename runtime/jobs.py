@@ -16,7 +16,7 @@ from typing import Any
 
 from dsmap import __version__
 from dsmap.common.files import finish_file
-from dsmap.common.output_files import keep_beside
+from dsmap.common.output_files import not_named
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.containers import codec_name
 from dsmap.runtime.encoders import keeps_ten_bits, resolve
@@ -266,13 +266,10 @@ def _finish(writer: Writer, output: Path, wanted: VideoOptions, parts: JobParts 
         else:
             parts.finish(writer.path, whole=whole, overwrite=wanted.overwrite)
     except OSError as error:
-        taken = isinstance(error, FileExistsError)
-        reason = "somebody else has made it meanwhile" if taken else error.strerror or error
-        place = keep_beside(writer.path, output)
-        if parts is not None and place == writer.path:
+        told = not_named("video", writer.path, output, error)
+        if parts is not None and writer.path.exists():  # no other name could be had either
             parts.keep_result()
-        fact = f"the finished video could not be named {output}: {reason}"
-        raise DsmapError(fact, f"it is whole, and lies at {place}") from error
+        raise told from error
 
 
 def _frames_expected(reader: Reader, frames: int, lost: int, interrupted: bool) -> int | None:

@@ -7,52 +7,32 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
 
-import cv2  # before av: with av first, windows hang for ever on Linux
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
-import numpy as np
-from av.audio.stream import AudioStream
 from av.packet import Packet
-from av.stream import Stream
 
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import InputError
 from dsmap.images import PICTURE_SUFFIXES, kind_of, read_picture_rgb, sides_of
 from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.video.animation_reader import AnimationReader
-from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
+from dsmap.runtime.video.image_frames import ImageFrames
+from dsmap.runtime.video_frames import Pool, size_at_height
 from dsmap.runtime.video_reader import Frame, VideoReader
 from dsmap.runtime.video_span import Seconds, exact, span_of
-
-if TYPE_CHECKING:  # it stands in PyAV's type hints only
-    from av.container.core import Chapter
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 _WILD = re.compile(r"[*?\[]")
 
 
-class SequenceReader:
+class SequenceReader(ImageFrames):
     """Reads the pictures of `source` in natural order (2 before 10), each shown for 1/`rate` second.
 
     The interface is that of `VideoReader`: iterate over `Frame`s. `start` and `end` in seconds; times begin at 0.
     A picture that cannot be read is left out, and its time stays empty: `failed_packets` counts them. `notes` tells
     gaps in the numbers. Raises InputError when there are no pictures, or when they differ in size.
     """
-
-    sample_aspect = Fraction(1)
-    audio: tuple[AudioStream, ...] = ()
-    copied: tuple[Stream, ...] = ()
-    left_out: tuple[str, ...] = ()
-    counts_exactly = True
-    missing_frames = 0
-    reconnections = 0
-    clock_jumps = 0
-    size_changes = 0
-    timecode: str | None = None
-    broken_off: DsmapError | None = None
-    path: Path | None = None
 
     def __init__(
         self,
@@ -67,14 +47,9 @@ class SequenceReader:
     ) -> None:
         if rate <= 0:
             raise InputError(f"--rate is {rate}", "give pictures per second, such as 25")
-        self.name = str(source)
+        super().__init__(source, pool)
         self.rate = exact(rate)
         self.time_base = 1 / self.rate
-        self.metadata: dict[str, str] = {}
-        self.video_metadata: dict[str, str] = {}
-        self.chapters: list[Chapter] = []
-        self.failed_packets = 0
-        self._pool, self._cancelled = pool, False
         pictures = sequence_pictures(source)
         span = span_of(start, end, frames)
         first = math.ceil((span.start or 0) * self.rate)
@@ -90,12 +65,6 @@ class SequenceReader:
         self._size = self._first_size()
         self.width, self.height = size_at_height(*self._size, height)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
     def __iter__(self) -> Iterator[Frame | Packet]:
         for index, path in enumerate(self.pictures):
             if self._cancelled:
@@ -108,21 +77,6 @@ class SequenceReader:
             if (picture_rgb.shape[1], picture_rgb.shape[0]) != self._size:
                 raise self._differs(path, picture_rgb.shape[1], picture_rgb.shape[0])
             yield Frame(self._scaled(picture_rgb), index, 1)
-
-    def cancel(self) -> None:
-        """Ends the iteration before the next picture. Any thread may call it."""
-        self._cancelled = True
-
-    def close(self) -> None:
-        """Nothing is open between two pictures."""
-
-    def _scaled(self, rgb: Pixels) -> Pixels:
-        shape = (self.height, self.width, 3)
-        if rgb.shape == shape:
-            return rgb
-        kind = cv2.INTER_AREA if self.height < rgb.shape[0] else cv2.INTER_CUBIC
-        target = self._pool.take(shape) if self._pool else None
-        return np.asarray(cv2.resize(rgb, (self.width, self.height), target, interpolation=kind), np.uint8)
 
     def _first_size(self) -> tuple[int, int]:
         fault: InputError | None = None

@@ -303,13 +303,17 @@ def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
     return max(1, round(width * wider)), height
 
 
-def scaled(pixels: npt.NDArray, size: tuple[int, int]) -> npt.NDArray:
-    """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger."""
+def scaled(pixels: npt.NDArray, size: tuple[int, int], pool: Pool | None = None) -> npt.NDArray:
+    """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger.
+
+    With a `pool` the result of uint8 lies in one of its arrays, unless it is `pixels` as they came.
+    """
     height, width = pixels.shape[:2]
     if size == (width, height):
         return pixels
     kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(pixels, size, interpolation=kind))
+    target = pool.take((size[1], size[0], *pixels.shape[2:])) if pool else None
+    return np.asarray(cv2.resize(pixels, size, target, interpolation=kind))
 
 
 def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8) -> npt.NDArray:

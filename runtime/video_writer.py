@@ -1,7 +1,6 @@
 """Writes a video: frames in the codec that was asked for, other streams as they came, timestamps as they came."""
 
 import contextlib
-import errno
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +24,7 @@ from dsmap.runtime.packet_journal import PacketJournal
 from dsmap.runtime.stream_copy import HeldPackets, StreamCopier, container_metadata, describe, plan_copies, start_of
 from dsmap.runtime.video.media import open_file
 from dsmap.runtime.video.windows_sound import name_tracks
+from dsmap.runtime.video.write_errors import is_full_disk, write_error
 from dsmap.runtime.video_track import VideoTrack, encoder_time_base
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "VideoWriter", "check_container"]
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVICE = "check the folder and the disk; with an unusual frame size try --height 720"
 
 
 class VideoWriter:
@@ -216,7 +216,7 @@ class VideoWriter:
             except av.error.InvalidDataError:  # damaged, as in a broken transport stream: the rest is not
                 self.dropped_packets += 1
             except av.FFmpegError as error:
-                if error.errno in _DISK_FULL:
+                if is_full_disk(error):
                     raise
                 raise self._refused(packet or copy, copy, error) from error
 
@@ -265,17 +265,9 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            if error.errno in _DISK_FULL:
-                raise DsmapError(
-                    f"the disk is full: {self.path.parent} has no room for the video (after {self.frames} frames)",
-                    "free some space, or pass -o with a folder on another disk",
-                ) from error
             if isinstance(error, av.error.ArgumentError) and self._copies:
                 raise self._refused_some(error) from error
-            raise DsmapError(
-                f"{self.path} could not be written: {error.strerror or error}",
-                "check the folder and the disk; with an unusual frame size try --height 720",
-            ) from error
+            raise write_error(self.path, error, frames=self.frames, advice=_ADVICE) from error
 
 
 def _sound(chapters: Sequence["Chapter"]) -> Iterator["Chapter"]:

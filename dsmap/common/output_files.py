@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dsmap.common.files import check_folder_writable, cut_name, rename_to_free, sync_folder
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 
 Identity = tuple[int, int] | str
 LONGEST_NAME = 255
@@ -140,3 +140,11 @@ def keep_beside(part: Path, output: Path) -> Path:
         sync_folder(path.parent)
         return path
     return part
+
+
+def not_named(what: str, part: Path, output: Path, error: OSError) -> DsmapError:
+    """What to raise where `error` kept the finished file `part` (`what`: "video") from its name: see `keep_beside`."""
+    taken = isinstance(error, FileExistsError)
+    reason = "somebody else has made it meanwhile" if taken else error.strerror or error
+    fact = f"the finished {what} could not be named {output}: {reason}"
+    return DsmapError(fact, f"it is whole, and lies at {keep_beside(part, output)}")

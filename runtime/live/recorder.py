@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dsmap.common.files import finish_file, part_file
-from dsmap.common.output_files import keep_beside, numbered
+from dsmap.common.output_files import not_named, numbered
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.frame_steps import scaled
 from dsmap.runtime.live.sources import Pixels
@@ -178,9 +178,4 @@ def _finish(part: Path, path: Path, overwrite: bool) -> None:
     try:
         finish_file(part, path, replace=overwrite)
     except OSError as error:
-        taken = isinstance(error, FileExistsError)
-        reason = "somebody else has made it meanwhile" if taken else error.strerror
-        place = keep_beside(part, path)
-        raise DsmapError(
-            f"the finished recording could not be named {path}: {reason}", f"it is whole, and lies at {place}"
-        ) from error
+        raise not_named("recording", part, path, error) from error

@@ -6,32 +6,28 @@ import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import cv2  # before av: with av first, windows hang for ever on Linux
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
 import numpy as np
-from av.audio.stream import AudioStream
 from av.packet import Packet
-from av.stream import Stream
 
 from dsmap.common.files import read_regular
 from dsmap.common.images.animation import scan_animation
 from dsmap.common.images.colour import kind_of_pixels, to_srgb
 from dsmap.common.images.gif import GifFrames
 from dsmap.common.images.header import read_header
-from dsmap.common.images.kinds import kind_of
 from dsmap.common.images.memory import check_image_memory
 from dsmap.common.images.pixels import finish_pixels
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import InputError
+from dsmap.runtime.video.image_frames import ImageFrames
 from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
 from dsmap.runtime.video_reader import Frame
 from dsmap.runtime.video_span import Seconds, Span, span_of
 
 if TYPE_CHECKING:
-    from av.container.core import Chapter
     from PIL.Image import Image as PillowImage
 
 _MAX_BYTES = 2**31
@@ -39,13 +35,7 @@ _WEBP_ALPHA = 0x10
 _TIME_BASE = Fraction(1, 90_000)  # whole hundredths, milliseconds, and the usual frame rates
 
 
-def is_animation(source: str | Path) -> bool:
-    """Whether the file `source` is an image of several frames, by its content."""
-    kind = kind_of(Path(source))
-    return kind is not None and kind.role == "animation"
-
-
-class AnimationReader:
+class AnimationReader(ImageFrames):
     """Reads the frames of the animated image `source`; the interface is that of `VideoReader`.
 
     Frames are composed as browsers show them (disposal, blending, transparency on white). `start` and `end` in seconds;
@@ -53,17 +43,6 @@ class AnimationReader:
     announces and that do not decode. Raises InputError when no frame decodes, or one does not fit into memory.
     """
 
-    sample_aspect = Fraction(1)
-    audio: tuple[AudioStream, ...] = ()
-    copied: tuple[Stream, ...] = ()
-    left_out: tuple[str, ...] = ()
-    counts_exactly = True
-    missing_frames = 0
-    reconnections = 0
-    clock_jumps = 0
-    size_changes = 0
-    timecode: str | None = None
-    broken_off: DsmapError | None = None
     time_base = _TIME_BASE
 
     def __init__(
@@ -76,14 +55,9 @@ class AnimationReader:
         frames: int | None = None,
         pool: Pool | None = None,
     ) -> None:
-        self.path = Path(source)
-        self.name = str(source)
-        self.metadata: dict[str, str] = {}
-        self.video_metadata: dict[str, str] = {}
-        self.chapters: list[Chapter] = []
-        self.failed_packets = 0
-        self._pool, self._cancelled = pool, False
-        data = read_regular(self.path, limit=_MAX_BYTES, what="the animated image")
+        super().__init__(source, pool)
+        self.path = path = Path(source)
+        data = read_regular(path, limit=_MAX_BYTES, what="the animated image")
         self._header = read_header(data)
         try:
             check_image_memory(self._header.width, self._header.height)
@@ -92,7 +66,7 @@ class AnimationReader:
         self._animation = scan_animation(io.BytesIO(data), self._header.format)
         self.plays = self._animation.plays
         self._choose(span_of(start, end, frames), self._animation.durations)
-        self._opened = _open(self.path, data)
+        self._opened = _open(path, data)
         self._gif = GifFrames(data) if self._header.format == "GIF" else None
         if self._header.format in ("GIF", "AVIF"):
             self._header.icc = self._opened.info.get("icc_profile")
@@ -122,12 +96,6 @@ class AnimationReader:
         self.expected_frames, self.expected_seconds = len(wanted), float(seconds)
         self.rate = min(max(len(wanted) / seconds, Fraction(1)), Fraction(240)).limit_denominator(1000)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
     def __iter__(self) -> Iterator[Frame | Packet]:
         at = Fraction(0)
         for index, duration in zip(self._wanted, self._durations, strict=True):
@@ -142,13 +110,6 @@ class AnimationReader:
                 yield Frame(rgb, begin, round((at + duration) / _TIME_BASE) - begin)
             at += duration
 
-    def cancel(self) -> None:
-        """Ends the iteration before the next frame. Any thread may call it."""
-        self._cancelled = True
-
-    def close(self) -> None:
-        """Nothing is open: the file was read at the beginning."""
-
     def _frame(self, index: int) -> Pixels | None:
         """Frame `index`, composed: uint8 (H, W, 4) RGBA or (H, W, 3) RGB; None where it does not decode."""
         try:
@@ -162,14 +123,6 @@ class AnimationReader:
             raise
         except Exception:  # whatever damage makes of Pillow
             return None
-
-    def _scaled(self, rgb: Pixels) -> Pixels:
-        shape = (self.height, self.width, 3)
-        if rgb.shape == shape:
-            return rgb
-        kind = cv2.INTER_AREA if self.height < rgb.shape[0] else cv2.INTER_CUBIC
-        target = self._pool.take(shape) if self._pool else None
-        return np.asarray(cv2.resize(rgb, (self.width, self.height), target, interpolation=kind), np.uint8)
 
 
 def _open(path: Path, data: bytes) -> "PillowImage":

@@ -1,7 +1,6 @@
 """Writes an animated image: GIF, WebP or PNG, with every frame's duration and how often it is played."""
 
 import contextlib
-import errno
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,14 +21,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from dsmap.common.files import finish_file, part_file
-from dsmap.common.output_files import keep_beside
-from dsmap.errors import DsmapError, InputError
+from dsmap.common.output_files import not_named
+from dsmap.errors import InputError
 from dsmap.runtime.encoders import silence
+from dsmap.runtime.video.write_errors import write_error
 
 ANIMATION_SUFFIXES = (".gif", ".webp", ".apng")
 """Suffixes that mean an animated image for any video; `.png` does so for an animated input alone."""
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LARGEST = {".gif": 65535, ".webp": 16383, ".apng": 2**31 - 1, ".png": 2**31 - 1}
 # A palette of its own for every frame: one for all would need all of them at once.
 _PALETTE, _USE = "stats_mode=single:reserve_transparent=0", "new=1:dither=sierra2_4a"
@@ -165,10 +164,7 @@ class AnimationWriter:
         try:
             finish_file(self._part, self.path, replace=self._overwrite)
         except OSError as error:
-            taken = isinstance(error, FileExistsError)
-            reason = "somebody else has made it meanwhile" if taken else error.strerror or error
-            fact = f"the finished animation could not be named {self.path}: {reason}"
-            raise DsmapError(fact, f"it is whole, and lies at {keep_beside(self._part, self.path)}") from error
+            raise not_named("animation", self._part, self.path, error) from error
 
     def discard(self) -> None:
         """Remove the unfinished file."""
@@ -184,14 +180,8 @@ class AnimationWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            if error.errno in _DISK_FULL:
-                raise DsmapError(
-                    f"the disk is full: {self.path.parent} has no room for it (after {self.frames} frames)",
-                    "free some space, or pass -o with a folder on another disk",
-                ) from error
-            raise DsmapError(
-                f"{self.path} could not be written: {error.strerror or error}", "check the folder and the disk"
-            ) from error
+            advice = "check the folder and the disk"
+            raise write_error(self.path, error, frames=self.frames, advice=advice) from error
 
 
 def _palette_graph(width: int, height: int, time_base: Fraction) -> av.filter.Graph:

@@ -1,0 +1,28 @@
+"""What is told when a video or an animated image cannot be written."""
+
+import errno
+from pathlib import Path
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import av
+
+from dsmap.errors import DsmapError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full_disk(error: av.FFmpegError | OSError) -> bool:
+    """Whether there was no room for what was to be written: libav's errors have the system's numbers too."""
+    return error.errno in _DISK_FULL
+
+
+def write_error(path: Path, error: av.FFmpegError | OSError, *, frames: int, advice: str) -> DsmapError:
+    """What to raise for `error` when `path` already holds `frames`. `advice`: for all but a full disk."""
+    if is_full_disk(error):
+        return DsmapError(
+            f"the disk is full: {path.parent} has no room for the result (after {frames} frames)",
+            "free some space, or pass -o with a folder on another disk",
+        )
+    return DsmapError(f"{path} could not be written: {error.strerror or error}", advice)
