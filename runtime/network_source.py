@@ -199,9 +199,8 @@ class _Feed:
                     if self._is_new(packet) and not self._put(self._clock.moved(packet)):
                         return True
                 return self._is_whole(container)
-            except (
-                IndexError
-            ):  # PyAV, at the very end, where streams have appeared that were not there at the beginning
+            except IndexError:
+                # PyAV, at the very end, where streams have appeared that were not there at the beginning.
                 return self._is_whole(container)
             except av.error.InvalidDataError:  # damage, and the next packet may be well
                 failures += 1

@@ -24,10 +24,10 @@ from dsmap.runtime.network_input import NetworkSettings, Tell, is_address
 from dsmap.runtime.network_source import NetworkSource
 from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.deinterlace import Deinterlacer
-from dsmap.runtime.video.programmes import announced_later, choose_programme, companions_of
 from dsmap.runtime.video.shown_size import ShownSize
+from dsmap.runtime.video.stream_choice import StreamChoice
 from dsmap.runtime.video.stream_side_data import stream_side_data
-from dsmap.runtime.video.timecode import is_timecode, start_of_stream, timecode_of
+from dsmap.runtime.video.timecode import start_of_stream, timecode_of
 from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video_clock import LONGEST_GAP
 from dsmap.runtime.video_clock import Clock as _Clock
@@ -38,7 +38,6 @@ from dsmap.runtime.video_counts import (
     has_index,
     missing_frames,
     rate_of,
-    start_of,
 )
 from dsmap.runtime.video_frames import FrameToRgb, Pool, Residual, orientation, size_at_height
 from dsmap.runtime.video_notes import notes_on
@@ -51,16 +50,14 @@ from dsmap.runtime.video_span import (
     span_of,
     streams_to_wait_for,
 )
-from dsmap.runtime.video_stream import check_size, delay_of_reordering, find_video_stream, has_decoding_times_only
+from dsmap.runtime.video_stream import check_size, delay_of_reordering, has_decoding_times_only
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
 
 _BROADCAST_GAP = 10  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
 _BROADCAST_WRAP = 2**33 / 90_000
-_WITH_PROGRAMMES = ("mpegts", "hls")
 _SEEKS_BADLY = ("mpeg",)  # its frames get other times after a seek
-_COPIED = ("audio", "subtitle", "attachment", "data")
 _LATE_START = Fraction(1, 2)  # seconds: a clock that begins later, or so far before 0, is that of a running stream
 _TOLD_CHANGES = 5  # of the frames' size
 _EARLIER = Fraction(10)  # seconds: where a seek went too far, the next one aims so much earlier
@@ -127,15 +124,9 @@ class VideoReader:
         self._deinterlace, self._ten_bits = deinterlace, ten_bits
         self._tell = tell or (lambda line: None)
         try:
-            self._programme, self._other_programmes = choose_programme(
-                self._source.container, self.path, programme, self.name
-            )
-            self._companions: frozenset[int] | None = None
-            """Of a network's stream with several programmes: the indexes of those in the picture's."""
+            self._streams = StreamChoice(self._source.container, self.path, programme, self.name)
             self._take_streams()
-            if self.path is None and self._container.format.name in _WITH_PROGRAMMES:
-                self._companions = companions_of(self._container, self._video)
-            start = self._start_of_streams()
+            start = self._streams.start()
             self._origin = start if abs(start) > _LATE_START else Fraction(0)
             self._span = span.moved(self._origin)
             self._prepare(height, pool)
@@ -144,9 +135,7 @@ class VideoReader:
             raise
 
     def _take_streams(self) -> None:
-        self._container = self._source.container
-        ids = self._programme.streams if self._programme else None
-        self._video = find_video_stream(self._source.container, self.name, ids)
+        self._container, self._video = self._source.container, self._streams.video
         self._has_decoding_times_only = has_decoding_times_only(self._video)
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
@@ -163,13 +152,6 @@ class VideoReader:
         self._deinterlacer = Deinterlacer(self._video.codec_context.field_order) if self._deinterlace else None
         self._decoded = self._deinterlacer.items(self._decode()) if self._deinterlacer else self._decode()
         self._buffered: list[VideoFrame | Packet] = []  # what precedes the first frame: usually some audio packets
-
-    def _start_of_streams(self) -> Fraction:
-        """Where the file's clock begins, in seconds; where there are several programmes, each has its own."""
-        if self._programme is None and self._companions is None:
-            return start_of(self._container)
-        streams = [self._video, *(one for one in self._container.streams.audio if self._is_copied(one))]
-        return min((one.start_time or 0) * (one.time_base or Fraction(1)) for one in streams)
 
     def _new_timeline(self) -> Timeline:
         if self._container.format.name not in BROADCAST_FORMATS:
@@ -198,7 +180,7 @@ class VideoReader:
         self._cut_before = None if self._span.start is None else self._first_time
         self._shift = self._start_shift(first) if self._cut_before is None else -self._cut_before
         about_frames = notes_on(self._video, first, self.side_data, self._deinterlacer, ten_bits=self._ten_bits)
-        self.notes = (*self._about_programmes(), *about_frames)
+        self.notes = (*self._streams.notes(), *about_frames)
         self._describe()
 
     def _describe(self) -> None:
@@ -213,25 +195,11 @@ class VideoReader:
         self.notes += (timecode.note,) if timecode.note else ()
         self.timecode = timecode.kept
         """Of the first frame, where the file has one; None otherwise."""
-        self.audio: tuple[AudioStream, ...] = tuple(one for one in streams.audio if self._is_copied(one))
-        self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._is_copied(stream))
+        self.audio: tuple[AudioStream, ...] = tuple(one for one in streams.audio if self._streams.is_copied(one))
+        self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._streams.is_copied(stream))
         """The streams whose packets are given out, or whose data (attachments) can be copied, in the file's order.
         Cover art is one of them: a video stream with the disposition `attached_pic`, and one packet."""
-        rest = (
-            stream
-            for stream in streams
-            if stream.index != self._video.index and self._is_in_programme(stream) and not self._is_copied(stream)
-        )
-        self.left_out = (
-            *(
-                f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type
-                for stream in rest
-                if not is_timecode(stream)
-            ),
-            *(f"programme {other}" for other in self._other_programmes),
-            *self._streams_of_others(),
-            *self._streams_announced_later(),
-        )
+        self.left_out = tuple(self._streams.left_out())
         """What is not read, a word for each stream: a second video, streams of unknown kinds."""
         self.chapters = self._chapters()
         """On the clock of the frames."""
@@ -301,33 +269,6 @@ class VideoReader:
             after_them = self._first_time + self._span.frames / self.rate
             end = after_them if end is None else min(end, after_them)
         return cut_chapters(self._container.chapters(), self._cut_before, end, self._shift)
-
-    def _about_programmes(self) -> Iterator[str]:
-        if self._programme is not None and self._other_programmes:
-            yield f"programme {self._programme} of {1 + len(self._other_programmes)}: --programme N takes another"
-
-    def _streams_of_others(self) -> Iterator[str]:
-        others = sum(not self._is_in_programme(stream) for stream in self._container.streams)
-        if self._companions is not None and others:
-            yield f"{others} streams of other programmes"
-
-    def _streams_announced_later(self) -> Iterator[str]:
-        if later := announced_later(self._container, self.path, self._programme):
-            yield f"{later} stream{'s' * (later > 1)} that the recording announces later than its beginning"
-
-    def _is_in_programme(self, stream: Stream) -> bool:
-        if self._companions is not None:
-            return stream.index in self._companions
-        return self._programme is None or stream.id in self._programme.streams
-
-    def _is_copied(self, stream: Stream) -> bool:
-        if stream.index == self._video.index or not self._is_in_programme(stream):
-            return False
-        # PyAV copies no sound or subtitles whose codec it does not know.
-        known = stream.type not in ("audio", "subtitle") or stream.codec_context is not None
-        if is_timecode(stream):
-            return False  # made anew, see `timecode`
-        return (stream.type in _COPIED and known) or is_cover(stream)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         items = self._items()
@@ -405,6 +346,7 @@ class VideoReader:
                 self._source.restart(seek)
             except av.FFmpegError:
                 continue
+            self._streams.take(self._source.container)
             self._take_streams()
             self._decode_from = decode_from
             found = self._first_frame_from(start, exact=seek is not None or decode_from is not None)
@@ -501,7 +443,7 @@ class VideoReader:
         for packet in packets:
             if packet.size == 0 and packet.dts is not None:
                 continue  # the frame before it again, in Ogg and AVI; to a decoder an empty packet is the end
-            if packet.stream.index == self._video.index or (packet.size > 0 and self._is_copied(packet.stream)):
+            if packet.stream.index == self._video.index or (packet.size > 0 and self._streams.is_copied(packet.stream)):
                 yield packet
 
     def _decode_packet(self, packet: Packet) -> list[VideoFrame]:

@@ -15,7 +15,7 @@ from dsmap.common.output_files import not_named, numbered
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.frame_steps import scaled
 from dsmap.runtime.live.sources import Pixels
-from dsmap.runtime.video_writer import VideoWriter, check_container
+from dsmap.runtime.video_writer import FORMATS, VideoWriter
 
 _TIME_BASE = Fraction(1, 90_000)
 _DEPTH = 8  # frames that wait for the encoder, at most: it may fall behind for a moment, not for good
@@ -158,7 +158,11 @@ def fit(rgb: Pixels, width: int, height: int) -> Pixels:
 
 def check_recording(path: Path) -> None:
     """Raise InputError unless a recording can have that name; that it may be written there, `check_outputs` tells."""
-    check_container(path, ())
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(
+            f"cannot record as {path.suffix or 'a file without a suffix'} ({path.name})",
+            f"name a {', '.join(sorted(FORMATS))} file with --record",
+        )
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is no file", "name a file with --record")
 

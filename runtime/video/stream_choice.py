@@ -1,0 +1,85 @@
+"""Which streams of a video are read: its picture, and what is copied beside it."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from dsmap.runtime.video.programmes import announced_later, choose_programme, companions_of
+from dsmap.runtime.video.timecode import is_timecode
+from dsmap.runtime.video_counts import start_of
+from dsmap.runtime.video_span import is_cover
+from dsmap.runtime.video_stream import find_video_stream
+
+_WITH_PROGRAMMES = ("mpegts", "hls")
+_COPIED = ("audio", "subtitle", "attachment", "data")
+
+
+class StreamChoice:
+    """The streams of `container`, which was opened from `path` (None for an address) and is called `name` in errors.
+
+    `programme`: the number of one, where there are several; without it, it is the first that has a picture. Raises
+    InputError where there is no such programme, or no picture.
+    """
+
+    def __init__(self, container: InputContainer, path: Path | None, programme: int | None, name: str) -> None:
+        self._path, self._name = path, name
+        self._programme, self._others = choose_programme(container, path, programme, name)
+        self._companions: frozenset[int] | None = None
+        """Of a network's stream with several programmes: the indexes of those in the picture's."""
+        self.take(container)
+        if path is None and container.format.name in _WITH_PROGRAMMES:
+            self._companions = companions_of(container, self.video)
+
+    def take(self, container: InputContainer) -> None:
+        """From now on the streams are those of `container`, which is the same source, opened again."""
+        self._container = container
+        ids = self._programme.streams if self._programme else None
+        self.video: VideoStream = find_video_stream(container, self._name, ids)
+        """The picture."""
+
+    def start(self) -> Fraction:
+        """Where the file's clock begins, in seconds; where there are several programmes, each has its own."""
+        if self._programme is None and self._companions is None:
+            return start_of(self._container)
+        streams = [self.video, *(one for one in self._container.streams.audio if self.is_copied(one))]
+        return min((one.start_time or 0) * (one.time_base or Fraction(1)) for one in streams)
+
+    def is_copied(self, stream: Stream) -> bool:
+        """Whether its packets, or its data (attachments), are given out untouched. Cover art is: one packet."""
+        if stream.index == self.video.index or not self._is_in_programme(stream):
+            return False
+        # PyAV copies no sound or subtitles whose codec it does not know.
+        known = stream.type not in ("audio", "subtitle") or stream.codec_context is not None
+        if is_timecode(stream):
+            return False  # made anew, see `timecode`
+        return (stream.type in _COPIED and known) or is_cover(stream)
+
+    def notes(self) -> Iterator[str]:
+        """What the user should know about the programmes."""
+        if self._programme is not None and self._others:
+            yield f"programme {self._programme} of {1 + len(self._others)}: --programme N takes another"
+
+    def left_out(self) -> Iterator[str]:
+        """What is not read, a word for each stream: a second video, streams of unknown kinds, other programmes."""
+        for stream in self._container.streams:
+            taken = stream.index == self.video.index or self.is_copied(stream) or is_timecode(stream)
+            if self._is_in_programme(stream) and not taken:
+                yield f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type
+        yield from (f"programme {other}" for other in self._others)
+        others = sum(not self._is_in_programme(stream) for stream in self._container.streams)
+        if self._companions is not None and others:
+            yield f"{others} streams of other programmes"
+        if later := announced_later(self._container, self._path, self._programme):
+            yield f"{later} stream{'s' * (later > 1)} that the recording announces later than its beginning"
+
+    def _is_in_programme(self, stream: Stream) -> bool:
+        if self._companions is not None:
+            return stream.index in self._companions
+        return self._programme is None or stream.id in self._programme.streams
