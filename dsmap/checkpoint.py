@@ -283,4 +283,4 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", _ANOTHER) from error
     if not regular:
-        raise InputError(f"cannot read {path}: it is no file", _ANOTHER)
+        raise InputError(f"cannot read {path}: it is not a regular file", _ANOTHER)

@@ -21,7 +21,7 @@ def content_identity(path: Path) -> dict[str, Any]:
     with os.fdopen(number, "rb", buffering=0) as file:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{path} is no file")
+            raise OSError(f"{path} is not a file")
         digest, size = hashlib.sha256(), found.st_size
         for start in _starts(size):
             file.seek(start)

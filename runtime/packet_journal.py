@@ -321,7 +321,7 @@ def _segment(entry: Any) -> Segment:
     if any(type(number) is not int for number in numbers) or segment.frames < 1 or segment.bytes < 0:
         raise ValueError(f"numbers of {segment.name}")
     if not _SEGMENT.fullmatch(segment.name) or not isinstance(segment.sha256, str):
-        raise ValueError(f"{segment.name} is no segment")
+        raise ValueError(f"{segment.name} is not a segment")
     return segment
 
 

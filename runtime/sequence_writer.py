@@ -42,7 +42,7 @@ def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
     check_name(output, "-o")
     if len(_NUMBER.findall(output.name)) != 1 or "%" in _NUMBER.sub("", output.name):
         raise InputError(
-            f"{output.name} is no pattern for numbered pictures", "put one number in it: -o frames/%05d.png"
+            f"{output.name} is not a pattern for numbered pictures", "put one number in it: -o frames/%05d.png"
         )
     if output.suffix.lower() not in _WRITTEN:
         raise InputError(f"cannot write pictures as {output.suffix}", f"use one of {', '.join(_WRITTEN)}")

@@ -166,8 +166,8 @@ def test_files_that_are_no_feature_network(tmp_path):
         file.writestr("a.txt", "a")
     for path, fact in {
         tmp_path / "none.npz": "No such file",
-        plain(tmp_path / "a.txt", b"text"): "is no feature network",
-        plain(tmp_path / "empty.pt", b""): "is no feature network",
+        plain(tmp_path / "a.txt", b"text"): "is not a feature network",
+        plain(tmp_path / "empty.pt", b""): "is not a feature network",
         weights: "weights without their network",
         archive: "a feature network was expected",
         saved(TinyInception(1000), tmp_path / "classes.pt"): r"gives \(1, 1000\) for a picture, expected \(1, 2048\)",
@@ -201,7 +201,7 @@ def test_no_program_is_run_unless_it_is_known_or_asked_for(tmp_path, monkeypatch
     load_extractor(path, run_code=True)  # it is what it was said to be
     assert (tmp_path / "precious.bin").read_bytes() == b"XXXXious"
     os.mkfifo(tmp_path / "pipe.pt")
-    with pytest.raises(InputError, match="it is no file"):
+    with pytest.raises(InputError, match="it is not a regular file"):
         load_extractor(tmp_path / "pipe.pt")
 
 

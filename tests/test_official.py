@@ -128,7 +128,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path, config = write_checkpoint(tmp_path, make_model())
     whole = path.read_bytes()
     assert f"{tmp_path / 'gone.pt'}: No such file" in refused(tmp_path / "gone.pt", config)
-    assert "it is no file" in refused(tmp_path, config)
+    assert "it is not a regular file" in refused(tmp_path, config)
     for content in (b"", b"hello", whole[: len(whole) // 2]):
         path.write_bytes(content)
         assert "not a file of plain weights" in refused(path, config)

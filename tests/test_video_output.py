@@ -504,8 +504,8 @@ def test_a_sequence_is_not_written_over_what_came_meanwhile(tmp_path: Path) -> N
     [
         ("no/such/%d.png", "does not exist"),
         ("file.txt/%d.png", "is a file"),
-        ("%d-%d.png", "no pattern"),
-        ("100%-%d.png", "no pattern"),
+        ("%d-%d.png", "is not a pattern"),
+        ("100%-%d.png", "is not a pattern"),
         ("%d.bmp", "cannot write pictures as .bmp"),
         ("50%/%d.png", "has a % in its name"),
     ],

@@ -20,7 +20,7 @@ def check_archive(path: Path, what: str, advice: str) -> None:
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise InputError(f"cannot read {what} {path}: {getattr(error, 'strerror', error)}", advice) from error
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"cannot read {what} {path}: it is no file", advice)
+        raise InputError(f"cannot read {what} {path}: it is not a regular file", advice)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())

@@ -75,11 +75,11 @@ def _fault(tree: Any) -> str | None:
         named = isinstance(holder, dict)
         for key, value in holder.items() if named else enumerate(holder):
             if named and not _is_text(str(key)):
-                return f"{shown_key((*where, key)[1:])}: the key is no text that UTF-8 can hold"
+                return f"{shown_key((*where, key)[1:])}: the key is not valid UTF-8 text"
             if isinstance(value, dict | list):
                 waiting.append((value, (*where, key)))
             elif isinstance(value, str) and not _is_text(value):
-                return f"{shown_key((*where, key)[1:])}: it is no text that UTF-8 can hold"
+                return f"{shown_key((*where, key)[1:])}: it is not valid UTF-8 text"
             elif isinstance(value, float) and not math.isfinite(value):
                 return f"{shown_key((*where, key)[1:])}: {value} is not a finite number"
     return None

@@ -154,7 +154,7 @@ def load_extractor(path: Path, device: str | torch.device = "cpu", *, run_code: 
     except OSError as error:
         raise InputError(f"cannot read the feature network {path}: {error.strerror}", "Check the path.") from error
     except BadZipFile as error:
-        raise InputError(f"{path} is no feature network", _FILES) from error
+        raise InputError(f"{path} is not a feature network", _FILES) from error
     if any(name.endswith(".npy") for name in names):
         return SqueezeNet(path, device)
     if any("/code/" in name for name in names):

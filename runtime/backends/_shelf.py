@@ -33,7 +33,7 @@ Load = Callable[[bytes, str, SizeProfile], E]
 OutOfMemoryError where the device is full, DsmapError where it does not load for another reason."""
 
 _SECONDS_BETWEEN = 10.0
-_NOT_BUILT = "it is none that you have built here"
+_NOT_BUILT = "it was not built here by you"
 _USELESS = ("another TensorRT", "another GPU", _NOT_BUILT)
 _log = logging.getLogger("dsmap")
 

@@ -30,7 +30,7 @@ from dsmap.runtime.backends.at_once import AtOnce
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, gpu_graph
 from dsmap.runtime.bundle import Bundle
 
-_INSTALL = "Run pip uninstall onnxruntime, then: pip install 'dsmap[gpu]'"
+_INSTALL = "pip uninstall onnxruntime, then in dsmap's source folder: pip install '.[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"
 _CUDNN = {"win32": "cudnn64_9.dll"}.get(sys.platform, "libcudnn.so.9")
 MAX_LANES = 3

@@ -164,7 +164,7 @@ def check_recording(path: Path) -> None:
             f"name a {', '.join(sorted(FORMATS))} file with --record",
         )
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is no file", "name a file with --record")
+        raise InputError(f"{path} is not a file", "name a file with --record")
 
 
 def unused(path: Path, taken: Sequence[Path] = ()) -> Path:

@@ -207,7 +207,7 @@ def _why_no_address(address: str, error: BaseException, *, silent: bool) -> Inpu
         )
     reason = getattr(error, "strerror", None) or "it cannot be read"
     if isinstance(error, av.error.ArgumentError):  # "Invalid argument"
-        reason = "it is no video, or leads to what is not followed"
+        reason = "it is not a video, or leads to an address that is not followed"
     return InputError(f"{name} cannot be opened: {reason}", advice_for(address))
 
 

@@ -34,7 +34,7 @@ def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction)
         text = next((value.strip() for key, value in metadata.items() if key.lower() == "timecode"), None)
         if text is not None:
             moved = moved_timecode(text, later, rate)
-            note = f"its timecode ({text}) is left out: it is none at {float(rate):.5g} frames per second"
+            note = f"its timecode ({text}) is left out: it is not valid at {float(rate):.5g} frames per second"
             return Timecode(kept=moved, note="" if moved else note)
     return Timecode()
 

@@ -261,7 +261,7 @@ def test_a_timecode_that_is_none_is_told_and_does_no_harm(tmp_path: Path) -> Non
                 packet.stream = copy
                 out.mux(packet)
     (note,) = check_video(path, tmp_path / "out.mp4").notes
-    assert note == "its timecode (10:00:00:77) is left out: it is none at 25 frames per second"
+    assert note == "its timecode (10:00:00:77) is left out: it is not valid at 25 frames per second"
     assert translate_video(path, tmp_path / "out.mp4", lambda rgb: rgb).complete
     with av.open(str(tmp_path / "out.mp4")) as out:
         assert [stream.type for stream in out.streams] == ["video"]
