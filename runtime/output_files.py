@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, cut_name
+from dsmap.common.files import check_folder_writable, cut_name, is_regular
 from dsmap.common.output_files import LONGEST_NAME, Identity, check_name, identity, lies_in
 from dsmap.errors import InputError
 
@@ -33,9 +33,22 @@ def check_output_file(output: Path, source: Path, *, overwrite: bool, option: st
         raise InputError(f"{output} is the input itself", f"choose another name with {option}")
     if output.is_dir():
         raise InputError(f"{output} is a folder", f"name a file with {option}")
-    if output.exists() and not overwrite:
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output} is a pipe or a device", f"name a file with {option}")
+    if os.path.lexists(output) and not overwrite:  # a link that leads nowhere, too
         raise InputError(f"{output} exists already", f"pass --overwrite to replace it, or another name with {option}")
     check_folder_writable(output.parent, option)
+
+
+def check_replaceable(results: Iterable[Path]) -> None:
+    """Raise InputError unless each of `results`, all in a folder of results, is a regular file or missing.
+
+    Through a link another file would be written, and a pipe without a reader is waited for without end.
+    """
+    for path in results:
+        if os.path.lexists(path) and not is_regular(path):
+            kind = "a link" if path.is_symlink() else "not a regular file"
+            raise InputError(f"{path} is {kind}, and nothing is written through it", "remove it, or choose another -o")
 
 
 def check_output_folder(output: Path, source: Path, *, overwrite: bool) -> None:

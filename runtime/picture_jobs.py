@@ -14,7 +14,7 @@ from dsmap.images import WRITTEN_SUFFIXES, list_pictures, read_image, write_imag
 from dsmap.runtime.frame_steps import FrameSteps
 from dsmap.runtime.interrupts import StopRequest, stop_on_signals
 from dsmap.runtime.job_report import InputFacts, JobReport, Progress, StageClock, Translate
-from dsmap.runtime.output_files import check_output_file, check_output_folder
+from dsmap.runtime.output_files import check_output_file, check_output_folder, check_replaceable
 from dsmap.runtime.single_frame import translate_one
 from dsmap.runtime.video_frames import size_at_height
 
@@ -145,6 +145,7 @@ def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume:
         raise InputError(f"{source} holds no pictures", "pass a folder with .jpg, .png or .webp files in it")
     check_output_folder(output, source, overwrite=overwrite or resume)
     there = _there(output, names) if resume and not overwrite else set()
+    check_replaceable(output / name for path, name in names.items() if path not in there)
     notes = [f"{len(there)} results are there already"] if there else []
     notes += [
         f"{path.name} becomes {name}: another picture's result is called {_plain_name(path)}"

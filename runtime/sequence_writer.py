@@ -58,6 +58,8 @@ def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
             f"{there[0]} exists already",
             "pass --overwrite to replace the sequence, or another name with -o",
         )
+    if taken := next((path for path in there if path.is_dir() and not path.is_symlink()), None):
+        raise InputError(f"{taken} is a folder", "move it away, or name another folder with -o")
     read = {identity(path) for path in inputs} if there else set()
     if taken := next((path for path in there if identity(path) in read), None):
         raise InputError(f"{taken} is one of the inputs", "name another folder with -o")
