@@ -15,6 +15,7 @@ WEB = ("http", "https")
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _ALMOST_ADDRESS = re.compile(rf"\W*({'|'.join(SCHEMES)})\s*:", re.IGNORECASE)
+_NO_SCHEME = re.compile(r"[^\s/\\:@]{2,}:[^@]*@[^@]+")  # USER:PASSWORD@HOST; two letters at least: C:\ is no user
 _ADVICE = "in a user name or password write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40 and % as %25"
 
 Tell = Callable[[str], None]
@@ -96,6 +97,11 @@ def check_not_almost_address(source: str | Path) -> None:
         raise InputError(
             f"an address that begins with {scheme}: is not written as one",
             f"write {scheme}://USER:PASSWORD@HOST/..., with two slashes and nothing before it",
+        )
+    if _NO_SCHEME.match(str(source)) and not os.path.lexists(source):
+        raise InputError(
+            "there is no such file, and it reads like an address with a password and without a scheme",
+            "write rtsp://USER:PASSWORD@HOST/... (or http://, ...), or check the spelling",
         )
 
 

@@ -42,7 +42,7 @@ def translate_picture(
     clock = StageClock()
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
-        found = _one_picture(source, output, translate, options, clock, stop, strip_metadata)
+        found = _one_picture(source, output, translate, options, clock, stop, strip_metadata, replace=overwrite)
     (width, lines), notes = found or ((0, 0), ())
     return JobReport(
         input=source,
@@ -103,6 +103,7 @@ def translate_folder(
     names = {path: name for path, name in every.items() if path not in there}
     clock, failed, done, size = StageClock(), [], len(there), (0, 0)
     notes: list[str] = []
+    replace = overwrite or resume  # two that resume make the same
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
         for path, name in names.items():
@@ -110,7 +111,9 @@ def translate_folder(
                 break
             try:
                 with stop.interruptible():
-                    found = _one_picture(path, output / name, translate, options, clock, stop, strip_metadata)
+                    found = _one_picture(
+                        path, output / name, translate, options, clock, stop, strip_metadata, replace=replace
+                    )
                 if found is None:
                     break
                 size, done = found[0], done + 1
@@ -212,6 +215,8 @@ def _one_picture(
     clock: StageClock,
     stop: StopRequest,
     strip_metadata: bool,
+    *,
+    replace: bool,
 ) -> tuple[tuple[int, int], tuple[str, ...]] | None:
     """(width, height) that the network worked at, and what there is to tell; None when `stop` came before the end."""
     with clock.stage("decode"):
@@ -221,5 +226,5 @@ def _one_picture(
     if result_rgb is None:
         return None
     with clock.stage("encode"):
-        write_image(output, result_rgb, exif=None if strip_metadata else image.exif)
+        write_image(output, result_rgb, exif=None if strip_metadata else image.exif, replace=replace)
     return steps.inside, image.notes

@@ -235,11 +235,12 @@ def _rename(one: Path, other: Path, how: str) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def whole_file(path: Path, *, durable: bool = True, replace: bool = True) -> Iterator[Path]:
     """An empty file beside `path` to write to, which becomes `path` at the end; after an error nothing of it is left.
 
     A link stays one and its target is replaced; what is no file (/dev/stdout) is written to as it is. Not `durable`:
-    for one of many files in a folder that is flushed as a whole later, or thrown away. Raises OSError as writing does.
+    for one of many files in a folder that is flushed as a whole later, or thrown away. Without `replace` a file that
+    has the name by then stays, and FileExistsError is raised. Raises OSError as writing does.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -248,8 +249,8 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     part = part_file(final)
     try:
         yield part
-        if durable:
-            finish_file(part, final)
+        if durable or not replace:
+            finish_file(part, final, replace=replace)
         else:
             part.replace(final)
     finally:

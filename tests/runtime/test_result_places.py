@@ -7,8 +7,9 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.images import write_picture
+from dsmap.runtime.job_plan import plan_jobs
 from dsmap.runtime.job_report import JobReport
 from dsmap.runtime.jobs import translate_video
 from dsmap.runtime.picture_jobs import translate_folder, translate_picture
@@ -92,3 +93,31 @@ def test_a_folder_named_like_a_numbered_image_is_told_before_the_work(images):
             overwrite=True,
         )
     assert not frames
+
+
+def test_what_another_process_makes_meanwhile_stays(images):
+    def while_another_writes(rgb):
+        for path in (images.with_name("one.png"), images.with_name("out") / "a.png"):
+            path.write_bytes(b"theirs")
+        return rgb
+
+    with pytest.raises(DsmapError, match=r"one\.png has been made meanwhile"):
+        translate_picture(images / "a.png", images.with_name("one.png"), while_another_writes)
+    (images.with_name("out") / "a.png").unlink()
+    with pytest.raises(DsmapError, match=r"a\.png has been made meanwhile"):
+        translate_folder(images, images.with_name("out"), while_another_writes)
+    assert (images.with_name("out") / "a.png").read_bytes() == images.with_name("one.png").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("text", ["admin:hunter2@10.0.0.7/yard", "admin:hun/ter2@cam.local:554", "a.b:hunter2@h"])
+def test_an_address_without_its_scheme_is_not_quoted(text, tmp_path):
+    with pytest.raises(InputError, match="without a scheme") as caught:
+        plan_jobs([text], tmp_path, "winter")
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a@b.mp4", "C:\\films\\a@b.mp4", "c:/films/a@b.mp4", "10:30.mp4"])
+def test_what_reads_like_a_file_is_named(text, tmp_path):
+    with pytest.raises(InputError, match="does not exist") as caught:
+        plan_jobs([text], tmp_path, "winter")
+    assert text in str(caught.value)

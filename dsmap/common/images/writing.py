@@ -53,15 +53,21 @@ def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8], *, durable: bo
 
 
 def write_image(
-    path: Path, image_rgb: npt.NDArray[np.uint8], *, exif: bytes | None = None, durable: bool = True
+    path: Path,
+    image_rgb: npt.NDArray[np.uint8],
+    *,
+    exif: bytes | None = None,
+    durable: bool = True,
+    replace: bool = True,
 ) -> None:
     """Write uint8 (H, W, 3) sRGB with its profile, and what of the original's `exif` still holds: see `carried_exif`.
 
-    Everything else is as with `write_picture`.
+    Without `replace` a file that is there by then stays, and DsmapError is raised. Everything else is as with
+    `write_picture`.
     """
     path = _checked(path, image_rgb)
     kept = carried_exif(exif, image_rgb.shape[1], image_rgb.shape[0]) if exif else None
-    _write(path, _with_pillow(path, image_rgb, kept), durable)
+    _write(path, _with_pillow(path, image_rgb, kept), durable, replace)
 
 
 def _checked(path: Path, image_rgb: npt.NDArray[np.uint8]) -> Path:
@@ -102,10 +108,12 @@ def _not_encoded(path: Path, image_rgb: npt.NDArray[np.uint8]) -> DsmapError:
     )
 
 
-def _write(path: Path, encoded: bytes, durable: bool) -> None:
+def _write(path: Path, encoded: bytes, durable: bool, replace: bool = True) -> None:
     try:
-        with whole_file(path, durable=durable) as beside:
+        with whole_file(path, durable=durable, replace=replace) as beside:
             beside.write_bytes(encoded)
+    except FileExistsError as error:
+        raise DsmapError(f"{path} has been made meanwhile by somebody else", "Choose another name with -o.") from error
     except OSError as error:
         raise DsmapError(
             f"Cannot write {path}: {error.strerror}.", "Check that the folder exists, may be written to and has space."
