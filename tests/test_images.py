@@ -1,6 +1,7 @@
 """Every kind of picture people have, made here, comes back as upright 8-bit RGB; damaged ones are refused in words."""
 
 import base64
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.images import list_pictures, read_picture_rgb, write_picture
@@ -132,6 +134,22 @@ def test_palette_with_and_without_a_transparent_entry(tmp_path):
 def test_grey_with_alpha(tmp_path):
     data = png(4, [bytes([90, 255] * 4 + [90, 0] * 4)] * 8, hw=(8, 8))
     assert_halves(read(tmp_path, data), left=(90,) * 3, right=(255,) * 3)
+
+
+def test_grey_with_a_transparent_value(tmp_path):
+    data = png(0, [bytes([90] * 4 + [200] * 4)] * 8, (b"tRNS", bytes([0, 200])), hw=(8, 8))
+    assert_halves(read(tmp_path, data), left=(90,) * 3, right=(255,) * 3)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_grey_with_alpha_as_tiff(tmp_path, orientation):
+    pixels = np.array([[[90, 255]] * 20 + [[90, 0]] * 20] * 24, np.uint8)
+    exif, file = PILImage.Exif(), io.BytesIO()
+    exif[0x112] = orientation
+    PILImage.fromarray(pixels, "LA").save(file, "TIFF", exif=exif)
+    upright = read(tmp_path, file.getvalue())
+    stored = upright if orientation == 1 else np.rot90(upright, 1)
+    assert_halves(stored, left=(90,) * 3, right=(255,) * 3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What Pillow and pi-heif decode for us: AVIF, GIF, HEIC, and CMYK whose profile is to be heeded."""
+"""What Pillow and pi-heif decode for us: AVIF, GIF, HEIC, CMYK whose profile is to be heeded, transparent grey."""
 
 import io
 import warnings
@@ -96,6 +96,15 @@ def decode_cmyk(data: bytes, header: Header) -> tuple[Pixels | None, list[str]]:
     if opened.mode != "CMYK":
         return None, notes
     return convert(turn_upright(np.asarray(opened), orientation_of(header.exif))), notes
+
+
+def decode_transparent_grey(data: bytes, header: Header) -> tuple[Pixels | None, list[str]]:
+    """Grey with a transparency that OpenCV leaves out (TIFF, PNG's tRNS); None, and what to tell, of 16 bits."""
+    opened = open_with_pillow(data, header.format)
+    if opened.mode not in ("1", "L", "LA"):
+        return None, ["its transparency is ignored"]
+    # Pillow has turned a TIFF already.
+    return _finished(opened, header, 1 if header.format == "TIFF" else orientation_of(header.exif))
 
 
 def _take_facts(header: Header, info: dict) -> None:

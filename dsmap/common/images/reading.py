@@ -20,7 +20,13 @@ from dsmap.common.images.exif import orientation_of
 from dsmap.common.images.header import Header, Unreadable, read_header
 from dsmap.common.images.kinds import RAW_SUFFIXES, unread_format
 from dsmap.common.images.memory import check_image_memory
-from dsmap.common.images.pillow_decoders import decode_cmyk, decode_gif, decode_heic, decode_with_pillow
+from dsmap.common.images.pillow_decoders import (
+    decode_cmyk,
+    decode_gif,
+    decode_heic,
+    decode_transparent_grey,
+    decode_with_pillow,
+)
 from dsmap.common.images.pixels import Pixels, finish_pixels, turn_upright
 from dsmap.common.text import printable
 from dsmap.errors import InputError
@@ -128,6 +134,11 @@ def _decode(data: bytes, header: Header, at_least: int | None) -> tuple[Pixels, 
             multiplied = header.format == "TIFF" and stored.dtype == np.uint8
             convert, more = to_srgb(header, kind_of_pixels(header, upright))
             return finish_pixels(upright, convert, multiplied=multiplied), notes + more
+        if stored.ndim == 2:
+            found, more = decode_transparent_grey(data, header)
+            if found is not None:
+                return found, notes + more
+            notes += more
         del stored
     bgr = _decoded(data, flags)
     convert, more = to_srgb(header, kind_of_pixels(header, bgr))
