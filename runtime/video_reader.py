@@ -200,7 +200,7 @@ class VideoReader:
         """The streams whose packets are given out, or whose data (attachments) can be copied, in the file's order.
         Cover art is one of them: a video stream with the disposition `attached_pic`, and one packet."""
         self.left_out = tuple(self._streams.left_out())
-        """What is not read, a word for each stream: a second video, streams of unknown kinds."""
+        """What is not read, a word for each: a second video, streams of unknown kinds, what follows another codec."""
         self.chapters = self._chapters()
         """On the clock of the frames."""
         whole = self._span.start is None and self._span.end is None

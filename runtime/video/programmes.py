@@ -5,6 +5,7 @@ PyAV does not give libav's programmes, so the tables that name them (PAT, PMT, S
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
@@ -20,9 +21,23 @@ from dsmap.runtime.video_span import is_cover
 _PACKET_SIZES = (188, 192, 204)  # plain, of Blu-rays and cameras, with error correction
 _SYNC = 0x47
 _READ_BYTES = 16 << 20  # the tables come several times a second
+_END_BYTES = 2 << 20
 _PAT_PID, _SDT_PID = 0, 0x11
 _PAT, _PMT, _SDT = 0, 2, 0x42
 _SERVICE = 0x48  # the descriptor with a programme's name
+_CODECS = {
+    0x01: "MPEG video",
+    0x02: "MPEG video",
+    0x03: "MPEG audio",
+    0x04: "MPEG audio",
+    0x0F: "AAC",
+    0x11: "AAC (LATM)",
+    0x1B: "H.264",
+    0x24: "HEVC",
+    0x81: "AC-3",
+    0x87: "E-AC-3",
+}
+"""What PMTs call them. Of other numbers (0x06: private) nothing short of their descriptors tells the codec."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +61,8 @@ class _Tables:
     """By programme number, in the stream's order."""
     streams: dict[int, set[int]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    codecs: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """The first and the latest of a stream, by its id; those that have a name here."""
 
     def take(self, pid: int, section: bytes) -> None:
         if section[0] == _PAT and pid == _PAT_PID:
@@ -54,7 +71,11 @@ class _Tables:
                 if number:  # 0: where the network's tables are
                     self.pmt_pids[number] = int.from_bytes(section[at + 2 : at + 4], "big") & 0x1FFF
         elif section[0] == _PMT and pid in self.pmt_pids.values():
-            self.streams.setdefault(int.from_bytes(section[3:5], "big"), set()).update(_streams(section))
+            found = dict(_streams(section))
+            self.streams.setdefault(int.from_bytes(section[3:5], "big"), set()).update(found)
+            for stream, kind in found.items():
+                if codec := _CODECS.get(kind):
+                    self.codecs[stream] = self.codecs.get(stream, (codec, codec))[0], codec
         elif section[0] == _SDT and pid == _SDT_PID:
             self.names.update(_names(section))
 
@@ -66,16 +87,7 @@ class _Tables:
 def programmes_of(path: Path) -> tuple[Programme, ...]:
     """The programmes of the transport stream in `path`, in its order; none where its tables say nothing."""
     with path.open("rb") as file:
-        data = file.read(_READ_BYTES)
-    tables = _Tables()
-    parts: dict[int, bytes] = {}
-    for pid, starts, payload in _packets(data):
-        if pid not in (_PAT_PID, _SDT_PID) and pid not in tables.pmt_pids.values():
-            continue
-        for section in _sections(parts, pid, payload, starts=starts):
-            tables.take(pid, section)
-        if tables.are_whole:
-            break
+        tables = _tables_in(file.read(_READ_BYTES))
     return tuple(
         Programme(number=number, name=tables.names.get(number, ""), streams=frozenset(tables.streams.get(number, ())))
         for number in tables.pmt_pids
@@ -115,6 +127,21 @@ def announced_later(container: InputContainer, path: Path | None, programme: Pro
     return len(frozenset().union(*(one.streams for one in announced)) - ids)
 
 
+def codecs_that_change(container: InputContainer, path: Path | None) -> dict[int, tuple[str, str]]:
+    """Of a transport stream: the streams, by id, that have another codec at its end, with the first and the last.
+
+    libav goes on with the first one: joined recordings lose picture or sound there without an error.
+    """
+    if path is None or container.format.name != "mpegts":
+        return {}
+    with path.open("rb") as file:
+        begin = _tables_in(file.read(_READ_BYTES)).codecs
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        end = _tables_in(file.read(_END_BYTES), to_the_end=True).codecs
+    first_and_last = {one: (begin[one][0], end[one][1]) for one in begin if one in end}
+    return {one: codecs for one, codecs in first_and_last.items() if codecs[0] != codecs[1]}
+
+
 def companions_of(container: InputContainer, stream: Stream) -> frozenset[int]:
     """The indexes of the streams in `stream`'s programme, by libav's own table; all of them where there is none.
 
@@ -133,6 +160,20 @@ def companions_of(container: InputContainer, stream: Stream) -> frozenset[int]:
         for one, disposition in zip(streams, kept, strict=True):
             one.disposition = disposition
     return frozenset(found)
+
+
+def _tables_in(data: bytes, *, to_the_end: bool = False) -> _Tables:
+    """The tables in a piece of a transport stream; without `to_the_end`, only until each was seen once."""
+    tables = _Tables()
+    parts: dict[int, bytes] = {}
+    for pid, starts, payload in _packets(data):
+        if pid not in (_PAT_PID, _SDT_PID) and pid not in tables.pmt_pids.values():
+            continue
+        for section in _sections(parts, pid, payload, starts=starts):
+            tables.take(pid, section)
+        if tables.are_whole and not to_the_end:
+            break
+    return tables
 
 
 def _packets(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
@@ -191,6 +232,7 @@ def _whole(data: bytes) -> Iterator[bytes]:
         yield data[:size]
 
 
+@lru_cache(maxsize=256)  # tables are repeated all the time
 def _checksum(data: bytes) -> int:
     """MPEG's CRC-32: 0 for a section with its own behind it."""
     value = 0xFFFFFFFF
@@ -201,11 +243,11 @@ def _checksum(data: bytes) -> int:
     return value
 
 
-def _streams(section: bytes) -> Iterator[int]:
-    """The ids in a PMT."""
+def _streams(section: bytes) -> Iterator[tuple[int, int]]:
+    """The ids in a PMT, and what kind of stream each is."""
     at = 12 + (int.from_bytes(section[10:12], "big") & 0xFFF)
     while at + 5 <= len(section) - 4:
-        yield int.from_bytes(section[at + 1 : at + 3], "big") & 0x1FFF
+        yield int.from_bytes(section[at + 1 : at + 3], "big") & 0x1FFF, section[at]
         at += 5 + (int.from_bytes(section[at + 3 : at + 5], "big") & 0xFFF)
 
 

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dsmap.runtime.video.programmes import announced_later, choose_programme, companions_of
+from dsmap.runtime.video.programmes import announced_later, choose_programme, codecs_that_change, companions_of
 from dsmap.runtime.video.timecode import is_timecode
 from dsmap.runtime.video_counts import start_of
 from dsmap.runtime.video_span import is_cover
@@ -67,7 +67,7 @@ class StreamChoice:
             yield f"programme {self._programme} of {1 + len(self._others)}: --programme N takes another"
 
     def left_out(self) -> Iterator[str]:
-        """What is not read, a word for each stream: a second video, streams of unknown kinds, other programmes."""
+        """What is not read, a word for each: a second video, unknown kinds, programmes, what a codec change cuts off."""
         for stream in self._container.streams:
             taken = stream.index == self.video.index or self.is_copied(stream) or is_timecode(stream)
             if self._is_in_programme(stream) and not taken:
@@ -78,6 +78,11 @@ class StreamChoice:
             yield f"{others} streams of other programmes"
         if later := announced_later(self._container, self._path, self._programme):
             yield f"{later} stream{'s' * (later > 1)} that the recording announces later than its beginning"
+        changed = codecs_that_change(self._container, self._path)
+        for stream in (self.video, *filter(self.is_copied, self._container.streams.audio)):
+            if stream.id in changed:
+                first, last = changed[stream.id]
+                yield f"{stream.type} from where the recording goes over from {first} to {last}: cut it in two there"
 
     def _is_in_programme(self, stream: Stream) -> bool:
         if self._companions is not None:

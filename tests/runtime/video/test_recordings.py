@@ -109,6 +109,16 @@ def test_a_stream_that_is_announced_too_late_is_told(tmp_path: Path, monkeypatch
     assert translate_video(source, tmp_path / "out.mp4", same, **FAST).complete
 
 
+def test_a_codec_that_changes_within_a_recording_is_told(tmp_path: Path) -> None:
+    parts = [beeps.make_beeps(tmp_path / f"{sound}.ts", sound=sound) for sound in ("aac", "mp2")]
+    source = tmp_path / "two.ts"
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (left_out,) = check_video(source, tmp_path / "x.mp4").left_out
+    assert left_out.startswith("audio from where the recording goes over from AAC to MPEG audio")
+    source.write_bytes(parts[0].read_bytes() * 2)
+    assert check_video(source, tmp_path / "x.mp4").left_out == ()
+
+
 def test_a_short_gap_of_a_recording_stays(tmp_path: Path) -> None:
     parts = [beeps.make_beeps(tmp_path / f"{at}.ts", start=at) for at in (0, 6)]
     source = tmp_path / "gap.ts"
