@@ -101,6 +101,8 @@ class _Placement(NamedTuple):
     crop: Crop
     """What is cut off after that: odd numbers too, though chroma is stored for two pixels."""
     fitted: tuple[int, int]
+    bars: tuple[int, int, int, int] | None
+    """Black rows above and below, columns left and right."""
 
 
 @dataclass
@@ -121,6 +123,8 @@ class FrameToRgb:
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
     _mapper: ToneMapper | None = field(default=None, repr=False)
     _tone: Tone | None = field(default=None, repr=False)
+    _latest: tuple[tuple[int, int, Fraction], _Placement] | None = field(default=None, repr=False)
+    """The placement of frames of that width, height and aspect: nearly always the next one's too."""
 
     def __call__(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> Pixels:
         """uint8 (height, width, 3), BT.709 primaries, full range. `aspect`: width / height of the frame's pixels.
@@ -147,18 +151,26 @@ class FrameToRgb:
 
     def fills(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> bool:
         """Whether `frame` comes without bars."""
-        return self._placement(frame, aspect).fitted == self._target
+        return self._placement(frame, aspect).bars is None
 
     @property
     def _target(self) -> tuple[int, int]:
         return self.orientation.size(self.width, self.height)
 
     def _placement(self, frame: VideoFrame, aspect: Fraction) -> _Placement:
-        crop, whole, target = self.crop, (frame.width, frame.height), self._target
+        kind = (frame.width, frame.height, aspect)
+        if self._latest is None or self._latest[0] != kind:
+            self._latest = kind, self._new_placement(*kind)
+        return self._latest[1]
+
+    def _new_placement(self, width: int, height: int, aspect: Fraction) -> _Placement:
+        crop, whole, target = self.crop, (width, height), self._target
         if not crop.fits(*whole):  # it was for frames of another size
             crop = Crop()
         fitted = fitted_size(target, Fraction(*crop.size(*whole)) * aspect / (self.shape or Fraction(*target)))
-        return _Placement(whole if crop else fitted, crop, fitted)
+        across, down = (all_of_it - part for all_of_it, part in zip(target, fitted, strict=True))
+        bars = (down // 2, down - down // 2, across // 2, across - across // 2) if across or down else None
+        return _Placement(whole if crop else fitted, crop, fitted, bars)
 
     def _planes(self, frame: VideoFrame, width: int, height: int) -> list[Pixels]:
         """Green, blue and red, each uint8 (height, width), of the whole stored frame."""
@@ -185,11 +197,9 @@ class FrameToRgb:
             width, height = place.crop.size(*place.converted)
             plane = plane[place.crop.top : place.crop.top + height, place.crop.left : place.crop.left + width]
         plane = scaled(plane, place.fitted)
-        across, down = (whole - part for whole, part in zip(self._target, place.fitted, strict=True))
-        if not across and not down:
+        if place.bars is None:
             return plane
-        bars = (down // 2, down - down // 2, across // 2, across - across // 2)
-        return np.asarray(cv2.copyMakeBorder(plane, *bars, cv2.BORDER_CONSTANT, value=0))
+        return np.asarray(cv2.copyMakeBorder(plane, *place.bars, cv2.BORDER_CONSTANT, value=0))
 
     def _upright(self, red_green_blue: Sequence[npt.NDArray]) -> Pixels:
         if self.orientation == Orientation():

@@ -104,9 +104,11 @@ def luma_weights(primaries: int) -> tuple[float, float, float]:
 
 def _is_gbr(frame: VideoFrame) -> bool:
     """Whether planes that are called Y, U and V hold G, B and R."""
+    if frame.colorspace != GBR or frame.format.is_rgb:
+        return False
     components = frame.format.components
     full = all((one.width, one.height) == (frame.width, frame.height) for one in components)
-    return frame.colorspace == GBR and not frame.format.is_rgb and len(components) >= 3 and full
+    return len(components) >= 3 and full
 
 
 def _is_grey(frame: VideoFrame) -> bool:

@@ -39,7 +39,7 @@ class Crop:
     bottom: int = 0
 
     def __bool__(self) -> bool:
-        return self != Crop()
+        return bool(self.left or self.top or self.right or self.bottom)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of what is shown of a frame; all of it where nothing would be left."""

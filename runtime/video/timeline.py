@@ -89,7 +89,7 @@ class Timeline:
     def _on_course(self, packet: Packet) -> Iterator[Packet]:
         course = self._course(packet)
         at = _time(packet, course)
-        if not _leads(packet) or self._fits(course, at + course.offset):
+        if not _leads(packet, course) or self._fits(course, at + course.offset):
             if course.offset != self._offset:
                 course.offset = self._nearest(course, at)
             yield from self._moved(packet, course)
@@ -118,7 +118,9 @@ class Timeline:
                 yield from self._dismissed()
             yield from self._moved(packet, course)
             return
-        if ahead > self._longest_gap or (_leads(packet) and at < new.starts.get(packet.stream.index, at) - _BACK):
+        if ahead > self._longest_gap or (
+            _leads(packet, course) and at < new.starts.get(packet.stream.index, at) - _BACK
+        ):
             yield from self._settled()  # the clock has jumped again
             yield from self._on_course(packet)
             return
@@ -138,8 +140,8 @@ class Timeline:
         new.bytes += packet.size
         if packet.dts is None:
             return
-        if _leads(packet):
-            course = self._course(packet)
+        course = self._course(packet)
+        if _leads(packet, course):
             start = _shown(packet, course)
             new.starts[packet.stream.index] = min(new.starts.get(packet.stream.index, start), start)
             new.latest = max(new.latest, _time(packet, course))
@@ -218,7 +220,10 @@ class Timeline:
         """Whether a stream can go on at `at`."""
         if course.last is None or course.kind not in _LEADING:
             return not self._has_begun or abs(at - self._front()) <= self._longest_gap
-        return course.last - _BACK <= at <= max(self._front(), course.end) + min(self._longest_gap, _SUDDEN)
+        if at < course.last - _BACK:
+            return False
+        farthest = at - min(self._longest_gap, _SUDDEN)
+        return farthest <= course.end or farthest <= self._front()  # the second is slow, and nearly never needed
 
     def _known_clock(self, course: _Course, at: float) -> float | None:
         """The offset of an earlier clock that the packet is on again, or of the same one after its counter wrapped."""
@@ -244,10 +249,11 @@ class Timeline:
 
     def _course(self, packet: Packet) -> _Course:
         index = packet.stream.index
-        if index not in self._courses:
+        course = self._courses.get(index)
+        if course is None:
             kind = "cover" if is_cover(packet.stream) else packet.stream.type
-            self._courses[index] = _Course(kind, float(packet.time_base), self._offset)
-        return self._courses[index]
+            course = self._courses[index] = _Course(kind, float(packet.time_base), self._offset)
+        return course
 
     @property
     def _has_begun(self) -> bool:
@@ -263,10 +269,9 @@ class Timeline:
         return course.kind in _LEADING and course.last is not None and self._front() - course.end <= _LONGEST_HOLD
 
 
-def _leads(packet: Packet) -> bool:
+def _leads(packet: Packet, course: _Course) -> bool:
     """Whether the packet says something about the clock: those that are not presented need not go on as others do."""
-    leading = packet.stream.type in _LEADING and not is_cover(packet.stream)
-    return leading and packet.dts is not None and not packet.is_discard
+    return course.kind in _LEADING and packet.dts is not None and not packet.is_discard
 
 
 def _time(packet: Packet, course: _Course) -> float:
