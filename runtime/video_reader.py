@@ -143,7 +143,7 @@ class VideoReader:
         self._packets_read = 0
         self._started = False
         self._decode_failures = 0
-        self._last_end = Fraction(0)
+        self._ends: dict[int, tuple[int, Fraction]] = {}  # by stream: in ticks, and what one is
         self._last_time: Fraction | None = None
         self._times_guessed = False
         self._decode_from: Fraction | None = None  # seconds; before, nothing is decoded
@@ -409,9 +409,9 @@ class VideoReader:
         shown_until: Fraction | None = None  # after a reconnection: what was given out already
         latest = Fraction(0)
         for packet in self._timeline.place(self._wanted(self._source.packets())):
-            if packet.pts is not None:
-                self._last_end = max(self._last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             stream = packet.stream
+            if packet.pts is not None:
+                self._saw_end(stream.index, packet.pts + (packet.duration or 0), packet)
             if stream.index != self._video.index:
                 yield packet
                 continue
@@ -428,6 +428,18 @@ class VideoReader:
                 if shown_until is None or at > shown_until:
                     latest = max(latest, at)
                     yield frame
+
+    def _saw_end(self, index: int, end: int, packet: Packet) -> None:
+        latest = self._ends.get(index)
+        if latest is None:
+            self._ends[index] = end, packet.time_base
+        elif end > latest[0]:
+            self._ends[index] = end, latest[1]
+
+    @property
+    def _last_end(self) -> Fraction:
+        """Where what was read ends, in seconds on the file's clock; 0 before anything was."""
+        return max([Fraction(0), *(end * unit for end, unit in self._ends.values())])
 
     def _is_skipped(self, packet: Packet) -> bool:
         """Whether a video packet stands before the time that decoding begins with, or before a keyframe then."""

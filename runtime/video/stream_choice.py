@@ -67,7 +67,7 @@ class StreamChoice:
             yield f"programme {self._programme} of {1 + len(self._others)}: --programme N takes another"
 
     def left_out(self) -> Iterator[str]:
-        """What is not read, a word for each: a second video, unknown kinds, programmes, what a codec change cuts off."""
+        """What is not read, a word for each: a second video, unknown kinds, programmes, what a new codec cuts off."""
         for stream in self._container.streams:
             taken = stream.index == self.video.index or self.is_copied(stream) or is_timecode(stream)
             if self._is_in_programme(stream) and not taken:
