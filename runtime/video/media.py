@@ -93,10 +93,11 @@ def open_address(address: str, settings: NetworkSettings, *, live: bool = False)
     """
     av.logging.set_libav_level(av.logging.PANIC)  # its lines would show passwords
     check_address(address)
-    options = _protocol_options(scheme_of(address), settings, live=live)
+    scheme = scheme_of(address)
+    options = _protocol_options(scheme, settings, live=live)
     began = time.monotonic()
     try:
-        return _open_address(address, options, settings)
+        return _open_address(scheme + address[len(scheme) :], options, settings)  # FFmpeg knows them in lower case only
     except _ERRORS as error:
         patience = 0.9 * min(settings.open_seconds, settings.read_seconds)
         silent = isinstance(error, av.error.ExitError | TimeoutError) or time.monotonic() - began > patience

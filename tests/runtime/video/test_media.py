@@ -177,6 +177,12 @@ def master(*variants: str) -> str:
 MEDIA = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:0.7,\nin.ts\n#EXT-X-ENDLIST\n"
 
 
+def test_a_scheme_in_capitals_is_the_same_scheme(tmp_path: Path, web: servers.Web) -> None:
+    clips.make_clip(tmp_path / "in.mp4")
+    with VideoReader(web.address.replace("http", "HTTP") + "/in.mp4", network=QUICK) as reader:
+        assert len(frames_of(reader)) == 20
+
+
 def test_a_playlist_of_a_few_variants_is_followed(tmp_path: Path, web: servers.Web) -> None:
     clips.make_clip(tmp_path / "in.ts", size=(160, 120), **CLOCK)
     (tmp_path / "v.m3u8").write_text(MEDIA)
