@@ -548,6 +548,18 @@ def write(out: VideoWriter, pts: list[int], indices: range, *, cut: int = 10) ->
 @pytest.mark.parametrize("variable", [False, True], ids=["constant", "variable"])
 @pytest.mark.parametrize(("codec", "suffix"), EVERY_CODEC)
 def test_a_resumed_job_is_joined_losslessly(tmp_path: Path, codec: str, suffix: str, variable: bool) -> None:
+    """Frame by frame what two jobs give. libx264 gives other packets for the same frames once in some 50 encodings (as
+    PyAV alone does), so that it may encode both again; a joint that loses something does so every time."""
+    for attempt in range(3 if codec == "h264" else 1):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        if join_and_check(folder, codec, suffix, variable=variable):
+            return
+    pytest.fail("the joined video is not frame by frame what its parts are")
+
+
+def join_and_check(tmp_path: Path, codec: str, suffix: str, *, variable: bool) -> bool:
+    """Whether the frames are equal; everything else is asserted."""
     pts, clock = times(40, variable=variable), TICK
     if suffix in (".mkv", ".webm"):  # which count in milliseconds
         pts, clock = [round(time / 10) + index for index, time in enumerate(pts)], Fraction(1, 1000)
@@ -572,8 +584,7 @@ def test_a_resumed_job_is_joined_losslessly(tmp_path: Path, codec: str, suffix: 
     out.close()
     whole, pieces = decoded(joined), decoded(first) + decoded(rest)
     assert [frame.pts * frame.time_base for frame in whole] == [time * clock for time in pts]
-    for ours, theirs in zip(whole, pieces, strict=True):
-        assert np.array_equal(rgb(ours), rgb(theirs))
+    equal = all(np.array_equal(rgb(ours), rgb(theirs)) for ours, theirs in zip(whole, pieces, strict=True))
     found = packets(joined)
     dts = [packet.dts for packet in found if packet.dts is not None]  # matroska leaves the first ones open
     assert all(before < after for before, after in itertools.pairwise(dts))
@@ -583,6 +594,7 @@ def test_a_resumed_job_is_joined_losslessly(tmp_path: Path, codec: str, suffix: 
     if codec in ("h264", "hevc"):
         assert any(packet.pts != packet.dts for packet in found)  # with frames out of order, the hard case
         assert len(keys) == 5
+    return equal
 
 
 @pytest.mark.parametrize("gap", [1, 2, 5])
