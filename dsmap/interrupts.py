@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dsmap.common.signals import stop_signal_numbers
+
 _ECHO = 1.0  # seconds within which a signal is the first one again
 
 
@@ -31,10 +33,7 @@ def stop_signals() -> Iterator[threading.Event]:
         elif number == signal.SIGINT and time.monotonic() - first > _ECHO:
             raise KeyboardInterrupt
 
-    heeded = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        heeded.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in heeded}
+    before = {number: signal.signal(number, stop) for number in stop_signal_numbers()}
     try:
         yield stopped
     finally:

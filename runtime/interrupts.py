@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dsmap.common.signals import stop_signal_numbers
+
 
 class StopRequest:
     """Tells whether somebody asked to stop."""
@@ -39,14 +41,6 @@ class StopRequest:
         self.requested = True
 
 
-def _stop_signals() -> tuple[int, ...]:
-    """Ctrl-C, SIGTERM and, unless it is ignored (`nohup`), SIGHUP: the terminal was closed, or the line to it broke."""
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
-        return (signal.SIGINT, signal.SIGTERM)
-    return (signal.SIGINT, signal.SIGTERM, hangup)
-
-
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Within the block Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) set the request.
@@ -58,7 +52,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.handle) for number in _stop_signals()}
+    before = {number: signal.signal(number, request.handle) for number in stop_signal_numbers()}
     try:
         yield request
     finally:

@@ -24,6 +24,7 @@ LEAVES = {
     "dsmap.common.files",
     "dsmap.common.output_files",
     "dsmap.common.primaries",
+    "dsmap.common.signals",
     "dsmap.common.strict_json",
     "dsmap.common.text",
     "dsmap.picking",
