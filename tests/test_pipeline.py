@@ -34,6 +34,17 @@ def run(items, begin, finish=lambda frame, result: result, stop=None, **options)
         return list(pipeline.results(stop or StopRequest()))
 
 
+def none_is_left(of: set[threading.Thread]) -> bool:
+    """Whether the threads that are not among `of` have ended, now or within some seconds."""
+    deadline = time.monotonic() + 5
+    while left := set(threading.enumerate()) - of:
+        if time.monotonic() > deadline:
+            return False
+        for thread in left:
+            thread.join(0.1)
+    return True
+
+
 def test_order_is_kept_with_several_at_once():
     rng = np.random.default_rng(0)
     at_once, most = set(), 0
@@ -103,16 +114,16 @@ def test_an_error_in_any_stage_is_raised_and_ends_all(stage):
             fail("finish")
         return rgb
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     started = time.monotonic()
     with pytest.raises(DsmapError, match=f"broken in {stage}"):
         run(items(), begin, finish)
     assert time.monotonic() - started < SHORT
-    assert threading.active_count() == before
+    assert none_is_left(before)
 
 
 def test_a_consumer_that_fails_ends_the_threads():
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     def consume() -> None:
         with Pipeline(frames(500), lambda frame, index: lambda: frame.rgb, lambda frame, rgb: rgb) as pipeline:
@@ -121,7 +132,7 @@ def test_a_consumer_that_fails_ends_the_threads():
 
     with pytest.raises(OSError, match="full"):
         consume()
-    assert threading.active_count() == before
+    assert none_is_left(before)
 
 
 @pytest.mark.parametrize("stuck", ["decode", "translate"])
@@ -170,12 +181,46 @@ def test_ctrl_c_in_the_middle_of_a_slow_frame_leaves_a_playable_file_within_a_se
     assert len(clips.read(tmp_path / "out.mp4").times) == 5
 
 
-def test_onnxruntime_is_cut_off_in_the_middle_of_a_frame(tiny_bundle):
+@pytest.mark.parametrize("frames_at_once", [1, 2])
+def test_onnxruntime_is_cut_off_in_the_middle_of_a_frame(frames_at_once, tiny_bundle):
+    translator = Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1, frames_at_once=frames_at_once)
+    frame = np.zeros((1024, 1024, 3), np.uint8)
+    started = time.monotonic()
+    translator.submit(frame)()
+    seconds = time.monotonic() - started
+    cut_off = []
+    for _ in range(10):  # on a busy machine the timer may be later than the frame
+        timer = threading.Timer(seconds / 4, translator.cancel)
+        timer.start()
+        try:
+            translator.submit(frame)()
+        except DsmapError as error:
+            cut_off.append(str(error))
+            break
+        finally:
+            timer.join()
+    assert cut_off, "ten frames were done before they were cancelled"
+    assert "ONNX Runtime stopped" in cut_off[0]
+    assert translator(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16, 3)
+    translator.close()
+
+
+def test_a_frame_is_cancelled_before_its_thread_gets_to_it(tiny_bundle, monkeypatch):
     translator = Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1, frames_at_once=2)
-    wait = translator.submit(np.zeros((1024, 1024, 3), np.uint8))
-    time.sleep(0.05)
+    at_once = translator._backend._at_once
+    translate, begun, go = at_once._translate, threading.Event(), threading.Event()
+
+    def late(*inputs):
+        begun.set()
+        go.wait(20)
+        return translate(*inputs)
+
+    monkeypatch.setattr(at_once, "_translate", late)
+    wait = translator.submit(np.zeros((16, 16, 3), np.uint8))
+    assert begun.wait(20)
     translator.cancel()
-    with pytest.raises(DsmapError, match="stopped"):
+    go.set()
+    with pytest.raises(DsmapError, match="ONNX Runtime stopped"):
         wait()
     assert translator(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16, 3)
     translator.close()

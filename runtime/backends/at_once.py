@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import Codes, Frames, Pending
@@ -14,9 +15,7 @@ MOST = 4
 class AtOnce:
     """Runs a translation on `frames_at_once` threads; with one, at once and in the caller's, or in its `own_thread`."""
 
-    def __init__(
-        self, frames_at_once: int, translate: Callable[[Frames, Codes], Frames], *, own_thread: bool = False
-    ) -> None:
+    def __init__(self, frames_at_once: int, translate: Callable[..., Frames], *, own_thread: bool = False) -> None:
         self.computed = min(frames_at_once, MOST)
         # One waits, so that no thread does: 2 to 4 % more frames a second on two cores.
         self.in_flight = self.computed + 1 if self.computed > 1 else 1
@@ -26,17 +25,20 @@ class AtOnce:
         self._pool = ThreadPoolExecutor(self.computed, "translate") if threads else None
         self._process = os.getpid()
 
-    def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
-        """As `Backend.submit`. Raises DsmapError in a process that was forked off since: the threads stayed behind."""
+    def submit(self, frames_nhwc: Frames, style_ns: Codes, *others: Any) -> Pending:
+        """As `Backend.submit`; `others` are for the translation too.
+
+        Raises DsmapError in a process that was forked off since: the threads stayed behind.
+        """
         if self._pool is None:
-            done = self._translate(frames_nhwc, style_ns)
+            done = self._translate(frames_nhwc, style_ns, *others)
             return lambda: done
         if os.getpid() != self._process:
             raise DsmapError(
                 "the translator was loaded before this process was forked, and its threads are not in this one",
                 "Load one in each process, with frames_at_once=1, or start processes with multiprocessing's 'spawn'.",
             )
-        under_way = self._pool.submit(self._translate, frames_nhwc, style_ns)
+        under_way = self._pool.submit(self._translate, frames_nhwc, style_ns, *others)
         self._under_way.append(under_way)
 
         def wait() -> Frames:

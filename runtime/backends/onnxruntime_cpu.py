@@ -26,7 +26,7 @@ class OnnxRuntimeCPU(Backend):
         self.precision = best_precision(bundle, settings.precision, ("int8", "fp32"))
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
         self._threads = settings.threads if settings.threads is not None else allowed_cores()
-        self._at_once = AtOnce(settings.frames_at_once, self.translate)
+        self._at_once = AtOnce(settings.frames_at_once, self._translate)
         self.in_flight, self.computed_at_once = self._at_once.in_flight, self._at_once.computed
         if self.computed_at_once > 1:
             self._threads = threads_each(self._threads or os.cpu_count() or 1, self.computed_at_once)
@@ -42,17 +42,24 @@ class OnnxRuntimeCPU(Backend):
         self._target = target
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+        return self._translate(frames_nhwc, style_ns, self._new_run())
+
+    def _new_run(self) -> Any:
+        """The options of one frame, from when it is asked for: a frame that has not begun yet is cancelled too."""
         run = self._ort.RunOptions()
         run.log_severity_level = 4
         with self._lock:
             self._runs.add(run)
+        return run
+
+    def _translate(self, frames_nhwc: Frames, style_ns: Codes, run: Any) -> Frames:
         try:
-            return self._translate(frames_nhwc, style_ns, run)
+            return self._run_graphs(frames_nhwc, style_ns, run)
         finally:
             with self._lock:
                 self._runs.discard(run)
 
-    def _translate(self, frames_nhwc: Frames, style_ns: Codes, run: Any) -> Frames:
+    def _run_graphs(self, frames_nhwc: Frames, style_ns: Codes, run: Any) -> Frames:
         content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc}, run)
         if self._mapping is not None:
             (content,) = _run(self._mapping, ["mapped"], {"content": content, "skip": skip}, run)
@@ -65,13 +72,14 @@ class OnnxRuntimeCPU(Backend):
         return _run(self._decoder, ["frames"], {"mapped": content, "style_params": styled[1]}, run)[0]
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
-        return self._at_once.submit(frames_nhwc, style_ns)
+        return self._at_once.submit(frames_nhwc, style_ns, self._new_run())
 
     def cancel(self) -> None:
         self._at_once.cancel()
         with self._lock:
             for run in self._runs:
                 run.terminate = True
+            self._runs.clear()
 
     def close(self) -> None:
         self._at_once.close()
