@@ -23,5 +23,5 @@ _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # In a source checkout export/, runtime/ and tools/ lie beside this folder, not in it. An installed dsmap does not need
 # this; `python -m dsmap.tools...` started in the root of a checkout that was not installed in place does.
 _root = _os.path.dirname(_os.path.dirname(_os.path.realpath(__file__)))
-if all(_os.path.isfile(_os.path.join(_root, *name)) for name in (("pyproject.toml",), ("runtime", "bundle.py"))):
+if all(_os.path.isfile(_os.path.join(_root, *name)) for name in (("pyproject.toml",), ("runtime", "translator.py"))):
     __path__.append(_root)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dsmap.export.graphs import Extras, Graph, graphs
 from dsmap.export.rewrites import Rewrites
-from dsmap.model import DSMAP
+from dsmap.model.dsmap import DSMAP
 
 SIDE = 256
 """Multiply-adds are for one picture of this height and width."""

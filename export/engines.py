@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from dsmap.common.files import check_folder_writable
 from dsmap.errors import InputError
-from dsmap.runtime.bundle import ENGINES, Bundle, Components, Sizes
-from dsmap.runtime.bundle_engines import (
+from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
+from dsmap.runtime.engines.build import SizeProfile
+from dsmap.runtime.engines.progress import Progress
+from dsmap.runtime.engines.sidecars import (
     EngineKey,
     Sidecar,
     build_engine,
@@ -18,7 +20,7 @@ from dsmap.runtime.bundle_engines import (
     read_sidecar,
     trust_fault,
 )
-from dsmap.trt import (
+from dsmap.runtime.engines.tensorrt_api import (
     DEFAULT_ARCHITECTURES,
     NOT_RTX,
     Flavour,
@@ -26,8 +28,6 @@ from dsmap.trt import (
     current_architecture,
     known_architectures,
 )
-from dsmap.trt_build import SizeProfile
-from dsmap.trt_progress import Progress
 
 _STYLE = "style_encoder"
 

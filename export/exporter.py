@@ -22,7 +22,7 @@ from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import Source, pick_pictures
 from dsmap.export.verify import Graphs, Verification, verify_graphs
-from dsmap.runtime.bundle import Manifest, Sizes, Style, describe_components, write_manifest
+from dsmap.runtime.bundle.bundle import Manifest, Sizes, Style, describe_components, write_manifest
 
 # Pictures of each domain that the float32 graphs are checked on.
 CHECK_PICTURES = 4

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from dsmap.common.memory import available_bytes
 from dsmap.errors import DsmapError
 from dsmap.export.differences import Check
 from dsmap.export.verify import GraphParts, Graphs, compare, open_session
-from dsmap.memory import available_bytes
 
 Array = npt.NDArray[Any]
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dsmap.export.half import to_half
+from dsmap.export.fp16 import to_half
 from dsmap.export.rewrites import Rewrites, RewrittenDecoder, rewritten
-from dsmap.model import DSMAP, SLOTS
-from dsmap.runtime.bundle import graph_file
+from dsmap.model.dsmap import DSMAP, SLOTS
+from dsmap.runtime.bundle.bundle import graph_file
 
 OPSET = 20  # 21 brings a GroupNormalization that TensorRT computes wrongly for one group (its issue 4756)
 ALL_REWRITES = Rewrites()

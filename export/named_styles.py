@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsmap.common.images import read_picture_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.images import read_picture_rgb
-from dsmap.runtime.bundle import STYLE_NAME, Bundle, Sizes
-from dsmap.runtime.bundle_manifest import MANIFEST, read_manifest, read_manifest_tree, write_manifest_tree
-from dsmap.runtime.bundle_styles import fit_style_picture
+from dsmap.runtime.bundle.bundle import STYLE_NAME, Bundle, Sizes
+from dsmap.runtime.bundle.manifest import MANIFEST, read_manifest, read_manifest_tree, write_manifest_tree
+from dsmap.runtime.bundle.style_images import fit_style_picture
 
 OPTION = "--named-style"
 _EXAMPLE = f"Write it like {OPTION} winter:fresh-snow=photo.jpg."

@@ -6,7 +6,7 @@ from pathlib import Path
 from dsmap.common.files import check_folder_writable, is_part_name, is_regular
 from dsmap.common.output_files import check_name
 from dsmap.errors import InputError
-from dsmap.runtime.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST, read_manifest
+from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST, read_manifest
 
 
 def check_bundle_folder(out: Path, *, overwrite: bool, option: str = "-o") -> None:

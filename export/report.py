@@ -11,7 +11,7 @@ from dsmap.export.costs import SIDE, Cost
 from dsmap.export.differences import Check
 from dsmap.export.engines import Built
 from dsmap.export.exporter import Exported
-from dsmap.runtime.bundle import Components, Manifest
+from dsmap.runtime.bundle.bundle import Components, Manifest
 
 
 def report(

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsmap.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_picture, wide, without_margin
-from dsmap.model import DSMAP
-from dsmap.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
+from dsmap.model.dsmap import DSMAP
+from dsmap.model.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_picture, wide, without_margin
+from dsmap.model.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
 MID_GREY = 127.5  # what 0 in [-1, 1] is as a grey level: the border of zero padding
 
@@ -61,7 +61,7 @@ class BlockUpsampleConv(nn.Module):
     def _reflect(self, y_nchw: Tensor, x_nchw: Tensor) -> Tensor:
         """Makes the outermost pixels, padded by replication, those of a map padded by reflection.
 
-        As in `dsmap.layers`: rows are read along reflected columns, columns along replicated rows.
+        As in `dsmap.model.layers`: rows are read along reflected columns, columns along replicated rows.
         """
         top, bottom = (
             row(inner - edge)

@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.checkpoint import load_generators, read_checkpoint
+from dsmap.common.images import list_pictures
 from dsmap.config import TrainConfig
-from dsmap.data import Domains, find_domains, load_readable_nchw
-from dsmap.domains import check_same_domains, default_style_pictures
 from dsmap.errors import InputError
-from dsmap.export.finish import Finish
 from dsmap.export.named_styles import NamedStyle, check_domains
+from dsmap.export.output_adjustments import Finish
 from dsmap.export.verify import generated_pictures
-from dsmap.images import list_pictures
-from dsmap.model import DSMAP, is_finite
-from dsmap.official import load_official, read_official_config
-from dsmap.runtime.bundle import file_sha256
-from dsmap.samples import to_rgb
-from dsmap.styles import StyleStatistics, prior_statistics, styles_by_domain
+from dsmap.model.authors_checkpoint import load_official, read_official_config
+from dsmap.model.dsmap import DSMAP, is_finite
+from dsmap.runtime.bundle.bundle import file_sha256
+from dsmap.training.checkpoint import load_generators, read_checkpoint
+from dsmap.training.data import Domains, find_domains, load_readable_nchw
+from dsmap.training.datasets import check_same_domains, default_style_pictures
+from dsmap.training.samples import to_rgb
+from dsmap.training.style_statistics import StyleStatistics, prior_statistics, styles_by_domain
 
 _WEIGHTS = ("ema", "generators")
 

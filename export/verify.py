@@ -17,7 +17,7 @@ from dsmap.common.cpu import allowed_cores
 from dsmap.errors import DsmapError
 from dsmap.export.differences import Check, Difference
 from dsmap.export.graphs import from_frames, to_frames
-from dsmap.model import DSMAP, Content
+from dsmap.model.dsmap import DSMAP, Content
 
 # float32 against float32: other summation orders, and now and then a value that rounds to the next grey level.
 FEATURE_TOLERANCE = 1e-3  # times max(1, largest value)

@@ -7,21 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dsmap.runtime.jobs import translate_video
-    from dsmap.runtime.stabilizer import Stabilizer
+    from dsmap.runtime.jobs.video import translate_video
+    from dsmap.runtime.stabilization.stabilizer import Stabilizer
     from dsmap.runtime.translator import Translator
-    from dsmap.runtime.video_reader import VideoReader
-    from dsmap.runtime.video_writer import VideoWriter
+    from dsmap.runtime.video.reader import VideoReader
+    from dsmap.runtime.video.writer import VideoWriter
 
 __all__ = ["Stabilizer", "Translator", "VideoReader", "VideoWriter", "translate_video"]
 
 # Loaded when they are asked for: `import dsmap.runtime` is light.
 _MODULES = {
-    "Stabilizer": "stabilizer",
+    "Stabilizer": "stabilization.stabilizer",
     "Translator": "translator",
-    "VideoReader": "video_reader",
-    "VideoWriter": "video_writer",
-    "translate_video": "jobs",
+    "VideoReader": "video.reader",
+    "VideoWriter": "video.writer",
+    "translate_video": "jobs.video",
 }
 
 

@@ -17,8 +17,8 @@ from dsmap import __version__
 from dsmap.common.files import read_regular, write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import Backend, Choice, Settings
-from dsmap.runtime.bundle import Bundle
-from dsmap.runtime.cpu import allowed_cores, cpu_name, is_intel
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.system.cpu import allowed_cores, cpu_name, is_intel
 
 LEAST_GAIN = 1.05
 """OpenVINO is taken when it is faster by that factor: less is within what two runs differ by."""
@@ -100,7 +100,7 @@ def _speed(plain: Backend, rival: Backend, bundle: Bundle) -> float:
 
 def _memory_path(bundle: Bundle, settings: Settings, processor: str | None) -> Path:
     """Where the result is kept: the name is a hash of all that it depends on."""
-    from dsmap.runtime.engine_cache import user_cache_folder
+    from dsmap.runtime.engines.cache import user_cache_folder
 
     key = {
         "files": [file.sha256 for file in bundle.manifest.files()],

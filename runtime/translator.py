@@ -6,16 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dsmap.common.images import read_picture_rgb
+from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
-from dsmap.images import read_picture_rgb
-from dsmap.memory import available_bytes
 from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load_backend
-from dsmap.runtime.bundle import Bundle, Sizes
-from dsmap.runtime.bundle_styles import fit_style_picture
-from dsmap.runtime.cpu import allowed_cores
-from dsmap.runtime.memory import check_memory, frames_that_fit, memory_width, translation_bytes
-from dsmap.runtime.models import DEFAULT_MODEL, find_model
-from dsmap.runtime.named_styles import find_named
+from dsmap.runtime.bundle.bundle import Bundle, Sizes
+from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
+from dsmap.runtime.bundle.named_styles import find_named
+from dsmap.runtime.bundle.style_images import fit_style_picture
+from dsmap.runtime.system.cpu import allowed_cores
+from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
 
 StyleLike = int | str | Path | Frames | None
 """None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): a picture's style.

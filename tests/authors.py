@@ -1,6 +1,7 @@
 """Files in the authors' formats, made from our own networks: checkpoints, their YAML and folders of golden numbers.
 
-The names are written out here once more, from the description of the format, to check those in `dsmap.official`.
+The names are written out here once more, from the description of the format, to check those in
+`dsmap.model.authors_checkpoint`.
 """
 
 import json
@@ -10,7 +11,7 @@ import torch
 import yaml
 from tiny import gradients, pictures, slow_discriminator_term, slow_generator_terms, styles
 
-from dsmap.losses import contextual_loss
+from dsmap.training.losses import contextual_loss
 
 WEIGHTS = {
     "gan_w": 1, "recon_x_w": 10, "recon_s_w": 10, "recon_c_w": 2, "recon_d_w": 2, "recon_kl_w": 0,

@@ -42,7 +42,7 @@ def tiny_model():
     import torch
 
     from dsmap.config import ModelConfig
-    from dsmap.model import DSMAP, initialise_generators
+    from dsmap.model.dsmap import DSMAP, initialise_generators
 
     torch.manual_seed(3)
     model = DSMAP(
@@ -57,7 +57,7 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     """`tiny_model` as a bundle. Tests that change it copy it first."""
     from dsmap.export.exporter import export_bundle
     from dsmap.export.sources import Source
-    from dsmap.styles import StyleStatistics
+    from dsmap.training.style_statistics import StyleStatistics
 
     styles = {
         "summer": StyleStatistics([0.5, -0.25, 0.0], [1.0, 1.0, 1.0], 7),
@@ -73,7 +73,7 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
 def format_1_bundle(tiny_model, tiny_bundle, tmp_path_factory) -> Path:
     """`tiny_bundle` as it was in format 1: the decoders take the style, and there is no style_mlp."""
     from dsmap.export.graphs import Extras, graphs, write_graph
-    from dsmap.runtime.bundle import describe_file
+    from dsmap.runtime.bundle.bundle import describe_file
 
     old = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("models") / "old"))
     tree = json.loads((old / "bundle.json").read_text())
@@ -100,8 +100,8 @@ def run_export(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="session")
 def picture_folder(tmp_path_factory) -> Path:
     """trainA and trainB with three generated pictures each."""
+    from dsmap.common.images import write_picture
     from dsmap.export.verify import generated_pictures
-    from dsmap.images import write_picture
 
     folder = tmp_path_factory.mktemp("pictures")
     for side, seed in (("A", 0), ("B", 1)):
@@ -115,8 +115,8 @@ def picture_folder(tmp_path_factory) -> Path:
 def checkpoint(picture_folder, tmp_path_factory) -> Path:
     """A run of two steps."""
     from dsmap.config import load_train_config
-    from dsmap.data import find_domains
-    from dsmap.trainer import Trainer
+    from dsmap.training.data import find_domains
+    from dsmap.training.trainer import Trainer
 
     config = load_train_config(
         "debug", None, ["steps=2", "seed=5", "model.pad_type=zero"], model={"domains": ["summer", "winter"]}

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_NEEDED = ("filelock", "rich.console", "rich.progress", "dsmap.runtime.jobs", "dsmap.runtime.picture_jobs",
-           "dsmap.runtime.job_plan", "dsmap.runtime.models", "dsmap.runtime.named_styles", "dsmap.runtime.stabilizer",
-           "dsmap.tools._video_run", "dsmap.tools.video")  # fmt: skip
+_NEEDED = ("filelock", "rich.console", "rich.progress", "dsmap.runtime.jobs.video", "dsmap.runtime.jobs.images",
+           "dsmap.runtime.jobs.plan", "dsmap.runtime.bundle.bundled", "dsmap.runtime.bundle.named_styles",
+           "dsmap.runtime.stabilization.stabilizer",
+           "dsmap.tools.video.run", "dsmap.tools.video")  # fmt: skip
 _EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree"}
 
 
@@ -146,7 +147,7 @@ def _prepare() -> Callable[[], None]:
     exec(STAND_IN.replace("\nmain()\n", "\n"), {"__name__": "stand_in_of_crashes"})
     for name in _NEEDED:
         importlib.import_module(name)
-    parts = sys.modules["dsmap.runtime.job_parts"]
+    parts = sys.modules["dsmap.runtime.jobs.resume"]
     parts.CUT_SECONDS, parts.CUT_FRAMES = 0.0, 2
     return sys.modules["dsmap.tools.video"].main
 

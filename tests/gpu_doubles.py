@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends._shelf import Shelf
 from dsmap.runtime.cuda import Address, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
-from dsmap.trt import Flavour
-from dsmap.trt_build import SizeProfile
+from dsmap.runtime.engines.build import SizeProfile
+from dsmap.runtime.engines.store import Shelf
+from dsmap.runtime.engines.tensorrt_api import Flavour
 
 FLAVOUR = Flavour("tensorrt", "11.4.0", None)
 _SPACING = 1 << 24

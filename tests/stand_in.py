@@ -19,7 +19,7 @@ class Translator:
             raise InputError(f"unknown domain '{domain}'", "choose one of summer, winter")
         print("loaded with style", style, flush=True)
         if os.environ.get("STAND_IN_CUTS"):
-            import dsmap.runtime.job_parts as parts
+            import dsmap.runtime.jobs.resume as parts
             parts.CUT_SECONDS, parts.CUT_FRAMES = 0.0, 5
         self = cls()
         self.target, self.style, self.in_flight = domain, [0.5], 1

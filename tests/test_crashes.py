@@ -12,7 +12,7 @@ import pytest
 from crashes import Left, contents, crashes
 from stand_in import run
 
-from dsmap.runtime.content_identity import content_identity
+from dsmap.runtime.jobs.content_identity import content_identity
 
 FRAMES = 4
 ARGUMENTS = ("in.mp4", "-d", "winter", "--codec", "lossless", "-o", "out.mkv")
@@ -97,7 +97,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import dsmap.export.exporter
 from crashes import Snapshots, contents, run_here
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle.bundle import Bundle
 
 place = Path({place!r})
 taken = Snapshots(place, place.parent / "snapshots")
@@ -131,9 +131,9 @@ TRAININGS = """
 import json, shutil, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import dsmap.trainer
+import dsmap.training.trainer
 from crashes import Snapshots, contents, run_here
-from dsmap.checkpoint import list_checkpoints, load_generators, read_checkpoint
+from dsmap.training.checkpoint import list_checkpoints, load_generators, read_checkpoint
 
 place, data = Path({place!r}), {data!r}
 place.mkdir()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from crashes import contents
 
-from dsmap.checkpoint import list_checkpoints, load_generators, read_checkpoint
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.training.checkpoint import list_checkpoints, load_generators, read_checkpoint
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "25"))

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dsmap.config import DiscriminatorConfig, ModelConfig
-from dsmap.discriminator import Discriminator
-from dsmap.model import DSMAP, SLOTS
+from dsmap.model.discriminator import Discriminator
+from dsmap.model.dsmap import DSMAP, SLOTS
 
 
 def model_config(**changed):

@@ -8,10 +8,10 @@ import sys
 import torch
 from tiny import make_discriminators, make_model, pictures, styles
 
-from dsmap.appearance import APPEARANCE_DIM, Appearance
+from dsmap.common.distributed import average_gradients, join, leave, mean_over_processes, processes_of_torchrun
 from dsmap.config import LossWeights
-from dsmap.distributed import average_gradients, join, leave, mean_over_processes, processes_of_torchrun
-from dsmap.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
+from dsmap.training.appearance import APPEARANCE_DIM, Appearance
+from dsmap.training.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
 
 N = 4
 WEIGHTS = LossWeights(kl=0.1, mode_seeking=0.5, appearance=2)

@@ -1,7 +1,7 @@
 """The commands: each parses its options, calls what does the work, and tells the result.
 
 Until a command has begun, Ctrl-C ends it without a word: nothing has been done, and a traceback out of the middle of an
-import helps nobody. `_cli.run` gives Ctrl-C back its usual meaning.
+import helps nobody. `shared.cli.run` gives Ctrl-C back its usual meaning.
 """
 
 import os

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Device, Version, explained, new_app, run
-from dsmap.tools._generators import (
+from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, run
+from dsmap.tools.shared.generators import (
     FeatureFile,
     LearningRate,
     NewRun,
@@ -26,14 +26,14 @@ from dsmap.tools._generators import (
     tell_broken,
     weight_of_features,
 )
-from dsmap.tools._pictures import Data, DomainFolders, parse_domain_folders
-from dsmap.tools._terminal import say
+from dsmap.tools.shared.images import Data, DomainFolders, parse_domain_folders
+from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
     from dsmap.config import ModelConfig, TrainConfig
-    from dsmap.domains import Domains
-    from dsmap.model import DSMAP
-    from dsmap.styles import StyleStatistics
+    from dsmap.model.dsmap import DSMAP
+    from dsmap.training.datasets import Domains
+    from dsmap.training.style_statistics import StyleStatistics
 
 app = new_app()
 
@@ -76,15 +76,15 @@ def distill(
     weight = weight_of_features("--perceptual", perceptual, 1.0, features, below=1e6)
     check_new(out)
     say("loading torch ...")
-    from dsmap.checkpoint import Checkpoint
-    from dsmap.data import UnpairedBatches
-    from dsmap.device import choose_device
-    from dsmap.distill import distill as learn
-    from dsmap.domains import fingerprint, training_folders
-    from dsmap.features import load_features
-    from dsmap.learner import new_generators
-    from dsmap.styles import styles_by_domain
+    from dsmap.model.feature_networks import load_features
+    from dsmap.training.checkpoint import Checkpoint
+    from dsmap.training.data import UnpairedBatches
+    from dsmap.training.datasets import fingerprint, training_folders
+    from dsmap.training.device import choose_device
+    from dsmap.training.distill import distill as learn
+    from dsmap.training.learner import new_generators
     from dsmap.training.readers import readers_here
+    from dsmap.training.style_statistics import styles_by_domain
 
     taught = read_generators(teacher)
     config = _student(taught.config, preset, set_ or [], steps, seed)
@@ -179,9 +179,9 @@ def _likenesses(
     """By target: PSNR in dB, on how many pictures, and whether they are unseen. None where no picture can be read."""
     import torch
 
-    from dsmap.data import load_readable_nchw
-    from dsmap.distill import likeness
-    from dsmap.picking import pick_evenly
+    from dsmap.common.sampling import pick_evenly
+    from dsmap.training.data import load_readable_nchw
+    from dsmap.training.distill import likeness
 
     place = next(student.parameters()).device
     block, found = lcm(student.config.multiple_of, teacher.config.multiple_of), {}

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from dsmap.tools._cli import Debug, Version, explained, new_app, run
-from dsmap.tools._terminal import say
+from dsmap.tools.shared.cli import Debug, Version, explained, new_app, run
+from dsmap.tools.shared.terminal import say
 
 app = new_app()
 
@@ -25,7 +25,7 @@ def golden(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    from dsmap.golden import compare_golden
+    from dsmap.training.golden import compare_golden
 
     rows = compare_golden(folder)
     say(f"{'':4} {'kind':22} {'name':52} {'expected':>12} {'error':>10} {'allowed':>10}")

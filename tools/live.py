@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsmap.common.reports import write_report
 from dsmap.errors import InputError
-from dsmap.tools import _cli
-from dsmap.tools._reports import write_report
-from dsmap.tools._terminal import note, say
+from dsmap.tools.shared import cli
+from dsmap.tools.shared.terminal import note, say
 
 if TYPE_CHECKING:
     from dsmap.runtime.live.capture import Capture
-    from dsmap.runtime.live.live_report import LiveReport
-    from dsmap.runtime.live.live_run import LiveSettings
+    from dsmap.runtime.live.report import LiveReport
+    from dsmap.runtime.live.run import LiveSettings
     from dsmap.runtime.live.sources import Asked, SourceName
     from dsmap.runtime.live.styles import Style
     from dsmap.runtime.live.translation import LoadTranslator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dsmap.runtime.live.window import Window
     from dsmap.runtime.translator import Translator
 
-app = _cli.new_app()
+app = cli.new_app()
 
 _UNWATCHED_PATIENCE = 60.0  # seconds; in front of a window somebody decides
 _USUAL_FPS = 30.0
@@ -41,7 +41,7 @@ _SLOW = 0.9  # busy share from which the network is what holds frames up
 
 def main() -> None:
     """Entry point of the command."""
-    _cli.run(app)
+    cli.run(app)
 
 
 def size_given(text: str) -> tuple[int, int]:
@@ -72,15 +72,15 @@ def _list_cameras(wanted: bool) -> None:
     dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
     """
 )
-@_cli.explained
+@cli.explained
 def live(
-    domain: _cli.Domain,
+    domain: cli.Domain,
     camera: Annotated[
         list[str] | None,
         typer.Option(
             "--camera",
             metavar="<camera>",
-            parser=_cli.text_given,
+            parser=cli.text_given,
             help="A camera's number (0) or name, an address (rtsp://, http://, ...) or a video file; twice for two.",
         ),
     ] = None,
@@ -89,7 +89,7 @@ def live(
         typer.Option(
             "--camera-password-env",
             metavar="NAME",
-            parser=_cli.text_given,
+            parser=cli.text_given,
             help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
         ),
     ] = None,
@@ -97,13 +97,13 @@ def live(
         bool,
         typer.Option("--list-cameras", help="List the cameras and exit.", callback=_list_cameras, is_eager=True),
     ] = False,
-    model: _cli.Model = "summer-winter",
+    model: cli.Model = "summer-winter",
     style: Annotated[
         list[str] | None,
         typer.Option(
             "--style",
             metavar="STYLE",
-            parser=_cli.text_given,
+            parser=cli.text_given,
             help="A style of the model by its name, or a picture whose style to take; may be repeated.",
         ),
     ] = None,
@@ -123,7 +123,7 @@ def live(
     record: Annotated[
         Path | None,
         typer.Option(
-            "--record", metavar="<path>", parser=_cli.path_given, help="Record to this .mp4, .mkv or .mov (no audio)."
+            "--record", metavar="<path>", parser=cli.path_given, help="Record to this .mp4, .mkv or .mov (no audio)."
         ),
     ] = None,
     virtual_camera: Annotated[
@@ -146,19 +146,19 @@ def live(
         typer.Option("--patience", min=0, help="Seconds to wait for a lost camera; for ever with a window, else 60."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording or report that exists.")] = False,
-    report: _cli.TimesReport = None,
-    backend: _cli.Backend = "auto",
-    precision: _cli.Precision = "auto",
-    cuda_binding: _cli.CudaBinding = "auto",
-    trust_engines: _cli.TrustEngines = False,
-    debug: _cli.Debug = False,
-    version: _cli.Version = False,
+    report: cli.TimesReport = None,
+    backend: cli.Backend = "auto",
+    precision: cli.Precision = "auto",
+    cuda_binding: cli.CudaBinding = "auto",
+    trust_engines: cli.TrustEngines = False,
+    debug: cli.Debug = False,
+    version: cli.Version = False,
 ) -> None:
     began = time.monotonic()
-    from dsmap.runtime.live.live_run import LiveSettings
+    from dsmap.runtime.live.run import LiveSettings
     from dsmap.runtime.live.sources import Asked, find_source
     from dsmap.runtime.live.translation import Preparation
-    from dsmap.runtime.network_input import with_passwords
+    from dsmap.runtime.video.addresses import with_passwords
 
     names = [find_source(text) for text in with_passwords(camera or ["0"], password_env, "--camera-password-env")]
     styles = _styles(style or [], seed or [], model, domain)
@@ -199,9 +199,9 @@ def live(
 
 def _styles(texts: list[str], seeds: list[int], model: str, domain: str) -> "tuple[Style, ...]":
     """What --style and --seed ask for, and the other styles of the model. Raises InputError."""
+    from dsmap.runtime.bundle.named_styles import ModelStyles
     from dsmap.runtime.live.styles import style_list
-    from dsmap.runtime.named_styles import ModelStyles
-    from dsmap.runtime.style_path import parse_style
+    from dsmap.runtime.styles.style_path import parse_style
 
     known = ModelStyles(model, domain)
     given = [parse_style(text, known=known) for text in texts]
@@ -220,8 +220,8 @@ def _check_outputs(
 ) -> None:
     """All that can be wrong with files, before anything is opened. Raises InputError."""
     from dsmap.common.output_files import check_outputs
+    from dsmap.runtime.bundle.bundled import find_model
     from dsmap.runtime.live.recorder import check_recording
-    from dsmap.runtime.models import find_model
 
     inputs = [(style.value, "the --style picture") for style in styles if isinstance(style.value, Path)]
     inputs += [(Path(name.text), "the --camera file") for name in names if name.kind == "file"]
@@ -273,7 +273,7 @@ def _run(
     virtual: "VirtualCamera | None",
     began: float,
 ) -> "LiveReport":
-    from dsmap.runtime.live.live_run import LiveRun
+    from dsmap.runtime.live.run import LiveRun
     from dsmap.runtime.live.translation import Direction
 
     direction = Direction.load(load, domain, settings.styles)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Device, Version, explained, new_app, path_given, run
-from dsmap.tools._generators import (
+from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
+from dsmap.tools.shared.generators import (
     FeatureFile,
     LearningRate,
     NewRun,
@@ -24,8 +24,8 @@ from dsmap.tools._generators import (
     tell_broken,
     weight_of_features,
 )
-from dsmap.tools._pictures import Data, DefaultStyles, DomainFolders, parse_default_styles, parse_domain_folders
-from dsmap.tools._terminal import say
+from dsmap.tools.shared.images import Data, DefaultStyles, DomainFolders, parse_default_styles, parse_domain_folders
+from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
     from dsmap.config import TrainConfig
@@ -82,14 +82,14 @@ def polish(
     weight = weight_of_features("--matching", matching, 5.0, features)
     check_new(out)
     say("loading torch ...")
-    from dsmap.checkpoint import find_checkpoint, load_generators, read_checkpoint
-    from dsmap.data import UnpairedBatches
-    from dsmap.device import choose_device
-    from dsmap.domains import default_style_pictures, fingerprint, training_folders
-    from dsmap.export.finish import Finish, parse_contrast
-    from dsmap.features import load_features
-    from dsmap.polish import polish as polish_decoders
-    from dsmap.styles import styles_by_domain
+    from dsmap.export.output_adjustments import Finish, parse_contrast
+    from dsmap.model.feature_networks import load_features
+    from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
+    from dsmap.training.data import UnpairedBatches
+    from dsmap.training.datasets import default_style_pictures, fingerprint, training_folders
+    from dsmap.training.device import choose_device
+    from dsmap.training.polish import polish as polish_decoders
+    from dsmap.training.style_statistics import styles_by_domain
 
     given = read_checkpoint(find_checkpoint(checkpoint))
     network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
@@ -158,7 +158,7 @@ def polish(
 
 def _crop(config: "TrainConfig", with_features: bool) -> int:
     """Seven eighths of the picture's side, in whole blocks, but as much as the networks need."""
-    from dsmap.features import FEATURES_MINIMUM_SIZE
+    from dsmap.model.feature_networks import FEATURES_MINIMUM_SIZE
 
     block, side = config.model.multiple_of, config.data.shorter_side
     least = max(config.model.style_minimum_size, FEATURES_MINIMUM_SIZE if with_features else 0)

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
-from dsmap.tools._cli import Debug, Device, Version, explained, new_app, path_given, run
-from dsmap.tools._pictures import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
-from dsmap.tools._progress import bar
-from dsmap.tools._terminal import note, say
+from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
+from dsmap.tools.shared.images import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+from dsmap.tools.shared.progress import bar
+from dsmap.tools.shared.terminal import note, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dsmap.config import TrainConfig
-    from dsmap.domains import Domains
-    from dsmap.model import DSMAP
-    from dsmap.trainer import Progress
+    from dsmap.model.dsmap import DSMAP
+    from dsmap.training.datasets import Domains
+    from dsmap.training.trainer import Progress
 
 app = new_app()
 
@@ -89,7 +89,7 @@ def train(
         raise InputError("--domain and --domains were both given", "--domain NAME=PATH has the name already.")
     from dsmap.common.files import check_run_folder
     from dsmap.config import load_train_config
-    from dsmap.domains import find_domains
+    from dsmap.training.datasets import find_domains
 
     if folders:
         names = (folders[0][0], folders[1][0]) if len(folders) == 2 else None
@@ -153,8 +153,8 @@ class _Job:
         self.start_from = start_from
         if os.environ.get("RANK", "0") == "0":
             say("loading torch ...")
-        from dsmap.device import choose_hardware
-        from dsmap.distributed import processes_of_torchrun
+        from dsmap.common.distributed import processes_of_torchrun
+        from dsmap.training.device import choose_hardware
 
         self.processes = processes_of_torchrun()
         self.hardware = choose_hardware(config, device, self.processes)
@@ -166,7 +166,7 @@ class _Job:
 
     def check(self) -> None:
         """The pre-flight, numbered."""
-        from dsmap.preflight import CHECKS, preflight
+        from dsmap.training.preflight import CHECKS, preflight
 
         checks = preflight(
             self.config, self.domains, self.out, self.hardware, self.processes, self.resume, self.allow_new_data
@@ -178,9 +178,9 @@ class _Job:
         """The dry run."""
         import yaml
 
-        from dsmap.data import UnpairedBatches
-        from dsmap.run_log import write_run_picture
-        from dsmap.samples import draw_batch
+        from dsmap.training.data import UnpairedBatches
+        from dsmap.training.run_log import write_run_picture
+        from dsmap.training.samples import draw_batch
 
         for line in yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False).splitlines():
             self.say(line)
@@ -196,8 +196,8 @@ class _Job:
 
     def train(self) -> None:
         """Pre-flight, training, and where the results are."""
-        from dsmap.distributed import join, leave
-        from dsmap.trainer import Trainer
+        from dsmap.common.distributed import join, leave
+        from dsmap.training.trainer import Trainer
 
         self.check()
         try:
@@ -241,7 +241,7 @@ def _model(method: str, names: tuple[str, str] | None) -> dict[str, object]:
 def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
     """Those of a run, a checkpoint or a bundle."""
     from dsmap.config import override_key
-    from dsmap.resume import SHAPELESS
+    from dsmap.training.resume import SHAPELESS
 
     shaping = (o for o in overrides if o.startswith("model.") and override_key(o) not in SHAPELESS)
     given = next(shaping, None) or ("--method munit" if method == "munit" else None)
@@ -249,7 +249,7 @@ def _generators(start_from: str, method: str, overrides: list[str]) -> "DSMAP":
         raise InputError(
             f"{given} is given beside --start-from {start_from}", "Leave it out: the network is the other training's."
         )
-    from dsmap.tools._generators import read_generators
+    from dsmap.tools.shared.generators import read_generators
 
     return read_generators(start_from)
 
@@ -273,7 +273,7 @@ def _checkpoint(resume: str | None, out: Path, say: "Callable[[str], None]") -> 
     """The checkpoint that --resume means. `auto` starts anew in a run folder that has none yet."""
     if resume is None:
         return None
-    from dsmap.checkpoint import find_checkpoint, list_checkpoints
+    from dsmap.training.checkpoint import find_checkpoint, list_checkpoints
 
     if resume != "auto":
         return find_checkpoint(Path(resume))

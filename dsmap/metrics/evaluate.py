@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dsmap.common.images import read_picture_rgb, resize_shorter_side
 from dsmap.errors import InputError
-from dsmap.images import read_picture_rgb, resize_shorter_side
 from dsmap.metrics import catalogue
 from dsmap.metrics.distances import FrechetDistance, KernelDistance, KernelReference
 from dsmap.metrics.diversity import diversity

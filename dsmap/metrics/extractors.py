@@ -22,8 +22,8 @@ from torch import Tensor
 from dsmap.common.archives import check_archive
 from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError, InputError
-from dsmap.features import SqueezeNetFeatures
 from dsmap.metrics.findings import Picture
+from dsmap.model.feature_networks import SqueezeNetFeatures
 
 SQUEEZENET_SIZE = 227
 INCEPTION_DIM = 2048
@@ -65,7 +65,7 @@ class Extractor(ABC):
 
 
 class SqueezeNet(Extractor):
-    """SqueezeNet v1.0 from an .npz of its weights (as `dsmap.features.SqueezeNetFeatures` reads it).
+    """SqueezeNet v1.0 from an .npz of its weights (as `dsmap.model.feature_networks.SqueezeNetFeatures` reads it).
 
     Pictures are resized to 227x227, whatever their shape, by antialiased bilinear interpolation (as Pillow's bilinear,
     but not rounded). Features: the maps of the classifier's conv10 BEFORE its ReLU, averaged over positions (D = 1000);

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import dsmap.common.images
-import dsmap.features
-import dsmap.images
+import dsmap.model.feature_networks
 from dsmap.common.files import is_regular, write_state
 from dsmap.errors import InputError
 from dsmap.metrics import extractors
@@ -79,7 +78,7 @@ class FeatureCache:
 
 _OURS = re.compile(r".+-[0-9a-f]{32}\.npy")
 _CODE = (
-    *(Path(str(module.__file__)) for module in (extractors, dsmap.features, dsmap.images)),
+    *(Path(str(module.__file__)) for module in (extractors, dsmap.model.feature_networks, dsmap.common.images)),
     *sorted(Path(str(dsmap.common.images.__file__)).parent.glob("*.py")),
 )
 

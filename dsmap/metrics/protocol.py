@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dsmap.common.sampling import evenly
 from dsmap.errors import InputError
-from dsmap.picking import evenly
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from dsmap.common.images import left_out_line, too_large
 from dsmap.common.images.folder_listing import role_of
+from dsmap.common.sampling import pick_evenly
 from dsmap.errors import InputError
-from dsmap.images import left_out_line, too_large
-from dsmap.picking import pick_evenly
 
 T = TypeVar("T")
 

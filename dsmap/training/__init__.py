@@ -1,1 +1,1 @@
-"""Training: what happens between two folders of images and a checkpoint."""
+"""Training: objective, optimisation, data, checkpoints."""

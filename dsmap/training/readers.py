@@ -20,9 +20,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import cv2
 
 from dsmap.common.cpu import usable_cpus
+from dsmap.common.memory import available_bytes
 from dsmap.config import DataConfig
 from dsmap.errors import DsmapError, InputError, first_line
-from dsmap.memory import available_bytes
 
 MAX_AHEAD = 4
 """Batches that each reader is ahead of the training."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle.bundle import Bundle
 
 Frames = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.float32]
@@ -105,7 +105,7 @@ def need_gpu() -> str:
 
     Raises DsmapError where there is no GPU or no driver.
     """
-    from dsmap.trt import current_architecture
+    from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     capability = current_architecture()
     if capability is None:
@@ -115,18 +115,18 @@ def need_gpu() -> str:
 
 def _tensorrt() -> type[Backend]:
     need_gpu()
-    from dsmap.runtime.backends.tensorrt import TensorRT
+    from dsmap.runtime.backends.tensorrt.backend import TensorRT
 
     return TensorRT
 
 
 def _tensorrt_rtx() -> type[Backend]:
-    from dsmap.trt import NOT_RTX
+    from dsmap.runtime.engines.tensorrt_api import NOT_RTX
 
     refused = NOT_RTX.get(need_gpu())
     if refused:
         raise DsmapError(refused, "Use --backend tensorrt or cuda.")
-    from dsmap.runtime.backends.tensorrt import TensorRTRTX
+    from dsmap.runtime.backends.tensorrt.backend import TensorRTRTX
 
     return TensorRTRTX
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
-from dsmap.runtime.backends._onnxruntime import import_onnxruntime, open_session, session_options
-from dsmap.runtime.backends._onnxruntime import run_session as _run
-from dsmap.runtime.backends.at_once import AtOnce, threads_each
-from dsmap.runtime.bundle import Bundle
-from dsmap.runtime.cpu import allowed_cores
+from dsmap.runtime.backends.concurrency import AtOnce, threads_each
+from dsmap.runtime.backends.onnxruntime_session import import_onnxruntime, open_session, session_options
+from dsmap.runtime.backends.onnxruntime_session import run_session as _run
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.system.cpu import allowed_cores
 
 
 class OnnxRuntimeCPU(Backend):

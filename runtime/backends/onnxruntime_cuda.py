@@ -18,7 +18,9 @@ import numpy as np
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision, need_gpu
-from dsmap.runtime.backends._onnxruntime import (
+from dsmap.runtime.backends.concurrency import AtOnce
+from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, gpu_graph
+from dsmap.runtime.backends.onnxruntime_session import (
     Providers,
     explained,
     import_onnxruntime,
@@ -26,9 +28,7 @@ from dsmap.runtime.backends._onnxruntime import (
     session_options,
     style_on_the_cpu,
 )
-from dsmap.runtime.backends.at_once import AtOnce
-from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, gpu_graph
-from dsmap.runtime.bundle import Bundle
+from dsmap.runtime.bundle.bundle import Bundle
 
 _INSTALL = "pip uninstall onnxruntime, then in dsmap's source folder: pip install '.[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"

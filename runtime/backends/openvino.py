@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
-from dsmap.runtime.backends.at_once import MOST, AtOnce
-from dsmap.runtime.bundle import Bundle, GraphData
-from dsmap.runtime.cpu import allowed_cores
+from dsmap.runtime.backends.concurrency import MOST, AtOnce
+from dsmap.runtime.bundle.bundle import Bundle, GraphData
+from dsmap.runtime.system.cpu import allowed_cores
 
 _EXPORT_AGAIN = "Export the bundle again."
 _INSTALL = "in dsmap's source folder: pip install '.[openvino]'"

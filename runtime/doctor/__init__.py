@@ -2,7 +2,7 @@
 
 Made for broken environments. Importing any module of this package imports nothing but the standard library and dsmap's
 light modules; what can be missing or broken is imported inside the checks, which run in processes that may crash or
-hang (see `dsmap.runtime.isolation`). A check is a function that returns a `Finding`; `checkup` lists them.
+hang (see `dsmap.runtime.system.subprocess_call`). A check is a function that returns a `Finding`; `checkup` lists them.
 """
 
 from dataclasses import asdict, dataclass, field

@@ -12,7 +12,7 @@ from dsmap.runtime.doctor.engines import mend_onnxruntime, mend_openvino
 from dsmap.runtime.doctor.machine import MORE_MEMORY
 from dsmap.runtime.doctor.packages import numpy_first
 from dsmap.runtime.doctor.video import mend_av, mend_opencv
-from dsmap.runtime.isolation import isolated
+from dsmap.runtime.system.subprocess_call import isolated
 
 _NO_MEMORY = re.compile(r"cannot allocate|out of memory|failed to map|bad_alloc|allocat\w+ failed", re.IGNORECASE)
 _FIRST = (OK, WARNING)  # what lets the checks that come after it run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor import Finding, absent, first_line, not_tried, ok, warning
-from dsmap.runtime.isolation import isolated
+from dsmap.runtime.system.subprocess_call import isolated
 
 _LIST_SECONDS, _CAMERA_SECONDS, _WINDOW_SECONDS, _SOCKET_SECONDS = 20.0, 8.0, 15.0, 2.0
 _REPLUG = "unplug the camera and plug it in again"

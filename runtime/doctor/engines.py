@@ -14,7 +14,7 @@ _SIDE = 256  # pixels
 
 def mend_onnxruntime() -> str:
     """The command that leaves one ONNX Runtime: of several, that for GPUs where there is one."""
-    from dsmap.trt import current_architecture
+    from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     names = tuple(package.name for package in install.owners(ONNXRUNTIME, "onnxruntime"))
     if len(names) == 1:
@@ -52,8 +52,8 @@ def check_onnxruntime() -> Finding:
 def check_model(model: str) -> Finding:
     """The bundle is whole: every file's hash. Without a model of one's own, every bundled one."""
     try:
-        from dsmap.runtime.bundle import Bundle
-        from dsmap.runtime.models import bundled_models, find_model
+        from dsmap.runtime.bundle.bundle import Bundle
+        from dsmap.runtime.bundle.bundled import bundled_models, find_model
     except ImportError as error:
         return numpy_first() or wrong(f"the bundle's reader cannot be loaded: {first_line(error)}", "")
     names = bundled_models()
@@ -86,8 +86,8 @@ def check_session(model: str) -> Finding:
         import numpy as np
 
         from dsmap.runtime import Translator
-        from dsmap.runtime.bundle import Bundle
-        from dsmap.runtime.models import find_model
+        from dsmap.runtime.bundle.bundle import Bundle
+        from dsmap.runtime.bundle.bundled import find_model
 
         domain = Bundle.read(find_model(model)).domains[1]
         translator = Translator.load(model, domain=domain, backend="cpu")

@@ -10,7 +10,7 @@ from typing import Any
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor import Finding, absent, first_line, install, ok, warning
-from dsmap.runtime.isolation import isolated
+from dsmap.runtime.system.subprocess_call import isolated
 
 _NVIDIA, _DISPLAY_CLASSES = "0x10de", ("0x03",)
 _SMI_SECONDS = 10.0
@@ -118,7 +118,7 @@ def pci_cards(devices: Path = Path("/sys/bus/pci/devices")) -> list[str]:
 
 def check_cuda() -> Finding:
     """Whether ONNX Runtime's CUDA provider finds its libraries, and what reaches CUDA from Python."""
-    from dsmap.trt import current_architecture
+    from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     gpu = current_architecture() is not None
     provider = install.owners(r"onnxruntime-gpu", "onnxruntime")
@@ -186,7 +186,7 @@ def try_binding(name: str) -> dict[str, str]:
 
 def check_tensorrt() -> Finding:
     """Both flavours of TensorRT: what is installed, and whether it has its libraries."""
-    from dsmap.trt import current_architecture
+    from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     gpu, bring = current_architecture(), install.install("rtx")
     if not install.installed(r"tensorrt(-.*)?"):
@@ -212,7 +212,7 @@ def check_tensorrt() -> Finding:
 
 def load_flavour(name: str) -> dict[str, str]:
     """One flavour of TensorRT: its name, version and title, or the fact and advice of why not."""
-    from dsmap.trt import load_trt
+    from dsmap.runtime.engines.tensorrt_api import load_trt
 
     try:
         flavour = load_trt(name)

@@ -9,12 +9,12 @@ from typing import Any
 
 from dsmap.common.cpu import cpu_quota, usable_cpus
 from dsmap.common.files import check_folder_writable, read_regular
+from dsmap.common.memory import available_bytes
 from dsmap.errors import DsmapError
-from dsmap.memory import available_bytes
-from dsmap.runtime.cpu import cpu_name
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
-from dsmap.runtime.isolation import isolated
-from dsmap.runtime.memory import memory_width, translation_bytes
+from dsmap.runtime.system.cpu import cpu_name
+from dsmap.runtime.system.memory import memory_width, translation_bytes
+from dsmap.runtime.system.subprocess_call import isolated
 
 _SIZES = ((3840, 2160), (2560, 1440), (1920, 1080), (1280, 720), (640, 360), (256, 256))
 MORE_MEMORY = "close other programs, or raise the limit (ulimit -v, docker -m)"
@@ -45,8 +45,8 @@ def check_memory(model: str) -> Finding:
 def _dim(model: str) -> int:
     """The network's width, from a bundle that need not be whole."""
     try:
-        from dsmap.runtime.bundle import read_manifest
-        from dsmap.runtime.models import find_model
+        from dsmap.runtime.bundle.bundle import read_manifest
+        from dsmap.runtime.bundle.bundled import find_model
 
         return memory_width(read_manifest(find_model(model)).architecture)
     except Exception:  # told by the checks of the model and the packages
@@ -56,7 +56,7 @@ def _dim(model: str) -> int:
 def check_cache() -> Finding:
     """The folder for engines and measurements: writable, with room; engines that nothing here can run any more."""
     try:
-        from dsmap.runtime.engine_cache import VARIABLE, user_cache_folder
+        from dsmap.runtime.engines.cache import VARIABLE, user_cache_folder
         from dsmap.runtime.engines.cache_folder import folder_fault
     except ImportError as error:
         return not_tried(f"{(error.name or first_line(error)).partition('.')[0]} cannot be imported")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dsmap
 from dsmap.runtime.doctor import Finding, absent, first_line, install, not_tried, ok, warning, wrong
-from dsmap.runtime.isolation import isolated
+from dsmap.runtime.system.subprocess_call import isolated
 
 _NEEDED_BY_ALL = ("numpy", "pydantic")
 _IMPORTER, _IMPORT_SECONDS = "dsmap.runtime.doctor.packages:import_them", 30.0

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor import Finding, first_line, install, ok, warning, wrong
 from dsmap.runtime.doctor.packages import SYSTEM_LIBRARIES, numpy_first, system_libraries, why_not
-from dsmap.runtime.isolation import isolated
+from dsmap.runtime.system.subprocess_call import isolated
 
 if TYPE_CHECKING:
-    from dsmap.runtime.encoders import Encoder
+    from dsmap.runtime.video.encoders import Encoder
 
 OPENCV = r"opencv(-.*)?"
 _SIDE, _FRAMES = 256, 2
@@ -76,7 +76,7 @@ def mend_av() -> str:
 def check_encoders() -> Finding:
     """Every codec of dsmap-video encodes two frames. H.264 is needed; NVENC needs NVIDIA's driver and hardware."""
     try:
-        from dsmap.runtime.encoders import CODECS
+        from dsmap.runtime.video.encoders import CODECS
     except ImportError as error:
         return numpy_first() or wrong(first_line(error), mend_av())
     results = _try_all(CODECS)
@@ -107,7 +107,7 @@ def _try_all(codecs: tuple[str, ...]) -> dict[str, str]:
 
 def try_codecs(codecs: list[str]) -> dict[str, str]:
     """Encodes two frames with each, in its usual container's form: why it failed, empty where it did not."""
-    from dsmap.runtime.encoders import EncoderSettings, default_suffix, resolve
+    from dsmap.runtime.video.encoders import EncoderSettings, default_suffix, resolve
 
     results = {}
     for codec in codecs:

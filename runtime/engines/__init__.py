@@ -1,1 +1,1 @@
-"""TensorRT engines on disk: their cache, and whom to trust."""
+"""TensorRT engines on disk: building, caching, trusting."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.live.newest import Newest
+from dsmap.runtime.live.mailbox import Newest
 from dsmap.runtime.live.sources import Captured, Facts, Source, SourceLostError
 
 Opener = Callable[[threading.Event], Source]

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from dsmap.common.text import printable
-from dsmap.runtime.live.measures import Now
 from dsmap.runtime.live.session import KEYS, View
 from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.statistics import Now
 from dsmap.runtime.live.translation import Translated
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

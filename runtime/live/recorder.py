@@ -13,9 +13,9 @@ import numpy as np
 from dsmap.common.files import finish_file, part_file
 from dsmap.common.output_files import not_named, numbered
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.frame_steps import scaled
+from dsmap.runtime.jobs.stages import scaled
 from dsmap.runtime.live.sources import Pixels
-from dsmap.runtime.video_writer import FORMATS, VideoWriter
+from dsmap.runtime.video.writer import FORMATS, VideoWriter
 
 _TIME_BASE = Fraction(1, 90_000)
 _DEPTH = 8  # frames that wait for the encoder, at most: it may fall behind for a moment, not for good

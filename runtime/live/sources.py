@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.runtime.network_input import check_address, check_not_almost_address, is_address, shown
+from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, shown
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,12 +14,12 @@ from av.video.frame import VideoFrame
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.sources import Captured, Facts, Pixels, SourceLostError, SourceName
-from dsmap.runtime.network_input import WEB, NetworkSettings, scheme_of
+from dsmap.runtime.video.addresses import WEB, NetworkSettings, scheme_of
+from dsmap.runtime.video.frames import FrameToRgb, orientation
 from dsmap.runtime.video.media import open_address, open_file
 from dsmap.runtime.video.patience import Patience
+from dsmap.runtime.video.stream import check_size, find_video_stream
 from dsmap.runtime.video.stream_side_data import stream_side_data
-from dsmap.runtime.video_frames import FrameToRgb, orientation
-from dsmap.runtime.video_stream import check_size, find_video_stream
 
 _NETWORK = NetworkSettings(read_seconds=5.0)  # a camera that is silent for longer is opened again
 _MAX_FAILURES = 16  # packets in a row that do not decode

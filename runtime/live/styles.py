@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dsmap.runtime.backends import Codes
-from dsmap.runtime.bundle import MEAN
+from dsmap.runtime.bundle.bundle import MEAN
 from dsmap.runtime.translator import Translator
 
 SECONDS_PER_STYLE = 2.0

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.frame_steps import scaled
+from dsmap.runtime.jobs.stages import scaled
 from dsmap.runtime.live.capture import Capture
-from dsmap.runtime.live.newest import Newest
+from dsmap.runtime.live.mailbox import Newest
 from dsmap.runtime.live.sources import Pixels
 from dsmap.runtime.live.styles import Mix, Style, StyleCodes
 from dsmap.runtime.translator import Translator
-from dsmap.runtime.video_frames import size_at_height
+from dsmap.runtime.video.frames import size_at_height
 
 LoadTranslator = Callable[[str], Translator]
 """Loads the translator to a domain."""

@@ -1,1 +1,1 @@
-"""The machine: its processors, memory and limits."""
+"""The machine: processor, memory, subprocesses."""

@@ -1,1 +1,1 @@
-"""Video files and streams: opening, decoding, timestamps and side data."""
+"""Video files and streams: reading, timing, writing."""

@@ -22,10 +22,10 @@ from dsmap.common.images.header import read_header
 from dsmap.common.images.memory import check_image_memory
 from dsmap.common.images.pixels import finish_pixels
 from dsmap.errors import InputError
+from dsmap.runtime.video.frames import Pixels, Pool, size_at_height
 from dsmap.runtime.video.image_frames import ImageFrames
-from dsmap.runtime.video_frames import Pixels, Pool, size_at_height
-from dsmap.runtime.video_reader import Frame
-from dsmap.runtime.video_span import Seconds, Span, span_of
+from dsmap.runtime.video.reader import Frame
+from dsmap.runtime.video.trim import Seconds, Span, span_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

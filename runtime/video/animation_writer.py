@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from dsmap.common.files import finish_file, part_file
 from dsmap.common.output_files import not_named
 from dsmap.errors import InputError
-from dsmap.runtime.encoders import silence
+from dsmap.runtime.video.encoders import silence
 from dsmap.runtime.video.write_errors import write_error
 
 ANIMATION_SUFFIXES = (".gif", ".webp", ".apng")

@@ -12,7 +12,7 @@ from av.audio.stream import AudioStream
 from av.stream import Stream
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.video_frames import Pixels, Pool, scaled
+from dsmap.runtime.video.frames import Pixels, Pool, scaled
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter

@@ -19,7 +19,7 @@ from av.container import InputContainer
 
 from dsmap.common.cpu import allowed_cores
 from dsmap.errors import InputError
-from dsmap.runtime.network_input import (
+from dsmap.runtime.video.addresses import (
     WEB,
     NetworkSettings,
     advice_for,

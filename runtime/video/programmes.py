@@ -16,7 +16,7 @@ from av.stream import Disposition, Stream
 
 from dsmap.common.text import printable
 from dsmap.errors import InputError
-from dsmap.runtime.video_span import is_cover
+from dsmap.runtime.video.trim import is_cover
 
 _PACKET_SIZES = (188, 192, 204)  # plain, of Blu-rays and cameras, with error correction
 _SYNC = 0x47

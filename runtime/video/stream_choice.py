@@ -11,11 +11,11 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from dsmap.runtime.video.frame_count import start_of
 from dsmap.runtime.video.programmes import announced_later, choose_programme, codecs_that_change, companions_of
+from dsmap.runtime.video.stream import find_video_stream
 from dsmap.runtime.video.timecode import is_timecode
-from dsmap.runtime.video_counts import start_of
-from dsmap.runtime.video_span import is_cover
-from dsmap.runtime.video_stream import find_video_stream
+from dsmap.runtime.video.trim import is_cover
 
 _WITH_PROGRAMMES = ("mpegts", "hls")
 _COPIED = ("audio", "subtitle", "attachment", "data")

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dsmap.runtime.video_counts import rate_of
+from dsmap.runtime.video.frame_count import rate_of
 
 _TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d\d)")
 _DAY = 24 * 3600

@@ -18,7 +18,7 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 # isort: split
 from av.packet import Packet
 
-from dsmap.runtime.video_span import is_cover
+from dsmap.runtime.video.trim import is_cover
 
 _BACK = 0.1  # seconds that a stream may step back within a part; also an overlap that no one hears
 _SUDDEN = 10.0  # seconds: a packet so far ahead of all is damaged, or those behind it are as far ahead

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsmap.common.cpu import allowed_cores, cpu_quota, usable_cpus
-from dsmap.memory import available_bytes
+from dsmap.common.memory import available_bytes
 
 GB = 10**9
 UNLIMITED = "9223372036854771712"

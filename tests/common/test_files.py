@@ -20,8 +20,8 @@ from dsmap.common.files import (
     whole_file,
     write_state,
 )
+from dsmap.common.sampling import evenly, pick_evenly
 from dsmap.errors import InputError
-from dsmap.picking import evenly, pick_evenly
 
 
 def test_a_whole_file_replaces_the_old_one_at_the_end(tmp_path):

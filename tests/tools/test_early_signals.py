@@ -38,7 +38,7 @@ def test_the_installed_commands_do_the_same(tmp_path: Path) -> None:
 def test_ctrl_c_is_left_alone_in_other_peoples_programs(tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(
-        "import signal\nbefore = signal.getsignal(signal.SIGINT)\nimport dsmap.tools._cli\n"
+        "import signal\nbefore = signal.getsignal(signal.SIGINT)\nimport dsmap.tools.shared.cli\n"
         "assert signal.getsignal(signal.SIGINT) is before\n"
     )
     done = run([sys.executable, str(script)], tmp_path)
@@ -48,12 +48,12 @@ def test_ctrl_c_is_left_alone_in_other_peoples_programs(tmp_path: Path) -> None:
 def test_a_command_that_has_begun_hears_ctrl_c_as_usual(tmp_path: Path) -> None:
     script = tmp_path / "dsmap-mine"
     script.write_text(
-        "import os, signal\nfrom dsmap.tools import _cli, leave_at_once\n"
+        "import os, signal\nfrom dsmap.tools import leave_at_once\nfrom dsmap.tools.shared import cli\n"
         "assert signal.getsignal(signal.SIGINT) is leave_at_once\n"
-        "app = _cli.new_app()\n"
-        "@app.command()\n@_cli.explained\ndef mine(debug: _cli.Debug = False) -> None:\n"
+        "app = cli.new_app()\n"
+        "@app.command()\n@cli.explained\ndef mine(debug: cli.Debug = False) -> None:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "_cli.run(app)\n"
+        "cli.run(app)\n"
     )
     done = run([sys.executable, str(script)], tmp_path)
     assert done.returncode == 130

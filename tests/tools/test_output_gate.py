@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsmap.images import write_picture
-from dsmap.runtime.models import DEFAULT_MODEL, find_model
+from dsmap.common.images import write_picture
+from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 
 WEIGHTS = "run/checkpoints/00000020/ema.safetensors"
 

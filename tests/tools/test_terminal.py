@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.progress import BarColumn, TextColumn
 
-from dsmap.tools._progress import bar
-from dsmap.tools._terminal import note, say, tell
+from dsmap.tools.shared.progress import bar
+from dsmap.tools.shared.terminal import note, say, tell
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\r\nerror: all is lost\u2028x\u202egpj\udcff rtsp://admin:hunter2@host/x"
 SEEN = r"a\x1b]0;owned\x07\x1b[2J\x9b31m\r\nerror: all is lost\u2028x\u202egpj\udcff rtsp://host/x"
@@ -56,7 +56,7 @@ def test_a_missing_file_with_an_evil_name(capsys: pytest.CaptureFixture[str], mo
 
 @pytest.mark.parametrize("closed", ["stderr", "both"])
 def test_nobody_to_tell_is_no_failure(closed: str, tmp_path: Path) -> None:
-    code = "from dsmap.tools._terminal import note, tell\nfor _ in range(3): note('x' * 9000); tell('a', 'b')\n"
+    code = "from dsmap.tools.shared.terminal import note, tell\nfor _ in range(3): note('x' * 9000); tell('a', 'b')\n"
     code += "open('done', 'w').close()"
     reading, writing = os.pipe()
     os.close(reading)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from test_training import data, read_log, start, train
 
-from dsmap.checkpoint import list_checkpoints
 from dsmap.config import DataConfig
 from dsmap.errors import DsmapError, InputError
+from dsmap.training.checkpoint import list_checkpoints
 from dsmap.training.readers import MAX_AHEAD, Readers, plan_readers
 
 __all__ = ["data"]  # the fixture

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from test_training import data, read_log, train, trainer_in
 
-from dsmap import trainer as trainer_module
-from dsmap.checkpoint import list_checkpoints, prune_checkpoints, read_checkpoint
 from dsmap.errors import InputError
-from dsmap.run_log import RunLog
+from dsmap.training import trainer as trainer_module
+from dsmap.training.checkpoint import list_checkpoints, prune_checkpoints, read_checkpoint
+from dsmap.training.run_log import RunLog
 
 __all__ = ["data"]  # the fixture
 

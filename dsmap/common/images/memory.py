@@ -1,7 +1,7 @@
 """Whether an image fits into memory, before it is decoded: a file of half a megabyte may hold gigabytes of pixels."""
 
+from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
-from dsmap.memory import available_bytes
 
 BYTES_PER_PIXEL = 20
 """What reading takes at its peak, the result included: 6 to 9 were measured for plain images, 16 for 16 bits with alpha

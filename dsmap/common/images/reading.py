@@ -38,7 +38,7 @@ _MAX_BYTES = 4 * 2**30
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 _BY_PILLOW = {"AVIF": decode_with_pillow, "GIF": decode_gif, "HEIC": decode_heic}
 
-_log = logging.getLogger("dsmap.images")
+_log = logging.getLogger("dsmap.common.images")
 _told: set[tuple[str, str]] = set()
 
 # OpenCV logs every file it cannot read on stderr, and our errors already say it. Its own switch still turns the log on.

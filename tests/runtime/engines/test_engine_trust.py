@@ -14,16 +14,16 @@ from hostile import make_small_bundle
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineOptions, engines_of
-from dsmap.runtime.backends import _shelf
-from dsmap.runtime.backends._shelf import Shelf
-from dsmap.runtime.bundle import Bundle
-from dsmap.runtime.bundle_engines import check_engine, read_sidecar, sidecar_path, trust_fault
+from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda import OutOfMemoryError
-from dsmap.runtime.engine_cache import make_cache_folder
 from dsmap.runtime.engines import cache_folder
+from dsmap.runtime.engines import store as _shelf
+from dsmap.runtime.engines.build import Size, SizeProfile
+from dsmap.runtime.engines.cache import make_cache_folder
+from dsmap.runtime.engines.sidecars import check_engine, read_sidecar, sidecar_path, trust_fault
+from dsmap.runtime.engines.store import Shelf
+from dsmap.runtime.engines.tensorrt_api import DEFAULT_ARCHITECTURES, Validity, load_trt
 from dsmap.runtime.engines.trust import remember_engine, was_built_here
-from dsmap.trt import DEFAULT_ARCHITECTURES, Validity, load_trt
-from dsmap.trt_build import Size, SizeProfile
 
 pytest.importorskip("tensorrt_rtx")
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes")
@@ -141,7 +141,7 @@ def test_an_engine_that_is_exchanged_once_it_was_chosen(exported_engines, bundle
         return found
 
     monkeypatch.setattr(_shelf, "find_engine", find)
-    monkeypatch.setattr("dsmap.runtime.bundle_engines.engine_validity", lambda *_: Validity("unknown"))
+    monkeypatch.setattr("dsmap.runtime.engines.sidecars.engine_validity", lambda *_: Validity("unknown"))
     assert open_mapping(bundle, rtx) not in evil
     assert evil
     assert "it was not built here by you" in caplog.messages[0]
@@ -266,7 +266,8 @@ def test_commands_hand_the_option_on(command, trust, tmp_path, monkeypatch):
 def test_settings_reach_the_shelf(bundle, rtx, monkeypatch):
     from gpu_doubles import FLAVOUR, CpuShelf, LateCuda
 
-    from dsmap.runtime.backends import Settings, tensorrt
+    from dsmap.runtime.backends import Settings
+    from dsmap.runtime.backends.tensorrt.backend import backend as tensorrt
 
     seen: list[bool] = []
 
@@ -395,7 +396,7 @@ def test_somebody_elses_cache_for_real(tmp_path):
     theirs.mkdir(mode=0o777)
     os.chown(theirs, 4711, 4711)
     code = (
-        "from dsmap.errors import DsmapError\nfrom dsmap.runtime.engine_cache import make_cache_folder\n"
+        "from dsmap.errors import DsmapError\nfrom dsmap.runtime.engines.cache import make_cache_folder\n"
         "try: make_cache_folder()\nexcept DsmapError as error: print(error)\n"
     )
     environment = os.environ | {"DSMAP_CACHE": str(theirs)}

@@ -17,18 +17,18 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.runtime.interrupts import stop_on_signals
+from dsmap.common.interrupts import stop_on_signals
 from dsmap.runtime.live.recorder import Recorder
-from dsmap.runtime.video_reader import Frame, VideoReader
-from dsmap.runtime.video_writer import VideoWriter
+from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.writer import VideoWriter
 
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 from dsmap.runtime.live.recorder import Recorder
-from dsmap.runtime.video_reader import Frame, VideoReader
-from dsmap.runtime.video_writer import VideoWriter
+from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.writer import VideoWriter
 
 recorder = Recorder(Path(sys.argv[1]), rate=30, overwrite=False)
 noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

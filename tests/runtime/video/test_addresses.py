@@ -11,10 +11,10 @@ import servers
 
 from dsmap.common.text import without_passwords
 from dsmap.errors import InputError
-from dsmap.runtime.job_plan import plan_jobs
+from dsmap.runtime.jobs.plan import plan_jobs
 from dsmap.runtime.live.sources import find_source
-from dsmap.runtime.network_input import advice_for, check_address, name_of, shown, with_password
-from dsmap.runtime.video_reader import VideoReader
+from dsmap.runtime.video.addresses import advice_for, check_address, name_of, shown, with_password
+from dsmap.runtime.video.reader import VideoReader
 
 HIDDEN = {
     "rtsp://host/cam": "rtsp://host/cam",

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from stand_in import run
 
+from dsmap.common.images import read_picture_rgb, write_picture
 from dsmap.errors import DsmapError, InputError
-from dsmap.images import read_picture_rgb, write_picture
-from dsmap.runtime.job_plan import files_left_out, plan_jobs
-from dsmap.runtime.jobs import check_video, translate_video
-from dsmap.runtime.picture_jobs import translate_folder, translate_picture
-from dsmap.runtime.sequence_reader import open_reader
+from dsmap.runtime.jobs.images import translate_folder, translate_picture
+from dsmap.runtime.jobs.plan import files_left_out, plan_jobs
+from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video.animation_writer import AnimationWriter
+from dsmap.runtime.video.sequence_reader import open_reader
 
 SIZE = (48, 64)
 DURATIONS = [100, 40, 200, 70]  # milliseconds

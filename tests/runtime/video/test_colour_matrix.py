@@ -12,8 +12,8 @@ import pytest
 
 from dsmap.errors import InputError
 from dsmap.runtime.video.colour_matrix import luma_weights
-from dsmap.runtime.video_frames import FrameToRgb, Orientation
-from dsmap.runtime.video_reader import VideoReader
+from dsmap.runtime.video.frames import FrameToRgb, Orientation
+from dsmap.runtime.video.reader import VideoReader
 
 COLOURS = [(40, 200, 60), (200, 30, 90), (255, 255, 255), (0, 0, 0), (20, 40, 240)]
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}

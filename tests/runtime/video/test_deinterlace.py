@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dsmap.errors import InputError
-from dsmap.runtime.jobs import translate_video
+from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.video.deinterlace import Deinterlacer
-from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video.reader import Frame, VideoReader
 
 TIMES = [0, 2, 4, 6, 9, 10, 12, 14, 17, 18]  # of 1/50 s: not even
 
@@ -97,8 +97,8 @@ def test_a_job_keeps_every_frame_and_the_sound(interlaced: Path, tmp_path: Path)
 def test_a_resumed_job_goes_on_with_the_same_frames(
     interlaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_SECONDS", 0.0)
-    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_FRAMES", 1)
+    monkeypatch.setattr("dsmap.runtime.jobs.resume.CUT_SECONDS", 0.0)
+    monkeypatch.setattr("dsmap.runtime.jobs.resume.CUT_FRAMES", 1)
     seen: list[np.ndarray] = []
 
     def fails_late(rgb: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ import av
 import numpy as np
 import pytest
 
-from dsmap.runtime.jobs import translate_video
-from dsmap.runtime.stabilizer import Stabilizer
-from dsmap.runtime.video_frames import FrameToRgb, Orientation
-from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.stabilization.stabilizer import Stabilizer
+from dsmap.runtime.video.frames import FrameToRgb, Orientation
+from dsmap.runtime.video.reader import Frame, VideoReader
 
 GREEN, WHITE = (40, 200, 60), (235, 235, 235)
 FRAMES = 6
@@ -98,8 +98,8 @@ def test_jobs_keep_the_shape_too(tmp_path: Path, options: dict) -> None:
 
 
 def test_a_resumed_job_has_the_same_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_SECONDS", 0.0)
-    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_FRAMES", 1)
+    monkeypatch.setattr("dsmap.runtime.jobs.resume.CUT_SECONDS", 0.0)
+    monkeypatch.setattr("dsmap.runtime.jobs.resume.CUT_FRAMES", 1)
     path = joined(tmp_path / "in.ts", {"size": (64, 48)}, {"size": (64, 36)}, frames=10)
     count = 0
 

@@ -20,10 +20,10 @@ import servers
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.live.sources import SourceLostError, SourceName
 from dsmap.runtime.live.streams import Stream
-from dsmap.runtime.network_input import NetworkSettings
+from dsmap.runtime.video.addresses import NetworkSettings
 from dsmap.runtime.video.media import MAX_PIXELS, open_file
 from dsmap.runtime.video.playlists import MAX_SEGMENTS, MAX_VARIANTS, check_playlist, is_playlist
-from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video.reader import Frame, VideoReader
 
 ROOT = Path(__file__).parents[3]
 QUICK = NetworkSettings(open_seconds=2, read_seconds=2, picture_seconds=0.6, tries=2, first_pause=0.05)

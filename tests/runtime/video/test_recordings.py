@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.jobs import check_video, translate_video
-from dsmap.runtime.stream_copy import StreamCopier
+from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video import media
+from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.stream_copy import StreamCopier
 from dsmap.runtime.video.timeline import Timeline
-from dsmap.runtime.video_reader import VideoReader
 
 FAST = {"preset": "ultrafast"}
 

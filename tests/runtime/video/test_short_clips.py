@@ -5,7 +5,7 @@ from pathlib import Path
 import clips
 import pytest
 
-from dsmap.runtime.jobs import translate_video
+from dsmap.runtime.jobs.video import translate_video
 
 
 @pytest.mark.parametrize("frames", [1, 2])

@@ -15,10 +15,10 @@ import pytest
 import servers
 
 from dsmap.errors import InputError
-from dsmap.runtime.jobs import check_video, translate_video
+from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video import media
 from dsmap.runtime.video.programmes import programmes_of
-from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.video.reader import Frame, VideoReader
 
 FAST = {"preset": "ultrafast"}
 

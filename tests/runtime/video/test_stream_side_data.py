@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 
-from dsmap.runtime.jobs import check_video, translate_video
+from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.live.sources import SourceName
 from dsmap.runtime.live.streams import Stream
+from dsmap.runtime.video.reader import Frame, VideoReader
 from dsmap.runtime.video.stream_side_data import Crop, stream_side_data
 from dsmap.runtime.video.timecode import moved_timecode
-from dsmap.runtime.video_reader import Frame, VideoReader
 
 SIZE = (96, 64)
 COLUMN = 255 // SIZE[0]
@@ -278,8 +278,8 @@ def test_timecodes_at_other_rates(tmp_path: Path, rate: str, text: str) -> None:
 
 
 def test_a_resumed_job_is_a_sphere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_SECONDS", 0.0)
-    monkeypatch.setattr("dsmap.runtime.job_parts.CUT_FRAMES", 1)
+    monkeypatch.setattr("dsmap.runtime.jobs.resume.CUT_SECONDS", 0.0)
+    monkeypatch.setattr("dsmap.runtime.jobs.resume.CUT_FRAMES", 1)
     path = with_boxes(ramp(tmp_path / "in.mp4", frames=12), sphere(0, 0))
     count = 0
 

@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from dsmap.runtime.encoders import EncoderSettings, keeps_ten_bits, resolve
-from dsmap.runtime.jobs import check_video, translate_video
-from dsmap.runtime.video_frames import LEVEL, FrameToRgb, Orientation, RgbToFrame, with_residual
-from dsmap.runtime.video_reader import Frame, VideoReader
+from dsmap.runtime.jobs.video import check_video, translate_video
+from dsmap.runtime.video.encoders import EncoderSettings, keeps_ten_bits, resolve
+from dsmap.runtime.video.frames import LEVEL, FrameToRgb, Orientation, RgbToFrame, with_residual
+from dsmap.runtime.video.reader import Frame, VideoReader
 
 RAMP = 300 + np.arange(256)  # every one of 256 steps of 10 bits
 

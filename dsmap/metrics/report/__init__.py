@@ -1,0 +1,1 @@
+"""Evaluation reports: tables for the terminal, pages for the browser, grids of results."""

@@ -1,0 +1,370 @@
+"""What an evaluation found, as one HTML file: it opens from disk, and holds its pictures itself."""
+
+import base64
+import html
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dsmap import __version__
+from dsmap.common.reports import write_text
+from dsmap.common.text import printable
+from dsmap.metrics.findings import Grid, Measured, Metric, Picture, Report, System
+from dsmap.metrics.report.table import (
+    MISSING,
+    READING,
+    all_metrics,
+    best,
+    cell,
+    in_order,
+    metrics_as_rows,
+    of_metric,
+    overlaps,
+)
+
+_LONGER_SIDE, _QUALITY = 256, 88
+_TICKS = 4
+_MARGIN = 0.08  # of a plot's range, left and right of all it shows
+
+# Nothing is fetched, whatever a name holds.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = """
+:root { color-scheme: light dark; --page: #fff; --text: #1c2024; --soft: #5c656e; --line: #d5dae0; --band: #f4f6f8;
+  --mark: #1560b8; --note: #fff6dd; --edge: #d9a514; }
+@media (prefers-color-scheme: dark) { :root { --page: #15181c; --text: #e4e7ea; --soft: #9aa4ae; --line: #363d45;
+  --band: #1e2329; --mark: #6db1ff; --note: #2b2618; --edge: #b98d1c; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem clamp(1rem, 3vw, 2.5rem) 3rem; max-width: 100rem; background: var(--page);
+  color: var(--text); font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
+h1, h2, dd, li, th, figcaption { overflow-wrap: anywhere; }
+p, .notes, .text { max-width: 50rem; margin: .4rem 0; }
+small, .soft, footer { color: var(--soft); font-size: .82rem; font-weight: 400; }
+dl { margin: 0; max-width: 62rem; display: grid; grid-template-columns: fit-content(12rem) 1fr; gap: .3rem 1.2rem; }
+dt { color: var(--soft); } dd { margin: 0; }
+.definitions dt { color: inherit; font-weight: 600; } .definitions small { display: block; }
+.notes { background: var(--note); border-left: 4px solid var(--edge); padding: .7rem 1rem; margin: 1.2rem 0; }
+ul { margin: .4rem 0; padding-left: 1.2rem; } .notes ul { margin: 0; } nav a { margin-right: 1rem; }
+nav { margin-top: 1rem; } a { color: var(--mark); }
+.box { overflow-x: auto; max-width: 100%; }
+table { border-collapse: collapse; }
+th { text-align: left; font-weight: 600; }
+th[scope=row] { position: sticky; left: 0; background: var(--page); z-index: 1; }
+.numbers th, .numbers td { padding: .4rem .9rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+.numbers thead > tr > * { border-bottom-width: 2px; vertical-align: bottom; min-width: 7rem; max-width: 14rem;
+  overflow-wrap: break-word; }
+.numbers th[scope=row] { padding-left: .2rem; min-width: 8.5rem; max-width: min(20rem, 40vw); }
+.numbers small { display: block; }
+.numbers tr:not(.baseline) + .baseline > * { border-top: 2px solid var(--line); }
+td { font-variant-numeric: tabular-nums; } .numbers td { white-space: nowrap; } .baseline { color: var(--soft); }
+b { font-weight: 750; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 1.2rem; }
+.plots figure { margin: 0; padding: .8rem 1rem; background: var(--band); border-radius: 6px; break-inside: avoid; }
+.plots { margin-top: 1.2rem; } .plots figcaption { font-weight: 600; margin-bottom: .5rem; }
+.plot { display: grid; grid-template-columns: fit-content(40%) minmax(6rem, 1fr) max-content; column-gap: .8rem;
+  font-size: .88rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.plot > * { padding: .3rem 0; align-content: center; overflow-wrap: anywhere; }
+.plot > .track { position: relative; padding: 0; }
+svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
+.tick { stroke: var(--line); } .whisker { stroke: var(--mark); stroke-width: 2; }
+circle { fill: var(--mark); stroke: var(--mark); stroke-width: 2; } text { fill: var(--soft); font-size: .75rem; }
+rect { fill: var(--mark); transform: translate(-1px, -5px); } .baseline rect { fill: var(--soft); }
+.baseline .whisker, .baseline circle { stroke: var(--soft); } .baseline circle { fill: var(--band); }
+.pictures th, .pictures td { padding: .25rem; vertical-align: top; font-size: .85rem; }
+.pictures th[scope=col] { vertical-align: bottom; } .pictures th[scope=row] { min-width: 4rem; max-width: 9rem; }
+.pictures { --room: clamp(7rem, (min(100vw, 100rem) - var(--beside)) / var(--columns) - .5rem, 16rem); }
+img { width: auto; height: auto; }
+img, .none { display: block; max-width: var(--room); max-height: var(--room); border-radius: 3px; }
+.none { width: var(--room); padding: 2rem 0; border: 1px dashed var(--line); text-align: center; color: var(--soft); }
+.pictures small { display: block; max-width: var(--room); line-height: 1.3; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { dl { display: block; } dd { margin-bottom: .5rem; }
+  .pictures th[scope=row] { min-width: 3rem; max-width: 5.5rem; } }
+@media print { :root { font-size: 11px; color-scheme: light; --page: #fff; --text: #000; --soft: #444; --line: #bbb;
+  --band: #fff; --mark: #1560b8; --note: #fff; }
+  body { padding: 0; } nav { display: none; } .box { overflow: visible; } th[scope=row] { position: static; }
+  .pictures { --room: calc((100vw - 6rem) / var(--columns) - .5rem); } tr { break-inside: avoid; }
+  h2, .text { break-after: avoid; } svg, .notes { print-color-adjust: exact; } }
+"""
+
+
+def write_page(path: Path, *reports: Report) -> None:
+    """Writes the page of `reports`, whole or not at all: beside `path`, then renamed. Raises DsmapError."""
+    write_text(path, page(*reports), "Check that the folder exists, may be written to and has space.")
+
+
+def page(*reports: Report) -> str:
+    """One report or several below each other as one HTML file that needs no other file, no network and no script.
+
+    Pictures become JPEGs of at most 256 pixels a side inside it. A photograph takes about 35 KB there, ten rows of ten
+    3 to 3.5 MB. Raises ValueError where a grid's labels or captions do not match its cells.
+    """
+    title = " · ".join(_text(report.title) for report in reports)
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            _links("Reports", ((f"report-{number}", report.title) for number, report in enumerate(reports, start=1)))
+            if len(reports) > 1
+            else "",
+            *(_article(report, f"report-{number}") for number, report in enumerate(reports, start=1)),
+            f"<footer><p>Made by dsmap-eval {_text(__version__)}.</p></footer>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _article(report: Report, place: str) -> str:
+    """A report; `place` is its id, with which those of its sections begin."""
+    parts = [
+        _facts(report),
+        _notes(report),
+        _contents(report, place),
+        *_of_numbers(report, place),
+        *(_grid(grid, f"{place}-grid-{number}") for number, grid in enumerate(report.grids, start=1)),
+    ]
+    return "\n".join([f'<article id="{place}">\n<h1>{_text(report.title)}</h1>', *filter(None, parts), "</article>"])
+
+
+def _text(text: str) -> str:
+    return html.escape(printable(re.sub(r"\s", " ", text)))
+
+
+def _facts(report: Report) -> str:
+    facts = "".join(f"<dt>{_text(label)}</dt><dd>{_text(fact)}</dd>" for label, fact in report.facts.items())
+    return f'<dl class="facts">{facts}</dl>' if facts else ""
+
+
+def _notes(report: Report) -> str:
+    return f'<div class="notes" role="note">{_list(map(_text, report.notes))}</div>' if report.notes else ""
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _contents(report: Report, place: str) -> str:
+    names = [("numbers", "Numbers"), ("definitions", "Definitions")] if all_metrics(report) else []
+    names += [(f"grid-{number}", grid.title) for number, grid in enumerate(report.grids, start=1)]
+    return _links("Contents", ((f"{place}-{name}", title) for name, title in names)) if names else ""
+
+
+def _links(label: str, places: Iterable[tuple[str, str]]) -> str:
+    links = " ".join(f'<a href="#{place}">{_text(title)}</a>' for place, title in places)
+    return f'<nav aria-label="{label}">{links}</nav>'
+
+
+def _of_numbers(report: Report, place: str) -> Iterator[str]:
+    """The table, the plots and the definitions."""
+    metrics, systems = all_metrics(report), in_order(report)
+    notes = [f"{_text(system.name)}: {_text(note)}" for system in systems for note in system.notes]
+    if not metrics:
+        yield f"<p>Nothing was measured.</p>{_list(notes) if notes else ''}"
+        return
+    yield f'<section id="{place}-numbers"><h2>Numbers</h2>'
+    top = {metric.key: best(metric, systems) for metric in metrics}
+    unsure = {metric.key for metric in metrics if overlaps(metric, systems, top[metric.key])}
+    yield _table(metrics, systems, top, unsure)
+    legend = ["n: how many pictures, or pairs of them, a value is of."]
+    if any(measured.interval for system in systems for measured in system.measured):
+        legend.append("In brackets: 95 % confidence intervals.")
+    if any(top.values()):
+        legend.append("Bold: the best system.")
+    if unsure:
+        legend.append(
+            "† Its interval overlaps that of another system: these pictures may not settle which of them is better."
+        )
+    yield f'<p class="soft">{" ".join(legend)}</p>'
+    yield _list(notes) if notes else ""
+    plots = "".join(_plot(metric, systems) for metric in metrics)
+    yield f'</section>\n<section class="plots" aria-label="Plots">{plots}</section>'
+    yield f'<section id="{place}-definitions"><h2>Definitions</h2>{_definitions(metrics)}</section>'
+
+
+def _definitions(metrics: Sequence[Metric]) -> str:
+    items = "".join(
+        f"<dt>{_text(metric.title)}<small>{READING[metric.better]}</small></dt>"
+        f"<dd>{_text(metric.definition)} <small>In JSON: <code>{_text(metric.key)}</code></small></dd>"
+        for metric in metrics
+    )
+    return f'<dl class="definitions">{items}</dl>'
+
+
+def _table(metrics: Sequence[Metric], systems: Sequence[System], top: dict[str, set[int]], unsure: set[str]) -> str:
+    """Systems in rows and metrics in columns, or turned where that reads better."""
+    rows = [_name(system) for system in systems]
+    counts = {metric.key: _count(metric, systems) for metric in metrics}
+    columns = [
+        f"{_text(metric.title)}<small>{', '.join(filter(None, (READING[metric.better], counts[metric.key])))}</small>"
+        for metric in metrics
+    ]
+    cells = [
+        [
+            _cell(
+                of_metric(system, metric),
+                is_best=place in top[metric.key],
+                unsure=metric.key in unsure,
+                counted=not counts[metric.key],
+            )
+            for metric in metrics
+        ]
+        for place, system in enumerate(systems)
+    ]
+    kinds = ["baseline" if system.baseline else "" for system in systems]
+    if metrics_as_rows(metrics, systems):
+        rows, columns, cells = columns, rows, [list(row) for row in zip(*cells, strict=True)]
+        kinds = [""] * len(metrics)
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    body = "".join(
+        f'<tr class="{kind}"><th scope="row">{label}</th>{"".join(row)}</tr>'
+        for label, row, kind in zip(rows, cells, kinds, strict=True)
+    )
+    table = f'<table class="numbers"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return _box("Numbers", table)
+
+
+def _name(system: System) -> str:
+    return _text(system.name) + ("<small>baseline</small>" if system.baseline else "")
+
+
+def _count(metric: Metric, systems: Sequence[System]) -> str:
+    """How many pictures all values of the metric are of, as HTML; "" where that differs."""
+    counts = {measured.count for system in systems if (measured := of_metric(system, metric))}
+    return f"n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else ""
+
+
+def _cell(measured: Measured | None, *, is_best: bool, unsure: bool, counted: bool) -> str:
+    if measured is None:
+        return f"<td>{MISSING}</td>"
+    value, interval = cell(measured)
+    strong = f"<b>{value}</b>{' †' if unsure else ''}" if is_best else value
+    below = f"<small>{interval}</small>" if interval else ""
+    return f"<td>{strong}{below}{f'<small>n&nbsp;=&nbsp;{measured.count}</small>' if counted else ''}</td>"
+
+
+def _box(label: str, content: str) -> str:
+    """What is too wide scrolls in here, by keys too."""
+    return f'<div class="box" role="region" tabindex="0" aria-label="{_text(label)}">{content}</div>'
+
+
+def _plot(metric: Metric, systems: Sequence[System]) -> str:
+    """A dot with its interval for each system, one below the other."""
+    found = [(system, measured) for system in systems if (measured := of_metric(system, metric))]
+    numbers = [
+        number
+        for _, measured in found
+        for number in (measured.value, *(measured.interval or ()))
+        if math.isfinite(number)
+    ]
+    if not numbers:
+        return ""
+    axis = _Axis.of(numbers, metric)
+    rows = "".join(_plot_row(system, measured, axis) for system, measured in found)
+    labels = "".join(
+        f'<text x="{axis.place(tick)}" y="1.1em" text-anchor="middle">{label}</text>' for tick, label in axis.ticks
+    )
+    reading = f" <small>{READING[metric.better]}</small>" if READING[metric.better] else ""
+    return (
+        f"<figure><figcaption>{_text(metric.title)}{reading}</figcaption>"
+        f'<div class="plot">{rows}<div></div><div class="track"><svg aria-hidden="true">{labels}</svg></div>'
+        "<div>&nbsp;</div></div></figure>"
+    )
+
+
+def _plot_row(system: System, measured: Measured, axis: "_Axis") -> str:
+    drawn = "".join(
+        f'<line class="tick" x1="{axis.place(tick)}" x2="{axis.place(tick)}" y1="0" y2="100%"/>'
+        for tick, _ in axis.ticks
+    )
+    if measured.interval and all(map(math.isfinite, measured.interval)):
+        low, high = map(axis.place, measured.interval)
+        drawn += f'<line class="whisker" x1="{low}" x2="{high}" y1="50%" y2="50%"/>'
+        drawn += "".join(f'<rect x="{end}" y="50%" width="2" height="10"/>' for end in (low, high))
+    if math.isfinite(measured.value):
+        drawn += f'<circle cx="{axis.place(measured.value)}" cy="50%" r="4.5"/>'
+    value, interval = cell(measured)
+    said = _text(f"{system.name}: {value} {interval}".rstrip())
+    kind = "baseline" if system.baseline else ""
+    return (
+        f'<div class="{kind}">{_text(system.name)}</div>'
+        f'<div class="track {kind}"><svg role="img" aria-label="{said}">{drawn}</svg></div>'
+        f'<div class="{kind}">{value}</div>'
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """From `low` at the left to `high` at the right."""
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+
+    @classmethod
+    def of(cls, numbers: Sequence[float], metric: Metric) -> "_Axis":
+        """Shows all `numbers`, which are finite, and round ones as ticks."""
+        least, most = min(numbers), max(numbers)
+        # Never so narrow that the ticks would read alike.
+        span = max(most - least, _TICKS * 10.0**-metric.digits, 1e-6 * max(abs(least), abs(most)))
+        middle, reach = (least + most) / 2, span * (0.5 + _MARGIN)
+        low, high = middle - reach, middle + reach
+        power = 10.0 ** math.floor(math.log10(span / _TICKS))
+        step = next(part * power for part in (1, 2, 5, 10) if part * power >= span / _TICKS * 0.999)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        places = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        return cls(
+            low=low, high=high, ticks=tuple((place, f"{round(place, digits) + 0.0:.{digits}f}") for place in places)
+        )
+
+    def place(self, number: float) -> str:
+        """Where `number` lies, in hundredths from the left."""
+        return f"{100 * (number - self.low) / (self.high - self.low):.2f}%"
+
+
+def _grid(grid: Grid, place: str) -> str:
+    captions = grid.captions or tuple(("",) * len(row) for row in grid.cells)
+    rows = []
+    for label, pictures, below in zip(grid.rows, grid.cells, captions, strict=True):
+        cells = (
+            _picture_cell(picture, ", ".join(filter(None, (label, column))), caption)
+            for picture, column, caption in zip(pictures, grid.columns, below, strict=True)
+        )
+        head = f'<th scope="row">{_text(label)}</th>' if any(grid.rows) else ""
+        rows.append(f"<tr>{head}{''.join(cells)}</tr>")
+    columns = "".join(f'<th scope="col">{_text(column)}</th>' for column in grid.columns)
+    corner = "<td></td>" if any(grid.rows) else ""
+    head = f"<thead><tr>{corner}{columns}</tr></thead>" if any(grid.columns) else ""
+    room = f"--columns: {max(len(grid.columns), 1)}; --beside: {15 if any(grid.rows) else 6}rem"
+    table = f'<table class="pictures" style="{room}">{head}<tbody>{"".join(rows)}</tbody></table>'
+    text = f'<p class="text">{_text(grid.text)}</p>' if grid.text else ""
+    return f'<section id="{place}"><h2>{_text(grid.title)}</h2>{text}{_box(grid.title, table)}</section>'
+
+
+def _picture_cell(picture: Picture | None, label: str, caption: str) -> str:
+    below = f"<small>{_text(caption)}</small>" if caption else ""
+    if picture is None:
+        return f'<td><span class="none">{MISSING}</span>{below}</td>'
+    encoded, width, height = _jpeg(picture)
+    alt = _text(label or caption or "picture")
+    source = f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+    return f'<td><img src="{source}" width="{width}" height="{height}" alt="{alt}">{below}</td>'
+
+
+def _jpeg(picture: Picture) -> tuple[bytes, int, int]:
+    """`picture` as JPEG, no larger than a cell; its width and height."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"a picture is {picture.dtype} {picture.shape}, expected uint8 (H, W, 3)")
+    height, width = picture.shape[:2]
+    scale = _LONGER_SIDE / max(height, width)
+    picture_bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    if scale < 1:
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        picture_bgr = cv2.resize(picture_bgr, (width, height), interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", picture_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return encoded.tobytes(), width, height

@@ -1,0 +1,245 @@
+"""What an evaluation found: as a table for the terminal, and as numbers for JSON. The page is in `html`."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsmap import __version__
+from dsmap.common.text import printable
+from dsmap.metrics.findings import Measured, Metric, Report, System
+
+READING = {"lower": "lower is better", "higher": "higher is better", "neither": ""}
+MISSING = "-"
+
+# In columns of the terminal: the most that a row's label takes, and where that saves a table; the least for a title.
+_LABELS, _TITLE = (40, 24), 16
+_BETWEEN = 2
+
+
+class Cell(NamedTuple):
+    """A value and its interval as text; "" where there is none."""
+
+    value: str
+    interval: str = ""
+
+
+def table(report: Report, *, width: int = 100) -> str:
+    """The numbers for people, in lines of at most `width` columns where names allow it.
+
+    A row for each system, the ones to compare with below; a row for each metric where that suits better; several
+    tables below each other where neither fits. The notes follow.
+    """
+    metrics, systems = all_metrics(report), in_order(report)
+    lines = [printable(report.title), ""]
+    if metrics and systems:
+        lines += [_numbers_table(metrics, systems, width), ""]
+    else:
+        lines += ["Nothing was measured.", ""]
+    if any(measured.interval for system in systems for measured in system.measured):
+        lines.append("In brackets: 95 % confidence intervals.")
+    notes = [printable(note) for note in report.notes]
+    notes += [f"{printable(system.name)}: {printable(note)}" for system in systems for note in system.notes]
+    as_lines = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines += [as_lines.fill(note) for note in notes]
+    return "\n".join(lines).rstrip()
+
+
+def numbers(report: Report) -> dict[str, Any]:
+    """Everything for JSON. Numbers are not rounded; what is not finite is null.
+
+    dsmap         the version that measured
+    title         text
+    facts         label -> text: what was compared
+    notes         texts: what a reader must know of all numbers
+    systems       a list, in the order of the report:
+      name, baseline (true: not a system but something to compare with), notes
+      metrics     key -> value, low and high (of the 95 % interval; null without one), count (how many pictures or
+                  pairs it is of), better ("lower", "higher" or "neither"). A metric that was not measured is missing.
+    definitions   key -> title, better, definition
+    raw           what the measuring command adds, such as the scores of single pictures
+    """
+    return {
+        "dsmap": __version__,
+        "title": report.title,
+        "facts": dict(report.facts),
+        "notes": list(report.notes),
+        "systems": [
+            {
+                "name": system.name,
+                "baseline": system.baseline,
+                "notes": list(system.notes),
+                "metrics": {measured.metric.key: _as_numbers(measured) for measured in system.measured},
+            }
+            for system in report.systems
+        ],
+        "definitions": {
+            metric.key: {"title": metric.title, "better": metric.better, "definition": metric.definition}
+            for metric in all_metrics(report)
+        },
+        "raw": _json_value(report.raw),
+    }
+
+
+def all_metrics(report: Report) -> list[Metric]:
+    """The metrics of all systems, one for each key, in the order in which they first come."""
+    found: dict[str, Metric] = {}
+    for system in report.systems:
+        for measured in system.measured:
+            found.setdefault(measured.metric.key, measured.metric)
+    return list(found.values())
+
+
+def in_order(report: Report) -> list[System]:
+    """The systems, then what they are compared with."""
+    return sorted(report.systems, key=lambda system: system.baseline)
+
+
+def of_metric(system: System, metric: Metric) -> Measured | None:
+    """What was measured of `system`; None when that was not."""
+    return next((measured for measured in system.measured if measured.metric.key == metric.key), None)
+
+
+def as_text(number: float, metric: Metric) -> str:
+    """With the metric's digits; "nan" and "inf" as they are, and no "-0.00"."""
+    return f"{round(number, metric.digits) + 0.0:.{metric.digits}f}"
+
+
+def cell(measured: Measured | None) -> Cell:
+    """What stands in a table for `measured`."""
+    if measured is None:
+        return Cell(MISSING)
+    value = as_text(measured.value, measured.metric)
+    if measured.interval is None:
+        return Cell(value)
+    low, high = (as_text(end, measured.metric) for end in measured.interval)
+    return Cell(value, f"[{low}, {high}]")
+
+
+def metrics_as_rows(metrics: Sequence[Metric], systems: Sequence[System]) -> bool:
+    """Whether a table is easier to read with its metrics below each other."""
+    return len(metrics) > len(systems)
+
+
+def best(metric: Metric, systems: Sequence[System]) -> set[int]:
+    """Places in `systems` of the best value as it is shown; none where there are not two values to choose from."""
+    found = {
+        place: measured
+        for place, system in enumerate(systems)
+        if (measured := of_metric(system, metric)) and not system.baseline and math.isfinite(measured.value)
+    }
+    values = {place: round(measured.value, metric.digits) for place, measured in found.items()}
+    if metric.better == "neither" or len(set(values.values())) < 2:
+        return set()
+    if metric.falls_with_count and len({measured.count for measured in found.values()}) > 1:
+        return set()
+    top = min(values.values()) if metric.better == "lower" else max(values.values())
+    return {place for place, value in values.items() if value == top}
+
+
+def overlaps(metric: Metric, systems: Sequence[System], top: set[int]) -> bool:
+    """Whether the interval of a system in the places `top` overlaps that of another system."""
+    intervals = {
+        place: measured.interval
+        for place, system in enumerate(systems)
+        if (measured := of_metric(system, metric)) and measured.interval and not system.baseline
+    }
+    return any(
+        first != other and interval.low <= intervals[first].high and intervals[first].low <= interval.high
+        for first in top & intervals.keys()
+        for other, interval in intervals.items()
+    )
+
+
+def _as_numbers(measured: Measured) -> dict[str, Any]:
+    low, high = measured.interval or (None, None)
+    return {
+        "value": _json_value(measured.value),
+        "low": _json_value(low),
+        "high": _json_value(high),
+        "count": int(measured.count),
+        "better": measured.metric.better,
+    }
+
+
+def _json_value(value: Any) -> Any:
+    """`value` with NumPy's numbers made Python's, and None in place of what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {str(key): _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _json_value(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers_table(metrics: list[Metric], systems: list[System], width: int) -> str:
+    """The table alone, turned so that it fits `width`."""
+    names = [printable(system.name) + (" (baseline)" if system.baseline else "") for system in systems]
+    titles = [list(filter(None, (printable(metric.title), READING[metric.better]))) for metric in metrics]
+    cells = [[cell(of_metric(system, metric)) for metric in metrics] for system in systems]
+    apart = sum(not system.baseline for system in systems)
+    turned_cells = [list(column) for column in zip(*cells, strict=True)]
+    upright = _fewest(list(map("\n".join, titles)), names, cells, width, apart)
+    turned = _fewest(names, list(map(", ".join, titles)), turned_cells, width)
+    choices = [turned, upright] if metrics_as_rows(metrics, systems) else [upright, turned]
+    return "\n\n".join(next((tables for tables in choices if len(tables) == 1), upright))
+
+
+def _fewest(columns: list[str], rows: list[str], cells: list[list[Cell]], width: int, apart: int = 0) -> list[str]:
+    """The table, cut between columns where it is too wide; a line before the row `apart`."""
+    choices = (_tables(columns, [_wrapped(row, most) for row in rows], cells, width, apart) for most in _LABELS)
+    return min(choices, key=len)
+
+
+def _tables(columns: list[str], labels: list[str], cells: list[list[Cell]], width: int, apart: int) -> list[str]:
+    texts = [_aligned(column) for column in zip(*cells, strict=True)]
+    headers = [_wrapped(header, max(_TITLE, _widest(column))) for header, column in zip(columns, texts, strict=True)]
+    widths = [_widest([header, *column]) for header, column in zip(headers, texts, strict=True)]
+    blocks: list[list[int]] = []
+    room = 0
+    for number, own in enumerate(widths):
+        room -= own + _BETWEEN
+        if not blocks or room < 0:
+            blocks.append([])
+            room = width - _widest(labels) - own - _BETWEEN
+        blocks[-1].append(number)
+    return [_drawn(labels, [headers[n] for n in block], [texts[n] for n in block], apart) for block in blocks]
+
+
+def _drawn(labels: list[str], headers: list[str], texts: list[list[str]], apart: int) -> str:
+    """One table. rich knows how wide the characters of all scripts are."""
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    line = "    \n"
+    box = Box(line + line + " -- \n" + line + " -- \n" + line * 3, ascii=True)  # lines below the header and a section
+    drawn = Table(box=box, show_edge=False, pad_edge=False, padding=(0, _BETWEEN - 1, 0, 0))
+    for header in ("", *headers):
+        drawn.add_column(Text(header), no_wrap=True, vertical="top")
+    for number, (label, row) in enumerate(zip(labels, zip(*texts, strict=True), strict=True), start=1):
+        drawn.add_row(Text(label), *(Text(text) for text in row), end_section=number == apart)
+    console = Console(width=10_000, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(drawn)
+    return "\n".join(text.rstrip() for text in capture.get().rstrip().splitlines())
+
+
+def _aligned(column: Sequence[Cell]) -> list[str]:
+    """Values end, and intervals begin, at the same place."""
+    most = max(len(cell.value) for cell in column)
+    return [f"{cell.value:>{most}} {cell.interval}".rstrip() for cell in column]
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, width) or [""])
+
+
+def _widest(texts: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(line) for text in texts for line in text.split("\n"))

@@ -1,0 +1,1 @@
+"""The network: layers, generators, discriminators, and the networks whose features losses use."""

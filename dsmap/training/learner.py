@@ -1,0 +1,295 @@
+"""What learns, and one iteration of it: the discriminators on a batch, then the generators on the same one.
+
+Everything random in iteration t is a function of (seed, t): no random state has to be kept anywhere.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dsmap.common.distributed import Processes, mean_over_processes, of_all_processes, share_weights
+from dsmap.config import TrainConfig
+from dsmap.errors import DsmapError, first_line
+from dsmap.model.discriminator import Discriminator
+from dsmap.model.dsmap import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
+from dsmap.model.feature_networks import load_features
+from dsmap.model.identity_init import start_as_identity
+from dsmap.model.layers import AdainResidualBlock, ShuffleConv, UpsampleConv
+from dsmap.training.appearance import Appearance, appearance_of
+from dsmap.training.cuda_graph import Given, Replay
+from dsmap.training.data import Batch
+from dsmap.training.device import Hardware, compile_networks
+from dsmap.training.objective import (
+    ByDomain,
+    Shift,
+    Translations,
+    discriminator_terms,
+    generator_terms,
+    translate_both,
+    weighted_sum,
+)
+from dsmap.training.optim import descend, learning_rate, make_adam, set_learning_rate
+
+# The first number of each stream of random numbers.
+_D_STYLES, _G_STYLES, _KL_NOISE, _SHIFT = range(4)
+
+
+class NotFiniteError(Exception):
+    """A loss is no number any more; the text names it, the step and the pictures."""
+
+
+def new_generators(config: TrainConfig) -> DSMAP:
+    """Generators as they are at the start of a training; torch's random numbers begin at its seed."""
+    torch.manual_seed(config.seed)
+    model = DSMAP(config.model)
+    initialise_generators(model)
+    if config.identity_init:
+        start_as_identity(model)
+    if config.twin_init:
+        make_twins(model)
+    return model
+
+
+class Learner:
+    """Generators, their moving average `ema`, discriminators and both optimisers, on their device."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        hardware: Hardware,
+        processes: Processes,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.config, self.hardware, self.processes = config, hardware, processes
+        self.model = new_generators(config)
+        self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
+        self.appearances: dict[str, Appearance] = {}
+        """What the domains' pictures look like, with `loss.appearance`; see `look_at`."""
+        self.discriminators = nn.ModuleDict(
+            {slot: Discriminator(config.discriminator, self.features) for slot in SLOTS}
+        )
+        initialise_discriminator(self.discriminators)
+        self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
+        for module in self.modules.values():
+            hardware.place_module(module)
+        share_weights(*self.modules.values())
+        on_device = hardware.device if hardware.replayed else None
+        self.optimizers = {
+            "generators": make_adam(self._generator_groups(), config.optimizer, on_device),
+            "discriminators": make_adam([self._discriminator_group()], config.optimizer, on_device),
+        }
+        self._replay = (
+            Replay(self._descend, self._forget_gradients, say, insist=config.cuda_graph is True)
+            if hardware.replayed
+            else None
+        )
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by file name."""
+        return {"generators": self.model, "ema": self.ema, "discriminators": self.discriminators}
+
+    def start_from(self, generators: DSMAP) -> None:
+        """Gives the generators, and their average, the weights of others of the same architecture."""
+        for model in (self.model, self.ema):
+            model.load_state_dict(generators.state_dict())
+
+    def look_at(self, domain: str, pictures: Sequence[Tensor], *, resumed: bool) -> None:
+        """Learns what real pictures of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training.
+
+        `resumed`: a checkpoint brings the standard of the discriminators.
+        """
+        batches = [self.hardware.place(x_nchw) for x_nchw in pictures]
+        if self.config.loss.appearance:
+            self.appearances[domain] = appearance_of(batches)
+        if not resumed:
+            discriminator = self.discriminators[self.model.slot(domain)]
+            assert isinstance(discriminator, Discriminator)
+            discriminator.set_standard(batches)
+            share_weights(discriminator)
+
+    def iterate(self, batch: Batch) -> dict[str, float]:
+        """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.
+
+        Raises NotFiniteError when a loss is not finite: the networks are spoilt then, and the last checkpoint is what
+        is left.
+        """
+        self._set_learning_rates(batch.step)
+        a, b = self.model.domains
+        x = {a: self.hardware.place(batch.x_a_nchw), b: self.hardware.place(batch.x_b_nchw)}
+        given = self._given(x, batch.step)
+        losses = self._replay(given) if self._replay else self._descend(given)
+        self._average(batch.step)
+        return self._numbers(losses, batch)
+
+    def _given(self, x: ByDomain, step: int) -> Given:
+        """What iteration `step` computes with."""
+        config, n = self.config, len(next(iter(x.values())))
+        return Given(
+            x,
+            self._draw(_G_STYLES, step, n),
+            # The discriminators see another draw of random styles, as in the authors' training.
+            {} if config.shared_style_draw else self._draw(_D_STYLES, step, n),
+            self._draw(_KL_NOISE, step, n) if config.model.style_kl else {},
+            self._draw_shift(step),
+        )
+
+    def _descend(self, given: Given) -> dict[str, Tensor]:
+        """A step of the discriminators, then one of the generators. Nothing that differs between iterations comes from
+        elsewhere than `given` and the device, for a captured iteration repeats what the device did.
+        """
+        config = self.config
+        first, d_terms = self._first_half(given)
+        d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
+        descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
+
+        self.discriminators.requires_grad_(False)
+        try:
+            terms = self._second_half(given, first)
+            total = weighted_sum(terms, config.loss)
+            descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
+        finally:
+            self.discriminators.requires_grad_(True)
+        losses = {f"discriminator/{domain}": term for domain, term in d_terms.items()} | terms
+        return {**losses, "generators": total, "discriminators": d_total}
+
+    def _first_half(self, given: Given) -> tuple[Translations, ByDomain]:
+        """Translations in both directions, and the discriminators' losses on them."""
+        with self.hardware.autocast():
+            first = translate_both(self.model, given.x, given.styles, given.noise or None)
+            random = first.random
+            if given.d_styles:
+                with torch.no_grad():
+                    mapped = first.mapped_across
+                    random = {d: self.model.decode(mapped[d], styles, d) for d, styles in given.d_styles.items()}
+            kind = self.config.discriminator.gan_type
+            terms = discriminator_terms(self._named(), kind, given.x, first.exemplar, random, shift=given.shift)
+        return first, terms
+
+    def _second_half(self, given: Given, first: Translations) -> dict[str, Tensor]:
+        """Every term of the generators' loss."""
+        config = self.config
+        with self.hardware.autocast():
+            return generator_terms(
+                self.model,
+                self._named(),
+                config.discriminator.gan_type,
+                given.x,
+                first,
+                features=self.features if config.loss.contextual else None,
+                mode_seeking=config.loss.mode_seeking > 0,
+                shift=given.shift,
+                appearances=self.appearances if config.loss.appearance else None,
+                feature_matching=config.loss.feature_matching > 0,
+            )
+
+    def _named(self) -> dict[str, nn.Module]:
+        """The discriminators by domain name."""
+        return {domain: self.discriminators[self.model.slot(domain)] for domain in self.model.domains}
+
+    def compile(self, say: Callable[[str], None]) -> None:
+        """torch.compile of every network, tried once on an empty batch: what was chosen by `auto` may still fail."""
+        model = self.model
+        parts = (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, self.discriminators)
+        networks = [model.shared_encoder, *(network for part in parts for network in part.values())]
+        # Decoders in pieces: compiled as a whole, with reflected borders, they corrupted memory on CPUs (torch 2.13).
+        kinds = AdainResidualBlock, UpsampleConv, ShuffleConv
+        pieces = [piece for piece in model.decoders.modules() if isinstance(piece, kinds)]
+        compile_networks([*networks, *pieces])
+        say("compiling the networks; this takes a minute or more ...")
+        started = time.monotonic()
+        try:
+            self._try()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+            if self.config.compile is True:
+                raise DsmapError(f"torch.compile failed: {reason}", "Train without it: --no-compile.") from error
+            torch.compiler.set_stance("force_eager")
+            say(f"torch.compile failed here, training without it ({reason})")
+        else:
+            say(f"compiled in {time.monotonic() - started:.0f} s")
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def _try(self) -> None:
+        """What an iteration computes, on an empty batch; nothing is learnt from it."""
+        followed = {name: buffer.clone() for name, buffer in self.discriminators.named_buffers()}
+        data = self.config.data
+        empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
+        given = self._given(dict.fromkeys(self.model.domains, empty), 0)
+        first, d_terms = self._first_half(given)
+        terms = self._second_half(given, first)
+        (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
+        for name, buffer in self.discriminators.named_buffers():
+            buffer.copy_(followed[name])
+
+    def _generator_groups(self) -> list[dict[str, object]]:
+        content = [*self.model.content_encoders.parameters(), *self.model.shared_encoder.parameters()]
+        of_content = set(map(id, content))
+        rest = [p for p in self.model.parameters() if id(p) not in of_content]
+        return [{"params": content, "lr_factor": self.config.optimizer.content_lr_factor}, {"params": rest}]
+
+    def _discriminator_group(self) -> dict[str, object]:
+        parameters = list(self.discriminators.parameters())
+        return {"params": parameters, "lr_factor": self.config.optimizer.discriminator_lr_factor}
+
+    def _set_learning_rates(self, step: int) -> None:
+        lr = learning_rate(self.config.optimizer, step, self.config.steps)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                set_learning_rate(group, lr * group.get("lr_factor", 1.0))
+
+    def _draw(self, stream: int, step: int, n: int) -> ByDomain:
+        """Random style codes (n, S) for both domains that depend on (seed, stream, step) only.
+
+        Those of all processes are drawn, and this one's rows taken.
+        """
+        generator = self._generator(stream, step)
+        n *= self.processes.world
+        drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
+        low, high = self.config.style_scale
+        if stream != _KL_NOISE and not low == high == 1:
+            for domain, s in drawn.items():
+                drawn[domain] = s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s))
+        return {domain: self.processes.mine(s) for domain, s in drawn.items()}
+
+    def _draw_shift(self, step: int) -> Shift | None:
+        """Both steps of an iteration, and all processes, see the same."""
+        most = self.config.discriminator.shift
+        if not most:
+            return None
+        top, left = torch.randint(most + 1, (2,), generator=self._generator(_SHIFT, step)).tolist()
+        return Shift.of(top, left, self.config.data.crop - most, self.hardware.device)
+
+    def _generator(self, stream: int, step: int) -> torch.Generator:
+        seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(seed[0]))
+
+    def _numbers(self, losses: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
+        """The losses of all processes as numbers; NotFiniteError when one is not finite."""
+        mine = torch.stack([loss.detach().float() for loss in losses.values()])
+        values = mean_over_processes(mine).tolist()  # the one wait for the device in an iteration
+        wrong = next((name for name, value in zip(losses, values, strict=True) if not math.isfinite(value)), None)
+        if wrong is not None:
+            files = "" if bool(mine.isfinite().all()) else ", ".join(map(str, (*batch.paths_a, *batch.paths_b)))
+            files = ", ".join(filter(None, of_all_processes(files)))
+            raise NotFiniteError(f"the loss {wrong} is not finite at step {batch.step + 1} (pictures: {files})")
+        return dict(zip(losses, values, strict=True))
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """EMA of the generators; the decay starts low so that the first random weights are soon forgotten."""
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        ours: list[Tensor] = list(self.ema.parameters())
+        live: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(ours, live, 1 - decay)

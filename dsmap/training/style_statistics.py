@@ -1,0 +1,57 @@
+"""The style codes of a domain: what its pictures' codes look like on average, and how far they spread."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dsmap.common.sampling import pick_evenly
+from dsmap.errors import InputError
+from dsmap.model.dsmap import DSMAP
+from dsmap.training.data import load_readable_nchw
+
+
+class StyleStatistics(NamedTuple):
+    """Style codes of one domain: `mean` and standard deviation `std` of each of the S numbers."""
+
+    mean: list[float]
+    std: list[float]
+    pictures: int
+    """How many pictures they come from; 0 means the prior N(0, I) the network is trained against."""
+
+
+def prior_statistics(style_dim: int) -> StyleStatistics:
+    """The statistics of N(0, I), for a model whose training pictures are not at hand."""
+    return StyleStatistics([0.0] * style_dim, [1.0] * style_dim, 0)
+
+
+@torch.no_grad()
+def style_statistics(
+    model: DSMAP, domain: str, pictures: Sequence[Path], shorter_side: int, limit: int | None = None
+) -> StyleStatistics:
+    """Mean and spread of the style codes of `pictures` (of `limit` of them, evenly picked).
+
+    Pictures that cannot be read are passed over; InputError when fewer than two are left.
+    """
+    if limit is not None:
+        pictures = pick_evenly(pictures, limit)
+    device = next(model.parameters()).device
+    codes = [
+        model.encode_style(x_nchw.to(device), domain)[0].float().cpu()
+        for x_nchw in load_readable_nchw(pictures, shorter_side, model.config.multiple_of)
+    ]
+    if len(codes) < 2:
+        raise InputError(
+            f"only {len(codes)} readable pictures of {domain}; its mean style needs two",
+            "Point to a folder with more pictures of that domain.",
+        )
+    codes_ns = torch.stack(codes)
+    return StyleStatistics(codes_ns.mean(0).tolist(), codes_ns.std(0).tolist(), len(codes))
+
+
+def styles_by_domain(
+    model: DSMAP, pictures: Mapping[str, Sequence[Path]], shorter_side: int, limit: int | None = None
+) -> dict[str, StyleStatistics]:
+    """`style_statistics` of each domain in `pictures`."""
+    return {name: style_statistics(model, name, paths, shorter_side, limit) for name, paths in pictures.items()}

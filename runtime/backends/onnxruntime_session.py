@@ -1,0 +1,106 @@
+"""What the backends on ONNX Runtime share: importing it, opening a session, running it, and its errors in words."""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.bundle.bundle import Bundle, GraphData
+
+EXPORT_AGAIN = "Export the bundle again."
+_INSTALL = "in dsmap's source folder: pip install '.[cpu]'"
+Providers = list[str | tuple[str, dict[str, Any]]]
+
+
+def session_options(ort: Any, threads: int | None = None) -> Any:
+    """Options of every session: quiet, and threads that do not spin between graphs."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails raises, and we report it ourselves
+    # The graphs run in turn, each with threads of its own: without this they still spin, and slow the next graph to
+    # half its speed on two cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # On, the second frame of a size takes as much memory again as the first, and none is faster.
+    options.enable_mem_pattern = False
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def open_session(ort: Any, graph: GraphData | bytes, options: Any, providers: Providers) -> Any:
+    """A session of the first of the providers, and of no other where it does not run: ONNX Runtime itself would take
+    the next without a word. It gets the bytes that were checked, or a graph made of such, never a file's name."""
+    data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.name)
+    try:
+        session = ort.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
+        raise DsmapError(f"ONNX Runtime cannot load {name}: {one_line(error)}", EXPORT_AGAIN) from error
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[:1] != [first]:
+        raise DsmapError(f"ONNX Runtime runs {name} on {session.get_providers()}", "Reinstall onnxruntime.")
+    session.disable_fallback()  # to other providers, which would want the bytes again
+    session._model_bytes = None  # kept for that alone, as long as the session: the weights a second time
+    return session
+
+
+def onnxruntime_is_there() -> bool:
+    """Whether it is installed; it is not imported."""
+    try:
+        return importlib.util.find_spec("onnxruntime") is not None
+    except ValueError:  # a module that was put in place of it
+        return False
+
+
+def style_on_the_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Style codes (N, S) of pictures of the target domain, by the float32 graph: once per picture, on the CPU."""
+    ort = import_onnxruntime()
+    graph = bundle.graph_data("style_encoder", target)
+    assert graph is not None, "a bundle is read only if it has it"
+    session = open_session(ort, graph, session_options(ort), ["CPUExecutionProvider"])
+    return np.array(run_session(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
+
+
+def run_session(
+    session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]], options: Any = None
+) -> list[Any]:
+    """The session's outputs; what goes wrong in it becomes DsmapError."""
+    with explained():
+        return list(session.run(outputs, inputs, options))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What goes wrong in ONNX Runtime within the block becomes DsmapError."""
+    try:
+        yield
+    except Exception as error:  # as in open_session
+        message = one_line(error)
+        no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)
+        advice = "Translate at a smaller size, with a smaller --height." if no_memory else EXPORT_AGAIN
+        raise DsmapError(f"ONNX Runtime stopped: {message}", advice) from error
+
+
+def one_line(error: Exception) -> str:
+    """The first line of ONNX Runtime's message, without terminal colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`. DsmapError says what to install when it is missing or empty."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # Ctrl-C while it was loading
+            raise KeyboardInterrupt from error
+        raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it, {_INSTALL}") from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # what is left after one of two wheels was removed
+        raise DsmapError(
+            "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",
+            f"Run pip uninstall onnxruntime onnxruntime-gpu, then, {_INSTALL}",
+        )
+    return onnxruntime

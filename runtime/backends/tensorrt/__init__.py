@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: engines loaded, their memory, and what runs them."""

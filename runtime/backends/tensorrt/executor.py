@@ -1,0 +1,256 @@
+"""Encoder, mapping and decoder one after the other on one CUDA stream, for frames of one size.
+
+Each frame under way has a slot: pinned memory on the host, frames and style on the device, contexts and a graph of its
+own. What lies between the engines, and their scratch memory, is there once: one frame is computed at a time. Frames go
+up and come down on streams of their own, beside the computation of others.
+
+    upload stream    up 1  up 2  up 3
+    compute stream         chain 1  chain 2  chain 3
+    download stream                 down 1   down 2  down 3
+"""
+
+import contextlib
+from typing import NamedTuple
+
+import numpy as np
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends import Codes, Frames
+from dsmap.runtime.backends.tensorrt.memory import LEAST_SCRATCH, Context, Engine, Memory, Shape, Tensor, as_array
+from dsmap.runtime.cuda import Address, Cuda, Graph, Stream
+
+_EXPORT_AGAIN = "Export the bundle again."
+
+
+class Parts(NamedTuple):
+    """The engines of one direction."""
+
+    encoder: Engine
+    mapping: Engine | None
+    decoder: Engine
+    style_mlp: Engine | None
+    """None in bundles of format 1, whose decoders take the style itself."""
+
+    def present(self) -> list[Engine]:
+        """Those that there are."""
+        return [engine for engine in self if engine is not None]
+
+
+class Streams(NamedTuple):
+    """Copies have their own, or they would wait for the computation of the frame before."""
+
+    upload: Stream
+    compute: Stream
+    download: Stream
+
+
+class Slot:
+    """What belongs to one frame (or batch) under way."""
+
+    def __init__(self, memory: Memory, frames: Shape, styles: Shape, params_bytes: int) -> None:
+        frame_bytes, style_bytes = int(np.prod(frames)), int(np.prod(styles)) * 4
+        self.frames_host = memory.host(frame_bytes)
+        self.output_host = memory.host(frame_bytes)
+        self.style_host = memory.host(style_bytes)
+        self.frames = memory.device(frame_bytes)
+        self.output = memory.device(frame_bytes)
+        self.codes = memory.device(style_bytes)
+        self.params = memory.device(params_bytes)
+        self.style: Codes | None = None
+        """What the device has."""
+        self.uploaded, self.computed, self.downloaded = memory.event(), memory.event(), memory.event()
+        self.contexts: list[Context] = []
+        self.ran = False
+        """Its contexts have run once: before that they cannot be captured."""
+        self.graph: Graph | None = None
+
+
+class Plan:
+    """Everything for frames of one size and batch, in so many slots. Made once for each size."""
+
+    def __init__(
+        self, cuda: Cuda, streams: Streams, parts: Parts, frames: Shape, style_dim: int, slots: int, graphs: bool
+    ) -> None:
+        self.parts, self.frames_shape = parts, frames
+        self._cuda, self._streams = cuda, streams
+        self._memory = Memory(cuda)
+        self.no_graphs = None if graphs else "turned off"
+        """Why the chain is not captured; None while it is, or will be."""
+        try:
+            self._make(style_dim, slots)
+        except BaseException:
+            self._memory.free()
+            raise
+
+    def _make(self, style_dim: int, slots: int) -> None:
+        batch = self.frames_shape[0]
+        codes = (batch, style_dim)
+        self._style_context = None
+        params_shape: Shape = codes
+        if self.parts.style_mlp is not None:
+            self._style_context = self.parts.style_mlp.context(self._streams.compute)
+            params_shape = self._style_context.shape({"style": codes})["style_params"]
+        params_bytes = int(np.prod(params_shape)) * 4
+        self.slots = [Slot(self._memory, self.frames_shape, codes, params_bytes) for _ in range(slots)]
+        between: dict[str, Tensor] = {}
+        bindings = [self._bindings(slot, between, params_shape) for slot in self.slots]
+        contexts = [context for slot in self.slots for context in slot.contexts]
+        if self._style_context is not None:
+            contexts.append(self._style_context)
+        self._scratch_bytes = max(LEAST_SCRATCH, *(context.scratch_bytes() for context in contexts))
+        self._scratch = self._memory.device(self._scratch_bytes)
+        for slot, addresses in zip(self.slots, bindings, strict=True):
+            for context, of_context in zip(slot.contexts, addresses, strict=True):
+                context.bind(of_context, self._scratch, self._scratch_bytes)
+
+    def _bindings(self, slot: Slot, between: dict[str, Tensor], params: Shape) -> list[dict[str, Address]]:
+        """Makes a slot's contexts and gives their addresses. `between`: tensors that all slots share, made here."""
+        uint8, float32 = np.dtype(np.uint8), np.dtype(np.float32)
+        frames = {"frames": Tensor(slot.frames, self.frames_shape, uint8)}
+        addresses = [self._add(slot, self.parts.encoder, frames, between)]
+        mapped = between["content"]
+        if self.parts.mapping is not None:
+            inputs = {"content": mapped, "skip": between["skip"]}
+            addresses.append(self._add(slot, self.parts.mapping, inputs, between))
+            mapped = between["mapped"]
+        style = (
+            {"style": Tensor(slot.codes, params, float32)}
+            if self.parts.style_mlp is None
+            else {"style_params": Tensor(slot.params, params, float32)}
+        )
+        addresses.append(self._add(slot, self.parts.decoder, {"mapped": mapped, **style}, between))
+        return addresses
+
+    def _add(
+        self, slot: Slot, engine: Engine, inputs: dict[str, Tensor], between: dict[str, Tensor]
+    ) -> dict[str, Address]:
+        """Makes a slot's context of an engine; gives the addresses of its inputs and outputs."""
+        for name, tensor in inputs.items():
+            if engine.dtype(name) != tensor.dtype:
+                got, expected = engine.dtype(name), tensor.dtype
+                raise DsmapError(f"{engine.title} takes {name} as {got}, expected {expected}", _EXPORT_AGAIN)
+        context = engine.context(self._streams.compute)
+        slot.contexts.append(context)
+        addresses = {name: tensor.address for name, tensor in inputs.items()}
+        for name, shape in context.shape({name: tensor.shape for name, tensor in inputs.items()}).items():
+            if name == "frames":
+                if shape != self.frames_shape:
+                    raise DsmapError(f"{engine.title} gives {shape}, expected {self.frames_shape}", _EXPORT_AGAIN)
+                addresses[name] = slot.output
+                continue
+            if name not in between:
+                tensor = Tensor(Address(0), shape, engine.dtype(name))
+                between[name] = tensor._replace(address=self._memory.device(tensor.nbytes))
+            addresses[name] = between[name].address
+        return addresses
+
+    @property
+    def device_bytes(self) -> int:
+        """What it takes on the device, beside the engines' weights."""
+        return self._memory.device_bytes
+
+    def begin(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> None:
+        """Begins a translation in a slot that is free; `finish` waits for it. The frames are copied at once."""
+        cuda, streams = self._cuda, self._streams
+        as_array(slot.frames_host, self.frames_shape, np.uint8)[...] = frames_nhwc
+        cuda.upload(slot.frames, slot.frames_host, streams.upload)
+        new_style = slot.style is None or not np.array_equal(slot.style, style_ns)
+        if new_style:
+            slot.style = None  # until it is there
+            as_array(slot.style_host, style_ns.shape, np.float32)[...] = style_ns
+            cuda.upload(slot.codes, slot.style_host, streams.upload)
+        cuda.record(slot.uploaded, streams.upload)
+        cuda.wait(streams.compute, slot.uploaded)
+        if new_style:
+            self._run_style(slot)
+            slot.style = style_ns.copy()
+        self._compute(slot)
+        cuda.record(slot.computed, streams.compute)
+        cuda.wait(streams.download, slot.computed)
+        cuda.download(slot.output_host, slot.output, streams.download)
+        cuda.record(slot.downloaded, streams.download)
+
+    def finish(self, slot: Slot) -> Frames:
+        """Waits for what `begin` began; from any thread."""
+        self._cuda.synchronise(slot.downloaded)
+        return as_array(slot.output_host, self.frames_shape, np.uint8).copy()
+
+    def stages_ms(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> dict[str, float]:
+        """One frame without a graph and with nothing beside it: how long each stage takes on the device."""
+        cuda, streams = self._cuda, self._streams
+        names = ["encoder", *(["mapping"] if self.parts.mapping else []), "decoder"]
+        timers = Memory(cuda)
+        marks = [timers.event(timing=True) for _ in range(len(names) + 5)]
+        self.begin(slot, frames_nhwc, style_ns)
+        self.finish(slot)
+        cuda.record(marks[0], streams.upload)
+        cuda.upload(slot.frames, slot.frames_host, streams.upload)
+        cuda.record(marks[1], streams.upload)
+        cuda.wait(streams.compute, marks[1])
+        cuda.record(marks[2], streams.compute)
+        for context, mark in zip(slot.contexts, marks[3:], strict=False):
+            context.enqueue(streams.compute)
+            cuda.record(mark, streams.compute)
+        done = marks[2 + len(names)]
+        cuda.wait(streams.download, done)
+        cuda.record(marks[-2], streams.download)
+        cuda.download(slot.output_host, slot.output, streams.download)
+        cuda.record(marks[-1], streams.download)
+        cuda.synchronise(marks[-1])
+        times = {"upload": cuda.elapsed_ms(marks[0], marks[1])}
+        for i, name in enumerate(names):
+            times[name] = cuda.elapsed_ms(marks[2 + i], marks[3 + i])
+        times["download"] = cuda.elapsed_ms(marks[-2], marks[-1])
+        timers.free()
+        return times
+
+    def close(self) -> None:
+        """Gives its memory back. No slot may be under way."""
+        for slot in self.slots:
+            if slot.graph is not None:
+                self._cuda.free_graph(slot.graph)
+            slot.graph, slot.contexts = None, []
+        self._style_context = None
+        self._memory.free()
+
+    def _run_style(self, slot: Slot) -> None:
+        """The style's parameters: outside the graph, as they are wanted only for a new style."""
+        if self._style_context is None:
+            return
+        addresses = {"style": slot.codes, "style_params": slot.params}
+        self._style_context.bind(addresses, self._scratch, self._scratch_bytes)
+        self._style_context.enqueue(self._streams.compute)
+
+    def _compute(self, slot: Slot) -> None:
+        """The chain: the first time as it is, which gets the contexts ready; from the second time on as a graph."""
+        stream = self._streams.compute
+        if slot.graph is None and slot.ran and self.no_graphs is None:
+            slot.graph = self._capture(slot)
+        if slot.graph is not None:
+            self._cuda.launch(slot.graph, stream)
+            return
+        for context in slot.contexts:
+            context.enqueue(stream)
+        slot.ran = True
+
+    def _capture(self, slot: Slot) -> Graph | None:
+        """The chain as a graph; None where it is refused, and then `no_graphs` says why."""
+        stream = self._streams.compute
+        refusal = self._cuda.no_graphs
+        for context in slot.contexts:
+            refusal = refusal or context.capture_refusal(stream)
+        if refusal is None:
+            try:
+                self._cuda.begin_capture(stream)
+                try:
+                    for context in slot.contexts:
+                        context.enqueue(stream)
+                except DsmapError:
+                    with contextlib.suppress(DsmapError):  # the capture is over, whatever comes of it
+                        self._cuda.free_graph(self._cuda.end_capture(stream))
+                    raise
+                return self._cuda.end_capture(stream)
+            except DsmapError as error:
+                refusal = error.fact
+        self.no_graphs = refusal
+        return None

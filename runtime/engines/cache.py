@@ -1,0 +1,32 @@
+"""Engines that the runtime builds when they are needed: in a folder of the user's, out of the way of bundles."""
+
+import hashlib
+from pathlib import Path
+
+from dsmap.common.files import check_folder_writable
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES
+from dsmap.runtime.engines.build import SizeProfile
+from dsmap.runtime.engines.cache_folder import VARIABLE as VARIABLE
+from dsmap.runtime.engines.cache_folder import private_folder
+from dsmap.runtime.engines.cache_folder import user_cache_folder as user_cache_folder
+from dsmap.runtime.engines.sidecars import EngineKey, engine_name
+
+
+def cached_engine_path(key: EngineKey, component: str, domain: str) -> Path:
+    """Where the engine of a key is or will be. Its hash is in the name: engines of several keys live together."""
+    text = "\n".join([component, domain, key.model_dump_json()])
+    profile = SizeProfile.parse(key.profile, multiple_of=1, max_batch=key.batch)
+    name = engine_name(component, domain, key.precision, key.flavour, profile)
+    short = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return user_cache_folder() / ENGINES / f"{name.removesuffix(ENGINE_SUFFIX)}.{short}{ENGINE_SUFFIX}"
+
+
+def make_cache_folder() -> Path:
+    """Makes the cache's engine folder and tries it. DsmapError where it is not ours alone, or cannot be written to."""
+    folder = private_folder(ENGINES)
+    try:
+        check_folder_writable(folder, VARIABLE)
+    except InputError as error:
+        raise DsmapError(error.fact, error.advice) from error
+    return folder

@@ -1,0 +1,218 @@
+"""Where the runners' engines come from: the bundle, the user's cache, or a build into the cache, told in one line."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from dsmap.common.text import printable
+from dsmap.errors import DsmapError
+from dsmap.runtime.bundle.bundle import ENGINES, Bundle
+from dsmap.runtime.cuda import OutOfMemoryError
+from dsmap.runtime.engines.build import LARGEST_SIDE, Size, SizeProfile
+from dsmap.runtime.engines.cache import VARIABLE, cached_engine_path, make_cache_folder
+from dsmap.runtime.engines.cache_folder import check_private, is_plain_file, user_cache_folder
+from dsmap.runtime.engines.progress import Progress
+from dsmap.runtime.engines.sidecars import (
+    REBUILD,
+    EngineKey,
+    build_engine,
+    find_engine,
+    read_engine,
+    read_sidecar,
+    trust_fault,
+)
+from dsmap.runtime.engines.tensorrt_api import DEFAULT_ARCHITECTURES, Flavour, covers, known_architectures
+from dsmap.runtime.engines.trust import NOT_OURS, was_built_here
+
+E = TypeVar("E")
+Load = Callable[[bytes, str, SizeProfile], E]
+"""Makes an engine of its bytes, what messages call it, and the sizes it is for.
+
+OutOfMemoryError where the device is full, DsmapError where it does not load for another reason."""
+
+_SECONDS_BETWEEN = 10.0
+_NOT_BUILT = "it was not built here by you"
+_USELESS = ("another TensorRT", "another GPU", _NOT_BUILT)
+_log = logging.getLogger("dsmap")
+
+
+def say(line: str) -> None:
+    """One line about what takes time or is otherwise than asked: on stderr, unless the program set up logging."""
+    _log.warning(printable(line))  # it may quote a sidecar, or a name of a bundle's files
+
+
+class Shelf:
+    """The engines of one bundle for one TensorRT and GPU."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        flavour: Flavour,
+        architecture: str,
+        precision: str,
+        *,
+        exact: bool = False,
+        trust_engines: bool = False,
+    ) -> None:
+        """`exact`: engines that are built take one size alone; else from half of it to twice. `trust_engines`: the
+        bundle's are loaded wherever they come from; else those alone that this user has built."""
+        self._bundle, self._flavour, self._architecture = bundle, flavour, architecture
+        self._precision, self._exact, self._trust = precision, exact, trust_engines
+        self._stops = 0
+
+    def has(self, component: str, domain: str) -> bool:
+        """Whether the bundle has such a graph."""
+        return self._bundle.find(component, domain, self._precision) is not None
+
+    def stop(self) -> None:
+        """Ends a build that is under way, from any thread."""
+        self._stops += 1
+
+    def open(self, component: str, domain: str, size: Size, batch: int, load: Load[E]) -> E:
+        """The engine for frames of this size and batch, loaded.
+
+        Raises OutOfMemoryError as `load` does, and DsmapError with TensorRT's reason where it cannot be built or, newly
+        built, not be loaded, or where the user's cache may have been written to by others.
+        """
+        found = self._bundle.find(component, domain, self._precision)
+        assert found is not None, "a bundle is read only if it has it"
+        file, precision = found
+        title = f"{component}.{domain} {precision}"
+        profile = self.profile(size, batch, component)
+        key = EngineKey.of(file.sha256, self._flavour, (self._architecture,), precision, profile)
+        reasons: list[str] = []
+        for find in (self._in_bundle, self._in_cache):
+            path = find(component, domain, key, size, reasons)
+            if path is None:
+                continue
+            try:
+                data, built_for = self._read(path)
+            except DsmapError as error:
+                reasons.append(error.fact)
+                continue
+            try:
+                return load(data, title, built_for)
+            except OutOfMemoryError:  # nothing is wrong with the engine: another one would not fit either
+                raise
+            except DsmapError as error:
+                reasons.append(error.fact)
+        path = self._build(key, profile, component, domain, title, size, reasons)
+        data, built_for = self._read(path)
+        return load(data, title, built_for)
+
+    def _in_bundle(self, component: str, domain: str, key: EngineKey, size: Size, reasons: list[str]) -> Path | None:
+        """The bundle's engine; `reasons` gets why others are not taken."""
+        path, refused = find_engine(
+            self._bundle.folder / ENGINES,
+            component,
+            domain,
+            key,
+            width=size.width,
+            height=size.height,
+            fault_of=None if self._trust else trust_fault,
+        )
+        reasons += refused
+        return path
+
+    def _in_cache(self, component: str, domain: str, key: EngineKey, size: Size, reasons: list[str]) -> Path | None:
+        """That of the user's cache. Raises DsmapError for a cache that others may write to."""
+        check_private(ENGINES)
+        path, refused = find_engine(
+            user_cache_folder() / ENGINES,
+            component,
+            domain,
+            key,
+            width=size.width,
+            height=size.height,
+            fault_of=lambda path: _NOT_BUILT if not is_plain_file(path) or trust_fault(path) else None,
+        )
+        # It holds engines of all models and sizes: of them only those tell that have become useless.
+        reasons += [reason for reason in refused if any(what in reason for what in _USELESS)]
+        other = path is not None and self._exact and read_sidecar(path).key.profile != key.profile
+        return None if other else path
+
+    def profile(self, size: Size, batch: int, component: str) -> SizeProfile:
+        """The sizes of an engine that is built for frames of `size`: it is fastest there."""
+        sizes = self._bundle.manifest.sizes
+        multiple, least = sizes.multiple_of, sizes.style_minimum if component == "style_encoder" else sizes.minimum
+
+        def scaled(factor: float) -> Size:
+            sides = [int(side * factor) // multiple * multiple for side in size]
+            floor = -(-least // multiple) * multiple
+            return Size(*(min(max(side, floor), LARGEST_SIDE // multiple * multiple) for side in sides))
+
+        low, high = (size, size) if self._exact else (scaled(0.5), scaled(2))
+        low = Size(min(low.width, size.width), min(low.height, size.height))
+        high = Size(max(high.width, size.width), max(high.height, size.height))
+        return SizeProfile(minimum=low, optimum=size, maximum=high, multiple_of=multiple, max_batch=batch)
+
+    def _read(self, path: Path) -> tuple[bytes, SizeProfile]:
+        """An engine's bytes, which may be loaded. Raises DsmapError."""
+        engine = read_engine(path, read_sidecar(path).key, self._flavour)
+        key, trusted = engine.sidecar.key, self._trust and path.parent == self._bundle.folder / ENGINES
+        # Once more, for these very bytes: the files may have changed since the engine was chosen.
+        if not trusted and not was_built_here(engine.sidecar.engine_sha256):
+            raise DsmapError(f"{path.name}: {NOT_OURS}", REBUILD)
+        multiple = self._bundle.manifest.sizes.multiple_of
+        return engine.data, SizeProfile.parse(key.profile, multiple_of=multiple, max_batch=key.batch)
+
+    def _build(
+        self,
+        key: EngineKey,
+        profile: SizeProfile,
+        component: str,
+        domain: str,
+        title: str,
+        size: Size,
+        reasons: list[str],
+    ) -> Path:
+        graph = self._bundle.graph_data(component, domain, self._precision)
+        assert graph is not None, "it was found"
+        make_cache_folder()
+        path = cached_engine_path(key, component, domain)
+        why = f" ({reasons[0]})" if reasons else ""
+        say(f"building the engine {title} for {size} with {self._flavour.title}, kept for the next time{why}")
+        refusal: DsmapError | None = None
+        stops = self._stops
+        for architectures in self._architectures():
+            try:
+                build_engine(
+                    graph.data,
+                    path,
+                    component=component,
+                    domain=domain,
+                    precision=graph.precision,
+                    profile=profile,
+                    flavour=self._flavour,
+                    architectures=architectures,
+                    progress=self._progress(title, stops),
+                    option=VARIABLE,
+                )
+                return path
+            except DsmapError as error:
+                refusal = refusal or error
+                if self._stops != stops:
+                    break
+        assert refusal is not None
+        raise refusal
+
+    def _architectures(self) -> list[tuple[str, ...]]:
+        """What to build for: this GPU; where TensorRT for RTX does not know it by name, then for it and all later."""
+        here = (self._architecture,)
+        unknown = self._flavour.name == "rtx" and self._architecture not in known_architectures(self._flavour)
+        return [here, DEFAULT_ARCHITECTURES] if unknown and covers(DEFAULT_ARCHITECTURES, here[0]) else [here]
+
+    def _progress(self, title: str, stops: int) -> Progress:
+        told = time.monotonic()
+
+        def progress(_phase: str, step: int, steps: int) -> None:
+            nonlocal told
+            if self._stops != stops:
+                raise DsmapError(f"stopped while building {title}", "Run it again: what was built is kept.")
+            if time.monotonic() - told > _SECONDS_BETWEEN:
+                told = time.monotonic()
+                say(f"building the engine {title}: {100 * step // steps} %")
+
+        return progress

@@ -1,0 +1,230 @@
+"""Translate one image, or a folder of images, with any function from image to image."""
+
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dsmap.common.files import cut_name, is_part_name, is_part_of, sync_folder
+from dsmap.common.images import WRITTEN_SUFFIXES, list_pictures, read_image, write_image
+from dsmap.common.interrupts import StopRequest, stop_on_signals
+from dsmap.common.output_files import LONGEST_NAME
+from dsmap.errors import InputError
+from dsmap.runtime.jobs.output_paths import check_output_file, check_output_folder, check_replaceable
+from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
+from dsmap.runtime.jobs.single_frame import translate_one
+from dsmap.runtime.jobs.stages import FrameSteps
+from dsmap.runtime.video.frames import size_at_height
+
+WRITABLE_PICTURES = WRITTEN_SUFFIXES
+
+
+def translate_picture(
+    source: str | Path,
+    output: str | Path,
+    translate: Translate,
+    *,
+    height: int | None = None,
+    upscale: bool = True,
+    side_by_side: bool = False,
+    overwrite: bool = False,
+    strip_metadata: bool = False,
+) -> JobReport:
+    """Translate one picture into `output` (.png, .jpg, .webp or .avif). Raises InputError, DsmapError.
+
+    The result is sRGB and says so. It has the Exif of the picture, less what no longer holds (orientation, thumbnail),
+    or none with `strip_metadata`. After Ctrl-C nothing is written (`interrupted`).
+    """
+    source, output = Path(source), Path(output)
+    check_picture(source, output, overwrite=overwrite)
+    clock = StageClock()
+    options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
+    with stop_on_signals() as stop:
+        found = _one_picture(source, output, translate, options, clock, stop, strip_metadata, replace=overwrite)
+    (width, lines), notes = found or ((0, 0), ())
+    return JobReport(
+        input=source,
+        output=output,
+        width=width,
+        height=lines,
+        frames=int(found is not None),
+        frames_expected=1,
+        interrupted=found is None,
+        notes=notes,
+        **clock.report(),
+    )
+
+
+def check_picture(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
+    """Everything that can be wrong with a picture job before any work. Raises InputError."""
+    if output.suffix.lower() not in WRITABLE_PICTURES:
+        raise InputError(
+            f"cannot write a picture as {output.suffix or 'a file without a suffix'} ({output.name})",
+            f"use one of {', '.join(WRITABLE_PICTURES)}",
+        )
+    image = read_image(source)
+    lines, columns = image.rgb.shape[:2]
+    check_output_file(output, source, overwrite=overwrite)
+    width, lines = size_at_height(columns, lines, height)
+    return InputFacts(width=width, height=lines, frames=1, notes=image.notes)
+
+
+def translate_folder(
+    source: str | Path,
+    output: str | Path,
+    translate: Translate,
+    *,
+    height: int | None = None,
+    upscale: bool = True,
+    side_by_side: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    strip_metadata: bool = False,
+    progress: Progress | None = None,
+) -> JobReport:
+    """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
+
+    Pictures in a format we do not write (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. A broken
+    picture, or one that does not fit into memory, is skipped and listed in the report's `failed`. `strip_metadata`: as
+    of a picture. With `resume` results that are there stay (each appeared whole), and what a killed job was writing
+    goes. Ctrl-C ends it within a second; the picture that was under way is not written then. Raises InputError
+    when there are no pictures, DsmapError when writing fails.
+    """
+    source, output = Path(source), Path(output)
+    check_folder(source, output, overwrite=overwrite, resume=resume)
+    output.mkdir(exist_ok=True)
+    sync_folder(output.absolute().parent)
+    every = result_names(list_pictures(source))
+    if resume:
+        _remove_temporaries(output, every.values())
+    there = _there(output, every) if resume and not overwrite else set()
+    names = {path: name for path, name in every.items() if path not in there}
+    clock, failed, done, size = StageClock(), [], len(there), (0, 0)
+    notes: list[str] = []
+    replace = overwrite or resume  # two that resume make the same
+    options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
+    with stop_on_signals() as stop:
+        for path, name in names.items():
+            if stop:
+                break
+            try:
+                with stop.interruptible():
+                    found = _one_picture(
+                        path, output / name, translate, options, clock, stop, strip_metadata, replace=replace
+                    )
+                if found is None:
+                    break
+                size, done = found[0], done + 1
+                notes += [f"{path.name}: {note}" for note in found[1]]
+            except InputError as error:
+                failed.append(f"{path.name}: {error.fact}")
+            except KeyboardInterrupt:
+                stop.requested = True
+            if progress:
+                progress(done + len(failed), len(every))
+    return JobReport(
+        input=source,
+        output=output,
+        width=size[0],
+        height=size[1],
+        frames=done,
+        frames_expected=len(every),
+        resumed_frames=len(there),
+        interrupted=bool(stop) and done + len(failed) < len(every),
+        failed=tuple(failed),
+        notes=tuple(notes),
+        **clock.report(),
+    )
+
+
+def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume: bool = False) -> InputFacts:
+    """Everything that can be wrong with a folder job before any work. Raises InputError. Sizes are not known: 0."""
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder", "check the spelling")
+    names = result_names(list_pictures(source))
+    if not names:
+        raise InputError(f"{source} holds no pictures", "pass a folder with .jpg, .png or .webp files in it")
+    check_output_folder(output, source, overwrite=overwrite or resume)
+    there = _there(output, names) if resume and not overwrite else set()
+    check_replaceable(output / name for path, name in names.items() if path not in there)
+    notes = [f"{len(there)} results are there already"] if there else []
+    notes += [
+        f"{path.name} becomes {name}: another picture's result is called {_plain_name(path)}"
+        for path, name in names.items()
+        if name != _plain_name(path)
+    ]
+    return InputFacts(width=0, height=0, frames=len(names), notes=tuple(notes))
+
+
+def _there(output: Path, names: Mapping[Path, str]) -> set[Path]:
+    """The pictures whose results are there."""
+    return {path for path, name in names.items() if (output / name).is_file()}
+
+
+def _remove_temporaries(output: Path, names: Iterable[str]) -> None:
+    """What a killed job was writing to, under the hidden names that only temporaries of these results have."""
+    left = [path for path in output.iterdir() if is_part_name(path.name)]
+    for path in left:
+        if any(is_part_of(path, output / name) for name in names):
+            path.unlink(missing_ok=True)
+
+
+def result_names(pictures: Sequence[Path]) -> dict[Path, str]:
+    """What the result of each picture is called in a folder job: no two alike, in the order of `pictures`.
+
+    Those that keep their names have the first choice; of the others one whose name is taken gets a number
+    (a.bmp beside a.bmp.png becomes a.bmp-2.png). Names count as alike where a file system could take them for one:
+    A.png and a.png.
+    """
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in sorted(pictures, key=lambda path: _plain_name(path) != path.name):  # stable
+        name = next(name for name in _numbered_names(path) if _alike(name) not in taken)
+        taken.add(_alike(name))
+        names[path] = name
+    return {path: names[path] for path in pictures}
+
+
+def _plain_name(path: Path) -> str:
+    return path.name if path.suffix.lower() in WRITABLE_PICTURES else _with_end(path.name, ".png")
+
+
+def _numbered_names(path: Path) -> Iterator[str]:
+    yield _plain_name(path)
+    kept = path.suffix.lower() in WRITABLE_PICTURES
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix if kept else '.png'}"
+        yield _with_end(path.stem if kept else path.name, end)
+
+
+def _with_end(name: str, end: str) -> str:
+    return cut_name(name, LONGEST_NAME - len(os.fsencode(end))) + end
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _one_picture(
+    source: Path,
+    output: Path,
+    translate: Translate,
+    options: dict[str, Any],
+    clock: StageClock,
+    stop: StopRequest,
+    strip_metadata: bool,
+    *,
+    replace: bool,
+) -> tuple[tuple[int, int], tuple[str, ...]] | None:
+    """(width, height) that the network worked at, and what there is to tell; None when `stop` came before the end."""
+    with clock.stage("decode"):
+        image = read_image(source)
+    steps = FrameSteps(translate, image.rgb.shape[1], image.rgb.shape[0], **options)
+    result_rgb = translate_one(steps, image.rgb, stop, clock)
+    if result_rgb is None:
+        return None
+    with clock.stage("encode"):
+        write_image(output, result_rgb, exif=None if strip_metadata else image.exif, replace=replace)
+    return steps.inside, image.notes

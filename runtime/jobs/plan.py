@@ -1,0 +1,254 @@
+"""From what was named on a command line to jobs: videos, images, folders of either, image sequences, streams.
+
+What a file is, its content decides (see `dsmap.common.images.kinds`): an animated image is a job like a video.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dsmap.common.files import check_folder_writable, sync_folder
+from dsmap.common.images import PICTURE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_pictures
+from dsmap.common.output_files import Identity, identity, lies_in
+from dsmap.errors import InputError
+from dsmap.runtime.jobs.images import result_names
+from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output
+from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, tidy_up
+from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
+from dsmap.runtime.video.sequence_reader import is_sequence, sequence_pictures
+from dsmap.runtime.video.sequence_writer import is_picture_of, written_pictures
+from dsmap.runtime.video.sequence_writer import is_sequence as is_written_sequence
+
+_MOVING_SUFFIXES = {"GIF": ".gif", "WebP": ".webp", "PNG": ".png", "AVIF": ".webp"}
+"""What the translation of an animated image becomes, by its format, where nothing else was asked for."""
+
+Kind = Literal["video", "picture", "folder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One thing to do, with every name resolved."""
+
+    kind: Kind
+    """video: also an image sequence or a stream; folder: its pictures."""
+    source: str | Path
+    """A text for an address or a sequence's pattern."""
+    output: Path
+    own_folder: bool = False
+    """Whether the folder of the output is made for it, when it is missing."""
+
+    @property
+    def shown(self) -> str:
+        """The source as it may be shown: an address without its secrets."""
+        return shown(self.source) if isinstance(self.source, str) and is_address(self.source) else str(self.source)
+
+    @property
+    def name(self) -> str:
+        """What to call it in one word."""
+        return Path(self.source).name if isinstance(self.source, Path) else str(self.output.stem)
+
+    def inputs(self) -> list[Path]:
+        """The files that are read, as far as they are files."""
+        if not isinstance(self.source, Path):
+            return [] if is_address(self.source) else sequence_pictures(self.source)
+        return [self.source, *(list_pictures(self.source) if self.kind == "folder" else [])]
+
+    def results(self) -> list[Path]:
+        """The files that will be written, and the folder if they have one of their own; of a sequence the pattern."""
+        if self.kind != "folder":
+            return [self.output]
+        assert isinstance(self.source, Path)
+        return [self.output, *(self.output / name for name in result_names(list_pictures(self.source)).values())]
+
+    def replaced(self) -> list[Path]:
+        """The files that are there and make way for the results, where they have other names."""
+        return written_pictures(self.output) if is_written_sequence(self.output) else []
+
+    def own_folders(self) -> list[Path]:
+        """Where nobody else's files may be: the parts of videos."""
+        return [parts_folder(self.output)] if self.kind == "video" and not is_written_sequence(self.output) else []
+
+    def writes(self, path: Path) -> bool:
+        """Whether `path` is, or may become, one of the results."""
+        if is_written_sequence(self.output) and is_picture_of(self.output, path):
+            return True
+        return identity(path) in {identity(result) for result in self.results()}
+
+
+def plan_jobs(
+    sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4", animations_stay: bool = True
+) -> list[Job]:
+    """The jobs for what was named. Without `output` each result goes beside its input, NAME-DOMAIN.
+
+    With several inputs, or videos in a folder, `output` is a folder. `suffix`: of videos without a name of their own.
+    `animations_stay`: animated images become animated images; else videos with that suffix.
+    Raises InputError for what does not exist, and for two results of one name.
+    """
+    if len(sources) > 1 and output is not None and not output.is_dir() and _names_a_file(output):
+        raise InputError(f"-o {output} names a file, and there are {len(sources)} inputs", "name a folder with -o")
+    moving = _MOVING_SUFFIXES if animations_stay else {}
+    suffixes = _Suffixes(suffix, moving)
+    jobs = [job for source in sources for job in _jobs(source, output, domain, suffixes, alone=len(sources) == 1)]
+    named: dict[Identity, Job] = {}
+    for job in jobs:
+        other = named.setdefault(identity(job.output), job)
+        if other is not job:
+            raise InputError(
+                f"{other.shown} and {job.shown} would both become {job.output}",
+                "translate them in two calls, with another -o",
+            )
+    _check_sequences_apart(jobs)
+    return jobs
+
+
+def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bundle: Path) -> list[tuple[Path, str]]:
+    """No result may be an input of any job, or a file of the model. `others`: more inputs, with what to call them.
+
+    Gives all inputs, with what to call them. Raises InputError: --overwrite is for earlier results.
+    """
+    jobs = list(jobs)
+    inputs = [*others]
+    inputs += [(path, _called(job, path, alone=len(jobs) == 1)) for job in jobs for path in job.inputs()]
+    known = {identity(path): name for path, name in inputs}
+    for job in jobs:
+        for result in (*job.results(), *job.replaced()):
+            check_kept_apart(result, known, bundle, option="-o")
+        for folder in job.own_folders():
+            if inside := next((path for path, _ in inputs if lies_in(path, folder)), None):
+                raise InputError(f"{inside} lies in {folder}, the folder for unfinished parts", "move it out of there")
+    return inputs
+
+
+def is_done(job: Job) -> bool:
+    """Whether the job's result is there and whole: no interrupted job left parts of it."""
+    if job.kind == "video":  # of streams and sequences nothing says whether they came to their end
+        if not isinstance(job.source, Path) or not job.output.exists():
+            return False
+        return not is_unfinished(job.output) or is_finished(job.output)
+    return all(path.exists() for path in job.results())
+
+
+def tidy_up_after(job: Job) -> None:
+    """Removes what a killed job whose result is there has left behind."""
+    for _ in job.own_folders():
+        tidy_up(job.output)
+
+
+@contextlib.contextmanager
+def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
+    """Makes the folders of results that have one of their own; those that stay empty go again with the block."""
+    made = []
+    wanted = [job.output.parent for job in jobs if job.own_folder]
+    for folder in dict.fromkeys(folder for own in wanted for folder in (own.parent, own)):
+        if not folder.exists() and folder.parent.is_dir():
+            check_folder_writable(folder.parent, "-o")
+            folder.mkdir()
+            sync_folder(folder.absolute().parent)
+            made.append(folder)
+    try:
+        yield
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):  # it holds results
+                folder.rmdir()
+
+
+def _check_sequences_apart(jobs: Sequence[Job]) -> None:
+    """Raises InputError where the numbered pictures of one job could have the names of another's results."""
+    for job in jobs:
+        if not is_written_sequence(job.output):
+            continue
+        for other in jobs:
+            if other is not job and any(is_picture_of(job.output, path) for path in other.results()):
+                raise InputError(
+                    f"{job.shown} and {other.shown} would both write pictures into {job.output.parent}",
+                    "translate them in two calls, with another -o",
+                )
+
+
+def _names_a_file(output: Path) -> bool:
+    return "%" in output.name or output.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES
+
+
+def _called(job: Job, path: Path, *, alone: bool) -> str:
+    if job.kind == "folder":
+        return "the input folder itself" if path == job.source else "a picture of the input folder"
+    return "the input itself" if alone else "one of the inputs"
+
+
+def files_left_out(sources: Sequence[str]) -> dict[str, tuple[tuple[str, int], ...]]:
+    """What of the folders among the sources no job takes: kinds and numbers by folder, as `FolderListing.left_out`."""
+    folders = [source for source in dict.fromkeys(sources) if not is_address(source) and Path(source).is_dir()]
+    return {folder: found for folder in folders if (found := list_folder(Path(folder)).left_out)}
+
+
+@dataclass(frozen=True)
+class _Suffixes:
+    """Of results without a name of their own."""
+
+    video: str
+    moving: Mapping[str, str]
+
+    def of(self, path: Path) -> str:
+        """For the video or animated image `path`."""
+        kind = kind_of(path)
+        return self.moving.get(kind.format, self.video) if kind is not None and kind.role == "animation" else self.video
+
+
+def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *, alone: bool) -> list[Job]:
+    if is_address(source):
+        check_address(source)
+        beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffixes.video)
+        return [Job(kind="video", source=source, output=_output(output, beside, alone=alone), own_folder=not alone)]
+    if is_sequence(source):
+        folder = Path(source).absolute().parent
+        pattern = default_output(folder, domain, "") / _numbered(Path(source).name)
+        own = output is None or not alone
+        return [Job(kind="video", source=source, output=_output(output, pattern, alone=alone), own_folder=own)]
+    check_not_almost_address(source)
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{source} does not exist", "check the spelling and the folder")
+    if path.is_dir():
+        return _folder_jobs(path, output, domain, suffixes, alone=alone)
+    found = kind_of(path)
+    # What is refused (JPEG XL, camera raw) is refused where images are read.
+    kind: Kind = "picture" if found is not None and found.role in ("image", "unread") else "video"
+    beside = default_output(path, domain, ".png" if kind == "picture" else suffixes.of(path))
+    return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
+
+
+def _folder_jobs(folder: Path, output: Path | None, domain: str, suffixes: _Suffixes, *, alone: bool) -> list[Job]:
+    found = list_folder(folder)
+    if not found.images and not found.animations and not found.videos:
+        line = left_out_line(found.left_out)
+        raise InputError(
+            f"{folder} holds no pictures and no videos{f' ({line})' if line else ''}",
+            "name a folder that does, or a file",
+        )
+    default = default_output(folder, domain, "")
+    results = default if output is None else output if alone else output / default.name
+    jobs = [Job(kind="folder", source=folder, output=results, own_folder=not alone)] if found.images else []
+    moving = sorted((*found.videos, *found.animations))
+    names = Counter(f"{path.stem}{suffixes.of(path)}" for path in moving)
+    names.update(result_names(found.images).values())
+    for path in moving:
+        suffix = suffixes.of(path)
+        own = path in found.animations and path.suffix.lower() == suffix
+        name = path.stem if own or names[f"{path.stem}{suffix}"] == 1 else path.name  # a.mp4 and a.mov
+        jobs.append(Job(kind="video", source=path, output=results / f"{name}{suffix}", own_folder=True))
+    return jobs
+
+
+def _output(output: Path | None, beside: Path, *, alone: bool) -> Path:
+    """`beside`, or its name in the folder `output`; `output` itself where it names a single result."""
+    if output is None:
+        return beside
+    return output / beside.name if output.is_dir() or not alone else output
+
+
+def _numbered(name: str) -> str:
+    return name if "%" in name else f"%05d{Path(name).suffix.lower()}"

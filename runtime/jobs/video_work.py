@@ -1,0 +1,161 @@
+"""The stages of one video job at work: what is read, translated and written, in its threads."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dsmap.common.files import part_file
+from dsmap.common.interrupts import StopRequest
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.jobs.frame_pool import FramePool
+from dsmap.runtime.jobs.options import VideoOptions
+from dsmap.runtime.jobs.pipeline import Done, Pipeline
+from dsmap.runtime.jobs.report import Pixels, Progress, StageClock
+from dsmap.runtime.jobs.resume import JobParts
+from dsmap.runtime.jobs.stages import FrameSteps, Translated
+from dsmap.runtime.styles.style_path import share_of_clip
+from dsmap.runtime.video.animation_reader import AnimationReader
+from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES, AnimationWriter
+from dsmap.runtime.video.reader import Frame, Packet, VideoReader
+from dsmap.runtime.video.sequence_reader import SequenceReader
+from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, open_writer
+from dsmap.runtime.video.stream_copy import CopyPlan
+from dsmap.runtime.video.writer import VideoWriter
+
+Reader = VideoReader | SequenceReader | AnimationReader
+Writer = VideoWriter | SequenceWriter | AnimationWriter
+
+
+def writes_animation(reader: Reader, output: Path) -> bool:
+    """Whether `output` is to be an animated image: by its suffix, and for .png by the input too."""
+    suffix = output.suffix.lower()
+    moves = suffix in ANIMATION_SUFFIXES or (suffix == ".png" and isinstance(reader, AnimationReader))
+    return moves and not is_sequence(output)
+
+
+class VideoWork:
+    """One job's stages at work."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        steps: FrameSteps,
+        clock: StageClock,
+        stop: StopRequest,
+        parts: JobParts | None,
+        pool: FramePool | None,
+    ) -> None:
+        self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts
+        self._pool = pool
+        self._skip = parts.frames if parts else 0
+        self._first_pts: int | None = None
+        self.interrupted = False
+        """Whether somebody stopped it before its end."""
+
+    def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes = b"") -> Writer:
+        """The writer, with the frames in it that an earlier job made."""
+        if is_sequence(output) or writes_animation(self._reader, output):
+            return self._open(output, plan, wanted, projection)
+        path = self._new_file(output)
+        try:
+            return self._open(path, plan, wanted, projection)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _new_file(self, output: Path) -> Path:
+        """An empty file for the video to grow in."""
+        if self._parts is not None:
+            return self._parts.new_file()
+        try:
+            return part_file(output)
+        except OSError as error:
+            raise DsmapError(f"cannot write into {output.parent}: {error.strerror}", "check the disk") from error
+
+    def _open(self, path: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes) -> Writer:
+        width, height = self._steps.written
+        writer = open_writer(
+            path,
+            width=width,
+            height=height,
+            time_base=self._reader.time_base,
+            rate=self._reader.rate,
+            sample_aspect=self._reader.sample_aspect,
+            encoding=wanted.encoding,
+            copied=plan.written,
+            sound=wanted.audio,
+            chapters=self._reader.chapters,
+            metadata={} if wanted.strip_metadata else self._reader.metadata,
+            video_metadata={} if wanted.strip_metadata else self._reader.video_metadata,
+            journal=self._parts.journal if self._parts else None,
+            projection=projection,
+            timecode=None if wanted.strip_metadata else self._reader.timecode,
+            overwrite=wanted.overwrite,
+            recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
+            animation=writes_animation(self._reader, path),
+            plays=getattr(self._reader, "plays", 0),
+        )
+        if isinstance(writer, VideoWriter):
+            writer.prefill()
+        return writer
+
+    def run(self, writer: Writer, progress: Progress | None) -> None:
+        """Decode, translate and encode until the end, or until somebody stops it."""
+        with Pipeline(
+            self._items(),
+            self._begin,
+            self._finished,
+            in_flight=self._steps.in_flight,
+            clock=self._clock,
+            cancel=self._cancel,
+        ) as pipeline:
+            for item in pipeline.results(self._stop):
+                if not isinstance(item, Done):
+                    writer.copy(item)
+                    continue
+                with self._clock.stage("encode"):
+                    if self._parts and isinstance(writer, VideoWriter) and self._parts.is_due():
+                        writer.cut()
+                    writer.write(item.rgb, item.frame.pts, item.frame.duration)
+                if self._pool is not None:
+                    self._pool.give(item.frame.rgb)
+                if progress:
+                    progress(writer.frames, self._reader.expected_frames)
+            self.interrupted = self._stop.requested and not pipeline.ended
+        if writer.frames == 0 and not self.interrupted:
+            raise InputError(f"{self._reader.name} has no frame in that part", "choose another --start and --end")
+
+    def finish(self, writer: Writer) -> None:
+        """Make the file whole, with what was done."""
+        if writer.frames == 0:
+            writer.discard()  # stopped during the first frame: there is nothing to keep
+            return
+        with self._clock.stage("encode"):
+            interrupted = self._stop.requested
+            writer.close(drop_audio_after_video=interrupted or self._reader.missing_frames > 0, interrupted=interrupted)
+
+    def _items(self) -> Iterator[Frame | Packet]:
+        """What the reader gives, but for the frames that are there already."""
+        skip = self._skip
+        for item in self._reader:
+            if isinstance(item, Frame):
+                if self._first_pts is None:
+                    self._first_pts = item.pts
+                    if skip:
+                        self._steps.begin_later(item.rgb)
+                if skip:
+                    skip -= 1
+                    continue
+            yield item
+
+    def _begin(self, frame: Frame, index: int) -> Callable[[], Translated]:
+        assert self._first_pts is not None
+        seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
+        share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
+        return self._steps.begin(frame.rgb, seconds, share)
+
+    def _finished(self, frame: Frame, translated: Translated) -> Pixels:
+        return self._steps.finish(frame.rgb, translated, frame.residual)
+
+    def _cancel(self) -> None:
+        self._steps.cancel()
+        self._reader.cancel()

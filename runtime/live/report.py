@@ -1,0 +1,140 @@
+"""What a live session did, for the report and the last line on the screen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dsmap.runtime.live.capture import Capture
+from dsmap.runtime.live.sources import SourceName
+from dsmap.runtime.live.statistics import Measures
+from dsmap.runtime.translator import Translator
+
+StoppedBy = Literal["quit", "window closed", "frames", "seconds", "end of file", "signal", "error"]
+
+_FROM = {
+    "camera": "the frame handed over by the camera's driver (exposure and the driver's own buffer are not seen)",
+    "stream": "the frame decoded from the stream (the sender and the network are not seen)",
+    "file": "the frame's turn by the file's clock",
+}
+_TO_WINDOW = "the picture given to the window system (the screen's own delay is not seen)"
+_TO_RESULT = "the translated picture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveReport:
+    """The numbers of a session; see `as_dict`."""
+
+    translator: Translator
+    cameras: Sequence[tuple[SourceName, Capture]]
+    measures: Measures
+    translated: int
+    """Frames that were translated; a few of them may not have been shown."""
+    window: bool
+    stopped_by: StoppedBy
+    error: Exception | None = None
+    """What ended it, when that was a failure."""
+    recordings: list[dict[str, object]] = field(default_factory=list)
+    snapshots: list[str] = field(default_factory=list)
+    first_shown_seconds: float | None = None
+    """From the start of the command's work to the first picture, the model's loading included."""
+    style: str
+    """That was on at the end."""
+    size: tuple[int, int] | None = None
+    """(width, height) of the translated frames."""
+
+    @property
+    def captured(self) -> int:
+        """Frames that the cameras gave, wanted or not."""
+        return sum(capture.captured for _, capture in self.cameras)
+
+    @property
+    def dropped(self) -> int:
+        """Frames that a newer one replaced before the translator had time for them."""
+        return sum(capture.newest.dropped for _, capture in self.cameras)
+
+    @property
+    def reconnections(self) -> int:
+        """How often a lost camera came back."""
+        return sum(capture.reconnections for _, capture in self.cameras)
+
+    @property
+    def latency_from(self) -> str:
+        """What the latency begins with."""
+        name, capture = self.cameras[0]
+        by_the_clock = capture.facts is not None and not capture.facts.live  # a whole video on a web server, too
+        return _FROM["file" if by_the_clock else name.kind]
+
+    @property
+    def latency_to(self) -> str:
+        """What the latency ends with."""
+        return _TO_WINDOW if self.window else _TO_RESULT
+
+    def line(self) -> str:
+        """The session in one line."""
+        if not self.measures.frames:
+            return f"no frame was translated ({self.captured} captured)"
+        latency = self.measures.latency
+        return (
+            f"{self.measures.frames} frames, {self.measures.fps:.1f} fps, {self.dropped} dropped; latency"
+            f" {latency.percentile_ms(50):.0f} ms median, {latency.percentile_ms(95):.0f} ms p95, from"
+            f" {self.latency_from} to {self.latency_to}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: times in seconds or, where the name says so, milliseconds."""
+        measures = self.measures
+        return {
+            "model": self.translator.model_name,
+            "source": self.translator.source,
+            "target": self.translator.target,
+            "backend": self.translator.backend_name,
+            "backend_description": self.translator.backend_description,
+            "backend_reason": self.translator.backend_reason,
+            "precision": self.translator.precision,
+            "style": self.style,
+            "width": self.size[0] if self.size else None,
+            "height": self.size[1] if self.size else None,
+            "frames_captured": self.captured,
+            "frames_unwanted": sum(capture.unwanted for _, capture in self.cameras),
+            "frames_dropped": self.dropped,
+            "frames_translated": self.translated,
+            "frames_displayed": measures.frames,
+            "seconds": round(measures.seconds, 3),
+            "fps": round(measures.fps, 2),
+            "first_frame_seconds": _rounded(self.first_shown_seconds),
+            "latency_ms": {**measures.latency.as_dict(), "from": self.latency_from, "to": self.latency_to},
+            "stages_ms": {
+                "wait": measures.waiting.as_dict(),
+                "translate": measures.translating.as_dict(),
+                "show": measures.showing.as_dict(),
+            },
+            "busy_share": round(measures.busy, 3),
+            "reconnections": self.reconnections,
+            "cameras": [_camera(name, capture) for name, capture in self.cameras],
+            "recordings": self.recordings,
+            "snapshots": self.snapshots,
+            "stopped_by": self.stopped_by,
+            "error": getattr(self.error, "fact", None) or (str(self.error) if self.error else None),
+        }
+
+
+def _camera(name: SourceName, capture: Capture) -> dict[str, Any]:
+    facts = capture.facts
+    return {
+        "name": name.shown,
+        "kind": name.kind,
+        "width": facts.width if facts else None,
+        "height": facts.height if facts else None,
+        "rate": _rounded(facts.rate) if facts else None,
+        "format": facts.pixel_format if facts else None,
+        "refused": facts.refused if facts else None,
+        "captured": capture.captured,
+        "unwanted": capture.unwanted,
+        "dropped": capture.newest.dropped,
+        "reconnections": capture.reconnections,
+        "lost_seconds": round(capture.lost_seconds + capture.lost_for(), 3),
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)

@@ -1,0 +1,1 @@
+"""Stabilization: less flicker from frame to frame."""

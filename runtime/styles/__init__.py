@@ -1,0 +1,1 @@
+"""Styles: what users write, style paths over time, strength."""

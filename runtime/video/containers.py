@@ -1,0 +1,126 @@
+"""The files that videos are written into: which container a name means, and what fits in it."""
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import av
+from av.audio.stream import AudioStream
+from av.container import Flags, OutputContainer
+from av.stream import Stream
+
+from dsmap.common.images import PICTURE_SUFFIXES
+from dsmap.errors import InputError
+from dsmap.runtime.video.windows_sound import add_by_windows_name, goes_by_windows_name
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""Suffixes of videos, and libav's names for them."""
+
+# What is written at least once a second. delay_moov: the header waits for the first fragment, which tells its start.
+_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+_CLUSTERS = {"cluster_time_limit": "1000"}
+_RECOVERABLE = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": _CLUSTERS, "webm": _CLUSTERS}
+
+
+def format_of(path: Path) -> str:
+    """libav's name of the container that `path`'s suffix asks for. Raises InputError when it is none of ours."""
+    if path.suffix.lower() not in FORMATS:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            raise InputError(
+                f"a video does not fit into one picture ({path.name})",
+                f"use .mp4, or number the pictures: -o {path.with_name(path.stem)}/%05d{path.suffix}",
+            )
+        raise InputError(
+            f"cannot write a video as {path.suffix or 'a file without a suffix'} ({path.name})",
+            f"use one of {', '.join(FORMATS)}, for example -o {path.stem or path.name}.mp4",
+        )
+    return FORMATS[path.suffix.lower()]
+
+
+def check_container(path: Path, audio: Sequence[Stream]) -> None:
+    """Raise InputError when the container that `path`'s suffix asks for is not known or cannot hold `audio`."""
+    format_of(path)
+    if holds(path.suffix, audio):
+        return
+    raise no_room(path.suffix, audio, path)
+
+
+def no_room(suffix: str, audio: Sequence[Stream], path: Path | None = None) -> InputError:
+    """The container cannot hold the sound as it is: which one can, and what else helps."""
+    refused = [stream for stream in audio if not holds(suffix, [stream])] or list(audio)
+    codecs = ", ".join(sorted({codec_name(stream) for stream in refused}))
+    fact = f"{suffix} files cannot hold this video's audio ({codecs}) as it is"
+    if suffix.lower() == ".webm":
+        fact = f"{suffix} files hold Opus and Vorbis audio; this video's ({codecs}) would be copied as it is"
+    other = next((known for known in (".mkv", ".mov", ".mp4") if holds(known, audio)), None)
+    advice = "pass --audio convert to have it encoded anew, or --audio none to leave it out"
+    if other:
+        name = path.with_suffix(other) if path else f"NAME{other}"
+        advice = f"choose a container that can: -o {name}; or {advice}"
+    return InputError(fact, advice)
+
+
+def holds(suffix: str, streams: Sequence[Stream]) -> bool:
+    """Whether the container takes these streams as they are, by writing its header to memory."""
+    if not streams:
+        return True
+    probe = av.open(io.BytesIO(), "w", format=FORMATS[suffix.lower()])
+    try:
+        names = sum(add_copy(probe, suffix, stream)[1] for stream in streams)
+        if names and any(codec_name(stream) == "truehd" for stream in streams):
+            return False  # whose name stands in for Windows' names
+        probe.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    finally:
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            probe.close()
+    return True
+
+
+def add_copy(container: OutputContainer, suffix: str, stream: Stream) -> tuple[Stream, bool]:
+    """Add a stream as it is, and say whether it goes by a Windows codec's name. Raises what PyAV raises."""
+    try:
+        return container.add_stream_from_template(stream, opaque=True), False
+    except ValueError:
+        if not goes_by_windows_name(suffix, stream):
+            raise
+    return add_by_windows_name(container, cast(AudioStream, stream)), True
+
+
+def open_output(path: Path, time_base: Fraction, *, recoverable: bool = False) -> OutputContainer:
+    """A new file at `path` for video with timestamps in `time_base`. Raises what PyAV raises.
+
+    `recoverable`: what was written until a second or two ago plays even when the process is killed. An mp4 grows in
+    fragments then, and becomes an ordinary one at its end, with the index behind the frames.
+    """
+    name = format_of(path)
+    # Matroska's default moves everything so that no timestamp is negative: audio often starts just before 0.
+    options = {"avoid_negative_ts": "disabled"}
+    if name in ("mp4", "mov"):
+        # Where a stream starts is counted in the movie's time scale, and the usual 1/1000 s is too coarse: a multiple
+        # of the video's is exact for it, and within half an audio sample.
+        scale = time_base.denominator * math.ceil(90_000 / time_base.denominator)
+        # Faststart: the index moves to the front, so that browsers start before the whole file has come.
+        options = {"movflags": "+faststart", "movie_timescale": str(scale)}
+    if recoverable:
+        options |= {"flush_packets": "1", **_RECOVERABLE[name]}
+    container = av.open(str(path.absolute()), "w", format=name, options=options)
+    container.flags |= cast(
+        int, Flags.bitexact.value
+    )  # no random numbers and no versions: the same input gives the same file
+    return container
+
+
+def codec_name(stream: Stream) -> str:
+    """For people."""
+    if stream.codec_context is not None:
+        return stream.codec_context.name
+    return getattr(stream, "name", None) or "unknown codec"  # PyAV has no name without a codec context

@@ -1,0 +1,367 @@
+"""One video frame to and from RGB: colours, turning upright, even sizes.
+
+Frames go to the network as R'G'B' in BT.709 (the sRGB primaries), whatever the file uses, and leave as BT.709 limited
+range. BT.601 primaries are close enough to be left alone, as players do. BT.2020, P3 and HDR (PQ, HLG) are brought to
+SDR in BT.709: see `tone`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple, Protocol
+
+import cv2  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+
+from dsmap.errors import InputError
+from dsmap.runtime.video.colour_matrix import guessed_matrix, needs_own_matrix, to_full_rgb, value_range
+from dsmap.runtime.video.stream_side_data import Crop
+from dsmap.runtime.video.tone_mapping import Tone, ToneMapper, tone_of
+
+Pixels = npt.NDArray[np.uint8]
+Residual = npt.NDArray[np.int8]
+"""What 8 bits lack of a frame: (H, W, 3), at most half a level up or down, in parts of which `LEVEL` make one."""
+LEVEL = 256
+"""A level of 8 bits in the 16 that swscale takes: white is 65280."""
+
+# Chroma interpolated, not repeated, and values rounded: without, RGB comes out 1 to 1.5 levels too dark on average.
+_ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+_DECODE_FLAGS = _ROUNDED | Interpolation.FULL_CHR_H_INT
+_ENCODE_FLAGS = _ROUNDED | Interpolation.FULL_CHR_H_INP
+
+# AVColorSpace (the file's tag) to what swscale calls its matrix. Other tags, and none, are guessed.
+_MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale ends the whole process on some of these
+
+
+# Limited range to full, for grey pictures: swscale takes all of them for full.
+_EXPANDED = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orientation:
+    """How stored pixels are turned upright: swap rows and columns first, then mirror."""
+
+    swap: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    def apply(self, rgb: npt.NDArray) -> npt.NDArray:
+        """Turn (H, W, 3) pixels upright; (W, H, 3) when the sides swap."""
+        if self.swap:
+            rgb = np.asarray(cv2.transpose(rgb))
+        if self.mirror_x or self.mirror_y:
+            code = -1 if self.mirror_x and self.mirror_y else int(self.mirror_x)
+            rgb = np.asarray(cv2.flip(rgb, code))
+        return rgb
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) after turning; its own inverse."""
+        return (height, width) if self.swap else (width, height)
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """The orientation that `frame`'s display matrix asks for; odd angles go to the nearest quarter turn."""
+    try:
+        # Missing from PyAV's type of side_data: every kind but motion vectors.
+        matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)  # type: ignore[typeddict-item]
+    except KeyError:
+        return Orientation()
+    a, b, _, c, d = (int(value) for value in matrix[:5])  # x' = a x + c y, y' = b x + d y
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(swap=True, mirror_x=c < 0, mirror_y=b < 0)
+    return Orientation(mirror_x=a < 0, mirror_y=d < 0)
+
+
+class Pool(Protocol):
+    """Arrays to use again."""
+
+    def take(self, shape: tuple[int, ...]) -> Pixels:
+        """A uint8 array of this shape, contiguous, its content of no meaning."""
+
+
+class _Placement(NamedTuple):
+    """Where a stored frame goes in the stored target; sizes as (width, height)."""
+
+    converted: tuple[int, int]
+    """The size that swscale is asked for."""
+    crop: Crop
+    """What is cut off after that: odd numbers too, though chroma is stored for two pixels."""
+    fitted: tuple[int, int]
+    bars: tuple[int, int, int, int] | None
+    """Black rows above and below, columns left and right."""
+
+
+@dataclass
+class FrameToRgb:
+    """Turns decoded frames into upright RGB, all of one size. Keep one per video: it keeps the scaler's tables.
+
+    `width`, `height`: of the result, upright. `crop`: what the container says not to show of the stored frame.
+    `shape`: width / height of the stored picture as it looks, pixel aspect and all; None: that of square pixels. With a
+    `pool` the results lie in its arrays.
+    """
+
+    width: int
+    height: int
+    orientation: Orientation
+    pool: Pool | None = None
+    crop: Crop = Crop()  # noqa: RUF009  # frozen
+    shape: Fraction | None = None
+    _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
+    _mapper: ToneMapper | None = field(default=None, repr=False)
+    _tone: Tone | None = field(default=None, repr=False)
+    _latest: tuple[tuple[int, int, Fraction], _Placement] | None = field(default=None, repr=False)
+    """The placement of frames of that width, height and aspect: nearly always the next one's too."""
+
+    def __call__(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> Pixels:
+        """uint8 (height, width, 3), BT.709 primaries, full range. `aspect`: width / height of the frame's pixels.
+
+        A frame of another size is scaled, and one of another shape comes between black bars. Raises InputError for
+        pixels that cannot be converted.
+        """
+        place = self._placement(frame, aspect)
+        green, blue, red = (self._placed(plane, place) for plane in self._planes(frame, *place.converted))
+        return self._upright([red, green, blue])
+
+    def with_residual(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> tuple[Pixels, Residual | None]:
+        """The same, and what it lacks of a frame of more than 8 bits; None for others. See `Residual`."""
+        if _bits(frame) <= 8 and tone_of(frame) is None:
+            return self(frame, aspect), None
+        place = self._placement(frame, aspect)
+        wide, white = self._wide(frame, *place.converted)
+        planes = (_full_16_bits(_pixels(plane, np.uint16), white, frame) for plane in wide)
+        green, blue, red = (self._placed(plane, place) for plane in planes)
+        exact = self.orientation.apply(np.asarray(cv2.merge([red, green, blue])))
+        exact += LEVEL // 2  # no more than 16 bits hold: white is 255 levels
+        rgb = (exact >> 8).astype(np.uint8)
+        return rgb, (exact.astype(np.uint8) ^ 0x80).view(np.int8)  # the lower byte, less half a level
+
+    def fills(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> bool:
+        """Whether `frame` comes without bars."""
+        return self._placement(frame, aspect).bars is None
+
+    @property
+    def _target(self) -> tuple[int, int]:
+        return self.orientation.size(self.width, self.height)
+
+    def _placement(self, frame: VideoFrame, aspect: Fraction) -> _Placement:
+        kind = (frame.width, frame.height, aspect)
+        if self._latest is None or self._latest[0] != kind:
+            self._latest = kind, self._new_placement(*kind)
+        return self._latest[1]
+
+    def _new_placement(self, width: int, height: int, aspect: Fraction) -> _Placement:
+        crop, whole, target = self.crop, (width, height), self._target
+        if not crop.fits(*whole):  # it was for frames of another size
+            crop = Crop()
+        fitted = fitted_size(target, Fraction(*crop.size(*whole)) * aspect / (self.shape or Fraction(*target)))
+        across, down = (all_of_it - part for all_of_it, part in zip(target, fitted, strict=True))
+        bars = (down // 2, down - down // 2, across // 2, across - across // 2) if across or down else None
+        return _Placement(whole if crop else fitted, crop, fitted, bars)
+
+    def _planes(self, frame: VideoFrame, width: int, height: int) -> list[Pixels]:
+        """Green, blue and red, each uint8 (height, width), of the whole stored frame."""
+        if tone_of(frame) is None and not _needs_16_bits(frame) and not needs_own_matrix(frame):
+            planes = [_pixels(plane) for plane in self._convert(frame, "gbrp", width, height).planes]
+        else:
+            wide, white = self._wide(frame, width, height)
+            planes = [np.asarray(cv2.convertScaleAbs(_pixels(plane, np.uint16), alpha=255 / white)) for plane in wide]
+        return [np.asarray(cv2.LUT(plane, _EXPANDED)) for plane in planes] if _is_limited_grey(frame) else planes
+
+    def _wide(self, frame: VideoFrame, width: int, height: int) -> tuple[tuple[VideoPlane, ...], float]:
+        """Green, blue and red in 16 bits, and the value of white in them."""
+        if needs_own_matrix(frame):
+            wide, white = to_full_rgb(frame, width, height, self._scaler), 65535.0
+        else:
+            wide, white = self._convert(frame, "gbrp16le", width, height), _white(frame)
+        if (tone := tone_of(frame)) is not None:
+            wide, white = self._mapper_for(tone, white, width, height)(wide), 65535.0
+        return wide.planes, white
+
+    def _placed(self, plane: npt.NDArray, place: _Placement) -> npt.NDArray:
+        """`plane` (height, width) cropped, scaled, and in the middle of the stored target."""
+        if place.crop:
+            width, height = place.crop.size(*place.converted)
+            plane = plane[place.crop.top : place.crop.top + height, place.crop.left : place.crop.left + width]
+        plane = scaled(plane, place.fitted)
+        if place.bars is None:
+            return plane
+        return np.asarray(cv2.copyMakeBorder(plane, *place.bars, cv2.BORDER_CONSTANT, value=0))
+
+    def _upright(self, red_green_blue: Sequence[npt.NDArray]) -> Pixels:
+        if self.orientation == Orientation():
+            target = self.pool.take((self.height, self.width, 3)) if self.pool else None
+            return np.asarray(cv2.merge(red_green_blue, target), np.uint8)
+        turned = self.orientation.apply(np.asarray(cv2.merge(red_green_blue), np.uint8))
+        if self.pool is None:
+            return turned
+        target = self.pool.take(turned.shape)
+        np.copyto(target, turned)
+        return target
+
+    def _mapper_for(self, tone: Tone, white: float, width: int, height: int) -> ToneMapper:
+        """One table for the whole clip, also where the metadata's peak changes on the way: the tone must not jump."""
+        kind = (tone.transfer, tone.primaries)
+        if self._tone is None or kind != (self._tone.transfer, self._tone.primaries):
+            self._tone, self._mapper = tone, None
+        if self._mapper is None or (width, height) != (self._mapper.width, self._mapper.height):
+            self._mapper = ToneMapper(self._tone, width, height, white)
+        return self._mapper
+
+    def _convert(self, frame: VideoFrame, format: str, width: int, height: int) -> VideoFrame:
+        try:
+            if frame.format.name in _ABORTING_FORMATS:
+                raise ValueError(frame.format.name)
+            return self._scaler.reformat(
+                frame,
+                width,
+                height,
+                format=format,  # swscale makes planes four times as fast as interleaved pixels
+                src_colorspace=_matrix(frame),
+                src_color_range=value_range(frame),
+                interpolation=_DECODE_FLAGS,
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the video's pixels ({frame.format.name}, {frame.width}x{frame.height}) cannot be converted to RGB",
+                "convert the video to H.264 first",
+            ) from error
+
+
+def with_residual(rgb: Pixels, residual: Residual) -> npt.NDArray[np.uint16]:
+    """`rgb` in 16 bits, `LEVEL` for each of its own, with the residual of a frame of the same size added."""
+    exact = np.multiply(rgb, LEVEL, dtype=np.int32)
+    exact += residual
+    return np.clip(exact, 0, 255 * LEVEL, out=exact).astype(np.uint16)
+
+
+RGB_FORMATS = ("rgb24", "bgr0")
+"""The formats of `RgbToFrame` that hold RGB itself, bit for bit."""
+
+
+@dataclass
+class RgbToFrame:
+    """Turns RGB into frames for an encoder: BT.709 limited range, tagged so; or RGB itself. Keep one per video."""
+
+    pix_fmt: str = "yuv420p"
+    _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
+
+    def __call__(self, rgb: npt.NDArray) -> VideoFrame:
+        """`rgb`: (H, W, 3), uint8, or uint16 with `LEVEL` for each level of 8 bits.
+
+        Its size is one that `pix_fmt` takes: see `pad_to_even`.
+        """
+        format = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=format)
+        if self.pix_fmt in RGB_FORMATS:
+            # The values stay as they are, and so does the range; the matrix is "none".
+            frame = self._scaler.reformat(frame, format=self.pix_fmt)
+            frame.colorspace, frame.color_range = 0, int(ColorRange.JPEG)
+        else:
+            frame = self._scaler.reformat(
+                frame,
+                format=self.pix_fmt,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=_ENCODE_FLAGS,
+            )
+        frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
+        return frame
+
+
+def pad_to_even(rgb: npt.NDArray, pix_fmt: str = "yuv420p") -> npt.NDArray:
+    """(H, W, 3) with the last row and column repeated where `pix_fmt` stores colour once for two of them."""
+    height, width = rgb.shape[:2]
+    across, down = (0, 0) if pix_fmt in RGB_FORMATS else (width % 2, height % 2 if "420" in pix_fmt else 0)
+    if not across and not down:
+        return np.ascontiguousarray(rgb)
+    return np.pad(rgb, ((0, down), (0, across), (0, 0)), mode="edge")
+
+
+def padded_size(width: int, height: int, pix_fmt: str) -> tuple[int, int]:
+    """(width, height) of what `pad_to_even` gives."""
+    if pix_fmt in RGB_FORMATS:
+        return width, height
+    return width + width % 2, height + (height % 2 if "420" in pix_fmt else 0)
+
+
+def size_at_height(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:
+    """(width, height) scaled to `wanted_height`, the aspect kept and the width even; unchanged for None."""
+    if wanted_height is None or wanted_height == height:
+        return width, height
+    return max(2, round(width * wanted_height / height / 2) * 2), wanted_height
+
+
+def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
+    """(width, height) in `target` of a picture that is `wider` times as wide for its height as the target."""
+    width, height = target
+    if wider >= 1:
+        return width, max(1, round(height / wider))
+    return max(1, round(width * wider)), height
+
+
+def scaled(pixels: npt.NDArray, size: tuple[int, int], pool: Pool | None = None) -> npt.NDArray:
+    """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger.
+
+    With a `pool` the result of uint8 lies in one of its arrays, unless it is `pixels` as they came.
+    """
+    height, width = pixels.shape[:2]
+    if size == (width, height):
+        return pixels
+    kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
+    target = pool.take((size[1], size[0], *pixels.shape[2:])) if pool else None
+    return np.asarray(cv2.resize(pixels, size, target, interpolation=kind))
+
+
+def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8) -> npt.NDArray:
+    """(H, W), a view: rows in memory are longer than W."""
+    return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+
+
+def _full_16_bits(plane: npt.NDArray[np.uint16], white: float, frame: VideoFrame) -> npt.NDArray[np.uint16]:
+    """(H, W), `LEVEL` times the level in 8 bits, of a plane of `_wide`."""
+    scale, black = 255 * LEVEL / white, 0.0
+    if _is_limited_grey(frame):
+        scale, black = scale * 255 / 219, 16 * LEVEL * 255 / 219
+    values = np.asarray(cv2.addWeighted(plane, scale, plane, 0.0, -black, dtype=cv2.CV_16U), np.uint16)
+    return np.minimum(values, 255 * LEVEL, out=values)
+
+
+def _is_limited_grey(frame: VideoFrame) -> bool:
+    return bool(frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG)
+
+
+def _needs_16_bits(frame: VideoFrame) -> bool:
+    """Whether swscale, asked for 8 bits, would be off by half a level: full range of more than 8 bits."""
+    return _bits(frame) > 8 and (frame.format.is_rgb or value_range(frame) == ColorRange.JPEG)
+
+
+def _white(frame: VideoFrame) -> float:
+    """What swscale makes of white in 16 bits."""
+    bits = _bits(frame)
+    if frame.format.is_rgb or value_range(frame) == ColorRange.JPEG:
+        return (2**bits - 1) * 2 ** (16 - bits)
+    return 65535 * 255 / 256 + 3.5
+
+
+def _bits(frame: VideoFrame) -> int:
+    return min(16, max((component.bits for component in frame.format.components), default=8))
+
+
+def _matrix(frame: VideoFrame) -> Colorspace | None:
+    if frame.format.is_rgb:
+        return None
+    return _MATRICES.get(frame.colorspace) or guessed_matrix(frame)

@@ -1,0 +1,202 @@
+"""Numbered pictures as a video: `frames/%05d.png` or `frames/*.png`."""
+
+import glob
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.packet import Packet
+
+from dsmap.common.images import PICTURE_SUFFIXES, kind_of, read_picture_rgb, sides_of
+from dsmap.errors import InputError
+from dsmap.runtime.video.addresses import NetworkSettings, Tell, is_address
+from dsmap.runtime.video.animation_reader import AnimationReader
+from dsmap.runtime.video.frames import Pool, size_at_height
+from dsmap.runtime.video.image_frames import ImageFrames
+from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.trim import Seconds, exact, span_of
+
+_NUMBER = re.compile(r"%(0?)(\d*)d")
+_WILD = re.compile(r"[*?\[]")
+
+
+class SequenceReader(ImageFrames):
+    """Reads the pictures of `source` in natural order (2 before 10), each shown for 1/`rate` second.
+
+    The interface is that of `VideoReader`: iterate over `Frame`s. `start` and `end` in seconds; times begin at 0.
+    A picture that cannot be read is left out, and its time stays empty: `failed_packets` counts them. `notes` tells
+    gaps in the numbers. Raises InputError when there are no pictures, or when they differ in size.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        rate: Fraction | float | int = 25,
+        height: int | None = None,
+        start: Seconds | None = None,
+        end: Seconds | None = None,
+        frames: int | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        if rate <= 0:
+            raise InputError(f"--rate is {rate}", "give pictures per second, such as 25")
+        super().__init__(source, pool)
+        self.rate = exact(rate)
+        self.time_base = 1 / self.rate
+        pictures = sequence_pictures(source)
+        span = span_of(start, end, frames)
+        first = math.ceil((span.start or 0) * self.rate)
+        last = len(pictures) if span.end is None else math.ceil(span.end * self.rate)
+        self.pictures = pictures[first:last][: span.frames]
+        if not self.pictures:
+            length = float(len(pictures) / self.rate)
+            raise InputError(f"{source} has no picture in the time asked for: it lasts {length:g} s", "ask for less")
+        self.notes = _gaps(self.pictures)
+        self.expected_frames = len(self.pictures)
+        self.expected_seconds = float(len(self.pictures) / self.rate)
+        self._check_sizes()
+        self._size = self._first_size()
+        self.width, self.height = size_at_height(*self._size, height)
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        for index, path in enumerate(self.pictures):
+            if self._cancelled:
+                return
+            try:
+                picture_rgb = read_picture_rgb(path)
+            except InputError:
+                self.failed_packets += 1
+                continue
+            if (picture_rgb.shape[1], picture_rgb.shape[0]) != self._size:
+                raise self._differs(path, picture_rgb.shape[1], picture_rgb.shape[0])
+            yield Frame(self._scaled(picture_rgb), index, 1)
+
+    def _first_size(self) -> tuple[int, int]:
+        fault: InputError | None = None
+        for path in self.pictures:
+            try:
+                height, width = read_picture_rgb(path).shape[:2]
+                return width, height
+            except InputError as error:
+                fault = fault or error
+        assert fault is not None
+        raise fault
+
+    def _check_sizes(self) -> None:
+        """By their headers, before any work. Sides may be swapped: the picture may be turned when it is read."""
+        expected: tuple[int, int] | None = None
+        for path in self.pictures:
+            size = sides_of(path)
+            if size is None:
+                continue
+            if expected is not None and sorted(size) != sorted(expected):
+                self._size = expected
+                raise self._differs(path, *size)
+            expected = expected or size
+
+    def _differs(self, path: Path, width: int, height: int) -> InputError:
+        return InputError(
+            f"{path} is {width}x{height}, but the first picture is {self._size[0]}x{self._size[1]}",
+            "all pictures of a sequence must have one size: resize it, or take it out",
+        )
+
+
+def open_reader(
+    source: str | Path,
+    *,
+    rate: Fraction | float | int | None = None,
+    height: int | None = None,
+    start: Seconds | None = None,
+    end: Seconds | None = None,
+    frames: int | None = None,
+    programme: int | None = None,
+    deinterlace: bool = False,
+    ten_bits: bool = False,
+    pool: Pool | None = None,
+    network: NetworkSettings | None = None,
+    tell: Tell | None = None,
+) -> VideoReader | SequenceReader | AnimationReader:
+    """A `SequenceReader` for a pattern of pictures (at `rate` per second, 25), an `AnimationReader` for an animated
+    image, a `VideoReader` for all else. Raises InputError for a still image: it is no video of one frame.
+    """
+    if is_sequence(source):
+        return SequenceReader(source, rate=rate or 25, height=height, start=start, end=end, frames=frames, pool=pool)
+    kind = None if is_address(source) else kind_of(Path(source))
+    if kind is not None and kind.role == "animation":
+        return AnimationReader(source, height=height, start=start, end=end, frames=frames, pool=pool)
+    if kind is not None and kind.role in ("image", "unread") and kind.format:
+        advice = "Use translate_picture." if kind.role == "image" else "Convert it to PNG or JPEG first."
+        raise InputError(f"{source} is an image ({kind.format}), not a video", advice)
+    return VideoReader(
+        source,
+        height=height,
+        start=start,
+        end=end,
+        frames=frames,
+        programme=programme,
+        deinterlace=deinterlace,
+        ten_bits=ten_bits,
+        pool=pool,
+        network=network,
+        tell=tell,
+    )
+
+
+def is_sequence(source: str | Path) -> bool:
+    """Whether `source` is a pattern of picture names: with %d, %05d, *, ? or [...], and no file of that very name."""
+    if is_address(source):
+        return False
+    path = Path(source)
+    patterned = _NUMBER.search(path.name) or _WILD.search(str(path))
+    return bool(patterned) and path.suffix.lower() in PICTURE_SUFFIXES and not path.exists()
+
+
+def sequence_pictures(source: str | Path) -> list[Path]:
+    """The pictures that the pattern `source` means, in natural order. Raises InputError when there are none."""
+    path = Path(source)
+    number = _NUMBER.search(path.name)
+    if number:
+        digits = rf"\d{{{number[2]},}}" if number[1] and number[2] else r"\d+"
+        name = re.compile(
+            re.escape(path.name[: number.start()].replace("%%", "%"))
+            + f"({digits})"
+            + re.escape(path.name[number.end() :].replace("%%", "%"))
+        )
+        folder = path.parent
+        found = [one for one in folder.iterdir() if name.fullmatch(one.name)] if folder.is_dir() else []
+    else:
+        found = [Path(one) for one in glob.glob(str(path))]
+    pictures = sorted((one for one in found if one.is_file()), key=natural_key)
+    if not pictures:
+        raise InputError(f"{source} matches no picture", "check the folder and the pattern, such as frames/%05d.png")
+    return pictures
+
+
+def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts names with numbers by their numbers: 2 before 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
+
+
+def _gaps(pictures: list[Path]) -> tuple[str, ...]:
+    """What to tell about numbers that are missing between the first and the last."""
+    numbers = []
+    for path in pictures:
+        found = re.findall(r"\d+", path.stem)
+        if not found:
+            return ()
+        numbers.append(int(found[-1]))
+    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+    stems = {re.sub(r"\d+(?=\D*$)", "", path.stem) for path in pictures}
+    if missing <= 0 or len(stems) > 1:
+        return ()
+    after = next(one for one, two in itertools.pairwise(numbers) if two != one + 1)
+    are = "number is" if missing == 1 else "numbers are"
+    return (f"{missing} {are} missing between the pictures, the first after {after}: they follow without a pause",)

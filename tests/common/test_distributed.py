@@ -1,0 +1,150 @@
+"""Two processes against one: the same gradients, the same losses, one run folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import make_pictures, settings, trainer_in
+from two_processes import gradients_of
+
+from dsmap.common.distributed import Processes, processes_of_torchrun
+from dsmap.training.checkpoint import list_checkpoints, read_checkpoint
+from dsmap.training.data import UnpairedBatches
+from dsmap.training.datasets import find_domains
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for side, colour in (("A", (200, 90, 60)), ("B", (60, 90, 200))):
+        make_pictures(folder / f"train{side}", colour)
+    return folder
+
+
+def torchrun(*arguments, processes=2):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "training")]),
+    }
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+
+
+def finished(process, timeout=200):
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("gan_type", ["lsgan", "nsgan", "ralsgan"])
+def test_gradients_of_two_processes_are_those_of_one(gan_type, tmp_path):
+    """Every term, those that couple the pictures of a batch too: contextual, mode seeking, KL, ralsgan."""
+    expected, expected_losses = gradients_of(gan_type, lambda rows: rows)
+    code, _, err = finished(torchrun(TESTS / "two_processes.py", gan_type, tmp_path / "found.pt"))
+    assert code == 0, err
+    found, losses = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert found.keys() == expected.keys()
+    assert len(found) > 100
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-7, atol=1e-10, msg=lambda text, n=name: f"{n} {text}")
+    assert losses.keys() == expected_losses.keys()
+    for name, loss in expected_losses.items():
+        torch.testing.assert_close(losses[name], loss, rtol=1e-9, atol=1e-12)
+
+
+def test_the_shares_of_a_batch_are_the_batch(data):
+    config = settings("data.batch_size=4")
+    domains = find_domains(data)
+    whole = UnpairedBatches.of(domains, config.data, 3)
+    half = config.data.model_copy(update={"batch_size": 2})
+    shares = [UnpairedBatches.of(domains, half, 3, Processes(rank, 2, rank)) for rank in (0, 1)]
+    for step in (0, 1, 7):
+        expected, parts = whole[step], [share[step] for share in shares]
+        for side in ("x_a_nchw", "x_b_nchw"):
+            assert torch.equal(torch.cat([getattr(part, side) for part in parts]), getattr(expected, side))
+        assert parts[0].paths_a + parts[1].paths_a == expected.paths_a
+
+
+def read_log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_with_two_processes_is_that_of_one_with_twice_the_batch(data, tmp_path):
+    common = ("--preset", "debug", "--data", data, "--set", "log_every=1", "--device", "cpu")
+    code, out, err = finished(
+        torchrun("-m", "dsmap.tools.train", *common, "-o", tmp_path / "two", "--steps", 3,
+                 "--set", "data.batch_size=1")
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.count("done: ") == 1  # one of them talks
+    assert "process 1 of 2" in out
+    one = [sys.executable, "-m", "dsmap.tools.train", *common, "-o", tmp_path / "one", "--steps", 3,
+           "--set", "data.batch_size=2"]  # fmt: skip
+    subprocess.run(list(map(str, one)), check=True, capture_output=True)
+    two, one = read_log(tmp_path / "two"), read_log(tmp_path / "one")
+    assert [line["step"] for line in two] == [1, 2, 3]
+    for ours, expected in zip(two, one, strict=True):
+        assert ours.keys() == expected.keys()
+        for name in set(expected) - {"seconds"}:
+            assert ours[name] == pytest.approx(expected[name], rel=2e-3, abs=1e-4), name
+    assert read_checkpoint(tmp_path / "two").processes == 2
+
+    # Going on with one process is told: an iteration is half as large then.
+    go_on = [sys.executable, "-m", "dsmap.tools.train", *common, "-o", tmp_path / "two", "--steps", 4,
+             "--set", "data.batch_size=1", "--resume", "auto"]  # fmt: skip
+    done = subprocess.run(list(map(str, go_on)), capture_output=True, text=True, check=True)
+    assert "changed since that checkpoint: processes 2 -> 1" in done.stdout
+
+
+def test_stopping_two_processes_saves_once(data, tmp_path):
+    process = torchrun("-m", "dsmap.tools.train", "--preset", "debug", "--data", data, "-o", tmp_path,
+                       "--steps", 100_000, "--set", "log_every=1", "--set", "checkpoint_every=100000",
+                       "--device", "cpu")  # fmt: skip
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to all of them
+    _, out, _ = finished(process)
+    assert "stopped at step" in out
+    (saved,) = list_checkpoints(tmp_path / "checkpoints")
+    assert read_checkpoint(saved).step == read_log(tmp_path)[-1]["step"]
+
+
+def test_processes_that_see_different_checkpoints_stop(data, tmp_path):
+    """Machines that do not share the run folder: told, where once all of them waited for ever."""
+    trainer_in(tmp_path / "run0", data, steps=2).train()
+    script = tmp_path / "each.py"
+    script.write_text(
+        "import os, sys\nfrom dsmap.tools.train import main\n"
+        f"sys.argv = ['dsmap-train', '--preset', 'debug', '--data', {str(data)!r}, '--steps', '3', '--device', 'cpu',\n"
+        f"            '--resume', 'auto', '-o', {str(tmp_path / 'run')!r} + os.environ['RANK']]\n"
+        "main()\n"
+    )
+    code, _, err = finished(torchrun(script), timeout=100)
+    assert code != 0
+    assert "the processes found checkpoints of different steps: 2, 0" in err
+
+
+def test_one_process_without_torchrun(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes_of_torchrun() == Processes(0, 1, 0)
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert processes_of_torchrun() == Processes(3, 4, 1, 2)
+    rows = torch.arange(8)
+    assert Processes(3, 4, 1).mine(rows).tolist() == [6, 7]

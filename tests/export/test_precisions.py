@@ -1,0 +1,407 @@
+"""Half precision and int8: what is in the graphs, the gate that judges them, and the runtime's choice."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import run_export
+from onnx import TensorProto, numpy_helper
+from tiny import make_model
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.export import gate, int8
+from dsmap.export.costs import graph_costs
+from dsmap.export.fp16 import CentredStem, to_half
+from dsmap.export.gate import check_gate, extreme_inputs, judge, with_probes
+from dsmap.export.int8 import quantise
+from dsmap.export.rewrites import Rewrites, ScaledStem, rewritten
+from dsmap.export.verify import generated_pictures
+from dsmap.model.layers import conv, instance_norm, layer_norm
+from dsmap.runtime import Translator
+from dsmap.runtime.bundle.bundle import Bundle
+
+PARTS = ("content_encoder", "mapping", "decoder", "style_mlp", "style_encoder")
+DOMAINS = ("summer", "winter")
+PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+IN_FLOAT = {"InstanceNormalization", "GroupNormalization", "LayerNormalization", "Sigmoid", "Tanh", "ReduceMean"}
+
+
+def files(exported, precision="fp32"):
+    """The graphs of a bundle by component and domain, with the usual ones where a precision has none."""
+    bundle = Bundle.read(exported.folder)
+    return {(part, domain): bundle.graph(part, domain, precision) for part in PARTS for domain in DOMAINS}
+
+
+def psnr(a, b):
+    square = np.mean((a.astype(np.float64) - b) ** 2)
+    return np.inf if square == 0 else 10 * np.log10(255**2 / square)
+
+
+def chain(paths, frames, style):
+    """From summer to winter, in ONNX Runtime, by hand."""
+
+    def run(part, domain, **inputs):
+        return onnxruntime.InferenceSession(str(paths[part, domain])).run(None, inputs)
+
+    content, skip = run("content_encoder", "summer", frames=frames)
+    (mapped,) = run("mapping", "winter", content=content, skip=skip)
+    (params,) = run("style_mlp", "winter", style=style)
+    return run("decoder", "winter", mapped=mapped, style_params=params)[0]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_types_in_the_half_graphs(exported, part):
+    """Products in half, statistics in float32, inputs and outputs as ever."""
+    paths = {precision: files(exported, precision)[part, "winter"] for precision in ("fp32", "fp16")}
+    plain, half = (onnx.shape_inference.infer_shapes(onnx.load(path)) for path in paths.values())
+    for side in ("input", "output"):
+        told = [[(v.name, v.type.tensor_type.elem_type) for v in getattr(m.graph, side)] for m in (plain, half)]
+        assert told[0] == told[1]
+    types = {v.name: v.type.tensor_type.elem_type for v in half.graph.value_info}
+    types |= {t.name: t.data_type for t in half.graph.initializer}
+    products = [node for node in half.graph.node if node.op_type in PRODUCTS]
+    assert products
+    for node in products:
+        assert {types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}, node.name
+    statistics = [node for node in half.graph.node if node.op_type in IN_FLOAT]
+    assert statistics or part == "style_mlp"
+    for node in statistics:
+        assert types[node.input[0]] == TensorProto.FLOAT, node.name
+
+
+def test_norms_of_large_values_in_half():
+    """Whose squares overflow half precision."""
+    x = 300 * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = instance_norm(x.half().double())
+    got = instance_norm(x.half())
+    assert got.dtype == torch.float16
+    torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=2e-3)
+    one, nothing = torch.ones(3), torch.zeros(3)
+    expected = layer_norm(x.half().double(), one.double(), nothing.double())
+    torch.testing.assert_close(layer_norm(x.half(), one, nothing).double(), expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("pad", ["reflect", "replicate", "zero"])
+def test_the_centred_stem(pad):
+    plain = conv(3, 6, 7, padding=3, pad_type=pad).double().requires_grad_(False)
+    frames = torch.randint(0, 256, (2, 3, 12, 10)).double()
+    torch.testing.assert_close(
+        CentredStem(ScaledStem(plain))(frames), plain(frames / 127.5 - 1), rtol=1e-11, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("pad", ["reflect", "zero"])
+def test_what_is_in_half(pad):
+    """Every weight of a product, and nothing of a norm."""
+    model = to_half(rewritten(make_model(pad_type=pad, style_kl=pad == "zero"), Rewrites()))
+    kept = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.float32}
+    ups = {f"decoders.{s}.ups.{i}.{block}{p}" for s in "ab" for i, block in enumerate(("block.", "block.", ""))
+           for p in ("scale", "shift")}  # fmt: skip
+    norms = {f"mappings.{s}.{n}_norm.{p}" for s in "ab" for n in ("up", "down") for p in ("weight", "bias")}
+    assert kept == ups | norms
+
+
+def test_the_half_chain_is_close(exported):
+    """Measured anew, on pictures that the export has not seen."""
+    frames = np.stack(generated_pictures(72, 3, 40))
+    style = np.zeros((3, 8), np.float32)
+    expected = chain(files(exported), frames, style)
+    got = chain(files(exported, "fp16"), frames, style)
+    assert got.shape == expected.shape
+    assert psnr(got, expected) > 45
+    assert expected.std() > 5
+
+
+def test_a_half_graph_takes_other_sizes(exported):
+    for size in (16, 200):
+        frames = np.stack(generated_pictures(size, 1, 3))
+        assert chain(files(exported, "fp16"), frames, np.zeros((1, 8), np.float32)).shape == (1, size, size, 3)
+
+
+def test_what_the_bundle_says(exported):
+    """The gate's numbers are kept, on enough pictures."""
+    told = json.loads((exported.folder / "bundle.json").read_text())["verification"]["variants"]
+    for precision, limit in (("fp16", 40), ("int8", 32)):
+        found = told[precision]
+        assert (found["limit_db"], found["passed"], found["pictures"]) == (limit, True, 32)
+        assert set(found["finite"]) >= {"all black", "all white", "saturated noise", "saturated noise, 16x16"}
+        assert all(found["finite"].values())
+        names = {name.partition(":")[0] for name in found["checks"]}
+        assert {"chain summer to winter", "decoder summer", "content_encoder winter", "mapping winter"} <= names
+        assert all(c["psnr_db"] is None or c["psnr_db"] >= limit for c in found["checks"].values())
+    assert "encoder.stem" in told["int8"]["float_layers"]["content_encoder summer"]
+    assert "decoder.tail" in told["int8"]["float_layers"]["decoder winter"]
+
+
+def test_the_report(exported):
+    told = json.loads((exported.folder.parent / "r.json").read_text())
+    decoder = told["components"]["decoder winter"]
+    assert set(decoder["files"]) == set(decoder["checks"]) == {"fp32", "fp16", "int8"}
+    assert decoder["parameters"] > 1000
+    assert decoder["multiply_adds_after"] < 0.8 * decoder["multiply_adds_before"]
+    assert told["next"] in exported.stdout
+    assert set(told["seconds_for_graphs"]) == {"fp32", "fp16", "int8"}
+    for file in decoder["files"].values():
+        assert (exported.folder / file["path"]).stat().st_size == file["bytes"]
+
+
+def test_costs_of_the_published_network():
+    """The issue's figures: 52.2 G before; each phase of an upsampling takes 9 taps of 25."""
+    from dsmap.config import ModelConfig
+    from dsmap.model.dsmap import DSMAP
+
+    costs = graph_costs(DSMAP(ModelConfig(pad_type="zero")).eval(), Rewrites(tail=False))
+    frame = [costs[part] for part in ("content_encoder", "mapping", "decoder")]
+    assert sum(c.multiply_adds_before for c in frame) / 1e9 == pytest.approx(52.2, abs=0.05)
+    assert sum(c.multiply_adds_after for c in frame) / 1e9 == pytest.approx(30.7, abs=0.1)
+
+
+def moved(path, out, name, factor):
+    """A copy of a graph with one weight times `factor`."""
+    model = onnx.load(path)
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    value = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array((value * factor).astype(value.dtype), name))
+    onnx.save_model(model, out)
+    return out
+
+
+STYLES = dict.fromkeys(DOMAINS, np.zeros(8, np.float32))
+
+
+def judged(exported, precision, changed):
+    pictures = {domain: generated_pictures(64, 2, i) for i, domain in enumerate(DOMAINS)}
+    variant = {**files(exported, precision), **changed}
+    return judge(precision, files(exported), variant, pictures, "generated", styles=STYLES, width=8, minimum=16)
+
+
+@pytest.fixture
+def small_extremes(monkeypatch):
+    monkeypatch.setattr(gate, "_FULL_HD", (64, 96))
+
+
+@pytest.mark.usefixtures("small_extremes")
+def test_the_gate_finds_what_is_off(exported, tmp_path):
+    decoder = files(exported, "fp16")["decoder", "winter"]
+    wrong = moved(decoder, tmp_path / "wrong.onnx", "decoder.tail.weight", 1.2)
+    found = judged(exported, "fp16", {("decoder", "winter"): wrong})
+    assert {c.name for c in found.checks if not c.passed} == {"decoder winter", "chain summer to winter"}
+    with pytest.raises(
+        DsmapError, match=r"fp16 is below its gate of 40 dB: chain summer to winter \d+\.\d dB"
+    ) as caught:
+        check_gate(found, force=False, say=print)
+    assert "--force" in caught.value.advice
+    said = []
+    check_gate(found, force=True, say=said.append)
+    assert "below its gate" in said[0]
+
+
+@pytest.mark.usefixtures("small_extremes")
+def test_the_gate_finds_infinities(exported, tmp_path):
+    """Half ends at 65504; uint8 frames would not tell."""
+    decoder = files(exported, "fp16")["decoder", "winter"]
+    wrong = moved(decoder, tmp_path / "wrong.onnx", "decoder.ups.0.block.weight", 6e4)
+    found = judged(exported, "fp16", {("decoder", "winter"): wrong})
+    assert not found.extremes["saturated noise"]
+    assert "no finite numbers for saturated noise" in found.failures
+
+
+def test_probes_leave_the_graph_as_it_is(exported):
+    path = files(exported, "fp16")["content_encoder", "summer"]
+    frames = np.stack(generated_pictures(64, 1, 2))
+    plain = onnxruntime.InferenceSession(str(path)).run(None, {"frames": frames})
+    model, limits = with_probes(path)
+    session = onnxruntime.InferenceSession(model)
+    named = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"frames": frames}), strict=True))
+    assert np.array_equal(named.pop("content"), plain[0])
+    assert np.array_equal(named.pop("skip"), plain[1])
+    assert set(named) == set(limits)
+    assert len(named) == len([n for n in onnx.load(path).graph.node if n.op_type == "Conv"])
+    assert set(limits.values()) == {65504.0}
+    assert all(0 < value < 1000 for value in named.values())
+
+
+def test_extreme_inputs_without_memory(monkeypatch):
+    said = []
+    monkeypatch.setattr(gate, "available_bytes", lambda: 10**9)
+    pictures = {domain: generated_pictures(64, 1) for domain in DOMAINS}
+    assert "a picture, 1920x1088" not in extreme_inputs((64, 64), 16, 64, pictures, said.append)
+    assert said == ["too little memory to try 1920x1088: left out"]
+    assert extreme_inputs((64, 64), 16, 4, pictures)["a picture, 1920x1088"]["summer"].shape == (1, 1088, 1920, 3)
+
+
+def test_int8_graphs(exported):
+    """Convolutions in int8 with weights per channel; the first and the last one in float."""
+    model = onnx.load(files(exported, "int8")["decoder", "winter"])
+    makers = {output: node for node in model.graph.node for output in node.output}
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    quantised = [node for node in convs if node.input[1] in makers]
+    assert quantised
+    assert "decoder.tail.weight" in {node.input[1] for node in convs if node not in quantised}
+    scales = {t.name: t for t in model.graph.initializer}
+    for node in quantised:
+        weight = makers[node.input[1]]
+        assert weight.op_type == makers[node.input[0]].op_type == "DequantizeLinear"
+        assert scales[weight.input[0]].data_type == TensorProto.INT8
+        assert scales[weight.input[1]].dims[0] == scales[weight.input[0]].dims[0] > 1
+    frames = np.stack(generated_pictures(72, 3, 41))
+    style = np.zeros((3, 8), np.float32)
+    assert 32 < psnr(chain(files(exported, "int8"), frames, style), chain(files(exported), frames, style)) < 70
+
+
+def test_channels_are_evened_out_without_a_trace(exported):
+    """Mean 0 and variance 1 before a norm: what the graph gives stays."""
+    path = files(exported)["content_encoder", "summer"]
+    inputs = [{"frames": picture[None]} for picture in generated_pictures(64, 2, 5)]
+    model = onnx.load(path)
+    int8._even_out(model, inputs)
+    normed = [n.input[0] for n in model.graph.node if n.op_type == "InstanceNormalization"]
+    means, variances = int8._channel_moments(model, normed, inputs)
+    assert np.abs(np.concatenate(means)).max() < 1e-3
+    assert np.median(np.concatenate(variances)) == pytest.approx(1, abs=0.01)
+    plain = onnxruntime.InferenceSession(str(path)).run(None, inputs[0])
+    even = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs[0])
+    for a, b in zip(plain, even, strict=True):
+        assert np.abs(a - b).max() < 0.01 * np.abs(a).max()
+
+
+def test_sensitive_blocks_stay_in_float(exported, tmp_path, monkeypatch):
+    """With an aim that no int8 block meets, none is left."""
+    monkeypatch.setattr(int8, "AIMS", {"psnr": 150.0})
+    pictures = {domain: generated_pictures(32, 1, i) for i, domain in enumerate(DOMAINS)}
+    said = []
+    plain = files(exported)
+    made = quantise(plain, tmp_path, pictures, {d: [s] for d, s in STYLES.items()}, said.append)
+    assert set(made.files) == {(part, d) for part in ("content_encoder", "mapping", "decoder") for d in DOMAINS}
+    assert "left in float32" in said[-1]
+    assert "decoder.blocks.0" in made.float_layers["decoder", "winter"]
+    frames = pictures["summer"][0][None]
+    style = np.zeros((1, 8), np.float32)
+    assert psnr(chain({**plain, **made.files}, frames, style), chain(plain, frames, style)) > 60
+
+
+@pytest.mark.parametrize(
+    ("weight", "block"),
+    [
+        ("encoder.stem.weight", "encoder.stem"),
+        ("encoder.blocks.3.conv2.weight", "encoder.blocks.3"),
+        ("shared.block.conv1.weight", "shared.block"),
+        ("decoder.ups.0.block.weight", "decoder.ups.0"),
+        ("decoder.ups.0.block.rows.0.first", "decoder.ups.0.border"),
+        ("decoder.ups.2.columns.1.weight", "decoder.ups.2.border"),
+        ("mapping.down.weight", "mapping.down"),
+    ],
+)
+def test_names_of_blocks(weight, block):
+    assert int8._block(weight) == block
+
+
+def test_the_runtime_takes_the_precision_that_suits(exported):
+    picture = generated_pictures(64, 1, 9)[0]
+    out = {}
+    for precision in ("auto", "fp32", "fp16", "int8"):
+        translator = Translator.load(exported.folder, domain="winter", backend="cpu", precision=precision)
+        out[precision] = translator(picture)
+        assert translator.precision == ("int8" if precision == "auto" else precision)
+        assert translator.backend_description.endswith(f"on the CPU, {translator.precision}")
+    assert np.array_equal(out["auto"], out["int8"])
+    assert not np.array_equal(out["int8"], out["fp32"])
+    with pytest.raises(InputError, match="has no fp8 graphs; it has fp32, fp16, int8"):
+        Translator.load(exported.folder, domain="winter", precision="fp8")
+
+
+def test_a_variant_that_was_touched_is_refused(exported, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(exported.folder, tmp_path / "copy")
+    (copy / "decoder.winter.int8.onnx").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"decoder\.winter\.int8\.onnx has changed"):
+        Bundle.read(copy)
+
+
+def test_the_video_command_takes_a_precision(exported, tmp_path):
+    from dsmap.common.images import write_picture
+
+    write_picture(tmp_path / "in.png", generated_pictures(40, 1)[0])
+    command = [sys.executable, "-m", "dsmap.tools.video", "in.png", "--domain", "winter", "--model", exported.folder,
+               "--overwrite", "--precision"]  # fmt: skip
+    done = subprocess.run([*command, "int8"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "on the CPU, int8" in done.stdout
+    done = subprocess.run([*command, "int4"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has no int4 graphs" in done.stderr
+
+
+def test_below_the_gate_nothing_is_written(checkpoint, exported, tmp_path, monkeypatch):
+    """The numbers are told; with force the bundle is written, and says that it did not pass."""
+    import shutil
+
+    from dsmap.export import exporter
+    from dsmap.export.exporter import Variants, export_bundle
+    from dsmap.export.sources import open_checkpoint
+
+    monkeypatch.setattr(exporter, "write_graph", lambda graph, path, _: shutil.copy(exported.folder / path.name, path))
+    monkeypatch.setattr(gate, "_FULL_HD", (64, 96))
+    monkeypatch.setitem(gate.GATES, "fp16", 150.0)
+    source = open_checkpoint(checkpoint)
+    with pytest.raises(DsmapError, match="fp16 is below its gate of 150 dB"):
+        export_bundle(source, tmp_path / "b", variants=Variants(fp16=True))
+    assert list(tmp_path.iterdir()) == []
+    export_bundle(source, tmp_path / "b", variants=Variants(fp16=True, force=True))
+    assert not Bundle.read(tmp_path / "b").manifest.verification["variants"]["fp16"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--engine", "cuda"], "no engine called 'cuda'"),
+        (["--sizes", "64x64"], "--sizes is about engines"),
+        (["--engine", "rtx", "--sizes", "100x100"], "100 in 100x100 is not a multiple of 8"),
+        (["--engine", "rtx", "--sizes", "64x64:32x32:128x128"], "out of order"),
+        (["--engine", "rtx", "--gpu-arch", "9.9"], "--gpu-arch '9.9'"),
+        (["--engine", "rtx", "-o", "b"], "-o wants a checkpoint"),
+        ([], "Add --engine rtx"),
+    ],
+)
+def test_wrong_wishes_for_engines(exported, tmp_path, arguments, text):
+    if "rtx" in arguments:
+        pytest.importorskip("tensorrt_rtx")
+    done = run_export(exported.folder, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_engines_for_a_bundle(exported, checkpoint, tmp_path):
+    """They are built into it, found again, and do not keep it from being replaced."""
+    import shutil
+
+    pytest.importorskip("tensorrt_rtx")
+    copy = shutil.copytree(exported.folder, tmp_path / "copy")
+    command = [copy, "--engine", "rtx", "--sizes", "64x64:64x96:128x128", "--report", "r.json"]
+    done = run_export(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "built decoder.winter fp16" in done.stdout
+    assert "100 % of" in done.stdout
+    names = {path.name for path in (copy / "engines").iterdir()}
+    assert "decoder.winter.fp16.rtx.64x64-64x96-128x128.engine" in names
+    assert len(names) == 2 * 2 * len(PARTS)
+    told = json.loads((tmp_path / "r.json").read_text())["engines"]
+    assert {row["component"] for row in told} == set(PARTS)
+    assert all(row["norm_float32_share"] in (None, 1.0) and row["build_seconds"] > 0 for row in told)
+    (tmp_path / "r.json").unlink()
+    again = run_export(*command, cwd=tmp_path)
+    assert again.stdout.count("kept ") == len(told)
+    assert Bundle.read(copy).precisions == ("fp32", "fp16", "int8")
+    from dsmap.export.output import check_bundle_folder
+
+    check_bundle_folder(copy, overwrite=True)
+    (copy / "engines" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds engines"):
+        check_bundle_folder(copy, overwrite=True)

@@ -1,0 +1,276 @@
+"""The runtime on real ONNX Runtime sessions, beside torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dsmap.common.images import write_picture
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime import Translator
+from dsmap.runtime.bundle.bundle import Sizes
+from dsmap.runtime.translator import pad_frames
+
+SIZES = Sizes(multiple_of=8, minimum=16, style_minimum=16, trained_at=64)
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_bundle: Path) -> Translator:
+    return Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _mean_style(translator: Translator):
+    yield
+    translator.set_style(None)
+
+
+def frame(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@torch.no_grad()
+def by_torch(model, frame_rgb: np.ndarray, style: np.ndarray) -> np.ndarray:
+    x_nchw = torch.from_numpy(frame_rgb.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    y_nchw = model.translate(x_nchw, "summer", "winter", torch.from_numpy(style)[None])
+    return ((y_nchw[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+
+
+def test_equals_torch_at_several_sizes(translator, tiny_model):
+    mean = np.array([-0.5, 0.75, 0.125], np.float32)
+    for height, width in ((16, 16), (64, 40), (24, 128)):
+        out = translator(frame(height, width))
+        assert out.dtype == np.uint8
+        assert np.abs(out - by_torch(tiny_model, frame(height, width), mean)).max() <= 1
+
+
+def test_direction_and_backend_are_told(translator):
+    assert (translator.source, translator.target, translator.model_name) == ("summer", "winter", "tiny")
+    assert translator.backend_name == "cpu"
+    assert "ONNX Runtime" in translator.backend_description
+    assert translator.backend_reason
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (15, 17), (17, 64), (64, 17), (31, 33), (8, 200)])
+def test_any_size_comes_back_as_it_went_in(translator, height, width):
+    assert translator(frame(height, width)).shape == (height, width, 3)
+
+
+def test_padding_is_at_the_right_and_bottom_and_cropped_again(translator):
+    whole = frame(32, 40)
+    padded = cv2.copyMakeBorder(whole[:30, :37], 0, 2, 0, 3, cv2.BORDER_REFLECT_101)
+    np.testing.assert_array_equal(translator(whole[:30, :37]), translator(padded)[:30, :37])
+
+
+def test_pad_reflects_or_replicates():
+    row = np.arange(13, dtype=np.uint8)
+    picture = np.repeat(np.repeat(row[None, :, None], 16, 0), 3, 2)
+    assert pad_frames(picture[None], SIZES)[0, 0, :, 0].tolist() == [*range(13), 11, 10, 9]
+    assert pad_frames(picture[None, :, :2], SIZES)[0, 0, :, 0].tolist() == [0] + [1] * 15
+    fitting = frame(16, 24)[None]
+    assert pad_frames(fitting, SIZES).shape == fitting.shape
+
+
+def test_a_batch_equals_its_frames(translator):
+    frames = np.stack([frame(20, 28, seed) for seed in range(3)])
+    singly = np.stack([translator(f) for f in frames])
+    assert np.abs(translator(frames).astype(int) - singly).max() <= 1
+
+
+def test_input_is_left_alone_and_may_be_a_view(translator):
+    frames = frame(40, 40)
+    before = frames.copy()
+    mirrored = translator(frames[:, ::-1])
+    np.testing.assert_array_equal(frames, before)
+    np.testing.assert_array_equal(mirrored, translator(np.ascontiguousarray(frames[:, ::-1])))
+
+
+def test_styles_differ_and_can_be_changed_between_frames(translator):
+    picture = frame(32, 32)
+    mean = translator(picture)
+    translator.set_style(7)
+    seven = translator(picture)
+    translator.set_style(8)
+    eight = translator(picture)
+    assert len({mean.tobytes(), seven.tobytes(), eight.tobytes()}) == 3
+    translator.set_style(7)
+    np.testing.assert_array_equal(translator(picture), seven)
+    translator.set_style(None)
+    np.testing.assert_array_equal(translator(picture), mean)
+
+
+def test_seed_is_a_draw_from_the_standard_normal(translator):
+    codes = np.stack([translator.find_style(seed) for seed in range(400)])
+    assert abs(codes.mean()) < 0.1
+    assert abs(codes.std() - 1) < 0.1
+
+
+def test_picture_style_is_that_of_torch(translator, tiny_model, tmp_path):
+    picture = frame(48, 64, 5)
+    with torch.no_grad():
+        x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        expected = tiny_model.encode_style(x_nchw, "winter")[0].numpy()
+    np.testing.assert_allclose(translator.find_style(picture), expected, atol=1e-5)
+    write_picture(tmp_path / "style.png", picture)
+    np.testing.assert_allclose(translator.find_style(tmp_path / "style.png"), expected, atol=1e-5)
+    np.testing.assert_allclose(translator.find_style(str(tmp_path / "style.png")), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (300, 200), (20, 900), (1, 1)])
+def test_style_pictures_of_any_size(translator, height, width):
+    assert translator.find_style(frame(height, width)).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_no_frame_is_refused(translator, bad):
+    with pytest.raises(InputError, match="expected uint8"):
+        translator(bad)
+    with pytest.raises(InputError, match="expected uint8"):
+        translator.set_style(bad)
+
+
+def test_bad_styles_are_refused_and_the_old_one_stays(translator, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    before = translator.style.copy()
+    for bad in (tmp_path / "gone.png", tmp_path / "text.png", -1):
+        with pytest.raises(InputError):
+            translator.set_style(bad)
+    np.testing.assert_array_equal(translator.style, before)
+
+
+def test_true_is_no_seed_and_threads_are_counted_from_one(translator, tiny_bundle):
+    with pytest.raises(InputError, match="the style is True"):
+        translator.set_style(True)
+    for threads in (0, -2):
+        with pytest.raises(InputError, match=f"threads is {threads}"):
+            Translator.load(tiny_bundle, domain="winter", threads=threads)
+
+
+def test_memory_is_checked_once_for_each_new_size(tiny_bundle, monkeypatch):
+    from dsmap.runtime import translator as module
+
+    fresh = Translator.load(tiny_bundle, domain="winter", threads=1)
+    asked, room = [], [37 * 4 * 32 * 32]  # the width is 4
+    monkeypatch.setattr(module, "available_bytes", lambda: asked.append(1) or room[0])
+    fresh.check_size(32, 32)
+    with pytest.raises(InputError, match="a frame of 33x32 needs about"):
+        fresh.check_size(32, 33)  # 40 columns after padding
+    with pytest.raises(InputError, match="2 frames at once of 32x32"):
+        fresh(np.stack([frame(32, 32)] * 2))
+    asked.clear()
+    for _ in range(3):
+        fresh(frame(32, 32))
+    assert len(asked) == 1
+    room[0] = 0
+    fresh(frame(24, 32))  # the backend still holds the memory of the larger one
+    with pytest.raises(InputError):
+        fresh(frame(40, 32))
+    monkeypatch.setattr(module, "available_bytes", lambda: None)
+    fresh(frame(40, 32))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+def test_the_second_frame_takes_no_more_memory_than_the_first(tmp_path):
+    """Nor more than is said before the work; in a process of its own, and with the model that comes with dsmap."""
+    code = """
+import re, numpy as np
+from dsmap.runtime import Translator
+from dsmap.runtime.system.memory import translation_bytes
+translator = Translator.load("summer-winter", domain="winter", backend="cpu")
+frame = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), np.uint8)
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+peaks = [peak()]
+for _ in range(3):
+    translator(frame)
+    peaks.append(peak())
+first, later = ((kib - peaks[0]) * 1024 for kib in (peaks[1], peaks[-1]))
+print(later / first, later / translation_bytes(768, 1024, batch=1, dim=16))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    growth, of_estimate = map(float, done.stdout.split())
+    assert growth < 1.3
+    assert 0.5 < of_estimate < 1.1
+
+
+def test_what_fails_in_onnxruntime_is_one_line(translator, capfd):
+    with pytest.raises(DsmapError) as caught:
+        translator._backend.translate(frame(2, 2)[None], np.zeros((1, 3), np.float32))
+    assert caught.value.fact.startswith("ONNX Runtime stopped: ")
+    assert "\n" not in caught.value.fact
+    assert caught.value.advice == "Export the bundle again."
+    assert capfd.readouterr().err == ""  # it would print the same, in red
+
+
+def test_a_failed_allocation_in_onnxruntime_advises_a_smaller_height():
+    from dsmap.runtime.backends.onnxruntime_cpu import _run
+
+    class Session:
+        def run(self, outputs, inputs, options):
+            raise RuntimeError("\x1b[1;31mFailed to allocate memory for requested buffer of size 9\x1b[m\nmore")
+
+    with pytest.raises(DsmapError) as caught:
+        _run(Session(), [], {})
+    assert caught.value.fact == "ONNX Runtime stopped: Failed to allocate memory for requested buffer of size 9"
+    assert "--height" in caught.value.advice
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_missing_onnxruntime_says_what_to_install(tiny_bundle, monkeypatch, empty):
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime") if empty else None)
+    with pytest.raises(DsmapError) as caught:
+        Translator.load(tiny_bundle, domain="winter")
+    assert "in dsmap's source folder: pip install '.[cpu]'" in caught.value.advice
+
+
+def test_unknown_backend_domain_model(tiny_bundle):
+    with pytest.raises(InputError, match="no backend named 'warp'"):
+        Translator.load(tiny_bundle, domain="winter", backend="warp")
+    with pytest.raises(InputError, match="autumn"):
+        Translator.load(tiny_bundle, domain="autumn")
+    with pytest.raises(InputError, match="spring"):
+        Translator.load("spring", domain="winter")
+
+
+def test_a_named_backend_never_falls_back(tiny_bundle, monkeypatch):
+    from dsmap.runtime import backends
+
+    def broken():
+        raise DsmapError("no such card", "Buy one.")
+
+    monkeypatch.setitem(backends.BACKENDS, "cuda", broken)
+    with pytest.raises(DsmapError, match="no such card"):
+        Translator.load(tiny_bundle, domain="winter", backend="cuda")
+    on_cpus = {name: backends.BACKENDS[name] for name in ("openvino", "cpu")}
+    monkeypatch.setattr(backends, "BACKENDS", {"cuda": broken, **on_cpus})
+    translator = Translator.load(tiny_bundle, domain="winter", backend="auto")
+    assert translator.backend_name in ("cpu", "openvino")  # on Intel's CPUs the faster one
+    assert "no such card" in translator.backend_reason  # auto says why not the other
+
+
+def test_the_runtime_needs_no_torch(tiny_bundle, tmp_path):
+    """In a process where importing torch, onnx or yaml fails."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'yaml', 'safetensors'): sys.modules[name] = None\n"
+        "import numpy as np\n"
+        "from dsmap.runtime import Translator\n"
+        f"t = Translator.load({str(tiny_bundle)!r}, domain='winter')\n"
+        "print(t(np.zeros((20, 20, 3), np.uint8)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert done.stdout.strip() == "(20, 20, 3)", done.stderr

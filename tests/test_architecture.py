@@ -1,0 +1,320 @@
+"""The promises of the project as a whole: who imports whom, quick help, frozen options, README commands."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"dsmap": ROOT / "dsmap", "export": ROOT / "export", "runtime": ROOT / "runtime", "tools": ROOT / "tools"}
+LEAVES = {"dsmap", "dsmap.errors", "dsmap.common"}  # every part may use these, and what is in dsmap.common
+BUNDLE_FORMAT = {
+    "dsmap.runtime.bundle.bundle",
+    "dsmap.runtime.bundle.graphs",
+    "dsmap.runtime.bundle.manifest",
+    "dsmap.runtime.bundle.style_images",
+    "dsmap.runtime.engines.build",
+    "dsmap.runtime.engines.progress",
+    "dsmap.runtime.engines.sidecars",
+    "dsmap.runtime.engines.tensorrt_api",
+    "dsmap.runtime.engines.trust",
+}  # what export may use of the runtime
+HEAVY = ("torch", "onnxruntime", "onnx", "cv2", "av", "numpy", "pydantic", "yaml")
+
+
+MODULES = {
+    ".".join((*(() if name == "dsmap" else ("dsmap",)), *path.relative_to(ROOT).with_suffix("").parts)): path
+    for name, folder in FOLDERS.items()
+    for path in folder.rglob("*.py")
+}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+
+
+def imports(path: Path) -> set[str]:
+    """Names of what a file imports, anywhere in it; for the project's own the exact modules."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in inner}
+    return names
+
+
+def room_of(module: str) -> str:
+    """The top folder that a module of the project lies in."""
+    return next((part for part in ("export", "runtime", "tools") if module.startswith(f"dsmap.{part}")), "dsmap")
+
+
+def crossing(part: str, allowed: set[str]) -> list[str]:
+    """Imports of `part` that go to a module of another part, other than those in `allowed` and the leaves."""
+    found = []
+    for module, path in sorted(MODULES.items()):
+        if room_of(module) != part:
+            continue
+        for name in imports(path):
+            if not name.startswith("dsmap") or name in LEAVES | allowed or name.startswith("dsmap.common."):
+                continue
+            assert name in MODULES, f"{path} imports {name}, which is no module"
+            if room_of(name) != part:
+                found.append(f"{path.relative_to(ROOT)} imports {name}")
+    return found
+
+
+def test_the_network_knows_no_other_part():
+    assert crossing("dsmap", set()) == []
+
+
+def test_the_runtime_knows_only_itself_and_the_leaves():
+    assert crossing("runtime", set()) == []
+
+
+def test_export_knows_the_network_and_the_bundle_format():
+    network = {name for name in MODULES if re.match(r"dsmap\.(config|model|training)\b", name)}
+    assert crossing("export", network | BUNDLE_FORMAT) == []
+
+
+def test_common_knows_nothing_but_itself():
+    for module, path in MODULES.items():
+        if module.startswith("dsmap.common"):
+            others = {
+                name for name in imports(path) if name.startswith("dsmap") and not name.startswith("dsmap.common")
+            }
+            assert others <= {"dsmap", "dsmap.errors"}, f"{module} imports {others}"
+
+
+def test_the_runtime_never_names_torch():
+    for path in FOLDERS["runtime"].rglob("*.py"):
+        assert "torch" not in {name.partition(".")[0] for name in imports(path)}, path
+
+
+def test_cv2_is_imported_before_av():
+    """With av first, cv2.imshow hangs for ever on Linux."""
+    for path in [p for folder in FOLDERS.values() for p in folder.rglob("*.py")]:
+        first = re.search(r"^\s*import (av|cv2)\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+        uses_av = re.search(r"^\s*(import av\b|from av\b)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not uses_av or (first and first[1] == "cv2"), f"{path} imports av without cv2 before it"
+
+
+def test_commands_print_in_one_place():
+    """Names from anybody are made printable there; a print elsewhere would let them through."""
+    prints = re.compile(r"typer\.s?echo|\bprint\(|sys\.std(out|err)\.write|print_exc|from rich|import rich")
+    allowed = {
+        "shared/terminal.py": {"typer.secho"},
+        "shared/progress.py": {"from rich", "print("},
+    }
+    allowed["doctor/page.py"] = {"sys.stdout.write", "sys.stderr.write"}  # where typer cannot be loaded
+    for path in FOLDERS["tools"].rglob("*.py"):
+        text = path.read_text(encoding="utf-8").replace("from rich.progress import", "")  # columns of bars
+        found = {match[0] for match in prints.finditer(text)} - allowed.get(
+            path.relative_to(FOLDERS["tools"]).as_posix(), set()
+        )
+        assert not found, f"{path} prints by itself: {found}"
+
+
+def commands() -> dict[str, str]:
+    """dsmap-* commands and their entry points."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+
+
+def test_help_is_there_without_docstrings(tmp_path):
+    """python -OO strips them, and typer takes a command's help from there unless it is given."""
+    modules = [entry.partition(":")[0] for entry in commands().values()]
+    modules += [f"dsmap.tools.{name}" for name in ("golden", "gpu_check")]
+    code = f"""
+import importlib, sys
+from typer.main import get_command
+
+def show(command, name):
+    if not command.help:
+        sys.exit(f"no help: {{name}}")
+    for inner in getattr(command, "commands", {{}}).values():
+        show(inner, f"{{name}} {{inner.name}}")
+    print(name)
+
+for module in {modules!r}:
+    show(get_command(importlib.import_module(module).app), module)
+"""
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-300:]
+    assert len(done.stdout.split()) >= len(modules)
+
+
+@pytest.mark.parametrize("module", ["train", "export", "video", "live", "bench", "eval", "doctor", "golden"])
+def test_help_imports_nothing_heavy(module, tmp_path):
+    code = (
+        f"import sys; sys.argv = ['x', '--help']\n"
+        f"from dsmap.tools.{module} import main\n"
+        f"try: main()\nexcept SystemExit as stop: assert stop.code == 0\n"
+        f"print('HEAVY', sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+OPTIONS = {
+    "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
+    "--help --method --output --precision --preset --resume --set --start-from --steps --version",
+    "export": "--best --card --contrast --data --debug --default-style --domain --domains --engine --force --fp16 "
+    "--fused --gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
+    "--output --overwrite --report --sharpen --sizes --style-decoder --version --without",
+    "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
+    "--matching --output --seed --steps --to --version --zoom",
+    "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
+    "--seed --set --steps --version",
+    "doctor": "--debug --help --model --overwrite --report --version",
+    "eval images": "--content --debug --features --features-run-code --help --lpips --overwrite --page --pairs "
+    "--reference --report --seed --source --version",
+    "eval model": "--backend --contents --data --debug --domain --domains --features --features-run-code --height "
+    "--help --lpips --overwrite --page --pairs --precision --preset --repeats --report --results --seed --styles "
+    "--threads --to --trust-engines --version",
+    "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
+    "--list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
+    "--seconds --seed --size --style --trust-engines --version --virtual-camera",
+    "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
+    "--help --model --no-upscale --output --overwrite --precision --preset --programme --rate --report --resume --seed "
+    "--side-by-side --stabilize --start --strength --strip-metadata --style --style-cycle --style-from --style-period "
+    "--style-to --version --password-env --trust-engines",
+}
+
+
+@pytest.mark.parametrize("command", sorted(OPTIONS))
+def test_options_are_frozen(command):
+    """People's scripts use these names: adding one is fine (add it here), renaming or dropping one is not."""
+    module, _, name = command.partition(" ")
+    found = typer.main.get_command(__import__(f"dsmap.tools.{module}", fromlist=["app"]).app)
+    params = found.commands[name].params if name else found.params
+    options = {name for p in params for name in p.opts if name.startswith("--")} | {"--help"}
+    assert options == set(OPTIONS[command].split())
+
+
+def test_every_command_has_a_module_with_main():
+    for name, entry in commands().items():
+        module, _, function = entry.partition(":")
+        assert name == "dsmap-" + module.rpartition(".")[2]
+        assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+def readme_blocks() -> list[str]:
+    """The shell lines of the README, comments left out."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_the_readme_names_the_two_commands_first():
+    lines = readme_blocks()
+    assert "make demo" in lines
+    assert "make test" in lines
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_readme_commands_use_options_that_exist():
+    checked = 0
+    for line in readme_blocks():
+        words = line.split()
+        if words[0] not in commands():
+            continue
+        app = __import__(commands()[words[0]].partition(":")[0], fromlist=["app"]).app
+        command = typer.main.get_command(app)
+        command = getattr(command, "commands", {}).get(words[1], command)
+        known = {name for p in command.params for name in p.opts} | {"--help"}
+        assert {word for word in words if word.startswith("-")} <= known, line
+        checked += 1
+    assert checked >= 5
+
+
+def test_documents_name_no_missing_file():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_import_dsmap_is_light(tmp_path):
+    code = (
+        f"import sys, dsmap, dsmap.tools, dsmap.runtime, dsmap.export; print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.fixture
+def holiday(tmp_path) -> Path:
+    """A folder with the files that the README's examples name."""
+    import clips
+    import numpy as np
+    from PIL import Image
+
+    from dsmap.common.images import write_picture
+
+    folder = tmp_path
+    clips.make_clip(folder / "holiday.mp4")
+    clips.make_clip(folder / "old.ts")
+    frames = [Image.new("RGB", (48, 40), (40 * number, 90, 60)) for number in range(3)]
+    frames[0].save(folder / "dance.gif", save_all=True, append_images=frames[1:], duration=80)
+    (folder / "photos").mkdir()
+    for name in ("snowy.jpg", "photo.jpg", "photos/1.jpg", "photos/2.png"):
+        write_picture(folder / name, np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
+    return folder
+
+
+def video_examples() -> list[str]:
+    return [line.partition("#")[0].strip() for line in readme_blocks() if line.startswith("dsmap-video")]
+
+
+@pytest.mark.parametrize("line", [line for line in video_examples() if "my-model" not in line])
+def test_readme_examples_run(line, holiday):
+    command = [sys.executable, "-m", "dsmap.tools.video", *line.split()[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=holiday)
+    assert done.returncode == 0, done.stderr
+    result = re.search(r"^(\S+): (\d+) of \2 done", done.stdout, re.MULTILINE)
+    assert result, done.stdout
+    assert (holiday / result[1]).exists()
+
+
+def api_examples() -> list[str]:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    return [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if block.count("\n") > 1]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_api_examples_run(number, holiday):
+    done = subprocess.run([sys.executable, "-c", api_examples()[number]], capture_output=True, text=True, cwd=holiday)
+    assert done.returncode == 0, done.stderr
+    assert (holiday / ["photo-winter.png", "holiday-winter.mkv", "inverted.mp4"][number]).stat().st_size > 0
+
+
+@pytest.mark.parametrize(("module", "arguments"), [("train", ["--data", ".", "-o", "r"]), ("export", [".", "-o", "b"])])
+def test_a_missing_extra_is_named(module, arguments, tmp_path):
+    """Without torch, the commands that need it say what to install."""
+    code = (
+        "import sys\nfor name in ('torch', 'yaml'): sys.modules[name] = None\n"
+        f"sys.argv = ['x', *{arguments!r}]\nfrom dsmap.tools.{module} import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is not installed" in done.stderr
+    assert "in dsmap's source folder: pip install '.[train,export]'" in done.stderr
+
+
+def test_nothing_is_reported_to_anybody(tiny_bundle, tmp_path):
+    """ONNX Runtime's telemetry would leave a device id and its letters in the user's home."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {name: str(tmp_path) for name in ("HOME", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    code = (
+        "from dsmap.runtime import Translator\n"
+        f"Translator.load({str(tiny_bundle)!r}, domain='winter', backend='cpu').close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

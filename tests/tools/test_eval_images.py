@@ -1,0 +1,532 @@
+"""`dsmap-eval images`: folders of results from anywhere, of one system or several."""
+
+import json
+import os
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_image_metrics import TinyInception, landscape, saved
+from tiny import squeezenet_weights
+from typer.testing import CliRunner
+
+from dsmap.common.images import write_picture
+from dsmap.errors import InputError
+from dsmap.metrics.extractors import load_extractor
+from dsmap.metrics.feature_cache import FeatureCache
+from dsmap.metrics.report.grids import label
+from dsmap.metrics.results import Result, ResultFolder, comparable, find_pictures, look_through, read_results
+from dsmap.tools.eval import app
+from dsmap.tools.eval.images import Given, Source, check_systems, evaluate, load_means, parse_system
+
+pytestmark = [
+    pytest.mark.usefixtures("torch_alone"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+]
+KERNEL, FRECHET = "kernel_distance/squeezenet", "frechet_distance/squeezenet"
+
+
+@pytest.fixture(scope="module")
+def torch_alone():
+    """The networks are so small that threads cost more than they bring."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def snowy(picture: np.ndarray, share: float) -> np.ndarray:
+    """As much of the way to winter as `share` says: light ground, cold light."""
+    light = picture.astype(np.float32)
+    ground = cv2.GaussianBlur(light.mean(2), (0, 0), 3)[..., None] < 130
+    winter = np.where(ground, 0.4 * light + 140, light) * (0.9, 0.95, 1.0)
+    return ((1 - share) * light + share * winter).clip(0, 255).astype(np.uint8)
+
+
+def write(folder: Path, pictures: dict[str, np.ndarray]) -> Path:
+    for name, picture in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(folder / name, picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A network, contents (summer), a reference (winter), and more pictures of both."""
+    root = tmp_path_factory.mktemp("evaluated")
+    classifier = {
+        "conv10.weight": np.random.default_rng(5).standard_normal((20, 9, 1, 1)).astype(np.float32),
+        "conv10.bias": np.zeros(20, np.float32),
+    }
+    np.savez(root / "net.npz", **squeezenet_weights() | classifier)
+    write(root / "contents", {f"lake {i}.png": landscape(i) for i in range(12)})
+    write(root / "summer", {f"{i}.png": landscape(i + 200) for i in range(20)})
+    write(root / "winter", {f"{i}.png": snowy(landscape(i + 300), 1) for i in range(40)})
+    return root
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["images", *map(str, arguments)])
+
+
+def measure(folder: Path, *systems: Given, content: Path | None = None, reference: Path | None = None, **means):
+    """The report, of the tiny network."""
+    source = Source(systems=systems, reference=reference or folder / "winter", content=content)
+    return evaluate(source, load_means([folder / "net.npz"], None, **{"pairs": 2, "seed": 0} | means), lambda _: None)
+
+
+def value(report, name: str, key: str) -> float:
+    system = next(system for system in report.systems if system.name == name)
+    return next(measured.value for measured in system.measured if measured.metric.key == key)
+
+
+def test_four_systems_from_anywhere_come_out_in_their_order(folder, tmp_path):
+    """Another size than the reference's, other names and suffixes, subfolders, and numbers of results."""
+    contents = [landscape(i, (80, 96)) for i in range(30)]
+    write(tmp_path / "good", {f"sub/{i}_out.jpg": snowy(x, 1) for i, x in enumerate(contents)})
+    write(tmp_path / "fair", {f"fake {i}.png": snowy(x, 0.7) for i, x in enumerate(contents)})
+    write(tmp_path / "poor", {f"{i}/a.webp": snowy(x, 0.35) for i, x in enumerate(contents[:24])})
+    write(tmp_path / "none", {f"x{i:03d}.png": x for i, x in enumerate(contents)})
+    names = ["poor", "good", "none", "fair"]
+    report = measure(folder, *(Given(name, tmp_path / name) for name in names))
+    assert [system.name for system in report.systems] == names
+    for key in (KERNEL, FRECHET):
+        values = {name: value(report, name, key) for name in names}
+        assert sorted(names, key=values.get) == ["good", "fair", "poor", "none"], values
+        assert {m.count for system in report.systems for m in system.measured} == {24}
+    assert "good: 24 of 30 results are compared, as many as of every system." in report.notes
+    assert any("they need --content" in note for note in report.notes)
+    assert [grid.title for grid in report.grids] == ["Results"]
+
+
+def test_identical_halved_and_tinted_folders(folder, tmp_path):
+    pictures = [snowy(landscape(i + 300), 1) for i in range(40)]
+    tint = [(p * np.array((1, 0.6, 0.6)) + (60, 0, 0)).clip(0, 255).astype(np.uint8) for p in pictures[::2]]
+    same, half, other, tinted = (
+        write(tmp_path / name, {f"{i}.png": p for i, p in enumerate(found)})
+        for name, found in (("same", pictures), ("half", pictures[::2]), ("other", pictures[1::2]), ("tinted", tint))
+    )
+    for key in (KERNEL, FRECHET):
+        assert value(measure(folder, Given("same", same)), "same", key) == pytest.approx(0, abs=1e-3)
+    report = measure(folder, Given("half", half), Given("tinted", tinted), reference=other)
+    kernel = next(m for m in report.systems[0].measured if m.metric.key == KERNEL)
+    assert kernel.interval.low < 0 < kernel.interval.high
+    for key in (KERNEL, FRECHET):
+        assert value(report, "tinted", key) > 20 * abs(value(report, "half", key))
+
+
+@pytest.fixture(scope="module")
+def told(folder, tmp_path_factory):
+    """What the command says and writes of three systems, one of which does not tell its contents."""
+    out = tmp_path_factory.mktemp("out")
+    contents = {i: landscape(i) for i in range(12)}
+    write(
+        folder / "ours", {f"lake {i}_s{k}.png": snowy(x, 1 - 0.3 * k) for i, x in contents.items() for k in (0, 1, 2)}
+    )
+    theirs = {f"lake {i}/{k}.jpg": snowy(x, 0.4) for i, x in contents.items() if i for k in (0, 1)}
+    write(folder / "theirs", theirs | {"grid.png": landscape(1)})
+    write(folder / "unnamed", {f"{i:x}.png": snowy(x, 0.2) for i, x in contents.items()})
+    done = run(
+        folder / "ours", f"theirs={folder / 'theirs'}", folder / "unnamed", "--reference", folder / "winter",
+        "--content", folder / "contents", "--source", folder / "summer", "--features", folder / "net.npz",
+        "--pairs", "3", "--report", out / "r.json", "--page", out / "p.html",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return done.output, json.loads((out / "r.json").read_text()), (out / "p.html").read_text()
+
+
+def test_the_same_contents_and_styles_of_every_system(told):
+    said, report, _ = told
+    assert [system["name"] for system in report["systems"]] == ["ours", "theirs", "unnamed", "untranslated"]
+    ours, theirs, unnamed, untranslated = (system["metrics"] for system in report["systems"])
+    # The 12 results of the third system allow 6 contents with two results each.
+    assert ours[KERNEL]["count"] == theirs[KERNEL]["count"] == unnamed[KERNEL]["count"] == 12
+    assert untranslated[KERNEL]["count"] == 6
+    assert ours["edge_structure"]["count"] == 12
+    assert "edge_structure" not in unnamed
+    assert "edge_structure" not in untranslated
+    # Pairs of all results of these contents, also of those that are not compared: 3 of ours, 1 of theirs.
+    assert (ours["diversity/perceptual_distance"]["count"], theirs["diversity/perceptual_distance"]["count"]) == (18, 6)
+    assert ours["target_score"]["value"] >= untranslated["target_score"]["value"]
+    for metrics in (ours, theirs, unnamed):
+        for measured in metrics.values():
+            assert measured["low"] <= measured["value"] <= measured["high"]
+    assert 0 <= ours["target_score"]["low"] <= ours["target_score"]["high"] <= 1
+    notes = " ".join(report["notes"])
+    assert "theirs: 1 of 23 results belong to no content" in notes
+    assert "11 of 12 contents are compared" in notes
+    assert "unnamed: no result has the name of a content (the first is 0.png)" in notes
+    assert "Pictures: ours 12, theirs 12, unnamed 12, untranslated 6." in notes
+    assert "edge structure" in said
+    assert "NOT comparable" in said
+
+
+def test_single_results_are_in_the_json(told):
+    results = told[1]["raw"]["results"]
+    assert {len(found) for found in results.values()} == {12}
+    first = results["ours"][0]
+    assert (first["content"], first["style"]) == ("lake 1", "s0")
+    assert Path(first["path"]).name == "lake 1_s0.png"
+    assert set(first) == {"path", "content", "style", "edge_structure", "ssim", "feature_similarity", "target_score"}
+    mean = np.mean([one["ssim"] for one in results["ours"]])
+    assert mean == pytest.approx(told[1]["systems"][0]["metrics"]["ssim"]["value"], abs=1e-3)
+    assert results["unnamed"][0]["content"] is None
+
+
+def test_the_page_shows_the_systems_side_by_side(told):
+    page = told[2]
+    sections = re.findall(r"<h2>([^<]+)</h2>", page)
+    assert sections == [
+        "Numbers", "Definitions", "Side by side", "Results", "ours: the worst 10", "theirs: the worst 10",
+        "unnamed: the worst 10",
+    ]  # fmt: skip
+    # 6 contents beside 2 systems, 6 pictures of the third, and the worst with their contents where they are known.
+    assert page.count("<img ") == 6 * 3 + 6 + 20 + 20 + 10
+    assert "probability of the target" in page
+
+
+def test_a_single_system_is_shown_in_its_styles(folder, told):
+    ours = Given("ours", folder / "ours", "lake 1*")
+    report, again, other = (measure(folder, ours, content=folder / "contents", seed=seed) for seed in (3, 3, 4))
+    assert report.title == "Results of ours"
+    assert report.grids[0].rows == ("lake 1", "lake 10", "lake 11")
+    assert report.grids[0].columns == ("content", "s0", "s1", "s2")
+    worst = report.grids[1]
+    assert (worst.rows, len(worst.columns)) == (("content", "result", "content", "result"), 5)
+    assert worst.captions[0][0].startswith("lake 1")
+    assert worst.captions[1][0].startswith("style s")
+    assert again.systems == report.systems
+    assert other.systems != report.systems  # other pairs of results, other resamplings
+
+
+def test_two_networks_beside_each_other(folder, told, tmp_path):
+    """Inception is known by its file alone: another network under its interface gives no FID."""
+    network = saved(TinyInception(), tmp_path / "inception.pt")
+    source = Source(
+        systems=(Given("ours", folder / "ours", "lake 1*"),), reference=folder / "winter", content=folder / "contents"
+    )
+    both = evaluate(
+        source, load_means([network, folder / "net.npz"], None, pairs=1, seed=0, run_code=True), lambda _: None
+    )
+    titles = {m.metric.key: m.metric.title for m in both.systems[0].measured}
+    assert titles["kernel_distance/inception"] == "kernel distance x1000 (inception)"
+    assert titles["frechet_distance/squeezenet"] == "Frechet distance"
+    assert "feature_similarity" in titles
+    alone = evaluate(source, load_means([network], None, pairs=1, seed=0, run_code=True), lambda _: None)
+    keys = [m.metric.key for m in alone.systems[0].measured]
+    assert keys == ["kernel_distance/inception", "frechet_distance/inception", "edge_structure", "ssim"]
+    assert any("need a SqueezeNet .npz" in note for note in alone.notes)
+    assert value(alone, "ours", "kernel_distance/inception") == value(both, "ours", "kernel_distance/inception")
+
+
+def test_what_looks_wrong_is_told(folder, tmp_path):
+    contents = {i: landscape(i) for i in range(12)}
+    real = {f"lake {i}_real_A.jpg": x for i, x in contents.items()}
+    fake = {f"lake {i}_fake_B.png": cv2.resize(snowy(x, 1), (40, 40)) for i, x in contents.items()}
+    write(tmp_path / "cyclegan", real | fake)
+    report = measure(folder, Given("cyclegan", tmp_path / "cyclegan"), content=folder / "contents")
+    assert any("cyclegan: 12 of 24 results are their contents unchanged, the first lake 0" in n for n in report.notes)
+    report = measure(folder, parse_system(f"{tmp_path}/cyclegan/*_fake_B.png"), content=folder / "contents")
+    told = " ".join(report.notes)
+    assert "unchanged" not in told
+    assert "cyclegan: its results are smaller than the reference" in told
+    assert "Distances are of few pictures (12 results, 40 of the reference)" in told
+    assert "Diversity is not measured: no content has two results." in told
+    write(
+        tmp_path / "odd", {f"{i}.png": x for i, x in contents.items()} | {"grid.png": np.zeros((64, 300, 3), np.uint8)}
+    )
+    assert any(
+        "1 of 13 pictures have another shape than the rest" in n
+        for n in measure(folder, Given("odd", tmp_path / "odd")).notes
+    )
+
+
+def test_results_of_one_content_in_several_sizes(folder, tmp_path):
+    """Distances between pictures need one size; none of these is a reason to stop."""
+    for i in range(4):
+        x = snowy(landscape(i), 1)
+        write(
+            tmp_path,
+            {f"lake {i}_a.png": x, f"lake {i}_b.jpg": cv2.resize(x, (100, 70)), f"lake {i}_c.png": x[:20, :30]},
+        )
+    grey = np.repeat(landscape(1).mean(2, keepdims=True), 3, axis=2)
+    cv2.imwrite(str(tmp_path / "lake 1_a.png"), grey[..., 0].astype(np.uint16) * 257)
+    report = measure(folder, Given("ours", tmp_path), content=folder / "contents")
+    assert value(report, "ours", "diversity/perceptual_distance") > 0
+    assert report.systems[0].notes == ("8 of 12 results have another shape than their contents.",)
+
+
+NAMES = ["lake", "lake-2", "7", "8", "snowy lake", "a.b", "caf\u00e9", "cafe"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "style"),
+    [
+        ("lake.jpg", "lake", ""),
+        ("lake_snow.png", "lake", "snow"),
+        ("lake-2.png", "lake-2", ""),
+        ("lake-2-3.png", "lake-2", "3"),
+        ("lake-3.png", "lake", "3"),
+        ("lakes.png", None, "lakes"),
+        ("a.b.png", "a.b", ""),
+        ("out/lake_x.png", "lake", "out/x"),
+        ("lake/3.png", "lake", "3"),
+        ("winter/lake/3.png", "lake", "3"),
+        ("lake/7.png", "7", "lake"),
+        ("fake_lake.png", "lake", "fake"),
+        ("fake_snowy lake.png", "snowy lake", "fake"),
+        ("style3_8.png", "8", "style3"),
+        ("out_7_8.png", None, "out_7_8"),
+        ("7_8.png", "7", "8"),
+        ("7_out_8.png", "7", "out_8"),
+        ("cafe\u0301_1.png", "caf\u00e9", "1"),  # as archives from a Mac spell it
+        ("cafe\u0327.png", None, "caf\u0229"),  # a letter of its own, not "cafe"
+    ],
+)
+def test_the_content_of_a_result(tmp_path, path, content, style):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+    found = read_results("ours", tmp_path, [Path(f"{name}.png") for name in NAMES])
+    (result,) = found.results
+    assert (None if result.content is None else NAMES[result.content], result.style) == (content, style)
+    assert found.contradictory == (path == "lake/7.png")
+    assert found.doubtful == path.startswith("7_")
+    notes = comparable([found], len(NAMES))[1] if result.content is not None else []
+    assert any("as in CONTENT_STYLE" in note for note in notes) == bool(found.doubtful)
+
+
+def test_which_pictures_are_results(tmp_path):
+    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "sub/c.webp", ".cache/d.png", "e_fake.png"):
+        (tmp_path / "real" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "real" / name).touch()
+    (tmp_path / "real" / "round").symlink_to(tmp_path / "real")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "to").symlink_to(tmp_path / "real" / "sub")
+    found = find_pictures(tmp_path / "real", "the folder")
+    assert [str(path.relative_to(tmp_path / "real")) for path in found] == [
+        "a.JPG",
+        "b.png",
+        "e_fake.png",
+        "sub/c.webp",
+    ]
+    assert [path.name for path in find_pictures(tmp_path / "real", "the folder", "*_fake.*")] == ["e_fake.png"]
+    assert [path.name for path in find_pictures(tmp_path / "link", "the folder")] == ["c.webp"]
+    told = []
+    look_through(tmp_path / "real", "the folder", told)
+    assert told == [f"2 files left out of {tmp_path / 'real'}: 1 hidden file, 1 .txt"]
+    with pytest.raises(InputError, match=r"match \*_x\.png"):
+        find_pictures(tmp_path / "real", "the folder", "*_x.png")
+    with pytest.raises(InputError, match=r"the folder .*b\.png is a file"):
+        find_pictures(tmp_path / "real" / "b.png", "the folder")
+    with pytest.raises(InputError, match="does not exist"):
+        find_pictures(tmp_path / "none", "the folder")
+
+
+def test_systems_as_they_are_passed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a=b").mkdir()
+    (tmp_path / "[x]").mkdir()
+    assert parse_system("out/") == Given("out", Path("out"))
+    assert parse_system("munit=out") == Given("munit", Path("out"))
+    assert parse_system("a=b") == Given("a=b", Path("a=b"))
+    assert parse_system("[x]") == Given("[x]", Path("[x]"))
+    assert parse_system("gan=out/*_B.png") == Given("gan", Path("out"), "*_B.png")
+    assert parse_system("out/*_B.png") == Given("out", Path("out"), "*_B.png")
+    assert parse_system(".") == Given(tmp_path.name, Path("."))
+    with pytest.raises(InputError, match="two systems are called out"):
+        check_systems([parse_system("out"), parse_system("./out")])
+
+
+def system(name: str, contents: str) -> ResultFolder:
+    """Results of contents by their numbers; ? is one of none."""
+    results = [
+        Result(path=Path(f"{name}{i}.png"), content=None if c == "?" else int(c)) for i, c in enumerate(contents)
+    ]
+    return ResultFolder(name=name, results=tuple(results))
+
+
+def contents_of(folders) -> list[str]:
+    return ["".join("?" if r.content is None else str(r.content) for r in folder.results) for folder in folders]
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "kept", "notes"),
+    [
+        (["0123", "0123"], 4, ["0123", "0123"], []),
+        (["0123?", "123"], 4, ["123", "123"], ["1 of 5 results belong to no", "3 of 4 contents"]),
+        (["001122", "000112222"], 3, ["001122", "001122"], ["6 results are compared, as many of each content"]),
+        (["????", "??"], 0, ["??", "??"], ["2 of 4 results are compared"]),
+        (["0123", "????", "1230"], 4, ["0123", "????", "1230"], ["no result has the name of a content"]),
+        (["0123", "??"], 4, ["02", "??"], ["2 contents of these are compared", "no result has the name"]),
+    ],
+)
+def test_what_is_comparable(given, count, kept, notes):
+    folders, told = comparable([system(f"s{i}", contents) for i, contents in enumerate(given)], count)
+    assert list(map(sorted, contents_of(folders))) == list(map(sorted, kept))
+    assert [folder.name for folder in folders] == [f"s{i}" for i in range(len(given))]
+    assert len(told) == len(notes)
+    for note, expected in zip(told, notes, strict=True):
+        assert expected in note
+
+
+def test_nothing_comparable():
+    with pytest.raises(InputError, match="no result has the name of a content; the first result is s00"):
+        comparable([system("s0", "??")], 3)
+    with pytest.raises(InputError, match="no content in common"):
+        comparable([system("s0", "01"), system("s1", "23")], 4)
+
+
+def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
+    results = write(tmp_path / "ours", {f"lake {i}.png": landscape(i) for i in range(4)})
+    (results / "notes.txt").touch()
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    chunk = b"IHDR" + head
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (results / "lake 9.png").write_bytes(bomb)
+    said = []
+    source = Source(systems=(Given("ours", results),), reference=folder / "winter", content=folder / "contents")
+    report = evaluate(source, load_means([folder / "net.npz"], None, pairs=0, seed=0), said.append)
+    lines = [f"1 file left out of {results}: 1 .txt", f"{results / 'lake 9.png'} is left out: 60000x60000 pixels"]
+    for line in lines:
+        assert any(one.startswith(line) for one in said)
+        assert any(one.startswith(line) for one in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        ("winter --reference winter", "no feature network was passed"),
+        ("nowhere --reference winter --features net.npz", "the folder of results nowhere does not exist"),
+        ("winter --reference nowhere --features net.npz", "the reference folder nowhere does not exist"),
+        ("winter --reference empty --features net.npz", "no pictures in the reference folder empty"),
+        ("winter/0.png --reference winter --features net.npz", "winter/0.png is a file"),
+        ("winter --reference winter --content summer/ --features net.npz --page no/p.html", "does not exist"),
+        ("winter --reference winter --content contents --features net.npz", "no result has the name of a content"),
+        ("one --reference winter --features net.npz", "needs two results or more, got 1"),
+        ("winter --reference one --features net.npz", "needs two reference pictures or more, got 1"),
+        ("broken --reference winter --features net.npz", "Cannot read the image broken/1.png"),
+        ("winter --reference broken --features net.npz", "Cannot read the image broken/1.png"),
+        (
+            "many three --reference winter --content contents --features net.npz",
+            "all results of many that can be compared",
+        ),
+        ("winter --reference winter --features net.npz --features net.npz", "two feature networks of one kind"),
+        ("winter --reference winter --features net.npz --lpips best", "no LPIPS network named 'best'"),
+        ("winter --reference winter --features net.npz --lpips alex --pairs 0", "--pairs is 0"),
+        ("winter --reference winter --features net.npz --report same --page same", "both name same"),
+        ("winter --reference winter --features net.npz --report winter", "--report winter is the reference folder"),
+        ("winter --reference winter --features net.npz --page net.npz", "--page net.npz is a feature network"),
+    ],
+)
+def test_wrong_input_is_told(folder, monkeypatch, arguments, fact):
+    (folder / "empty").mkdir(exist_ok=True)
+    write(folder / "one", {"0.png": landscape(0)})
+    write(folder / "broken", {f"{i}.png": landscape(i) for i in range(3)})
+    write(folder / "many", {f"lake {i}_{style}.png": landscape(i) for i in range(12) for style in "ab"})
+    write(folder / "three", {f"{name}.png": landscape(3) for name in "xyz"})
+    (folder / "broken" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.chdir(folder)
+    done = run(*arguments.split())
+    assert done.exit_code == 2, done.output
+    error = done.stderr.strip().splitlines()
+    assert error[-2].startswith("error: ")
+    assert fact in error[-2]
+    assert len(error) == 2
+
+
+def test_features_are_kept_for_the_next_time(folder, tmp_path):
+    extractor = load_extractor(folder / "net.npz")
+    pictures = find_pictures(folder / "winter", "")
+    made = []
+
+    def make():
+        made.append(1)
+        return np.full((len(pictures), 3), len(made), np.float32)
+
+    cache = FeatureCache(tmp_path / "features")
+    assert cache.get(extractor, pictures, make)[0, 0] == 1
+    assert cache.get(extractor, pictures, make)[0, 0] == 1
+    assert FeatureCache(tmp_path / "features").get(extractor, pictures, make)[0, 0] == 1
+    assert cache.get(extractor, pictures[::-1], make)[0, 0] == 2
+    (kept, _) = sorted((tmp_path / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    kept.write_bytes(kept.read_bytes()[:50])
+    assert cache.get(extractor, pictures, make)[0, 0] == 3  # a damaged file is made anew
+    other = write(tmp_path / "other", {path.name: cv2.imread(str(path)) for path in pictures})
+    assert cache.get(extractor, find_pictures(other, ""), make)[0, 0] == 4
+    extractor.fingerprint = "another network"
+    assert cache.get(extractor, pictures, make)[0, 0] == 5
+    assert cache.get(extractor, pictures, make, 128)[0, 0] == 6  # at another size
+    assert cache.get(extractor, pictures[:3], lambda: np.zeros((3, 1), np.float32)).shape == (3, 1)
+    assert len(list((tmp_path / "features").iterdir())) == 5
+    assert cache.problem == ""
+    (tmp_path / "file").touch()
+    blocked = FeatureCache(tmp_path / "file" / "features")
+    assert blocked.get(extractor, pictures, make)[0, 0] == 7
+    assert "Not a directory" in blocked.problem
+
+
+def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 1)
+    extractor, pictures = load_extractor(folder / "net.npz"), find_pictures(folder / "winter", "")
+    cache = FeatureCache(tmp_path)
+    (tmp_path / "mine.npy").write_text("precious")
+    (tmp_path / f"x-{'0' * 32}.npy").symlink_to(tmp_path / "mine.npy")
+    for order in (pictures, pictures[::-1]):
+        cache.get(extractor, order, lambda: np.zeros((len(pictures), 1), np.float32))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"mine.npy", f"x-{'0' * 32}.npy"} < names
+    assert len(names) == 3
+
+
+def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, monkeypatch):
+    """Somebody's arrays are never removed, nor is anything written through a link, nor a pipe waited for."""
+    monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 2)
+    extractor = load_extractor(folder / "net.npz")
+    pictures = find_pictures(folder / "winter", "")
+    cache = FeatureCache(tmp_path)
+    mine = [tmp_path / f"{name}.npy" for name in ("a", "b", "measured-2026")]
+    for path in mine:
+        path.write_bytes(b"mine")
+        os.utime(path, (1, 1))
+
+    def make():
+        return np.zeros((len(pictures), 3), np.float32)
+
+    for side in range(64, 70):
+        cache.get(extractor, pictures, make, side)
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    kept = sorted(set(tmp_path.glob("*.npy")) - set(mine))
+    assert len(kept) == 2
+    for path in kept:
+        path.unlink()
+    os.mkfifo(kept[0])
+    kept[1].symlink_to(mine[0])
+    for side in range(64, 70):
+        assert cache.get(extractor, pictures, make, side).shape == (len(pictures), 3)
+    assert "is not a regular file" in cache.problem or "is a link" in cache.problem
+    assert mine[0].read_bytes() == b"mine"
+
+
+def test_labels_are_short():
+    assert label("lake") == "lake"
+    assert label("2013-05-22_00_17_20_to_2014-08-19") == "2013-05-22_00_1…14-08-19"
+
+
+def test_lpips_needs_torchvision(folder, monkeypatch):
+    """Told before any work, with what to do."""
+    lpip = pytest.importorskip("torchmetrics.image.lpip")
+
+    def fails(*_arguments, **_options):
+        raise ModuleNotFoundError("no torchvision")
+
+    monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", fails)
+    done = run(folder / "winter", "--reference", folder / "winter", "--features", folder / "net.npz", "--lpips", "alex")
+    assert done.exit_code == 1
+    assert "LPIPS needs torchmetrics and torchvision" in done.stderr

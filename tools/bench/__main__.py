@@ -1,0 +1,5 @@
+"""`python -m dsmap.tools.bench`."""
+
+from dsmap.tools.bench import main
+
+main()

@@ -1,0 +1,265 @@
+"""What `dsmap-bench model` measures: one frame's translation, in turns, and how far it is from the first row's."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dsmap import __version__
+from dsmap.common.images import list_pictures, read_picture_rgb
+from dsmap.common.sampling import pick_evenly
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.backends import BACKENDS, Settings, load_backend
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundled import find_model
+from dsmap.runtime.system.cpu import allowed_cores, cpu_name
+from dsmap.runtime.translator import pad_frames
+
+_WARM_UP = 1
+_PICTURES = 4
+_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy")
+
+Frames = npt.NDArray[np.uint8]
+Run = Callable[[Frames], Frames]
+"""uint8 RGB (1, H, W, 3) -> the same shape, translated."""
+Say = Callable[[str], None]
+
+
+class Size(NamedTuple):
+    """Of the frames, in pixels."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """From WIDTHxHEIGHT; InputError for anything else."""
+        width, cross, height = text.lower().partition("x")
+        if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+            raise InputError(f"--size is {text!r}", "Write WIDTHxHEIGHT, such as 256x256.")
+        return cls(int(width), int(height))
+
+
+class Options(NamedTuple):
+    """What both kinds of measuring have."""
+
+    size: str
+    """WIDTHxHEIGHT."""
+    threads: int | None
+    pictures: Path | None
+    rounds: int
+    skip: tuple[str, ...]
+    trust_engines: bool = False
+
+
+def measure_network(
+    checkpoint: Path | None, preset: str, settings: Sequence[str], options: Options, say: Say
+) -> dict[str, Any]:
+    """The forms of a network (see `Forms`): of a run, or of a preset's shape with random weights, always the same."""
+    size = Size.parse(options.size)
+    say("loading torch ...")
+    import torch
+
+    from dsmap.tools.bench.forms import Forms, open_network
+
+    network = open_network(checkpoint, preset, settings)
+    config = network.config
+    minimum = config.minimum_size
+    pictures, origin = find_pictures(options.pictures, size, config.multiple_of, minimum)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    about = facts(size, options.threads, pictures, origin, say)
+    weights = str(checkpoint) if checkpoint is not None else "random"
+    say(f"network: width {config.dim}, padding {config.pad_type}, weights {weights}")
+    with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as folder:
+        forms = Forms(network, Path(folder), pictures, options.threads, say)
+        measured = measure_in_turns(forms.makers(), pictures, options.rounds, options.skip, say)
+    return about | {"weights": weights, "config": config.model_dump(mode="json")} | measured
+
+
+def measure_bundle(model: str, domain: str | None, options: Options, say: Say) -> dict[str, Any]:
+    """Every backend that runs here with every precision of a bundle; `model` is its name or folder."""
+    size = Size.parse(options.size)
+    bundle = Bundle.read(find_model(model))
+    target = domain if domain is not None else bundle.domains[1]
+    source, sizes = bundle.source_of(target), bundle.manifest.sizes
+    pictures, origin = find_pictures(options.pictures, size, sizes.multiple_of, sizes.minimum)
+    about = facts(size, options.threads, pictures, origin, say)
+    say(f"bundle: {bundle.manifest.name}, {source} to {target}")
+    makers = bundle_makers(bundle, target, options.threads, trust_engines=options.trust_engines)
+    measured = measure_in_turns(makers, pictures, options.rounds, options.skip, say)
+    return about | {"bundle": bundle.manifest.name, "target": target} | measured
+
+
+def find_pictures(folder: Path | None, size: Size, multiple_of: int, minimum: int) -> tuple[list[Frames], str]:
+    """Frames (H, W, 3) of `size`, cut from the middle of pictures in `folder` or generated, and which of the two.
+
+    Raises InputError for a size that the network does not take, and a folder without pictures.
+    """
+    if any(side % multiple_of or side < minimum for side in size):
+        raise InputError(
+            f"--size {size.width}x{size.height} does not fit the network",
+            f"Use multiples of {multiple_of}, at least {minimum}.",
+        )
+    if folder is None:
+        return [_generated(size, seed) for seed in range(_PICTURES)], "generated"
+    paths = list_pictures(folder)
+    if not paths:
+        raise InputError(f"no pictures in {folder}", "Pass --pictures a folder with pictures.")
+    return [_fitted(read_picture_rgb(path), size) for path in pick_evenly(paths, _PICTURES)], "real"
+
+
+def measure_in_turns(
+    makers: Mapping[str, Callable[[], Run]],
+    pictures: Sequence[Frames],
+    rounds: int,
+    skip: Sequence[str],
+    say: Say,
+) -> dict[str, Any]:
+    """Makes and times every form in turns; tells, and gives back, times in seconds and differences from the first.
+
+    `skip`: words; a form whose name holds one is left out, but never the first. One that cannot be made is named.
+    """
+    runs, left_out = _made(makers, skip, say)
+    frames = [picture[None] for picture in pictures]
+    outputs = {name: [run(frame) for frame in frames] for name, run in runs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    say(f"measuring {len(runs)} forms, {rounds} rounds in turns")
+    for i in range(_WARM_UP + rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run(frames[i % len(frames)])
+            if i >= _WARM_UP:
+                seconds[name].append(time.perf_counter() - began)
+    first = next(iter(runs))
+    table = [_row(name, first, seconds, outputs) for name in runs]
+    _tell(table, left_out, say)
+    return {"rounds": rounds, "variants": table, "left_out": left_out}
+
+
+def bundle_makers(
+    bundle: Bundle, target: str, threads: int | None, *, trust_engines: bool = False
+) -> dict[str, Callable[[], Run]]:
+    """Every backend with every precision of the bundle, by name; float32 on the CPU first."""
+    style = np.asarray(bundle.manifest.styles[target].mean, np.float32)[None]
+
+    def maker(name: str, precision: str) -> Callable[[], Run]:
+        def make() -> Run:
+            settings = Settings(threads=threads, precision=precision, trust_engines=trust_engines)
+            backend = load_backend(name, bundle, target, settings).backend
+            return lambda frames: backend.translate(pad_frames(frames, bundle.manifest.sizes), style)
+
+        return make
+
+    names = ["cpu", *(name for name in BACKENDS if name != "cpu")]
+    return {f"{name}, {precision}": maker(name, precision) for name in names for precision in bundle.precisions}
+
+
+def machine_facts(say: Say, threads: int | None = None) -> dict[str, Any]:
+    """The machine and what runs on it, told in two lines."""
+    versions = {package: version for package in _PACKAGES if (version := _version(package))}
+    threads = threads or allowed_cores() or os.cpu_count() or 1
+    say(f"{cpu_name()}, {os.cpu_count()} cores, {threads} threads")
+    say(", ".join(f"{package} {version}" for package, version in versions.items()))
+    return {
+        "dsmap": __version__,
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
+        "python": platform.python_version(),
+        "versions": versions,
+        "threads": threads,
+    }
+
+
+def facts(size: Size, threads: int | None, pictures: Sequence[Frames], origin: str, say: Say) -> dict[str, Any]:
+    """The machine, and what is translated on it."""
+    machine = machine_facts(say, threads)
+    say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(pictures)} {origin} pictures")
+    return machine | {
+        "size": f"{size.width}x{size.height}",
+        "pictures": {"count": len(pictures), "origin": origin},
+    }
+
+
+def _made(
+    makers: Mapping[str, Callable[[], Run]], skip: Sequence[str], say: Say
+) -> tuple[dict[str, Run], list[dict[str, str]]]:
+    runs: dict[str, Run] = {}
+    left_out = []
+    for i, (name, make) in enumerate(makers.items()):
+        if i and any(word.lower() in name.lower() for word in skip):
+            left_out.append({"name": name, "reason": "--skip"})
+            continue
+        say(f"preparing {i + 1} of {len(makers)}: {name}")
+        try:
+            runs[name] = make()
+        except DsmapError as error:
+            if not i:
+                raise  # nothing to compare with
+            left_out.append({"name": name, "reason": error.fact})
+    return runs, left_out
+
+
+def _row(
+    name: str, first: str, seconds: Mapping[str, list[float]], outputs: Mapping[str, list[Frames]]
+) -> dict[str, Any]:
+    """A row of the report; a PSNR of None is that of equal frames."""
+    pairs = zip(seconds[first], seconds[name], strict=True)
+    differences = [a.astype(np.int16) - b for a, b in zip(outputs[first], outputs[name], strict=True)]
+    squares = [float(np.square(d.astype(np.float64)).mean()) for d in differences]
+    return {
+        "name": name,
+        "median": statistics.median(seconds[name]),
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "psnr_db": _decibels(statistics.fmean(squares)),
+        "worst_psnr_db": _decibels(max(squares)),
+        "largest_difference": int(max(np.abs(d).max() for d in differences)),
+        "seconds": seconds[name],
+    }
+
+
+def _tell(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]], say: Say) -> None:
+    say(f"  {'':42} {'frame':>9} {'speed':>6}  PSNR (worst picture)")
+    for i, row in enumerate(table):
+        same = "equal" if i else "what is compared to"
+        psnr = same if row["psnr_db"] is None else f"{row['psnr_db']:.1f} dB ({row['worst_psnr_db']:.1f})"
+        say(f"  {row['name']:42} {row['median'] * 1000:6.1f} ms {row['ratio']:6.2f}  {psnr}")
+    for absent in left_out:
+        say(f"  {absent['name']:42} left out: {absent['reason']}")
+
+
+def _decibels(square: float) -> float | None:
+    return round(float(10 * np.log10(255**2 / square)), 2) if square else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _generated(size: Size, seed: int) -> Frames:
+    """Soft coloured noise with a little grain, (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    soft = cv2.resize(rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), tuple(size), interpolation=cv2.INTER_CUBIC)
+    return np.clip(soft + rng.normal(0, 8, (size.height, size.width, 3)), 0, 255).astype(np.uint8)
+
+
+def _fitted(picture_rgb: Frames, size: Size) -> Frames:
+    """A picture scaled to cover `size`, and its middle."""
+    height, width = picture_rgb.shape[:2]
+    factor = max(size.width / width, size.height / height)
+    scaled = (max(size.width, round(width * factor)), max(size.height, round(height * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    resized = np.asarray(cv2.resize(picture_rgb, scaled, interpolation=method))
+    top, left = (resized.shape[0] - size.height) // 2, (resized.shape[1] - size.width) // 2
+    return np.ascontiguousarray(resized[top : top + size.height, left : left + size.width])

@@ -1,0 +1,235 @@
+"""What `dsmap-bench video` measures: decoding, translating and encoding apart and together, in turns."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+import dsmap.runtime
+from dsmap.common.interrupts import StopRequest
+from dsmap.errors import InputError
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundled import find_model
+from dsmap.runtime.jobs.pipeline import Pipeline
+from dsmap.runtime.jobs.report import StageClock
+from dsmap.runtime.jobs.stages import FrameSteps
+from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.translator import Translator
+from dsmap.runtime.video.encoders import EncoderSettings, default_suffix
+from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.writer import VideoWriter
+from dsmap.tools.bench.model import Say, Size, machine_facts
+
+WARM_UP = 8
+"""Translated frames before the first round; they are not counted."""
+_PERCENTILES = (50, 90, 95, 99)
+OWN_CLIP = Path(dsmap.runtime.__file__).parent / "assets" / "demo-summer.mp4"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Options(NamedTuple):
+    """What to measure, and how long."""
+
+    size: str | None
+    """WIDTHxHEIGHT that the clip is brought to first; None: its own."""
+    frames: int
+    rounds: int
+    encoder: EncoderSettings
+
+
+class Network(NamedTuple):
+    """Which network runs, and by what."""
+
+    model: str
+    domain: str | None
+    backend: str
+    precision: str
+    cuda_binding: str
+    at_once: int | None = None
+    """None: as many as dsmap-video would have."""
+    threads: int | None = None
+    trust_engines: bool = False
+
+    def target(self) -> str:
+        """The domain to translate to."""
+        return self.domain or Bundle.read(find_model(self.model)).domains[1]
+
+    def load(self, size: tuple[int, int] | None, target: str | None = None) -> Translator:
+        """The translator, for a video's frames of that (width, height); for one frame at a time without."""
+        return Translator.load(
+            self.model,
+            domain=target or self.target(),
+            backend=self.backend,
+            precision=self.precision,
+            cuda_binding=self.cuda_binding,
+            trust_engines=self.trust_engines,
+            threads=self.threads,
+            frames_at_once=self.at_once or 1,
+            for_frames=None if self.at_once else size,
+        )
+
+
+class Round(NamedTuple):
+    """Frames a second of one round, and the seconds of its single calls."""
+
+    fps: dict[str, float]
+    calls: dict[str, list[float]]
+
+
+def measure_video(clip: Path | None, network: Network, options: Options, say: Say) -> dict[str, Any]:
+    """The stages of `translate_video` on `clip` (None: the one that comes with dsmap)."""
+    clip = clip or OWN_CLIP
+    with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as name:
+        folder = Path(name)
+        source, frames = _prepared(clip, folder, options)
+        height, width = frames[0].shape[:2]
+        translator = network.load((width, height))
+        machine = machine_facts(say)
+        say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {options.rounds} rounds after {WARM_UP} frames")
+        say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
+        say(f"frames at once: {translator.computed_at_once}")
+        for _ in range(-(-WARM_UP // translator.in_flight)):
+            for wait in [translator.submit(frames[0]) for _ in range(translator.in_flight)]:
+                wait()
+        rounds = [_round(source, frames, translator, folder, options.encoder) for _ in range(options.rounds)]
+        translator.close()
+    measured = _summary(rounds)
+    _tell(measured, say)
+    about = machine | {
+        "clip": clip.name,
+        "frames": len(frames),
+        "width": width,
+        "height": height,
+        "warm_up_frames": WARM_UP,
+        "rounds": options.rounds,
+        "model": translator.model_name,
+        "target": translator.target,
+        "backend": translator.backend_name,
+        "backend_description": translator.backend_description,
+        "precision": translator.precision,
+        "frames_at_once": translator.computed_at_once,
+    }
+    return about | measured
+
+
+def _prepared(clip: Path, folder: Path, options: Options) -> tuple[Path, list[Pixels]]:
+    """The clip, cut to the frames that are measured, and those frames. Nothing of it is timed."""
+    frames: list[Pixels] = []
+    with VideoReader(clip) as reader:
+        rate = reader.rate
+        size = Size(reader.width, reader.height) if options.size is None else Size.parse(options.size)
+        for item in reader:
+            if len(frames) == options.frames:
+                break
+            if isinstance(item, Frame):
+                frames.append(np.asarray(cv2.resize(item.rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
+    if not frames:
+        raise InputError(f"{clip} has no frames to measure", "pass another clip")
+    path = folder / "clip.mp4"
+    writer = VideoWriter(path, width=size.width, height=size.height, time_base=1 / rate, rate=rate)
+    for index, rgb in enumerate(frames):
+        writer.write(rgb, index, 1)
+    writer.close()
+    return path, frames
+
+
+def _round(
+    source: Path, frames: Sequence[Pixels], translator: Translator, folder: Path, encoder: EncoderSettings
+) -> Round:
+    """Each stage alone, then all together."""
+    fps, calls = {}, {}
+    suffix = default_suffix(encoder.codec)
+    for name, run in (
+        ("decode", lambda clock: _decode(source, clock)),
+        ("translate", lambda clock: _translate(frames, translator, clock)),
+        ("encode", lambda clock: _encode(frames, folder / f"alone{suffix}", encoder, clock)),
+        ("together", lambda clock: _together(source, folder / f"together{suffix}", translator, encoder, clock)),
+    ):
+        clock = StageClock(detailed=True)
+        began = time.perf_counter()
+        run(clock)
+        fps[name] = len(frames) / (time.perf_counter() - began)
+        assert clock.calls is not None
+        if name != "together":
+            calls[name] = clock.calls[name]
+        else:
+            calls |= {f"{stage} (together)": seconds for stage, seconds in clock.calls.items() if seconds}
+    return Round(fps, calls)
+
+
+def _decode(source: Path, clock: StageClock) -> None:
+    with VideoReader(source) as reader:
+        items = iter(reader)
+        while True:
+            with clock.stage("decode"):
+                item = next(items, None)
+            if item is None:
+                return
+
+
+def _translate(frames: Sequence[Pixels], translator: Translator, clock: StageClock) -> None:
+    steps = FrameSteps(translator, frames[0].shape[1], frames[0].shape[0])
+    items = (Frame(rgb, index, 1) for index, rgb in enumerate(frames))
+    pipeline: Pipeline[Any, Any] = Pipeline(
+        items,
+        lambda frame, index: steps.begin(frame.rgb),
+        lambda frame, translated: translated.rgb,
+        in_flight=steps.in_flight,
+        clock=clock,
+    )
+    with pipeline:
+        for _ in pipeline.results(StopRequest()):
+            pass
+
+
+def _encode(frames: Sequence[Pixels], output: Path, encoder: EncoderSettings, clock: StageClock) -> None:
+    height, width = frames[0].shape[:2]
+    base = Fraction(1, 25)
+    writer = VideoWriter(output, width=width, height=height, time_base=base, rate=1 / base, encoding=encoder)
+    for index, rgb in enumerate(frames):
+        with clock.stage("encode"):
+            writer.write(rgb, index, 1)
+    with clock.stage("encode"):
+        writer.close()
+
+
+def _together(source: Path, output: Path, translator: Translator, encoder: EncoderSettings, clock: StageClock) -> None:
+    options: dict[str, Any] = {"codec": encoder.codec, "crf": encoder.crf, "preset": encoder.preset}
+    if translate_video(source, output, translator, clock=clock, overwrite=True, **options).interrupted:
+        raise KeyboardInterrupt
+
+
+def _summary(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Medians over the rounds, percentiles over all their calls, and what the pipeline makes of its slowest stage."""
+    fps = {name: statistics.median(one.fps[name] for one in rounds) for name in rounds[0].fps}
+    efficiency = [one.fps["together"] / min(speed for name, speed in one.fps.items() if name != "together")
+                  for one in rounds]  # fmt: skip
+    calls = {name: [seconds for one in rounds for seconds in one.calls[name]] for name in rounds[0].calls}
+    return {
+        "fps": {name: round(speed, 2) for name, speed in fps.items()},
+        "share_of_the_slowest_stage": round(statistics.median(efficiency), 4),
+        "rounds_fps": [{name: round(speed, 2) for name, speed in one.fps.items()} for one in rounds],
+        "milliseconds": {name: _percentiles(seconds) for name, seconds in calls.items()},
+    }
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    levels = np.percentile(np.array(seconds) * 1e3, _PERCENTILES)
+    return {f"p{level}": round(float(value), 3) for level, value in zip(_PERCENTILES, levels, strict=True)}
+
+
+def _tell(measured: dict[str, Any], say: Say) -> None:
+    say(f"{'':22} {'fps':>8}   " + "".join(f"{f'p{level} ms':>9}" for level in _PERCENTILES))
+    for name, speed in measured["fps"].items():
+        row = measured["milliseconds"].get(name, {})
+        say(f"{name:22} {speed:8.1f}   " + "".join(f"{value:9.2f}" for value in row.values()))
+    share = measured["share_of_the_slowest_stage"]
+    say(f"together at {100 * share:.1f} % of the slowest stage alone (median of the rounds)")

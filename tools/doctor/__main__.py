@@ -1,0 +1,5 @@
+"""`python -m dsmap.tools.doctor`."""
+
+from dsmap.tools.doctor import main
+
+main()

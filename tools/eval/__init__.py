@@ -1,0 +1,5 @@
+"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of pictures."""
+
+from dsmap.tools.eval.command import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,5 @@
+"""`python -m dsmap.tools.eval`."""
+
+from dsmap.tools.eval import main
+
+main()

@@ -1,0 +1,69 @@
+"""Where an evaluation goes: the terminal, JSON, a page, and a folder of translations that are kept."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsmap.common.files import check_folder_writable, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.output_files import keep_beside
+from dsmap.common.reports import write_report
+from dsmap.errors import DsmapError, InputError
+from dsmap.metrics.findings import Report
+from dsmap.metrics.report.html import write_page
+from dsmap.metrics.report.table import numbers, table
+
+
+def check_results(folder: Path | None) -> None:
+    """Raises InputError unless the folder of the translations can be made: it must be new, or empty."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--results {folder} is a file", "Pass a folder's name.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--results {folder} exists and is not empty", "Choose a new folder.")
+    check_folder_writable(folder.resolve().parent, "--results")
+
+
+@contextmanager
+def kept_results(folder: Path | None) -> Iterator[Path]:
+    """A folder for translations that becomes `folder` when all of them are there; None: that is gone afterwards."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
+            yield Path(scratch)
+        return
+    final = folder.resolve()
+    part = part_folder(final)
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    try:
+        sync_tree(part)
+        if final.is_dir():
+            final.rmdir()  # it was empty
+        rename_to_free(part, final)
+    except OSError as error:
+        place = keep_beside(part, final)
+        raise DsmapError(
+            f"--results {folder} was filled meanwhile, or cannot be written: {error.strerror}",
+            f"The translations of this evaluation are in {place}.",
+        ) from error
+    sync_folder(final.parent)
+
+
+def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Callable[[str], None]) -> None:
+    """The tables, and the files that were asked for."""
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    for one in reports:
+        for line in ("", *table(one, width=width).split("\n")):
+            say(line)
+    if report is not None:
+        tree = numbers(reports[0]) if len(reports) == 1 else {"reports": [numbers(one) for one in reports]}
+        write_report(report, tree)
+        say(f"report: {report}")
+    if page is not None:
+        write_page(page, *reports)
+        say(f"page: {page}")

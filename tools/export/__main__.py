@@ -1,0 +1,5 @@
+"""`python -m dsmap.tools.export`."""
+
+from dsmap.tools.export import main
+
+main()

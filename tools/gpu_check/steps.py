@@ -1,0 +1,319 @@
+"""The steps of the GPU check. Each runs in a process of its own: one that fails, hangs or fills the device ends alone.
+
+    python -m dsmap.tools.gpu_check.steps JOB.json RESULT.json
+
+A job is a JSON object with the step's name and what it needs; so is the result. Speeds are from host frame to host
+frame, medians over blocks after a warm-up; what is compared with each other runs in turns.
+"""
+
+import gc
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends import BACKENDS, Backend, Frames, Pending, Settings
+from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, Manifest
+
+Job = dict[str, Any]
+Submit = Callable[[Frames], Pending]
+
+WARM_UP_SECONDS, WARM_UP_FRAMES, BLOCKS = 0.5, 12, 5
+LEAST_PSNR = 40.0
+"""dB between a runner's frames and the float32 ones of the CPU, the worst picture: the gate of fp16 in the export."""
+_PICTURES = 3
+_OPTIONS = ("graphs", "exact", "channels_last")  # of the backends themselves
+
+
+def open_bundle(job: Job) -> Bundle:
+    """The bundle of a job. Ours with random weights goes in one direction only, which `Bundle.read` refuses."""
+    folder = Path(job["model"])
+    if not job.get("one_direction"):
+        return Bundle.read(folder)
+    return Bundle(folder, Manifest.model_validate_json((folder / MANIFEST).read_bytes()))
+
+
+def target_of(bundle: Bundle) -> str:
+    """The direction that is measured: to the second domain."""
+    return bundle.domains[1]
+
+
+def open_backend(bundle: Bundle, job: Job, **changes: Any) -> Any:
+    """The job's runner; `changes` are of Settings, or one of _OPTIONS."""
+    options = {name: changes.pop(name) for name in _OPTIONS if name in changes}
+    settings = Settings(**{"frames_at_once": 3, **job.get("settings", {}), **changes})
+    kind: Any = BACKENDS[job["runner"]]()
+    return kind(bundle, target_of(bundle), settings, **options)
+
+
+def pictures_of(width: int, height: int, batch: int = 1, count: int = _PICTURES) -> list[Frames]:
+    """Frames (N, H, W, 3), generated: soft colours with a little grain."""
+    import cv2
+
+    found = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        soft = cv2.resize(rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), (width, height), interpolation=2)
+        grain = rng.normal(0, 8, (batch, height, width, 3))
+        found.append(np.clip(soft[None] + grain, 0, 255).astype(np.uint8))
+    return found
+
+
+def style_of(bundle: Bundle, batch: int = 1, seed: int | None = None) -> Any:
+    """The target's mean style for every frame of a batch, or a random one."""
+    mean = np.asarray(bundle.manifest.styles[target_of(bundle)].mean, np.float32)
+    code = mean if seed is None else np.random.default_rng(seed).standard_normal(mean.size).astype(np.float32)
+    return np.repeat(code[None], batch, 0)
+
+
+def blocks_of(submit: Submit, in_flight: int, pictures: list[Frames], seconds: float, blocks: int = BLOCKS) -> Any:
+    """Yields frames a second, block by block; before the first the warm-up."""
+    batch = len(pictures[0])
+
+    def run(least_seconds: float, least_frames: int) -> float:
+        under_way: deque[Pending] = deque()
+        began, count = time.perf_counter(), 0
+        while count < least_frames or time.perf_counter() - began < least_seconds:
+            under_way.append(submit(pictures[count % len(pictures)]))
+            count += 1
+            if len(under_way) >= in_flight:
+                under_way.popleft()()
+        while under_way:
+            under_way.popleft()()
+        return count * batch / (time.perf_counter() - began)
+
+    run(WARM_UP_SECONDS, WARM_UP_FRAMES)
+    for _ in range(blocks):
+        yield run(seconds / blocks, 2 * in_flight)
+
+
+def delays_ms(submit: Submit, pictures: list[Frames], count: int = 60) -> dict[str, float]:
+    """One frame at a time, from giving it to having the result."""
+    times = []
+    for i in range(count + 5):
+        began = time.perf_counter()
+        submit(pictures[i % len(pictures)])()
+        times.append(1000 * (time.perf_counter() - began))
+    kept = sorted(times[5:])
+    return {"p50": round(kept[len(kept) // 2], 3), "p95": round(kept[int(len(kept) * 0.95)], 3)}
+
+
+def psnr(a: Frames, b: Frames) -> float:
+    """dB; 99 for equal frames."""
+    square = float(np.square(a.astype(np.float64) - b).mean())
+    return 99.0 if square == 0 else round(min(99.0, float(10 * np.log10(255**2 / square))), 2)
+
+
+def machine(job: Job) -> Job:
+    """Both bindings: what they see, whether copies come back as they went, how quick they are."""
+    from dsmap.runtime.cuda import BINDINGS, load_cuda
+
+    found: Job = {"bindings": {}}
+    for name in BINDINGS:
+        try:
+            cuda = load_cuda(name)
+        except DsmapError as error:
+            found["bindings"][name] = {"left_out": error.fact}
+            continue
+        found["device"] = vars(cuda.device)
+        size = 64 << 20
+        up, down, address = cuda.alloc_host(size), cuda.alloc_host(size), cuda.alloc(size)
+        stream, marks = cuda.stream(), [cuda.event(timing=True) for _ in range(3)]
+        up[:] = np.arange(size, dtype=np.uint32).astype(np.uint8)
+        for _ in range(2):  # the first is the warm-up
+            down[:] = 0
+            cuda.record(marks[0], stream)
+            cuda.upload(address, up, stream)
+            cuda.record(marks[1], stream)
+            cuda.download(down, address, stream)
+            cuda.record(marks[2], stream)
+            cuda.synchronise(marks[2])
+        rates = [round(size / 1e6 / cuda.elapsed_ms(a, b), 2) for a, b in itertools.pairwise(marks)]
+        found["bindings"][name] = {
+            "version": cuda.binding,
+            "graphs": cuda.no_graphs or "yes",
+            "upload_gb_s": rates[0],
+            "download_gb_s": rates[1],
+            "passed": bool(np.array_equal(up, down)),
+        }
+        cuda.close()
+    tried = [of for of in found["bindings"].values() if "left_out" not in of]
+    reasons = [of["left_out"] for of in found["bindings"].values() if "left_out" in of]
+    if not tried and all("not installed" in reason for reason in reasons):
+        found["left_out"] = "; ".join(reasons)
+    elif not tried:
+        found["failed"] = "; ".join(reasons)
+    found["passed"] = bool(tried) and all(of["passed"] for of in tried)
+    return found
+
+
+def check(job: Job) -> Job:
+    """A runner beside the CPU: sizes in turn, batches, styles, frames under way together, memory given back."""
+    bundle = open_bundle(job)
+    try:
+        reference: Backend = BACKENDS["cpu"]()(bundle, target_of(bundle), Settings(precision="fp32"))
+    except DsmapError as error:
+        return {"left_out": f"nothing to compare with: {error.fact}"}
+    began = time.perf_counter()
+    backend = open_backend(bundle, job)
+    opened = time.perf_counter()
+    rows, free_before = [], _free_bytes(backend)
+    for width, height, batch, seed in job["cases"]:
+        frames, style = pictures_of(width, height, batch), style_of(bundle, batch, seed)
+        waits = [(picture, backend.submit(picture, style)) for picture in frames[: backend.in_flight]]
+        got = [(picture, wait()) for picture, wait in reversed(waits)]
+        worst = min(psnr(out, reference.translate(picture, style)) for picture, out in got)
+        again = [backend.translate(picture, style) for picture, _ in got * 2]  # now as graphs
+        same = all(psnr(a, b) == 99.0 for a, (_, b) in zip(again, got * 2, strict=True))
+        rows.append({"size": f"{width}x{height}", "batch": batch, "psnr_db": worst, "same_again": same})
+    found = {
+        "description": backend.description,
+        "precision": backend.precision,
+        "open_seconds": round(opened - began, 2),
+        "rows": rows,
+        "graphs": getattr(backend, "graphs_in_use", None),
+        "passed": all(row["psnr_db"] >= LEAST_PSNR for row in rows),
+    }
+    if free_before is not None:
+        used = (free_before - (_free_bytes(backend) or 0)) / 1e6
+        found["memory_mb"] = round(used, 1)
+    backend.close()
+    return found
+
+
+def speed(job: Job) -> Job:
+    """A runner at several sizes: frames a second, delay, memory, and the time of each stage."""
+    bundle = open_bundle(job)
+    rows: list[Job] = []
+    for width, height in job["sizes"]:
+        row: Job = {"size": f"{width}x{height}"}
+        rows.append(row)
+        try:
+            row |= _speed(bundle, job, width, height)
+        except (DsmapError, MemoryError) as error:  # a size that does not fit; the smaller ones stand
+            row["failed"] = str(getattr(error, "fact", error)) or type(error).__name__
+        gc.collect()
+    return {"rows": rows, "passed": not any("failed" in row for row in rows)}
+
+
+def _speed(bundle: Bundle, job: Job, width: int, height: int) -> Job:
+    batch = job.get("batch", 1)
+    began = time.perf_counter()
+    backend = open_backend(bundle, job)
+    try:
+        free = _free_bytes(backend)
+        frames, style = pictures_of(width, height, batch), style_of(bundle, batch)
+        backend.translate(frames[0], style)
+        first = time.perf_counter() - began
+
+        submit = _submitter(backend, style)
+        rates = list(blocks_of(submit, backend.in_flight, frames, job["seconds"]))
+        row: Job = {
+            "description": backend.description,
+            "fps": round(statistics.median(rates), 1),
+            "fps_blocks": [round(rate, 1) for rate in rates],
+            "delay_ms": delays_ms(submit, frames),
+            "first_frame_seconds": round(first, 2),
+            "graphs": getattr(backend, "graphs_in_use", None),
+        }
+        if free is not None:
+            row["memory_mb"] = round((free - (_free_bytes(backend) or 0)) / 1e6, 1)
+        if hasattr(backend, "stages_ms"):
+            times = [backend.stages_ms(frames[0], style) for _ in range(15)][5:]
+            row["stages_ms"] = {name: round(statistics.median(t[name] for t in times), 4) for name in times[0]}
+        return row
+    finally:
+        backend.close()
+
+
+def pair(job: Job) -> Job:
+    """One runner in two forms, in turns: with CUDA graphs and without, through both bindings, and so on."""
+    bundle = open_bundle(job)
+    rows = []
+    for width, height in job["sizes"]:
+        frames, style = pictures_of(width, height), style_of(bundle)
+        backends = [open_backend(bundle, job, **form) for form in job["forms"]]
+        try:
+            runs = [blocks_of(_submitter(b, style), b.in_flight, frames, job["seconds"]) for b in backends]
+            rates = [[round(rate, 1) for rate in pair_of] for pair_of in zip(*runs, strict=True)]
+        finally:
+            for backend in backends:
+                backend.close()
+        rows.append(
+            {
+                "size": f"{width}x{height}",
+                "fps": [round(statistics.median(r[i] for r in rates), 1) for i in range(2)],
+                "ratio": round(statistics.median(r[0] / r[1] for r in rates), 3),
+                "pairs": rates,
+                "graphs": [getattr(b, "graphs_in_use", None) for b in backends],
+            }
+        )
+    return {"rows": rows, "passed": True}
+
+
+def torch_speed(job: Job) -> Job:
+    """The same network in torch on the GPU, with random weights."""
+    from dsmap.tools.gpu_check.torch_steps import measure
+
+    return measure(job)
+
+
+def make_paper(job: Job) -> Job:
+    """A bundle of the paper's network with random weights, float32 and half, one direction."""
+    from dsmap.tools.gpu_check.torch_steps import write_paper_bundle
+
+    return write_paper_bundle(Path(job["model"]))
+
+
+STEPS: dict[str, Callable[[Job], Job]] = {
+    "machine": machine,
+    "check": check,
+    "speed": speed,
+    "pair": pair,
+    "torch": torch_speed,
+    "make paper": make_paper,
+}
+
+
+def _submitter(backend: Any, style_ns: Any) -> Submit:
+    return lambda picture: backend.submit(picture, style_ns)
+
+
+def _free_bytes(backend: Any) -> int | None:
+    found = getattr(backend, "memory_bytes", None)
+    if found is not None:
+        return int(found[0])
+    try:
+        from dsmap.runtime.cuda import load_cuda
+
+        cuda = load_cuda()
+        free = cuda.memory()[0]
+        cuda.close()
+        return free
+    except DsmapError:
+        return None
+
+
+def main(job_file: str, result_file: str) -> None:
+    """Runs one step; what is wrong with it is in the result, too."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    try:
+        result = STEPS[job["step"]](job)
+    except DsmapError as error:
+        result = {"failed": error.fact, "advice": error.advice}
+    except Exception as error:  # one step's failure is told, and the rest goes on
+        lines = str(error).strip().splitlines()
+        result = {"failed": f"{type(error).__name__}: {lines[0] if lines else ''}"}
+    Path(result_file).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,188 @@
+"""What every command shares: how errors are told, `--debug` and `--version`.
+
+    app = new_app()
+
+    @app.command()
+    @explained
+    def train(config: str, debug: Debug = False, version: Version = False) -> None: ...
+
+    def main() -> None:
+        run(app)
+
+Errors, those of usage too, go to stderr as two lines, fact and advice. Exit codes: 2 wrong input, 1 failure, 130
+Ctrl-C. Light to import.
+"""
+
+import errno
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from dsmap import __version__
+from dsmap.common.cpu import limit_threads
+from dsmap.errors import DsmapError, first_line
+from dsmap.tools import leave_at_once
+from dsmap.tools.shared.terminal import say, tell, tell_traceback
+
+P = ParamSpec("P")
+
+
+# What the base install lacks, and the extra that brings it.
+_EXTRAS = {"torch": "train,export", "yaml": "train,export", "safetensors": "train,export", "onnx": "export",
+           "onnxscript": "export", "onnxruntime": "cpu"}  # fmt: skip
+# What OpenCV's wheels take from the system, and a bare server lacks.
+_SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib)")
+# BadParameter < UsageError < ClickException. Only the first has a public name in typer, which has used click and now
+# carries a copy of it: the others cannot be imported from one place.
+_ClickException: Any = typer.BadParameter.__mro__[2]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"dsmap {__version__}")
+        raise typer.Exit
+
+
+def text_given(text: str) -> str:
+    """For an option's `parser`: refuses empty text, which a script's unset variable gives."""
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+def path_given(text: str) -> Path:
+    """For an option's `parser`: Path("") would be the current folder."""
+    return Path(text_given(text))
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+]
+
+# Where torch computes, for commands that train.
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")]
+
+# What runs the network, for commands that run one. The defaults are all "auto".
+Backend = Annotated[str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend."),
+]
+CudaBinding = Annotated[str, typer.Option("--cuda-binding", help="What reaches CUDA: cuda-python, pycuda or auto.")]
+TrustEngines = Annotated[
+    bool,
+    typer.Option(
+        "--trust-engines",
+        help="Run the bundle's TensorRT engines although they were not built here: engines are code.",
+    ),
+]
+
+
+# What commands that translate have in common.
+Domain = Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", metavar="<str>", parser=text_given, help="A model's name, or its folder.")
+]
+TimesReport = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="<path>", parser=path_given, help="Write numbers and times to this JSON file."),
+]
+
+
+def new_app() -> typer.Typer:
+    """A typer app with plain, quick help (rich's takes a fifth of a second) and Python's own tracebacks."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Run a command and leave the process with its exit code; what is wrong with the arguments is told like errors."""
+    try:
+        begin()
+        _never_fail_on_names()
+        limit_threads()
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except _ClickException as error:
+        tell(" ".join(error.format_message().split()), _usage_advice(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _leave_quietly()
+    sys.exit(code or 0)
+
+
+def begin() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt, as usual; see `dsmap.tools`."""
+    if signal.getsignal(signal.SIGINT) is leave_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave_quietly() -> NoReturn:
+    """Whoever read our output has gone (`| head`): that is no failure to tell about, and nobody to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it ends
+    sys.exit(141)  # as the shell says of a program that SIGPIPE has ended
+
+
+def explained(command: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a command that has a `debug: Debug` parameter: errors become two lines and an exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        _never_fail_on_names()
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            tell("stopped before the end", "run the same command to start again")
+            raise typer.Exit(130) from None
+        except DsmapError as error:
+            if kwargs.get("debug"):
+                tell_traceback()
+            tell(error.fact, error.advice)
+            raise typer.Exit(error.exit_code) from None
+        except Exception as error:
+            if kwargs.get("debug"):
+                tell_traceback()
+            if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+                tell(
+                    f"{error.name} is not installed",
+                    f"in dsmap's source folder: pip install '.[{_EXTRAS[error.name]}]'",
+                )
+                raise typer.Exit(1) from None
+            if isinstance(error, ImportError) and _SYSTEM_LIBRARIES.search(str(error)):
+                tell(
+                    f"OpenCV cannot be loaded: {first_line(error)}",
+                    "on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0",
+                )
+                raise typer.Exit(1) from None
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                tell(f"{error.filename}: {error.strerror}", "choose a shorter name")
+                raise typer.Exit(2) from None
+            tell(f"unexpected {type(error).__name__}: {first_line(error)}", "run again with --debug to see where")
+            raise typer.Exit(1) from None
+
+    return wrapper
+
+
+def _usage_advice(error: Any) -> str:
+    file = next((word for word in sys.argv[1:] if word.startswith("-") and os.path.exists(word)), None)
+    if file:
+        return f"for the file {file} write .{os.sep}{file}"
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path if context else Path(sys.argv[0]).name} --help"
+
+
+def _never_fail_on_names() -> None:
+    """File names may hold bytes that the terminal's encoding does not know."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

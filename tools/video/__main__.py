@@ -1,0 +1,5 @@
+"""`python -m dsmap.tools.video`."""
+
+from dsmap.tools.video import main
+
+main()
