@@ -23,7 +23,7 @@ GanType = Literal["lsgan", "nsgan", "ralsgan"]
 MAX_STEPS = 10**9
 MAX_NAME = 100
 MAX_WIDTH, MAX_SIDE = 4096, 16_384
-"""Of channels and of pictures: what a file says is believed up to here, as memory and time go by it."""
+"""Of channels and of images: what a file says is believed up to here, as memory and time go by it."""
 _MAX_YAML = 100_000  # bytes
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -75,26 +75,26 @@ class ModelConfig(Settings):
     )
     output: Literal["tanh", "clip"] = Field(
         default="tanh",
-        description="how the decoder's last conv becomes a picture: tanh, as published, or cut off at black and white; "
+        description="how the decoder's last conv becomes an image: tanh, as published, or cut off at black and white; "
         "it shapes no weight",
     )
     contrast: tuple[Contrast, Contrast] = Field(
         default=(1.0, 1.0),
-        description="pictures of A and B are tanh times this (1 to 2), cut off at black and white, which photographs "
+        description="images of A and B are tanh times this (1 to 2), cut off at black and white, which photographs "
         "hold and tanh does not; it shapes no weight",
     )
     sharpen: float = Field(
         default=0.0,
         ge=0,
         le=2,
-        description="how much of what a blur of 3x3 pixels takes is added to every picture that is decoded; it shapes "
+        description="how much of what a blur of 3x3 pixels takes is added to every image that is decoded; it shapes "
         "no weight",
     )
     margin: int = Field(
         default=0,
         ge=0,
         le=64,
-        description="pixels that are added on every side, by mirroring the picture, and cut off what is decoded: with "
+        description="pixels that are added on every side, by mirroring the image, and cut off what is decoded: with "
         "zero padding the outermost ones come out as lines; it shapes no weight",
     )
     mapping: bool = Field(default=True, description="domain-specific mapping; false decodes the shared content (MUNIT)")
@@ -133,7 +133,7 @@ class ModelConfig(Settings):
 
     @property
     def multiple_of(self) -> int:
-        """Height and width of a picture must be multiples of this (8 in the published network)."""
+        """Height and width of an image must be multiples of this (8 in the published network)."""
         return self.patch * 2 ** (self.n_downsample + 1)
 
     @property
@@ -144,7 +144,7 @@ class ModelConfig(Settings):
 
     @property
     def width_per_pixel(self) -> int:
-        """Channels for each pixel of a picture where the maps are largest, rounded up; memory goes by it."""
+        """Channels for each pixel of an image where the maps are largest, rounded up; memory goes by it."""
         return -(-self.dim // self.patch**2)
 
     @property
@@ -154,7 +154,7 @@ class ModelConfig(Settings):
 
     @property
     def style_minimum_size(self) -> int:
-        """The smallest height and width of a style picture: its encoder halves it four times, a KL one five times."""
+        """The smallest height and width of a style image: its encoder halves it four times, a KL one five times."""
         return max(self.minimum_size, 32 if self.style_kl else 16)
 
 
@@ -163,27 +163,27 @@ class DiscriminatorConfig(Settings):
 
     dim: int = Field(default=64, ge=1, le=MAX_WIDTH, description="channels of the first convolution")
     n_layers: int = Field(default=4, ge=1, le=10, description="stride-2 convs per scale")
-    n_scales: int = Field(default=3, ge=1, le=10, description="scales; each next one sees the picture at half the size")
+    n_scales: int = Field(default=3, ge=1, le=10, description="scales; each next one sees the image at half the size")
     pad_type: PadType = Field(default="reflect", description="padding of its convolutions")
     gan_type: GanType = Field(default="lsgan", description="adversarial loss")
     features: bool = Field(
         default=False,
-        description="also judge what the feature network sees (Projected GAN): learns from fewer pictures and steps",
+        description="also judge what the feature network sees (Projected GAN): learns from fewer images and steps",
     )
 
     shift: int = Field(
         default=0,
         ge=0,
         le=MAX_SIDE,
-        description="pictures are judged without so many of their rows and columns, from the one or the other side as "
+        description="images are judged without so many of their rows and columns, from the one or the other side as "
         "drawn anew for each iteration: no pattern in step with the strides escapes",
     )
 
     @property
     def minimum_size(self) -> int:
-        """The smallest training picture: the last scale's last conv needs two rows to pad by reflection.
+        """The smallest training image: the last scale's last conv needs two rows to pad by reflection.
 
-        So does the last map of a feature network, which is 1/16 of the picture, of SqueezeNet less its unpadded edge.
+        So does the last map of a feature network, which is 1/16 of the image, of SqueezeNet less its unpadded edge.
         """
         of_features = (32 if self.pad_type == "zero" else 40) if self.features else 0
         return max(2 ** (self.n_scales - 1 + self.n_layers), of_features) + self.shift
@@ -200,7 +200,7 @@ class LossWeights(Settings):
     adversarial: float = Field(default=1.0, ge=0, description="adversarial")
     contextual: float = Field(default=1.0, ge=0, description="contextual (perceptual) loss on a feature network")
     mode_seeking: float = Field(
-        default=0.0, ge=0, description="MSGAN's term: different styles shall give different pictures"
+        default=0.0, ge=0, description="MSGAN's term: different styles shall give different images"
     )
     appearance: float = Field(
         default=0.0, ge=0, description="brightness, colour, contrast and detail change as the domains differ in them"
@@ -208,7 +208,7 @@ class LossWeights(Settings):
     feature_matching: float = Field(
         default=0.0,
         ge=0,
-        description="the feature network shall see in translations, on average, what it sees in real pictures; needs "
+        description="the feature network shall see in translations, on average, what it sees in real images; needs "
         "discriminator.features",
     )
     kl: float = Field(default=0.0, ge=0, description="KL divergence of the style code; needs model.style_kl")
@@ -240,22 +240,20 @@ class OptimizerConfig(Settings):
 
 
 class DataConfig(Settings):
-    """How pictures become batches."""
+    """How images become batches."""
 
     shorter_side: int = Field(
-        default=192, ge=16, le=MAX_SIDE, description="pictures are resized to this shorter side, in pixels"
+        default=192, ge=16, le=MAX_SIDE, description="images are resized to this shorter side, in pixels"
     )
     crop: int = Field(default=192, ge=16, le=MAX_SIDE, description="side of the random square crop, in pixels")
     scale_jitter: tuple[float, float] = Field(default=(1.0, 1.0), description="random zoom before the crop, (min, max)")
     flip: bool = Field(default=True, description="mirror half of the crops left to right")
-    batch_size: int = Field(
-        default=2, ge=1, le=100_000, description="pictures of each domain per iteration and process"
-    )
+    batch_size: int = Field(default=2, ge=1, le=100_000, description="images of each domain per iteration and process")
     workers: int = Field(
         default=2,
         ge=0,
         le=1000,
-        description="processes that read pictures, at most; 0 reads in the training process. Never more than CPUs",
+        description="processes that read images, at most; 0 reads in the training process. Never more than CPUs",
     )
 
     @model_validator(mode="after")
@@ -292,7 +290,7 @@ class TrainConfig(Settings):
     )
     identity_init: bool = Field(
         default=False,
-        description="generators start as sharp copies of the picture: needs model.n_downsample 0, upsampling shuffle, "
+        description="generators start as sharp copies of the image: needs model.n_downsample 0, upsampling shuffle, "
         "patch 2 and dim 48 or more",
     )
     style_scale: tuple[float, float] = Field(
@@ -323,7 +321,7 @@ class TrainConfig(Settings):
         default=32,
         ge=0,
         le=10_000,
-        description="pictures of each domain on which a checkpoint is scored, to keep the best one; 0: none",
+        description="images of each domain on which a checkpoint is scored, to keep the best one; 0: none",
     )
     tensorboard: bool = Field(default=True, description="write RUN/tensorboard")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError
 from dsmap.export.rewrites import MID_GREY
-from dsmap.export.verify import GraphParts, Parts, TorchParts, generated_pictures
+from dsmap.export.verify import GraphParts, Parts, TorchParts, generated_images
 from dsmap.model.dsmap import DSMAP
 from dsmap.model.networks import Decoder
 from dsmap.runtime.bundle.bundle import Bundle
@@ -29,11 +29,11 @@ _PARTS = {
 # Layer norms stand in the graphs without a name, in the order in which they are computed.
 _NORMS = {"mapping": ("mappings.{slot}.up_norm", "mappings.{slot}.down_norm")}
 _ADVICE = "Start from the checkpoint it was exported from."
-_WORST = 2  # grey levels by which a picture may differ: rounding
+_WORST = 2  # grey levels by which an image may differ: rounding
 
 
 def generators_of_bundle(bundle: Bundle) -> DSMAP:
-    """The generators on the CPU in eval mode, from the fp32 graphs; compared with the bundle's own pictures.
+    """The generators on the CPU in eval mode, from the fp32 graphs; compared with the bundle's own images.
 
     Raises InputError for a bundle whose weights do not stand in its graphs as they were trained: `dsmap-export` folds
     those of upsampling convolutions (`model.upsampling` nearest).
@@ -113,8 +113,8 @@ def _unscaled(found: dict[str, Tensor], slot: str, gain: float) -> dict[str, Ten
 
 
 def _compare(model: DSMAP, files: Mapping[tuple[str, str], bytes], name: str) -> None:
-    """Raises InputError unless model and graphs translate a picture alike, in both directions."""
-    frames = np.stack(generated_pictures(64, 1))
+    """Raises InputError unless model and graphs translate an image alike, in both directions."""
+    frames = np.stack(generated_images(64, 1))
     ours, theirs = TorchParts(model), GraphParts(files)
     for target in model.domains:
         found, expected = (_translated(parts, frames, model.other(target), target) for parts in (ours, theirs))

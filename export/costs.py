@@ -12,7 +12,7 @@ from dsmap.export.rewrites import Rewrites
 from dsmap.model.dsmap import DSMAP
 
 SIDE = 256
-"""Multiply-adds are for one picture of this height and width."""
+"""Multiply-adds are for one image of this height and width."""
 
 
 class Cost(NamedTuple):
@@ -51,7 +51,7 @@ def _multiply_adds(graph: Graph, multiple_of: int) -> int:
 
 
 def _sized(x: Tensor, name: str, side: int | None) -> Tensor:
-    """An empty input for one picture, `side` high and wide where it has such dimensions."""
+    """An empty input for one image, `side` high and wide where it has such dimensions."""
     shape = [1, *x.shape[1:]]
     if side is not None:
         shape[1 if name == "frames" else 2] = shape[2 if name == "frames" else 3] = side

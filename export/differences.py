@@ -1,4 +1,4 @@
-"""How far two forms of one output are apart, over many pictures."""
+"""How far two forms of one output are apart, over many images."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ Array = npt.NDArray[Any]
 
 
 class Check(NamedTuple):
-    """One output of one graph (or of the chain into one domain) over all pictures."""
+    """One output of one graph (or of the chain into one domain) over all images."""
 
     name: str
     max_error: float
@@ -18,7 +18,7 @@ class Check(NamedTuple):
     psnr: float
     """In dB against the output's range (frames: 255; features: their largest value); infinite when equal."""
     worst_psnr: float
-    """That of the picture where it is lowest."""
+    """That of the image where it is lowest."""
     passed: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -31,14 +31,14 @@ class Check(NamedTuple):
 
 
 class Difference:
-    """What is between two forms of one output, picture after picture."""
+    """What is between two forms of one output, image after image."""
 
     def __init__(self) -> None:
         self.max_error = self.largest = 0.0
         self.squares: list[float] = []
         """The mean squared difference of each batch."""
         self.frames = self.broken = False
-        """Whether they are uint8 pictures; whether a shape or type differed, or a value was no number."""
+        """Whether they are uint8 images; whether a shape or type differed, or a value was no number."""
 
     def add(self, expected: Array, got: Array) -> None:
         """One more batch."""
@@ -60,12 +60,12 @@ class Difference:
 
     @property
     def psnr(self) -> float:
-        """In dB over all pictures; 0 when they cannot be compared."""
+        """In dB over all images; 0 when they cannot be compared."""
         return 0.0 if self.broken else self._decibels(float(np.mean(self.squares)))
 
     @property
     def worst_psnr(self) -> float:
-        """In dB of the worst picture."""
+        """In dB of the worst image."""
         return 0.0 if self.broken else self._decibels(max(self.squares))
 
     def _decibels(self, square: float) -> float:

@@ -122,7 +122,7 @@ def engines_of(
 ) -> list[Built]:
     """Builds the engines of all graphs of a bundle into it: of the fp16 ones where it has them, else of the fp32 ones.
 
-    The style encoder's takes pictures from the smallest size to three times the training pictures' on either side, as
+    The style encoder's takes images from the smallest size to three times the training images' on either side, as
     the runtime hands them to it.
     """
     precision = "fp16" if "fp16" in bundle.precisions else "fp32"

@@ -15,18 +15,18 @@ from dsmap import __version__
 from dsmap.common.files import part_folder, rename_to_free, replace_folder, sync_folder, sync_tree
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.gate import GATE_PICTURES, Gate, check_gate, judge
+from dsmap.export.gate import GATE_IMAGES, Gate, check_gate, judge
 from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, Templates, graphs, write_graph
 from dsmap.export.named_styles import Codes, check_domains, style_codes
 from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
-from dsmap.export.sources import Source, pick_pictures
+from dsmap.export.sources import Source, pick_images
 from dsmap.export.verify import Graphs, Verification, verify_graphs
 from dsmap.runtime.bundle.bundle import Manifest, Sizes, Style, describe_components, write_manifest
 
-# Pictures of each domain that the float32 graphs are checked on.
-CHECK_PICTURES = 4
-CALIBRATION_PICTURES = 16
+# Images of each domain that the float32 graphs are checked on.
+CHECK_IMAGES = 4
+CALIBRATION_IMAGES = 16
 
 Say = Callable[[str], None]
 
@@ -143,9 +143,9 @@ class _Making:
         """Writes the float32 graphs and checks them, then every variant."""
         model = self.source.model
         self._write("fp32")
-        pictures = pick_pictures(self.source, CHECK_PICTURES)
-        self.say(f"checking against torch on {len(pictures)} {pictures.origin} pictures")
-        self.verification = verify_graphs(model, self.files["fp32"], pictures.by_domain, pictures.origin)
+        images = pick_images(self.source, CHECK_IMAGES)
+        self.say(f"checking against torch on {len(images)} {images.origin} images")
+        self.verification = verify_graphs(model, self.files["fp32"], images.by_domain, images.origin)
         encoders = {domain: self.files["fp32"]["style_encoder", domain] for domain in model.domains}
         self.named_styles = style_codes(self.source.named_styles, encoders, _sizes(self.source))
         if self.variants.fp16:
@@ -168,9 +168,9 @@ class _Making:
         from dsmap.export.int8 import quantise
 
         began = time.monotonic()
-        pictures = pick_pictures(self.source, CALIBRATION_PICTURES, part=1)
-        self.say(f"calibrating int8 on {len(pictures)} {pictures.origin} pictures")
-        made = quantise(self.files["fp32"], self.folder, pictures.by_domain, self._calibration_styles(), self.say)
+        images = pick_images(self.source, CALIBRATION_IMAGES, part=1)
+        self.say(f"calibrating int8 on {len(images)} {images.origin} images")
+        made = quantise(self.files["fp32"], self.folder, images.by_domain, self._calibration_styles(), self.say)
         for (component, domain), path in made.files.items():
             self.float_layers[f"{component} {domain}"] = made.float_layers[component, domain]
             self._tell(path)
@@ -185,14 +185,14 @@ class _Making:
     def _gate(self, precision: str) -> None:
         """Raises DsmapError below the gate, unless forced."""
         config = self.source.model.config
-        pictures = pick_pictures(self.source, GATE_PICTURES, at_least=GATE_PICTURES)
-        self.say(f"checking {precision} against fp32 on {len(pictures)} {pictures.origin} pictures")
+        images = pick_images(self.source, GATE_IMAGES, at_least=GATE_IMAGES)
+        self.say(f"checking {precision} against fp32 on {len(images)} {images.origin} images")
         gate = judge(
             precision,
             self.files["fp32"],
             self.files[precision],
-            pictures.by_domain,
-            pictures.origin,
+            images.by_domain,
+            images.origin,
             styles={domain: np.array(s.mean, np.float32) for domain, s in self.source.styles.items()},
             width=config.width_per_pixel,
             minimum=config.minimum_size,
@@ -207,7 +207,7 @@ class _Making:
         return {
             domain: [
                 code
-                for _ in range(CALIBRATION_PICTURES // 2)
+                for _ in range(CALIBRATION_IMAGES // 2)
                 for code in (np.array(s.mean, np.float32), rng.standard_normal(len(s.mean)).astype(np.float32))
             ]
             for domain, s in self.source.styles.items()
@@ -269,7 +269,7 @@ def _default_card(source: Source, name: str, licence: str) -> str:
     names = ", ".join(f"{style.name} ({style.domain})" for style in source.named_styles)
     named = f"Named styles: {names}.\n\n" if names else ""
     return (
-        f"# {name}\n\nTranslates pictures and video between {a} and {b} (DSMAP, {parameters:.2f} M parameters in all, "
+        f"# {name}\n\nTranslates images and video between {a} and {b} (DSMAP, {parameters:.2f} M parameters in all, "
         f"both directions), trained for {trained} at a shorter side of {source.trained_at} pixels. Default styles are "
-        f"means over {styles} pictures (0 means the prior).\n\n{named}Licence of the weights: {licence}.\n"
+        f"means over {styles} images (0 means the prior).\n\n{named}Licence of the weights: {licence}.\n"
     )

@@ -1,7 +1,7 @@
 """Half precision, made on the torch side: what is computed in half is in the graph, and no backend has a say in it.
 
 Weights of convolutions and matrix products, and so their arithmetic, are in half. The statistics of every norm, the
-scales and shifts of AdaIN and layer norm, means over a picture and the last sigmoid stay in float32: a variance
+scales and shifts of AdaIN and layer norm, means over an image and the last sigmoid stay in float32: a variance
 overflows half from values of 256 on. Inputs and outputs of the graphs keep their types.
 """
 

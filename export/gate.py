@@ -1,4 +1,4 @@
-"""The gate of a variant in another precision: as good as the float32 graphs on pictures, and finite on any input."""
+"""The gate of a variant in another precision: as good as the float32 graphs on images, and finite on any input."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from dsmap.export.verify import GraphParts, Graphs, compare, open_session
 
 Array = npt.NDArray[Any]
 
-GATE_PICTURES = 16
+GATE_IMAGES = 16
 """Of each domain, at least."""
 GATES = {"fp16": 40.0, "int8": 32.0}
-"""The least PSNR against float32 in dB, over the pictures of a direction, for every component and the chain."""
+"""The least PSNR against float32 in dB, over the images of a direction, for every component and the chain."""
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PROBE = "largest_"
 _FULL_HD = (1088, 1920)  # 1080 lines in multiples of 64
@@ -34,7 +34,7 @@ class Gate(NamedTuple):
     checks: list[Check]
     extremes: dict[str, bool]
     """Whether all numbers were finite, by kind of input."""
-    pictures: int
+    images: int
     origin: str
 
     @property
@@ -53,7 +53,7 @@ class Gate(NamedTuple):
             "against": "the float32 graphs, in ONNX Runtime",
             "limit_db": self.limit_db,
             "passed": not self.failures,
-            "pictures": self.pictures,
+            "pictures": self.images,
             "origin": self.origin,
             "checks": {c.name: c.as_dict() for c in self.checks},
             "finite": self.extremes,
@@ -64,7 +64,7 @@ def judge(
     precision: str,
     plain: Graphs,
     variant: Graphs,
-    pictures: Mapping[str, Sequence[Array]],
+    images: Mapping[str, Sequence[Array]],
     origin: str,
     *,
     styles: Mapping[str, Array],
@@ -72,22 +72,22 @@ def judge(
     minimum: int,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Gate:
-    """Compares `variant` with the float32 graphs, `plain`, on `pictures` by domain, and tries extreme inputs.
+    """Compares `variant` with the float32 graphs, `plain`, on `images` by domain, and tries extreme inputs.
 
     What the variant has no graph for runs in float32. `styles`: a style code (S,) for each domain. `width` is the
-    network's (ModelConfig.dim), `minimum` the smallest side of a picture it takes.
+    network's (ModelConfig.dim), `minimum` the smallest side of an image it takes.
     """
     limit = GATES[precision]
     reference, candidate = GraphParts(plain), GraphParts(variant)
-    batches = {domain: [p[None] for p in found] for domain, found in pictures.items()}
+    batches = {domain: [p[None] for p in found] for domain, found in images.items()}
     checks = compare(reference, candidate, batches, styles, lambda difference: difference.psnr >= limit)
     del candidate
-    size = next(iter(pictures.values()))[0].shape[:2]
+    size = next(iter(images.values()))[0].shape[:2]
     extremes = {
         name: _all_finite({**plain, **variant}, frames, styles)
-        for name, frames in extreme_inputs(size, minimum, width, pictures, say).items()
+        for name, frames in extreme_inputs(size, minimum, width, images, say).items()
     }
-    return Gate(precision, limit, checks, extremes, sum(map(len, pictures.values())), origin)
+    return Gate(precision, limit, checks, extremes, sum(map(len, images.values())), origin)
 
 
 def check_gate(gate: Gate, *, force: bool, say: Callable[[str], None]) -> None:
@@ -104,7 +104,7 @@ def extreme_inputs(
     size: tuple[int, int],
     minimum: int,
     width: int,
-    pictures: Mapping[str, Sequence[Array]],
+    images: Mapping[str, Sequence[Array]],
     say: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, dict[str, Array]]:
     """Frames (1, H, W, 3) by kind and domain that a network may meet once: where half precision would overflow."""
@@ -113,19 +113,19 @@ def extreme_inputs(
              "saturated noise": rng.integers(0, 2, (1, *size, 3), np.uint8) * np.uint8(255)}  # fmt: skip
     small = f"{minimum}x{minimum}"
     plain |= {f"saturated noise, {small}": rng.integers(0, 2, (1, minimum, minimum, 3), np.uint8) * np.uint8(255)}
-    found = {name: dict.fromkeys(pictures, frames) for name, frames in plain.items()}
-    found[f"a picture, {small}"] = {domain: _resized(p[0], (minimum, minimum)) for domain, p in pictures.items()}
+    found = {name: dict.fromkeys(images, frames) for name, frames in plain.items()}
+    found[f"an image, {small}"] = {domain: _resized(p[0], (minimum, minimum)) for domain, p in images.items()}
     height, columns = _FULL_HD
     available = available_bytes()
     if available is not None and height * columns * width * _BYTES_PER_PIXEL_AND_WIDTH > available:
         say("too little memory to try 1920x1088: left out")
     else:
-        found["a picture, 1920x1088"] = {domain: _resized(p[0], _FULL_HD) for domain, p in pictures.items()}
+        found["an image, 1920x1088"] = {domain: _resized(p[0], _FULL_HD) for domain, p in images.items()}
     return found
 
 
-def _resized(picture_rgb: Array, size: tuple[int, int]) -> Array:
-    return np.asarray(cv2.resize(picture_rgb, size[::-1], interpolation=cv2.INTER_LINEAR))[None]
+def _resized(image_rgb: Array, size: tuple[int, int]) -> Array:
+    return np.asarray(cv2.resize(image_rgb, size[::-1], interpolation=cv2.INTER_LINEAR))[None]
 
 
 def _all_finite(files: Graphs, frames: Mapping[str, Array], styles: Mapping[str, Array]) -> bool:

@@ -64,7 +64,7 @@ class ContentEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        content, skip = self.encoder(_as(_pictures(frames, self.scaling), self.encoder))
+        content, skip = self.encoder(_as(_images(frames, self.scaling), self.encoder))
         return self.shared(content).float(), skip.float()
 
 
@@ -139,12 +139,12 @@ class StyleEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.encoder(_as(_pictures(frames, self.scaling), self.encoder)).float()
+        return self.encoder(_as(_images(frames, self.scaling), self.encoder)).float()
 
 
 def from_frames(frames: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
-    return _pictures(frames, False)
+    return _images(frames, False)
 
 
 def to_frames(x_nchw: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def to_frames(x_nchw: Tensor) -> Tensor:
     return _grey_levels((x_nchw + 1) * 127.5)
 
 
-def _pictures(frames: Tensor, scaling: bool) -> Tensor:
+def _images(frames: Tensor, scaling: bool) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), left in 0..255 where the network does the scaling."""
     # Cast before the transpose (TensorRT refuses a uint8 one); torch.export needs the layout made plain after it.
     x_nchw = frames.float().permute(0, 3, 1, 2).contiguous()
@@ -176,7 +176,7 @@ def graphs(
     fast = rewritten(model, rewrites)
     if precision == "fp16":
         to_half(fast)
-    # h, w: the content's size. The factor keeps every picture's size a multiple that the network takes.
+    # h, w: the content's size. The factor keeps every image's size a multiple that the network takes.
     multiple = model.config.multiple_of
     n, h, w = torch.export.Dim("n", min=1), torch.export.Dim("h", min=2), torch.export.Dim("w", min=2)
     of_style = {0: n}

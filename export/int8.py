@@ -1,8 +1,8 @@
 """int8 for ONNX Runtime on CPUs: convolutions of the float32 graphs, statically quantised (QDQ).
 
 Activations are unsigned and per tensor, weights signed and per output channel; ranges are the 99.99 percentile of what
-calibration pictures give (plain extremes cost 1 to 4 dB). What decides on single grey levels stays in float: the first
-and the last convolution, and the strips that correct a reflected border. So do blocks that cost most, if the pictures
+calibration images give (plain extremes cost 1 to 4 dB). What decides on single grey levels stays in float: the first
+and the last convolution, and the strips that correct a reflected border. So do blocks that cost most, if the images
 come out too far from float32. Norms, AdaIN and the rest are float32 as well.
 """
 
@@ -30,10 +30,10 @@ Key = tuple[str, str]
 
 PERCENTILE = 99.99
 AIMS = {"psnr": 35.5, "worst_psnr": 33.5}
-"""dB of all pictures and of the worst one: with less, sensitive blocks stay in float. More than the gate asks, as it
-looks at other pictures."""
+"""dB of all images and of the worst one: with less, sensitive blocks stay in float. More than the gate asks, as it
+looks at other images."""
 _PER_FRAME = ("content_encoder", "mapping", "decoder")  # the rest runs once per style, and stays in float32
-_RANKING_PICTURES = 4  # of each domain
+_RANKING_IMAGES = 4  # of each domain
 # Channels with less are left as they are: next to the norm's epsilon of 1e-5 a scale would show.
 _LEAST_VARIANCE = 1e-3
 _SENSITIVE = re.compile(r"\.(stem|tail|border)$")  # in the names of blocks
@@ -49,18 +49,18 @@ class Quantised(NamedTuple):
 def quantise(
     files: Graphs,
     folder: Path,
-    pictures: Mapping[str, Sequence[Array]],
+    images: Mapping[str, Sequence[Array]],
     styles: Mapping[str, Sequence[Array]],
     say: Callable[[str], None] = lambda _line: None,
 ) -> Quantised:
     """Writes `COMPONENT.DOMAIN.int8.onnx` into `folder` for each float32 graph in `files` that runs for every frame.
 
-    `pictures`: calibration pictures of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, in
-    which the pictures of the other are translated in turn.
+    `images`: calibration images of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, in
+    which the images of the other are translated in turn.
     """
     plain = GraphParts(files)
-    inputs = _inputs(plain, pictures, styles)
-    few = {domain: [p[None] for p in found[:_RANKING_PICTURES]] for domain, found in pictures.items()}
+    inputs = _inputs(plain, images, styles)
+    few = {domain: [p[None] for p in found[:_RANKING_IMAGES]] for domain, found in images.items()}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {key: _Quantisable(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
         judge = _Judge(plain, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
@@ -74,17 +74,17 @@ def quantise(
 
 
 def _inputs(
-    plain: GraphParts, pictures: Mapping[str, Sequence[Array]], styles: Mapping[str, Sequence[Array]]
+    plain: GraphParts, images: Mapping[str, Sequence[Array]], styles: Mapping[str, Sequence[Array]]
 ) -> dict[Key, list[dict[str, Array]]]:
-    """What each graph gets for each picture."""
+    """What each graph gets for each image."""
     found: dict[Key, list[dict[str, Array]]] = {}
     a, b = styles
     for source, target in ((a, b), (b, a)):
-        for picture, style_s in zip(pictures[source], itertools.cycle(styles[target]), strict=False):
+        for image, style_s in zip(images[source], itertools.cycle(styles[target]), strict=False):
             params = plain.style_params(style_s[None], target)
-            content, skip = plain.encode(picture[None], source)
+            content, skip = plain.encode(image[None], source)
             mapped = plain.map(content, skip, target)
-            found.setdefault(("content_encoder", source), []).append({"frames": picture[None]})
+            found.setdefault(("content_encoder", source), []).append({"frames": image[None]})
             if plain.has("mapping"):
                 found.setdefault(("mapping", target), []).append({"content": content, "skip": skip})
             found.setdefault(("decoder", target), []).append({"mapped": mapped, "style_params": params})
@@ -92,7 +92,7 @@ def _inputs(
 
 
 class _Judge:
-    """How far graphs are from float32 on a few pictures."""
+    """How far graphs are from float32 on a few images."""
 
     def __init__(
         self, plain: GraphParts, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
@@ -185,7 +185,7 @@ class _Quantisable:
                 nodes_to_exclude=[name for name, block in self.blocks_of.items() if block not in blocks],
                 calibrate_method=CalibrationMethod.Percentile,
                 calibration_cache_path=self.ranges,
-                # One picture at a time: all features of all pictures would be gigabytes.
+                # One image at a time: all features of all images would be gigabytes.
                 extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
             )
         return path

@@ -1,6 +1,6 @@
-"""Named styles of a bundle: the codes of pictures that were chosen, by the model's own style encoders.
+"""Named styles of a bundle: the codes of images that were chosen, by the model's own style encoders.
 
-The pictures themselves stay outside. This file is light, so that a command can tell before torch is loaded.
+The images themselves stay outside. This file is light, so that a command can tell before torch is loaded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import STYLE_NAME, Bundle, Sizes
 from dsmap.runtime.bundle.manifest import MANIFEST, read_manifest, read_manifest_tree, write_manifest_tree
-from dsmap.runtime.bundle.style_images import fit_style_picture
+from dsmap.runtime.bundle.style_images import fit_style_image
 
 OPTION = "--named-style"
 _EXAMPLE = f"Write it like {OPTION} winter:fresh-snow=photo.jpg."
@@ -25,11 +25,11 @@ Codes = dict[str, dict[str, list[float]]]
 
 
 class NamedStyle(NamedTuple):
-    """A style to be: the code of `picture` in `domain`, under `name`."""
+    """A style to be: the code of `image` in `domain`, under `name`."""
 
     domain: str
     name: str
-    picture: Path
+    image: Path
 
     @property
     def title(self) -> str:
@@ -38,17 +38,17 @@ class NamedStyle(NamedTuple):
 
 
 def parse_named_styles(texts: Iterable[str]) -> list[NamedStyle]:
-    """Reads DOMAIN:NAME=PICTURE, once for each style.
+    """Reads DOMAIN:NAME=IMAGE, once for each style.
 
-    Raises InputError for another spelling, a name that cannot be one, two styles of one name, and a picture that
+    Raises InputError for another spelling, a name that cannot be one, two styles of one name, and an image that
     cannot be read.
     """
     styles: list[NamedStyle] = []
     for text in texts:
-        title, _, picture = text.partition("=")
+        title, _, image = text.partition("=")
         domain, _, name = title.partition(":")
-        if not (domain and name and picture):
-            raise InputError(f"{OPTION} {text!r} is not DOMAIN:NAME=PICTURE", _EXAMPLE)
+        if not (domain and name and image):
+            raise InputError(f"{OPTION} {text!r} is not DOMAIN:NAME=IMAGE", _EXAMPLE)
         if not STYLE_NAME.fullmatch(name):
             raise InputError(
                 f"{OPTION} {title}: {name!r} is no name for a style",
@@ -57,10 +57,10 @@ def parse_named_styles(texts: Iterable[str]) -> list[NamedStyle]:
         if any(title == other.title for other in styles):
             raise InputError(f"{OPTION} {title} was passed twice", "Give each style of a domain a name of its own.")
         try:
-            read_picture_rgb(Path(picture))
+            read_rgb(Path(image))
         except InputError as error:
             raise InputError(f"{OPTION} {title}: {error.fact}", error.advice) from error
-        styles.append(NamedStyle(domain, name, Path(picture)))
+        styles.append(NamedStyle(domain, name, Path(image)))
     return styles
 
 
@@ -88,10 +88,10 @@ def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path | byte
         session = open_session(encoders[domain])
         for style in styles:
             if style.domain == domain:
-                frames = fit_style_picture(read_picture_rgb(style.picture), sizes)[None]
+                frames = fit_style_image(read_rgb(style.image), sizes)[None]
                 code_s = session.run(["style"], {"frames": frames})[0][0]
                 if not np.isfinite(code_s).all():
-                    raise DsmapError(f"the style encoder of {domain} gives no numbers for {style.picture}", _SICK)
+                    raise DsmapError(f"the style encoder of {domain} gives no numbers for {style.image}", _SICK)
                 codes.setdefault(domain, {})[style.name] = code_s.tolist()
     return codes
 
@@ -108,7 +108,7 @@ def check_names_free(folder: Path, styles: Iterable[NamedStyle], *, overwrite: b
 
 
 def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: bool = False) -> Codes:
-    """Adds the codes of pictures to the bundle `folder`; nothing else in it changes.
+    """Adds the codes of images to the bundle `folder`; nothing else in it changes.
 
     Raises InputError as `check_names_free`, DsmapError when bundle.json cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What an export changes of the pictures that a finished training gives: detail, contrast and their edges."""
+"""What an export changes of the images that a finished training gives: detail, contrast and their edges."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -85,10 +85,10 @@ def summary(exported: Exported, costs: dict[str, Cost]) -> list[str]:
         lines.append(
             f"  {component:25} {cost.parameters / 1e6:8.2f} M   {before:9.2f} -> {after:7.2f}        {megabytes}"
         )
-    lines.append(f"float32 graphs against torch, {exported.verification.pictures} pictures:")
+    lines.append(f"float32 graphs against torch, {exported.verification.images} images:")
     lines += [_check_line(c) for c in exported.verification.checks]
     for gate in exported.gates:
-        lines.append(f"{gate.precision} against float32, {gate.pictures} pictures (gate: {gate.limit_db:.0f} dB):")
+        lines.append(f"{gate.precision} against float32, {gate.images} images (gate: {gate.limit_db:.0f} dB):")
         lines += [_check_line(c) for c in gate.checks]
         lines.append(
             f"  finite for {', '.join(gate.extremes)}" if all(gate.extremes.values()) else "  NOT ALWAYS FINITE"
@@ -102,5 +102,5 @@ def _megabytes(part: Components, component: str, domain: str) -> str:
 
 
 def _check_line(check: Check) -> str:
-    worst = "" if check.psnr == check.worst_psnr else f", worst picture {check.worst_psnr:.1f}"
+    worst = "" if check.psnr == check.worst_psnr else f", worst image {check.worst_psnr:.1f}"
     return f"  {check.name:33} max error {check.max_error:8.1e}   PSNR {check.psnr:5.1f} dB{worst}"

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmap.model.dsmap import DSMAP
-from dsmap.model.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_picture, wide, without_margin
+from dsmap.model.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_image, wide, without_margin
 from dsmap.model.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
 MID_GREY = 127.5  # what 0 in [-1, 1] is as a grey level: the border of zero padding
@@ -190,7 +190,7 @@ class ScaledStem(nn.Module):
 
 
 class RewrittenDecoder(nn.Module):
-    """A trained decoder, rewritten; it gives pictures in [-1, 1], or grey levels 0..255 with `scaling`."""
+    """A trained decoder, rewritten; it gives images in [-1, 1], or grey levels 0..255 with `scaling`."""
 
     def __init__(self, trained: Decoder, rewrites: Rewrites) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class RewrittenDecoder(nn.Module):
             if self.contrast != 1:
                 levels_nchw = (levels_nchw + 127.5 * (1 - self.contrast)).clamp(0, 255)
             return sharpened(levels_nchw, self.sharpen, 0, 255)
-        x_nchw = sharpened(to_picture(z, self.output, self.contrast), self.sharpen)
+        x_nchw = sharpened(to_image(z, self.output, self.contrast), self.sharpen)
         return (x_nchw + 1) * MID_GREY if self.scaling else x_nchw
 
 

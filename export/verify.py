@@ -32,14 +32,14 @@ class Verification(NamedTuple):
     """All checks of a bundle and what they were made on."""
 
     checks: list[Check]
-    pictures: int
+    images: int
     origin: str
 
     def as_dict(self) -> dict[str, Any]:
         """For bundle.json."""
         return {
             "against": f"torch {torch.__version__}, float32",
-            "pictures": self.pictures,
+            "pictures": self.images,
             "origin": self.origin,
             "checks": {c.name: c.as_dict() for c in self.checks},
         }
@@ -167,16 +167,15 @@ class Remembered:
         return self._ask("encode_style", frames, domain)
 
 
-def verify_graphs(model: DSMAP, files: Graphs, pictures: Mapping[str, Sequence[Array]], origin: str) -> Verification:
-    """Compares the ONNX `files` with `model` on `pictures`, by domain (uint8 RGB (H, W, 3)).
+def verify_graphs(model: DSMAP, files: Graphs, images: Mapping[str, Sequence[Array]], origin: str) -> Verification:
+    """Compares the ONNX `files` with `model` on `images`, by domain (uint8 RGB (H, W, 3)).
 
     The sizes must fit the network. Every graph also gets a batch of two. Raises DsmapError when one is off: the bundle
     is not good then.
     """
     styles = dict.fromkeys(model.domains, np.linspace(-1, 1, model.config.style_dim, dtype=np.float32))
     batches = {
-        domain: [*(p[None] for p in found), np.stack([found[0], found[0][:, ::-1]])]
-        for domain, found in pictures.items()
+        domain: [*(p[None] for p in found), np.stack([found[0], found[0][:, ::-1]])] for domain, found in images.items()
     }
     checks = compare(TorchParts(model), GraphParts(files), batches, styles, _as_torch)
     failed = [check for check in checks if not check.passed]
@@ -186,7 +185,7 @@ def verify_graphs(model: DSMAP, files: Graphs, pictures: Mapping[str, Sequence[A
             f"the exported {worst.name} differs from torch: max error {worst.max_error:.3g}, PSNR {worst.psnr:.1f} dB",
             "The bundle was not written. Please report this with the checkpoint's configuration.",
         )
-    return Verification(checks, sum(map(len, pictures.values())), origin)
+    return Verification(checks, sum(map(len, images.values())), origin)
 
 
 def compare(
@@ -198,7 +197,7 @@ def compare(
 ) -> list[Check]:
     """Every output of every graph of `candidate`, and of its chains, beside the reference's, by name.
 
-    `batches`: frames (N, H, W, 3) by domain. `styles`: the style code (S,) of all pictures translated to a domain.
+    `batches`: frames (N, H, W, 3) by domain. `styles`: the style code (S,) of all images translated to a domain.
     `passes` judges a difference.
     """
     found: dict[str, Difference] = {}
@@ -253,16 +252,16 @@ def _as_torch(difference: Difference) -> bool:
     return difference.max_error <= FEATURE_TOLERANCE * max(1.0, difference.largest)
 
 
-def generated_pictures(size: int, count: int, seed: int = 0) -> list[Array]:
-    """Soft coloured noise with a little grain, for a model whose pictures are not at hand: uint8 (size, size, 3)."""
+def generated_images(size: int, count: int, seed: int = 0) -> list[Array]:
+    """Soft coloured noise with a little grain, for a model whose images are not at hand: uint8 (size, size, 3)."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(count):
         soft = cv2.resize(
             rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC
         )
-        pictures.append(np.clip(soft + rng.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8))
-    return pictures
+        images.append(np.clip(soft + rng.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8))
+    return images
 
 
 def open_session(model: Path | bytes, threads: int | None = None) -> Any:

@@ -6,21 +6,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
 from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 from dsmap.runtime.bundle.named_styles import find_named
-from dsmap.runtime.bundle.style_images import fit_style_picture
+from dsmap.runtime.bundle.style_images import fit_style_image
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
 
 StyleLike = int | str | Path | Frames | None
-"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): a picture's style.
+"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): an image's style.
 
-A text is `mean`, the name of one of the model's styles for the domain, or a picture's path. A name wins over a file
+A text is `mean`, the name of one of the model's styles for the domain, or an image's path. A name wins over a file
 that is called so: "./fresh-snow", or a Path, is the file.
 """
 
@@ -110,7 +110,7 @@ class Translator:
     def find_style(self, style: StyleLike) -> Codes:
         """The style code (S,) that `style` stands for, float32.
 
-        Raises InputError for a name that the model does not have, and for a picture that is none or cannot be read.
+        Raises InputError for a name that the model does not have, and for an image that is none or cannot be read.
         """
         if isinstance(style, str):
             code = find_named(self.bundle.manifest, self.target, style)
@@ -119,15 +119,15 @@ class Translator:
         if style is None:
             return np.asarray(self.bundle.manifest.styles[self.target].mean, np.float32)
         if isinstance(style, bool):
-            raise InputError(f"the style is {style}", "Pass None, a seed, a path or a picture.")
+            raise InputError(f"the style is {style}", "Pass None, a seed, a path or an image.")
         if isinstance(style, int | np.integer):
             if style < 0:
                 raise InputError(f"the style seed is {style}", "Use a seed of 0 or more.")
             # Random styles come from N(0, I), as in training.
             return np.random.default_rng(int(style)).standard_normal(self.bundle.manifest.style_dim).astype(np.float32)
-        picture_rgb = read_picture_rgb(Path(style)) if isinstance(style, str | Path) else style
-        check_frames(picture_rgb, dims=(3,))
-        return self._backend.encode_style(fit_style_picture(picture_rgb, self.bundle.manifest.sizes)[None])[0]
+        image_rgb = read_rgb(Path(style)) if isinstance(style, str | Path) else style
+        check_frames(image_rgb, dims=(3,))
+        return self._backend.encode_style(fit_style_image(image_rgb, self.bundle.manifest.sizes)[None])[0]
 
     def __call__(self, frames_rgb: Frames) -> Frames:
         """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import torch
 import yaml
-from tiny import gradients, pictures, slow_discriminator_term, slow_generator_terms, styles
+from tiny import gradients, images, slow_discriminator_term, slow_generator_terms, styles
 
 from dsmap.training.losses import contextual_loss
 
@@ -134,7 +134,7 @@ def write_golden(folder, model, discriminators):
     """A folder of golden numbers; those of losses and gradients are computed slowly."""
     write_checkpoint(folder, model)
     torch.save(official_discriminators(discriminators), folder / "dis_00000007.pt")
-    x = pictures()
+    x = images()
     random = {step: styles(size=model.config.style_dim, seed=seed) for step, seed in (("dis", 11), ("gen", 12))}
     terms, outputs = slow_generator_terms(model, discriminators, x, random["gen"])
     losses, gradient_norms = slow_losses(terms, model)

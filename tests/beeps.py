@@ -1,4 +1,4 @@
-"""Clips whose picture flashes while their sound beeps, so that a test can see and hear whether the two are together."""
+"""Clips whose image flashes while their sound beeps, so that a test can see and hear whether the two are together."""
 
 import itertools
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ def make_beeps(
     """
     first = Fraction(start)
     with av.open(str(path), "w", format=container, options=muxing or {}) as out:
-        picture = out.add_stream(video, rate=_FPS, options=options or ({"bf": "0"} if video == "libx264" else {}))
-        picture.width, picture.height = SIZE
-        picture.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
+        image = out.add_stream(video, rate=_FPS, options=options or ({"bf": "0"} if video == "libx264" else {}))
+        image.width, image.height = SIZE
+        image.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
         tones = [out.add_stream(sound, rate=RATE) for _ in pitches] if sound else []
         for tone in tones:
             tone.layout, tone.bit_rate = "mono", 96_000
-        tracks = [_pictures(picture, seconds, first)]
+        tracks = [_images(image, seconds, first)]
         begin = first if sound_start is None else Fraction(sound_start)
         tracks += [_sound(tone, seconds, begin, pitch) for tone, pitch in zip(tones, pitches, strict=False)]
         packets = list(itertools.chain.from_iterable(tracks))
@@ -51,7 +51,7 @@ def make_beeps(
 
 
 def flashes(path: Path) -> list[float]:
-    """Seconds at which the picture turns bright."""
+    """Seconds at which the image turns bright."""
     found, bright = [], False
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
@@ -93,7 +93,7 @@ def _is_loud(at: Fraction) -> bool:
     return at % PERIOD < LENGTH
 
 
-def _pictures(stream: av.VideoStream, seconds: int, first: Fraction) -> list[av.Packet]:
+def _images(stream: av.VideoStream, seconds: int, first: Fraction) -> list[av.Packet]:
     made = []
     stream.codec_context.time_base = Fraction(1, _FPS)
     for index in range(seconds * _FPS):

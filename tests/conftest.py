@@ -98,21 +98,21 @@ def run_export(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def picture_folder(tmp_path_factory) -> Path:
-    """trainA and trainB with three generated pictures each."""
-    from dsmap.common.images import write_picture
-    from dsmap.export.verify import generated_pictures
+def image_folder(tmp_path_factory) -> Path:
+    """trainA and trainB with three generated images each."""
+    from dsmap.common.images import write_rgb
+    from dsmap.export.verify import generated_images
 
     folder = tmp_path_factory.mktemp("pictures")
     for side, seed in (("A", 0), ("B", 1)):
         (folder / f"train{side}").mkdir()
-        for i, picture_rgb in enumerate(generated_pictures(80, 3, seed)):
-            write_picture(folder / f"train{side}" / f"{i}.png", picture_rgb)
+        for i, image_rgb in enumerate(generated_images(80, 3, seed)):
+            write_rgb(folder / f"train{side}" / f"{i}.png", image_rgb)
     return folder
 
 
 @pytest.fixture(scope="session")
-def checkpoint(picture_folder, tmp_path_factory) -> Path:
+def checkpoint(image_folder, tmp_path_factory) -> Path:
     """A run of two steps."""
     from dsmap.config import load_train_config
     from dsmap.training.data import find_domains
@@ -122,7 +122,7 @@ def checkpoint(picture_folder, tmp_path_factory) -> Path:
         "debug", None, ["steps=2", "seed=5", "model.pad_type=zero"], model={"domains": ["summer", "winter"]}
     )
     out = tmp_path_factory.mktemp("runs") / "run"
-    Trainer(config, find_domains(picture_folder, names=("summer", "winter")), out).train()
+    Trainer(config, find_domains(image_folder, names=("summer", "winter")), out).train()
     return out
 
 

@@ -168,7 +168,7 @@ def strange(whole: dict[str, bytes], folder: Path) -> Iterator[tuple[str, bytes]
         clips.make_clip(path, frames=2, size=size, pix_fmt="yuv444p", time_base=Fraction(1, 1000), pts=[0, 40])
         yield path.name, path.read_bytes()
         path.unlink()
-    yield from _huge_pictures()
+    yield from _huge_images()
 
 
 def _thousands_of_programs(stream: bytes) -> bytes:
@@ -199,7 +199,7 @@ def _thousands_of_traks(mp4: bytes) -> bytes:
     return mp4[:moov] + struct.pack(">I", length + len(copies)) + mp4[moov + 4 : trak] + copies + mp4[trak:]
 
 
-def _huge_pictures() -> Iterator[tuple[str, bytes]]:
+def _huge_images() -> Iterator[tuple[str, bytes]]:
     """Small files that ask for gigabytes."""
     gif = b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)
     yield "huge.gif", gif + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\2\2\x4c\1\0;"

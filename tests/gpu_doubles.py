@@ -1,7 +1,7 @@
 """Stand-ins for a GPU: streams that run as late as they may, and engines that ONNX Runtime computes on the CPU.
 
 Nothing runs when it is put into a stream: only when it is waited for, and then only what that needs. So a copy that
-nobody waited for has not happened, and a buffer that is used again too early gives a wrong picture.
+nobody waited for has not happened, and a buffer that is used again too early gives a wrong image.
 """
 
 import threading

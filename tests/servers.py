@@ -139,7 +139,7 @@ def _rtsp_answer(method: str, address: str) -> tuple[str, str]:
 
 
 def serve_mjpeg(connection: socket.socket, jpegs: Iterable[bytes], *, pause: float = 0.01) -> None:
-    """Answers one HTTP request with pictures, as network cameras do, until there are no more or nobody listens."""
+    """Answers one HTTP request with images, as network cameras do, until there are no more or nobody listens."""
     connection.recv(65536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=zz\r\n\r\n")
     for jpeg in jpegs:

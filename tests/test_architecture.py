@@ -255,7 +255,7 @@ def holiday(tmp_path) -> Path:
     import numpy as np
     from PIL import Image
 
-    from dsmap.common.images import write_picture
+    from dsmap.common.images import write_rgb
 
     folder = tmp_path
     clips.make_clip(folder / "holiday.mp4")
@@ -264,7 +264,7 @@ def holiday(tmp_path) -> Path:
     frames[0].save(folder / "dance.gif", save_all=True, append_images=frames[1:], duration=80)
     (folder / "photos").mkdir()
     for name in ("snowy.jpg", "photo.jpg", "photos/1.jpg", "photos/2.png"):
-        write_picture(folder / name, np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
+        write_rgb(folder / name, np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
     return folder
 
 

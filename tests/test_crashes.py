@@ -161,8 +161,8 @@ print("FOUND", json.dumps([steps, codes]))
 """
 
 
-def test_a_training_that_ends_before_any_operation(tmp_path, picture_folder):
-    code = TRAININGS.format(tests=str(Path(__file__).parent), place=str(tmp_path / "place"), data=str(picture_folder))
+def test_a_training_that_ends_before_any_operation(tmp_path, image_folder):
+    code = TRAININGS.format(tests=str(Path(__file__).parent), place=str(tmp_path / "place"), data=str(image_folder))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     steps, codes = json.loads(done.stdout.rpartition("FOUND ")[2])

@@ -83,9 +83,9 @@ def test_an_export_that_is_killed_again_and_again(tmp_path, checkpoint):
             shutil.rmtree(part)
 
 
-def test_a_training_that_is_killed_again_and_again(tmp_path, picture_folder):
+def test_a_training_that_is_killed_again_and_again(tmp_path, image_folder):
     options = "--steps 400 --set checkpoint_every=2 --set score_pictures=2 --set log_every=1 --device cpu"
-    arguments = ["train", "--data", picture_folder, "-o", "run", "--preset", "debug", "--resume", "auto"]
+    arguments = ["train", "--data", image_folder, "-o", "run", "--preset", "debug", "--resume", "auto"]
     arguments += options.split()
     moments, last = random.Random(5), 0
     for _ in range(KILLS):

@@ -36,8 +36,8 @@ def scramble(module, seed):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5)
 
 
-def pictures(n=2, hw=(64, 64), seed=2, dtype=torch.float32):
-    """One batch of smooth random pictures in [-1, 1] per slot."""
+def images(n=2, hw=(64, 64), seed=2, dtype=torch.float32):
+    """One batch of smooth random images in [-1, 1] per slot."""
     generator = torch.Generator().manual_seed(seed)
     x = {}
     for slot in SLOTS:
@@ -70,10 +70,10 @@ def squeezenet_weights(seed=0, times=1):
 
 
 def slow_generator_terms(model, discriminators, x, random_style, *, features=None, contextual=None):
-    """Every term of the generators' loss, one picture path at a time; LSGAN. Named as `generator_terms` names them."""
+    """Every term of the generators' loss, one image path at a time; LSGAN. Named as `generator_terms` names them."""
 
-    def encode(picture, slot):
-        h, skip = model.content_encoders[slot](picture)
+    def encode(image, slot):
+        h, skip = model.content_encoders[slot](image)
         return h, skip, model.shared_encoder(h)
 
     def mapped(c, skip, slot):
@@ -90,7 +90,7 @@ def slow_generator_terms(model, discriminators, x, random_style, *, features=Non
 
     terms, outputs = {}, {}
     for slot, other in (("a", "b"), ("b", "a")):
-        # This picture goes to the other domain and comes back.
+        # This image goes to the other domain and comes back.
         h, skip, c = encode(x[slot], slot)
         style = model.style_encoders[slot](x[slot])
         other_style = model.style_encoders[other](x[other])
@@ -113,7 +113,7 @@ def slow_generator_terms(model, discriminators, x, random_style, *, features=Non
             target = features(x[other])
             terms[f"contextual/{other}"] = contextual(features(exemplar), target)
             terms[f"contextual_random/{other}"] = contextual(features(random), target)
-        # The style it comes back with is that of the other picture's translation into this domain.
+        # The style it comes back with is that of the other image's translation into this domain.
         _, skip_of_other, c_of_other = encode(x[other], other)
         into_this = decode(mapped(c_of_other, skip_of_other, slot), style, slot)
         returned = decode(mapped(exemplar_c, exemplar_skip, slot), model.style_encoders[slot](into_this), slot)
@@ -133,7 +133,7 @@ def slow_generator_terms(model, discriminators, x, random_style, *, features=Non
 
 
 def slow_discriminator_term(discriminator, real, *fakes):
-    """LSGAN: no factors 1/2, a mean per scale, scales summed; the real pictures count once for each batch of fakes."""
+    """LSGAN: no factors 1/2, a mean per scale, scales summed; the real images count once for each batch of fakes."""
     total = 0
     for fake in fakes:
         for judged_fake, judged_real in zip(discriminator(fake), discriminator(real), strict=True):

@@ -6,7 +6,7 @@ two_processes.py GAN_TYPE FILE.pt
 import sys
 
 import torch
-from tiny import make_discriminators, make_model, pictures, styles
+from tiny import images, make_discriminators, make_model, styles
 
 from dsmap.common.distributed import average_gradients, join, leave, mean_over_processes, processes_of_torchrun
 from dsmap.config import LossWeights
@@ -28,7 +28,7 @@ def gradients_of(gan_type, mine):
     x, random, noise, other = (
         {slot: mine(value) for slot, value in made.items()}
         for made in (
-            pictures(N, dtype=torch.float64),
+            images(N, dtype=torch.float64),
             styles(N, dtype=torch.float64),
             styles(N, seed=5, dtype=torch.float64),
             styles(N, seed=6, dtype=torch.float64),

@@ -20,7 +20,7 @@ from dsmap.tools.shared.generators import (
     check_new,
     check_rate,
     follow,
-    pictures_for,
+    images_for,
     read_generators,
     save_generators,
     tell_broken,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-_UNSEEN = 40  # pictures of each domain that teacher and student are compared on at the end
+_UNSEEN = 40  # images of each domain that teacher and student are compared on at the end
 
 
 @app.command(
@@ -64,9 +64,9 @@ def distill(
         float | None, typer.Option(help="Weight of the difference in its features; 1 with --features.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations; one translates to one domain.")] = 4000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of each domain in an iteration.")] = 4,
     lr: LearningRate = 1e-3,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order of the pictures and the styles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order of the images and the styles.")] = 0,
     device: Device = "auto",
     debug: Debug = False,
     version: Version = False,
@@ -89,14 +89,14 @@ def distill(
     taught = read_generators(teacher)
     config = _student(taught.config, preset, set_ or [], steps, seed)
     crop = _crop(config, taught)
-    domains = pictures_for(data, folders, config.model.domains)
+    domains = images_for(data, folders, config.model.domains)
     watched = None if features is None else load_features(features)
     place, _why = choose_device(device)
     taught, student = taught.to(place), new_generators(config).to(place)
     side = config.data.shorter_side
-    say(f"mean styles of {' and '.join(f'{len(d.train)} pictures of {d.name}' for d in domains)} ...")
-    pictures = {d.name: d.train for d in domains}
-    styles = styles_by_domain(taught, pictures, side)
+    say(f"mean styles of {' and '.join(f'{len(d.train)} images of {d.name}' for d in domains)} ...")
+    images = {d.name: d.train for d in domains}
+    styles = styles_by_domain(taught, images, side)
     batches = UnpairedBatches.of(domains, config.data.model_copy(update={"batch_size": batch_size, "crop": crop}), seed)
     plan = readers_here(config.data)
     progress = learn(
@@ -114,18 +114,18 @@ def distill(
         progress,
         steps,
         100,
-        lambda now: f"pictures {now.apart:.4f}  styles {now.style:.4f}  features {now.features:.4f}",
+        lambda now: f"images {now.apart:.4f}  styles {now.style:.4f}  features {now.features:.4f}",
     )
     likenesses = _likenesses(taught, student, domains, styles, side)
     for name, (decibels, count, unseen) in likenesses.items():
-        kind = "unseen pictures" if unseen else "training pictures"
-        say(f"to {name}: {decibels:.1f} dB PSNR from the teacher's pictures (mean style, {count} {kind})")
+        kind = "unseen images" if unseen else "training images"
+        say(f"to {name}: {decibels:.1f} dB PSNR from the teacher's images (mean style, {count} {kind})")
     saved = Checkpoint(
         path=out / "checkpoints" / f"{steps:08d}",
         step=steps,
         config=config,
-        styles=styles_by_domain(student, pictures, side),
-        pictures=training_folders(domains),
+        styles=styles_by_domain(student, images, side),
+        images=training_folders(domains),
         data={d.name: fingerprint(d) for d in domains},
         processes=1,
         score=None,
@@ -176,7 +176,7 @@ def _crop(config: "TrainConfig", teacher: "DSMAP") -> int:
 def _likenesses(
     teacher: "DSMAP", student: "DSMAP", domains: "Domains", styles: "dict[str, StyleStatistics]", side: int
 ) -> dict[str, tuple[float, int, bool]]:
-    """By target: PSNR in dB, on how many pictures, and whether they are unseen. None where no picture can be read."""
+    """By target: PSNR in dB, on how many images, and whether they are unseen. None where no image can be read."""
     import torch
 
     from dsmap.common.sampling import pick_evenly
@@ -187,11 +187,11 @@ def _likenesses(
     block, found = lcm(student.config.multiple_of, teacher.config.multiple_of), {}
     for source, target in (domains, domains[::-1]):
         paths = pick_evenly(source.test or source.train, _UNSEEN)
-        pictures = [x_nchw.to(place) for x_nchw in load_readable_nchw(paths, side, block)]
-        if not pictures:
+        images = [x_nchw.to(place) for x_nchw in load_readable_nchw(paths, side, block)]
+        if not images:
             continue
         style = torch.tensor(styles[target.name].mean, device=place)
-        found[target.name] = likeness(teacher, student, pictures, target.name, style), len(pictures), bool(source.test)
+        found[target.name] = likeness(teacher, student, images, target.name, style), len(images), bool(source.test)
     return found
 
 

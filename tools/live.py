@@ -63,7 +63,7 @@ def _list_cameras(wanted: bool) -> None:
 
 
 @app.command(
-    help="""Translate a camera's picture to another domain, as it comes.
+    help="""Translate a camera's image to another domain, as it comes.
 
     Keys in the window: q or Esc quits, h shows all keys. A file stands in for a camera, at its own rate.
 
@@ -104,14 +104,14 @@ def live(
             "--style",
             metavar="STYLE",
             parser=cli.text_given,
-            help="A style of the model by its name, or a picture whose style to take; may be repeated.",
+            help="A style of the model by its name, or an image whose style to take; may be repeated.",
         ),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option("--seed", min=0, help="A style at random, by this number; may be repeated.")
     ] = None,
     size: Annotated[
-        Any, typer.Option("--size", metavar="<WxH>", parser=size_given, help="The picture size to ask the camera for.")
+        Any, typer.Option("--size", metavar="<WxH>", parser=size_given, help="The image size to ask the camera for.")
     ] = None,
     fps: Annotated[
         float | None, typer.Option("--fps", min=1, max=1000, help="The frames per second to ask the camera for.")
@@ -223,7 +223,7 @@ def _check_outputs(
     from dsmap.runtime.bundle.bundled import find_model
     from dsmap.runtime.live.recorder import check_recording
 
-    inputs = [(style.value, "the --style picture") for style in styles if isinstance(style.value, Path)]
+    inputs = [(style.value, "the --style image") for style in styles if isinstance(style.value, Path)]
     inputs += [(Path(name.text), "the --camera file") for name in names if name.kind == "file"]
     closed = [(find_model(model), "the model's folder")]
     check_outputs({"--record": record, "--report": report}, inputs, closed=closed, overwrite=overwrite)

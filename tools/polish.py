@@ -1,4 +1,4 @@
-"""dsmap-polish: the decoders of a finished training, without the grid and closer to real pictures.
+"""dsmap-polish: the decoders of a finished training, without the grid and closer to real images.
 
 dsmap-polish RUN -o RUN2 --data FOLDER
 dsmap-polish RUN -o RUN2 --data FOLDER --features squeezenet.npz --contrast 1.1
@@ -19,7 +19,7 @@ from dsmap.tools.shared.generators import (
     check_new,
     check_rate,
     follow,
-    pictures_for,
+    images_for,
     save_generators,
     tell_broken,
     weight_of_features,
@@ -36,7 +36,7 @@ app = new_app()
 @app.command(
     help="""Train the decoders a little further: they keep what they draw, less grids and specks in smooth places.
 
-    With --features, what that network sees in translations is brought to what it sees in real pictures, on average.
+    With --features, what that network sees in translations is brought to what it sees in real images, on average.
     """
 )
 @explained
@@ -56,11 +56,11 @@ def polish(
     features: FeatureFile = None,
     to: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Only the decoder of this domain.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations.")] = 900,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of each domain in an iteration.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of each domain in an iteration.")] = 2,
     zoom: Annotated[
         float,
         typer.Option(
-            min=1.0, max=4.0, help="Crop from pictures enlarged up to so many times, for frames larger than they are."
+            min=1.0, max=4.0, help="Crop from images enlarged up to so many times, for frames larger than they are."
         ),
     ] = 1.0,
     lr: LearningRate = 1e-4,
@@ -71,7 +71,7 @@ def polish(
             metavar="[DOMAIN:]FACTOR", help="Contrast (1: none), in place of the network's own. May be repeated."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the pictures and the crops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and the crops.")] = 0,
     device: Device = "auto",
     debug: Debug = False,
     version: Version = False,
@@ -86,7 +86,7 @@ def polish(
     from dsmap.model.feature_networks import load_features
     from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.training.data import UnpairedBatches
-    from dsmap.training.datasets import default_style_pictures, fingerprint, training_folders
+    from dsmap.training.datasets import default_style_images, fingerprint, training_folders
     from dsmap.training.device import choose_device
     from dsmap.training.polish import polish as polish_decoders
     from dsmap.training.style_statistics import styles_by_domain
@@ -96,8 +96,8 @@ def polish(
     given = given._replace(config=given.config.model_copy(update={"model": network}))
     if to is not None and to not in network.domains:
         raise InputError(f"no domain named {to!r}", f"Pass --to {network.domains[0]} or --to {network.domains[1]}.")
-    chosen = default_style_pictures(defaults, network.domains)
-    domains = pictures_for(data, folders, network.domains)
+    chosen = default_style_images(defaults, network.domains)
+    domains = images_for(data, folders, network.domains)
     crop = _crop(given.config, features is not None)
     watched = None if features is None else load_features(features)
     place, _why = choose_device(device)  # what runs there is float32 and not compiled, whatever the training was
@@ -105,9 +105,9 @@ def polish(
     side = given.config.data.shorter_side
     prints = {d.name: fingerprint(d) for d in domains}
     if given.data and given.data != prints:
-        say("these are not the pictures that it was trained on")
+        say("these are not the images that it was trained on")
     styles = styles_by_domain(model, {d.name: d.train for d in domains} | chosen, side)
-    say(f"mean styles of {' and '.join(f'{styles[d.name].pictures} pictures of {d.name}' for d in domains)}")
+    say(f"mean styles of {' and '.join(f'{styles[d.name].pictures} images of {d.name}' for d in domains)}")
     batches = UnpairedBatches(
         domains,
         shorter_side=side,
@@ -134,7 +134,7 @@ def polish(
         path=out / "checkpoints" / f"{step:08d}",
         step=step,
         styles=styles,
-        pictures=training_folders(domains),
+        images=training_folders(domains),
         data=prints,
         processes=1,
         score=None,
@@ -157,7 +157,7 @@ def polish(
 
 
 def _crop(config: "TrainConfig", with_features: bool) -> int:
-    """Seven eighths of the picture's side, in whole blocks, but as much as the networks need."""
+    """Seven eighths of the image's side, in whole blocks, but as much as the networks need."""
     from dsmap.model.feature_networks import FEATURES_MINIMUM_SIZE
 
     block, side = config.model.multiple_of, config.data.shorter_side
@@ -165,7 +165,7 @@ def _crop(config: "TrainConfig", with_features: bool) -> int:
     crop = max(side * 7 // 8 // block * block, -(-least // block) * block)
     if crop > side:
         raise InputError(
-            f"the training's pictures have a shorter side of {side}, expected {crop} or more", "Use a larger training."
+            f"the training's images have a shorter side of {side}, expected {crop} or more", "Use a larger training."
         )
     return crop
 

@@ -1,4 +1,4 @@
-"""dsmap-train: two folders of pictures become a checkpoint.
+"""dsmap-train: two folders of images become a checkpoint.
 
 dsmap-train --data FOLDER -o RUN
 dsmap-train --domain summer=photos/summer --domain winter=photos/winter -o RUN --preset lite
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 app = new_app()
 
 
-@app.command(help="Train a translation between two domains of unpaired pictures.")
+@app.command(help="Train a translation between two domains of unpaired images.")
 @explained
 def train(
     out: Annotated[
@@ -63,7 +63,7 @@ def train(
         str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from RUN's latest checkpoint, or from another.")
     ] = None,
     allow_new_data: Annotated[
-        bool, typer.Option("--allow-new-data", help="Resume although the pictures are no longer the same.")
+        bool, typer.Option("--allow-new-data", help="Resume although the images are no longer the same.")
     ] = False,
     start_from: Annotated[
         str | None,
@@ -123,12 +123,12 @@ def train(
 
 
 def _check_kept_apart(out: Path, domains: "Domains", config: Path | None, resume: str | None) -> None:
-    """Raises InputError where the run's own files would take the place of pictures or of the settings."""
+    """Raises InputError where the run's own files would take the place of images or of the settings."""
     from dsmap.common.output_files import identity
 
     folders = {path.parent for domain in domains for path in (*domain.train, *domain.test)}
     if identity(out) in {identity(folder) for folder in folders}:
-        raise InputError(f"-o {out} is a folder of the pictures", "Choose another folder for the run.")
+        raise InputError(f"-o {out} is a folder of the images", "Choose another folder for the run.")
     written = out / "config.yaml"
     if config is not None and resume is None and identity(config) == identity(written):  # resumed, it is the run's own
         raise InputError(
@@ -179,7 +179,7 @@ class _Job:
         import yaml
 
         from dsmap.training.data import UnpairedBatches
-        from dsmap.training.run_log import write_run_picture
+        from dsmap.training.run_log import write_run_image
         from dsmap.training.samples import draw_batch
 
         for line in yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False).splitlines():
@@ -189,9 +189,9 @@ class _Job:
             return
         batch = UnpairedBatches.of(self.domains, self.config.data, self.config.seed)[0]
         self.out.mkdir(parents=True, exist_ok=True)
-        picture = self.out / "dry-run.png"
-        write_run_picture(picture, draw_batch(batch, self.config.model.domains))
-        self.say(f"the first batch: {picture}")
+        image = self.out / "dry-run.png"
+        write_run_image(image, draw_batch(batch, self.config.model.domains))
+        self.say(f"the first batch: {image}")
         self.say("dry run: nothing was trained")
 
     def train(self) -> None:
@@ -292,7 +292,7 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
     waited = 0.0
 
     def facts(progress: "Progress") -> tuple[float, float]:
-        """Iterations per second, and the share of the time that was spent waiting for pictures."""
+        """Iterations per second, and the share of the time that was spent waiting for images."""
         nonlocal waited, began
         if began is None:
             began = time.monotonic()
@@ -311,7 +311,7 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
             g, d = progress.losses["generators"], progress.losses["discriminators"]
             say(
                 f"step {progress.step}/{total}  {rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
-                f"waiting for pictures {share:.0%}"
+                f"waiting for images {share:.0%}"
             )
 
     # Short enough for a terminal of 80 columns: G and D are the losses.

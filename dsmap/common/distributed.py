@@ -1,7 +1,7 @@
 """One training in several processes: each computes a share of every batch, and all agree on gradients and losses.
 
 `torchrun` starts the processes. Every process draws the whole iteration's random numbers and takes its own rows, and
-every mean over a batch is one over all processes: W processes with n pictures each learn what one learns with W * n.
+every mean over a batch is one over all processes: W processes with n images each learn what one learns with W * n.
 With a single process each function here gives back what it got.
 """
 

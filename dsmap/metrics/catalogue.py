@@ -26,7 +26,7 @@ METRICS = {
             better="higher",
             definition="How far the edges of the content are still there, -1 to 1: the correlation, window by window, "
             "of the gradient magnitudes of the luma of content and result. 1 for the content itself, whatever its "
-            "contrast and colours, about 0 for another picture.",
+            "contrast and colours, about 0 for another image.",
         ),
         Metric(
             key="ssim",
@@ -40,21 +40,21 @@ METRICS = {
             title="feature similarity",
             better="higher",
             definition="The cosine between the features of content and result late in SqueezeNet (fire8), mean "
-            "over positions: whether trees are still where trees were. Unrelated pictures are well above 0.",
+            "over positions: whether trees are still where trees were. Unrelated images are well above 0.",
         ),
         Metric(
             key="target_score",
             title="taken for the target",
             better="higher",
-            definition="The share of results that a classifier, fitted on the training pictures of both domains "
-            "(logistic regression on features), takes for pictures of the target domain.",
+            definition="The share of results that a classifier, fitted on the training images of both domains "
+            "(logistic regression on features), takes for images of the target domain.",
             digits=2,
         ),
         Metric(
             key="identity",
             title="identity drift",
             better="lower",
-            definition="How far a picture that goes through its own domain's encoder, mapping and decoder, in its own "
+            definition="How far an image that goes through its own domain's encoder, mapping and decoder, in its own "
             "style, comes back changed: mean absolute difference in grey levels of 255.",
             digits=1,
         ),
@@ -78,7 +78,7 @@ METRICS = {
             key="brightness_change",
             title="brightness change",
             better="lower",
-            definition="How much brighter or darker the picture as a whole becomes from frame to frame, along the "
+            definition="How much brighter or darker the image as a whole becomes from frame to frame, along the "
             "motion of the input, in grey levels of 255 (docs/steadiness.md).",
             digits=2,
         ),
@@ -86,7 +86,7 @@ METRICS = {
             key="sharpness",
             title="sharpness",
             better="neither",
-            definition="Mean of the absolute Laplacian of the grey picture, in grey levels of 255. A blur lowers "
+            definition="Mean of the absolute Laplacian of the grey image, in grey levels of 255. A blur lowers "
             "flicker and warping error, and this as well.",
             digits=2,
         ),
@@ -122,7 +122,7 @@ def frechet(key: str, name: str, *, published: bool) -> Metric:
         title="FID" if published else f"Frechet distance{_network(key)}",
         better="lower",
         definition=f"Frechet distance between normal distributions fitted to results and reference, on {name}. It "
-        "falls with the number of pictures: compare systems with equally many."
+        "falls with the number of images: compare systems with equally many."
         + ("" if published else " Not comparable with published FID."),
         digits=1,
     )

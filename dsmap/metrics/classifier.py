@@ -1,4 +1,4 @@
-"""A classifier of two domains: of which one does a picture look as if it were?"""
+"""A classifier of two domains: of which one does an image look as if it were?"""
 
 from dataclasses import dataclass
 
@@ -23,12 +23,12 @@ _STEPS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """Logistic regression on pooled features: the probability that a picture is of the target domain."""
+    """Logistic regression on pooled features: the probability that an image is of the target domain."""
 
     accuracy: float
-    """Of pictures it was not fitted on: the mean of both domains' shares of right answers. Guessing gives 0.5."""
+    """Of images it was not fitted on: the mean of both domains' shares of right answers. Guessing gives 0.5."""
     held_out: int
-    """How many pictures `accuracy` is of."""
+    """How many images `accuracy` is of."""
     weight_d: Array
     bias: float
 
@@ -46,7 +46,7 @@ class Classifier:
         """A sentence for people on how far it can be believed."""
         verdict = "" if self.reliable else ": too few to believe it"
         return (
-            f"The classifier is right on {self.accuracy:.1%} of {self.held_out} pictures that it was not fitted on"
+            f"The classifier is right on {self.accuracy:.1%} of {self.held_out} images that it was not fitted on"
             f"{verdict}."
         )
 
@@ -58,18 +58,18 @@ def fit_classifier(
     test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     seed: int = 0,
 ) -> Classifier:
-    """A classifier of training pictures' features: (N, D) of the source and (M, D) of the target domain.
+    """A classifier of training images' features: (N, D) of the source and (M, D) of the target domain.
 
-    Features are standardised, the two domains weigh the same however many pictures they have, and weights are
-    penalised (L2). The accuracy is that on the features `test` of other pictures (source, target), else that of five-
-    fold cross-validation. The same numbers give the same classifier. Raises InputError for fewer than five pictures.
+    Features are standardised, the two domains weigh the same however many images they have, and weights are
+    penalised (L2). The accuracy is that on the features `test` of other images (source, target), else that of five-
+    fold cross-validation. The same numbers give the same classifier. Raises InputError for fewer than five images.
     """
     domains = tuple(np.asarray(features, dtype=np.float64) for features in (source_nd, target_md))
     for name, features in zip(("source", "target"), domains, strict=True):
         if len(features) < FOLDS:
             raise InputError(
-                f"a classifier needs {FOLDS} pictures of the {name} domain or more, got {len(features)}",
-                "Pass folders with more pictures; a few hundred make it reliable.",
+                f"a classifier needs {FOLDS} images of the {name} domain or more, got {len(features)}",
+                "Pass folders with more images; a few hundred make it reliable.",
             )
     weight_d, bias = _fit(*domains)
     if test is None:
@@ -85,7 +85,7 @@ def fit_classifier(
 
 
 def _cross_validated(domains: tuple[Array, ...], seed: int) -> list[npt.NDArray[np.bool_]]:
-    """For either domain, whether each picture is told rightly by a classifier that has not seen it."""
+    """For either domain, whether each image is told rightly by a classifier that has not seen it."""
     rng = np.random.default_rng(seed)
     folds = [rng.permutation(len(features)) % FOLDS for features in domains]
     right: list[list[npt.NDArray[np.bool_]]] = [[], []]

@@ -1,10 +1,10 @@
-"""How far two sets of pictures are apart in a feature space: Frechet distance and kernel distance.
+"""How far two sets of images are apart in a feature space: Frechet distance and kernel distance.
 
 On Inception features they are FID (Heusel et al., NIPS 2017) and KID (Binkowski et al., ICLR 2018); on any other
 features they are no FID and no KID, and the numbers cannot be compared with published ones.
 
 Both can be resampled: what is costly is computed once, and `distance(counts, reference_counts)` is the distance where
-the results of content c are drawn `counts[c]` times and the reference's picture m `reference_counts[m]` times.
+the results of content c are drawn `counts[c]` times and the reference's image m `reference_counts[m]` times.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,19 +17,19 @@ from dsmap.errors import InputError
 
 Array = npt.NDArray[np.float64]
 
-# Two pictures are the same one if their features differ by less than this part of their length: what the arithmetic of
+# Two images are the same one if their features differ by less than this part of their length: what the arithmetic of
 # another batch size changes is about 1e-6, another JPEG quality about 1e-2.
 _SAME = 1e-5
 _SMALLEST_SPREAD = 1e-6
 
 
 class ResampledDistance(Protocol):
-    """A distance between results and a reference, of all pictures or of a resampling of them."""
+    """A distance between results and a reference, of all images or of a resampling of them."""
 
     contents: int
     """How many contents the results are of."""
     references: int
-    """How many pictures the reference has."""
+    """How many images the reference has."""
     resamples: int
     """How many resamplings take some seconds."""
     limits: tuple[float, float]
@@ -43,8 +43,8 @@ def frechet_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike) -> float:
     """The squared Frechet distance between normal distributions fitted to features (N, D) and (M, D), 0 or more.
 
     |mean difference|^2 + tr(S_x) + tr(S_y) - 2 tr((S_x S_y)^(1/2)), with the unbiased covariances. Equal sets give 0.
-    It grows as N and M shrink, so only distances of equally many pictures can be compared.
-    Raises InputError for fewer than two pictures.
+    It grows as N and M shrink, so only distances of equally many images can be compared.
+    Raises InputError for fewer than two images.
     """
     return FrechetDistance(x_nd, reference_md)()
 
@@ -55,10 +55,10 @@ def kernel_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, standar
     Near 0, of either sign, for two samples of one distribution. `standardise`: each feature is first shifted and
     scaled by the reference's mean and standard deviation; KID does not.
 
-    A picture that is in both sets is not compared with itself: like the pairs (i, i) within a set, such a pair says
-    nothing of how far apart two independent pictures are. So a set has distance 0, up to rounding, to itself, where the
-    usual estimator gives less. Without common pictures this is the usual estimator.
-    Raises InputError for fewer than two pictures.
+    An image that is in both sets is not compared with itself: like the pairs (i, i) within a set, such a pair says
+    nothing of how far apart two independent images are. So a set has distance 0, up to rounding, to itself, where the
+    usual estimator gives less. Without common images this is the usual estimator.
+    Raises InputError for fewer than two images.
     """
     return KernelDistance(x_nd, KernelReference(reference_md, standardise=standardise))()
 
@@ -66,11 +66,11 @@ def kernel_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, standar
 class KernelReference:
     """What kernel distances to one reference have in common: its features (M, D) and the kernel between all of them.
 
-    `standardise` as in `kernel_distance`. Raises InputError for fewer than two pictures.
+    `standardise` as in `kernel_distance`. Raises InputError for fewer than two images.
     """
 
     def __init__(self, reference_md: npt.ArrayLike, *, standardise: bool) -> None:
-        self.given_md = _features(reference_md, "reference pictures")
+        self.given_md = _features(reference_md, "reference images")
         self._mean: Array | float = 0.0
         self._spread: Array | float = 1.0
         self._used = np.ones(self.given_md.shape[1], dtype=bool)
@@ -107,7 +107,7 @@ class KernelDistance:
         contents: Sequence[Hashable] | None = None,
     ) -> None:
         x = _features(x_nd, "results", like=reference.given_md)
-        different_nm = _different_pictures(x, reference.given_md)
+        different_nm = _different_images(x, reference.given_md)
         x, y = reference.scaled(x), reference.md
         content_n = number_contents(contents, len(x))
         self.contents, self.references = int(content_n.max()) + 1, len(y)
@@ -122,7 +122,7 @@ class KernelDistance:
         self._across_pairs_cm = _sum_rows(different_nm, content_n)
 
     def __call__(self, counts: npt.ArrayLike | None = None, reference_counts: npt.ArrayLike | None = None) -> float:
-        """The distance. A picture drawn twice is never compared with itself."""
+        """The distance. An image drawn twice is never compared with itself."""
         u_c, v_m = _counts(counts, self.contents), _counts(reference_counts, self.references)
         drawn_c = u_c * self._sizes_c
         within = u_c @ self._within_cc @ u_c / (drawn_c.sum() ** 2 - (drawn_c**2).sum())
@@ -142,7 +142,7 @@ class FrechetDistance:
     def __init__(
         self, x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, contents: Sequence[Hashable] | None = None
     ) -> None:
-        self._y_md = _features(reference_md, "reference pictures")
+        self._y_md = _features(reference_md, "reference images")
         self._x_nd = _features(x_nd, "results", like=self._y_md)
         self._content_n = number_contents(contents, len(self._x_nd))
         self.contents, self.references = int(self._content_n.max()) + 1, len(self._y_md)
@@ -153,7 +153,7 @@ class FrechetDistance:
         x_mean, x_rows = _mean_and_root(self._x_nd, u_n)
         y_mean, y_rows = _mean_and_root(self._y_md, _counts(reference_counts, self.references))
         # With S_x = A'A and S_y = B'B, tr((S_x S_y)^(1/2)) is the sum of the singular values of AB'. No square root of
-        # a D x D matrix is taken, and too few pictures for a covariance of full rank do no harm.
+        # a D x D matrix is taken, and too few images for a covariance of full rank do no harm.
         common = np.linalg.svd(x_rows @ y_rows.T, compute_uv=False).sum()
         distance = ((x_mean - y_mean) ** 2).sum() + (x_rows**2).sum() + (y_rows**2).sum() - 2 * common
         return max(0.0, float(distance))
@@ -177,8 +177,8 @@ def _features(x_nd: npt.ArrayLike, what: str, like: Array | None = None) -> Arra
         raise ValueError(f"features of {what} are {x.shape}, expected {expected}")
     if len(x) < 2:
         raise InputError(
-            f"a distance between sets of pictures needs two {what} or more, got {len(x)}",
-            "Pass a folder with more pictures; a few hundred make the distance mean something.",
+            f"a distance between sets of images needs two {what} or more, got {len(x)}",
+            "Pass a folder with more images; a few hundred make the distance mean something.",
         )
     return x
 
@@ -187,9 +187,9 @@ def _counts(counts: npt.ArrayLike | None, length: int) -> Array:
     return np.ones(length) if counts is None else np.asarray(counts, dtype=np.float64)
 
 
-def _different_pictures(x: Array, y: Array) -> Array:
-    """(N, M): 0 where picture n of one set is picture m of the other, else 1. Each is paired off with one at most: of
-    a picture that both sets have twice, two pairs out of the four.
+def _different_images(x: Array, y: Array) -> Array:
+    """(N, M): 0 where image n of one set is image m of the other, else 1. Each is paired off with one at most: of
+    an image that both sets have twice, two pairs out of the four.
     """
     lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
     same = lengths - 2 * (x @ y.T) <= _SAME**2 * lengths

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from dsmap.metrics.findings import Picture
+from dsmap.metrics.findings import Image
 
 if TYPE_CHECKING:  # torch
     from dsmap.metrics.extractors import PairDistance
@@ -15,20 +15,20 @@ Content = TypeVar("Content", bound=Hashable)
 
 
 def diversity(
-    results: Iterable[tuple[Content, Sequence[Picture]]], distance: "PairDistance", *, pairs: int, seed: int = 0
+    results: Iterable[tuple[Content, Sequence[Image]]], distance: "PairDistance", *, pairs: int, seed: int = 0
 ) -> dict[Content, float]:
     """The mean distance between pairs of results, by content.
 
     `results` gives each content's name with its results in different styles, uint8 (H, W, 3) RGB; a generator need not
-    hold more than one content's pictures. Of each content `pairs` pairs are drawn without repetition, or all are taken
-    where there are not more. Which pairs depends on the seed and on the content's place, not on its pictures. A content
+    hold more than one content's images. Of each content `pairs` pairs are drawn without repetition, or all are taken
+    where there are not more. Which pairs depends on the seed and on the content's place, not on its images. A content
     with fewer than two results is left out.
     """
     means: dict[Content, float] = {}
-    for place, (content, pictures_rgb) in enumerate(results):
-        chosen = _pairs(len(pictures_rgb), pairs, np.random.default_rng((seed, place)))
+    for place, (content, images_rgb) in enumerate(results):
+        chosen = _pairs(len(images_rgb), pairs, np.random.default_rng((seed, place)))
         if chosen:
-            means[content] = float(distance(pictures_rgb, chosen).mean())
+            means[content] = float(distance(images_rgb, chosen).mean())
     return means
 
 

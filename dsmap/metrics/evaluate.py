@@ -1,4 +1,4 @@
-"""Systems measured on the same pictures, by the same networks. Without a network no torch is imported."""
+"""Systems measured on the same images, by the same networks. Without a network no torch is imported."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.common.images import read_picture_rgb, resize_shorter_side
+from dsmap.common.images import read_rgb, resize_shorter_side
 from dsmap.errors import InputError
 from dsmap.metrics import catalogue
 from dsmap.metrics.distances import FrechetDistance, KernelDistance, KernelReference
 from dsmap.metrics.diversity import diversity
-from dsmap.metrics.findings import Interval, Measured, Metric, Picture, System
+from dsmap.metrics.findings import Image, Interval, Measured, Metric, System
 from dsmap.metrics.intervals import distance_interval, mean_interval, share_interval
 from dsmap.metrics.preservation import at_smaller_size, edge_structure, like_content, same_shape, ssim
 from dsmap.metrics.results import Result, ResultFolder
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # these import torch
 Array = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
-"""Is told how many pictures a step has, and gives what is told how many are done."""
+"""Is told how many images a step has, and gives what is told how many are done."""
 
 _Groups = Sequence[Hashable]
 T = TypeVar("T")
@@ -93,13 +93,13 @@ class _Each(NamedTuple):
 
 
 class Evaluator:
-    """Measures systems against the pictures of the target domain.
+    """Measures systems against the images of the target domain.
 
-    `reference` are pictures of the target domain (none: no distances), `contents` those that were translated (none
-    where they are not known), `source` training pictures of the domain they come from, for the classifier (none, or no
+    `reference` are images of the target domain (none: no distances), `contents` those that were translated (none
+    where they are not known), `source` training images of the domain they come from, for the classifier (none, or no
     reference: no classifier). Features of all of them are computed once, or taken from `cache`. `side`: reference,
     source and baselines are resized to this shorter side, as the contents were; None leaves them as they are.
-    `progress` follows long steps. Raises InputError for pictures that cannot be read.
+    `progress` follows long steps. Raises InputError for images that cannot be read.
     """
 
     def __init__(
@@ -119,21 +119,21 @@ class Evaluator:
         self._reference: dict[str, Features] = {}
         self._kernels: dict[str, KernelReference] = {}
         if reference:
-            say(f"features of {len(reference)} reference pictures ...")
+            say(f"features of {len(reference)} reference images ...")
             self._reference = {e.key: self._pooled(e, reference) for e in means.extractors}
         self.classifier: Classifier | None = None
         network = means.squeezenet
         if network is not None and source and reference:
             from dsmap.metrics.classifier import fit_classifier
 
-            say(f"a classifier from {len(source)} pictures of the source and {len(reference)} of the target ...")
+            say(f"a classifier from {len(source)} images of the source and {len(reference)} of the target ...")
             features = self._pooled(network, source)
             self.classifier = fit_classifier(features, self._reference[network.key], seed=means.seed)
 
-    def baseline(self, name: str, pictures: Sequence[Path], note: str = "") -> System:
-        """Pictures to compare systems with, such as the untranslated contents, by their distances alone."""
-        self.say(f"measuring {name}: {len(pictures)} pictures ...")
-        features = {e.key: self._pooled(e, pictures) for e in self.means.extractors}
+    def baseline(self, name: str, images: Sequence[Path], note: str = "") -> System:
+        """Images to compare systems with, such as the untranslated contents, by their distances alone."""
+        self.say(f"measuring {name}: {len(images)} images ...")
+        features = {e.key: self._pooled(e, images) for e in self.means.extractors}
         measured = [*self._distances(features, None), *self._classified(features, None)]
         return System(name=name, measured=tuple(measured), notes=(note,) if note else (), baseline=True)
 
@@ -160,36 +160,36 @@ class Evaluator:
         system = System(name=folder.name, measured=tuple(measured), notes=tuple(notes))
         return Judged(system, tuple(results), scores | self._probabilities(each.features))
 
-    def _pooled(self, extractor: "Extractor", pictures: Sequence[Path]) -> Features:
+    def _pooled(self, extractor: "Extractor", images: Sequence[Path]) -> Features:
         def make() -> Features:
-            with self._progress(len(pictures)) as update:
-                return extractor.pooled(map(self._read, _counted(pictures, update)))
+            with self._progress(len(images)) as update:
+                return extractor.pooled(map(self._read, _counted(images, update)))
 
-        return make() if self._cache is None else self._cache.get(extractor, pictures, make, self.side)
+        return make() if self._cache is None else self._cache.get(extractor, images, make, self.side)
 
-    def _read(self, path: Path) -> Picture:
-        """At the size of the evaluation: a distance shall be of what pictures show, not of how large they are."""
+    def _read(self, path: Path) -> Image:
+        """At the size of the evaluation: a distance shall be of what images show, not of how large they are."""
         if self.side is None:
-            return read_picture_rgb(path)
-        return resize_shorter_side(read_picture_rgb(path, at_least=self.side), self.side)
+            return read_rgb(path)
+        return resize_shorter_side(read_rgb(path, at_least=self.side), self.side)
 
     def _each(self, results: Sequence[Result]) -> "_Each":
-        """What is found of every result by itself; each picture is read once."""
+        """What is found of every result by itself; each image is read once."""
         features: dict[str, list[Features]] = {e.key: [] for e in self.means.extractors}
         kept = {key: np.full(len(results), np.nan) for key in catalogue.PRESERVED}
         other_shape = 0
         with self._progress(len(results)) as update:
             for numbers, group in _of_one_content(results):
-                pictures = [read_picture_rgb(result.path) for result in group]
+                images = [read_rgb(result.path) for result in group]
                 for extractor in self.means.extractors:
-                    features[extractor.key].append(extractor.pooled(pictures))
+                    features[extractor.key].append(extractor.pooled(images))
                 update(numbers[-1])
                 if group[0].content is None:
                     continue
-                content = read_picture_rgb(self.contents[group[0].content])
-                other_shape += sum(not same_shape(content, picture) for picture in pictures)
+                content = read_rgb(self.contents[group[0].content])
+                other_shape += sum(not same_shape(content, image) for image in images)
                 try:
-                    found = self._kept(content, pictures)
+                    found = self._kept(content, images)
                 except InputError as error:
                     raise InputError(f"{group[0].path}: {error.fact}", error.advice) from error
                 for key, scores in found.items():
@@ -199,7 +199,7 @@ class Evaluator:
     def _distances(self, features: dict[str, Features], groups: _Groups | None) -> Iterator[Measured]:
         for extractor in self.means.extractors if self._reference else ():
             x, y = features[extractor.key], self._reference[extractor.key]
-            if extractor.key not in self._kernels:  # of thousands of pictures it takes as long as the features
+            if extractor.key not in self._kernels:  # of thousands of images it takes as long as the features
                 self._kernels[extractor.key] = KernelReference(y, standardise=extractor.standardised)
             kernel = KernelDistance(x, self._kernels[extractor.key], contents=groups)
             for metric, distance, factor in (
@@ -211,7 +211,7 @@ class Evaluator:
                 scaled = None if interval is None else Interval(*(factor * bound for bound in interval))
                 yield Measured(metric=metric, value=factor * value, interval=scaled, count=len(x))
 
-    def _kept(self, content: Picture, results: Sequence[Picture]) -> dict[str, Array]:
+    def _kept(self, content: Image, results: Sequence[Image]) -> dict[str, Array]:
         """What each result keeps of the content."""
         pairs = [at_smaller_size(content, result) for result in results]
         scores = {
@@ -219,11 +219,11 @@ class Evaluator:
             "ssim": np.array([ssim(*pair) for pair in pairs]),
         }
         if self.means.squeezenet is not None:
-            from dsmap.metrics.extractors import cosine_per_picture
+            from dsmap.metrics.extractors import cosine_per_image
 
             alike = [like_content(content, result) for result in results]
-            of_content, of_results = (self.means.squeezenet.taps(pictures)[1] for pictures in ([content], alike))
-            scores["feature_similarity"] = cosine_per_picture(of_content.expand_as(of_results), of_results)
+            of_content, of_results = (self.means.squeezenet.taps(images)[1] for images in ([content], alike))
+            scores["feature_similarity"] = cosine_per_image(of_content.expand_as(of_results), of_results)
         return scores
 
     def _probabilities(self, features: dict[str, Features]) -> dict[str, Array]:
@@ -293,9 +293,9 @@ def _of_one_content(results: Sequence[Result]) -> Iterator[tuple[list[int], list
             yield list(numbers), list(some)
 
 
-def _of_one_size(results: Sequence[Result]) -> list[Picture]:
-    """The pictures, in the size of the first: LPIPS compares no others."""
-    first, *others = (read_picture_rgb(result.path) for result in results)
+def _of_one_size(results: Sequence[Result]) -> list[Image]:
+    """The images, in the size of the first: LPIPS compares no others."""
+    first, *others = (read_rgb(result.path) for result in results)
     return [first, *(like_content(first, other) for other in others)]
 
 

@@ -1,4 +1,4 @@
-"""Networks that describe pictures by numbers, and distances between two pictures.
+"""Networks that describe images by numbers, and distances between two images.
 
 SqueezeNet v1.0 from a file of weights, or Inception from NVIDIA's TorchScript file, which the user downloads. Only the
 latter gives numbers that can be compared with published FID and KID.
@@ -22,7 +22,7 @@ from torch import Tensor
 from dsmap.common.archives import check_archive
 from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError, InputError
-from dsmap.metrics.findings import Picture
+from dsmap.metrics.findings import Image
 from dsmap.model.feature_networks import SqueezeNetFeatures
 
 SQUEEZENET_SIZE = 227
@@ -38,7 +38,7 @@ _LENGTH_FLOOR = 1e-10  # a position where every channel is 0 has no direction
 
 
 class Extractor(ABC):
-    """A frozen network that makes a feature vector of a picture."""
+    """A frozen network that makes a feature vector of an image."""
 
     name: str
     """For people."""
@@ -51,9 +51,9 @@ class Extractor(ABC):
     fingerprint: str
     """SHA-256 of the file of its weights."""
 
-    def pooled(self, pictures_rgb: Iterable[Picture], *, batch: int = 4) -> npt.NDArray[np.float32]:
-        """Features (N, D) of pictures, uint8 (H, W, 3) RGB of any sizes. Pictures are taken `batch` at a time."""
-        parts = [self._pooled(pictures).float().cpu().numpy() for pictures in _batches(pictures_rgb, batch)]
+    def pooled(self, images_rgb: Iterable[Image], *, batch: int = 4) -> npt.NDArray[np.float32]:
+        """Features (N, D) of images, uint8 (H, W, 3) RGB of any sizes. Images are taken `batch` at a time."""
+        parts = [self._pooled(images).float().cpu().numpy() for images in _batches(images_rgb, batch)]
         features_nd = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
         if not np.isfinite(features_nd).all():
             raise DsmapError(f"{self.name} gave features that are not finite", "Check the file of its weights.")
@@ -61,13 +61,13 @@ class Extractor(ABC):
 
     @abstractmethod
     def _pooled(self, x_nchw: Tensor) -> Tensor:
-        """(N, D) of pictures of one size, uint8 (N, 3, H, W)."""
+        """(N, D) of images of one size, uint8 (N, 3, H, W)."""
 
 
 class SqueezeNet(Extractor):
     """SqueezeNet v1.0 from an .npz of its weights (as `dsmap.model.feature_networks.SqueezeNetFeatures` reads it).
 
-    Pictures are resized to 227x227, whatever their shape, by antialiased bilinear interpolation (as Pillow's bilinear,
+    Images are resized to 227x227, whatever their shape, by antialiased bilinear interpolation (as Pillow's bilinear,
     but not rounded). Features: the maps of the classifier's conv10 BEFORE its ReLU, averaged over positions (D = 1000);
     where the file has no conv10, those of fire9 (D = 512).
     """
@@ -77,16 +77,16 @@ class SqueezeNet(Extractor):
     standardised = True
 
     def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
-        # Channels last and few pictures at once: 25 ms a picture on a core, where torch's own layout takes 50.
+        # Channels last and few images at once: 25 ms an image on a core, where torch's own layout takes 50.
         network = SqueezeNetFeatures(path).eval().requires_grad_(False)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.fingerprint = device, _sha256(path)
         self.name = f"SqueezeNet v1.0 {'fire9' if network.classifier is None else 'conv10'} ({path.name})"
 
     @torch.inference_mode()
-    def taps(self, pictures_rgb: Sequence[Picture]) -> list[Tensor]:
-        """Maps at three depths, (N, C, h, w) each, of N pictures of any sizes, uint8 (H, W, 3) RGB."""
-        return self.network.taps(torch.cat([self._prepared(x_nchw) for x_nchw in _batches(pictures_rgb, 1)]))
+    def taps(self, images_rgb: Sequence[Image]) -> list[Tensor]:
+        """Maps at three depths, (N, C, h, w) each, of N images of any sizes, uint8 (H, W, 3) RGB."""
+        return self.network.taps(torch.cat([self._prepared(x_nchw) for x_nchw in _batches(images_rgb, 1)]))
 
     @torch.inference_mode()
     def _pooled(self, x_nchw: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class SqueezeNet(Extractor):
 class Inception(Extractor):
     """Inception v3 of 2015-12-05 as TorchScript, NVIDIA's translation of the network that FID was defined on.
 
-    It resizes pictures to 299x299 itself, as the first FID implementation did (bilinear, not antialiased); D = 2048.
+    It resizes images to 299x299 itself, as the first FID implementation did (bilinear, not antialiased); D = 2048.
     Distances are comparable with published ones that resize so, such as StyleGAN's. A TorchScript file is a program
     that runs with its user's rights: one with another SHA-256 raises InputError unless `run_code`. Another network with
     the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), works then, but is not
@@ -134,7 +134,7 @@ class Inception(Extractor):
             raise InputError(f"cannot use the TorchScript network {path}: {reason}", _FILES) from error
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         if shape != (1, INCEPTION_DIM):
-            raise InputError(f"{path} gives {shape} for a picture, expected {(1, INCEPTION_DIM)}", _FILES)
+            raise InputError(f"{path} gives {shape} for an image, expected {(1, INCEPTION_DIM)}", _FILES)
 
     @torch.inference_mode()
     def _pooled(self, x_nchw: Tensor) -> Tensor:
@@ -164,14 +164,14 @@ def load_extractor(path: Path, device: str | torch.device = "cpu", *, run_code: 
 
 
 class PairDistance(Protocol):
-    """How different two pictures look, 0 or more."""
+    """How different two images look, 0 or more."""
 
     name: str
     """For people."""
     key: str
 
-    def __call__(self, pictures_rgb: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
-        """(P,) distances of P pairs of indices into `pictures_rgb`, uint8 (H, W, 3) RGB."""
+    def __call__(self, images_rgb: Sequence[Image], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
+        """(P,) distances of P pairs of indices into `images_rgb`, uint8 (H, W, 3) RGB."""
 
 
 class SqueezeNetDistance:
@@ -188,15 +188,15 @@ class SqueezeNetDistance:
         self.extractor = extractor
 
     @torch.inference_mode()
-    def __call__(self, pictures_rgb: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
-        """(P,) distances of P pairs of indices into `pictures_rgb`, uint8 (H, W, 3) RGB of any sizes."""
-        maps = [F.normalize(tap, dim=1, eps=_LENGTH_FLOOR) for tap in self.extractor.taps(pictures_rgb)]
+    def __call__(self, images_rgb: Sequence[Image], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
+        """(P,) distances of P pairs of indices into `images_rgb`, uint8 (H, W, 3) RGB of any sizes."""
+        maps = [F.normalize(tap, dim=1, eps=_LENGTH_FLOOR) for tap in self.extractor.taps(images_rgb)]
         distances = [[(m[i] - m[j]).square().sum(0).mean().item() for m in maps] for i, j in pairs]
         return np.array(distances, dtype=np.float64).reshape(len(pairs), len(maps)).mean(1)
 
 
 class Lpips:
-    """LPIPS (Zhang et al., CVPR 2018) as torchmetrics has it, at the pictures' own size. `load_lpips` makes it."""
+    """LPIPS (Zhang et al., CVPR 2018) as torchmetrics has it, at the images' own size. `load_lpips` makes it."""
 
     key = "lpips"
 
@@ -205,9 +205,9 @@ class Lpips:
         self.name = f"LPIPS ({net})"
 
     @torch.inference_mode()
-    def __call__(self, pictures_rgb: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
-        """(P,) distances of P pairs of indices into `pictures_rgb`, uint8 (H, W, 3) RGB of one size."""
-        x = [x_nchw.to(self.device).float() / 127.5 - 1 for x_nchw in _batches(pictures_rgb, 1)]
+    def __call__(self, images_rgb: Sequence[Image], pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
+        """(P,) distances of P pairs of indices into `images_rgb`, uint8 (H, W, 3) RGB of one size."""
+        x = [x_nchw.to(self.device).float() / 127.5 - 1 for x_nchw in _batches(images_rgb, 1)]
         self.metric.reset()
         for i, j in pairs:
             self.metric.update(x[i], x[j])
@@ -239,27 +239,27 @@ def load_lpips(net: LpipsNet = "alex", device: str | torch.device = "cpu") -> Lp
     return Lpips(metric.eval(), net, device)
 
 
-def cosine_per_picture(one_nchw: Tensor, other_nchw: Tensor) -> npt.NDArray[np.float64]:
+def cosine_per_image(one_nchw: Tensor, other_nchw: Tensor) -> npt.NDArray[np.float64]:
     """(N,) cosines between the features of two maps at each position, mean over positions."""
     return F.cosine_similarity(one_nchw, other_nchw, dim=1).mean((1, 2)).double().cpu().numpy()
 
 
-def _batches(pictures_rgb: Iterable[Picture], batch: int) -> Iterator[Tensor]:
-    """The pictures in order as uint8 (N, 3, H, W), N <= batch; those of one tensor have one size."""
-    waiting: list[Picture] = []
-    for picture_rgb in pictures_rgb:
-        if picture_rgb.dtype != np.uint8 or picture_rgb.ndim != 3 or picture_rgb.shape[2] != 3:
-            raise ValueError(f"picture_rgb is {picture_rgb.dtype} {picture_rgb.shape}, expected uint8 (H, W, 3)")
-        if waiting and (len(waiting) == batch or picture_rgb.shape != waiting[0].shape):
+def _batches(images_rgb: Iterable[Image], batch: int) -> Iterator[Tensor]:
+    """The images in order as uint8 (N, 3, H, W), N <= batch; those of one tensor have one size."""
+    waiting: list[Image] = []
+    for image_rgb in images_rgb:
+        if image_rgb.dtype != np.uint8 or image_rgb.ndim != 3 or image_rgb.shape[2] != 3:
+            raise ValueError(f"image_rgb is {image_rgb.dtype} {image_rgb.shape}, expected uint8 (H, W, 3)")
+        if waiting and (len(waiting) == batch or image_rgb.shape != waiting[0].shape):
             yield _to_nchw(waiting)
             waiting = []
-        waiting.append(picture_rgb)
+        waiting.append(image_rgb)
     if waiting:
         yield _to_nchw(waiting)
 
 
-def _to_nchw(pictures_rgb: Sequence[Picture]) -> Tensor:
-    return torch.from_numpy(np.stack(pictures_rgb)).permute(0, 3, 1, 2).contiguous()
+def _to_nchw(images_rgb: Sequence[Image]) -> Tensor:
+    return torch.from_numpy(np.stack(images_rgb)).permute(0, 3, 1, 2).contiguous()
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Features of sets of pictures, kept on disk: a reference is the same in every evaluation, and takes a minute."""
+"""Features of sets of images, kept on disk: a reference is the same in every evaluation, and takes a minute."""
 
 import hashlib
 import io
@@ -19,12 +19,12 @@ from dsmap.metrics.extractors import Extractor
 
 Features = npt.NDArray[np.float32]
 
-_FEWEST = 24  # fewer pictures are measured sooner than looked up
+_FEWEST = 24  # fewer images are measured sooner than looked up
 _MOST_FILES = 32  # of some megabytes each
 
 
 class FeatureCache:
-    """Features in `folder`, found again by what they are of: the bytes of every picture, those of the network's file
+    """Features in `folder`, found again by what they are of: the bytes of every image, those of the network's file
     and those of the code between, and the size they were resized to. So no name, date or version brings up wrong ones.
 
     A file that is damaged is made anew. The files that were not used for longest are removed.
@@ -36,28 +36,28 @@ class FeatureCache:
         """Why features could not be kept; "" where they could."""
 
     def get(
-        self, extractor: Extractor, pictures: Sequence[Path], make: Callable[[], Features], side: int | None = None
+        self, extractor: Extractor, images: Sequence[Path], make: Callable[[], Features], side: int | None = None
     ) -> Features:
-        """The features (N, D) of `pictures`, from the folder or else from `make`, which resizes them to `side`."""
-        path = self._path(extractor, pictures, side)
+        """The features (N, D) of `images`, from the folder or else from `make`, which resizes them to `side`."""
+        path = self._path(extractor, images, side)
         if path is None:
             return make()
-        found = _read(path, len(pictures))
+        found = _read(path, len(images))
         if found is None:
             found = make()
             self._keep(path, found)
         return found
 
-    def _path(self, extractor: Extractor, pictures: Sequence[Path], side: int | None) -> Path | None:
+    def _path(self, extractor: Extractor, images: Sequence[Path], side: int | None) -> Path | None:
         """Where the features are or will be; None where they are not kept."""
-        if len(pictures) < _FEWEST:
+        if len(images) < _FEWEST:
             return None
         whole = hashlib.sha256(f"{extractor.fingerprint} {side}".encode())
         try:
-            for path in (*_CODE, *pictures):
+            for path in (*_CODE, *images):
                 whole.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError:
-            return None  # reading the pictures will say what is wrong
+            return None  # reading the images will say what is wrong
         return self.folder / f"{extractor.key}-{whole.hexdigest()[:32]}.npy"
 
     def _keep(self, path: Path, features: Features) -> None:
@@ -84,7 +84,7 @@ _CODE = (
 
 
 def _read(path: Path, count: int) -> Features | None:
-    """The features in the file at `path`, marked as used; None where there are none of `count` pictures."""
+    """The features in the file at `path`, marked as used; None where there are none of `count` images."""
     try:
         if not is_regular(path):  # a FIFO would make us wait
             return None

@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers with their intervals, and the pictures that belong to them. No torch in here."""
+"""What an evaluation found: numbers with their intervals, and the images that belong to them. No torch in here."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 """uint8 (H, W, 3) RGB."""
 
 
@@ -33,12 +33,12 @@ class Metric:
 
     @property
     def is_distance(self) -> bool:
-        """Whether it is of two sets of pictures, not a mean over pictures."""
+        """Whether it is of two sets of images, not a mean over images."""
         return self.key.startswith(("kernel_distance/", "frechet_distance/"))
 
     @property
     def falls_with_count(self) -> bool:
-        """Whether it is lower for more pictures alone."""
+        """Whether it is lower for more images alone."""
         return self.key.startswith("frechet_distance/")
 
 
@@ -50,31 +50,31 @@ class Measured:
     value: float
     interval: Interval | None = None
     count: int
-    """How many pictures (pairs, for diversity) it is of."""
+    """How many images (pairs, for diversity) it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """What was measured of one system: a model, a folder of results, or the untranslated pictures to compare with."""
+    """What was measured of one system: a model, a folder of results, or the untranslated images to compare with."""
 
     name: str
     measured: tuple[Measured, ...]
     notes: tuple[str, ...] = ()
     """What a reader must know of these numbers, a sentence each."""
     baseline: bool = False
-    """Not a system but something to compare with: the untranslated pictures, real pictures of the target."""
+    """Not a system but something to compare with: the untranslated images, real images of the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Pictures in rows and columns; a cell may be missing."""
+    """Images in rows and columns; a cell may be missing."""
 
     title: str
     rows: tuple[str, ...]
     """Labels, one for each row; "" for none."""
     columns: tuple[str, ...]
     """Labels, one for each column."""
-    cells: tuple[tuple[Picture | None, ...], ...]
+    cells: tuple[tuple[Image | None, ...], ...]
     captions: tuple[tuple[str, ...], ...] | None = None
     """A line below each cell, such as its scores."""
     text: str = ""
@@ -83,7 +83,7 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One page: systems side by side on the same pictures."""
+    """One page: systems side by side on the same images."""
 
     title: str
     facts: dict[str, str]
@@ -93,4 +93,4 @@ class Report:
     notes: tuple[str, ...] = ()
     """What a reader must know of all numbers, such as that they are not comparable with published FID."""
     raw: dict[str, object] = field(default_factory=dict)
-    """More for the JSON file: the scores of single pictures, settings. JSON values only."""
+    """More for the JSON file: the scores of single images, settings. JSON values only."""

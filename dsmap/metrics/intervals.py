@@ -1,10 +1,10 @@
 """How sure a number is: 95 % intervals by the bootstrap (Efron 1979).
 
 One rule for all: value +- 1.96 standard deviations of the resampled values. Quantiles of the resampled values would not
-do for distances, as a resampling (in which pictures repeat) lies further away than the set it comes from.
+do for distances, as a resampling (in which images repeat) lies further away than the set it comes from.
 
 What is drawn, with replacement, are CONTENTS: all results of one content come or stay away together. Ten styles of one
-content are no ten independent pictures. For distances the reference's pictures are drawn anew as well. Intervals of
+content are no ten independent images. For distances the reference's images are drawn anew as well. Intervals of
 distances near 0 are two to three times as wide as they need be; further away they are about right.
 """
 
@@ -88,7 +88,7 @@ def share_interval(taken_n: npt.ArrayLike, contents: Sequence[Hashable] | None =
 def distance_interval(
     distance: ResampledDistance, *, value: float | None = None, resamples: int | None = None, seed: int = 0
 ) -> Interval | None:
-    """The interval of a distance between sets; None for fewer than two contents or reference pictures.
+    """The interval of a distance between sets; None for fewer than two contents or reference images.
 
     `value`: the distance where it is known already. `resamples` defaults to what takes some seconds: 1000 for the
     kernel distance, 100 for the Frechet distance, whose interval is then known to about a fourteenth of its width.

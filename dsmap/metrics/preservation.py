@@ -1,4 +1,4 @@
-"""What a translation keeps of its content: scores of pairs of pictures, each uint8 (H, W, 3) RGB."""
+"""What a translation keeps of its content: scores of pairs of images, each uint8 (H, W, 3) RGB."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import InputError
-from dsmap.metrics.findings import Picture
+from dsmap.metrics.findings import Image
 
 if TYPE_CHECKING:
     from dsmap.metrics.extractors import SqueezeNet
 
 SMALLEST_SIDE = 11
-"""The window of the structural similarity, in pixels: no picture may be smaller."""
+"""The window of the structural similarity, in pixels: no image may be smaller."""
 
 _SIGMA = 1.5
 _RANGE = 255
@@ -26,7 +26,7 @@ _EDGES_FROM = 1.0
 _Plane = npt.NDArray[np.float64]
 
 
-def like_content(content_rgb: Picture, result_rgb: Picture) -> Picture:
+def like_content(content_rgb: Image, result_rgb: Image) -> Image:
     """`result_rgb` resized to the content's size if it has another."""
     height, width = content_rgb.shape[:2]
     if result_rgb.shape == content_rgb.shape:
@@ -36,14 +36,14 @@ def like_content(content_rgb: Picture, result_rgb: Picture) -> Picture:
     return np.asarray(cv2.resize(result_rgb, (width, height), interpolation=method), dtype=np.uint8)
 
 
-def at_smaller_size(content_rgb: Picture, result_rgb: Picture) -> tuple[Picture, Picture]:
+def at_smaller_size(content_rgb: Image, result_rgb: Image) -> tuple[Image, Image]:
     """Content and result at the size of the one with fewer pixels, which enlarging would not make sharper."""
     if result_rgb.shape[0] * result_rgb.shape[1] < content_rgb.shape[0] * content_rgb.shape[1]:
         return like_content(result_rgb, content_rgb), result_rgb
     return content_rgb, like_content(content_rgb, result_rgb)
 
 
-def same_shape(content_rgb: Picture, result_rgb: Picture) -> bool:
+def same_shape(content_rgb: Image, result_rgb: Image) -> bool:
     """Whether both have one aspect ratio, up to 5 %. If not, the result was cut or squeezed, and its edges may lie
     elsewhere through no fault of the network.
     """
@@ -51,12 +51,12 @@ def same_shape(content_rgb: Picture, result_rgb: Picture) -> bool:
     return bool(abs(np.log(content_h * result_w / (content_w * result_h))) <= np.log(1.05))
 
 
-def ssim(content_rgb: Picture, result_rgb: Picture) -> float:
-    """Structural similarity of the luma (Wang et al., IEEE TIP 2004), in [-1, 1]; 1 for identical pictures.
+def ssim(content_rgb: Image, result_rgb: Image) -> float:
+    """Structural similarity of the luma (Wang et al., IEEE TIP 2004), in [-1, 1]; 1 for identical images.
 
-    11 x 11 Gaussian windows with sigma 1.5 around every pixel, the picture mirrored at its borders (as torchmetrics has
+    11 x 11 Gaussian windows with sigma 1.5 around every pixel, the image mirrored at its borders (as torchmetrics has
     it), K1 = 0.01, K2 = 0.03.
-    Raises InputError for pictures smaller than the window.
+    Raises InputError for images smaller than the window.
     """
     x, y = _two_lumas(content_rgb, result_rgb)
     (x_mean, x_variance), (y_mean, y_variance) = _moments(x), _moments(y)
@@ -66,16 +66,16 @@ def ssim(content_rgb: Picture, result_rgb: Picture) -> float:
     return float((luminance * (2 * covariance + c2) / (x_variance + y_variance + c2)).mean())
 
 
-def edge_structure(content_rgb: Picture, result_rgb: Picture, *, scale: float = 1.0) -> float:
+def edge_structure(content_rgb: Image, result_rgb: Image, *, scale: float = 1.0) -> float:
     """How far the content's edges are still there, in [-1, 1]; NaN where the content has none.
 
     The correlation, window by window, between the gradient magnitudes (Sobel, of the luma) of content and result:
     the structure term of SSIM, on edges. The mean is weighted by the spread of the content's gradients, so flat areas
-    count nothing. 1 for identical pictures, whatever is done to contrast, brightness and colour; about 0 for an
-    unrelated picture, for a flat one and for noise. An edge that turns from dark to bright is still an edge.
+    count nothing. 1 for identical images, whatever is done to contrast, brightness and colour; about 0 for an
+    unrelated image, for a flat one and for noise. An edge that turns from dark to bright is still an edge.
     `scale` is that of the edges, the sigma of a blur before the gradient in pixels: at 0 every grain counts, at 1 a
     shift by two pixels costs nearly as much, but grain and JPEG noise little.
-    Windows as in `ssim`. Raises InputError for pictures smaller than the window.
+    Windows as in `ssim`. Raises InputError for images smaller than the window.
     """
     x, y = (_gradient(luma, scale) for luma in _two_lumas(content_rgb, result_rgb))
     flat = _EDGES_FROM / (1 + scale)
@@ -90,39 +90,37 @@ def edge_structure(content_rgb: Picture, result_rgb: Picture, *, scale: float = 
 
 
 def feature_similarity(
-    extractor: "SqueezeNet", contents_rgb: Sequence[Picture], results_rgb: Sequence[Picture], *, batch: int = 16
+    extractor: "SqueezeNet", contents_rgb: Sequence[Image], results_rgb: Sequence[Image], *, batch: int = 16
 ) -> npt.NDArray[np.float64]:
     """(N,) cosines in [0, 1] between the features of contents and results at half depth, mean over positions.
 
-    It compares what is where (trees, rock, sky) rather than edges. Features are not negative, so unrelated pictures
+    It compares what is where (trees, rock, sky) rather than edges. Features are not negative, so unrelated images
     have a cosine well above 0: read it beside that of other systems.
     """
     if len(contents_rgb) != len(results_rgb):
         raise ValueError(f"{len(contents_rgb)} contents for {len(results_rgb)} results")
-    from dsmap.metrics.extractors import cosine_per_picture  # torch: edges and SSIM need none
+    from dsmap.metrics.extractors import cosine_per_image  # torch: edges and SSIM need none
 
     parts = [
-        cosine_per_picture(
-            extractor.taps(contents_rgb[i : i + batch])[1], extractor.taps(results_rgb[i : i + batch])[1]
-        )
+        cosine_per_image(extractor.taps(contents_rgb[i : i + batch])[1], extractor.taps(results_rgb[i : i + batch])[1])
         for i in range(0, len(contents_rgb), batch)
     ]
     return np.concatenate([np.zeros(0), *parts])
 
 
-def _two_lumas(content_rgb: Picture, result_rgb: Picture) -> tuple[_Plane, _Plane]:
+def _two_lumas(content_rgb: Image, result_rgb: Image) -> tuple[_Plane, _Plane]:
     if min(content_rgb.shape[:2]) < SMALLEST_SIDE:
         height, width = content_rgb.shape[:2]
         raise InputError(
-            f"structure cannot be compared on a picture of {width}x{height} pixels",
+            f"structure cannot be compared on an image of {width}x{height} pixels",
             f"Use contents of {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels or more.",
         )
     return _luma(content_rgb), _luma(like_content(content_rgb, result_rgb))
 
 
-def _luma(picture_rgb: Picture) -> _Plane:
+def _luma(image_rgb: Image) -> _Plane:
     """BT.601 luma in 0..255, not rounded."""
-    return np.asarray(picture_rgb @ np.array((0.299, 0.587, 0.114)), dtype=np.float64)
+    return np.asarray(image_rgb @ np.array((0.299, 0.587, 0.114)), dtype=np.float64)
 
 
 def _gradient(luma: _Plane, scale: float) -> _Plane:

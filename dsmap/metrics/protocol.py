@@ -1,4 +1,4 @@
-"""Which pictures are translated in which styles: the paper's protocol, and a quick one."""
+"""Which images are translated in which styles: the paper's protocol, and a quick one."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from dsmap.errors import InputError
 class Protocol:
     """How many translations an evaluation makes, and of what.
 
-    `paper` is that of the paper's tables: distances over 100 contents in the styles of 10 pictures each, diversity over
-    15 pairs of styles for each content, both repeated 10 times with other pictures' styles.
+    `paper` is that of the paper's tables: distances over 100 contents in the styles of 10 images each, diversity over
+    15 pairs of styles for each content, both repeated 10 times with other images' styles.
     """
 
     contents: int = 100
-    """Pictures that are translated; fewer where there are fewer."""
+    """Images that are translated; fewer where there are fewer."""
     styles: int = 1
-    """Pictures of the target domain in whose styles each content is translated."""
+    """Images of the target domain in whose styles each content is translated."""
     repeats: int = 1
-    """How often, with styles of other pictures; numbers are means over the repeats."""
+    """How often, with styles of other images; numbers are means over the repeats."""
     pairs: int = 4
     """Pairs of styles of each content whose results are compared for diversity; 0: diversity is not measured."""
     pair_contents: int = 20
@@ -47,9 +47,9 @@ def pick_contents(protocol: Protocol, available: int, count: int | None = None) 
 
 
 def draw_styles(protocol: Protocol, repeat: int, contents: int, available: int, count: int) -> list[list[int]]:
-    """For each of `contents` the numbers of `count` style pictures out of `available`, all different.
+    """For each of `contents` the numbers of `count` style images out of `available`, all different.
 
-    They depend on the seed and the repeat alone. Fewer than `count` where there are fewer pictures.
+    They depend on the seed and the repeat alone. Fewer than `count` where there are fewer images.
     """
     rng = np.random.default_rng((protocol.seed, repeat))
     return [rng.permutation(available)[:count].tolist() for _ in range(contents)]

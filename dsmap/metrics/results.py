@@ -1,4 +1,4 @@
-"""Folders of results from anywhere: which picture is a translation of which content, and what can be compared."""
+"""Folders of results from anywhere: which image is a translation of which content, and what can be compared."""
 
 import os
 import unicodedata
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One translated picture."""
+    """One translated image."""
 
     path: Path
     content: int | None = None
@@ -50,8 +50,8 @@ class ResultFolder:
         return found
 
 
-def find_pictures(folder: Path, what: str, pattern: str | None = None) -> list[Path]:
-    """The pictures in `folder` and its subfolders, sorted; hidden files are left out. InputError when there are none.
+def find_images(folder: Path, what: str, pattern: str | None = None) -> list[Path]:
+    """The images in `folder` and its subfolders, sorted; hidden files are left out. InputError when there are none.
 
     `what` names the folder in errors. `pattern`: only files whose names match it, such as *_fake_B.png.
     """
@@ -59,10 +59,10 @@ def find_pictures(folder: Path, what: str, pattern: str | None = None) -> list[P
 
 
 def look_through(folder: Path, what: str, left_out: list[str], pattern: str | None = None) -> list[Path]:
-    """`find_pictures`; what is no still image, or does not fit into memory, is told in lines added to `left_out`."""
+    """`find_images`; what is no still image, or does not fit into memory, is told in lines added to `left_out`."""
     if not folder.is_dir():
         fault = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"{what} {folder} {fault}", "Pass a folder of pictures.")
+        raise InputError(f"{what} {folder} {fault}", "Pass a folder of images.")
     found, counts = [], Counter[str]()
     for path in _files_under(folder, pattern):
         role, why = role_of(path)
@@ -75,11 +75,11 @@ def look_through(folder: Path, what: str, left_out: list[str], pattern: str | No
     if counts:
         left_out.append(left_out_line(counts.most_common(), folder))
     if not found and pattern is not None:
-        raise InputError(f"no pictures in {what} {folder} match {pattern}", "Check the pattern: * stands for any text.")
+        raise InputError(f"no images in {what} {folder} match {pattern}", "Check the pattern: * stands for any text.")
     if not found:
         told = f" ({left_out_line(counts.most_common())})" if counts else ""
         raise InputError(
-            f"no pictures in {what} {folder}{told}", "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files into it."
+            f"no images in {what} {folder}{told}", "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files into it."
         )
     return sorted(found)
 
@@ -98,7 +98,7 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
     A result's name begins with its content's (any suffix), alone or with more behind it after a character that is no
     letter and no digit (`lake.png`, `lake_snow.png`, `lake-3.jpg`); or else it lies in a folder of the content's name
     (`lake/0.png`); or else its name holds the content's as whole words (`fake_lake.png`), and that of no other content.
-    The longest name that fits is taken. `pattern` as in `find_pictures`. Raises InputError for no pictures, and for two
+    The longest name that fits is taken. `pattern` as in `find_images`. Raises InputError for no images, and for two
     contents of one name.
     """
     numbers: dict[str, int] = {}
@@ -183,7 +183,7 @@ def _same_contents(
             )
     shared = sorted(set.intersection(*map(set, by_content)))
     if not shared:
-        raise InputError("the systems have no content in common", "Translate the same pictures with all of them.")
+        raise InputError("the systems have no content in common", "Translate the same images with all of them.")
     counts = {content: min(len(found[content]) for found in by_content) for content in shared}
     total = sum(counts.values())
     if len(shared) < contents:

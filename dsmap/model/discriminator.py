@@ -1,4 +1,4 @@
-"""The discriminators: of patches at several scales, and of what a feature network sees in a picture."""
+"""The discriminators: of patches at several scales, and of what a feature network sees in an image."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -39,7 +39,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class Standard(nn.Module):
-    """Numbers in standard deviations from their mean over real pictures: (N, C) or (N, C, H, W), as they came."""
+    """Numbers in standard deviations from their mean over real images: (N, C) or (N, C, H, W), as they came."""
 
     mean: Tensor
     spread: Tensor
@@ -115,15 +115,15 @@ class FeatureDiscriminator(nn.Module):
 
 
 class WholeDiscriminator(nn.Module):
-    """Judges what the feature network sees in the picture as a whole: the mean and the spread of every channel.
+    """Judges what the feature network sees in the image as a whole: the mean and the spread of every channel.
 
-    Domains such as seasons differ in what pictures show, not in every patch: where the heads of patches told 0.76 of
+    Domains such as seasons differ in what images show, not in every patch: where the heads of patches told 0.76 of
     pairs of translation and photograph apart (winter landscapes, 600 batches of 2), this one told 0.89; without the
     spreads and in no standard, 0.80.
     """
 
     running: Tensor
-    """Mean of what was seen of the translations of the last iterations, (2 * in_dim,); 0 is that of real pictures."""
+    """Mean of what was seen of the translations of the last iterations, (2 * in_dim,); 0 is that of real images."""
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -140,10 +140,10 @@ class WholeDiscriminator(nn.Module):
         return self.head(F.leaky_relu(self.layer(seen_nc[:, :, None, None]), FEATURE_SLOPE)), seen_nc
 
     def matching_loss(self, seen_nc: Tensor) -> Tensor:
-        """How far translations are from real pictures on average: the mean square of `running`, which follows them.
+        """How far translations are from real images on average: the mean square of `running`, which follows them.
 
-        The gradient is that of a mean over many pictures, of which only `seen_nc` are at hand: a batch alone would be
-        drawn to the middle, where no picture need be (feature matching: Salimans et al., NIPS 2016).
+        The gradient is that of a mean over many images, of which only `seen_nc` are at hand: a batch alone would be
+        drawn to the middle, where no image need be (feature matching: Salimans et al., NIPS 2016).
         """
         mean_c = mean_over_processes(seen_nc.mean(0))
         now_c = mean_c.detach()
@@ -161,7 +161,7 @@ class WholeDiscriminator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """The same picture judged at several scales, each half the size of the one before.
+    """The same image judged at several scales, each half the size of the one before.
 
     With `config.features` also at several depths of the network `features`, and as a whole; it must be given then, and
     is used, not owned: neither its weights nor its place are this module's.
@@ -201,7 +201,7 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def set_standard(self, batches: Iterable[Tensor]) -> None:
-        """From now on features are judged in standard deviations of those of the real pictures (n, 3, H, W)."""
+        """From now on features are judged in standard deviations of those of the real images (n, 3, H, W)."""
         if not self.depths:
             return
         sums = [Moments() for _ in (*self.depths, self.whole)]

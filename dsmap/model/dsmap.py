@@ -22,14 +22,14 @@ SLOTS = ("a", "b")
 
 
 class Content(NamedTuple):
-    """What `DSMAP.encode` finds in pictures (for the published network C = 256 and the scale is 1/8)."""
+    """What `DSMAP.encode` finds in images (for the published network C = 256 and the scale is 1/8)."""
 
     shared: Tensor
     """c = E_shared(h): domain-invariant content, (N, C, H/8, W/8)."""
     skip: Tensor
     """The encoder's feature at twice that size, which the mapping adds, (N, C, H/4, W/4)."""
     domain_specific: Tensor
-    """h = E(x): content in the picture's own domain, (N, C, H/8, W/8)."""
+    """h = E(x): content in the image's own domain, (N, C, H/8, W/8)."""
 
 
 class DSMAP(nn.Module):
@@ -37,7 +37,7 @@ class DSMAP(nn.Module):
 
     Parts that belong to a domain are kept under its slot, a or b, so that weights do not depend on the domains' names;
     a mapping is kept under the domain it maps TO.
-    Pictures are float tensors (N, 3, H, W) in [-1, 1], RGB, height and width multiples of `config.multiple_of`.
+    Images are float tensors (N, 3, H, W) in [-1, 1], RGB, height and width multiples of `config.multiple_of`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -66,7 +66,7 @@ class DSMAP(nn.Module):
         return b if self.slot(domain) == SLOTS[0] else a
 
     def encode(self, x_nchw: Tensor, domain: str) -> Content:
-        """The content of pictures of `domain`."""
+        """The content of images of `domain`."""
         self._check_size(x_nchw, self.config.minimum_size)
         domain_specific, skip = self.content_encoders[self.slot(domain)](x_nchw)
         return Content(self.shared_encoder(domain_specific), skip, domain_specific)
@@ -82,12 +82,12 @@ class DSMAP(nn.Module):
         return self.mappings[slot](content.shared, content.skip)
 
     def encode_style(self, x_nchw: Tensor, domain: str) -> Tensor:
-        """The style codes (N, S) of pictures of `domain`; of a KL encoder the mean."""
+        """The style codes (N, S) of images of `domain`; of a KL encoder the mean."""
         self._check_size(x_nchw, self.config.style_minimum_size)
         return self.style_encoders[self.slot(domain)](x_nchw)
 
     def decode(self, mapped_nchw: Tensor, style_ns: Tensor, domain: str) -> Tensor:
-        """Pictures of `domain` from content in its space and style codes (N, S); (N, 3, H, W) in [-1, 1].
+        """Images of `domain` from content in its space and style codes (N, S); (N, 3, H, W) in [-1, 1].
 
         Style codes in the authors' shape, (N, S, 1, 1), are taken as well.
         """
@@ -95,7 +95,7 @@ class DSMAP(nn.Module):
         return self.decoders[self.slot(domain)](mapped_nchw, style_params)
 
     def translate(self, x_nchw: Tensor, source: str, target: str, style_ns: Tensor) -> Tensor:
-        """Pictures of `source` as pictures of `target` in the given style (paper equation 1)."""
+        """Images of `source` as images of `target` in the given style (paper equation 1)."""
         return self.decode(self.map(self.encode(x_nchw, source), target), style_ns, target)
 
     def random_style(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -118,7 +118,7 @@ class DSMAP(nn.Module):
         multiple = self.config.multiple_of
         if height % multiple or width % multiple or min(height, width) < minimum:
             raise InputError(
-                f"a picture of {width}x{height} does not fit the network",
+                f"an image of {width}x{height} does not fit the network",
                 f"Height and width must be multiples of {multiple} and at least {minimum}: pad or resize it.",
             )
 
@@ -144,7 +144,7 @@ def initialise_generators(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _start_alike(conv: nn.Conv2d, pixels: int) -> None:
-    """The pixels that a shuffle makes of a channel, or the first pictures are checkerboards (Aitken et al. 2017)."""
+    """The pixels that a shuffle makes of a channel, or the first images are checkerboards (Aitken et al. 2017)."""
     conv.weight.copy_(conv.weight[::pixels].repeat_interleave(pixels, 0))
 
 

@@ -12,7 +12,7 @@ from dsmap.common.archives import check_archive
 from dsmap.errors import InputError
 
 FEATURES_MINIMUM_SIZE = 32
-"""The smallest side of a picture that every feature network takes: VGG16 halves it five times."""
+"""The smallest side of an image that every feature network takes: VGG16 halves it five times."""
 
 _IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 _IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
@@ -23,24 +23,24 @@ _VGG16_TAPS = (15, 22, 29)  # ReLU of conv3_3, conv4_3 and conv5_3
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w), and maps on the way there."""
+    """A frozen network: images (N, 3, H, W) in [-1, 1] -> features (N, C, h, w), and maps on the way there."""
 
     tap_dims: tuple[int, ...]
-    """Channels of each tap. The taps lie at about 1/4, 1/8 and 1/16 of the picture's size."""
+    """Channels of each tap. The taps lie at about 1/4, 1/8 and 1/16 of the image's size."""
 
     def taps(self, x_nchw: Tensor) -> list[Tensor]:
         """Maps after ReLU at three depths, (N, `tap_dims`[i], ., .)."""
         raise NotImplementedError
 
     def summary(self, tap_nchw: Tensor) -> Tensor:
-        """What the last tap (N, C, h, w) says of the picture as a whole: (N, K), the mean over the positions."""
+        """What the last tap (N, C, h, w) says of the image as a whole: (N, K), the mean over the positions."""
         return tap_nchw.mean((2, 3))
 
 
 def load_features(name: str, *, trained: bool = True) -> FeatureNetwork:
     """`vgg16` (torchvision's ImageNet weights) or the path of a SqueezeNet v1.0 `.npz`; frozen, in eval mode.
 
-    The module takes pictures (N, 3, H, W) in [-1, 1] and gives features (N, C, h, w). Raises InputError when
+    The module takes images (N, 3, H, W) in [-1, 1] and gives features (N, C, h, w). Raises InputError when
     torchvision or the file is missing. `trained` False: nothing is downloaded, VGG16 has random weights.
     """
     features: FeatureNetwork = VGG16Features(trained) if name == "vgg16" else SqueezeNetFeatures(Path(name))

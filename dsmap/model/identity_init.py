@@ -1,4 +1,4 @@
-"""Generators that begin as a sharp copy of the picture, in colours of their own.
+"""Generators that begin as a sharp copy of the image, in colours of their own.
 
 A training from random weights spends most of its time on learning to draw what it sees. Networks whose content has room
 for every pixel can be given that from the start: the training then changes what the domains differ in.
@@ -13,16 +13,16 @@ from dsmap.model.layers import LayerNorm
 from dsmap.model.networks import ContentEncoder, Decoder, DomainMapping, StyleMLP
 
 _FAINT = 0.1  # what the shared content adds to the skip at the start
-_CONTRAST = 0.5  # tanh(0.5 z) of a picture normalised to z: about the spread of photographs
+_CONTRAST = 0.5  # tanh(0.5 z) of an image normalised to z: about the spread of photographs
 
 
 @torch.no_grad()
 def start_as_identity(model: DSMAP) -> None:
-    """Sets those weights of every generator that hand the picture through; the others stay as they are.
+    """Sets those weights of every generator that hand the image through; the others stay as they are.
 
     Every value of a block of pixels becomes two channels of the skip, one for its positive and one for its negative
     part, as ReLUs follow. The mapping gathers four blocks into the channels of one position, the decoder's residual
-    blocks begin with branches of 0, and the upsampling puts the blocks back. Pictures come out normalised by their own
+    blocks begin with branches of 0, and the upsampling puts the blocks back. Images come out normalised by their own
     mean and spread: colours and contrast are what the style has to say.
 
     Raises ValueError for a network without room (`ModelConfig.has_room`).

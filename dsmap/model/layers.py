@@ -35,7 +35,7 @@ def narrow_like(y: Tensor, x: Tensor) -> Tensor:
 
 
 def instance_norm(x_nchw: Tensor) -> Tensor:
-    """Zero mean and unit variance over (H, W) of each picture and channel; no parameters, no running statistics.
+    """Zero mean and unit variance over (H, W) of each image and channel; no parameters, no running statistics.
 
     Computed in float32 for half precision.
     """
@@ -49,7 +49,7 @@ def adaptive_instance_norm(x_nchw: Tensor, scale_nc: Tensor, shift_nc: Tensor) -
 
 
 def layer_norm(x_nchw: Tensor, weight_c: Tensor, bias_c: Tensor) -> Tensor:
-    """Mean and variance over (C, H, W) of each picture, then scale and shift per channel.
+    """Mean and variance over (C, H, W) of each image, then scale and shift per channel.
 
     One group of a group norm is exactly this. Computed in float32 for half precision.
     """
@@ -78,7 +78,7 @@ class _Clip(torch.autograd.Function):
         return gradient.masked_fill(((z > 1) & (gradient < 0)) | ((z < -1) & (gradient > 0)), 0)
 
 
-def to_picture(z: Tensor, output: str, contrast: float = 1.0) -> Tensor:
+def to_image(z: Tensor, output: str, contrast: float = 1.0) -> Tensor:
     """Any values -> [-1, 1], by tanh (times `contrast`, and then cut off) or (`clip`) cut off."""
     if output == "tanh":
         x = torch.tanh(z)
@@ -94,7 +94,7 @@ def without_margin(x_nchw: Tensor, margin: int) -> Tensor:
 
 
 def sharpened(x_nchw: Tensor, amount: float, black: float = -1.0, white: float = 1.0) -> Tensor:
-    """Pictures plus `amount` of what a 3x3 binomial blur takes from them, cut off at black and white.
+    """Images plus `amount` of what a 3x3 binomial blur takes from them, cut off at black and white.
 
     0 changes nothing. Two means of 2x2 pixels are the blur.
     """

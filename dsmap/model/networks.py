@@ -1,6 +1,6 @@
 """The parts of the generators (paper section 3; widths for dim 64, n_downsample 2 in the shape comments).
 
-Shapes: N pictures, C channels, H x W a picture's size, h x w = H/8 x W/8 the content's, S the style code's length.
+Shapes: N images, C channels, H x W an image's size, h x w = H/8 x W/8 the content's, S the style code's length.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from dsmap.model.layers import (
     instance_norm,
     pixel_mean,
     sharpened,
-    to_picture,
+    to_image,
     without_margin,
 )
 
@@ -28,7 +28,7 @@ LRELU_SLOPE = 0.01
 
 
 class ContentEncoder(nn.Module):
-    """E: a picture of one domain -> its domain-specific content h and the skip feature for the mapping."""
+    """E: an image of one domain -> its domain-specific content h and the skip feature for the mapping."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class DomainMapping(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """S: a picture -> its style code."""
+    """S: an image -> its style code."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class StyleEncoder(nn.Module):
 
 
 class KLStyleEncoder(nn.Module):
-    """The variational style encoder: a picture -> mean and log-variance of its style code."""
+    """The variational style encoder: an image -> mean and log-variance of its style code."""
 
     n_blocks = 4
 
@@ -128,7 +128,7 @@ class KLStyleEncoder(nn.Module):
         return self.mean(y), self.log_variance(y)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """The mean: what a picture's style code is outside training. (N, 3, H, W) -> (N, S)."""
+        """The mean: what an image's style code is outside training. (N, 3, H, W) -> (N, S)."""
         return self.distribution(x_nchw)[0]
 
 
@@ -166,7 +166,7 @@ class StyleMLP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """G: content in one domain's space and style parameters -> a picture of that domain."""
+    """G: content in one domain's space and style parameters -> an image of that domain."""
 
     def __init__(self, config: ModelConfig, contrast: float) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
             y = up(y)
         z = self.tail(y)
         z = without_margin(z if self.patch == 1 else F.pixel_shuffle(z, self.patch), self.margin)
-        return sharpened(to_picture(z, self.output, self.contrast), self.sharpen)
+        return sharpened(to_image(z, self.output, self.contrast), self.sharpen)
 
 
 def _stem(config: ModelConfig) -> nn.Conv2d:

@@ -1,8 +1,8 @@
-"""What pictures look like in numbers: brightness, colour, contrast and detail, from fine to coarse.
+"""What images look like in numbers: brightness, colour, contrast and detail, from fine to coarse.
 
-Networks that translate give softer and paler pictures than photographs: L1 losses pull there, and a discriminator,
-which sees one picture at a time, hardly minds, as photographs are sharp and soft as well. Over many pictures it shows.
-(Durall et al., "Watch your Up-Convolution", CVPR 2020, found and mended the like in the spectra of pictures from GANs.)
+Networks that translate give softer and paler images than photographs: L1 losses pull there, and a discriminator,
+which sees one image at a time, hardly minds, as photographs are sharp and soft as well. Over many images it shows.
+(Durall et al., "Watch your Up-Convolution", CVPR 2020, found and mended the like in the spectra of images from GANs.)
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ APPEARANCE_DIM = 3 * (BANDS + 2)
 """How many numbers `appearance` gives."""
 
 _FAINT = 0.01  # about a grey level: smoother areas count as equally smooth
-_LEAST_SPREAD = 0.05  # where all pictures are alike, as the colours of grey ones are
+_LEAST_SPREAD = 0.05  # where all images are alike, as the colours of grey ones are
 # BT.601: brightness, blue minus brightness, red minus brightness.
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
 
 class Appearance(NamedTuple):
-    """What the pictures of a domain look like: `mean` and standard deviation `spread` of each number, (K,)."""
+    """What the images of a domain look like: `mean` and standard deviation `spread` of each number, (K,)."""
 
     mean: Tensor
     spread: Tensor
@@ -58,19 +58,19 @@ def _to_ycc(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 @torch.no_grad()
 def appearance_of(batches: Iterable[Tensor]) -> Appearance:
-    """Of a domain, from batches of its pictures, as `appearance` takes them, two or more in all."""
+    """Of a domain, from batches of its images, as `appearance` takes them, two or more in all."""
     rows_nk = torch.cat([appearance(x_nchw) for x_nchw in batches])
     return Appearance(rows_nk.mean(0), rows_nk.std(0, correction=0).clamp(min=_LEAST_SPREAD))
 
 
-def appearance_loss(translations_nchw: Tensor, pictures_nchw: Tensor, target: Appearance, source: Appearance) -> Tensor:
+def appearance_loss(translations_nchw: Tensor, images_nchw: Tensor, target: Appearance, source: Appearance) -> Tensor:
     """How far translations have changed in appearance from what lies between the domains, as a mean over the batch.
 
     The square of the mean change less the difference of the domains' means, in standard deviations of the target; a
-    mean over the numbers. Single pictures may change otherwise; `translations_nchw` are of `pictures_nchw`, once or
+    mean over the numbers. Single images may change otherwise; `translations_nchw` are of `images_nchw`, once or
     several times around.
     """
-    change_k = appearance(translations_nchw).mean(0) - appearance(pictures_nchw).mean(0)
+    change_k = appearance(translations_nchw).mean(0) - appearance(images_nchw).mean(0)
     off_k = (mean_over_processes(change_k) - (target.mean - source.mean)) / target.spread
     return off_k.square().mean()
 

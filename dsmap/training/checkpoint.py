@@ -1,7 +1,7 @@
 """Checkpoints: folders of safetensors and one JSON file, written beside and renamed. Nothing in them is ever run.
 
     checkpoints/00001000/
-        training.json              step, configuration, style statistics, which pictures, how good
+        training.json              step, configuration, style statistics, which images, how good
         generators.safetensors     the live generators
         ema.safetensors            their moving average: what is exported
         discriminators.safetensors
@@ -49,10 +49,10 @@ class Checkpoint(NamedTuple):
     config: TrainConfig
     styles: dict[str, StyleStatistics]
     """Style statistics of the averaged generators, by domain."""
-    pictures: dict[str, list[str]]
-    """Where the training pictures of each domain were (folders, as absolute paths)."""
+    images: dict[str, list[str]]
+    """Where the training images of each domain were (folders, as absolute paths)."""
     data: dict[str, Fingerprint]
-    """Which training pictures they were; empty in checkpoints of the first days."""
+    """Which training images they were; empty in checkpoints of the first days."""
     processes: int
     """How many processes trained, each with a batch of its own."""
     score: Score | None
@@ -158,7 +158,7 @@ def save_checkpoint(
         "step": checkpoint.step,
         "config": checkpoint.config.model_dump(mode="json"),
         "styles": {domain: statistics._asdict() for domain, statistics in checkpoint.styles.items()},
-        "pictures": checkpoint.pictures,
+        "pictures": checkpoint.images,
         "data": {domain: seen._asdict() for domain, seen in checkpoint.data.items()},
         "processes": checkpoint.processes,
         "score": checkpoint.score._asdict() if checkpoint.score else None,

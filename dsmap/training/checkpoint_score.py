@@ -1,6 +1,6 @@
 """How good the translations of a checkpoint are, as one number by which the best checkpoint is kept.
 
-The kernel distance (Binkowski et al., "Demystifying MMD GANs", ICLR 2018) between translations and real pictures of
+The kernel distance (Binkowski et al., "Demystifying MMD GANs", ICLR 2018) between translations and real images of
 the domain they were translated to. Its features are those of the contextual loss where there is one, else those of a
 small network with fixed random weights. It ranks the checkpoints of one run: it is no published KID.
 """
@@ -18,8 +18,8 @@ from dsmap.metrics.distances import kernel_distance
 from dsmap.model.dsmap import DSMAP
 from dsmap.training.objective import ByDomain, Features
 
-# The distance of too few pictures says little.
-FEWEST_PICTURES = 4
+# The distance of too few images says little.
+FEWEST_IMAGES = 4
 _WIDTHS = (3, 32, 64, 128, 256)
 
 
@@ -29,7 +29,7 @@ class Score(NamedTuple):
     features: str
     """Whose features they are of."""
     basis: str
-    """A hash of the features' weights and the pictures: only scores of one basis can be compared."""
+    """A hash of the features' weights and the images: only scores of one basis can be compared."""
     by_domain: dict[str, float]
 
     @property
@@ -63,10 +63,10 @@ class RandomFeatures(nn.Module):
 
 
 class Judge:
-    """Scores generators on the same pictures by the same features.
+    """Scores generators on the same images by the same features.
 
-    `x` pictures (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of a picture of the other domain.
-    `reference` are the features (M, C) of real pictures of each domain, see `pooled`: hundreds, for the distance is of
+    `x` images (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of an image of the other domain.
+    `reference` are the features (M, C) of real images of each domain, see `pooled`: hundreds, for the distance is of
     features standardised by them. `name` says which features they are.
     """
 
@@ -74,7 +74,7 @@ class Judge:
         self.x, self.features, self.name = x, features, name
         self.reference = {domain: r.cpu() for domain, r in reference.items()}
         digest = hashlib.sha256()
-        # What the features come from: the classifier is of no picture's.
+        # What the features come from: the classifier is of no image's.
         weights = (tensor for name, tensor in features.state_dict().items() if not name.startswith("classifier."))
         for tensor in (*weights, *x.values(), *self.reference.values()):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -92,12 +92,12 @@ class Judge:
     def _translations(self, model: DSMAP, target: str) -> Iterator[Tensor]:
         device, source = next(model.parameters()).device, model.other(target)
         styles = self.x[target]
-        for i, picture in enumerate(self.x[source]):
+        for i, image in enumerate(self.x[source]):
             style = model.encode_style(styles[i % len(styles)][None].to(device), target)
-            yield model.translate(picture[None].to(device), source, target, style)
+            yield model.translate(image[None].to(device), source, target, style)
 
 
 @torch.no_grad()
 def pooled(batches: Iterable[Tensor], features: Features, device: torch.device) -> Tensor:
-    """Features (N, C), on the CPU, of N pictures in batches (n, 3, H, W) in [-1, 1]: means over all positions."""
+    """Features (N, C), on the CPU, of N images in batches (n, 3, H, W) in [-1, 1]: means over all positions."""
     return torch.cat([features(batch.to(device)).mean((2, 3)).cpu() for batch in batches])

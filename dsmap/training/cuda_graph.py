@@ -23,7 +23,7 @@ class Given(NamedTuple):
     """What an iteration computes with, beside the networks; on their device."""
 
     x: ByDomain
-    """Pictures (N, 3, H, W) in [-1, 1]."""
+    """Images (N, 3, H, W) in [-1, 1]."""
     styles: ByDomain
     """Random style codes (N, S)."""
     d_styles: ByDomain
@@ -57,7 +57,7 @@ def captured(work: Callable[[], Losses], stream: torch.cuda.Stream | None = None
     """
     before, graph, reason = torch.cuda.current_stream(), torch.cuda.CUDAGraph(), ""
     try:
-        # Threads that load pictures may ask for pinned memory meanwhile.
+        # Threads that load images may ask for pinned memory meanwhile.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             try:
                 losses = work()

@@ -1,6 +1,6 @@
-"""Unpaired training pictures: two domains on disk, and batches that are a pure function of (seed, step).
+"""Unpaired training images: two domains on disk, and batches that are a pure function of (seed, step).
 
-No random state is kept anywhere: which pictures batch `t` holds, their crops and flips all follow from (seed, t). So a
+No random state is kept anywhere: which images batch `t` holds, their crops and flips all follow from (seed, t). So a
 training resumed at step t sees exactly what it would have seen, with any number of workers.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dsmap.common.distributed import Processes
-from dsmap.common.images import read_picture_rgb, resize_shorter_side
+from dsmap.common.images import read_rgb, resize_shorter_side
 from dsmap.config import DataConfig
 from dsmap.errors import InputError
 from dsmap.training.datasets import Domain, Domains, find_domains
@@ -30,11 +30,11 @@ __all__ = [
     "Domains",
     "UnpairedBatches",
     "find_domains",
-    "load_picture_nchw",
+    "load_image_nchw",
     "load_readable_nchw",
 ]
 
-# More than this share of broken pictures in a domain (and more than one picture) stops the training.
+# More than this share of broken images in a domain (and more than one image) stops the training.
 BROKEN_SHARE = 0.1
 
 # One stream of random numbers per purpose, so that none repeats another's.
@@ -42,7 +42,7 @@ _ORDER, _AUGMENT, _REPLACE = range(3)
 
 
 class Broken(NamedTuple):
-    """A training picture that cannot be read: `side` is 0 for domain a and 1 for b, `fact` says what is wrong."""
+    """A training image that cannot be read: `side` is 0 for domain a and 1 for b, `fact` says what is wrong."""
 
     side: int
     path: Path
@@ -50,11 +50,11 @@ class Broken(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One training step's pictures: float32 (B, 3, h, w) RGB in [-1, 1], and where each came from.
+    """One training step's images: float32 (B, 3, h, w) RGB in [-1, 1], and where each came from.
 
     Of several processes each has its own share.
 
-    `broken` holds the pictures that could not be read and were replaced by another.
+    `broken` holds the images that could not be read and were replaced by another.
     """
 
     step: int
@@ -77,13 +77,13 @@ class _Read(NamedTuple):
 
 
 class UnpairedBatches(Dataset[Batch]):
-    """`batches[t]` is training step t's Batch: any t >= 0, in any order, always the same pictures.
+    """`batches[t]` is training step t's Batch: any t >= 0, in any order, always the same images.
 
-    Each domain is gone through in epochs of its own length, shuffled anew each time. A picture's shorter side is
+    Each domain is gone through in epochs of its own length, shuffled anew each time. An image's shorter side is
     resized to `shorter_side` (times a factor drawn from `scale_jitter`), `crop_hw` is cut out at random, and half are
-    mirrored when `flip`. Each of several `processes` gets its `batch_size` of the pictures that one process would get
+    mirrored when `flip`. Each of several `processes` gets its `batch_size` of the images that one process would get
     with a batch of all of them.
-    Raises InputError when the crop does not fit, or a broken picture finds no replacement.
+    Raises InputError when the crop does not fit, or a broken image finds no replacement.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class UnpairedBatches(Dataset[Batch]):
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.processes = processes or Processes()
         self._known_broken: dict[Path, str] = {}  # saves reading them again; changes no result
-        self._told: dict[Path, int] = {}  # broken pictures, and which side each is of
+        self._told: dict[Path, int] = {}  # broken images, and which side each is of
 
     @classmethod
     def of(cls, domains: Domains, data: DataConfig, seed: int, processes: Processes | None = None) -> "UnpairedBatches":
@@ -151,7 +151,7 @@ class UnpairedBatches(Dataset[Batch]):
     ) -> Iterator[Batch]:
         """Batches start .. stop - 1 in order, read `ahead` by each of `workers` processes (0: in this one).
 
-        `on_broken` is called once for each picture that cannot be read, in all calls of this. Raises InputError once
+        `on_broken` is called once for each image that cannot be read, in all calls of this. Raises InputError once
         they are too many, and DsmapError when one of the processes dies. While it waits for a batch it ends early once
         `stop_asked`, and `say` gets a line each minute.
         """
@@ -188,14 +188,14 @@ class UnpairedBatches(Dataset[Batch]):
             yield from readers
 
     def _read(self, step: int, opening: Callable[[Path], None] = lambda _path: None) -> _Read:
-        """Batch `step`; `opening` is called before each picture is read."""
+        """Batch `step`; `opening` is called before each image is read."""
         broken: list[Broken] = []
         a_rgb, paths_a = self._half(0, step, broken, opening)
         b_rgb, paths_b = self._half(1, step, broken, opening)
         return _Read(step, a_rgb, b_rgb, paths_a, paths_b, tuple(broken))
 
     def _tell(self, broken: Broken, on_broken: Callable[[Broken], None] | None) -> None:
-        """Passes on what is new of `broken` pictures."""
+        """Passes on what is new of `broken` images."""
         if broken.path in self._told:
             return
         self._told[broken.path] = broken.side
@@ -208,52 +208,52 @@ class UnpairedBatches(Dataset[Batch]):
     def _half(
         self, side: int, step: int, broken: list[Broken], opening: Callable[[Path], None]
     ) -> tuple[npt.NDArray[np.uint8], tuple[Path, ...]]:
-        """One domain's half of batch `step`; pictures found broken are appended to `broken`."""
+        """One domain's half of batch `step`; images found broken are appended to `broken`."""
         crops, paths = [], []
         first = (step * self.processes.world + self.processes.rank) * self.batch_size
         for position in range(first, first + self.batch_size):
-            path, picture_rgb = self._picture(side, position, broken, opening)
-            crops.append(self._augment(picture_rgb, np.random.default_rng((self.seed, _AUGMENT, side, position))))
+            path, image_rgb = self._image(side, position, broken, opening)
+            crops.append(self._augment(image_rgb, np.random.default_rng((self.seed, _AUGMENT, side, position))))
             paths.append(path)
         return np.stack(crops), tuple(paths)
 
-    def _picture(
+    def _image(
         self, side: int, position: int, broken: list[Broken], opening: Callable[[Path], None]
     ) -> tuple[Path, npt.NDArray[np.uint8]]:
-        pictures = self.domains[side].train
-        epoch, place = divmod(position, len(pictures))
-        index = int(_order(self.seed, side, epoch, len(pictures))[place])
+        images = self.domains[side].train
+        epoch, place = divmod(position, len(images))
+        index = int(_order(self.seed, side, epoch, len(images))[place])
         replacements: Iterator[int] | None = None
         failed: set[int] = set()
         while True:
-            path = pictures[index]
+            path = images[index]
             if path not in self._known_broken:
                 opening(path)
                 try:
-                    return path, read_picture_rgb(path, at_least=round(self.shorter_side * self.scale_jitter[1]))
+                    return path, read_rgb(path, at_least=round(self.shorter_side * self.scale_jitter[1]))
                 except InputError as error:
                     self._known_broken[path] = error.fact
             failed.add(index)
             broken.append(Broken(side, path, self._known_broken[path]))
-            if len(failed) > self._allowed(side) or len(failed) == len(pictures):
+            if len(failed) > self._allowed(side) or len(failed) == len(images):
                 raise self._too_many(side, len(failed), broken[-1])
             if replacements is None:  # drawn for this position alone, so that (seed, step) still decides everything
                 rng = np.random.default_rng((self.seed, _REPLACE, side, position))
-                replacements = iter(rng.permutation(len(pictures)).tolist())
+                replacements = iter(rng.permutation(len(images)).tolist())
             index = next(candidate for candidate in replacements if candidate not in failed)
 
-    def _augment(self, picture_rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    def _augment(self, image_rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         # Every number is drawn whether used or not: switching one augmentation on leaves the others as they were.
         factor, top, left, mirror = rng.random(4)
         low, high = self.scale_jitter
         crop_h, crop_w = self.crop_hw
         # The crop's own size is the floor, as rounding could fall short of it by a pixel.
-        picture_rgb = resize_shorter_side(
-            picture_rgb, max(round(self.shorter_side * (low + (high - low) * factor)), crop_h, crop_w)
+        image_rgb = resize_shorter_side(
+            image_rgb, max(round(self.shorter_side * (low + (high - low) * factor)), crop_h, crop_w)
         )
-        height, width = picture_rgb.shape[:2]
+        height, width = image_rgb.shape[:2]
         y, x = int(top * (height - crop_h + 1)), int(left * (width - crop_w + 1))
-        crop = picture_rgb[y : y + crop_h, x : x + crop_w]
+        crop = image_rgb[y : y + crop_h, x : x + crop_w]
         return crop[:, ::-1] if self.flip and mirror < 0.5 else crop
 
     def _allowed(self, side: int) -> float:
@@ -262,7 +262,7 @@ class UnpairedBatches(Dataset[Batch]):
     def _too_many(self, side: int, count: int, last: Broken) -> InputError:
         domain = self.domains[side]
         return InputError(
-            f"Too many broken pictures in domain {domain.name!r}: {count} of {len(domain.train)} so far, expected "
+            f"Too many broken images in domain {domain.name!r}: {count} of {len(domain.train)} so far, expected "
             f"at most {BROKEN_SHARE:.0%}. The last: {last.fact}",
             f"Repair or remove the broken files in {last.path.parent}.",
         )
@@ -284,33 +284,33 @@ def _order(seed: int, side: int, epoch: int, count: int) -> npt.NDArray[np.int64
     return np.random.default_rng((seed, _ORDER, side, epoch)).permutation(count)
 
 
-def to_nchw(pictures_rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
+def to_nchw(images_rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
     """uint8 (B, H, W, 3) in 0..255 to float32 (B, 3, H, W) in [-1, 1]: v / 127.5 - 1."""
     # In numpy, as a second team of torch's threads, beside the training's, takes ten times as long as one thread does.
-    x_nchw = np.ascontiguousarray(pictures_rgb.transpose(0, 3, 1, 2)).astype(np.float32)
+    x_nchw = np.ascontiguousarray(images_rgb.transpose(0, 3, 1, 2)).astype(np.float32)
     x_nchw /= 127.5
     x_nchw -= 1
     return torch.from_numpy(x_nchw)
 
 
-def load_picture_nchw(path: Path, shorter_side: int, multiple_of: int = 8) -> torch.Tensor:
-    """One picture for a sample grid or as a style: float32 (1, 3, H, W) RGB in [-1, 1].
+def load_image_nchw(path: Path, shorter_side: int, multiple_of: int = 8) -> torch.Tensor:
+    """One image for a sample grid or as a style: float32 (1, 3, H, W) RGB in [-1, 1].
 
     The shorter side is resized to `shorter_side`, then the centre is cut to multiples of `multiple_of`.
-    Raises InputError when the picture cannot be read or `shorter_side` is below `multiple_of`.
+    Raises InputError when the image cannot be read or `shorter_side` is below `multiple_of`.
     """
     if shorter_side < multiple_of:
         raise InputError(f"The shorter side is {shorter_side}, expected {multiple_of} or more.", "Use a larger size.")
-    picture_rgb = resize_shorter_side(read_picture_rgb(path, at_least=shorter_side), shorter_side)
-    height, width = (size // multiple_of * multiple_of for size in picture_rgb.shape[:2])
-    top, left = (picture_rgb.shape[0] - height) // 2, (picture_rgb.shape[1] - width) // 2
-    return to_nchw(picture_rgb[None, top : top + height, left : left + width])
+    image_rgb = resize_shorter_side(read_rgb(path, at_least=shorter_side), shorter_side)
+    height, width = (size // multiple_of * multiple_of for size in image_rgb.shape[:2])
+    top, left = (image_rgb.shape[0] - height) // 2, (image_rgb.shape[1] - width) // 2
+    return to_nchw(image_rgb[None, top : top + height, left : left + width])
 
 
 def load_readable_nchw(paths: Iterable[Path], shorter_side: int, multiple_of: int = 8) -> Iterator[torch.Tensor]:
-    """`load_picture_nchw` of each, those passed over that cannot be read."""
+    """`load_image_nchw` of each, those passed over that cannot be read."""
     for path in paths:
         try:
-            yield load_picture_nchw(path, shorter_side, multiple_of)
+            yield load_image_nchw(path, shorter_side, multiple_of)
         except InputError:
             continue

@@ -1,4 +1,4 @@
-"""Where the training pictures are: two domains, each a folder of pictures. No torch, so commands can fail at once."""
+"""Where the training images are: two domains, each a folder of images. No torch, so commands can fail at once."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dsmap.common.images import left_out_line, list_pictures, list_stills, too_large
+from dsmap.common.images import left_out_line, list_images, list_stills, too_large
 from dsmap.config import DOMAIN_NAME
 from dsmap.errors import InputError
 
@@ -15,7 +15,7 @@ _TWO_FOLDERS = "--domain summer=PATH --domain winter=PATH"
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """The pictures of one domain. `train` is never empty, `test` may be."""
+    """The images of one domain. `train` is never empty, `test` may be."""
 
     name: str
     train: tuple[Path, ...]
@@ -30,7 +30,7 @@ class Domains(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """What tells one set of training pictures from another, wherever the folder lies."""
+    """What tells one set of training images from another, wherever the folder lies."""
 
     pictures: int
     sha256: str
@@ -38,7 +38,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(domain: Domain) -> Fingerprint:
-    """The fingerprint of a domain's training pictures."""
+    """The fingerprint of a domain's training images."""
     digest = hashlib.sha256()
     for path in domain.train:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
@@ -48,10 +48,10 @@ def fingerprint(domain: Domain) -> Fingerprint:
 def find_domains(
     data: Path | None, named: Sequence[tuple[str, Path]] = (), *, names: tuple[str, str] = ("a", "b")
 ) -> Domains:
-    """The two domains' pictures, from one folder or from two; pictures are searched directly in a folder.
+    """The two domains' images, from one folder or from two; images are searched directly in a folder.
 
     `data` holds trainA and trainB and may hold testA and testB; the domains are then called `names`. `named` holds two
-    (name, folder) pairs; a folder holds train/ and may hold test/, or else its own pictures are the training pictures.
+    (name, folder) pairs; a folder holds train/ and may hold test/, or else its own images are the training images.
     Raises InputError when both or neither are given, a folder is missing or empty, or the two domains are the same.
     """
     if data is not None and named:
@@ -77,11 +77,11 @@ def check_same_domains(domains: Domains, names: Sequence[str]) -> None:
     """Raises InputError unless `domains` are those a checkpoint has, in any order."""
     if {domain.name for domain in domains} != set(names):
         got, expected = ", ".join(domain.name for domain in domains), ", ".join(names)
-        raise InputError(f"the pictures are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
+        raise InputError(f"the images are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
 
 
 def training_folders(domains: Domains) -> dict[str, list[str]]:
-    """Where the training pictures of each domain lie: absolute paths of folders."""
+    """Where the training images of each domain lie: absolute paths of folders."""
     return {domain.name: sorted({str(path.parent.resolve()) for path in domain.train}) for domain in domains}
 
 
@@ -109,7 +109,7 @@ def _domain(name: str, train: Path, test: Path) -> Domain:
     if not found[0].images:
         told = f" ({left_out_line(found[0].left_out)})" if found[0].left_out else ""
         raise InputError(
-            f"No pictures in {train}{told}.",
+            f"No images in {train}{told}.",
             "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files directly into it (subfolders are not searched).",
         )
     test_images = found[1].images if len(found) > 1 else ()
@@ -117,7 +117,7 @@ def _domain(name: str, train: Path, test: Path) -> Domain:
 
 
 def without_too_large(domains: Domains) -> Domains:
-    """`domains` without the pictures that do not fit into memory, by their headers; `left_out` names each."""
+    """`domains` without the images that do not fit into memory, by their headers; `left_out` names each."""
     kept = []
     for domain in domains:
         faults = {path: why for path in (*domain.train, *domain.test) if (why := too_large(path)) is not None}
@@ -143,10 +143,10 @@ def check_named_domains(option: str, names: Iterable[str], domains: tuple[str, s
             raise InputError(f"{option} names a domain {name!r}", f"This model knows {' and '.join(domains)}.")
 
 
-def default_style_pictures(folders: Mapping[str, Path], domains: tuple[str, str]) -> dict[str, Sequence[Path]]:
-    """The pictures in the folders of `--default-style`, by domain.
+def default_style_images(folders: Mapping[str, Path], domains: tuple[str, str]) -> dict[str, Sequence[Path]]:
+    """The images in the folders of `--default-style`, by domain.
 
-    Raises InputError for a domain that is none of a network's, and for a folder without pictures.
+    Raises InputError for a domain that is none of a network's, and for a folder without images.
     """
     check_named_domains("--default-style", folders, domains)
-    return {domain: list_pictures(folder) for domain, folder in folders.items()}
+    return {domain: list_images(folder) for domain, folder in folders.items()}

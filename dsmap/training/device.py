@@ -39,7 +39,7 @@ class Hardware(NamedTuple):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def place(self, x_nchw: Tensor) -> Tensor:
-        """Pictures on the device, in the memory layout of the networks; from pinned memory without waiting."""
+        """Images on the device, in the memory layout of the networks; from pinned memory without waiting."""
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         return x_nchw.to(self.device, non_blocking=True, memory_format=layout)
 

@@ -1,12 +1,12 @@
-"""Knowledge distillation: a network learns to draw what a trained one draws (Hinton et al. 2015; unpaired pictures).
+"""Knowledge distillation: a network learns to draw what a trained one draws (Hinton et al. 2015; unpaired images).
 
-Both translate the same pictures of a domain in the same style codes, and the student is told every pixel. That has
+Both translate the same images of a domain in the same style codes, and the student is told every pixel. That has
 neither discriminators nor cycles, so it takes a fraction of a training, and the student may be of any shape: smaller,
 with other blocks or paddings. What it learns:
 
-- translations to both domains, in styles between the mean and those of pictures;
-- reconstructions (a domain's pictures in their own domain), in one of `_OWN_EVERY` iterations of each domain;
-- the style codes of pictures, so that they mean to the student what they mean to its teacher.
+- translations to both domains, in styles between the mean and those of images;
+- reconstructions (a domain's images in their own domain), in one of `_OWN_EVERY` iterations of each domain;
+- the style codes of images, so that they mean to the student what they mean to its teacher.
 """
 
 import math
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 
     step: int
     apart: float
-    """Mean difference to the teacher's pictures, of values in [-1, 1]."""
+    """Mean difference to the teacher's images, of values in [-1, 1]."""
     style: float
     """Mean difference to the teacher's style codes."""
     features: float
@@ -86,14 +86,14 @@ def distill(
 
 
 @torch.no_grad()
-def likeness(teacher: DSMAP, student: DSMAP, pictures_nchw: Iterable[Tensor], target: str, style: Tensor) -> float:
+def likeness(teacher: DSMAP, student: DSMAP, images_nchw: Iterable[Tensor], target: str, style: Tensor) -> float:
     """PSNR in dB of the student's translations to `target` in the style code `style` (S,) against the teacher's.
 
-    Over all `pictures_nchw`, (N, 3, H, W) in [-1, 1] each, together: 10 log10 of 255^2 over the mean squared difference
+    Over all `images_nchw`, (N, 3, H, W) in [-1, 1] each, together: 10 log10 of 255^2 over the mean squared difference
     of grey levels, not rounded.
     """
     source, errors = student.other(target), []
-    for x_nchw in pictures_nchw:
+    for x_nchw in images_nchw:
         codes = style.expand(len(x_nchw), -1)
         aim, found = (model.translate(x_nchw, source, target, codes) for model in (teacher, student))
         errors.append((aim - found).square().mean())
@@ -102,7 +102,7 @@ def likeness(teacher: DSMAP, student: DSMAP, pictures_nchw: Iterable[Tensor], ta
 
 
 def _shares(n: int, seed: int, step: int) -> Tensor:
-    """How much of a picture's style there is beside the mean: (n, 1) in [0, 1], of (seed, step) alone."""
+    """How much of an image's style there is beside the mean: (n, 1) in [0, 1], of (seed, step) alone."""
     return torch.rand(n, 1, generator=torch.Generator().manual_seed((seed << 32) + step))
 
 

@@ -40,7 +40,7 @@ _D_STYLES, _G_STYLES, _KL_NOISE, _SHIFT = range(4)
 
 
 class NotFiniteError(Exception):
-    """A loss is no number any more; the text names it, the step and the pictures."""
+    """A loss is no number any more; the text names it, the step and the images."""
 
 
 def new_generators(config: TrainConfig) -> DSMAP:
@@ -69,7 +69,7 @@ class Learner:
         self.model = new_generators(config)
         self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
         self.appearances: dict[str, Appearance] = {}
-        """What the domains' pictures look like, with `loss.appearance`; see `look_at`."""
+        """What the domains' images look like, with `loss.appearance`; see `look_at`."""
         self.discriminators = nn.ModuleDict(
             {slot: Discriminator(config.discriminator, self.features) for slot in SLOTS}
         )
@@ -99,12 +99,12 @@ class Learner:
         for model in (self.model, self.ema):
             model.load_state_dict(generators.state_dict())
 
-    def look_at(self, domain: str, pictures: Sequence[Tensor], *, resumed: bool) -> None:
-        """Learns what real pictures of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training.
+    def look_at(self, domain: str, images: Sequence[Tensor], *, resumed: bool) -> None:
+        """Learns what real images of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training.
 
         `resumed`: a checkpoint brings the standard of the discriminators.
         """
-        batches = [self.hardware.place(x_nchw) for x_nchw in pictures]
+        batches = [self.hardware.place(x_nchw) for x_nchw in images]
         if self.config.loss.appearance:
             self.appearances[domain] = appearance_of(batches)
         if not resumed:
@@ -283,7 +283,7 @@ class Learner:
         if wrong is not None:
             files = "" if bool(mine.isfinite().all()) else ", ".join(map(str, (*batch.paths_a, *batch.paths_b)))
             files = ", ".join(filter(None, of_all_processes(files)))
-            raise NotFiniteError(f"the loss {wrong} is not finite at step {batch.step + 1} (pictures: {files})")
+            raise NotFiniteError(f"the loss {wrong} is not finite at step {batch.step + 1} (images: {files})")
         return dict(zip(losses, values, strict=True))
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """The loss functions, each a function of tensors that gives a scalar (paper section 3.4).
 
 They compute in float32 at least, whatever autocast has made of their inputs. Where a term is more than a mean over
-pictures, what couples the pictures is taken over the batches of all processes.
+images, what couples the images is taken over the batches of all processes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None 
     """What a generator minimises against a discriminator; `real` is needed for ralsgan only."""
     if kind == "ralsgan":
         if real is None:
-            raise ValueError("ralsgan needs the logits of real pictures")
+            raise ValueError("ralsgan needs the logits of real images")
         return _sum(
             _ralsgan(at_least_float32(r), at_least_float32(f)) for f, r in zip(fake, real, strict=True)
         )  # the sides exchanged
@@ -50,7 +50,7 @@ def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None 
 
 
 def mode_seeking_loss(x: Tensor, y: Tensor, style_x: Tensor, style_y: Tensor) -> Tensor:
-    """|s_x - s_y| / |x - y| of two pictures of one content in two styles: MSGAN (Mao et al., CVPR 2019) maximises the
+    """|s_x - s_y| / |x - y| of two images of one content in two styles: MSGAN (Mao et al., CVPR 2019) maximises the
     inverse. The styles are taken as given: no gradient flows to them.
     """
     apart = mean_over_processes(l1(x, y))
@@ -61,7 +61,7 @@ def kl_divergence(mean_ns: Tensor, log_variance_ns: Tensor) -> Tensor:
     """-0.5 * sum(1 + log sigma^2 - mu^2 - sigma^2) of style codes against N(0, I)."""
     mean_ns, log_variance_ns = at_least_float32(mean_ns), at_least_float32(log_variance_ns)
     total = -0.5 * (1 + log_variance_ns - mean_ns.square() - log_variance_ns.exp()).sum()
-    return total * world()  # a sum over all pictures, where gradients are averaged over the processes
+    return total * world()  # a sum over all images, where gradients are averaged over the processes
 
 
 def contextual_loss(x_nchw: Tensor, y_nchw: Tensor, bandwidth: float = 0.5) -> Tensor:

@@ -27,14 +27,14 @@ from dsmap.training.losses import (
 )
 
 Features = Callable[[Tensor], Tensor]
-"""A feature network: pictures (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
+"""A feature network: images (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
 
 ByDomain = dict[str, Tensor]
 """One tensor per domain name. Of translations it is the domain they belong to now."""
 
 
 class Shift(NamedTuple):
-    """The rows and columns of every picture that the discriminators see, as indices on the device of the pictures.
+    """The rows and columns of every image that the discriminators see, as indices on the device of the images.
 
     They are as many for all shifts (compiled networks and cuDNN prepare for every size anew), and tensors, so that the
     same captured iteration serves them all.
@@ -55,9 +55,9 @@ class Translations(NamedTuple):
     content: dict[str, Content]
     """E(x), by the domain of x."""
     mapped_back: ByDomain
-    """Phi of a picture's own domain on its shared content."""
+    """Phi of an image's own domain on its shared content."""
     mapped_across: ByDomain
-    """Phi of the other domain on a picture's shared content, by the domain it was mapped TO."""
+    """Phi of the other domain on an image's shared content, by the domain it was mapped TO."""
     style: ByDomain
     """S(x), (N, S)."""
     kl: ByDomain
@@ -66,7 +66,7 @@ class Translations(NamedTuple):
     """The random style codes of the random-style translations, (N, S)."""
     reconstruction: ByDomain
     exemplar: ByDomain
-    """Translations into the domain in the style of its picture of the batch."""
+    """Translations into the domain in the style of its image of the batch."""
     random: ByDomain
     """Translations into the domain in a random style."""
 
@@ -74,7 +74,7 @@ class Translations(NamedTuple):
 def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByDomain | None = None) -> Translations:
     """Reconstructions, and translations in both directions in exemplar and random styles.
 
-    `x` pictures (N, 3, H, W) in [-1, 1], `random_style` codes (N, S), `noise` (N, S) for a KL encoder's sampling.
+    `x` images (N, 3, H, W) in [-1, 1], `random_style` codes (N, S), `noise` (N, S) for a KL encoder's sampling.
     """
     content, style, kl = {}, {}, {}
     for domain in model.domains:
@@ -126,13 +126,13 @@ def generator_terms(
     """Every unweighted term of the generators' loss, named TERM/DOMAIN.
 
     TERM is a field of LossWeights, followed by _random where it is about the random-style translations. Terms of
-    contents are named by the domain the content came from, all others by the domain of the pictures they judge.
+    contents are named by the domain the content came from, all others by the domain of the images they judge.
     `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping,
     `mode_seeking` (of the exemplar against the random style) when asked for, `appearance` when that of both domains'
-    pictures is given, `feature_matching` when asked for (the discriminators follow what they see then).
+    images is given, `feature_matching` when asked for (the discriminators follow what they see then).
     """
     terms: dict[str, Tensor] = {}
-    # Second half: the translations are encoded again, as pictures of their new domain.
+    # Second half: the translations are encoded again, as images of their new domain.
     content, style, random_style = {}, {}, {}
     for domain in model.domains:
         translated = torch.cat([first.exemplar[domain], first.random[domain]])
@@ -144,7 +144,7 @@ def generator_terms(
         terms[f"image/{domain}"] = l1(first.reconstruction[domain], x[domain])
         if model.config.mapping:
             terms[f"domain_content/{domain}"] = l1(first.content[domain].domain_specific, first.mapped_back[domain])
-        # A picture of `domain` went to `other`; its content is in what was encoded there.
+        # An image of `domain` went to `other`; its content is in what was encoded there.
         shared, shared_random = content[other].shared.chunk(2)
         terms[f"shared_content/{domain}"] = l1(shared, first.content[domain].shared)
         terms[f"shared_content_random/{domain}"] = l1(shared_random, first.content[domain].shared)
@@ -188,18 +188,18 @@ def _adversarial(
     feature_matching: bool,
 ) -> dict[str, Tensor]:
     """What the discriminator, which is not trained here, says of the translations into `domain`."""
-    # Only ralsgan judges the real pictures here.
-    pictures = first.exemplar[domain], first.random[domain], *([x_nchw] if kind == "ralsgan" else [])
+    # Only ralsgan judges the real images here.
+    images = first.exemplar[domain], first.random[domain], *([x_nchw] if kind == "ralsgan" else [])
     matching = {}
     if feature_matching:
         assert isinstance(discriminator, Discriminator)
-        together, seen_nc = discriminator.judge(_seen(shift, *pictures))
+        together, seen_nc = discriminator.judge(_seen(shift, *images))
         assert seen_nc is not None
-        judged = _apart(together, len(pictures))
-        translated_nc = torch.cat(seen_nc.chunk(len(pictures))[:2])
+        judged = _apart(together, len(images))
+        translated_nc = torch.cat(seen_nc.chunk(len(images))[:2])
         matching[f"feature_matching/{domain}"] = discriminator.whole.matching_loss(translated_nc)
     else:
-        judged = _judge(discriminator, shift, *pictures)
+        judged = _judge(discriminator, shift, *images)
     exemplar, random, *real = judged
     return matching | {
         f"adversarial{suffix}/{domain}": generator_adversarial_loss(kind, logits, *real)
@@ -208,7 +208,7 @@ def _adversarial(
 
 
 def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translations) -> dict[str, Tensor]:
-    """How the feature network sees the translations into `domain` beside a picture of it."""
+    """How the feature network sees the translations into `domain` beside an image of it."""
     fakes = first.exemplar[domain], first.random[domain]
     with torch.autocast(x_nchw.device.type, enabled=False):  # distances of features need their digits
         with torch.no_grad():
@@ -220,14 +220,14 @@ def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translat
     }
 
 
-def _judge(discriminator: nn.Module, shift: Shift | None, *pictures_nchw: Tensor) -> list[Logits]:
+def _judge(discriminator: nn.Module, shift: Shift | None, *images_nchw: Tensor) -> list[Logits]:
     """The logits of several batches of one size, in one pass."""
-    return _apart(discriminator(_seen(shift, *pictures_nchw)), len(pictures_nchw))
+    return _apart(discriminator(_seen(shift, *images_nchw)), len(images_nchw))
 
 
-def _seen(shift: Shift | None, *pictures_nchw: Tensor) -> Tensor:
+def _seen(shift: Shift | None, *images_nchw: Tensor) -> Tensor:
     """What a discriminator sees of several batches, in the layout in which they came."""
-    together = torch.cat(pictures_nchw)
+    together = torch.cat(images_nchw)
     if shift is None:
         return together
     channels_last = together.is_contiguous(memory_format=torch.channels_last)

@@ -1,13 +1,13 @@
-"""The decoders of a finished training, a little further: without the grid, and closer to real pictures on average.
+"""The decoders of a finished training, a little further: without the grid, and closer to real images on average.
 
 Encoders and mappings stay as they are, so contents and styles mean what they did. Three things are learnt:
 
 - what the decoders gave before, less what repeats in step with the blocks of pixels that they give (`without_grid`): a
   faint grid that discriminators leave in dark and smooth places;
-- that smooth places of a picture stay smooth (`calmed`);
+- that smooth places of an image stay smooth (`calmed`);
 - feature matching (Salimans et al., NIPS 2016): the feature network shall see in translations, on average, what it sees
-  in real pictures, in all of them and in their upper, middle and lower third; in the mean style and in styles of
-  pictures, where it shall also depend on the style as it does in real pictures.
+  in real images, in all of them and in their upper, middle and lower third; in the mean style and in styles of
+  images, where it shall also depend on the style as it does in real images.
 
 Without discriminators an iteration takes a fraction of one of the training.
 """
@@ -35,7 +35,7 @@ _SOFT, _NEAR = 1.5, 9  # pixels: sigma of the blur that leaves the detail, and s
 _BETAS = (0.5, 0.99)  # with more inertia decoders swing around the aim of the feature matching
 _BANDS = 3  # above each other: sky, distance and ground are seldom where the others are
 _FOLLOW = 10  # batches over which the change of a mean is taken
-STANDARD_PICTURES = 600
+STANDARD_IMAGES = 600
 """Of each domain, that are looked at before the first iteration where there is a feature network."""
 
 
@@ -46,13 +46,13 @@ class Progress(NamedTuple):
     kept: float
     """Mean difference to what the decoders gave before, without grid and specks, of values in [-1, 1]."""
     matching: float
-    """How far what the feature network sees is from real pictures, in squared standard deviations; 0 without one."""
+    """How far what the feature network sees is from real images, in squared standard deviations; 0 without one."""
 
 
 def without_grid(x_nchw: Tensor, period: int) -> Tensor:
-    """Pictures (N, C, H, W) in [-1, 1], H and W multiples of `period`, less what repeats every `period` pixels there.
+    """Images (N, C, H, W) in [-1, 1], H and W multiples of `period`, less what repeats every `period` pixels there.
 
-    Of what a picture has beyond its blurred self, the mean over the blocks around at each of the places of a block of
+    Of what an image has beyond its blurred self, the mean over the blocks around at each of the places of a block of
     `period` x `period` pixels, less that at all places, is the grid, as far as it is more than what detail leaves in
     such a mean by chance.
     """
@@ -66,9 +66,9 @@ def without_grid(x_nchw: Tensor, period: int) -> Tensor:
 
 
 def calmed(y_nchw: Tensor, source_nchw: Tensor) -> Tensor:
-    """Translations (N, 3, H, W) in [-1, 1], smooth where the pictures `source_nchw` they are of are smooth.
+    """Translations (N, 3, H, W) in [-1, 1], smooth where the images `source_nchw` they are of are smooth.
 
-    What a translation has beyond its blurred self is held to `_STRONGER` times what the picture has around there, root
+    What a translation has beyond its blurred self is held to `_STRONGER` times what the image has around there, root
     mean square over `_NEAR` x `_NEAR` pixels and the colours: specks that a decoder strews over a clear sky go, what
     it draws on rock and grass stays.
     """
@@ -98,7 +98,7 @@ def polish(
 
     `batches(start, stop)` gives those of these numbers; `mean_styles` (S,) by domain. Without `features`, or with
     `matching` 0, there is no feature matching. The rate falls from `lr` to 0 along a cosine. `say` gets a line before
-    each of the long looks at pictures that come first. Raises DsmapError when a loss is not finite.
+    each of the long looks at images that come first. Raises DsmapError when a loss is not finite.
     """
     targets = model.domains if targets is None else targets
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
@@ -109,43 +109,43 @@ def polish(
     place = parameters[0].device
     means = {d: torch.tensor(list(style), dtype=torch.float32, device=place)[None] for d, style in mean_styles.items()}
 
-    def pictures(batch: Batch, domain: str) -> Tensor:
+    def images(batch: Batch, domain: str) -> Tensor:
         return (batch.x_a_nchw, batch.x_b_nchw)[model.domains.index(domain)].to(place)
 
     @torch.no_grad()
     def before(batch: Batch, target: str) -> dict[bool, _Drawn]:
-        """What the decoders gave, in the mean style (False) and in styles of pictures (True)."""
+        """What the decoders gave, in the mean style (False) and in styles of images (True)."""
         source = model.other(target)
-        mapped = teacher.map(teacher.encode(pictures(batch, source), source), target)
+        mapped = teacher.map(teacher.encode(images(batch, source), source), target)
         mean = means[target].expand(len(mapped), -1)
-        styles = {False: mean, True: teacher.encode_style(pictures(batch, target), target)}
+        styles = {False: mean, True: teacher.encode_style(images(batch, target), target)}
         return {kind: _Drawn(mapped, style, teacher.decode(mapped, style, target)) for kind, style in styles.items()}
 
     matchings: dict[tuple[str, bool], _Matching] = {}
     if features is not None and matching:
         for target in targets:
-            say(f"what the feature network sees in {STANDARD_PICTURES} pictures of {target} ...")
-            real = (pictures(batch, target) for batch in _for_standards(batches, steps))
+            say(f"what the feature network sees in {STANDARD_IMAGES} images of {target} ...")
+            real = (images(batch, target) for batch in _for_standards(batches, steps))
             seen = _Seen(features, ((x_nchw, teacher.encode_style(x_nchw, target)) for x_nchw in real))
-            say("... and in as many translations, in the mean style and in styles of pictures ...")
+            say("... and in as many translations, in the mean style and in styles of images ...")
             found: dict[bool, list[Sequence[Tensor]]] = {False: [], True: []}
             for batch in _for_standards(batches, steps):
                 for kind, drawn in before(batch, target).items():
-                    found[kind].append(seen.weighted(drawn.picture_nchw, drawn.style))
+                    found[kind].append(seen.weighted(drawn.image_nchw, drawn.style))
             for kind, parts in found.items():
                 matchings[target, kind] = _Matching(seen, parts, by_style=kind)
     for batch in batches(0, steps):
         kept, apart, total = [], [], []
         for target in targets:
-            source_nchw = pictures(batch, model.other(target))
+            source_nchw = images(batch, model.other(target))
             for kind, drawn in before(batch, target).items():
                 found_nchw = model.decode(drawn.mapped_nchw, drawn.style, target)
-                aim_nchw = calmed(without_grid(drawn.picture_nchw, model.config.multiple_of), source_nchw)
+                aim_nchw = calmed(without_grid(drawn.image_nchw, model.config.multiple_of), source_nchw)
                 kept.append(l1(found_nchw, aim_nchw))
                 total.append(kept[-1])
                 now = matchings.get((target, kind))
                 if now is not None:
-                    total.append(matching * now.loss(found_nchw, drawn.picture_nchw, drawn.style))
+                    total.append(matching * now.loss(found_nchw, drawn.image_nchw, drawn.style))
                     apart.append(now.apart)
         loss = torch.stack(total).sum()
         descend_along_cosine(optimizer, loss, lr, batch.step, steps)
@@ -159,18 +159,18 @@ class _Drawn(NamedTuple):
 
     mapped_nchw: Tensor
     style: Tensor
-    picture_nchw: Tensor
+    image_nchw: Tensor
 
 
 class _Seen:
-    """What the feature network sees in pictures of a domain, in standard deviations from its mean over real pictures.
+    """What the feature network sees in images of a domain, in standard deviations from its mean over real images.
 
     Three groups, each (N, K): mean and spread of its maps over the positions, their means over the upper, the middle
-    and the lower third, and its summary of the picture.
+    and the lower third, and its summary of the image.
     """
 
     def __init__(self, features: FeatureNetwork, real: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """`real`: pictures (n, 3, H, W) and their styles (n, S)."""
+        """`real`: images (n, 3, H, W) and their styles (n, S)."""
         self._features = features
         with torch.no_grad():
             parts = [(*self._rows(x_nchw), style) for x_nchw, style in real]
@@ -190,7 +190,7 @@ class _Seen:
         return [of(rows) for of, rows in zip(self._standards, self._rows(x_nchw), strict=True)]
 
     def weights(self, style: Tensor) -> Tensor:
-        """1, and the style in standard deviations of those of real pictures: (N, 1 + S)."""
+        """1, and the style in standard deviations of those of real images: (N, 1 + S)."""
         return torch.cat([torch.ones_like(style[:, :1]), self._style(style)], 1)
 
     def _rows(self, x_nchw: Tensor) -> tuple[Tensor, ...]:
@@ -201,14 +201,14 @@ class _Seen:
 
 
 class _Matching:
-    """How far what is seen of translations is from real pictures on average.
+    """How far what is seen of translations is from real images on average.
 
     What is seen of a few translations jumps about, and a mean over many that the decoders gave one after the other lags
     behind them, which makes them swing around the aim. How far a batch is from what was drawn of it before does
     neither: that is added to the mean of what was drawn before (a control variate).
 
-    `by_style`: also how what is seen goes with the style, so that the style of a picture does to a translation
-    what goes with it among real pictures.
+    `by_style`: also how what is seen goes with the style, so that the style of an image does to a translation
+    what goes with it among real images.
     """
 
     def __init__(self, seen: _Seen, drawn: Iterable[Sequence[Tensor]], *, by_style: bool) -> None:
@@ -256,12 +256,12 @@ def _standard(rows_nc: Tensor) -> Standard:
 
 
 def _for_standards(batches: Callable[[int, int], Iterable[Batch]], steps: int) -> Iterator[Batch]:
-    """Batches of `STANDARD_PICTURES` pictures of each domain, from number `steps` on."""
+    """Batches of `STANDARD_IMAGES` images of each domain, from number `steps` on."""
     count = 0
-    for batch in batches(steps, steps + STANDARD_PICTURES):
+    for batch in batches(steps, steps + STANDARD_IMAGES):
         yield batch
         count += len(batch.x_a_nchw)
-        if count >= STANDARD_PICTURES:
+        if count >= STANDARD_IMAGES:
             return
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsmap.common.distributed import Processes
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.model.feature_networks import FEATURES_MINIMUM_SIZE, check_features
@@ -18,7 +18,7 @@ from dsmap.training.memory_estimate import Footprint, footprint, readable
 from dsmap.training.readers import readers_here
 from dsmap.training.resume import check_startable
 
-# So many pictures of a domain are opened to see how large they are.
+# So many images of a domain are opened to see how large they are.
 _LOOKED_AT = 20
 
 
@@ -48,7 +48,7 @@ def preflight(
         return footprint(config, 2 if hardware.precision == "bf16" else 4)
 
     facts = (
-        lambda: _pictures(config, domains, processes),
+        lambda: _images(config, domains, processes),
         lambda: _readers(config, processes),
         lambda: _sizes(config, domains),
         lambda: _network(config, needed),
@@ -61,17 +61,17 @@ def preflight(
         yield Check(name, fact())
 
 
-def _pictures(config: TrainConfig, domains: Domains, processes: Processes) -> str:
+def _images(config: TrainConfig, domains: Domains, processes: Processes) -> str:
     batch = config.data.batch_size * processes.world
     for domain in domains:
         if len(domain.train) < batch:
             fits = len(domain.train) // processes.world
             smaller = f"use a smaller batch: --set data.batch_size={fits}" if fits else "start fewer processes"
             raise InputError(
-                f"domain {domain.name!r} has {len(domain.train)} pictures, fewer than a batch of {batch}",
-                f"Add pictures, or {smaller}",
+                f"domain {domain.name!r} has {len(domain.train)} images, fewer than a batch of {batch}",
+                f"Add images, or {smaller}",
             )
-    counts = (f"{d.name}: {len(d.train)} pictures to train on, {len(d.test)} to test on" for d in domains)
+    counts = (f"{d.name}: {len(d.train)} images to train on, {len(d.test)} to test on" for d in domains)
     return "; ".join((*counts, *(line for domain in domains for line in domain.left_out)))
 
 
@@ -80,7 +80,7 @@ def _readers(config: TrainConfig, processes: Processes) -> str:
     asked = f" (of {config.data.workers} asked for)" if plan.readers < config.data.workers else ""
     why = f": {plan.reason}" if plan.reason else ""
     if not plan.readers:
-        return f"the training process reads the pictures itself{asked}{why}"
+        return f"the training process reads the images itself{asked}{why}"
     return (
         f"{plan.readers} process{'es' if plan.readers > 1 else ''}{asked}{why}; {plan.ahead} batches ahead each, about "
         f"{readable(plan.bytes)}; through pipes: /dev/shm is not needed"
@@ -95,7 +95,7 @@ def _sizes(config: TrainConfig, domains: Domains) -> str:
             f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --features none.",
         )
     small = {domain.name: _smaller_than(data.shorter_side, domain) for domain in domains}
-    enlarged = [f"{count} of {seen} {name} pictures" for name, (count, seen) in small.items() if count]
+    enlarged = [f"{count} of {seen} {name} images" for name, (count, seen) in small.items() if count]
     return (
         f"shorter side {data.shorter_side}, crop {data.crop}x{data.crop} (a multiple of {multiple}), content "
         f"{data.crop // multiple}x{data.crop // multiple}"
@@ -109,11 +109,11 @@ def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
     smaller = seen = 0
     for path in paths:
         try:
-            picture_rgb = read_picture_rgb(path, at_least=shorter_side)
+            image_rgb = read_rgb(path, at_least=shorter_side)
         except InputError:
             continue
         seen += 1
-        smaller += min(picture_rgb.shape[:2]) < shorter_side
+        smaller += min(image_rgb.shape[:2]) < shorter_side
     return smaller, seen
 
 

@@ -22,7 +22,7 @@ def check_startable(
     """Raises InputError unless a training may begin in `run`, or go on there from the checkpoint `resume`."""
     for domain in domains:
         if len(domain.train) < 2:  # told now, not at the first checkpoint
-            raise InputError(f"domain {domain.name!r} has one picture, expected two or more", "Add pictures of it.")
+            raise InputError(f"domain {domain.name!r} has one image, expected two or more", "Add images of it.")
     if resume is not None:
         data = None if allow_new_data else {domain.name: fingerprint(domain) for domain in domains}
         check_resumable(read_checkpoint(resume), config, run, data)
@@ -39,7 +39,7 @@ def check_resumable(
 ) -> None:
     """Raises InputError when `config` is of another network, has fewer steps, or `run` holds later checkpoints.
 
-    Also when `data`, the pictures at hand, are others than it was trained on; None leaves them unchecked.
+    Also when `data`, the images at hand, are others than it was trained on; None leaves them unchecked.
     """
     writers = {"dsmap-polish": checkpoint.polished, "dsmap-distill": checkpoint.distilled}
     writer = next((name for name, what in writers.items() if what is not None), None)
@@ -70,8 +70,8 @@ def check_resumable(
         if now != then:
             same = "as many, but their names or sizes differ" if now.pictures == then.pictures else now.pictures
             raise InputError(
-                f"the checkpoint {checkpoint.path} is of other pictures: {domain} got {same}, expected {then.pictures}",
-                f"They were in {', '.join(checkpoint.pictures[domain])}. To go on with these, pass --allow-new-data.",
+                f"the checkpoint {checkpoint.path} is of other images: {domain} got {same}, expected {then.pictures}",
+                f"They were in {', '.join(checkpoint.images[domain])}. To go on with these, pass --allow-new-data.",
             )
 
 

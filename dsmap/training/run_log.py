@@ -1,4 +1,4 @@
-"""What a run writes about itself: RUN/log.jsonl, and the same with pictures and histograms for TensorBoard."""
+"""What a run writes about itself: RUN/log.jsonl, and the same with images and histograms for TensorBoard."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from dsmap.common.files import open_state, write_state
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.training.checkpoint_score import Score
@@ -78,9 +78,9 @@ class RunLog:
         for domain, value in score.by_domain.items():
             self._add("add_scalar", f"kernel_distance/{domain}", value, step)
 
-    def picture(self, step: int, name: str, picture_rgb: npt.NDArray[np.uint8]) -> None:
-        """A picture (H, W, 3) for TensorBoard."""
-        self._add("add_image", name, picture_rgb, step, dataformats="HWC")
+    def image(self, step: int, name: str, image_rgb: npt.NDArray[np.uint8]) -> None:
+        """An image (H, W, 3) for TensorBoard."""
+        self._add("add_image", name, image_rgb, step, dataformats="HWC")
 
     def histograms(self, step: int, modules: Mapping[str, nn.Module]) -> None:
         """Histograms of the weights and their last gradients, one for each part of each of `modules`."""
@@ -133,11 +133,11 @@ def write_config(run: Path, config: TrainConfig) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}", "Choose another folder with -o.") from error
 
 
-def write_run_picture(path: Path, picture_rgb: npt.NDArray[np.uint8]) -> None:
-    """Writes a picture of the run's own: InputError where something else than a file has its name, as a link."""
+def write_run_image(path: Path, image_rgb: npt.NDArray[np.uint8]) -> None:
+    """Writes an image of the run's own: InputError where something else than a file has its name, as a link."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise _no_file(path)
-    write_picture(path, picture_rgb)
+    write_rgb(path, image_rgb)
 
 
 def _no_file(path: Path) -> InputError:

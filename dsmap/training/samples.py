@@ -1,4 +1,4 @@
-"""Sample grids: what the generators make of a few fixed pictures."""
+"""Sample grids: what the generators make of a few fixed images."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
-from dsmap.training.data import Batch, load_picture_nchw
+from dsmap.training.data import Batch, load_image_nchw
 from dsmap.training.style_statistics import StyleStatistics
 
 COLUMNS = ("input", "reconstruction", "exemplar", "translation", "mean style", "random", "cycle")
@@ -20,7 +20,7 @@ _MARGIN, _HEADER = 4, 22
 
 
 def load_samples(paths: Sequence[Path], size: int, count: int = 4) -> Tensor:
-    """`count` of the pictures, evenly picked, centre-cropped to squares: float32 (count, 3, size, size) in [-1, 1].
+    """`count` of the images, evenly picked, centre-cropped to squares: float32 (count, 3, size, size) in [-1, 1].
 
     One that cannot be read is replaced by the next; InputError when none can be.
     """
@@ -29,10 +29,10 @@ def load_samples(paths: Sequence[Path], size: int, count: int = 4) -> Tensor:
     for i in range(count):
         for path in paths[i * len(paths) // count : (i + 1) * len(paths) // count]:
             with suppress(InputError):
-                crops.append(_centre(load_picture_nchw(path, size, size), size))
+                crops.append(_centre(load_image_nchw(path, size, size), size))
                 break
     if not crops:
-        raise InputError(f"none of the pictures in {paths[0].parent} can be read", "Put whole pictures there.")
+        raise InputError(f"none of the images in {paths[0].parent} can be read", "Put whole images there.")
     return torch.cat(crops)
 
 
@@ -40,9 +40,9 @@ def load_samples(paths: Sequence[Path], size: int, count: int = 4) -> Tensor:
 def draw_grid(
     model: DSMAP, x: dict[str, Tensor], source: str, styles: dict[str, StyleStatistics], seed: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """uint8 (H, W, 3) with a row per picture of `source` and the columns COLUMNS, all translated into the other domain.
+    """uint8 (H, W, 3) with a row per image of `source` and the columns COLUMNS, all translated into the other domain.
 
-    `x` holds the fixed pictures of both domains (N, 3, H, W) in [-1, 1]; those of the target are the exemplars.
+    `x` holds the fixed images of both domains (N, 3, H, W) in [-1, 1]; those of the target are the exemplars.
     """
     target = model.other(source)
     device = next(model.parameters()).device
@@ -64,7 +64,7 @@ def draw_grid(
 
 
 def draw_batch(batch: Batch, domains: tuple[str, str]) -> npt.NDArray[np.uint8]:
-    """uint8 (H, W, 3) with a column per domain: the pictures of a batch as the network sees them."""
+    """uint8 (H, W, 3) with a column per domain: the images of a batch as the network sees them."""
     rows = [list(pair) for pair in zip(batch.x_a_nchw.split(1), batch.x_b_nchw.split(1), strict=True)]
     return _draw(rows, domains)
 

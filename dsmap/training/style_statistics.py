@@ -1,4 +1,4 @@
-"""The style codes of a domain: what its pictures' codes look like on average, and how far they spread."""
+"""The style codes of a domain: what its images' codes look like on average, and how far they spread."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,40 +18,40 @@ class StyleStatistics(NamedTuple):
     mean: list[float]
     std: list[float]
     pictures: int
-    """How many pictures they come from; 0 means the prior N(0, I) the network is trained against."""
+    """How many images they come from; 0 means the prior N(0, I) the network is trained against."""
 
 
 def prior_statistics(style_dim: int) -> StyleStatistics:
-    """The statistics of N(0, I), for a model whose training pictures are not at hand."""
+    """The statistics of N(0, I), for a model whose training images are not at hand."""
     return StyleStatistics([0.0] * style_dim, [1.0] * style_dim, 0)
 
 
 @torch.no_grad()
 def style_statistics(
-    model: DSMAP, domain: str, pictures: Sequence[Path], shorter_side: int, limit: int | None = None
+    model: DSMAP, domain: str, images: Sequence[Path], shorter_side: int, limit: int | None = None
 ) -> StyleStatistics:
-    """Mean and spread of the style codes of `pictures` (of `limit` of them, evenly picked).
+    """Mean and spread of the style codes of `images` (of `limit` of them, evenly picked).
 
-    Pictures that cannot be read are passed over; InputError when fewer than two are left.
+    Images that cannot be read are passed over; InputError when fewer than two are left.
     """
     if limit is not None:
-        pictures = pick_evenly(pictures, limit)
+        images = pick_evenly(images, limit)
     device = next(model.parameters()).device
     codes = [
         model.encode_style(x_nchw.to(device), domain)[0].float().cpu()
-        for x_nchw in load_readable_nchw(pictures, shorter_side, model.config.multiple_of)
+        for x_nchw in load_readable_nchw(images, shorter_side, model.config.multiple_of)
     ]
     if len(codes) < 2:
         raise InputError(
-            f"only {len(codes)} readable pictures of {domain}; its mean style needs two",
-            "Point to a folder with more pictures of that domain.",
+            f"only {len(codes)} readable images of {domain}; its mean style needs two",
+            "Point to a folder with more images of that domain.",
         )
     codes_ns = torch.stack(codes)
     return StyleStatistics(codes_ns.mean(0).tolist(), codes_ns.std(0).tolist(), len(codes))
 
 
 def styles_by_domain(
-    model: DSMAP, pictures: Mapping[str, Sequence[Path]], shorter_side: int, limit: int | None = None
+    model: DSMAP, images: Mapping[str, Sequence[Path]], shorter_side: int, limit: int | None = None
 ) -> dict[str, StyleStatistics]:
-    """`style_statistics` of each domain in `pictures`."""
-    return {name: style_statistics(model, name, paths, shorter_side, limit) for name, paths in pictures.items()}
+    """`style_statistics` of each domain in `images`."""
+    return {name: style_statistics(model, name, paths, shorter_side, limit) for name, paths in images.items()}

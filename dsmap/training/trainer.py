@@ -24,7 +24,7 @@ from dsmap.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from dsmap.training.checkpoint_score import FEWEST_PICTURES, Judge, RandomFeatures, pooled
+from dsmap.training.checkpoint_score import FEWEST_IMAGES, Judge, RandomFeatures, pooled
 from dsmap.training.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.training.datasets import Domain, fingerprint, training_folders
 from dsmap.training.device import Hardware, choose_hardware
@@ -34,17 +34,17 @@ from dsmap.training.memory_estimate import explained_memory
 from dsmap.training.objective import ByDomain
 from dsmap.training.readers import readers_here
 from dsmap.training.resume import changed_settings, check_startable
-from dsmap.training.run_log import RunLog, write_config, write_run_picture
+from dsmap.training.run_log import RunLog, write_config, write_run_image
 from dsmap.training.samples import draw_batch, draw_grid, load_samples
 from dsmap.training.style_statistics import StyleStatistics, styles_by_domain
 
-# A checkpoint's style statistics come from at most this many pictures a domain; an export can use all.
-STYLE_PICTURES = 100
-# A checkpoint's translations are compared with at most this many training pictures a domain.
-REFERENCE_PICTURES = 200
+# A checkpoint's style statistics come from at most this many images a domain; an export can use all.
+STYLE_IMAGES = 100
+# A checkpoint's translations are compared with at most this many training images a domain.
+REFERENCE_IMAGES = 200
 _AT_ONCE = 8
 # Rows of a sample grid.
-SAMPLE_PICTURES = 4
+SAMPLE_IMAGES = 4
 
 
 class Progress(NamedTuple):
@@ -53,7 +53,7 @@ class Progress(NamedTuple):
     step: int
     losses: dict[str, float]
     waited: float
-    """Seconds that the iteration waited for its pictures."""
+    """Seconds that the iteration waited for its images."""
 
 
 class Trainer:
@@ -63,7 +63,7 @@ class Trainer:
     several `processes` the first writes them. A new training begins with the generators `start_from` where some are
     given. `say` gets lines for people, `warn` those that every process may have.
     Raises InputError when RUN already holds checkpoints and `resume` is not given, or `resume` does not go with the
-    configuration or, unless `allow_new_data`, with the pictures.
+    configuration or, unless `allow_new_data`, with the images.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Trainer:
             self.learner = Learner(config, self.hardware, self.processes, self.say)
             look = config.loss.appearance > 0 or (config.discriminator.features and resume is None)
             for domain in domains if look else ():
-                pictures = list(self._real(domain))
-                if not pictures:
-                    raise InputError(f"none of the pictures of {domain.name} can be read", "Put whole pictures there.")
-                self.learner.look_at(domain.name, pictures, resumed=resume is not None)
+                images = list(self._real(domain))
+                if not images:
+                    raise InputError(f"none of the images of {domain.name} can be read", "Put whole images there.")
+                self.learner.look_at(domain.name, images, resumed=resume is not None)
         if start_from is not None and resume is None:
             self.learner.start_from(start_from)
         self._resumed = None if resume is None else self._restore(read_checkpoint(resume))
@@ -109,7 +109,7 @@ class Trainer:
         self._saved = self.step if here else None
         self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
         if self.processes.rank == 0:
-            self.samples = self._pictures(SAMPLE_PICTURES)
+            self.samples = self._images(SAMPLE_IMAGES)
             self.judge = self._find_judge()
 
     def train(self, on_step: Callable[[Progress], None] = lambda _progress: None) -> Path:
@@ -117,7 +117,7 @@ class Trainer:
 
         Ctrl-C, SIGTERM and SIGHUP save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a
         loss is not finite (the last checkpoint stays), memory runs out or the disk is full; after a checkpoint of what
-        was learnt also when a process that reads pictures dies, and InputError when too many pictures are broken.
+        was learnt also when a process that reads images dies, and InputError when too many images are broken.
         """
         saved = list_checkpoints(self.run / "checkpoints")
         if saved and self.step == self.config.steps:
@@ -164,7 +164,7 @@ class Trainer:
             step=self.step,
             config=self.config,
             styles=self._style_statistics(),
-            pictures=training_folders(self.domains),
+            images=training_folders(self.domains),
             data=self._data,
             processes=self.processes.world,
             score=score,
@@ -180,9 +180,9 @@ class Trainer:
         for source in self.learner.model.domains:
             direction = f"{source}-{self.learner.ema.other(source)}"
             grid_rgb = draw_grid(self.learner.ema, self.samples, source, styles)
-            write_run_picture(self.run / "samples" / f"{self.step:08d}-{direction}.png", grid_rgb)
+            write_run_image(self.run / "samples" / f"{self.step:08d}-{direction}.png", grid_rgb)
             if log is not None:
-                log.picture(self.step, f"samples/{direction}", grid_rgb)
+                log.image(self.step, f"samples/{direction}", grid_rgb)
 
     def _run_to_the_end(
         self,
@@ -202,7 +202,7 @@ class Trainer:
             done = self.step == config.steps
             if log is not None:
                 if batch.step == 0:
-                    write_run_picture(self.run / "first-batch.png", draw_batch(batch, self.learner.model.domains))
+                    write_run_image(self.run / "first-batch.png", draw_batch(batch, self.learner.model.domains))
                 if self.step % config.log_every == 0:
                     log.losses(self.step, time.monotonic() - started, losses)
                 if self.step % config.sample_every == 0 or done:
@@ -296,39 +296,39 @@ class Trainer:
         """Of the averaged generators as they are now; samples and checkpoint of one step share them."""
         if self._styles[0] != self.step:
             side = self.config.data.shorter_side
-            pictures = {d.name: d.train for d in self.domains}
-            found = styles_by_domain(self.learner.ema, pictures, side, STYLE_PICTURES)
+            images = {d.name: d.train for d in self.domains}
+            found = styles_by_domain(self.learner.ema, images, side, STYLE_IMAGES)
             self._styles = (self.step, found)
         return self._styles[1]
 
-    def _pictures(self, count: int, fewest_of_test: int = 1) -> ByDomain:
-        """Test pictures where there are enough of them, else training pictures, in the size of the training."""
+    def _images(self, count: int, fewest_of_test: int = 1) -> ByDomain:
+        """Test images where there are enough of them, else training images, in the size of the training."""
         return {
             d.name: load_samples(d.test if len(d.test) >= fewest_of_test else d.train, self._side(), count)
             for d in self.domains
         }
 
     def _side(self) -> int:
-        """Of square pictures in the size of the training."""
+        """Of square images in the size of the training."""
         return self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of
 
     def _find_judge(self) -> Judge | None:
-        """Who scores the checkpoints; None where that is off or there are too few pictures."""
+        """Who scores the checkpoints; None where that is off or there are too few images."""
         if not self.config.score_pictures:
             return None
-        pictures = self._pictures(self.config.score_pictures, FEWEST_PICTURES)
-        if min(map(len, pictures.values())) < FEWEST_PICTURES:
+        images = self._images(self.config.score_pictures, FEWEST_IMAGES)
+        if min(map(len, images.values())) < FEWEST_IMAGES:
             return None
         features: nn.Module | None = self.learner.features
         name = Path(self.config.features).name
         if features is None:
             features, name = RandomFeatures().to(self.hardware.device), "random"
         reference = {d.name: pooled(self._real(d), features, self.hardware.device) for d in self.domains}
-        return Judge(pictures, reference, features, name)
+        return Judge(images, reference, features, name)
 
     def _real(self, domain: Domain) -> Iterator[torch.Tensor]:
-        """Up to `REFERENCE_PICTURES` training pictures, evenly picked, a few at a time."""
-        picked = pick_evenly(domain.train, REFERENCE_PICTURES)
+        """Up to `REFERENCE_IMAGES` training images, evenly picked, a few at a time."""
+        picked = pick_evenly(domain.train, REFERENCE_IMAGES)
         for start in range(0, len(picked), _AT_ONCE):
             with suppress(InputError):  # none of these few can be read
                 yield load_samples(picked[start : start + _AT_ONCE], self._side(), _AT_ONCE)
@@ -344,7 +344,7 @@ class Trainer:
 
     def _report_broken(self, broken: Broken) -> None:
         self._broken += 1
-        self.warn(f"skipped a broken picture ({self._broken} so far): {broken.fact}")
+        self.warn(f"skipped a broken image ({self._broken} so far): {broken.fact}")
 
     def _restore(self, checkpoint: Checkpoint) -> Checkpoint:
         for name, module in self.learner.modules.items():

@@ -85,7 +85,7 @@ class Backend(ABC):
 
     @abstractmethod
     def encode_style(self, frames_nhwc: Frames) -> Codes:
-        """Pictures of the target domain, uint8 RGB (N, H, W, 3) -> style codes (N, S)."""
+        """Images of the target domain, uint8 RGB (N, H, W, 3) -> style codes (N, S)."""
 
 
 class Choice(NamedTuple):

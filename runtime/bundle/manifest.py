@@ -65,20 +65,20 @@ def _side(most: int, description: str) -> Any:
 
 
 class Sizes(_Part):
-    """Which picture sizes the graphs take, and which they were trained at (pixels)."""
+    """Which image sizes the graphs take, and which they were trained at (pixels)."""
 
     multiple_of: int = _side(512, "height and width must be multiples of this")
     minimum: int = _side(2048, "the smallest height and width")
-    style_minimum: int = _side(2048, "the smallest height and width of a style picture")
-    trained_at: int = _side(8192, "shorter side of the training pictures; style pictures are resized to it")
+    style_minimum: int = _side(2048, "the smallest height and width of a style image")
+    trained_at: int = _side(8192, "shorter side of the training images; style images are resized to it")
 
 
 class Style(_Part):
-    """Style codes of a domain's training pictures. The mean is the default style."""
+    """Style codes of a domain's training images. The mean is the default style."""
 
     mean: Code
     std: Code
-    pictures: int = Field(strict=True, ge=0, description="how many pictures were averaged; 0: the prior N(0, I)")
+    pictures: int = Field(strict=True, ge=0, description="how many images were averaged; 0: the prior N(0, I)")
     named: dict[str, Code] = Field(default={}, max_length=10_000, description="codes that have a name")
 
 
@@ -121,7 +121,7 @@ class Manifest(_Part):
     licence: str = Field(max_length=100_000)
     card: str = Field(max_length=1_000_000, description="a short model card, Markdown")
     provenance: dict[str, Any] = Field(description="where the weights came from")
-    verification: dict[str, Any] = Field(description="the graphs beside torch: pictures, max error, PSNR")
+    verification: dict[str, Any] = Field(description="the graphs beside torch: images, max error, PSNR")
 
     def files(self) -> list[File]:
         """Every file of every precision."""

@@ -13,7 +13,7 @@ from dsmap.runtime.bundle.bundle import MEAN, STYLE_NAME, Manifest
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.bundle.manifest import read_manifest
 
-_OR_PASS = "pass a picture, a seed, or mean."
+_OR_PASS = "pass an image, a seed, or mean."
 
 
 def find_named(manifest: Manifest, domain: str, text: str) -> list[float] | None:

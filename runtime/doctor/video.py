@@ -1,4 +1,4 @@
-"""Pictures and video: OpenCV, PyAV with its FFmpeg, and the encoders in it."""
+"""Images and video: OpenCV, PyAV with its FFmpeg, and the encoders in it."""
 
 import importlib
 import re

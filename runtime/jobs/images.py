@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.common.files import cut_name, is_part_name, is_part_of, sync_folder
-from dsmap.common.images import WRITTEN_SUFFIXES, list_pictures, read_image, write_image
+from dsmap.common.images import WRITTEN_SUFFIXES, list_images, read_image, write_image
 from dsmap.common.interrupts import StopRequest, stop_on_signals
 from dsmap.common.output_files import LONGEST_NAME
 from dsmap.errors import InputError
@@ -18,10 +18,10 @@ from dsmap.runtime.jobs.single_frame import translate_one
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.video.frames import size_at_height
 
-WRITABLE_PICTURES = WRITTEN_SUFFIXES
+WRITABLE_IMAGES = WRITTEN_SUFFIXES
 
 
-def translate_picture(
+def translate_image(
     source: str | Path,
     output: str | Path,
     translate: Translate,
@@ -32,17 +32,17 @@ def translate_picture(
     overwrite: bool = False,
     strip_metadata: bool = False,
 ) -> JobReport:
-    """Translate one picture into `output` (.png, .jpg, .webp or .avif). Raises InputError, DsmapError.
+    """Translate one image into `output` (.png, .jpg, .webp or .avif). Raises InputError, DsmapError.
 
-    The result is sRGB and says so. It has the Exif of the picture, less what no longer holds (orientation, thumbnail),
+    The result is sRGB and says so. It has the Exif of the image, less what no longer holds (orientation, thumbnail),
     or none with `strip_metadata`. After Ctrl-C nothing is written (`interrupted`).
     """
     source, output = Path(source), Path(output)
-    check_picture(source, output, overwrite=overwrite)
+    check_image(source, output, overwrite=overwrite)
     clock = StageClock()
     options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
-        found = _one_picture(source, output, translate, options, clock, stop, strip_metadata, replace=overwrite)
+        found = _one_image(source, output, translate, options, clock, stop, strip_metadata, replace=overwrite)
     (width, lines), notes = found or ((0, 0), ())
     return JobReport(
         input=source,
@@ -57,12 +57,12 @@ def translate_picture(
     )
 
 
-def check_picture(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
-    """Everything that can be wrong with a picture job before any work. Raises InputError."""
-    if output.suffix.lower() not in WRITABLE_PICTURES:
+def check_image(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
+    """Everything that can be wrong with an image job before any work. Raises InputError."""
+    if output.suffix.lower() not in WRITABLE_IMAGES:
         raise InputError(
-            f"cannot write a picture as {output.suffix or 'a file without a suffix'} ({output.name})",
-            f"use one of {', '.join(WRITABLE_PICTURES)}",
+            f"cannot write an image as {output.suffix or 'a file without a suffix'} ({output.name})",
+            f"use one of {', '.join(WRITABLE_IMAGES)}",
         )
     image = read_image(source)
     lines, columns = image.rgb.shape[:2]
@@ -84,19 +84,19 @@ def translate_folder(
     strip_metadata: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
-    """Translate the pictures directly in the folder `source` into the folder `output` under the same names.
+    """Translate the images directly in the folder `source` into the folder `output` under the same names.
 
-    Pictures in a format we do not write (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. A broken
-    picture, or one that does not fit into memory, is skipped and listed in the report's `failed`. `strip_metadata`: as
-    of a picture. With `resume` results that are there stay (each appeared whole), and what a killed job was writing
-    goes. Ctrl-C ends it within a second; the picture that was under way is not written then. Raises InputError
-    when there are no pictures, DsmapError when writing fails.
+    Images in a format we do not write (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. A broken
+    image, or one that does not fit into memory, is skipped and listed in the report's `failed`. `strip_metadata`: as
+    of an image. With `resume` results that are there stay (each appeared whole), and what a killed job was writing
+    goes. Ctrl-C ends it within a second; the image that was under way is not written then. Raises InputError
+    when there are no images, DsmapError when writing fails.
     """
     source, output = Path(source), Path(output)
     check_folder(source, output, overwrite=overwrite, resume=resume)
     output.mkdir(exist_ok=True)
     sync_folder(output.absolute().parent)
-    every = result_names(list_pictures(source))
+    every = result_names(list_images(source))
     if resume:
         _remove_temporaries(output, every.values())
     there = _there(output, every) if resume and not overwrite else set()
@@ -111,7 +111,7 @@ def translate_folder(
                 break
             try:
                 with stop.interruptible():
-                    found = _one_picture(
+                    found = _one_image(
                         path, output / name, translate, options, clock, stop, strip_metadata, replace=replace
                     )
                 if found is None:
@@ -143,15 +143,15 @@ def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume:
     """Everything that can be wrong with a folder job before any work. Raises InputError. Sizes are not known: 0."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder", "check the spelling")
-    names = result_names(list_pictures(source))
+    names = result_names(list_images(source))
     if not names:
-        raise InputError(f"{source} holds no pictures", "pass a folder with .jpg, .png or .webp files in it")
+        raise InputError(f"{source} holds no images", "pass a folder with .jpg, .png or .webp files in it")
     check_output_folder(output, source, overwrite=overwrite or resume)
     there = _there(output, names) if resume and not overwrite else set()
     check_replaceable(output / name for path, name in names.items() if path not in there)
     notes = [f"{len(there)} results are there already"] if there else []
     notes += [
-        f"{path.name} becomes {name}: another picture's result is called {_plain_name(path)}"
+        f"{path.name} becomes {name}: another image's result is called {_plain_name(path)}"
         for path, name in names.items()
         if name != _plain_name(path)
     ]
@@ -159,7 +159,7 @@ def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume:
 
 
 def _there(output: Path, names: Mapping[Path, str]) -> set[Path]:
-    """The pictures whose results are there."""
+    """The images whose results are there."""
     return {path for path, name in names.items() if (output / name).is_file()}
 
 
@@ -171,8 +171,8 @@ def _remove_temporaries(output: Path, names: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def result_names(pictures: Sequence[Path]) -> dict[Path, str]:
-    """What the result of each picture is called in a folder job: no two alike, in the order of `pictures`.
+def result_names(images: Sequence[Path]) -> dict[Path, str]:
+    """What the result of each image is called in a folder job: no two alike, in the order of `images`.
 
     Those that keep their names have the first choice; of the others one whose name is taken gets a number
     (a.bmp beside a.bmp.png becomes a.bmp-2.png). Names count as alike where a file system could take them for one:
@@ -180,20 +180,20 @@ def result_names(pictures: Sequence[Path]) -> dict[Path, str]:
     """
     names: dict[Path, str] = {}
     taken: set[str] = set()
-    for path in sorted(pictures, key=lambda path: _plain_name(path) != path.name):  # stable
+    for path in sorted(images, key=lambda path: _plain_name(path) != path.name):  # stable
         name = next(name for name in _numbered_names(path) if _alike(name) not in taken)
         taken.add(_alike(name))
         names[path] = name
-    return {path: names[path] for path in pictures}
+    return {path: names[path] for path in images}
 
 
 def _plain_name(path: Path) -> str:
-    return path.name if path.suffix.lower() in WRITABLE_PICTURES else _with_end(path.name, ".png")
+    return path.name if path.suffix.lower() in WRITABLE_IMAGES else _with_end(path.name, ".png")
 
 
 def _numbered_names(path: Path) -> Iterator[str]:
     yield _plain_name(path)
-    kept = path.suffix.lower() in WRITABLE_PICTURES
+    kept = path.suffix.lower() in WRITABLE_IMAGES
     for number in itertools.count(2):
         end = f"-{number}{path.suffix if kept else '.png'}"
         yield _with_end(path.stem if kept else path.name, end)
@@ -207,7 +207,7 @@ def _alike(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _one_picture(
+def _one_image(
     source: Path,
     output: Path,
     translate: Translate,

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 from dsmap.common.files import check_folder_writable, sync_folder
-from dsmap.common.images import PICTURE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_pictures
+from dsmap.common.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_images
 from dsmap.common.output_files import Identity, identity, lies_in
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.images import result_names
 from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output
 from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
-from dsmap.runtime.video.sequence_reader import is_sequence, sequence_pictures
-from dsmap.runtime.video.sequence_writer import is_picture_of, written_pictures
+from dsmap.runtime.video.sequence_reader import is_sequence, sequence_images
+from dsmap.runtime.video.sequence_writer import is_image_of, written_images
 from dsmap.runtime.video.sequence_writer import is_sequence as is_written_sequence
 
 _MOVING_SUFFIXES = {"GIF": ".gif", "WebP": ".webp", "PNG": ".png", "AVIF": ".webp"}
@@ -33,7 +33,7 @@ class Job:
     """One thing to do, with every name resolved."""
 
     kind: Kind
-    """video: also an image sequence or a stream; folder: its pictures."""
+    """video: also an image sequence or a stream; folder: its images."""
     source: str | Path
     """A text for an address or a sequence's pattern."""
     output: Path
@@ -53,19 +53,19 @@ class Job:
     def inputs(self) -> list[Path]:
         """The files that are read, as far as they are files."""
         if not isinstance(self.source, Path):
-            return [] if is_address(self.source) else sequence_pictures(self.source)
-        return [self.source, *(list_pictures(self.source) if self.kind == "folder" else [])]
+            return [] if is_address(self.source) else sequence_images(self.source)
+        return [self.source, *(list_images(self.source) if self.kind == "folder" else [])]
 
     def results(self) -> list[Path]:
         """The files that will be written, and the folder if they have one of their own; of a sequence the pattern."""
         if self.kind != "folder":
             return [self.output]
         assert isinstance(self.source, Path)
-        return [self.output, *(self.output / name for name in result_names(list_pictures(self.source)).values())]
+        return [self.output, *(self.output / name for name in result_names(list_images(self.source)).values())]
 
     def replaced(self) -> list[Path]:
         """The files that are there and make way for the results, where they have other names."""
-        return written_pictures(self.output) if is_written_sequence(self.output) else []
+        return written_images(self.output) if is_written_sequence(self.output) else []
 
     def own_folders(self) -> list[Path]:
         """Where nobody else's files may be: the parts of videos."""
@@ -73,7 +73,7 @@ class Job:
 
     def writes(self, path: Path) -> bool:
         """Whether `path` is, or may become, one of the results."""
-        if is_written_sequence(self.output) and is_picture_of(self.output, path):
+        if is_written_sequence(self.output) and is_image_of(self.output, path):
             return True
         return identity(path) in {identity(result) for result in self.results()}
 
@@ -157,25 +157,25 @@ def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
 
 
 def _check_sequences_apart(jobs: Sequence[Job]) -> None:
-    """Raises InputError where the numbered pictures of one job could have the names of another's results."""
+    """Raises InputError where the numbered images of one job could have the names of another's results."""
     for job in jobs:
         if not is_written_sequence(job.output):
             continue
         for other in jobs:
-            if other is not job and any(is_picture_of(job.output, path) for path in other.results()):
+            if other is not job and any(is_image_of(job.output, path) for path in other.results()):
                 raise InputError(
-                    f"{job.shown} and {other.shown} would both write pictures into {job.output.parent}",
+                    f"{job.shown} and {other.shown} would both write images into {job.output.parent}",
                     "translate them in two calls, with another -o",
                 )
 
 
 def _names_a_file(output: Path) -> bool:
-    return "%" in output.name or output.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES
+    return "%" in output.name or output.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 
 def _called(job: Job, path: Path, *, alone: bool) -> str:
     if job.kind == "folder":
-        return "the input folder itself" if path == job.source else "a picture of the input folder"
+        return "the input folder itself" if path == job.source else "an image of the input folder"
     return "the input itself" if alone else "one of the inputs"
 
 
@@ -226,7 +226,7 @@ def _folder_jobs(folder: Path, output: Path | None, domain: str, suffixes: _Suff
     if not found.images and not found.animations and not found.videos:
         line = left_out_line(found.left_out)
         raise InputError(
-            f"{folder} holds no pictures and no videos{f' ({line})' if line else ''}",
+            f"{folder} holds no images and no videos{f' ({line})' if line else ''}",
             "name a folder that does, or a file",
         )
     default = default_output(folder, domain, "")

@@ -64,7 +64,7 @@ class JobReport:
     spared: bool = False
     """Interrupted, and an earlier result stays under the output's name."""
     failed: tuple[str, ...] = ()
-    """Pictures that were skipped: "NAME: why"."""
+    """Images that were skipped: "NAME: why"."""
     notes: tuple[str, ...] = ()
     """What there is to tell of pictures that were translated: a damaged profile, further pages."""
 

@@ -4,7 +4,7 @@
     report = translate_video("summer.mp4", "inverted.mkv", lambda frame: 255 - frame, codec="hevc", start=10, end=20)
 
 `translate` takes and gives uint8 (H, W, 3) RGB of the same size; a `Translator` is one, and is used for several frames
-at once. Reading, translating and writing run at the same time, see `pipeline`. Pictures and folders of pictures:
+at once. Reading, translating and writing run at the same time, see `pipeline`. Images and folders of pictures:
 `picture_jobs`.
 """
 
@@ -41,7 +41,7 @@ from dsmap.runtime.video.frames import Orientation, size_at_height
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_reader import is_sequence as is_image_sequence
-from dsmap.runtime.video.sequence_reader import open_reader, sequence_pictures
+from dsmap.runtime.video.sequence_reader import open_reader, sequence_images
 from dsmap.runtime.video.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.video.sound import encoder_title
 from dsmap.runtime.video.stream_copy import CopyPlan, LeftOut, plan_copies
@@ -199,7 +199,7 @@ def _open_reader(
 def _check_output(reader: Reader, source: str | Path, output: Path, wanted: VideoOptions) -> CopyPlan:
     """What becomes of the other streams. Raises InputError where the output cannot be made."""
     if is_sequence(output):
-        inputs = [source] if isinstance(source, Path) else [] if is_address(source) else sequence_pictures(source)
+        inputs = [source] if isinstance(source, Path) else [] if is_address(source) else sequence_images(source)
         check_sequence(output, overwrite=wanted.overwrite, inputs=inputs)
         return CopyPlan()
     if writes_animation(reader, output):

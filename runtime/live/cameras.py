@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dsmap.common.images import read_picture_rgb  # noqa: F401  # its module silences OpenCV's log, as failures are told by us
+from dsmap.common.images import read_rgb  # noqa: F401  # its module silences OpenCV's log, as failures are told by us
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.live.sources import Asked, Captured, Facts, Pixels, SourceLostError
 

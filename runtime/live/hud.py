@@ -58,13 +58,13 @@ def compose(frame: Translated, view: View) -> Pixels:
     """A new picture of input and result as the view has it, uint8 RGB."""
     if view is View.SIDE_BY_SIDE:
         return np.hstack([frame.input_rgb, frame.result_rgb])
-    picture_rgb = frame.result_rgb.copy()
+    image_rgb = frame.result_rgb.copy()
     if view is View.SPLIT:
-        middle = picture_rgb.shape[1] // 2
-        picture_rgb[:, :middle] = frame.input_rgb[:, :middle]
-        half = max(1, picture_rgb.shape[1] // 400)
-        picture_rgb[:, middle - half : middle + half] = 255
-    return picture_rgb
+        middle = image_rgb.shape[1] // 2
+        image_rgb[:, :middle] = frame.input_rgb[:, :middle]
+        half = max(1, image_rgb.shape[1] // 400)
+        image_rgb[:, middle - half : middle + half] = 255
+    return image_rgb
 
 
 def enlarge(rgb: Pixels) -> Pixels:

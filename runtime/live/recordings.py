@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dsmap.common.files import finish_file, part_file
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.common.output_files import numbered
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.capture import Notify
@@ -121,11 +121,11 @@ class Snapshots:
         self._notify(f"snapshot {result.name}")
 
 
-def _write_new(path: Path, picture_rgb: Pixels) -> bool:
+def _write_new(path: Path, image_rgb: Pixels) -> bool:
     """Writes a picture unless something has its name: whether it did. Another session may take snapshots here too."""
     part = part_file(path)
     try:
-        write_picture(part, picture_rgb)
+        write_rgb(part, image_rgb)
         finish_file(part, path, replace=False)
     except FileExistsError:
         return False

@@ -33,16 +33,16 @@ class Screen:
         now = time.monotonic()
         if not isinstance(self._window, NoWindow) and (at_once or now - self._drawn_at > _REDRAW):
             self._drawn_at = now
-            self._window.show(self._picture(self._status()))
+            self._window.show(self._image(self._status()))
 
-    def _picture(self, status: Status) -> Pixels:
+    def _image(self, status: Status) -> Pixels:
         if self.frame is None:
             return message_picture([status.camera or "waiting for the first picture", *status.notices])
-        picture_rgb = enlarge(compose(self.frame, self._session.view))
+        image_rgb = enlarge(compose(self.frame, self._session.view))
         if self._session.help:
-            draw_help(picture_rgb)
+            draw_help(image_rgb)
         elif self._session.hud:
-            draw_hud(picture_rgb, status)
+            draw_hud(image_rgb, status)
         else:
-            draw_signs(picture_rgb, status)
-        return picture_rgb
+            draw_signs(image_rgb, status)
+        return image_rgb

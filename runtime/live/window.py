@@ -58,7 +58,7 @@ class CvWindow:
         self._shape = (0, 0)
 
     def show(self, rgb: Pixels) -> None:
-        """See `Window`. Pictures of another size change that of the window, which people may change as well."""
+        """See `Window`. Images of another size change that of the window, which people may change as well."""
         if not self._open:
             # Without GUI_NORMAL, Qt adds a tool bar and takes keys for itself.
             cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)

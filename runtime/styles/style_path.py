@@ -4,10 +4,10 @@
     path = plan.load(translator.find_style)
     translator.submit(frame_rgb, path(seconds, share))
 
-Codes are mixed linearly. Styles of real pictures lie around the mean style, and that near the origin (in the bundled
-model 0.2 from it, pictures 0.8, random draws 2.7): the straight way between two of them stays among styles that the
+Codes are mixed linearly. Styles of real images lie around the mean style, and that near the origin (in the bundled
+model 0.2 from it, images 0.8, random draws 2.7): the straight way between two of them stays among styles that the
 decoder knows. A spherical mix keeps the length of random draws, but has no direction to start from at the mean style,
-leads two pictures around the middle where the others are, and between random styles its steps are no more even.
+leads two images around the middle where the others are, and between random styles its steps are no more even.
 """
 
 import math
@@ -80,8 +80,8 @@ class StylePlan:
             return StyleCycle(codes, seconds=self.seconds)
         return StyleFade(*codes, seconds=self.seconds)
 
-    def pictures(self) -> list[Path]:
-        """The style pictures: no output may replace one."""
+    def images(self) -> list[Path]:
+        """The style images: no output may replace one."""
         return [style for style in self.styles if isinstance(style, Path)]
 
     def __str__(self) -> str:
@@ -141,19 +141,19 @@ def parse_style(text: str, option: str = "--style", known: ModelStyles | None = 
         return int(number)
     if known is not None and text in known:
         return text
-    return _picture(text, option, known)
+    return _image(text, option, known)
 
 
-def _picture(text: str, option: str, known: ModelStyles | None) -> Path:
+def _image(text: str, option: str, known: ModelStyles | None) -> Path:
     """The path of a picture that is there and can be read."""
     if not os.path.exists(text):
         if known is not None and STYLE_NAME.fullmatch(text):
             raise no_such_style(known.manifest, known.domain, text, option=option, or_pass=_OR_PASS)
         raise InputError(f"{option} {text or 'is empty'}: there is no such picture", _advice(known))
-    from dsmap.common.images import read_picture_rgb
+    from dsmap.common.images import read_rgb
 
     try:
-        read_picture_rgb(Path(text))  # minutes before the model needs it
+        read_rgb(Path(text))  # minutes before the model needs it
     except InputError as error:
         raise InputError(f"{option}: {error.fact}", _advice(known)) from error
     return Path(text)

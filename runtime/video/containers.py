@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import Flags, OutputContainer
 from av.stream import Stream
 
-from dsmap.common.images import PICTURE_SUFFIXES
+from dsmap.common.images import IMAGE_SUFFIXES
 from dsmap.errors import InputError
 from dsmap.runtime.video.windows_sound import add_by_windows_name, goes_by_windows_name
 
@@ -32,7 +32,7 @@ _RECOVERABLE = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": _CLUSTERS, "we
 def format_of(path: Path) -> str:
     """libav's name of the container that `path`'s suffix asks for. Raises InputError when it is none of ours."""
     if path.suffix.lower() not in FORMATS:
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             raise InputError(
                 f"a video does not fit into one picture ({path.name})",
                 f"use .mp4, or number the pictures: -o {path.with_name(path.stem)}/%05d{path.suffix}",

@@ -1,4 +1,4 @@
-"""Numbered pictures as a video: `frames/%05d.png` or `frames/*.png`."""
+"""Numbered images as a video: `frames/%05d.png` or `frames/*.png`."""
 
 import glob
 import itertools
@@ -13,7 +13,7 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 # isort: split
 from av.packet import Packet
 
-from dsmap.common.images import PICTURE_SUFFIXES, kind_of, read_picture_rgb, sides_of
+from dsmap.common.images import IMAGE_SUFFIXES, kind_of, read_rgb, sides_of
 from dsmap.errors import InputError
 from dsmap.runtime.video.addresses import NetworkSettings, Tell, is_address
 from dsmap.runtime.video.animation_reader import AnimationReader
@@ -27,11 +27,11 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class SequenceReader(ImageFrames):
-    """Reads the pictures of `source` in natural order (2 before 10), each shown for 1/`rate` second.
+    """Reads the images of `source` in natural order (2 before 10), each shown for 1/`rate` second.
 
     The interface is that of `VideoReader`: iterate over `Frame`s. `start` and `end` in seconds; times begin at 0.
-    A picture that cannot be read is left out, and its time stays empty: `failed_packets` counts them. `notes` tells
-    gaps in the numbers. Raises InputError when there are no pictures, or when they differ in size.
+    An image that cannot be read is left out, and its time stays empty: `failed_packets` counts them. `notes` tells
+    gaps in the numbers. Raises InputError when there are no images, or when they differ in size.
     """
 
     def __init__(
@@ -46,43 +46,43 @@ class SequenceReader(ImageFrames):
         pool: Pool | None = None,
     ) -> None:
         if rate <= 0:
-            raise InputError(f"--rate is {rate}", "give pictures per second, such as 25")
+            raise InputError(f"--rate is {rate}", "give images per second, such as 25")
         super().__init__(source, pool)
         self.rate = exact(rate)
         self.time_base = 1 / self.rate
-        pictures = sequence_pictures(source)
+        images = sequence_images(source)
         span = span_of(start, end, frames)
         first = math.ceil((span.start or 0) * self.rate)
-        last = len(pictures) if span.end is None else math.ceil(span.end * self.rate)
-        self.pictures = pictures[first:last][: span.frames]
-        if not self.pictures:
-            length = float(len(pictures) / self.rate)
-            raise InputError(f"{source} has no picture in the time asked for: it lasts {length:g} s", "ask for less")
-        self.notes = _gaps(self.pictures)
-        self.expected_frames = len(self.pictures)
-        self.expected_seconds = float(len(self.pictures) / self.rate)
+        last = len(images) if span.end is None else math.ceil(span.end * self.rate)
+        self.images = images[first:last][: span.frames]
+        if not self.images:
+            length = float(len(images) / self.rate)
+            raise InputError(f"{source} has no image in the time asked for: it lasts {length:g} s", "ask for less")
+        self.notes = _gaps(self.images)
+        self.expected_frames = len(self.images)
+        self.expected_seconds = float(len(self.images) / self.rate)
         self._check_sizes()
         self._size = self._first_size()
         self.width, self.height = size_at_height(*self._size, height)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
-        for index, path in enumerate(self.pictures):
+        for index, path in enumerate(self.images):
             if self._cancelled:
                 return
             try:
-                picture_rgb = read_picture_rgb(path)
+                image_rgb = read_rgb(path)
             except InputError:
                 self.failed_packets += 1
                 continue
-            if (picture_rgb.shape[1], picture_rgb.shape[0]) != self._size:
-                raise self._differs(path, picture_rgb.shape[1], picture_rgb.shape[0])
-            yield Frame(self._scaled(picture_rgb), index, 1)
+            if (image_rgb.shape[1], image_rgb.shape[0]) != self._size:
+                raise self._differs(path, image_rgb.shape[1], image_rgb.shape[0])
+            yield Frame(self._scaled(image_rgb), index, 1)
 
     def _first_size(self) -> tuple[int, int]:
         fault: InputError | None = None
-        for path in self.pictures:
+        for path in self.images:
             try:
-                height, width = read_picture_rgb(path).shape[:2]
+                height, width = read_rgb(path).shape[:2]
                 return width, height
             except InputError as error:
                 fault = fault or error
@@ -90,9 +90,9 @@ class SequenceReader(ImageFrames):
         raise fault
 
     def _check_sizes(self) -> None:
-        """By their headers, before any work. Sides may be swapped: the picture may be turned when it is read."""
+        """By their headers, before any work. Sides may be swapped: the image may be turned when it is read."""
         expected: tuple[int, int] | None = None
-        for path in self.pictures:
+        for path in self.images:
             size = sides_of(path)
             if size is None:
                 continue
@@ -103,8 +103,8 @@ class SequenceReader(ImageFrames):
 
     def _differs(self, path: Path, width: int, height: int) -> InputError:
         return InputError(
-            f"{path} is {width}x{height}, but the first picture is {self._size[0]}x{self._size[1]}",
-            "all pictures of a sequence must have one size: resize it, or take it out",
+            f"{path} is {width}x{height}, but the first image is {self._size[0]}x{self._size[1]}",
+            "all images of a sequence must have one size: resize it, or take it out",
         )
 
 
@@ -123,7 +123,7 @@ def open_reader(
     network: NetworkSettings | None = None,
     tell: Tell | None = None,
 ) -> VideoReader | SequenceReader | AnimationReader:
-    """A `SequenceReader` for a pattern of pictures (at `rate` per second, 25), an `AnimationReader` for an animated
+    """A `SequenceReader` for a pattern of images (at `rate` per second, 25), an `AnimationReader` for an animated
     image, a `VideoReader` for all else. Raises InputError for a still image: it is no video of one frame.
     """
     if is_sequence(source):
@@ -132,7 +132,7 @@ def open_reader(
     if kind is not None and kind.role == "animation":
         return AnimationReader(source, height=height, start=start, end=end, frames=frames, pool=pool)
     if kind is not None and kind.role in ("image", "unread") and kind.format:
-        advice = "Use translate_picture." if kind.role == "image" else "Convert it to PNG or JPEG first."
+        advice = "Use translate_image." if kind.role == "image" else "Convert it to PNG or JPEG first."
         raise InputError(f"{source} is an image ({kind.format}), not a video", advice)
     return VideoReader(
         source,
@@ -150,16 +150,16 @@ def open_reader(
 
 
 def is_sequence(source: str | Path) -> bool:
-    """Whether `source` is a pattern of picture names: with %d, %05d, *, ? or [...], and no file of that very name."""
+    """Whether `source` is a pattern of image names: with %d, %05d, *, ? or [...], and no file of that very name."""
     if is_address(source):
         return False
     path = Path(source)
     patterned = _NUMBER.search(path.name) or _WILD.search(str(path))
-    return bool(patterned) and path.suffix.lower() in PICTURE_SUFFIXES and not path.exists()
+    return bool(patterned) and path.suffix.lower() in IMAGE_SUFFIXES and not path.exists()
 
 
-def sequence_pictures(source: str | Path) -> list[Path]:
-    """The pictures that the pattern `source` means, in natural order. Raises InputError when there are none."""
+def sequence_images(source: str | Path) -> list[Path]:
+    """The images that the pattern `source` means, in natural order. Raises InputError when there are none."""
     path = Path(source)
     number = _NUMBER.search(path.name)
     if number:
@@ -173,10 +173,10 @@ def sequence_pictures(source: str | Path) -> list[Path]:
         found = [one for one in folder.iterdir() if name.fullmatch(one.name)] if folder.is_dir() else []
     else:
         found = [Path(one) for one in glob.glob(str(path))]
-    pictures = sorted((one for one in found if one.is_file()), key=natural_key)
-    if not pictures:
-        raise InputError(f"{source} matches no picture", "check the folder and the pattern, such as frames/%05d.png")
-    return pictures
+    images = sorted((one for one in found if one.is_file()), key=natural_key)
+    if not images:
+        raise InputError(f"{source} matches no image", "check the folder and the pattern, such as frames/%05d.png")
+    return images
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -185,18 +185,18 @@ def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
 
 
-def _gaps(pictures: list[Path]) -> tuple[str, ...]:
+def _gaps(images: list[Path]) -> tuple[str, ...]:
     """What to tell about numbers that are missing between the first and the last."""
     numbers = []
-    for path in pictures:
+    for path in images:
         found = re.findall(r"\d+", path.stem)
         if not found:
             return ()
         numbers.append(int(found[-1]))
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-    stems = {re.sub(r"\d+(?=\D*$)", "", path.stem) for path in pictures}
+    stems = {re.sub(r"\d+(?=\D*$)", "", path.stem) for path in images}
     if missing <= 0 or len(stems) > 1:
         return ()
     after = next(one for one, two in itertools.pairwise(numbers) if two != one + 1)
     are = "number is" if missing == 1 else "numbers are"
-    return (f"{missing} {are} missing between the pictures, the first after {after}: they follow without a pause",)
+    return (f"{missing} {are} missing between the images, the first after {after}: they follow without a pause",)

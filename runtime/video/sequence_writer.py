@@ -1,8 +1,8 @@
-"""Writes an image sequence: one numbered picture per frame, instead of a video.
+"""Writes an image sequence: one numbered image per frame, instead of a video.
 
     frames/%05d.png  ->  frames/00001.png, frames/00002.png, ...
 
-Pictures have no clock: timestamps, audio and everything else beside the frames stay behind.
+Images have no clock: timestamps, audio and everything else beside the frames stay behind.
 """
 
 import re
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from av.packet import Packet
 
 from dsmap.common.files import check_folder_writable, is_regular, part_folder, rename_to_free, sync_folder, sync_tree
-from dsmap.common.images import PICTURE_SUFFIXES, WRITTEN_SUFFIXES, write_picture
+from dsmap.common.images import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, write_rgb
 from dsmap.common.output_files import check_name, identity, keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.video.animation_writer import AnimationWriter
@@ -30,29 +30,29 @@ _WRITTEN = WRITTEN_SUFFIXES
 
 
 def is_sequence(output: Path) -> bool:
-    """Whether the name asks for an image sequence: a picture's, with a place for the number."""
-    return output.suffix.lower() in PICTURE_SUFFIXES and _NUMBER.search(output.name) is not None
+    """Whether the name asks for an image sequence: an image's, with a place for the number."""
+    return output.suffix.lower() in IMAGE_SUFFIXES and _NUMBER.search(output.name) is not None
 
 
 def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Raise InputError unless pictures of that pattern may be written: into a folder, which may be missing itself.
+    """Raise InputError unless images of that pattern may be written: into a folder, which may be missing itself.
 
     With `overwrite` earlier ones are replaced, but never one that is among `inputs`.
     """
     check_name(output, "-o")
     if len(_NUMBER.findall(output.name)) != 1 or "%" in _NUMBER.sub("", output.name):
         raise InputError(
-            f"{output.name} is not a pattern for numbered pictures", "put one number in it: -o frames/%05d.png"
+            f"{output.name} is not a pattern for numbered images", "put one number in it: -o frames/%05d.png"
         )
     if output.suffix.lower() not in _WRITTEN:
-        raise InputError(f"cannot write pictures as {output.suffix}", f"use one of {', '.join(_WRITTEN)}")
+        raise InputError(f"cannot write images as {output.suffix}", f"use one of {', '.join(_WRITTEN)}")
     if "%" in str(output.parent):
-        raise InputError(f"the folder {output.parent} has a % in its name", "put the number into the picture's name")
+        raise InputError(f"the folder {output.parent} has a % in its name", "put the number into the image's name")
     folder = output.parent
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file", "name a folder for the pictures with -o")
+        raise InputError(f"{folder} is a file", "name a folder for the images with -o")
     check_folder_writable(folder if folder.exists() else folder.parent, "-o")
-    there = written_pictures(output)
+    there = written_images(output)
     if there and not overwrite:
         raise InputError(
             f"{there[0]} exists already",
@@ -68,7 +68,7 @@ def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
 def open_writer(
     path: Path, *, overwrite: bool = False, animation: bool = False, plays: int = 0, **options: Any
 ) -> "VideoWriter | SequenceWriter | AnimationWriter":
-    """The writer that `path`'s name asks for. `options`: those of `VideoWriter`, of which pictures need none.
+    """The writer that `path`'s name asks for. `options`: those of `VideoWriter`, of which images need none.
 
     `animation`: an animated image, to be played `plays` times.
     """
@@ -79,10 +79,10 @@ def open_writer(
 
 
 class SequenceWriter:
-    """Writes frames as pictures, numbered from 1. They appear under their names together, in `close()`.
+    """Writes frames as images, numbered from 1. They appear under their names together, in `close()`.
 
     Until then they grow in a folder of their own, in the one they will be in or beside it. `path`: the pattern. Raises
-    InputError as `check_sequence` does, DsmapError when a picture cannot be written.
+    InputError as `check_sequence` does, DsmapError when an image cannot be written.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -102,14 +102,14 @@ class SequenceWriter:
 
     def write(self, rgb: npt.NDArray[np.uint8], pts: int, duration: int = 0) -> None:
         """Write one frame: uint8 (H, W, 3). Its time is not kept."""
-        write_picture(self._part / self._name(self.frames + 1), rgb, durable=False)  # all are flushed in `close`
+        write_rgb(self._part / self._name(self.frames + 1), rgb, durable=False)  # all are flushed in `close`
         self.frames += 1
 
     def copy(self, packet: Packet) -> None:
-        """Pictures have no sound: nothing is done."""
+        """Images have no sound: nothing is done."""
 
     def close(self, *, drop_audio_after_video: bool = False, interrupted: bool = False) -> None:
-        """Give the pictures their names, once they are on the disk: all of them, or after Ctrl-C those that were done.
+        """Give the images their names, once they are on the disk: all of them, or after Ctrl-C those that were done.
 
         Raises DsmapError when that fails; it says where they are. Closed once, nothing more is done.
         """
@@ -124,11 +124,11 @@ class SequenceWriter:
             place = keep_beside(self._part, folder / "frames" if self._part.parent == folder.absolute() else folder)
             named = any(is_regular(folder / self._name(number)) for number in range(1, self.frames + 1))
             also = " or under their names" if named and self._overwrite else ""
-            fact = f"the finished pictures could not be named {self.path}: {error.strerror}"
+            fact = f"the finished images could not be named {self.path}: {error.strerror}"
             raise DsmapError(fact, f"they are whole, and lie in {place}{also}") from error
 
     def discard(self) -> None:
-        """Remove the pictures of an unfinished sequence; those of a closed one stay where they are."""
+        """Remove the images of an unfinished sequence; those of a closed one stay where they are."""
         if not self._closed:
             self._closed = True
             shutil.rmtree(self._part, ignore_errors=True)
@@ -137,12 +137,12 @@ class SequenceWriter:
         if not folder.exists():
             try:
                 rename_to_free(self._part, folder)
-            except FileExistsError:  # made this moment: the pictures go into it
+            except FileExistsError:  # made this moment: the images go into it
                 pass
             else:
                 sync_folder(folder.absolute().parent)
                 return
-        earlier = written_pictures(self.path)
+        earlier = written_images(self.path)
         if earlier and not self._overwrite:
             raise FileExistsError(0, f"somebody else has made {earlier[0].name} meanwhile")
         names = [self._name(number) for number in range(1, self.frames + 1)]
@@ -169,7 +169,7 @@ class SequenceWriter:
             raise
 
     def _beyond(self, earlier: Sequence[Path]) -> list[Path]:
-        """The earlier pictures that go on where this sequence ends, without a gap."""
+        """The earlier images that go on where this sequence ends, without a gap."""
         known = {path.name: path for path in earlier if is_regular(path)}
         number, found = self.frames + 1, []
         while path := known.get(self._name(number)):
@@ -181,8 +181,8 @@ class SequenceWriter:
         return self.path.name % number
 
 
-def written_pictures(pattern: Path) -> list[Path]:
-    """The pictures of that pattern that are there, by number."""
+def written_images(pattern: Path) -> list[Path]:
+    """The images of that pattern that are there, by number."""
     if not pattern.parent.is_dir():
         return []
     start, _, end = _NUMBER.sub("\0", pattern.name).partition("\0")
@@ -191,8 +191,8 @@ def written_pictures(pattern: Path) -> list[Path]:
     return [path for number, path in sorted(found) if pattern.name % number == path.name]
 
 
-def is_picture_of(pattern: Path, path: Path) -> bool:
-    """Whether a sequence of that pattern may write a picture under that name."""
+def is_image_of(pattern: Path, path: Path) -> bool:
+    """Whether a sequence of that pattern may write an image under that name."""
     start, _, end = _NUMBER.sub("\0", pattern.name).partition("\0")
     match = re.fullmatch(rf"{re.escape(start)}(\d+){re.escape(end)}", path.name, re.ASCII)
     same_folder = identity(pattern.parent) == identity(path.parent)

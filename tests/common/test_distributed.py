@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import make_pictures, settings, trainer_in
+from test_training import make_images, settings, trainer_in
 from two_processes import gradients_of
 
 from dsmap.common.distributed import Processes, processes_of_torchrun
@@ -25,7 +25,7 @@ TESTS = Path(__file__).parents[1]
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for side, colour in (("A", (200, 90, 60)), ("B", (60, 90, 200))):
-        make_pictures(folder / f"train{side}", colour)
+        make_images(folder / f"train{side}", colour)
     return folder
 
 
@@ -52,7 +52,7 @@ def finished(process, timeout=200):
 
 @pytest.mark.parametrize("gan_type", ["lsgan", "nsgan", "ralsgan"])
 def test_gradients_of_two_processes_are_those_of_one(gan_type, tmp_path):
-    """Every term, those that couple the pictures of a batch too: contextual, mode seeking, KL, ralsgan."""
+    """Every term, those that couple the images of a batch too: contextual, mode seeking, KL, ralsgan."""
     expected, expected_losses = gradients_of(gan_type, lambda rows: rows)
     code, _, err = finished(torchrun(TESTS / "two_processes.py", gan_type, tmp_path / "found.pt"))
     assert code == 0, err

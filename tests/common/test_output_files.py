@@ -72,11 +72,11 @@ def test_nothing_of_an_input_folder_is_replaced(tmp_path, way):
         else:
             (folder / "deep" / "more").symlink_to(elsewhere)
             (elsewhere / "round").symlink_to(folder)
-    with pytest.raises(InputError, match="lies in the pictures"):
-        check_outputs({"--report": path}, [(folder, "the pictures")], overwrite=True)
-    check_outputs({"--report": folder / "deep" / "new.json"}, [(folder, "the pictures")], overwrite=True)
+    with pytest.raises(InputError, match="lies in the images"):
+        check_outputs({"--report": path}, [(folder, "the images")], overwrite=True)
+    check_outputs({"--report": folder / "deep" / "new.json"}, [(folder, "the images")], overwrite=True)
     (tmp_path / "earlier.json").touch()
-    check_outputs({"--report": tmp_path / "earlier.json"}, [(folder, "the pictures")], overwrite=True)
+    check_outputs({"--report": tmp_path / "earlier.json"}, [(folder, "the images")], overwrite=True)
     with pytest.raises(InputError, match="lies in the model"):
         check_outputs({"--report": folder / "new.json"}, closed=[(folder, "the model")], overwrite=True)
 

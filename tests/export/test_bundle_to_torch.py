@@ -94,10 +94,10 @@ def test_weights_that_translate_otherwise_are_refused(tmp_path):
 NOTHING_LEARNT = "--steps", 1, "--set", "optimizer.lr=1e-12", "--set", "optimizer.weight_decay=0"
 
 
-def test_a_training_starts_from_a_bundle(picture_folder, tmp_path):
+def test_a_training_starts_from_a_bundle(image_folder, tmp_path):
     model = small()
     bundle_of(model, tmp_path / "bundle")
-    run = ("--data", picture_folder, "-o", tmp_path / "run", "--start-from", tmp_path / "bundle", *NOTHING_LEARNT)
+    run = ("--data", image_folder, "-o", tmp_path / "run", "--start-from", tmp_path / "bundle", *NOTHING_LEARNT)
     code, out, err = train(*run)
     assert code == 0, err
     assert "the generators begin as those of the other training" in out
@@ -107,8 +107,8 @@ def test_a_training_starts_from_a_bundle(picture_folder, tmp_path):
         assert_same(load_generators(checkpoint, weights), model, rtol=1e-5, atol=1e-6)
 
 
-def test_a_training_starts_from_a_run_with_other_domains(checkpoint, picture_folder, tmp_path):
-    run = ("--data", picture_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *NOTHING_LEARNT)
+def test_a_training_starts_from_a_run_with_other_domains(checkpoint, image_folder, tmp_path):
+    run = ("--data", image_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *NOTHING_LEARNT)
     code, _, err = train(*run, "--domains", "green,white")
     assert code == 0, err
     found = read_checkpoint(tmp_path / "run")
@@ -117,8 +117,8 @@ def test_a_training_starts_from_a_run_with_other_domains(checkpoint, picture_fol
     assert not np.array_equal(found.styles["green"].mean, np.zeros(found.config.model.style_dim))
 
 
-def test_going_on_takes_the_runs_own_weights(checkpoint, picture_folder, tmp_path):
-    run = ("--data", picture_folder, "-o", tmp_path / "run", "--start-from", checkpoint, "--resume", "auto")
+def test_going_on_takes_the_runs_own_weights(checkpoint, image_folder, tmp_path):
+    run = ("--data", image_folder, "-o", tmp_path / "run", "--start-from", checkpoint, "--resume", "auto")
     assert train(*run, "--steps", 1)[0] == 0
     shutil.copytree(tmp_path / "run", tmp_path / "kept")
     code, out, err = train(*run, "--steps", 1)
@@ -127,8 +127,8 @@ def test_going_on_takes_the_runs_own_weights(checkpoint, picture_folder, tmp_pat
     assert_same(load_generators(read_checkpoint(tmp_path / "run")), load_generators(read_checkpoint(tmp_path / "kept")))
 
 
-def test_what_shapes_no_weight_may_be_another(checkpoint, picture_folder, tmp_path):
-    run = ("--data", picture_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *NOTHING_LEARNT)
+def test_what_shapes_no_weight_may_be_another(checkpoint, image_folder, tmp_path):
+    run = ("--data", image_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *NOTHING_LEARNT)
     code, _, err = train(*run, "--set", "model.sharpen=0.5")
     assert code == 0, err
     found, given = (load_generators(read_checkpoint(path)) for path in (tmp_path / "run", checkpoint))
@@ -144,14 +144,14 @@ def test_what_shapes_no_weight_may_be_another(checkpoint, picture_folder, tmp_pa
         (["--domains", "winter,summer"], "the domains are given as winter, summer"),
     ],
 )
-def test_what_does_not_go_with_another_training(more, fact, checkpoint, picture_folder, tmp_path):
-    code, _, err = train("--data", picture_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *more)
+def test_what_does_not_go_with_another_training(more, fact, checkpoint, image_folder, tmp_path):
+    code, _, err = train("--data", image_folder, "-o", tmp_path / "run", "--start-from", checkpoint, *more)
     assert code == 2
     assert fact in err
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_to_start_from(picture_folder, tmp_path):
-    code, _, err = train("--data", picture_folder, "-o", tmp_path / "run", "--start-from", tmp_path / "gone")
+def test_nothing_to_start_from(image_folder, tmp_path):
+    code, _, err = train("--data", image_folder, "-o", tmp_path / "run", "--start-from", tmp_path / "gone")
     assert code == 2
     assert "gone" in err

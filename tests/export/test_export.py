@@ -19,7 +19,7 @@ from dsmap.export.graphs import Extras, from_frames, graphs, to_frames, write_gr
 from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.sources import open_checkpoint
-from dsmap.export.verify import generated_pictures, verify_graphs
+from dsmap.export.verify import generated_images, verify_graphs
 from dsmap.model.dsmap import DSMAP, initialise_generators
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
@@ -36,7 +36,7 @@ def from_exported(exported, monkeypatch):
     monkeypatch.setattr(exporter, "write_graph", copy)
 
 
-def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, picture_folder, exported, tmp_path):
+def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, image_folder, exported, tmp_path):
     folder = exported.folder
     assert "next: dsmap-video INPUT --model winter-model --domain winter" in exported.stdout
     assert "chain summer to winter" in exported.stdout
@@ -48,7 +48,7 @@ def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, picture_folder
     assert manifest.verification["origin"] == "real"
     assert manifest.styles["summer"].pictures == 3
     text = json.dumps(manifest.model_dump(mode="json"))
-    assert not any(str(path) in text for path in (tmp_path, picture_folder, checkpoint, folder.parent))
+    assert not any(str(path) in text for path in (tmp_path, image_folder, checkpoint, folder.parent))
 
     # No loose weights, and the averaged generators are what was exported.
     for file in manifest.files():
@@ -56,12 +56,12 @@ def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, picture_folder
         onnx.checker.check_model(model, full_check=True)
         assert not any(tensor.external_data for tensor in model.graph.initializer)
     source = open_checkpoint(checkpoint)
-    picture = generated_pictures(64, 1, 9)[0]
-    x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    image = generated_images(64, 1, 9)[0]
+    x_nchw = torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     style = torch.tensor(source.styles["winter"].mean)[None]
     with torch.no_grad():
         expected = source.model.translate(x_nchw, "summer", "winter", style)[0].permute(1, 2, 0).numpy()
-    out = Translator.load(folder, domain="winter", precision="fp32")(picture)
+    out = Translator.load(folder, domain="winter", precision="fp32")(image)
     assert np.abs(out - (expected + 1) * 127.5).max() <= 1
 
 
@@ -184,14 +184,14 @@ def test_dynamic_sizes_have_names(files):
 
 def test_a_graph_of_other_weights_is_found(tiny_model, files):
     """Each component in turn is swapped for the same network with one weight moved: the check names it."""
-    pictures = {d: generated_pictures(64, 1, i) for i, d in enumerate(tiny_model.domains)}
-    assert verify_graphs(tiny_model, files, pictures, "generated").pictures == 2
+    images = {d: generated_images(64, 1, i) for i, d in enumerate(tiny_model.domains)}
+    assert verify_graphs(tiny_model, files, images, "generated").images == 2
     moved = DSMAP(tiny_model.config).eval()
     moved.load_state_dict(tiny_model.state_dict())
     with torch.no_grad():
         moved.mappings["b"].down.weight[0, 0, 0, 0] += 0.05
     with pytest.raises(DsmapError, match="winter"):
-        verify_graphs(moved, files, pictures, "generated")
+        verify_graphs(moved, files, images, "generated")
 
 
 def test_a_failed_check_leaves_nothing(checkpoint, exported, tmp_path, monkeypatch):
@@ -227,7 +227,7 @@ def test_bad_input_is_explained(tmp_path, arguments, text):
 
 
 def test_official_checkpoint(shared, tmp_path):
-    """The authors' checkpoint comes out with the authors' pictures."""
+    """The authors' checkpoint comes out with the authors' images."""
     golden = shared / "golden" / "tiny_zero_pad"
     done = run_export(
         golden / "gen_00000001.pt", "--official", golden / "config.yaml", "--domains", "summer,winter", "-o", "bundle",
@@ -235,7 +235,7 @@ def test_official_checkpoint(shared, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert Bundle.read(tmp_path / "bundle").manifest.provenance["rewrites"] == ["scaling"]
-    assert "generated pictures" in done.stdout
+    assert "generated images" in done.stdout
     with np.load(golden / "tensors.npz") as arrays:
         frame, style = (
             ((arrays[name][0].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8) for name in ("x_a", "x_b")
@@ -255,7 +255,7 @@ def test_more_graphs(checkpoint, tmp_path):
     assert manifest.format_version == 2
     assert manifest.provenance["rewrites"] == ["upsampling", "tail", "scaling"]
     assert set(manifest.components.fused) == set(manifest.components.style_decoder) == {"summer", "winter"}
-    frames = np.stack(generated_pictures(72, 2, 4))
+    frames = np.stack(generated_images(72, 2, 4))
     translator = Translator.load(tmp_path / "all", domain="winter")
     expected = translator(frames).astype(int)
     style = np.ascontiguousarray(np.broadcast_to(translator.style, (2, translator.style.size)), np.float32)
@@ -326,8 +326,8 @@ def test_bundles_of_format_1_still_work(format_1_bundle, tiny_bundle, tmp_path):
     """Their decoders took the style, and there was no style_mlp."""
     old = Path(shutil.copytree(format_1_bundle, tmp_path / "old"))
     tree = json.loads((old / "bundle.json").read_text())
-    picture = generated_pictures(64, 1, 2)[0]
-    ours, expected = (Translator.load(path, domain="winter", style=5)(picture) for path in (old, tiny_bundle))
+    image = generated_images(64, 1, 2)[0]
+    ours, expected = (Translator.load(path, domain="winter", style=5)(image) for path in (old, tiny_bundle))
     assert np.abs(ours.astype(int) - expected).max() <= 1
     tree["format_version"] = 2
     (old / "bundle.json").write_text(json.dumps(tree))

@@ -1,4 +1,4 @@
-"""What dsmap-export changes of a finished training's pictures: sharpening, contrast and margin."""
+"""What dsmap-export changes of a finished training's images: sharpening, contrast and margin."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from dsmap.config import ModelConfig
 from dsmap.errors import InputError
 from dsmap.export.output_adjustments import Finish, parse_contrast
 from dsmap.export.sources import open_checkpoint
-from dsmap.export.verify import generated_pictures
+from dsmap.export.verify import generated_images
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.tools import export
@@ -25,15 +25,15 @@ def test_an_export_is_finished(checkpoint, tmp_path):
     assert manifest.architecture["margin"] == 8
     source = open_checkpoint(checkpoint, finish=Finish(0.3, {None: 1.1, "winter": 1.3}, 8))
     as_trained = open_checkpoint(checkpoint)
-    picture = generated_pictures(64, 1, 9)[0]
-    x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    image = generated_images(64, 1, 9)[0]
+    x_nchw = torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     style = torch.tensor(source.styles["winter"].mean)[None]
     with torch.no_grad():
         expected, plain = (
             (of.model.translate(x_nchw, "summer", "winter", style)[0].permute(1, 2, 0).numpy() + 1) * 127.5
             for of in (source, as_trained)
         )
-    found = Translator.load(tmp_path / "b", domain="winter", precision="fp32")(picture)
+    found = Translator.load(tmp_path / "b", domain="winter", precision="fp32")(image)
     assert np.abs(found - expected).max() <= 1
     assert np.abs(expected - plain).mean() > 2
 

@@ -20,7 +20,7 @@ from dsmap.export.fp16 import CentredStem, to_half
 from dsmap.export.gate import check_gate, extreme_inputs, judge, with_probes
 from dsmap.export.int8 import quantise
 from dsmap.export.rewrites import Rewrites, ScaledStem, rewritten
-from dsmap.export.verify import generated_pictures
+from dsmap.export.verify import generated_images
 from dsmap.model.layers import conv, instance_norm, layer_norm
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
@@ -107,8 +107,8 @@ def test_what_is_in_half(pad):
 
 
 def test_the_half_chain_is_close(exported):
-    """Measured anew, on pictures that the export has not seen."""
-    frames = np.stack(generated_pictures(72, 3, 40))
+    """Measured anew, on images that the export has not seen."""
+    frames = np.stack(generated_images(72, 3, 40))
     style = np.zeros((3, 8), np.float32)
     expected = chain(files(exported), frames, style)
     got = chain(files(exported, "fp16"), frames, style)
@@ -119,12 +119,12 @@ def test_the_half_chain_is_close(exported):
 
 def test_a_half_graph_takes_other_sizes(exported):
     for size in (16, 200):
-        frames = np.stack(generated_pictures(size, 1, 3))
+        frames = np.stack(generated_images(size, 1, 3))
         assert chain(files(exported, "fp16"), frames, np.zeros((1, 8), np.float32)).shape == (1, size, size, 3)
 
 
 def test_what_the_bundle_says(exported):
-    """The gate's numbers are kept, on enough pictures."""
+    """The gate's numbers are kept, on enough images."""
     told = json.loads((exported.folder / "bundle.json").read_text())["verification"]["variants"]
     for precision, limit in (("fp16", 40), ("int8", 32)):
         found = told[precision]
@@ -175,9 +175,9 @@ STYLES = dict.fromkeys(DOMAINS, np.zeros(8, np.float32))
 
 
 def judged(exported, precision, changed):
-    pictures = {domain: generated_pictures(64, 2, i) for i, domain in enumerate(DOMAINS)}
+    images = {domain: generated_images(64, 2, i) for i, domain in enumerate(DOMAINS)}
     variant = {**files(exported, precision), **changed}
-    return judge(precision, files(exported), variant, pictures, "generated", styles=STYLES, width=8, minimum=16)
+    return judge(precision, files(exported), variant, images, "generated", styles=STYLES, width=8, minimum=16)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_the_gate_finds_infinities(exported, tmp_path):
 
 def test_probes_leave_the_graph_as_it_is(exported):
     path = files(exported, "fp16")["content_encoder", "summer"]
-    frames = np.stack(generated_pictures(64, 1, 2))
+    frames = np.stack(generated_images(64, 1, 2))
     plain = onnxruntime.InferenceSession(str(path)).run(None, {"frames": frames})
     model, limits = with_probes(path)
     session = onnxruntime.InferenceSession(model)
@@ -229,10 +229,10 @@ def test_probes_leave_the_graph_as_it_is(exported):
 def test_extreme_inputs_without_memory(monkeypatch):
     said = []
     monkeypatch.setattr(gate, "available_bytes", lambda: 10**9)
-    pictures = {domain: generated_pictures(64, 1) for domain in DOMAINS}
-    assert "a picture, 1920x1088" not in extreme_inputs((64, 64), 16, 64, pictures, said.append)
+    images = {domain: generated_images(64, 1) for domain in DOMAINS}
+    assert "an image, 1920x1088" not in extreme_inputs((64, 64), 16, 64, images, said.append)
     assert said == ["too little memory to try 1920x1088: left out"]
-    assert extreme_inputs((64, 64), 16, 4, pictures)["a picture, 1920x1088"]["summer"].shape == (1, 1088, 1920, 3)
+    assert extreme_inputs((64, 64), 16, 4, images)["an image, 1920x1088"]["summer"].shape == (1, 1088, 1920, 3)
 
 
 def test_int8_graphs(exported):
@@ -249,7 +249,7 @@ def test_int8_graphs(exported):
         assert weight.op_type == makers[node.input[0]].op_type == "DequantizeLinear"
         assert scales[weight.input[0]].data_type == TensorProto.INT8
         assert scales[weight.input[1]].dims[0] == scales[weight.input[0]].dims[0] > 1
-    frames = np.stack(generated_pictures(72, 3, 41))
+    frames = np.stack(generated_images(72, 3, 41))
     style = np.zeros((3, 8), np.float32)
     assert 32 < psnr(chain(files(exported, "int8"), frames, style), chain(files(exported), frames, style)) < 70
 
@@ -257,7 +257,7 @@ def test_int8_graphs(exported):
 def test_channels_are_evened_out_without_a_trace(exported):
     """Mean 0 and variance 1 before a norm: what the graph gives stays."""
     path = files(exported)["content_encoder", "summer"]
-    inputs = [{"frames": picture[None]} for picture in generated_pictures(64, 2, 5)]
+    inputs = [{"frames": image[None]} for image in generated_images(64, 2, 5)]
     model = onnx.load(path)
     int8._even_out(model, inputs)
     normed = [n.input[0] for n in model.graph.node if n.op_type == "InstanceNormalization"]
@@ -273,14 +273,14 @@ def test_channels_are_evened_out_without_a_trace(exported):
 def test_sensitive_blocks_stay_in_float(exported, tmp_path, monkeypatch):
     """With an aim that no int8 block meets, none is left."""
     monkeypatch.setattr(int8, "AIMS", {"psnr": 150.0})
-    pictures = {domain: generated_pictures(32, 1, i) for i, domain in enumerate(DOMAINS)}
+    images = {domain: generated_images(32, 1, i) for i, domain in enumerate(DOMAINS)}
     said = []
     plain = files(exported)
-    made = quantise(plain, tmp_path, pictures, {d: [s] for d, s in STYLES.items()}, said.append)
+    made = quantise(plain, tmp_path, images, {d: [s] for d, s in STYLES.items()}, said.append)
     assert set(made.files) == {(part, d) for part in ("content_encoder", "mapping", "decoder") for d in DOMAINS}
     assert "left in float32" in said[-1]
     assert "decoder.blocks.0" in made.float_layers["decoder", "winter"]
-    frames = pictures["summer"][0][None]
+    frames = images["summer"][0][None]
     style = np.zeros((1, 8), np.float32)
     assert psnr(chain({**plain, **made.files}, frames, style), chain(plain, frames, style)) > 60
 
@@ -302,11 +302,11 @@ def test_names_of_blocks(weight, block):
 
 
 def test_the_runtime_takes_the_precision_that_suits(exported):
-    picture = generated_pictures(64, 1, 9)[0]
+    image = generated_images(64, 1, 9)[0]
     out = {}
     for precision in ("auto", "fp32", "fp16", "int8"):
         translator = Translator.load(exported.folder, domain="winter", backend="cpu", precision=precision)
-        out[precision] = translator(picture)
+        out[precision] = translator(image)
         assert translator.precision == ("int8" if precision == "auto" else precision)
         assert translator.backend_description.endswith(f"on the CPU, {translator.precision}")
     assert np.array_equal(out["auto"], out["int8"])
@@ -325,9 +325,9 @@ def test_a_variant_that_was_touched_is_refused(exported, tmp_path):
 
 
 def test_the_video_command_takes_a_precision(exported, tmp_path):
-    from dsmap.common.images import write_picture
+    from dsmap.common.images import write_rgb
 
-    write_picture(tmp_path / "in.png", generated_pictures(40, 1)[0])
+    write_rgb(tmp_path / "in.png", generated_images(40, 1)[0])
     command = [sys.executable, "-m", "dsmap.tools.video", "in.png", "--domain", "winter", "--model", exported.folder,
                "--overwrite", "--precision"]  # fmt: skip
     done = subprocess.run([*command, "int8"], capture_output=True, text=True, cwd=tmp_path)

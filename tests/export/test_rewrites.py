@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import make_model, pictures, styles
+from tiny import images, make_model, styles
 
 from dsmap.export.graphs import from_frames
 from dsmap.export.rewrites import BlockTail, BlockUpsampleConv, Rewrites, ScaledStem, rewritten
@@ -71,7 +71,7 @@ def test_the_whole_network(pad, patch, rewrites):
     expected = model.translate(raw / 127.5 - 1, "a", "b", expected_style)
     got = fast.translate(own, "a", "b", style)
     torch.testing.assert_close(got / 127.5 - 1 if rewrites.scaling else got, expected, rtol=1e-9, atol=1e-9)
-    assert expected.std() > 0.05  # not a comparison of flat pictures
+    assert expected.std() > 0.05  # not a comparison of flat images
     assert x.shape == expected.shape
     assert not any(parameter.requires_grad for parameter in fast.parameters())
 
@@ -89,7 +89,7 @@ def test_the_original_is_left_alone():
 @pytest.mark.parametrize("rewrites", [Rewrites(), Rewrites(tail=False), Rewrites(scaling=False)])
 def test_contrast_is_the_same_in_rewritten_decoders(patch, rewrites):
     plain, strong = (make_model(patch=patch, contrast=both).double() for both in ((1.0, 1.0), (1.0, 1.4)))
-    x = pictures(n=1, dtype=torch.float64)["a"]
+    x = images(n=1, dtype=torch.float64)["a"]
     style = styles(n=1, dtype=torch.float64)["b"]
     fast = rewritten(strong, rewrites)
     given = (x + 1) * 127.5 if rewrites.scaling else x
@@ -106,7 +106,7 @@ def test_contrast_is_the_same_in_rewritten_decoders(patch, rewrites):
 @pytest.mark.parametrize("scaling", [True, False])
 def test_sharpening_is_the_same_in_rewritten_decoders(pad, scaling):
     soft, sharp = (make_model(pad_type=pad, sharpen=amount) for amount in (0.0, 0.7))
-    x = pictures(n=1)["a"]
+    x = images(n=1)["a"]
     style = styles(n=1)["b"]
     with torch.no_grad():
         plain, expected = (model.translate(x, "a", "b", style) for model in (soft, sharp))
@@ -115,7 +115,7 @@ def test_sharpening_is_the_same_in_rewritten_decoders(pad, scaling):
         found = fast.translate(given, "a", "b", style)
         found = found / 127.5 - 1 if scaling else found
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    # By hand: the picture, its edge repeated, less its mean with weights 1 2 1.
+    # By hand: the image, its edge repeated, less its mean with weights 1 2 1.
     line = torch.tensor([0.25, 0.5, 0.25])
     kernel = (line[:, None] * line).expand(3, 1, 3, 3)
     blurred = F.conv2d(F.pad(plain, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
@@ -125,12 +125,12 @@ def test_sharpening_is_the_same_in_rewritten_decoders(pad, scaling):
 
 @pytest.mark.parametrize(("patch", "pad"), [(1, "zero"), (1, "reflect"), (2, "zero"), (4, "zero")])
 @pytest.mark.parametrize("scaling", [True, False])
-def test_a_margin_is_more_of_the_mirrored_picture(scaling, pad, patch):
+def test_a_margin_is_more_of_the_mirrored_image(scaling, pad, patch):
     shape = {"pad_type": pad, "patch": patch, "n_downsample": 2 if patch == 1 else 0}
     without = make_model(**shape).double()
     margin = 2 * without.config.multiple_of
     model = make_model(**shape, margin=margin).double()
-    x = pictures(n=1, dtype=torch.float64)["a"]
+    x = images(n=1, dtype=torch.float64)["a"]
     style = styles(n=1, dtype=torch.float64)["b"]
     with torch.no_grad():
         expected = without.translate(F.pad(x, (margin,) * 4, mode="reflect"), "a", "b", style)

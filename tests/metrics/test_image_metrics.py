@@ -1,4 +1,4 @@
-"""The evaluation of pictures: feature networks, what is kept of a content, diversity, and folders of known order."""
+"""The evaluation of images: feature networks, what is kept of a content, diversity, and folders of known order."""
 
 import os
 import zipfile
@@ -62,22 +62,22 @@ def squeezenet(weights_file):
     return load_extractor(weights_file)
 
 
-def resized(picture_rgb):
-    """A whole picture as the network gets it."""
-    x_nchw = torch.from_numpy(picture_rgb).permute(2, 0, 1)[None].float()
+def resized(image_rgb):
+    """A whole image as the network gets it."""
+    x_nchw = torch.from_numpy(image_rgb).permute(2, 0, 1)[None].float()
     return F.interpolate(x_nchw, (227, 227), mode="bilinear", antialias=True) / 127.5 - 1
 
 
 def test_squeezenet_features(squeezenet, weights_file):
-    pictures = [landscape(0), landscape(1, (300, 280)), landscape(2, (300, 280)), landscape(3, (20, 400))]
+    images = [landscape(0), landscape(1, (300, 280)), landscape(2, (300, 280)), landscape(3, (20, 400))]
     network, weights = SqueezeNetFeatures(weights_file).eval(), np.load(weights_file)
     with torch.no_grad():
-        maps = torch.cat([network(resized(picture)) for picture in pictures])
+        maps = torch.cat([network(resized(image)) for image in images])
     by_hand = np.einsum("nchw,kc->nk", maps.numpy(), weights["conv10.weight"][:, :, 0, 0]) / maps[0, 0].numel()
     by_hand += weights["conv10.bias"]
     assert (by_hand < 0).any()  # no ReLU after conv10
     for batch in (1, 2, 16):
-        found = squeezenet.pooled(iter(pictures), batch=batch)
+        found = squeezenet.pooled(iter(images), batch=batch)
         assert found == pytest.approx(by_hand, abs=1e-4)
     assert found.dtype == np.float32
     assert (squeezenet.key, squeezenet.published, squeezenet.standardised) == ("squeezenet", False, True)
@@ -104,14 +104,14 @@ def test_squeezenet_files_that_are_wrong(tmp_path):
         load_extractor(path).pooled([landscape(0)])
 
 
-def test_pictures_that_are_none(squeezenet):
+def test_images_that_are_none(squeezenet):
     with pytest.raises(ValueError, match=r"float64 \(8, 8, 3\)"):
         squeezenet.pooled([np.zeros((8, 8, 3))])
     assert len(squeezenet.pooled([])) == 0
 
 
 class TinyInception(nn.Module):
-    """The interface of NVIDIA's file: it takes uint8 pictures of any size and gives 2048 features, or class scores."""
+    """The interface of NVIDIA's file: it takes uint8 images of any size and gives 2048 features, or class scores."""
 
     def __init__(self, dim: int = 2048):
         super().__init__()
@@ -136,10 +136,10 @@ def test_inception(tmp_path, monkeypatch):
     assert isinstance(extractor, Inception)
     assert (extractor.key, extractor.published, extractor.standardised) == ("inception", False, False)
     assert extractor.name == "another network than Inception (inception.pt)"
-    pictures = [landscape(0), landscape(1), landscape(2, (40, 90))]
+    images = [landscape(0), landscape(1), landscape(2, (40, 90))]
     with torch.no_grad():
-        expected = [module(torch.from_numpy(p).permute(2, 0, 1)[None], return_features=True) for p in pictures]
-    assert extractor.pooled(pictures) == pytest.approx(torch.cat(expected).numpy(), abs=1e-5)
+        expected = [module(torch.from_numpy(p).permute(2, 0, 1)[None], return_features=True) for p in images]
+    assert extractor.pooled(images) == pytest.approx(torch.cat(expected).numpy(), abs=1e-5)
     # The published file is known by its contents.
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", extractors._sha256(path))
     assert load_extractor(path).published
@@ -170,7 +170,7 @@ def test_files_that_are_no_feature_network(tmp_path):
         plain(tmp_path / "empty.pt", b""): "is not a feature network",
         weights: "weights without their network",
         archive: "a feature network was expected",
-        saved(TinyInception(1000), tmp_path / "classes.pt"): r"gives \(1, 1000\) for a picture, expected \(1, 2048\)",
+        saved(TinyInception(1000), tmp_path / "classes.pt"): r"gives \(1, 1000\) for an image, expected \(1, 2048\)",
         saved(TakesNothingElse(), tmp_path / "else.pt"): "forward.. expected at most 2",
         saved(TwoThings(), tmp_path / "two.pt"): "gives tuple",
     }.items():
@@ -207,9 +207,9 @@ def test_no_program_is_run_unless_it_is_known_or_asked_for(tmp_path, monkeypatch
 
 def test_folders_of_known_order(squeezenet):
     """Identical folders, two halves of one folder, a half whose colours are shifted."""
-    pictures = [landscape(seed) for seed in range(100)]
-    x = squeezenet.pooled(pictures)
-    tint = [(p * np.array((1, 0.6, 0.6)) + (60, 0, 0)).clip(0, 255).astype(np.uint8) for p in pictures[::2]]
+    images = [landscape(seed) for seed in range(100)]
+    x = squeezenet.pooled(images)
+    tint = [(p * np.array((1, 0.6, 0.6)) + (60, 0, 0)).clip(0, 255).astype(np.uint8) for p in images[::2]]
     tinted = squeezenet.pooled(tint)
     for distance in (kernel_distance, frechet_distance):
         assert distance(x, x) == pytest.approx(0, abs=1e-6)
@@ -235,7 +235,7 @@ def test_ssim_as_torchmetrics_has_it(kind):
 
 
 def degraded():
-    """What may happen to the edges of a picture, by name."""
+    """What may happen to the edges of an image, by name."""
     rng = np.random.default_rng(0)
 
     def snow(x):
@@ -275,7 +275,7 @@ def test_edge_structure_ranks_what_is_kept(scale):
 
 
 def test_grain_in_a_sky_neither_helps_nor_harms():
-    """Half of the picture is sky; that its grain is another one, or gone, changes nothing."""
+    """Half of the image is sky; that its grain is another one, or gone, changes nothing."""
     content = landscape(0, (128, 128))
     content[:40] = (100, 150, 220)
     rng = np.random.default_rng(0)
@@ -325,17 +325,17 @@ def test_feature_similarity(squeezenet):
 
 
 def test_perceptual_distance(squeezenet):
-    pictures = [landscape(0), landscape(1), landscape(2, (90, 50)), landscape(0)]
+    images = [landscape(0), landscape(1), landscape(2, (90, 50)), landscape(0)]
     distance = SqueezeNetDistance(squeezenet)
-    found = distance(pictures, [(0, 1), (0, 2), (2, 0), (0, 3)])
+    found = distance(images, [(0, 1), (0, 2), (2, 0), (0, 3)])
     by_hand = []
-    for one, two in zip(*(squeezenet.network.taps(resized(p)) for p in pictures[:2]), strict=True):
+    for one, two in zip(*(squeezenet.network.taps(resized(p)) for p in images[:2]), strict=True):
         one, two = (tap / tap.norm(dim=1, keepdim=True).clamp_min(1e-10) for tap in (one, two))
         by_hand.append(((one - two) ** 2).sum(1).mean().item())
     assert found[0] == pytest.approx(np.mean(by_hand), rel=1e-4)
     assert found[1] == pytest.approx(found[2])
     assert found[3] == pytest.approx(0, abs=1e-9)
-    assert len(distance(pictures, [])) == 0
+    assert len(distance(images, [])) == 0
     assert "not LPIPS" in distance.name
 
 
@@ -347,9 +347,9 @@ class PixelDistance:
     def __init__(self):
         self.pairs = []
 
-    def __call__(self, pictures_rgb, pairs):
+    def __call__(self, images_rgb, pairs):
         self.pairs.append(pairs)
-        return np.array([np.abs(pictures_rgb[i].astype(float) - pictures_rgb[j]).mean() for i, j in pairs])
+        return np.array([np.abs(images_rgb[i].astype(float) - images_rgb[j]).mean() for i, j in pairs])
 
 
 def grey(level):
@@ -393,15 +393,15 @@ def test_lpips_by_torchmetrics(monkeypatch):
     monkeypatch.setattr(lpips, "_get_tv_model_features", alexnet)
     distance = load_lpips("alex")
     assert distance.name == "LPIPS (alex)"
-    pictures = [landscape(0), landscape(1), landscape(0)]
-    found = distance(pictures, [(0, 1), (1, 0), (0, 2)])
-    x = [torch.from_numpy(p).permute(2, 0, 1)[None].float() / 127.5 - 1 for p in pictures]
+    images = [landscape(0), landscape(1), landscape(0)]
+    found = distance(images, [(0, 1), (1, 0), (0, 2)])
+    x = [torch.from_numpy(p).permute(2, 0, 1)[None].float() / 127.5 - 1 for p in images]
     assert found[0] == pytest.approx(distance.metric.net(x[0], x[1]).item())
     assert found[0] == pytest.approx(found[1])
     assert found[0] > 0.001
     assert found[2] == 0
-    assert distance(pictures, [(0, 1)]) == pytest.approx(found[:1])
-    assert len(distance(pictures, [])) == 0
+    assert distance(images, [(0, 1)]) == pytest.approx(found[:1])
+    assert len(distance(images, [])) == 0
 
 
 _ALEXNET = (
@@ -436,12 +436,12 @@ def test_lpips_that_cannot_be_had(monkeypatch, error, fact):
 
 
 def test_the_real_squeezenet_tells_seasons(shared):
-    """On a few pictures of each, as a whole set takes minutes."""
-    from dsmap.common.images import list_pictures, read_picture_rgb
+    """On a few images of each, as a whole set takes minutes."""
+    from dsmap.common.images import list_images, read_rgb
 
     extractor = load_extractor(shared / "nets" / "squeezenet_v1.0_imagenet.npz")
     summer, winter = (
-        extractor.pooled(map(read_picture_rgb, list_pictures(shared / "data" / "yosemite" / name)[::5]))
+        extractor.pooled(map(read_rgb, list_images(shared / "data" / "yosemite" / name)[::5]))
         for name in ("testA", "testB")
     )
     assert summer.shape == (31, 1000)

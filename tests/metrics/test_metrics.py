@@ -22,7 +22,7 @@ def features(n, d=12, seed=0, shift=0.0, scale=1.0):
 
 
 class AsTheyAre(nn.Module):
-    """For torchmetrics: a feature network whose pictures are features already."""
+    """For torchmetrics: a feature network whose images are features already."""
 
     def __init__(self, num_features):
         super().__init__()
@@ -69,7 +69,7 @@ def test_kernel_distance_as_torchmetrics_has_it(n, d):
 
 def test_identical_folders_are_at_0():
     x = features(50)
-    twice = np.concatenate([x, x[:5]])  # five pictures lie in the folder under two names
+    twice = np.concatenate([x, x[:5]])  # five images lie in the folder under two names
     noise = 1 + 1e-7 * np.random.default_rng(0).standard_normal(x.shape)  # float32 on another machine
     for one, other in ((x, x), (x, x[::-1]), (twice, twice[::-1]), (x, x * noise)):
         for standardise in (False, True):
@@ -77,7 +77,7 @@ def test_identical_folders_are_at_0():
         assert frechet_distance(one, other) == pytest.approx(0, abs=1e-8)
 
 
-def test_pictures_in_both_sets_are_not_compared_with_themselves():
+def test_images_in_both_sets_are_not_compared_with_themselves():
     x, y = features(30, seed=1), features(30, seed=2)
     overlapping = np.concatenate([x[:15], y[15:]])
     usual = naive_kernel_distance(overlapping, y, np.ones(30), np.ones(30), np.zeros((30, 30), bool))
@@ -110,7 +110,7 @@ def test_standardised_features_have_no_unit():
 
 
 def naive_kernel_distance(x, y, x_drawn, y_drawn, same, content=None):
-    """Pair by pair, of pictures that are drawn several times; `content` numbers the contents of x."""
+    """Pair by pair, of images that are drawn several times; `content` numbers the contents of x."""
     content = np.arange(len(x)) if content is None else content
 
     def kernel(a, b):
@@ -146,7 +146,7 @@ def test_resampled_kernel_distance_pair_by_pair():
 
 
 @pytest.mark.parametrize("d", [4, 40])
-def test_resampled_frechet_distance_is_that_of_repeated_pictures(d):
+def test_resampled_frechet_distance_is_that_of_repeated_images(d):
     x, y = features(20, d, 1), features(30, d, 2)
     rng = np.random.default_rng(0)
     counts, reference_counts = rng.integers(0, 3, 10), rng.integers(0, 3, 30)
@@ -171,12 +171,12 @@ def test_many_styles_of_one_content_do_not_add_to_the_kernel_distance():
     assert np.mean(without) > 0.3
 
 
-def test_distances_need_two_pictures():
+def test_distances_need_two_images():
     x = features(5)
     for distance in (frechet_distance, kernel_distance):
         with pytest.raises(InputError, match="two results or more, got 1"):
             distance(x[:1], x)
-        with pytest.raises(InputError, match="two reference pictures or more, got 0"):
+        with pytest.raises(InputError, match="two reference images or more, got 0"):
             distance(x, x[:0])
         with pytest.raises(ValueError, match="expected"):
             distance(x, x[:, :3])
@@ -301,7 +301,7 @@ def test_the_classifier_knows_the_odds():
     assert classifier.probability(x) == pytest.approx(expected, abs=0.03)
     assert classifier.probability(x * (1, 1e6, 1, 1))[[0, -1]] == pytest.approx([0, 1])  # no overflow
     assert classifier.reliable
-    assert f"right on {classifier.accuracy:.1%} of 4000 pictures" in classifier.reliability
+    assert f"right on {classifier.accuracy:.1%} of 4000 images" in classifier.reliability
     again = fit_classifier(source, target)
     assert np.array_equal(again.weight_d, classifier.weight_d)
     assert again.accuracy == classifier.accuracy
@@ -316,7 +316,7 @@ def test_a_classifier_that_cannot_know_says_so():
     assert "too few" in classifier.reliability
 
 
-def test_the_classifier_on_test_pictures():
+def test_the_classifier_on_test_images():
     source, target = two_domains(300, 300, apart=6)
     test = two_domains(50, 70, apart=6, seed=1)
     classifier = fit_classifier(source, target, test=test)
@@ -326,9 +326,9 @@ def test_the_classifier_on_test_pictures():
     assert classifier.probability(test[0]).mean() < 0.1 < 0.9 < classifier.probability(test[1]).mean()
 
 
-def test_a_classifier_needs_pictures_and_bears_dead_features():
+def test_a_classifier_needs_images_and_bears_dead_features():
     source, target = two_domains(20, 20, apart=4)
-    with pytest.raises(InputError, match="5 pictures of the target domain or more, got 4"):
+    with pytest.raises(InputError, match="5 images of the target domain or more, got 4"):
         fit_classifier(source, target[:4])
     dead = [np.hstack([x, np.full((20, 2), 3.0)]) for x in (source, target)]
     assert fit_classifier(*dead).weight_d[-2:].tolist() == [0, 0]

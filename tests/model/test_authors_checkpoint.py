@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from authors import official_discriminators, official_generators, official_yaml, write_checkpoint
-from tiny import make_discriminators, make_model, pictures, styles
+from tiny import images, make_discriminators, make_model, styles
 
 from dsmap.config import LossWeights
 from dsmap.errors import InputError
@@ -30,8 +30,8 @@ def refused(path, config, **how):
 
 
 @pytest.mark.parametrize("changed", [{}, {"n_res": 3, "pad_type": "zero", "style_dim": 5}, {"mapping": False}])
-def test_their_weights_give_the_same_pictures(tmp_path, changed):
-    model, x, = make_model(**changed).eval(), pictures()  # fmt: skip
+def test_their_weights_give_the_same_images(tmp_path, changed):
+    model, x, = make_model(**changed).eval(), images()  # fmt: skip
     loaded = load_official(*write_checkpoint(tmp_path, model), domains=("cat", "dog"))
     assert not loaded.training
     assert loaded.config == model.config.model_copy(update={"domains": ("cat", "dog")})
@@ -52,7 +52,7 @@ def test_every_weight_has_a_name():
 
 
 def test_their_discriminators():
-    ours, fresh, x = make_discriminators(1), make_discriminators(2), pictures()
+    ours, fresh, x = make_discriminators(1), make_discriminators(2), images()
     load_discriminator_weights(fresh, official_discriminators(ours), "dis.pt")
     for slot in ("a", "b"):
         for expected, logits in zip(ours[slot](x[slot]), fresh[slot](x[slot]), strict=True):
@@ -67,7 +67,7 @@ def test_a_munit_checkpoint_may_carry_an_unused_mapping(tmp_path):
     for slot in ("a", "b"):
         states[slot] |= {k: v for k, v in official_generators(other)[slot].items() if k.startswith("domain_mapping.")}
     torch.save(states, path)
-    x, style = pictures()["a"], styles()["b"]
+    x, style = images()["a"], styles()["b"]
     assert torch.equal(load_official(path, config).translate(x, "a", "b", style), model.translate(x, "a", "b", style))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
-from tiny import make_discriminators, make_model, model_config, pictures, scramble, squeezenet_weights, styles
+from tiny import images, make_discriminators, make_model, model_config, scramble, squeezenet_weights, styles
 from torch import nn
 
 from dsmap.config import DiscriminatorConfig, ModelConfig, TrainConfig
@@ -16,7 +16,7 @@ from dsmap.model.discriminator import Discriminator
 from dsmap.model.dsmap import DSMAP, initialise_discriminator, initialise_generators
 from dsmap.model.feature_networks import load_features
 from dsmap.model.identity_init import start_as_identity
-from dsmap.model.layers import LayerNorm, ShuffleConv, UpsampleConv, adaptive_instance_norm, instance_norm, to_picture
+from dsmap.model.layers import LayerNorm, ShuffleConv, UpsampleConv, adaptive_instance_norm, instance_norm, to_image
 
 PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
 
@@ -124,7 +124,7 @@ def by_hand_mapping(model, shared, skip, target):
     return by_hand_layer_norm(pad_conv(y, mapping.down, "zero", 1, 2), mapping.down_norm)
 
 
-def by_hand_picture(model, y, style, target, pad):
+def by_hand_image(model, y, style, target, pad):
     mlp, decoder = model.style_mlps[target].layers, model.decoders[target]
     flat = style
     for i, layer in enumerate(mlp):
@@ -157,30 +157,30 @@ def by_hand_style(encoder, x, pad):
 @pytest.mark.parametrize("pad", PAD_MODES)
 def test_every_part_is_what_the_paper_describes(pad):
     model = make_model(n_res=2, pad_type=pad).double()
-    x, style = pictures(hw=(32, 24), dtype=torch.float64), styles(dtype=torch.float64)
+    x, style = images(hw=(32, 24), dtype=torch.float64), styles(dtype=torch.float64)
     for source, target in (("a", "b"), ("b", "a")):
         content = model.encode(x[source], source)
         h, skip, shared = by_hand_content(model, x[source], source, pad)
         mapped = by_hand_mapping(model, shared, skip, target)
-        picture = by_hand_picture(model, mapped, style[target], target, pad)
+        image = by_hand_image(model, mapped, style[target], target, pad)
         for ours, expected in (
             (content.domain_specific, h),
             (content.skip, skip),
             (content.shared, shared),
             (model.map(content, target), mapped),
-            (model.decode(mapped, style[target], target), picture),
-            (model.translate(x[source], source, target, style[target]), picture),
+            (model.decode(mapped, style[target], target), image),
+            (model.translate(x[source], source, target, style[target]), image),
             (model.encode_style(x[source], source), by_hand_style(model.style_encoders[source], x[source], pad)),
         ):
             torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
-        assert picture.abs().max() <= 1
-        assert picture.std() > 0.05  # not a constant
+        assert image.abs().max() <= 1
+        assert image.std() > 0.05  # not a constant
 
 
 @pytest.mark.parametrize("pad", PAD_MODES)
 def test_the_kl_style_encoder(pad):
     model = make_model(style_kl=True, pad_type=pad).double()
-    encoder, x = model.style_encoders["a"], pictures(hw=(64, 48), dtype=torch.float64)["a"]
+    encoder, x = model.style_encoders["a"], images(hw=(64, 48), dtype=torch.float64)["a"]
     y = pad_conv(x, encoder.stem, pad, 1, 2)
     for i, block in enumerate(encoder.blocks):
         assert (y.shape[1], block.conv2.out_channels) == (4 * min(i + 1, 4), 4 * min(i + 2, 4))
@@ -197,7 +197,7 @@ def test_the_kl_style_encoder(pad):
 @pytest.mark.parametrize("pad", PAD_MODES)
 def test_the_discriminator(pad):
     discriminator = make_discriminators(pad_type=pad)["a"].double()
-    x = y = pictures(hw=(64, 80), dtype=torch.float64)["a"]
+    x = y = images(hw=(64, 80), dtype=torch.float64)["a"]
     logits = discriminator(x)
     assert len(logits) == 3
     for scale, ours in zip(discriminator.scales, logits, strict=True):
@@ -233,7 +233,7 @@ def test_folded_upsampling_is_upsampling(pad, size):
         torch.testing.assert_close(ours_grad, expected_grad, rtol=1e-9, atol=1e-9)
 
 
-def test_layer_norm_is_over_a_whole_picture():
+def test_layer_norm_is_over_a_whole_image():
     layer = LayerNorm(3)
     assert torch.equal(layer.bias, torch.zeros(3))
     assert 0 <= layer.weight.min() <= layer.weight.max() < 1
@@ -294,7 +294,7 @@ def test_the_weights_a_training_starts_from():
 @pytest.mark.parametrize("patch", [2, 4])
 def test_the_stem_is_pixel_unshuffle_and_a_convolution(patch):
     stem = make_model(patch=patch, pad_type="zero").content_encoders["a"].stem
-    x = pictures()["a"]
+    x = images()["a"]
     # Channel, row and column in the block are one axis for pixel_unshuffle; the kernel is a 3x3 of such blocks.
     weight = stem.weight.unflatten(2, (3, patch)).unflatten(4, (3, patch))  # O, I, a, row, b, column
     weight = weight.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
@@ -323,7 +323,7 @@ def test_sizes_with_blocks_of_pixels(patch, n_downsample, multiple):
 def test_the_pixels_of_a_block_start_alike():
     model = DSMAP(model_config(patch=2, n_downsample=0))
     initialise_generators(model)
-    x = pictures()["a"]
+    x = images()["a"]
     y = model.translate(x, "a", "b", styles()["b"])
     blocks = F.pixel_unshuffle(y, 2).unflatten(1, (3, 4))
     assert torch.equal(blocks[:, :, 0], blocks[:, :, 3])
@@ -344,15 +344,15 @@ def test_shuffled_upsampling_written_out():
     torch.testing.assert_close(layer(x), F.relu(normalised), rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_are_cut_off_at_black_and_white_but_find_their_way_back():
+def test_images_are_cut_off_at_black_and_white_but_find_their_way_back():
     z = torch.tensor([-2.0, -2.0, -0.5, 0.5, 2.0, 2.0], requires_grad=True)
-    y = to_picture(z, "clip")
+    y = to_image(z, "clip")
     assert y.tolist() == [-1, -1, -0.5, 0.5, 1, 1]
     y.backward(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]))  # a descent goes against these
     assert z.grad.tolist() == [0, -1, 1, -1, 1, 0]
     with torch.no_grad():
-        assert torch.equal(to_picture(z, "clip"), y)
-        assert torch.equal(to_picture(z, "tanh"), z.tanh())
+        assert torch.equal(to_image(z, "clip"), y)
+        assert torch.equal(to_image(z, "tanh"), z.tanh())
 
 
 def test_the_decoders_last_step_is_as_the_settings_say():
@@ -417,7 +417,7 @@ def test_a_discriminator_of_features_judges_every_depth(features):
     plain = Discriminator(DiscriminatorConfig(dim=4))
     both = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
     both.scales.load_state_dict(plain.scales.state_dict())
-    x = pictures(n=2, hw=(96, 64))["a"]
+    x = images(n=2, hw=(96, 64))["a"]
     logits, of_patches = both(x), plain(x)
     assert len(features.taps(x)) == len(features.tap_dims) == 3
     assert len(logits) == 4 + len(of_patches)
@@ -427,15 +427,15 @@ def test_a_discriminator_of_features_judges_every_depth(features):
     whole = F.linear(torch.cat(pooled, 1), both.whole.layer.weight.flatten(1), both.whole.layer.bias)
     whole = F.linear(F.leaky_relu(whole, 0.2), both.whole.head.weight.flatten(1), both.whole.head.bias)
     torch.testing.assert_close(logits[3].flatten(1), whole)
-    # Of one picture at about a sixteenth of its size, whatever the depth.
+    # Of one image at about a sixteenth of its size, whatever the depth.
     assert [tuple(depth.shape) for depth in logits[:3]] == [(2, 1, 5, 3)] * 3
     assert all(not torch.equal(depth[0], depth[1]) for depth in logits[:4])
 
 
-def test_features_are_judged_in_the_standard_of_real_pictures(features):
+def test_features_are_judged_in_the_standard_of_real_images(features):
     torch.manual_seed(0)
     discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
-    batches = [pictures(n=n, hw=(64, 96), seed=n)["a"] for n in (2, 3)]
+    batches = [images(n=n, hw=(64, 96), seed=n)["a"] for n in (2, 3)]
     discriminator.set_standard(batches)
     taps = [[tap.log1p() for tap in features.taps(batch)] for batch in batches]
     for i, depth in enumerate(discriminator.depths):
@@ -457,7 +457,7 @@ def test_features_are_judged_in_the_standard_of_real_pictures(features):
 def test_feature_matching_follows_the_mean_of_the_translations(features):
     torch.manual_seed(0)
     discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
-    whole, x = discriminator.whole, pictures(n=2)["a"]
+    whole, x = discriminator.whole, images(n=2)["a"]
     logits, seen = discriminator.judge(x)
     assert all(torch.equal(a, b) for a, b in zip(logits, discriminator(x), strict=True))
     torch.testing.assert_close(seen, whole.pooled([tap.log1p() for tap in features.taps(x)]))  # no standard is set
@@ -474,7 +474,7 @@ def test_feature_matching_follows_the_mean_of_the_translations(features):
         torch.testing.assert_close(gradient, (2 * mean / mean.numel() / 3).expand(3, -1))
 
 
-def test_a_blank_picture_gives_finite_gradients(features):
+def test_a_blank_image_gives_finite_gradients(features):
     discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
     x = torch.zeros(1, 3, 64, 64, requires_grad=True)
     discriminator(x)[3].sum().backward()
@@ -489,7 +489,7 @@ def test_the_feature_network_is_no_part_of_the_discriminator(features):
     assert not {id(p) for p in one.parameters()} & {id(p) for p in features.parameters()}
     assert not any("mixing" in name or "fires" in name for name in one.state_dict())
     other.load_state_dict(one.state_dict())  # the fixed mixing is drawn anew, and the same
-    x = pictures()["a"].requires_grad_()
+    x = images()["a"].requires_grad_()
     assert all(torch.equal(a, b) for a, b in zip(one(x), other(x), strict=True))
     sum(logits.mean() for logits in one(x)[:4]).backward()
     assert x.grad is not None
@@ -503,7 +503,7 @@ def test_the_feature_network_is_no_part_of_the_discriminator(features):
 
 
 def test_without_a_mapping_the_shared_content_is_decoded():
-    model, x = make_model(mapping=False), pictures()
+    model, x = make_model(mapping=False), images()
     assert not any("mapping" in name for name, _ in model.named_parameters())
     content = model.encode(x["a"], "a")
     assert model.map(content, "b") is content.shared
@@ -526,7 +526,7 @@ def test_the_smallest_size_and_sizes_that_do_not_fit(changed, multiple):
         assert y.shape == (1, 3, height, width)
         assert y.isfinite().all()
     for height, width in ((side, side - multiple), (multiple, side), (side + 1, side), (side, side + multiple // 2)):
-        with pytest.raises(InputError, match=f"a picture of {width}x{height} does not fit") as caught:
+        with pytest.raises(InputError, match=f"an image of {width}x{height} does not fit") as caught:
             model.encode(torch.zeros(1, 3, height, width), "a")
         assert f"multiples of {multiple} and at least {side}" in caught.value.advice
 
@@ -535,7 +535,7 @@ def test_names_of_domains_are_names_only():
     model = make_model()
     renamed = DSMAP(model_config(domains=("summer", "winter")))
     renamed.load_state_dict(model.state_dict())
-    x, style = pictures()["a"], styles()["b"]
+    x, style = images()["a"], styles()["b"]
     assert renamed.domains == ("summer", "winter")
     assert (renamed.other("summer"), renamed.other("winter")) == ("winter", "summer")
     expected = model.translate(x, "a", "b", style)
@@ -549,7 +549,7 @@ def test_names_of_domains_are_names_only():
 
 def test_domains_do_not_share_more_than_the_shared_block():
     model = make_model()
-    x, style = pictures()["a"], styles()["b"]
+    x, style = images()["a"], styles()["b"]
     before = model.translate(x, "a", "b", style)
     for part in (model.content_encoders["b"], model.mappings["a"], model.decoders["a"], model.style_mlps["a"]):
         scramble(part, 9)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Sizes
@@ -70,9 +70,9 @@ def test_padding_is_at_the_right_and_bottom_and_cropped_again(translator):
 
 def test_pad_reflects_or_replicates():
     row = np.arange(13, dtype=np.uint8)
-    picture = np.repeat(np.repeat(row[None, :, None], 16, 0), 3, 2)
-    assert pad_frames(picture[None], SIZES)[0, 0, :, 0].tolist() == [*range(13), 11, 10, 9]
-    assert pad_frames(picture[None, :, :2], SIZES)[0, 0, :, 0].tolist() == [0] + [1] * 15
+    image = np.repeat(np.repeat(row[None, :, None], 16, 0), 3, 2)
+    assert pad_frames(image[None], SIZES)[0, 0, :, 0].tolist() == [*range(13), 11, 10, 9]
+    assert pad_frames(image[None, :, :2], SIZES)[0, 0, :, 0].tolist() == [0] + [1] * 15
     fitting = frame(16, 24)[None]
     assert pad_frames(fitting, SIZES).shape == fitting.shape
 
@@ -92,17 +92,17 @@ def test_input_is_left_alone_and_may_be_a_view(translator):
 
 
 def test_styles_differ_and_can_be_changed_between_frames(translator):
-    picture = frame(32, 32)
-    mean = translator(picture)
+    image = frame(32, 32)
+    mean = translator(image)
     translator.set_style(7)
-    seven = translator(picture)
+    seven = translator(image)
     translator.set_style(8)
-    eight = translator(picture)
+    eight = translator(image)
     assert len({mean.tobytes(), seven.tobytes(), eight.tobytes()}) == 3
     translator.set_style(7)
-    np.testing.assert_array_equal(translator(picture), seven)
+    np.testing.assert_array_equal(translator(image), seven)
     translator.set_style(None)
-    np.testing.assert_array_equal(translator(picture), mean)
+    np.testing.assert_array_equal(translator(image), mean)
 
 
 def test_seed_is_a_draw_from_the_standard_normal(translator):
@@ -111,19 +111,19 @@ def test_seed_is_a_draw_from_the_standard_normal(translator):
     assert abs(codes.std() - 1) < 0.1
 
 
-def test_picture_style_is_that_of_torch(translator, tiny_model, tmp_path):
-    picture = frame(48, 64, 5)
+def test_image_style_is_that_of_torch(translator, tiny_model, tmp_path):
+    image = frame(48, 64, 5)
     with torch.no_grad():
-        x_nchw = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        x_nchw = torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         expected = tiny_model.encode_style(x_nchw, "winter")[0].numpy()
-    np.testing.assert_allclose(translator.find_style(picture), expected, atol=1e-5)
-    write_picture(tmp_path / "style.png", picture)
+    np.testing.assert_allclose(translator.find_style(image), expected, atol=1e-5)
+    write_rgb(tmp_path / "style.png", image)
     np.testing.assert_allclose(translator.find_style(tmp_path / "style.png"), expected, atol=1e-5)
     np.testing.assert_allclose(translator.find_style(str(tmp_path / "style.png")), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 7), (300, 200), (20, 900), (1, 1)])
-def test_style_pictures_of_any_size(translator, height, width):
+def test_style_images_of_any_size(translator, height, width):
     assert translator.find_style(frame(height, width)).shape == (3,)
 
 
@@ -144,7 +144,7 @@ def test_what_is_no_frame_is_refused(translator, bad):
 
 
 def test_bad_styles_are_refused_and_the_old_one_stays(translator, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     before = translator.style.copy()
     for bad in (tmp_path / "gone.png", tmp_path / "text.png", -1):
         with pytest.raises(InputError):

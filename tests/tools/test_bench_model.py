@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.tools import bench
 from dsmap.tools.bench import model as bench_model
@@ -57,8 +57,8 @@ def test_a_network_in_its_forms(run, tmp_path):
 
 def test_a_bundle_with_every_backend(run, tiny_bundle, tmp_path):
     for i in range(2):
-        picture = np.random.default_rng(i).integers(0, 256, (100, 70, 3), np.uint8)
-        write_picture(tmp_path / f"{i}.png", picture)
+        image = np.random.default_rng(i).integers(0, 256, (100, 70, 3), np.uint8)
+        write_rgb(tmp_path / f"{i}.png", image)
     report = tmp_path / "report.json"
     options = ["--size", "48x64", "--rounds", "2", "--threads", "1", "--domain", "summer"]
     code, out, err = run(str(tiny_bundle), *options, "--pictures", str(tmp_path), "--report", str(report))
@@ -80,7 +80,7 @@ def test_a_bundle_with_every_backend(run, tiny_bundle, tmp_path):
         (["--size", "250x256", "summer-winter"], "does not fit"),
         (["summer-winter", "--set", "model.dim=8"], "BUNDLE was passed together"),
         (["--domain", "winter"], "--domain is of a BUNDLE"),
-        (["summer-winter", "--pictures", "."], "no pictures in"),
+        (["summer-winter", "--pictures", "."], "no images in"),
     ],
 )
 def test_what_is_wrong_is_told_before_any_work(run, arguments, fact, tmp_path, monkeypatch):
@@ -101,10 +101,10 @@ def test_what_cannot_be_made_is_named_and_the_first_must_be():
     def copies():
         return lambda frames: 254 - np.minimum(frames, 254)
 
-    picture = np.full((4, 4, 3), 10, np.uint8)
+    image = np.full((4, 4, 3), 10, np.uint8)
     lines: list[str] = []
     makers = {"first": inverts, "broken": broken, "second": copies}
-    measured = bench_model.measure_in_turns(makers, [picture], 3, ["first"], lines.append)
+    measured = bench_model.measure_in_turns(makers, [image], 3, ["first"], lines.append)
     assert [row["name"] for row in measured["variants"]] == ["first", "second"]
     second = measured["variants"][1]
     assert second["psnr_db"] == pytest.approx(20 * np.log10(255), abs=0.01)
@@ -112,14 +112,14 @@ def test_what_cannot_be_made_is_named_and_the_first_must_be():
     assert measured["left_out"] == [{"name": "broken", "reason": "no such thing here"}]
     assert any("left out: no such thing here" in line for line in lines)
     with pytest.raises(DsmapError, match="no such thing"):
-        bench_model.measure_in_turns({"broken": broken}, [picture], 1, [], lines.append)
+        bench_model.measure_in_turns({"broken": broken}, [image], 1, [], lines.append)
 
 
-def test_pictures_are_cut_from_the_middle(tmp_path: Path):
-    picture = np.zeros((40, 160, 3), np.uint8)
-    picture[:, 70:90] = 200
-    write_picture(tmp_path / "a.png", picture)
-    (cut,), origin = bench_model.find_pictures(tmp_path, bench_model.Size(32, 32), 8, 16)
+def test_images_are_cut_from_the_middle(tmp_path: Path):
+    image = np.zeros((40, 160, 3), np.uint8)
+    image[:, 70:90] = 200
+    write_rgb(tmp_path / "a.png", image)
+    (cut,), origin = bench_model.find_images(tmp_path, bench_model.Size(32, 32), 8, 16)
     assert origin == "real"
     assert cut.shape == (32, 32, 3)
     assert cut[:, 15:17].min() > 150

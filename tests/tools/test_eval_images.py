@@ -14,12 +14,12 @@ from test_image_metrics import TinyInception, landscape, saved
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
 from dsmap.metrics.extractors import load_extractor
 from dsmap.metrics.feature_cache import FeatureCache
 from dsmap.metrics.report.grids import label
-from dsmap.metrics.results import Result, ResultFolder, comparable, find_pictures, look_through, read_results
+from dsmap.metrics.results import Result, ResultFolder, comparable, find_images, look_through, read_results
 from dsmap.tools.eval import app
 from dsmap.tools.eval.images import Given, Source, check_systems, evaluate, load_means, parse_system
 
@@ -41,24 +41,24 @@ def torch_alone():
     torch.set_num_threads(before)
 
 
-def snowy(picture: np.ndarray, share: float) -> np.ndarray:
+def snowy(image: np.ndarray, share: float) -> np.ndarray:
     """As much of the way to winter as `share` says: light ground, cold light."""
-    light = picture.astype(np.float32)
+    light = image.astype(np.float32)
     ground = cv2.GaussianBlur(light.mean(2), (0, 0), 3)[..., None] < 130
     winter = np.where(ground, 0.4 * light + 140, light) * (0.9, 0.95, 1.0)
     return ((1 - share) * light + share * winter).clip(0, 255).astype(np.uint8)
 
 
-def write(folder: Path, pictures: dict[str, np.ndarray]) -> Path:
-    for name, picture in pictures.items():
+def write(folder: Path, images: dict[str, np.ndarray]) -> Path:
+    for name, image in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_picture(folder / name, picture)
+        write_rgb(folder / name, image)
     return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A network, contents (summer), a reference (winter), and more pictures of both."""
+    """A network, contents (summer), a reference (winter), and more images of both."""
     root = tmp_path_factory.mktemp("evaluated")
     classifier = {
         "conv10.weight": np.random.default_rng(5).standard_normal((20, 9, 1, 1)).astype(np.float32),
@@ -106,11 +106,11 @@ def test_four_systems_from_anywhere_come_out_in_their_order(folder, tmp_path):
 
 
 def test_identical_halved_and_tinted_folders(folder, tmp_path):
-    pictures = [snowy(landscape(i + 300), 1) for i in range(40)]
-    tint = [(p * np.array((1, 0.6, 0.6)) + (60, 0, 0)).clip(0, 255).astype(np.uint8) for p in pictures[::2]]
+    images = [snowy(landscape(i + 300), 1) for i in range(40)]
+    tint = [(p * np.array((1, 0.6, 0.6)) + (60, 0, 0)).clip(0, 255).astype(np.uint8) for p in images[::2]]
     same, half, other, tinted = (
         write(tmp_path / name, {f"{i}.png": p for i, p in enumerate(found)})
-        for name, found in (("same", pictures), ("half", pictures[::2]), ("other", pictures[1::2]), ("tinted", tint))
+        for name, found in (("same", images), ("half", images[::2]), ("other", images[1::2]), ("tinted", tint))
     )
     for key in (KERNEL, FRECHET):
         assert value(measure(folder, Given("same", same)), "same", key) == pytest.approx(0, abs=1e-3)
@@ -162,7 +162,7 @@ def test_the_same_contents_and_styles_of_every_system(told):
     assert "theirs: 1 of 23 results belong to no content" in notes
     assert "11 of 12 contents are compared" in notes
     assert "unnamed: no result has the name of a content (the first is 0.png)" in notes
-    assert "Pictures: ours 12, theirs 12, unnamed 12, untranslated 6." in notes
+    assert "Images: ours 12, theirs 12, unnamed 12, untranslated 6." in notes
     assert "edge structure" in said
     assert "NOT comparable" in said
 
@@ -186,7 +186,7 @@ def test_the_page_shows_the_systems_side_by_side(told):
         "Numbers", "Definitions", "Side by side", "Results", "ours: the worst 10", "theirs: the worst 10",
         "unnamed: the worst 10",
     ]  # fmt: skip
-    # 6 contents beside 2 systems, 6 pictures of the third, and the worst with their contents where they are known.
+    # 6 contents beside 2 systems, 6 images of the third, and the worst with their contents where they are known.
     assert page.count("<img ") == 6 * 3 + 6 + 20 + 20 + 10
     assert "probability of the target" in page
 
@@ -236,19 +236,19 @@ def test_what_looks_wrong_is_told(folder, tmp_path):
     told = " ".join(report.notes)
     assert "unchanged" not in told
     assert "cyclegan: its results are smaller than the reference" in told
-    assert "Distances are of few pictures (12 results, 40 of the reference)" in told
+    assert "Distances are of few images (12 results, 40 of the reference)" in told
     assert "Diversity is not measured: no content has two results." in told
     write(
         tmp_path / "odd", {f"{i}.png": x for i, x in contents.items()} | {"grid.png": np.zeros((64, 300, 3), np.uint8)}
     )
     assert any(
-        "1 of 13 pictures have another shape than the rest" in n
+        "1 of 13 images have another shape than the rest" in n
         for n in measure(folder, Given("odd", tmp_path / "odd")).notes
     )
 
 
 def test_results_of_one_content_in_several_sizes(folder, tmp_path):
-    """Distances between pictures need one size; none of these is a reason to stop."""
+    """Distances between images need one size; none of these is a reason to stop."""
     for i in range(4):
         x = snowy(landscape(i), 1)
         write(
@@ -301,31 +301,31 @@ def test_the_content_of_a_result(tmp_path, path, content, style):
     assert any("as in CONTENT_STYLE" in note for note in notes) == bool(found.doubtful)
 
 
-def test_which_pictures_are_results(tmp_path):
+def test_which_images_are_results(tmp_path):
     for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "sub/c.webp", ".cache/d.png", "e_fake.png"):
         (tmp_path / "real" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "real" / name).touch()
     (tmp_path / "real" / "round").symlink_to(tmp_path / "real")
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / "to").symlink_to(tmp_path / "real" / "sub")
-    found = find_pictures(tmp_path / "real", "the folder")
+    found = find_images(tmp_path / "real", "the folder")
     assert [str(path.relative_to(tmp_path / "real")) for path in found] == [
         "a.JPG",
         "b.png",
         "e_fake.png",
         "sub/c.webp",
     ]
-    assert [path.name for path in find_pictures(tmp_path / "real", "the folder", "*_fake.*")] == ["e_fake.png"]
-    assert [path.name for path in find_pictures(tmp_path / "link", "the folder")] == ["c.webp"]
+    assert [path.name for path in find_images(tmp_path / "real", "the folder", "*_fake.*")] == ["e_fake.png"]
+    assert [path.name for path in find_images(tmp_path / "link", "the folder")] == ["c.webp"]
     told = []
     look_through(tmp_path / "real", "the folder", told)
     assert told == [f"2 files left out of {tmp_path / 'real'}: 1 hidden file, 1 .txt"]
     with pytest.raises(InputError, match=r"match \*_x\.png"):
-        find_pictures(tmp_path / "real", "the folder", "*_x.png")
+        find_images(tmp_path / "real", "the folder", "*_x.png")
     with pytest.raises(InputError, match=r"the folder .*b\.png is a file"):
-        find_pictures(tmp_path / "real" / "b.png", "the folder")
+        find_images(tmp_path / "real" / "b.png", "the folder")
     with pytest.raises(InputError, match="does not exist"):
-        find_pictures(tmp_path / "none", "the folder")
+        find_images(tmp_path / "none", "the folder")
 
 
 def test_systems_as_they_are_passed(tmp_path, monkeypatch):
@@ -405,12 +405,12 @@ def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
         ("winter --reference winter", "no feature network was passed"),
         ("nowhere --reference winter --features net.npz", "the folder of results nowhere does not exist"),
         ("winter --reference nowhere --features net.npz", "the reference folder nowhere does not exist"),
-        ("winter --reference empty --features net.npz", "no pictures in the reference folder empty"),
+        ("winter --reference empty --features net.npz", "no images in the reference folder empty"),
         ("winter/0.png --reference winter --features net.npz", "winter/0.png is a file"),
         ("winter --reference winter --content summer/ --features net.npz --page no/p.html", "does not exist"),
         ("winter --reference winter --content contents --features net.npz", "no result has the name of a content"),
         ("one --reference winter --features net.npz", "needs two results or more, got 1"),
-        ("winter --reference one --features net.npz", "needs two reference pictures or more, got 1"),
+        ("winter --reference one --features net.npz", "needs two reference images or more, got 1"),
         ("broken --reference winter --features net.npz", "Cannot read the image broken/1.png"),
         ("winter --reference broken --features net.npz", "Cannot read the image broken/1.png"),
         (
@@ -443,43 +443,43 @@ def test_wrong_input_is_told(folder, monkeypatch, arguments, fact):
 
 def test_features_are_kept_for_the_next_time(folder, tmp_path):
     extractor = load_extractor(folder / "net.npz")
-    pictures = find_pictures(folder / "winter", "")
+    images = find_images(folder / "winter", "")
     made = []
 
     def make():
         made.append(1)
-        return np.full((len(pictures), 3), len(made), np.float32)
+        return np.full((len(images), 3), len(made), np.float32)
 
     cache = FeatureCache(tmp_path / "features")
-    assert cache.get(extractor, pictures, make)[0, 0] == 1
-    assert cache.get(extractor, pictures, make)[0, 0] == 1
-    assert FeatureCache(tmp_path / "features").get(extractor, pictures, make)[0, 0] == 1
-    assert cache.get(extractor, pictures[::-1], make)[0, 0] == 2
+    assert cache.get(extractor, images, make)[0, 0] == 1
+    assert cache.get(extractor, images, make)[0, 0] == 1
+    assert FeatureCache(tmp_path / "features").get(extractor, images, make)[0, 0] == 1
+    assert cache.get(extractor, images[::-1], make)[0, 0] == 2
     (kept, _) = sorted((tmp_path / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     kept.write_bytes(kept.read_bytes()[:50])
-    assert cache.get(extractor, pictures, make)[0, 0] == 3  # a damaged file is made anew
-    other = write(tmp_path / "other", {path.name: cv2.imread(str(path)) for path in pictures})
-    assert cache.get(extractor, find_pictures(other, ""), make)[0, 0] == 4
+    assert cache.get(extractor, images, make)[0, 0] == 3  # a damaged file is made anew
+    other = write(tmp_path / "other", {path.name: cv2.imread(str(path)) for path in images})
+    assert cache.get(extractor, find_images(other, ""), make)[0, 0] == 4
     extractor.fingerprint = "another network"
-    assert cache.get(extractor, pictures, make)[0, 0] == 5
-    assert cache.get(extractor, pictures, make, 128)[0, 0] == 6  # at another size
-    assert cache.get(extractor, pictures[:3], lambda: np.zeros((3, 1), np.float32)).shape == (3, 1)
+    assert cache.get(extractor, images, make)[0, 0] == 5
+    assert cache.get(extractor, images, make, 128)[0, 0] == 6  # at another size
+    assert cache.get(extractor, images[:3], lambda: np.zeros((3, 1), np.float32)).shape == (3, 1)
     assert len(list((tmp_path / "features").iterdir())) == 5
     assert cache.problem == ""
     (tmp_path / "file").touch()
     blocked = FeatureCache(tmp_path / "file" / "features")
-    assert blocked.get(extractor, pictures, make)[0, 0] == 7
+    assert blocked.get(extractor, images, make)[0, 0] == 7
     assert "Not a directory" in blocked.problem
 
 
 def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 1)
-    extractor, pictures = load_extractor(folder / "net.npz"), find_pictures(folder / "winter", "")
+    extractor, images = load_extractor(folder / "net.npz"), find_images(folder / "winter", "")
     cache = FeatureCache(tmp_path)
     (tmp_path / "mine.npy").write_text("precious")
     (tmp_path / f"x-{'0' * 32}.npy").symlink_to(tmp_path / "mine.npy")
-    for order in (pictures, pictures[::-1]):
-        cache.get(extractor, order, lambda: np.zeros((len(pictures), 1), np.float32))
+    for order in (images, images[::-1]):
+        cache.get(extractor, order, lambda: np.zeros((len(images), 1), np.float32))
     names = {path.name for path in tmp_path.iterdir()}
     assert {"mine.npy", f"x-{'0' * 32}.npy"} < names
     assert len(names) == 3
@@ -489,7 +489,7 @@ def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, mon
     """Somebody's arrays are never removed, nor is anything written through a link, nor a pipe waited for."""
     monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 2)
     extractor = load_extractor(folder / "net.npz")
-    pictures = find_pictures(folder / "winter", "")
+    images = find_images(folder / "winter", "")
     cache = FeatureCache(tmp_path)
     mine = [tmp_path / f"{name}.npy" for name in ("a", "b", "measured-2026")]
     for path in mine:
@@ -497,10 +497,10 @@ def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, mon
         os.utime(path, (1, 1))
 
     def make():
-        return np.zeros((len(pictures), 3), np.float32)
+        return np.zeros((len(images), 3), np.float32)
 
     for side in range(64, 70):
-        cache.get(extractor, pictures, make, side)
+        cache.get(extractor, images, make, side)
     assert all(path.read_bytes() == b"mine" for path in mine)
     kept = sorted(set(tmp_path.glob("*.npy")) - set(mine))
     assert len(kept) == 2
@@ -509,7 +509,7 @@ def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, mon
     os.mkfifo(kept[0])
     kept[1].symlink_to(mine[0])
     for side in range(64, 70):
-        assert cache.get(extractor, pictures, make, side).shape == (len(pictures), 3)
+        assert cache.get(extractor, images, make, side).shape == (len(images), 3)
     assert "is not a regular file" in cache.problem or "is a link" in cache.problem
     assert mine[0].read_bytes() == b"mine"
 

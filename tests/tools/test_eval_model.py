@@ -1,4 +1,4 @@
-"""`dsmap-eval model`: a bundle or a checkpoint, judged by its translations of unseen pictures in both directions."""
+"""`dsmap-eval model`: a bundle or a checkpoint, judged by its translations of unseen images in both directions."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from test_eval_images import KERNEL, landscape, snowy, torch_alone, write
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
-from dsmap.common.images import read_picture_rgb, resize_shorter_side, write_picture
+from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
 from dsmap.metrics.protocol import PROTOCOLS, Protocol, draw_styles, pick_contents
@@ -39,13 +39,13 @@ DIVERSITY = "diversity/perceptual_distance"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Pictures of both domains, as trainA and so on, and a network."""
+    """Images of both domains, as trainA and so on, and a network."""
     root = tmp_path_factory.mktemp("model")
     for place, (name, count, share) in enumerate(
         (("trainA", 10, 0), ("trainB", 12, 1), ("testA", 6, 0), ("testB", 7, 1))
     ):
-        pictures = {f"{name} {i}.png": snowy(landscape(100 * place + i, (72, 80)), share) for i in range(count)}
-        write(root / "data" / name, pictures)
+        images = {f"{name} {i}.png": snowy(landscape(100 * place + i, (72, 80)), share) for i in range(count)}
+        write(root / "data" / name, images)
     np.savez(root / "net.npz", **squeezenet_weights())
     return root
 
@@ -69,7 +69,7 @@ def measure(
     height: int | None = None,
     **protocol,
 ):
-    """The report of the direction to winter, in few pictures."""
+    """The report of the direction to winter, in few images."""
     few = Protocol(**{"contents": 3, "pairs": 1, "pair_contents": 3, "seed": seed} | protocol)
     wishes = Wishes(
         protocol=few, preset="quick", named=False, target="winter", height=height, backend="cpu", precision="fp32",
@@ -98,10 +98,10 @@ def test_both_directions_are_measured(told):
     assert [report["title"] for report in reports] == ["tiny: summer to winter", "tiny: winter to summer"]
     for report, source, target in zip(reports, ("summer", "winter"), ("winter", "summer"), strict=True):
         systems = {system["name"]: system for system in report["systems"]}
-        assert list(systems) == ["mean style", "styles of pictures", f"untranslated {source}", f"real {target}"]
+        assert list(systems) == ["mean style", "styles of images", f"untranslated {source}", f"real {target}"]
         assert [system["baseline"] for system in systems.values()] == [False, False, True, True]
         assert set(systems["mean style"]["metrics"]) == EVERY | {"identity"}
-        assert set(systems["styles of pictures"]["metrics"]) == EVERY | {DIVERSITY}
+        assert set(systems["styles of images"]["metrics"]) == EVERY | {DIVERSITY}
         assert f"<h1>tiny: {source} to {target}</h1>" in page
         assert f"{source} to {target}" in said
     assert page.count("From one style to another</h2>") == 2
@@ -122,7 +122,7 @@ def test_the_papers_protocol():
 
 def test_styles_and_repeats_are_those_of_the_protocol(told):
     report, kept = told[1][0], told[3] / "to-winter"
-    styles = next(system for system in report["systems"] if system["name"] == "styles of pictures")["metrics"]
+    styles = next(system for system in report["systems"] if system["name"] == "styles of images")["metrics"]
     # 4 contents in 2 styles each, 3 times; a pair of every content.
     assert styles["ssim"]["count"] == 4 * 2 * 3
     assert styles[KERNEL]["count"] == 4 * 2  # the mean of three distances of so many is none of three times as many
@@ -133,7 +133,7 @@ def test_styles_and_repeats_are_those_of_the_protocol(told):
         assert measured["value"] == pytest.approx(np.mean(repeats[key]))
         assert measured["low"] <= measured["value"] <= measured["high"]
     lent = [
-        sorted(one["style"] for one in report["raw"]["results"]["styles of pictures"][8 * i : 8 * i + 8])
+        sorted(one["style"] for one in report["raw"]["results"]["styles of images"][8 * i : 8 * i + 8])
         for i in range(3)
     ]
     assert len({str(styles) for styles in lent}) == 3
@@ -144,7 +144,7 @@ def test_styles_and_repeats_are_those_of_the_protocol(told):
     assert "means over 3 repeats" in notes
     assert "intervals are means of the repeats' own" in notes
     assert "Standard deviations between the repeats: kernel distance x1000" in notes
-    assert "Pictures: mean style 4, styles of pictures 8, untranslated summer 4, real winter 7." in notes
+    assert "Images: mean style 4, styles of images 8, untranslated summer 4, real winter 7." in notes
     assert sorted(path.name for path in kept.iterdir()) == [
         "contents",
         "mean-style",
@@ -162,15 +162,15 @@ def test_translations_are_kept_and_are_the_models(told, tiny_bundle, folder):
     report = told[1][0]
     translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu", settings=Settings(threads=1))
     try:
-        for system in ("mean style", "styles of pictures"):
+        for system in ("mean style", "styles of images"):
             one = report["raw"]["results"][system][1]
             content = (
                 out / "to-winter" / "contents" / f"{one['path'].split('/')[2].split('_')[0].removesuffix('.png')}.png"
             )
             style = folder / "data" / "testB" / f"{one['style']}.png" if one["style"] else None
             translator.set_style(style)
-            expected = translator(read_picture_rgb(content))
-            assert np.array_equal(read_picture_rgb(out / one["path"]), expected)
+            expected = translator(read_rgb(content))
+            assert np.array_equal(read_rgb(out / one["path"]), expected)
             assert content.stem[4:] == one["content"]
             assert min(expected.shape[:2]) == SIDE  # that of the training
     finally:
@@ -180,13 +180,10 @@ def test_translations_are_kept_and_are_the_models(told, tiny_bundle, folder):
 def test_kept_translations_can_be_compared_again(told, folder, tmp_path):
     """The naming rule is that of `dsmap-eval images`, and the numbers against a reference of their size."""
     kept = told[3] / "to-winter"
-    side = min(read_picture_rgb(next((kept / "contents").iterdir())).shape[:2])
+    side = min(read_rgb(next((kept / "contents").iterdir())).shape[:2])
     reference = write(
         tmp_path / "reference",
-        {
-            path.name: resize_shorter_side(read_picture_rgb(path), side)
-            for path in (folder / "data" / "trainB").iterdir()
-        },
+        {path.name: resize_shorter_side(read_rgb(path), side) for path in (folder / "data" / "trainB").iterdir()},
     )
     done = CliRunner().invoke(
         app,
@@ -209,7 +206,7 @@ def test_seeds_repeat_everything(folder, tiny_bundle, tmp_path):
     assert first.systems == again.systems
     assert first.raw == again.raw
     assert numbers_of(first)["mean style"] == numbers_of(other)["mean style"]  # nothing is drawn for it
-    styles = [[one["style"] for one in report.raw["results"]["styles of pictures"]] for report in reports]
+    styles = [[one["style"] for one in report.raw["results"]["styles of images"]] for report in reports]
     assert styles[0] == styles[1] != styles[2]
 
 
@@ -231,7 +228,7 @@ def test_a_checkpoint_gives_the_numbers_of_its_bundle(folder, checkpoint, export
     assert of_checkpoint == numbers_of(measure(whole, folder, tmp_path / "b"))
 
 
-def test_pictures_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):
+def test_images_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):
     data = tmp_path / "data"
     for name in ("trainA", "trainB"):
         (data / name).mkdir(parents=True)
@@ -240,25 +237,25 @@ def test_pictures_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):
     (tmp_path / "net.npz").symlink_to(folder / "net.npz")
     report = measure(Bundle.read(tiny_bundle), tmp_path, tmp_path / "out", contents=20)
     notes = " ".join(report.notes)
-    assert "There are no test pictures of summer: the model may have been trained on these contents." in notes
-    assert "There are no test pictures of winter: the model may have been trained on these styles." in notes
+    assert "There are no test images of summer: the model may have been trained on these contents." in notes
+    assert "There are no test images of winter: the model may have been trained on these styles." in notes
     assert "10 contents are translated, not 20: there are no more." in notes
-    assert "Distances are of few pictures (10 results, 12 of the reference)" in notes
+    assert "Distances are of few images (10 results, 12 of the reference)" in notes
     assert "real winter" not in numbers_of(report)
-    assert DIVERSITY in numbers_of(report)["styles of pictures"]
+    assert DIVERSITY in numbers_of(report)["styles of images"]
 
 
-def test_two_pictures_of_one_name(folder, tiny_bundle, tmp_path):
+def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
     """A style's name alone would overwrite one translation by another; a long name cannot be that of a file."""
     long = "0 lake " + "é" * 100
     for name, count in (("trainA", 8), ("trainB", 8)):
-        pictures = {f"{i // 2}.{'png' if i % 2 else 'jpg'}": landscape(i) for i in range(count)}
-        write(tmp_path / "data" / name, pictures | {f"{long}.png": landscape(50)})
+        images = {f"{i // 2}.{'png' if i % 2 else 'jpg'}": landscape(i) for i in range(count)}
+        write(tmp_path / "data" / name, images | {f"{long}.png": landscape(50)})
     (tmp_path / "net.npz").symlink_to(folder / "net.npz")
     report = measure(Bundle.read(tiny_bundle), tmp_path, tmp_path / "out", contents=2, styles=9)
     counts = {m.metric.key: m.count for m in report.systems[1].measured}
     assert counts[KERNEL] == 2 * 9
-    assert len({one["path"] for one in report.raw["results"]["styles of pictures"]}) == 2 * 9
+    assert len({one["path"] for one in report.raw["results"]["styles of images"]}) == 2 * 9
     assert report.raw["results"]["mean style"][0]["content"] == long
 
 
@@ -274,8 +271,8 @@ def test_two_pictures_of_one_name(folder, tiny_bundle, tmp_path):
         ("BUNDLE --data data --results data", "--results data exists and is not empty", "new folder"),
         ("BUNDLE --data data --report nowhere/r.json", "nowhere does not exist", "--report"),
         ("BUNDLE --data data --precision int4", "has no int4 graphs", "--fp16"),
-        ("BUNDLE --domain summer=data/trainA --domain winter=few", "3 pictures of winter to compare with", "more"),
-        ("BUNDLE --domain summer=one --domain winter=data/trainB --to winter", "one picture of summer", "more"),
+        ("BUNDLE --domain summer=data/trainA --domain winter=few", "3 images of winter to compare with", "more"),
+        ("BUNDLE --domain summer=one --domain winter=data/trainB --to winter", "one image of summer", "more"),
     ],
 )
 def test_wrong_input_is_told(folder, tiny_bundle, monkeypatch, arguments, fact, advice):
@@ -322,26 +319,26 @@ def test_translations_appear_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "both-2" / "mine.png").exists()  # half an hour's work
 
 
-def test_pictures_of_any_size_are_compared_at_the_size_of_the_translations(folder, tiny_bundle, tmp_path):
-    """Else a camera's pictures are told from translations by their size alone."""
+def test_images_of_any_size_are_compared_at_the_size_of_the_translations(folder, tiny_bundle, tmp_path):
+    """Else a camera's images are told from translations by their size alone."""
     large = tmp_path / "data"
     for path in (folder / "data").rglob("*.*"):
-        picture_rgb = read_picture_rgb(path)
+        image_rgb = read_rgb(path)
         out = large / path.relative_to(folder / "data").with_suffix(".png")
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(out, np.repeat(np.repeat(picture_rgb, 4, 0), 4, 1))  # which area averaging undoes exactly
+        write_rgb(out, np.repeat(np.repeat(image_rgb, 4, 0), 4, 1))  # which area averaging undoes exactly
     same = tmp_path / "same"
     for path in large.rglob("*.png"):
-        picture_rgb = read_picture_rgb(path)
+        image_rgb = read_rgb(path)
         (same / path.relative_to(large)).parent.mkdir(parents=True, exist_ok=True)
-        write_picture(same / path.relative_to(large), picture_rgb[::4, ::4])
-    side = {"height": min(read_picture_rgb(next(same.rglob("*.png"))).shape[:2])}
+        write_rgb(same / path.relative_to(large), image_rgb[::4, ::4])
+    side = {"height": min(read_rgb(next(same.rglob("*.png"))).shape[:2])}
     reports = []
     for data in (same, large):
         work = tmp_path / f"work-{data.name}"
         work.mkdir()
         reports.append(numbers_of(measure(Bundle.read(tiny_bundle), folder, work, data=data, **side)))
-    for name in set(reports[0]) - {"styles of pictures"}:  # styles are taken from the pictures as they are
+    for name in set(reports[0]) - {"styles of images"}:  # styles are taken from the images as they are
         assert reports[0][name] == reports[1][name]
 
 

@@ -15,7 +15,7 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.stabilization.flicker import Steadiness, SteadinessMeter
 from dsmap.tools.eval.video import Comparison, check_results, measure
@@ -81,7 +81,7 @@ def test_noise_that_is_added_is_found_again():
     assert found.output.warping_error == pytest.approx(2 * 9 / 255**2, rel=0.05)
 
 
-def test_more_flicker_gives_more_in_a_moving_picture_too():
+def test_more_flicker_gives_more_in_a_moving_image_too():
     levels = [measured(pan(5), noisy(pan(5), sigma)).flicker for sigma in (0, 2, 5, 10)]
     assert levels == sorted(levels)
     assert levels[0] == 0
@@ -188,9 +188,9 @@ def test_the_command_prints_reports_and_draws(videos, tmp_path):
     assert report["series"][-1]["seconds"] == report["seconds"] == pytest.approx(0.28)
     series = [pair["out"]["warping_error"] for pair in report["series"]]
     assert report["out"]["warping_error"] == pytest.approx(np.mean(series), abs=1e-6)
-    picture = read_picture_rgb(tmp_path / "p.png")
-    assert picture.shape[0] > 300
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    image = read_rgb(tmp_path / "p.png")
+    assert image.shape[0] > 300
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "r.json"]
 
     with pytest.raises(InputError, match=r"r\.json exists already"):

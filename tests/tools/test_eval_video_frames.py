@@ -1,4 +1,4 @@
-"""`dsmap-eval video`: several translations, and their frames compared as pictures."""
+"""`dsmap-eval video`: several translations, and their frames compared as images."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from test_eval_video import noisy, pan, write
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
-from dsmap.common.images import read_picture_rgb, write_picture
+from dsmap.common.images import read_rgb, write_rgb
 from dsmap.errors import InputError
 from dsmap.metrics.evaluate import Means
 from dsmap.metrics.preservation import edge_structure, ssim
@@ -31,7 +31,7 @@ def snowy(frames: list[np.ndarray]) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A clip, a translation that keeps all, one that flickers and loses the edges, and pictures to compare with."""
+    """A clip, a translation that keeps all, one that flickers and loses the edges, and images to compare with."""
     root, clip = tmp_path_factory.mktemp("videos"), pan(FRAMES)
     write(root / "in.mp4", clip)
     write(root / "good.mp4", snowy(clip))
@@ -39,10 +39,10 @@ def folder(tmp_path_factory) -> Path:
     (root / "other").mkdir()
     write(root / "other" / "good.mp4", clip)
     write(root / "short.mp4", clip[:5])
-    for name, pictures in (("winter", snowy(pan(30)[::3])), ("summer", pan(30)[1::3])):
+    for name, images in (("winter", snowy(pan(30)[::3])), ("summer", pan(30)[1::3])):
         (root / name).mkdir()
-        for number, picture in enumerate(pictures):
-            write_picture(root / name / f"{number}.png", picture)
+        for number, image in enumerate(images):
+            write_rgb(root / name / f"{number}.png", image)
     np.savez(root / "net.npz", **squeezenet_weights())
     return root
 
@@ -88,13 +88,13 @@ def test_several_translations_with_a_reference(folder, tmp_path, monkeypatch):
     assert own["kernel_distance/squeezenet"] < before["kernel_distance/squeezenet"]
     assert 0 <= before["target_score"] <= 1
     assert set(before) == {"kernel_distance/squeezenet", "frechet_distance/squeezenet", "target_score"}
-    assert good["quality"]["facts"]["reference"] == f"{folder / 'winter'}, 10 pictures"
+    assert good["quality"]["facts"]["reference"] == f"{folder / 'winter'}, 10 images"
     assert "In brackets" not in done.stdout  # no intervals
     assert "The frames of one clip resemble each other" in done.stdout
     page = (tmp_path / "p.html").read_text()
     assert page.count("<img ") == 8 * 3 + 2 * 8 * 2
     assert "input<small>baseline" in page
-    assert read_picture_rgb(tmp_path / "p.png").shape[0] > 300
+    assert read_rgb(tmp_path / "p.png").shape[0] > 300
 
 
 def test_frames_are_compared_as_they_are(folder):
@@ -104,7 +104,7 @@ def test_frames_are_compared_as_they_are(folder):
         quality = judge(kept, ["bad"], Against(means=Means(extractors=())), print)
         scores = quality.judged[0].scores
         for i, (one, other) in enumerate(zip(kept.of(0), kept.of(1), strict=True)):
-            one_rgb, other_rgb = read_picture_rgb(one), read_picture_rgb(other)
+            one_rgb, other_rgb = read_rgb(one), read_rgb(other)
             assert scores["ssim"][i] == pytest.approx(ssim(one_rgb, other_rgb))
             assert scores["edge_structure"][i] == pytest.approx(edge_structure(one_rgb, other_rgb))
         found = report(compared, quality)
@@ -126,16 +126,16 @@ def test_frames_are_compared_as_they_are(folder):
 
 @pytest.mark.parametrize("frames", [1, MOST, MOST + 1, 5 * MOST + 3])
 def test_kept_frames_are_evenly_spread(frames, tmp_path):
-    kept, picture = KeptFrames(tmp_path), np.zeros((2, 2, 3), np.uint8)
+    kept, image = KeptFrames(tmp_path), np.zeros((2, 2, 3), np.uint8)
     for number in range(frames):
-        kept.add(number, [picture + np.uint8(number % 256), picture])
+        kept.add(number, [image + np.uint8(number % 256), image])
     assert min(frames, MOST // 2) <= len(kept.numbers) <= MOST
     assert kept.numbers[0] == 0
     assert len(set(np.diff(kept.numbers))) <= 1
     assert frames - kept.numbers[-1] <= max(1, frames // (MOST // 2))  # to the end
     for place in (0, 1):
         assert sorted((tmp_path / str(place)).iterdir()) == list(kept.of(place))
-    assert [read_picture_rgb(path)[0, 0, 0] for path in kept.of(0)] == [number % 256 for number in kept.numbers]
+    assert [read_rgb(path)[0, 0, 0] for path in kept.of(0)] == [number % 256 for number in kept.numbers]
 
 
 def test_names_of_translations(tmp_path):
@@ -162,9 +162,9 @@ def test_what_cannot_be_compared_is_told(folder, tmp_path):
     with pytest.raises(InputError, match="--source needs --reference"):
         read_against([folder / "net.npz"], None, folder / "summer", print)
     (tmp_path / "one").mkdir()
-    write_picture(tmp_path / "one" / "0.png", pan(1)[0])
+    write_rgb(tmp_path / "one" / "0.png", pan(1)[0])
     with pytest.raises(InputError, match=r"needs two or more, .*one has one"):
         read_against([folder / "net.npz"], tmp_path / "one", None, print)
     (tmp_path / "one" / "0.png").unlink()
-    with pytest.raises(InputError, match="no pictures in the reference folder"):
+    with pytest.raises(InputError, match="no images in the reference folder"):
         read_against([folder / "net.npz"], tmp_path, None, print)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 
 WEIGHTS = "run/checkpoints/00000020/ema.safetensors"
@@ -20,7 +20,7 @@ def place(tmp_path, monkeypatch) -> Path:
                  "style.png", "card.md", "photos/a/1.png", "photos/b/2.png", "earlier.json"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"precious {name}")
-    write_picture(tmp_path / "style.png", np.zeros((256, 256, 3), np.uint8))
+    write_rgb(tmp_path / "style.png", np.zeros((256, 256, 3), np.uint8))
     (tmp_path / "results").mkdir()
     (tmp_path / "linked.png").write_text("precious linked.png")
     (tmp_path / "out" / "2.png").symlink_to(tmp_path / "linked.png")
@@ -128,12 +128,12 @@ def test_an_earlier_report_of_gpu_check_stays(place, capsys):
     assert "is not a bundle" in capsys.readouterr().err
 
 
-def test_a_run_takes_no_place_of_pictures_or_settings(place, picture_folder, capsys):
+def test_a_run_takes_no_place_of_images_or_settings(place, image_folder, capsys):
     for name in ("trainA", "trainB"):
-        assert command("train", "--data", picture_folder, "-o", picture_folder / name, "--preset", "debug") == 2
-        assert "is a folder of the pictures" in capsys.readouterr().err
+        assert command("train", "--data", image_folder, "-o", image_folder / name, "--preset", "debug") == 2
+        assert "is a folder of the images" in capsys.readouterr().err
     (place / "new").mkdir()
     (place / "new" / "config.yaml").write_text("steps: 2  # mine\n")
-    assert command("train", "--data", picture_folder, "-o", "new", "--config", "new/config.yaml") == 2
+    assert command("train", "--data", image_folder, "-o", "new", "--config", "new/config.yaml") == 2
     assert "where the run writes its own settings" in capsys.readouterr().err
     assert (place / "new" / "config.yaml").read_text() == "steps: 2  # mine\n"

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from stand_in import assert_refused, run, start
 
-from dsmap.common.images import read_picture_rgb, write_picture
+from dsmap.common.images import read_rgb, write_rgb
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_file_whose_name_starts_with_a_dash(tmp_path: Path, monkeypatch) -> No
 def test_empty_names_are_refused(option: str, tmp_path: Path, monkeypatch) -> None:
     """Path("") is the current folder, which would be translated."""
     monkeypatch.chdir(tmp_path)
-    write_picture(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8))
+    write_rgb(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8))
     assert_refused(run("a.png", "-d", "winter", option, ""), 2, "it is empty")
     assert_refused(run("", "-d", "winter"), 2, "it is empty")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
@@ -111,13 +111,13 @@ def test_no_output_may_be_an_input(clip: Path, tmp_path: Path, tiny_bundle: Path
     refused("is the name of a result", clip, "-o", tmp_path / "x.mp4", "--report", photos / ".." / "x.mp4")
     refused("is the input itself", clip, "--report", photos / ".." / "clip.mp4")
     refused("is the input itself", clip, "-o", tmp_path / "link.mp4")
-    refused("is the --style picture", clip, *style, "--report", photos / ".." / "style.png")
-    refused("is the --style picture", photos / "a.png", *style, "-o", tmp_path / "style.png")
-    refused("is the --style picture", photos, *style, "-o", out)  # over the link out/b.bmp.png
+    refused("is the --style image", clip, *style, "--report", photos / ".." / "style.png")
+    refused("is the --style image", photos / "a.png", *style, "-o", tmp_path / "style.png")
+    refused("is the --style image", photos, *style, "-o", out)  # over the link out/b.bmp.png
     refused("lies in the model's folder", clip, "--report", bundle / "bundle.json")
     refused("lies in the model's folder", photos / "a.png", "-o", bundle / "new.png")
     refused("lies in the model's folder", photos, "-o", bundle)
-    refused("a picture of the input folder", photos, "-o", tmp_path / "new", "--report", photos / "a.png")
+    refused("an image of the input folder", photos, "-o", tmp_path / "new", "--report", photos / "a.png")
     refused("is the name of a result", photos, "-o", tmp_path / "new", "--report", tmp_path / "new" / "b.bmp.png")
     refused("is the input folder itself", photos, "-o", photos)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -184,19 +184,19 @@ def test_output_names(clip: Path, tmp_path: Path) -> None:
     assert clips.read(tmp_path / "other.mkv").frames[0].shape == (48, 128, 3)
 
 
-def test_pictures_and_folders(tmp_path: Path) -> None:
+def test_images_and_folders(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    write_picture(tmp_path / "photos" / "a.png", np.full((16, 24, 3), 200, np.uint8))
-    write_picture(tmp_path / "photos" / "b.jpg", np.full((16, 24, 3), 100, np.uint8))
+    write_rgb(tmp_path / "photos" / "a.png", np.full((16, 24, 3), 200, np.uint8))
+    write_rgb(tmp_path / "photos" / "b.jpg", np.full((16, 24, 3), 100, np.uint8))
     assert run(tmp_path / "photos" / "a.png", "-d", "winter", "-o", tmp_path / "one.jpg")[0] == 0
-    assert abs(int(read_picture_rgb(tmp_path / "one.jpg")[0, 0, 0]) - 55) < 4
+    assert abs(int(read_rgb(tmp_path / "one.jpg")[0, 0, 0]) - 55) < 4
     code, out, _ = run(tmp_path / "photos", "-d", "winter")
     assert (code, "2 of 2 done" in out) == (0, True)
     assert sorted(path.name for path in (tmp_path / "photos-winter").iterdir()) == ["a.png", "b.jpg"]
     (tmp_path / "photos" / "c.jpg").write_bytes(b"broken")
     code, out, err = run(tmp_path / "photos", "-d", "winter", "--overwrite")
     assert (code, "2 of 3 done" in out) == (1, True)
-    assert "error: 1 of 3 pictures could not be translated" in err
+    assert "error: 1 of 3 images could not be translated" in err
     assert "c.jpg" in err
 
 
@@ -205,10 +205,10 @@ def test_wrong_input_is_told_before_the_model_is_loaded(clip: Path, tmp_path: Pa
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty").mkdir()
     (tmp_path / "exists.mp4").write_text("precious")
-    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "bad.png").write_text("no image")
     assert_refused(run(tmp_path / "nothing.mp4", *winter), 2, "does not exist")
     assert_refused(run(tmp_path / "text.mp4", *winter), 2, "is not a video")
-    assert_refused(run(tmp_path / "empty", *winter), 2, "holds no pictures")
+    assert_refused(run(tmp_path / "empty", *winter), 2, "holds no images")
     assert_refused(run(tmp_path / "bad.png", *winter), 2, "bad.png")
     assert_refused(run(clip, *winter, "-o", tmp_path / "exists.mp4"), 2, "exists already")
     assert_refused(run(clip, *winter, "-o", tmp_path / "no" / "out.mp4"), 2, "does not exist")

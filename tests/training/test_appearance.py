@@ -1,4 +1,4 @@
-"""What pictures look like in numbers, against pictures whose numbers are known."""
+"""What images look like in numbers, against images whose numbers are known."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_a_domain():
     torch.testing.assert_close(found.spread, rows.std(0, correction=0).clamp(min=0.05))
 
 
-def test_grey_pictures_have_no_colours_to_differ_in():
+def test_grey_images_have_no_colours_to_differ_in():
     grey = [noise(seed).mean(1, keepdim=True).expand(-1, 3, -1, -1) for seed in range(3)]
     target, source = appearance_of(grey), appearance_of([noise(7)])
     assert (target.spread > 0).all()
@@ -80,12 +80,12 @@ def test_the_loss_is_what_lies_beyond_the_difference_of_the_domains():
     assert appearance_loss(y, x, met, source).item() == pytest.approx(0, abs=1e-8)
     missed = Appearance(met.mean + 3 * spread, spread)
     assert appearance_loss(y, x, missed, source).item() == pytest.approx(9, rel=1e-4)
-    # Each picture twice, as exemplar and random styles come, one above and one below what is wanted.
+    # Each image twice, as exemplar and random styles come, one above and one below what is wanted.
     both = torch.cat([y, y])
     assert appearance_loss(both, x, missed, source).item() == pytest.approx(9, rel=1e-4)
 
 
-def test_one_picture_may_change_more_if_another_changes_less():
+def test_one_image_may_change_more_if_another_changes_less():
     x = stripes(2, 0.3).repeat(2, 1, 1, 1)
     y = torch.cat([stripes(2, 0.2), stripes(2, 0.45)])  # as many times less as more
     source = target = Appearance(torch.zeros(APPEARANCE_DIM), torch.ones(APPEARANCE_DIM))
@@ -94,7 +94,7 @@ def test_one_picture_may_change_more_if_another_changes_less():
 
 
 def test_soft_translations_learn_to_be_sharp():
-    """The gradient of a soft picture points to more contrast in the octaves that it lacks."""
+    """The gradient of a soft image points to more contrast in the octaves that it lacks."""
     x = noise(5)
     gain = torch.tensor(0.6, requires_grad=True)
     same = appearance_of([x])

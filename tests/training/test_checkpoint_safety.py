@@ -1,4 +1,4 @@
-"""What a training leaves behind, whatever ends it: kills, the best checkpoint, other pictures, full disks, memory."""
+"""What a training leaves behind, whatever ends it: kills, the best checkpoint, other images, full disks, memory."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
     lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [line["kernel_distance/a"] for line in lines] == [5.0, 1.0, 4.0, 3.0, 2.0]
 
-    # Scores of other pictures cannot be compared with those: the best of each kind is kept.
+    # Scores of other images cannot be compared with those: the best of each kind is kept.
     overrides = ["checkpoint_every=1", "keep_checkpoints=1", "score_pictures=4"]
     trainer_in(tmp_path, data, *overrides, steps=8, resume=tmp_path).train()
     kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
@@ -126,13 +126,13 @@ def test_scores_are_measured_and_can_be_left_out(data, tmp_path):
     found = read_checkpoint(trainer.train()).score
     assert found.features == "random"
     x = trainer.judge.x
-    assert len(x["a"]) == 5  # one test picture is too few: those of the training are used
+    assert len(x["a"]) == 5  # one test image is too few: those of the training are used
     train = {d.name: load_samples(d.train, 72, 200) for d in trainer.domains}
     reference = {domain: pooled([real], RandomFeatures(), torch.device("cpu")) for domain, real in train.items()}
     again = Judge(x, reference, RandomFeatures(), "random").score(trainer.learner.ema)
     assert again.basis == found.basis
     assert again.by_domain == pytest.approx(found.by_domain, rel=1e-5)
-    other = {domain: pictures.flip(3) for domain, pictures in x.items()}
+    other = {domain: images.flip(3) for domain, images in x.items()}
     assert Judge(other, reference, RandomFeatures(), "random").basis != found.basis
     assert Judge(x, {d: r + 1 for d, r in reference.items()}, RandomFeatures(), "random").basis != found.basis
     assert read_checkpoint(trainer_in(tmp_path / "off", data, "score_pictures=0", steps=1).train()).score is None
@@ -173,22 +173,22 @@ def test_random_features_are_always_the_same():
     assert first.shape == (1, 256, 2, 2)
 
 
-# Other pictures.
+# Other images.
 
 
-def test_resuming_with_other_pictures(data, tmp_path):
+def test_resuming_with_other_images(data, tmp_path):
     own, run = copy_of(data, tmp_path / "data"), tmp_path / "run"
     trainer_in(run, own, steps=1).train()
     moved = tmp_path / "moved"
     shutil.copytree(own, moved)
     arguments = ("-o", run, "--resume", "auto", "--steps")
-    code, _, err = train("--data", moved, *arguments, 2)  # the same pictures elsewhere are the same
+    code, _, err = train("--data", moved, *arguments, 2)  # the same images elsewhere are the same
     assert code == 0, err
     (moved / "trainB" / "04.png").unlink()
     code, _, err = train("--data", moved, *arguments, 3)
     assert code == 2
     fact, advice = err.splitlines()
-    assert "of other pictures: b got 4, expected 5" in fact
+    assert "of other images: b got 4, expected 5" in fact
     assert str(own / "trainB") in advice or str(moved / "trainB") in advice
     assert "--allow-new-data" in advice
     (moved / "trainB" / "other.png").write_bytes((moved / "trainB" / "00.png").read_bytes())
@@ -213,9 +213,9 @@ def test_the_preflight(data, tmp_path):
     checks = dict(checks_of(data, tmp_path, "data.shorter_side=80", "data.crop=64"))
     assert tuple(checks) == CHECKS
     assert checks["run"] == f"{tmp_path / 'run'}, from the start to step 20"
-    assert checks["pictures"] == "a: 5 pictures to train on, 1 to test on; b: 5 pictures to train on, 1 to test on"
+    assert checks["pictures"] == "a: 5 images to train on, 1 to test on; b: 5 images to train on, 1 to test on"
     assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
-    assert "smaller than 80 and enlarged: 5 of 5 a pictures, 5 of 5 b pictures" in checks["sizes"]
+    assert "smaller than 80 and enlarged: 5 of 5 an images, 5 of 5 b images" in checks["sizes"]
     assert "DSMAP, 0.10 M parameters in the generators, 0.07 M in the discriminators" in checks["network"]
     assert f"cpu (as asked); fp32 ({choose_hardware(settings(), 'cpu').reasons['precision']})" in checks["hardware"]
     assert "MUNIT" in dict(checks_of(data, tmp_path, "model.mapping=false"))["network"]
@@ -229,12 +229,12 @@ def test_the_preflight_is_numbered_in_the_output(data, tmp_path):
     assert numbers == [[f"[{i}/8]", name] for i, name in enumerate(CHECKS, 1)]
 
 
-def test_fewer_pictures_than_a_batch(data, tmp_path):
+def test_fewer_images_than_a_batch(data, tmp_path):
     code, _, err = train("--data", data, "-o", tmp_path / "run", "--set", "data.batch_size=6")
     assert code == 2
     assert err.splitlines() == [
-        "error: domain 'a' has 5 pictures, fewer than a batch of 6",
-        "Add pictures, or use a smaller batch: --set data.batch_size=5",
+        "error: domain 'a' has 5 images, fewer than a batch of 6",
+        "Add images, or use a smaller batch: --set data.batch_size=5",
     ]
 
 
@@ -368,7 +368,7 @@ def events_of(run):
     return events.Reload()
 
 
-def test_tensorboard_has_numbers_pictures_and_histograms(data, tmp_path):
+def test_tensorboard_has_numbers_images_and_histograms(data, tmp_path):
     np.savez(tmp_path / "net.npz", **squeezenet_weights())
     run = tmp_path / "run"
     overrides = ["log_every=1", "sample_every=2", "checkpoint_every=2", "loss.contextual=1"]
@@ -434,7 +434,7 @@ def test_a_run_folder_has_one_training_at_a_time(data, tmp_path):
 
 
 def test_sigterm_to_the_whole_group_saves(data, tmp_path):
-    """As timeout, service managers and schedulers send it: to the processes that load pictures, too."""
+    """As timeout, service managers and schedulers send it: to the processes that load images, too."""
     process = start("--data", data, "-o", tmp_path, "--steps", 100_000, "--set", "log_every=1",
                     "--set", "data.workers=2", "--set", "checkpoint_every=100000", "--device", "cpu")  # fmt: skip
     try:

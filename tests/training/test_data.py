@@ -1,4 +1,4 @@
-"""Training pictures: found or refused in words, and batches that depend on (seed, step) and on nothing else."""
+"""Training images: found or refused in words, and batches that depend on (seed, step) and on nothing else."""
 
 import os
 import time
@@ -10,27 +10,27 @@ import numpy as np
 import pytest
 import torch
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
-from dsmap.training.data import UnpairedBatches, find_domains, load_picture_nchw
+from dsmap.training.data import UnpairedBatches, find_domains, load_image_nchw
 from dsmap.training.datasets import Domain, Domains
 
 SHARED = Path(os.environ.get("DSMAP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
 
-def make_pictures(folder, count, hw=(40, 56), start=0):
-    """`count` different pictures in `folder`: smooth noise, so that crops and mirroring show."""
+def make_images(folder, count, hw=(40, 56), start=0):
+    """`count` different images in `folder`: smooth noise, so that crops and mirroring show."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(start, start + count):
         small = np.random.default_rng(index).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-        picture_rgb = cv2.resize(small, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC)
-        write_picture(folder / f"{index:04}.png", picture_rgb)
+        image_rgb = cv2.resize(small, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC)
+        write_rgb(folder / f"{index:04}.png", image_rgb)
     return folder
 
 
 def make_domains(tmp_path, count_a=7, count_b=4):
-    make_pictures(tmp_path / "trainA", count_a)
-    make_pictures(tmp_path / "trainB", count_b, start=100)
+    make_images(tmp_path / "trainA", count_a)
+    make_images(tmp_path / "trainB", count_b, start=100)
     return find_domains(tmp_path)
 
 
@@ -46,13 +46,13 @@ def assert_same(first, second):
     assert torch.equal(first.x_b_nchw, second.x_b_nchw)
 
 
-def break_pictures(paths):
+def break_images(paths):
     for path in paths:
         path.write_bytes(path.read_bytes()[:50])
 
 
 def test_one_folder(tmp_path):
-    make_pictures(tmp_path / "testA", 2)
+    make_images(tmp_path / "testA", 2)
     domains = make_domains(tmp_path)
     assert [domains.a.name, domains.b.name] == ["a", "b"]
     assert [len(part) for part in (domains.a.train, domains.a.test, domains.b.train, domains.b.test)] == [7, 2, 4, 0]
@@ -62,9 +62,9 @@ def test_one_folder(tmp_path):
 
 def test_two_folders_with_and_without_train_and_test(tmp_path):
     summer, winter = tmp_path / "s", tmp_path / "w"
-    make_pictures(summer / "train", 3)
-    make_pictures(summer / "test", 1)
-    make_pictures(winter, 2)
+    make_images(summer / "train", 3)
+    make_images(summer / "test", 1)
+    make_images(winter, 2)
     domains = find_domains(None, [("summer", summer), ("winter", winter)])
     assert domains.a == Domain(
         name="summer", train=tuple(sorted((summer / "train").iterdir())), test=tuple((summer / "test").iterdir())
@@ -73,7 +73,7 @@ def test_two_folders_with_and_without_train_and_test(tmp_path):
 
 
 def test_wrong_folders_are_refused_in_words(tmp_path):
-    full, empty, a_file = make_pictures(tmp_path / "full", 1), tmp_path / "empty", tmp_path / "file"
+    full, empty, a_file = make_images(tmp_path / "full", 1), tmp_path / "empty", tmp_path / "file"
     empty.mkdir()
     a_file.write_text("x")
     cases = [
@@ -83,7 +83,7 @@ def test_wrong_folders_are_refused_in_words(tmp_path):
         ((None, [("a", full), ("a", empty)]), "Both domains are called 'a'"),
         ((None, [("a", full), ("b", full)]), "Both domains are the folder"),
         ((None, [("a/b", full), ("c", empty)]), "'a/b' is no name"),
-        ((None, [("a", full), ("b", empty)]), "No pictures in .*empty"),
+        ((None, [("a", full), ("b", empty)]), "No images in .*empty"),
         ((None, [("a", full), ("b", tmp_path / "gone")]), "gone does not exist"),
         ((None, [("a", full), ("b", a_file)]), "is a file, not a folder"),
         ((tmp_path / "gone", []), "gone does not exist"),
@@ -109,14 +109,14 @@ def test_a_batch(tmp_path):
 def test_values_are_exact(tmp_path):
     for side, value in (("A", 0), ("B", 255)):
         (tmp_path / f"train{side}").mkdir()
-        write_picture(tmp_path / f"train{side}" / "one.png", np.full((40, 40, 3), (value, 51, 204), np.uint8))
+        write_rgb(tmp_path / f"train{side}" / "one.png", np.full((40, 40, 3), (value, 51, 204), np.uint8))
     batch = batches_of(find_domains(tmp_path))[0]
     for x_nchw, red in ((batch.x_a_nchw, -1.0), (batch.x_b_nchw, 1.0)):
         expected = torch.tensor([red, 51 / 127.5 - 1, 204 / 127.5 - 1]).view(1, 3, 1, 1).expand_as(x_nchw)
         torch.testing.assert_close(x_nchw, expected, rtol=0, atol=1e-6)
 
 
-def test_what_of_a_folder_is_no_picture_is_told(tmp_path):
+def test_what_of_a_folder_is_no_image_is_told(tmp_path):
     make_domains(tmp_path)
     (tmp_path / "trainA" / "notes.txt").touch()
     (tmp_path / "trainA" / "dead.jpg").symlink_to("/nowhere")
@@ -127,11 +127,11 @@ def test_what_of_a_folder_is_no_picture_is_told(tmp_path):
     assert all(path.suffix == ".png" and not path.name.startswith(".") for path in domains.a.train)
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"No pictures in .*only \(1 file left out: 1 \.txt\)"):
+    with pytest.raises(InputError, match=r"No images in .*only \(1 file left out: 1 \.txt\)"):
         find_domains(None, [("a", tmp_path / "only"), ("b", tmp_path / "trainB")])
 
 
-def test_training_pictures_are_srgb_whatever_their_profile(tmp_path):
+def test_training_images_are_srgb_whatever_their_profile(tmp_path):
     from PIL import Image
 
     from dsmap.common.images.matrix_profile import coded_profile
@@ -145,13 +145,13 @@ def test_training_pictures_are_srgb_whatever_their_profile(tmp_path):
         assert np.abs((x_nchw[0, :, 0, 0].numpy() + 1) * 127.5 - wanted).max() <= 2
 
 
-def test_a_picture_that_does_not_fit_into_memory_is_replaced_and_named(tmp_path, monkeypatch):
+def test_a_image_that_does_not_fit_into_memory_is_replaced_and_named(tmp_path, monkeypatch):
     from dsmap.common.images import memory
     from dsmap.training.datasets import without_too_large
 
     domains = make_domains(tmp_path)
     large = domains.a.train[1]
-    write_picture(large, np.zeros((2100, 2000, 3), np.uint8))
+    write_rgb(large, np.zeros((2100, 2000, 3), np.uint8))
     monkeypatch.setattr(memory, "available_bytes", lambda: 50_000_000)
     broken = []
     for _ in batches_of(domains).loader(0, 4, on_broken=broken.append):
@@ -180,9 +180,9 @@ def test_the_seed_decides(tmp_path):
     assert not torch.equal(first.x_a_nchw, second.x_a_nchw)
 
 
-def test_each_epoch_shows_every_picture_once_in_a_new_order(tmp_path):
+def test_each_epoch_shows_every_image_once_in_a_new_order(tmp_path):
     domains = make_domains(tmp_path, count_a=7, count_b=4)
-    loaded = list(batches_of(domains).loader(0, 28))  # 84 pictures of each: 12 epochs of a, 21 of b
+    loaded = list(batches_of(domains).loader(0, 28))  # 84 images of each: 12 epochs of a, 21 of b
     for domain, seen in (
         (domains.a, [path for batch in loaded for path in batch.paths_a]),
         (domains.b, [path for batch in loaded for path in batch.paths_b]),
@@ -193,12 +193,12 @@ def test_each_epoch_shows_every_picture_once_in_a_new_order(tmp_path):
         assert len(set(epochs)) > len(epochs) // 2
 
 
-def test_a_picture_seen_again_is_cropped_and_mirrored_anew(tmp_path):
+def test_a_image_seen_again_is_cropped_and_mirrored_anew(tmp_path):
     domains = make_domains(tmp_path, 1, 1)
     crops = {batches_of(domains, batch_size=1)[step].x_a_nchw.numpy().tobytes() for step in range(12)}
     assert len(crops) > 8  # of 9 x 22 places, mirrored or not: a few may meet
     # At the full size only mirroring is left.
-    write_picture(domains.a.train[0], np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    write_rgb(domains.a.train[0], np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     whole = batches_of(domains, batch_size=1, crop_hw=(32, 32))
     plain = batches_of(domains, batch_size=1, crop_hw=(32, 32), flip=False)[0].x_a_nchw
     mirrored = [torch.equal(whole[step].x_a_nchw, plain.flip(3)) for step in range(200)]
@@ -206,9 +206,9 @@ def test_a_picture_seen_again_is_cropped_and_mirrored_anew(tmp_path):
     assert all(mirrored[step] or torch.equal(whole[step].x_a_nchw, plain) for step in range(20))
 
 
-def test_pictures_smaller_than_the_crop_and_very_long_ones(tmp_path):
-    make_pictures(tmp_path / "trainA", 1, hw=(9, 11))
-    make_pictures(tmp_path / "trainB", 1, hw=(300, 33), start=1)
+def test_images_smaller_than_the_crop_and_very_long_ones(tmp_path):
+    make_images(tmp_path / "trainA", 1, hw=(9, 11))
+    make_images(tmp_path / "trainB", 1, hw=(300, 33), start=1)
     for step in range(5):
         batch = batches_of(find_domains(tmp_path), crop_hw=(32, 32), scale_jitter=(1.0, 1.5))[step]
         assert batch.x_a_nchw.shape == batch.x_b_nchw.shape == (3, 3, 32, 32)
@@ -230,9 +230,9 @@ def test_wrong_settings(tmp_path, changed, expected):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_is_replaced_counted_and_told_once(tmp_path, workers):
+def test_a_broken_image_is_replaced_counted_and_told_once(tmp_path, workers):
     domains = make_domains(tmp_path)
-    break_pictures([domains.a.train[2]])
+    break_images([domains.a.train[2]])
     told = []
     loaded = list(batches_of(domains).loader(0, 20, workers=workers, on_broken=told.append))
     assert [(broken.side, broken.path) for broken in told] == [(0, domains.a.train[2])]
@@ -244,45 +244,45 @@ def test_a_broken_picture_is_replaced_counted_and_told_once(tmp_path, workers):
     for start in (0, 20):
         assert list(batches.loader(start, start + 20, workers=workers, on_broken=told.append))
     assert len(told) == 1
-    fresh = batches_of(domains)  # knows nothing of the broken picture yet, and still agrees
+    fresh = batches_of(domains)  # knows nothing of the broken image yet, and still agrees
     for batch in loaded[::-3]:
         assert_same(batch, fresh[batch.step])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_broken_pictures_stop_the_training(tmp_path, workers):
+def test_too_many_broken_images_stop_the_training(tmp_path, workers):
     domains = make_domains(tmp_path, count_a=20)
-    break_pictures(domains.a.train[:2])  # a tenth: still allowed
+    break_images(domains.a.train[:2])  # a tenth: still allowed
     assert len(list(batches_of(domains).loader(0, 7, workers=workers))) == 7
-    break_pictures(domains.a.train[2:3])
+    break_images(domains.a.train[2:3])
     told = []
-    with pytest.raises(InputError, match=r"broken pictures in domain 'a': 3 of 20 so far.*at most 10%") as caught:
+    with pytest.raises(InputError, match=r"broken images in domain 'a': 3 of 20 so far.*at most 10%") as caught:
         list(batches_of(domains).loader(0, 7, workers=workers, on_broken=told.append))
     assert len(told) == 3
     assert str(domains.a.train[0].parent) in caught.value.advice
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_no_whole_picture_left(tmp_path, workers):
+def test_no_whole_image_left(tmp_path, workers):
     domains = make_domains(tmp_path, count_b=1)
     domains.b.train[0].unlink()
     with pytest.raises(InputError, match="domain 'b': 1 of 1"):
         list(batches_of(domains).loader(0, 2, workers=workers))
 
 
-def test_load_picture(tmp_path):
-    path = make_pictures(tmp_path, 1, hw=(50, 83)) / "0000.png"
-    x_nchw = load_picture_nchw(path, 32)
+def test_load_image(tmp_path):
+    path = make_images(tmp_path, 1, hw=(50, 83)) / "0000.png"
+    x_nchw = load_image_nchw(path, 32)
     assert x_nchw.shape == (1, 3, 32, 48)  # 53 wide, cut to 48
     assert x_nchw.dtype == torch.float32
     assert -1 <= x_nchw.min() < x_nchw.max() <= 1
-    assert load_picture_nchw(path, 50, multiple_of=1).shape == (1, 3, 50, 83)
+    assert load_image_nchw(path, 50, multiple_of=1).shape == (1, 3, 50, 83)
     with pytest.raises(InputError, match="shorter side is 4"):
-        load_picture_nchw(path, 4)
+        load_image_nchw(path, 4)
 
 
-def test_a_hundred_thousand_pictures_cost_nothing_to_start(tmp_path):
-    one = make_pictures(tmp_path, 1) / "0000.png"
+def test_a_hundred_thousand_images_cost_nothing_to_start(tmp_path):
+    one = make_images(tmp_path, 1) / "0000.png"
     many = Domain(name="a", train=tuple(one for _ in range(100_000)))
     start = time.perf_counter()
     batches_of(Domains(many, many))[123_456]

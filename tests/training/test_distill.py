@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_named_styles import call
-from test_polish import SMALL, Colours, batches_of, means, picture
+from test_polish import SMALL, Colours, batches_of, image, means
 from tiny import make_model, squeezenet_weights
 
 from dsmap.errors import DsmapError, InputError
@@ -29,7 +29,7 @@ def new_student(**changed):
 
 
 def soft(step):
-    """Two soft pictures without grain, (2, 3, 48, 48)."""
+    """Two soft images without grain, (2, 3, 48, 48)."""
     generator = torch.Generator().manual_seed(step)
     coarse = torch.rand(2, 3, 4, 4, generator=generator) * 1.6 - 0.8
     return F.interpolate(coarse, (48, 48), mode="bilinear")
@@ -46,7 +46,7 @@ def test_a_student_of_another_shape_comes_near():
     assert after > before + 3
     assert [now.step for now in told] == list(range(1, 121))
     thirds = [np.mean([now.style for now in part]) for part in (told[:40], told[80:])]
-    assert thirds[1] < 0.7 * thirds[0]  # the codes of pictures are learnt, in both domains
+    assert thirds[1] < 0.7 * thirds[0]  # the codes of images are learnt, in both domains
     assert not any(parameter.requires_grad for parameter in student.parameters())
 
 
@@ -65,21 +65,21 @@ def test_every_part_learns_and_the_teacher_stays():
 
 
 def test_the_likeness_is_a_psnr():
-    model, pictures = make_model(**SMALL).eval(), [soft(0), soft(1)]
+    model, images = make_model(**SMALL).eval(), [soft(0), soft(1)]
     style = torch.tensor(means(model)["b"])
-    assert likeness(model, model, pictures, "b", style) == float("inf")
+    assert likeness(model, model, images, "b", style) == float("inf")
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.decoders["b"].tail.bias.add_(0.01)
-        drawn = [[m.translate(x, "a", "b", style.expand(2, -1)) for x in pictures] for m in (model, other)]
+        drawn = [[m.translate(x, "a", "b", style.expand(2, -1)) for x in images] for m in (model, other)]
     grey = [np.concatenate([(y.numpy() + 1) * 127.5 for y in one]) for one in drawn]
     expected = 10 * np.log10(255**2 / np.square(grey[0] - grey[1]).mean())
-    assert likeness(model, other, pictures, "b", style) == pytest.approx(expected, abs=1e-3)
+    assert likeness(model, other, images, "b", style) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_loss_that_is_not_finite_is_told():
     teacher, student = make_model(**SMALL).eval(), new_student()
-    broken = batches_of(lambda step: picture(step) * float("nan"), picture)
+    broken = batches_of(lambda step: image(step) * float("nan"), image)
     with pytest.raises(DsmapError, match="not finite at step 1"):
         list(distill(teacher, student, broken, means(teacher), steps=2))
 
@@ -92,9 +92,9 @@ STUDENT = (
 )  # fmt: skip
 
 
-def test_the_command(checkpoint, picture_folder, tmp_path):
+def test_the_command(checkpoint, image_folder, tmp_path):
     np.savez(tmp_path / "net.npz", **squeezenet_weights())
-    given = "--data", picture_folder, *STUDENT, "--steps", 6, "--seed", 4, "--features", tmp_path / "net.npz"
+    given = "--data", image_folder, *STUDENT, "--steps", 6, "--seed", 4, "--features", tmp_path / "net.npz"
     code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", *given)
     assert code == 0, err
     assert "step 6/6" in out
@@ -113,21 +113,21 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     with pytest.raises(InputError, match="was written by dsmap-distill"):
         check_resumable(found, found.config, tmp_path / "run")
     # An adversarial training can go on from there.
-    further = "--preset", "lite", "--features", "none", "--start-from", tmp_path / "run", "--data", picture_folder
+    further = "--preset", "lite", "--features", "none", "--start-from", tmp_path / "run", "--data", image_folder
     code, _, err = call(train, *further, "-o", tmp_path / "further", "--dry-run", *STUDENT[6:-4])
     assert code == 0, err
     assert find_checkpoint(tmp_path / "run").name == "00000006"
 
 
-def test_a_broken_unseen_picture_costs_no_training(checkpoint, picture_folder, tmp_path):
-    data = shutil.copytree(picture_folder, tmp_path / "data")
+def test_a_broken_unseen_image_costs_no_training(checkpoint, image_folder, tmp_path):
+    data = shutil.copytree(image_folder, tmp_path / "data")
     for name, of in (("testA", "trainA"), ("testB", "trainB")):
         shutil.copytree(data / of, data / name)
     for path in (next((data / "testA").iterdir()), *(data / "testB").iterdir()):
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", data, *STUDENT, "--steps", 1)
     assert code == 0, err
-    assert "(mean style, 2 unseen pictures)" in out
+    assert "(mean style, 2 unseen images)" in out
     assert "to summer:" not in out
     found = read_checkpoint(tmp_path / "run").distilled
     assert found is not None
@@ -147,15 +147,15 @@ def test_a_broken_unseen_picture_costs_no_training(checkpoint, picture_folder, t
         (("--features", "none.npz"), "none.npz"),
     ],
 )
-def test_wrong_input_is_told(given, fact, checkpoint, picture_folder, tmp_path):
-    code, _, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", picture_folder, *given)
+def test_wrong_input_is_told(given, fact, checkpoint, image_folder, tmp_path):
+    code, _, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", image_folder, *given)
     assert (code, len(err.splitlines())) == (2, 2)
     assert fact in err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_that_is_none_is_told(picture_folder, tmp_path):
-    code, _, err = call(tool, tmp_path / "nothing", "-o", tmp_path / "run", "--data", picture_folder)
+def test_a_teacher_that_is_none_is_told(image_folder, tmp_path):
+    code, _, err = call(tool, tmp_path / "nothing", "-o", tmp_path / "run", "--data", image_folder)
     assert code == 2
     assert "does not exist" in err
 

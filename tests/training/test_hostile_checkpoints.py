@@ -82,7 +82,7 @@ HOSTILE = {
     "styles of a third": lambda c: changed(c, "styles", "c", {"mean": [], "std": [], "pictures": 0}),
     "styles are a list": lambda c: changed(c, "styles", []),
     "no styles": lambda c: changed(c, "styles", {}),
-    "pictures are numbers": lambda c: changed(c, "pictures", "a", [1]),
+    "images are numbers": lambda c: changed(c, "pictures", "a", [1]),
     "data of another domain": lambda c: changed(c, "data", {"c": {"pictures": 1, "sha256": "0"}}),
     "processes of none": lambda c: changed(c, "processes", 0),
     "a list": lambda c: "[]",

@@ -68,7 +68,7 @@ def test_adversarial_losses(kind, discriminator, generator):
 
 
 def test_a_relativistic_generator_needs_the_reals():
-    with pytest.raises(ValueError, match="needs the logits of real pictures"):
+    with pytest.raises(ValueError, match="needs the logits of real images"):
         generator_adversarial_loss("ralsgan", FAKE)
 
 
@@ -89,8 +89,8 @@ def test_mode_seeking_loss():
     loss = mode_seeking_loss(x.requires_grad_(), y, style_x, torch.zeros(1, 2))
     assert loss.item() == pytest.approx(1 / (0.5 / 1 + 1e-5))
     loss.backward()
-    assert style_x.grad is None  # or the style encoder would learn to call different pictures alike
-    assert (x.grad < 0).all()  # a step down the gradient moves the pictures apart
+    assert style_x.grad is None  # or the style encoder would learn to call different images alike
+    assert (x.grad < 0).all()  # a step down the gradient moves the images apart
     assert mode_seeking_loss(y, y, style_x, torch.zeros(1, 2)).isfinite()
 
 
@@ -202,7 +202,7 @@ def test_squeezenet(tmp_path):
     ours = features(x)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     gradient = torch.autograd.grad(ours.square().sum(), x)[0]
-    assert gradient.abs().max() > 0  # the loss reaches the picture
+    assert gradient.abs().max() > 0  # the loss reaches the image
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), x)[0], rtol=1e-3, atol=1e-4)
 
 

@@ -1,13 +1,13 @@
-"""One iteration's losses and gradients, against the same written out slowly: a pass per picture and direction."""
+"""One iteration's losses and gradients, against the same written out slowly: a pass per image and direction."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny import (
     gradients,
+    images,
     make_discriminators,
     make_model,
-    pictures,
     slow_discriminator_term,
     slow_generator_terms,
     styles,
@@ -60,7 +60,7 @@ def assert_same_numbers(ours, expected, **tolerances):
 @pytest.mark.parametrize("mapping", [True, False])
 def test_generators_against_separate_passes(mapping, pad):
     model, discriminators = tiny(mapping=mapping, pad_type=pad)
-    x, random = pictures(dtype=torch.float64), styles(dtype=torch.float64)
+    x, random = images(dtype=torch.float64), styles(dtype=torch.float64)
     expected, outputs = slow_generator_terms(model, discriminators, x, random)
     expected_gradients = gradients(slow_total(expected), model)
 
@@ -91,7 +91,7 @@ def test_generators_with_a_feature_network():
     model, discriminators = tiny()
     torch.manual_seed(0)
     features = nn.Conv2d(3, 6, 5, stride=8).double().requires_grad_(False)
-    x, random = pictures(dtype=torch.float64), styles(dtype=torch.float64)
+    x, random = images(dtype=torch.float64), styles(dtype=torch.float64)
     expected, _ = slow_generator_terms(model, discriminators, x, random, features=features, contextual=contextual_loss)
     expected_gradients = gradients(slow_total(expected), model)
     terms = generator_terms(model, discriminators, "lsgan", x, translate_both(model, x, random), features)
@@ -105,7 +105,7 @@ def test_generators_with_a_feature_network():
 
 def test_discriminators_against_separate_passes():
     model, discriminators = tiny()
-    x, random = pictures(dtype=torch.float64), styles(dtype=torch.float64)
+    x, random = images(dtype=torch.float64), styles(dtype=torch.float64)
     other_random = styles(seed=8, dtype=torch.float64)
     _, outputs = slow_generator_terms(model, discriminators, x, random)
     _, other_outputs = slow_generator_terms(model, discriminators, x, other_random)
@@ -127,9 +127,9 @@ def test_discriminators_against_separate_passes():
     assert all(p.grad is None for p in model.parameters())  # the fakes are detached
 
 
-def test_discriminators_see_shifted_pictures():
+def test_discriminators_see_shifted_images():
     model, discriminators = tiny()
-    x = pictures(hw=(72, 72), dtype=torch.float64)
+    x = images(hw=(72, 72), dtype=torch.float64)
     first = translate_both(model, x, styles(dtype=torch.float64))
     shift = Shift.of(top=3, left=5, size=65, device=torch.device("cpu"))
     shifted = {slot: x[slot][:, :, 3:68, 5:70] for slot in x}
@@ -151,7 +151,7 @@ def test_discriminators_see_shifted_pictures():
 @pytest.mark.parametrize("kind", ["nsgan", "ralsgan"])
 def test_other_adversarial_losses(kind):
     model, discriminators = tiny()
-    x = pictures(dtype=torch.float64)
+    x = images(dtype=torch.float64)
     first = translate_both(model, x, styles(dtype=torch.float64))
     terms = generator_terms(model, discriminators, kind, x, first)
     d_terms = discriminator_terms(discriminators, kind, x, first.exemplar)
@@ -179,7 +179,7 @@ def test_other_adversarial_losses(kind):
 def test_a_variational_style_is_sampled_and_weighed():
     model, discriminators = tiny(style_kl=True)
     x, random, noise = (
-        pictures(dtype=torch.float64),
+        images(dtype=torch.float64),
         styles(dtype=torch.float64),
         styles(seed=5, dtype=torch.float64),
     )
@@ -188,7 +188,7 @@ def test_a_variational_style_is_sampled_and_weighed():
         mean, log_variance = model.style_encoders[slot].distribution(x[slot])
         torch.testing.assert_close(first.style[slot], mean + noise[slot] * torch.exp(log_variance).sqrt())
         torch.testing.assert_close(plain.style[slot], mean)
-        # A picture is rebuilt, and shown to the other, in the style that was drawn.
+        # An image is rebuilt, and shown to the other, in the style that was drawn.
         torch.testing.assert_close(
             first.reconstruction[slot], model.decode(first.mapped_back[slot], first.style[slot], slot)
         )
@@ -202,7 +202,7 @@ def test_a_variational_style_is_sampled_and_weighed():
 
 def test_terms_go_by_the_names_of_the_domains():
     model, discriminators = tiny(domains=("summer", "winter"))
-    by_slot, random = pictures(dtype=torch.float64), styles(dtype=torch.float64)
+    by_slot, random = images(dtype=torch.float64), styles(dtype=torch.float64)
     expected, _ = slow_generator_terms(model, discriminators, by_slot, random)
     names = {"a": "summer", "b": "winter"}
 

@@ -26,7 +26,7 @@ from dsmap.training.resume import check_resumable
 from dsmap.training.style_statistics import style_statistics
 
 
-def picture(seed: int, side: int = 96) -> torch.Tensor:
+def image(seed: int, side: int = 96) -> torch.Tensor:
     """Soft colours with grain, (1, 3, side, side)."""
     generator = torch.Generator().manual_seed(seed)
     soft = torch.rand(1, 3, 6, 6, generator=generator) * 1.6 - 0.8
@@ -41,12 +41,12 @@ def grid(period: int, side: int = 96, size: float = 0.06) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("period", "left"), [(4, 0.35), (8, 0.55)])  # of 12x12 blocks of 8 a window sees most
-def test_a_grid_is_found_and_smooth_pictures_stay(period, left):
-    plain = picture(3)
+def test_a_grid_is_found_and_smooth_images_stay(period, left):
+    plain = image(3)
     gridded = plain + grid(period)
     found = without_grid(gridded, period)
     assert (found - plain).abs().mean() < left * (gridded - plain).abs().mean()
-    # A picture without one stays as it is, also its slopes, whose pixels differ within a block.
+    # An image without one stays as it is, also its slopes, whose pixels differ within a block.
     assert (without_grid(plain, period) - plain).abs().mean() < 0.01
     slope = torch.linspace(-0.9, 0.9, 240).expand(1, 3, 240, 240)
     inside = (..., slice(48, -48), slice(48, -48))
@@ -64,7 +64,7 @@ def test_what_is_smooth_stays_smooth():
     rough = [(x - x.mean((2, 3), keepdim=True))[sky].std() for x in (drawn, found)]
     assert rough[1] < 0.35 * rough[0]
     assert (found[sky].mean() - drawn[sky].mean()).abs() < 0.02
-    # Detail as strong as in the picture passes as it is, and so does what is no detail.
+    # Detail as strong as in the image passes as it is, and so does what is no detail.
     torch.testing.assert_close(calmed(source, source), source)
     slope = torch.linspace(-0.9, 0.9, 64).expand(1, 3, 64, 64)
     torch.testing.assert_close(calmed(slope, slope * 0 + 0.1)[..., 10:-10], slope[..., 10:-10], atol=0.01, rtol=0)
@@ -102,8 +102,8 @@ def test_decoders_lose_their_grid():
         decoder.tail.weight.mul_(0.3)
         decoder.tail.bias += torch.tensor([0.2, -0.2, -0.2, 0.2] * 3)  # a chessboard of single pixels
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batches = batches_of(lambda step: picture(step), lambda step: picture(100 + step))
-    x, style = picture(500), torch.tensor([means(model)["b"]])
+    batches = batches_of(lambda step: image(step), lambda step: image(100 + step))
+    x, style = image(500), torch.tensor([means(model)["b"]])
 
     def strength():
         with torch.no_grad():
@@ -124,11 +124,11 @@ def test_decoders_lose_their_grid():
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_features_come_to_those_of_real_pictures():
+def test_features_come_to_those_of_real_images():
     model = make_model(**SMALL).eval()
     red = torch.tensor([0.5, -0.3, -0.3]).view(1, 3, 1, 1)
-    batches = batches_of(lambda step: picture(step), lambda step: (picture(step) * 0.4 + red).clamp(-1, 1))
-    features, x, style = Colours(), picture(500), torch.tensor([means(model)["b"]])
+    batches = batches_of(lambda step: image(step), lambda step: (image(step) * 0.4 + red).clamp(-1, 1))
+    features, x, style = Colours(), image(500), torch.tensor([means(model)["b"]])
     real = WholeDiscriminator.pooled([tap.log1p() for tap in features.taps(red + 0.4 * x)])
 
     def apart():
@@ -168,8 +168,8 @@ def test_the_mean_of_many_is_followed_by_what_changed_in_a_few():
     assert float(matching.apart) < 0.8 * apart(drawn)
 
 
-def test_what_is_seen_shall_go_with_the_style_as_in_real_pictures():
-    """Real pictures are the redder the larger the first number of their style; translations have the same mean."""
+def test_what_is_seen_shall_go_with_the_style_as_in_real_images():
+    """Real images are the redder the larger the first number of their style; translations have the same mean."""
     generator = torch.Generator().manual_seed(5)
     style = torch.randn(60, 2, generator=generator).clamp(-1.5, 1.5)
     style -= style.mean(0)
@@ -193,8 +193,8 @@ def test_what_is_seen_shall_go_with_the_style_as_in_real_pictures():
     assert float(there.loss(redder, redder, style)) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_lower_third_comes_to_that_of_real_pictures():
-    """Two sets of pictures that are alike as a whole: the ones bright above, the others below."""
+def test_the_lower_third_comes_to_that_of_real_images():
+    """Two sets of images that are alike as a whole: the ones bright above, the others below."""
     grain = 0.02 * torch.randn(30, 3, 24, 24, generator=torch.Generator().manual_seed(7))
     slope = torch.linspace(-0.5, 0.5, 24)[:, None]
     style = torch.zeros(30, 2)
@@ -212,7 +212,7 @@ def test_only_the_decoder_that_is_asked_for_is_trained():
     for targets in (None, ["b"]):
         model = make_model(**SMALL).eval()
         before = copy.deepcopy(model.state_dict())
-        batches = batches_of(picture, lambda step: picture(100 + step))
+        batches = batches_of(image, lambda step: image(100 + step))
         list(polish(model, batches, means(model), steps=3, targets=targets, features=Colours()))
         found[targets is None] = model.decoders["b"].state_dict()
         changed = {name[:10] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -222,20 +222,20 @@ def test_only_the_decoder_that_is_asked_for_is_trained():
 
 def test_weights_that_are_not_finite_are_told():
     model = make_model(**SMALL).eval()
-    batches = batches_of(picture, picture)
+    batches = batches_of(image, image)
     with pytest.raises(DsmapError, match="not finite after step 1"):
         list(polish(model, batches, means(model), steps=1, lr=float("inf")))
 
 
 def test_a_loss_that_is_not_finite_is_told():
     model = make_model(**SMALL).eval()
-    batches = batches_of(lambda step: picture(step) * float("nan"), lambda step: picture(step))
+    batches = batches_of(lambda step: image(step) * float("nan"), lambda step: image(step))
     with pytest.raises(DsmapError, match="not finite at step 1"):
         list(polish(model, batches, means(model), steps=2))
 
 
-def test_the_command(checkpoint, picture_folder, tmp_path):
-    given = "-o", tmp_path / "run", "--data", picture_folder, "--steps", 3, "--batch-size", 1, "--device", "cpu"
+def test_the_command(checkpoint, image_folder, tmp_path):
+    given = "-o", tmp_path / "run", "--data", image_folder, "--steps", 3, "--batch-size", 1, "--device", "cpu"
     code, out, err = call(tool, checkpoint, *given, "--contrast", "winter:1.2", "--seed", "4")
     assert code == 0, err
     assert "step 3/3" in out
@@ -248,7 +248,7 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
     assert open_checkpoint(tmp_path / "run").provenance["polished"] == found.polished
     assert "polished" not in open_checkpoint(checkpoint).provenance
     # The order of the domains on the command line is not that of the network.
-    folders = "--domain", f"winter={picture_folder / 'trainB'}", "--domain", f"summer={picture_folder / 'trainA'}"
+    folders = "--domain", f"winter={image_folder / 'trainB'}", "--domain", f"summer={image_folder / 'trainA'}"
     other = "--steps", 3, "--batch-size", 1, "--device", "cpu", "--contrast", "winter:1.2", "--seed", "4"
     code, _, err = call(tool, checkpoint, "-o", tmp_path / "turned", *folders, *other)
     assert code == 0, err
@@ -292,17 +292,17 @@ def test_the_command(checkpoint, picture_folder, tmp_path):
         (("--steps", "0"), "Invalid value for '--steps'"),
     ],
 )
-def test_wrong_input_is_told(given, fact, checkpoint, picture_folder, tmp_path):
-    code, _, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", picture_folder, *given)
+def test_wrong_input_is_told(given, fact, checkpoint, image_folder, tmp_path):
+    code, _, err = call(tool, checkpoint, "-o", tmp_path / "run", "--data", image_folder, *given)
     assert code == 2
     assert fact in err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_the_work(checkpoint, picture_folder, tmp_path):
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(checkpoint, image_folder, tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        code, text, err = call(tool, checkpoint, "-o", out, "--data", picture_folder)
+        code, text, err = call(tool, checkpoint, "-o", out, "--data", image_folder)
         assert (code, text) == (2, "")
         assert "is a file" in err
     assert (tmp_path / "file").read_text() == "mine"
@@ -320,45 +320,45 @@ def test_crops_are_as_large_as_the_networks_need(side, features, crop):
     assert tool._crop(trained_at(side), features) == crop
 
 
-def test_a_training_on_small_pictures_has_no_crop_for_features():
+def test_a_training_on_small_images_has_no_crop_for_features():
     with pytest.raises(InputError, match="expected 32 or more"):
         tool._crop(trained_at(28), True)
 
 
-def test_broken_pictures_are_told(checkpoint, picture_folder, tmp_path, monkeypatch):
+def test_broken_images_are_told(checkpoint, image_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("dsmap.training.polish.STANDARD_PICTURES", 24)
-    data = shutil.copytree(picture_folder, tmp_path / "data")
-    next((data / "trainA").iterdir()).write_bytes(b"no picture")
+    data = shutil.copytree(image_folder, tmp_path / "data")
+    next((data / "trainA").iterdir()).write_bytes(b"no image")
     np.savez(tmp_path / "net.npz", **squeezenet_weights())
     given = "--data", data, "--steps", 3, "--device", "cpu", "--features", tmp_path / "net.npz"
     code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", *given)
     assert code == 0, err
-    assert out.count("skipped a broken picture") == 1  # though it is met again and again
+    assert out.count("skipped a broken image") == 1  # though it is met again and again
     looks = [line for line in out.splitlines() if "what the feature network sees" in line]
     assert [line.split()[-2] for line in looks] == ["summer", "winter"]
-    assert "these are not the pictures that it was trained on" in out
+    assert "these are not the images that it was trained on" in out
 
 
-def test_the_default_style_may_be_that_of_chosen_pictures(checkpoint, picture_folder, tmp_path):
+def test_the_default_style_may_be_that_of_chosen_images(checkpoint, image_folder, tmp_path):
     chosen = tmp_path / "snowy"
     chosen.mkdir()
-    for path in sorted((picture_folder / "trainB").iterdir())[:2]:
+    for path in sorted((image_folder / "trainB").iterdir())[:2]:
         shutil.copy(path, chosen)
-    common = "--data", picture_folder, "--default-style", f"winter={chosen}"
+    common = "--data", image_folder, "--default-style", f"winter={chosen}"
     code, out, err = call(tool, checkpoint, "-o", tmp_path / "run", *common, "--steps", 1, "--device", "cpu")
     assert code == 0, err
-    assert "3 pictures of summer and 2 pictures of winter" in out
+    assert "3 images of summer and 2 images of winter" in out
     found, model = read_checkpoint(tmp_path / "run"), load_generators(read_checkpoint(tmp_path / "run"))
     side = found.config.data.shorter_side
     of_two = style_statistics(model, "winter", sorted(chosen.iterdir()), side)
-    of_all = style_statistics(model, "winter", sorted((picture_folder / "trainB").iterdir()), side)
+    of_all = style_statistics(model, "winter", sorted((image_folder / "trainB").iterdir()), side)
     assert found.styles["winter"].mean == pytest.approx(of_two.mean, abs=1e-5)
     assert np.abs(np.subtract(of_two.mean, of_all.mean)).max() > 1e-4
     assert found.polished is not None
     assert found.polished["default_style"] == {"winter": "snowy"}
     # An export has those of the checkpoint, with --data those of all, and what it is told in place of both.
     assert open_checkpoint(tmp_path / "run").styles["winter"].mean == found.styles["winter"].mean
-    with_data = open_checkpoint(tmp_path / "run", data=picture_folder)
+    with_data = open_checkpoint(tmp_path / "run", data=image_folder)
     assert with_data.styles["winter"].mean == pytest.approx(of_all.mean, abs=1e-5)
     code, _, err = call(export, tmp_path / "run", "-o", tmp_path / "bundle", *common)
     assert code == 0, err
@@ -372,23 +372,23 @@ def test_the_default_style_may_be_that_of_chosen_pictures(checkpoint, picture_fo
         (["winter=nowhere"], "there is no folder nowhere"),
         (["autumn=."], "names a domain 'autumn'"),
         (["winter=.", "winter=."], "is given twice for winter"),
-        (["winter=."], "only 0 readable pictures of winter"),
+        (["winter=."], "only 0 readable images of winter"),
     ],
 )
 @pytest.mark.parametrize("command", [tool, export])
-def test_a_default_style_that_is_none_is_told(command, texts, fact, checkpoint, picture_folder, tmp_path, monkeypatch):
+def test_a_default_style_that_is_none_is_told(command, texts, fact, checkpoint, image_folder, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     given = [part for text in texts for part in ("--default-style", text)]
-    code, _, err = call(command, checkpoint, "-o", tmp_path / "new", "--data", picture_folder, *given)
+    code, _, err = call(command, checkpoint, "-o", tmp_path / "new", "--data", image_folder, *given)
     assert (code, len(err.splitlines())) == (2, 2)
     assert fact in err
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_there_stays(checkpoint, picture_folder):
-    code, _, err = call(tool, checkpoint, "-o", checkpoint, "--data", picture_folder)
+def test_what_is_there_stays(checkpoint, image_folder):
+    code, _, err = call(tool, checkpoint, "-o", checkpoint, "--data", image_folder)
     assert code == 2
     assert "is there and not empty" in err
     code, _, err = call(tool, checkpoint, "-o", checkpoint.parent / "new")
-    assert (code, err.splitlines()[0]) == (2, "error: no pictures are given")
+    assert (code, err.splitlines()[0]) == (2, "error: no images are given")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
-from dsmap.common.images import read_picture_rgb, write_picture
+from dsmap.common.images import read_rgb, write_rgb
 from dsmap.config import OptimizerConfig, TrainConfig, load_train_config
 from dsmap.errors import DsmapError, InputError
 from dsmap.tools.train import app
@@ -38,24 +38,24 @@ WEIGHT_FILES = ("generators", "ema", "discriminators", "optimizers")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two domains of five small pictures and one for the samples: reddish and bluish blobs."""
+    """Two domains of five small images and one for the samples: reddish and bluish blobs."""
     folder = tmp_path_factory.mktemp("data")
     for side, colour in (("A", (200, 90, 60)), ("B", (60, 90, 200))):
-        make_pictures(folder / f"train{side}", colour)
-        make_pictures(folder / f"test{side}", colour, count=1)
+        make_images(folder / f"train{side}", colour)
+        make_images(folder / f"test{side}", colour, count=1)
     return folder
 
 
-def make_pictures(folder, colour, count=5):
+def make_images(folder, colour, count=5):
     folder.mkdir(parents=True)
     for i in range(count):
         small = np.random.default_rng(i).integers(-60, 60, (4, 5, 3)) + np.array(colour)
-        picture_rgb = cv2.resize(small.clip(0, 255).astype(np.uint8), (90, 72), interpolation=cv2.INTER_CUBIC)
-        write_picture(folder / f"{i:02}.png", picture_rgb)
+        image_rgb = cv2.resize(small.clip(0, 255).astype(np.uint8), (90, 72), interpolation=cv2.INTER_CUBIC)
+        write_rgb(folder / f"{i:02}.png", image_rgb)
 
 
 def copy_of(data, folder):
-    """The training pictures alone: samples are then made of them."""
+    """The training images alone: samples are then made of them."""
     for part in ("trainA", "trainB"):
         (folder / part).mkdir(parents=True)
         for path in (data / part).iterdir():
@@ -112,7 +112,7 @@ def test_a_run_from_start_to_end(data, tmp_path):
                            "--set", "log_every=2", "--set", "checkpoint_every=2", "--set", "sample_every=3",
                            "--device", "cpu")  # fmt: skip
     assert (code, err) == (0, "")
-    assert "red: 5 pictures to train on, 1 to test on" in out
+    assert "red: 5 images to train on, 1 to test on" in out
     assert "steps 0 to 4" in out
     assert f"done: {run / 'checkpoints' / '00000004'}" in out
     assert f"next: dsmap-export {run}" in out
@@ -129,7 +129,7 @@ def test_a_run_from_start_to_end(data, tmp_path):
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         "00000003-blue-red.png", "00000003-red-blue.png", "00000004-blue-red.png", "00000004-red-blue.png"
     ]  # fmt: skip
-    grid = read_picture_rgb(run / "samples" / "00000004-red-blue.png")
+    grid = read_rgb(run / "samples" / "00000004-red-blue.png")
     assert grid.shape == (22 + 72 + 4, 7 * (72 + 4) - 4, 3)
     assert [path.name for path in (run / "checkpoints").iterdir() if not path.name.isdigit()] == []
     assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["00000002", "00000004"]
@@ -140,7 +140,7 @@ def test_a_checkpoint_says_what_it_is(data, tmp_path):
     path = trainer.train()
     checkpoint = read_checkpoint(tmp_path)  # of a run folder the latest
     assert (checkpoint.path, checkpoint.step, checkpoint.config) == (path, 3, trainer.config)
-    assert checkpoint.pictures == {"red": [str(data / "trainA")], "blue": [str(data / "trainB")]}
+    assert checkpoint.images == {"red": [str(data / "trainA")], "blue": [str(data / "trainB")]}
     x = {"red": torch.rand(1, 3, 64, 64), "blue": torch.rand(1, 3, 64, 64)}
     for weights, module in (("ema", trainer.learner.ema), ("generators", trainer.learner.model)):
         loaded = load_generators(checkpoint, weights)
@@ -149,8 +149,8 @@ def test_a_checkpoint_says_what_it_is(data, tmp_path):
             loaded.translate(x["red"], "red", "blue", style), module.translate(x["red"], "red", "blue", style)
         )
         assert not loaded.training
-    pictures = sorted((data / "trainB").iterdir())
-    assert checkpoint.styles["blue"] == style_statistics(trainer.learner.ema, "blue", pictures, 72)
+    images = sorted((data / "trainB").iterdir())
+    assert checkpoint.styles["blue"] == style_statistics(trainer.learner.ema, "blue", images, 72)
     assert checkpoint.styles["blue"].pictures == 5
 
 
@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path):
     code, _, err = train("--data", data, "-o", tmp_path, "--resume", "auto", "--set", "optimizer.lr=1e30")
     assert code == 1
     fact, advice = err.splitlines()
-    assert fact.startswith("error: the loss adversarial/a is not finite at step 3 (pictures: ")
+    assert fact.startswith("error: the loss adversarial/a is not finite at step 3 (images: ")
     assert str(data / "trainA") in fact
     assert str(data / "trainB") in fact
     assert str(saved) in advice
@@ -349,38 +349,38 @@ def test_a_generator_loss_that_is_not_finite_is_named(data, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_pictures(data, tmp_path, workers):
+def test_broken_images(data, tmp_path, workers):
     broken = copy_of(data, tmp_path / "data")
     first = broken / "trainA" / "00.png"  # also the first of the samples
     first.write_bytes(first.read_bytes()[:200])
     arguments = ("--data", broken, "--set", f"data.workers={workers}")
     code, out, err = train(*arguments, "-o", tmp_path / "one", "--steps", 8)
     assert (code, err) == (0, "")
-    assert out.count("skipped a broken picture") == 1
+    assert out.count("skipped a broken image") == 1
     assert f"{first}: the PNG is cut short" in out
     assert read_checkpoint(tmp_path / "one").styles["a"].pictures == 4
     second = broken / "trainA" / "02.png"
     second.write_bytes(b"hello")
     code, out, err = train(*arguments, "-o", tmp_path / "two", "--steps", 8)
     assert code == 2
-    assert "Too many broken pictures in domain 'a': 2 of 5 so far" in err
+    assert "Too many broken images in domain 'a': 2 of 5 so far" in err
     assert str(broken / "trainA") in err.splitlines()[1]
 
 
-def test_pictures_that_are_too_few(data, tmp_path):
+def test_images_that_are_too_few(data, tmp_path):
     few = copy_of(data, tmp_path / "data")
     for path in sorted((few / "trainB").iterdir())[1:]:
         path.unlink()
     code, _, err = train("--data", few, "-o", tmp_path / "run")
     assert code == 2
-    assert err.startswith("error: domain 'b' has one picture, expected two or more\n")
+    assert err.startswith("error: domain 'b' has one image, expected two or more\n")
     assert not (tmp_path / "run").exists()
     for path in (few / "trainA").iterdir():
         path.write_bytes(b"")
     (few / "trainB" / "more.png").write_bytes((few / "trainB" / "00.png").read_bytes())
     code, _, err = train("--data", few, "-o", tmp_path / "run")
     assert code == 2
-    assert f"none of the pictures in {few / 'trainA'} can be read" in err
+    assert f"none of the images in {few / 'trainA'} can be read" in err
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.dim=32.")
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 128,
-    batch: Annotated[int, typer.Option(help="Pictures of each domain per iteration.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images of each domain per iteration.")] = 1,
     features: Annotated[
         str | None, typer.Option(help="With the contextual loss: vgg16 or a SqueezeNet .npz file. Default: without.")
     ] = None,
@@ -77,7 +77,7 @@ def train(
             raise InputError(f"--set {key} is decided by dsmap-bench", "Use --size, --batch, --features and --device.")
     from dsmap.config import load_train_config
 
-    # The plain iteration judges whole pictures.
+    # The plain iteration judges whole images.
     fixed = [f"loss.contextual={int(features is not None)}", "discriminator.shift=0"]
     if features is None:
         fixed += ["discriminator.features=false"]
@@ -120,7 +120,7 @@ def model(
     domain: Annotated[str | None, typer.Option(help="Of BUNDLE: which one to translate to.")] = None,
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the frames.")] = "256x256",
     threads: Annotated[int | None, typer.Option(min=1, help="Of everything. Default: all cores.")] = None,
-    pictures: Annotated[
+    images: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Frames to translate. Default: generated ones.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after one that is not.")] = 9,
@@ -134,7 +134,7 @@ def model(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    read = {"the run": checkpoint, "the folder of frames": pictures}
+    read = {"the run": checkpoint, "the folder of frames": images}
     _check_report(report, read, model=bundle, overwrite=overwrite)
     if bundle is not None and (checkpoint is not None or set_):
         raise InputError("BUNDLE was passed together with --checkpoint or --set", "Choose one network.")
@@ -144,7 +144,7 @@ def model(
         raise InputError("--domain is of a BUNDLE, and none was passed", "Leave it out.")
     from dsmap.tools.bench.model import Options, measure_bundle, measure_network
 
-    options = Options(size, threads, pictures, rounds, tuple(skip or ()), trust_engines)
+    options = Options(size, threads, images, rounds, tuple(skip or ()), trust_engines)
     if bundle is not None:
         measured = measure_bundle(bundle, domain, options, say)
     else:

@@ -37,7 +37,7 @@ REWRITES = {
 """The exports, by what their rows are called."""
 _FUSED = "all rewrites"
 """The export that also has the graph with encoder, mapping and decoder in one."""
-_CALIBRATION_PICTURES = 2  # with more, the search for the blocks to leave in float takes many minutes
+_CALIBRATION_IMAGES = 2  # with more, the search for the blocks to leave in float takes many minutes
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -56,13 +56,13 @@ def open_network(checkpoint: Path | None, preset: str, settings: Sequence[str]) 
 class Forms:
     """Ways to run `model` from its first domain to its second; exports go to `folder` when they are first asked for.
 
-    `pictures`: uint8 RGB (H, W, 3), on which int8 is calibrated.
+    `images`: uint8 RGB (H, W, 3), on which int8 is calibrated.
     """
 
     def __init__(
-        self, model: DSMAP, folder: Path, pictures: Sequence[Frames], threads: int | None, say: Callable[[str], None]
+        self, model: DSMAP, folder: Path, images: Sequence[Frames], threads: int | None, say: Callable[[str], None]
     ) -> None:
-        self.model, self.folder, self.pictures, self.threads, self.say = model, folder, pictures, threads, say
+        self.model, self.folder, self.images, self.threads, self.say = model, folder, images, threads, say
         self.source, self.target = model.domains
         self.style_s = np.linspace(-1, 1, model.config.style_dim, dtype=np.float32)
         self._files: dict[str, dict[tuple[str, str], Path]] = {}
@@ -102,7 +102,7 @@ class Forms:
         compiled = torch.compile(lambda x: model.translate(x, self.source, self.target, style))
         run = self._in_torch(compiled)
         try:
-            run(self.pictures[0][None])
+            run(self.images[0][None])
         except Exception as error:  # whatever torch's compiler meets
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise DsmapError(f"torch.compile failed: {first}", "Leave it out: --skip compile.") from error
@@ -186,11 +186,11 @@ class Forms:
         if name not in self._int8:
             files = self.files(name)
             self.say(f"  quantising: {name} ...")
-            # One direction: the other has no pictures, and of its graphs only the MLP is asked for.
+            # One direction: the other has no images, and of its graphs only the MLP is asked for.
             both = {**files, ("style_mlp", self.source): files["style_mlp", self.target]}
-            pictures = {self.source: self.pictures[:_CALIBRATION_PICTURES], self.target: []}
+            images = {self.source: self.images[:_CALIBRATION_IMAGES], self.target: []}
             styles = {domain: [self.style_s] for domain in (self.source, self.target)}
             folder = next(iter(files.values())).parent
-            made = quantise(both, folder, pictures, styles, lambda line: self.say(f"    {line}"))
+            made = quantise(both, folder, images, styles, lambda line: self.say(f"    {line}"))
             self._int8[name] = made.files
         return self._int8[name]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap import __version__
-from dsmap.common.images import list_pictures, read_picture_rgb
+from dsmap.common.images import list_images, read_rgb
 from dsmap.common.sampling import pick_evenly
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends import BACKENDS, Settings, load_backend
@@ -25,7 +25,7 @@ from dsmap.runtime.system.cpu import allowed_cores, cpu_name
 from dsmap.runtime.translator import pad_frames
 
 _WARM_UP = 1
-_PICTURES = 4
+_IMAGES = 4
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy")
 
 Frames = npt.NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Options(NamedTuple):
     size: str
     """WIDTHxHEIGHT."""
     threads: int | None
-    pictures: Path | None
+    images: Path | None
     rounds: int
     skip: tuple[str, ...]
     trust_engines: bool = False
@@ -74,15 +74,15 @@ def measure_network(
     network = open_network(checkpoint, preset, settings)
     config = network.config
     minimum = config.minimum_size
-    pictures, origin = find_pictures(options.pictures, size, config.multiple_of, minimum)
+    images, origin = find_images(options.images, size, config.multiple_of, minimum)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    about = facts(size, options.threads, pictures, origin, say)
+    about = facts(size, options.threads, images, origin, say)
     weights = str(checkpoint) if checkpoint is not None else "random"
     say(f"network: width {config.dim}, padding {config.pad_type}, weights {weights}")
     with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as folder:
-        forms = Forms(network, Path(folder), pictures, options.threads, say)
-        measured = measure_in_turns(forms.makers(), pictures, options.rounds, options.skip, say)
+        forms = Forms(network, Path(folder), images, options.threads, say)
+        measured = measure_in_turns(forms.makers(), images, options.rounds, options.skip, say)
     return about | {"weights": weights, "config": config.model_dump(mode="json")} | measured
 
 
@@ -92,18 +92,18 @@ def measure_bundle(model: str, domain: str | None, options: Options, say: Say) -
     bundle = Bundle.read(find_model(model))
     target = domain if domain is not None else bundle.domains[1]
     source, sizes = bundle.source_of(target), bundle.manifest.sizes
-    pictures, origin = find_pictures(options.pictures, size, sizes.multiple_of, sizes.minimum)
-    about = facts(size, options.threads, pictures, origin, say)
+    images, origin = find_images(options.images, size, sizes.multiple_of, sizes.minimum)
+    about = facts(size, options.threads, images, origin, say)
     say(f"bundle: {bundle.manifest.name}, {source} to {target}")
     makers = bundle_makers(bundle, target, options.threads, trust_engines=options.trust_engines)
-    measured = measure_in_turns(makers, pictures, options.rounds, options.skip, say)
+    measured = measure_in_turns(makers, images, options.rounds, options.skip, say)
     return about | {"bundle": bundle.manifest.name, "target": target} | measured
 
 
-def find_pictures(folder: Path | None, size: Size, multiple_of: int, minimum: int) -> tuple[list[Frames], str]:
-    """Frames (H, W, 3) of `size`, cut from the middle of pictures in `folder` or generated, and which of the two.
+def find_images(folder: Path | None, size: Size, multiple_of: int, minimum: int) -> tuple[list[Frames], str]:
+    """Frames (H, W, 3) of `size`, cut from the middle of images in `folder` or generated, and which of the two.
 
-    Raises InputError for a size that the network does not take, and a folder without pictures.
+    Raises InputError for a size that the network does not take, and a folder without images.
     """
     if any(side % multiple_of or side < minimum for side in size):
         raise InputError(
@@ -111,16 +111,16 @@ def find_pictures(folder: Path | None, size: Size, multiple_of: int, minimum: in
             f"Use multiples of {multiple_of}, at least {minimum}.",
         )
     if folder is None:
-        return [_generated(size, seed) for seed in range(_PICTURES)], "generated"
-    paths = list_pictures(folder)
+        return [_generated(size, seed) for seed in range(_IMAGES)], "generated"
+    paths = list_images(folder)
     if not paths:
-        raise InputError(f"no pictures in {folder}", "Pass --pictures a folder with pictures.")
-    return [_fitted(read_picture_rgb(path), size) for path in pick_evenly(paths, _PICTURES)], "real"
+        raise InputError(f"no images in {folder}", "Pass --images a folder with images.")
+    return [_fitted(read_rgb(path), size) for path in pick_evenly(paths, _IMAGES)], "real"
 
 
 def measure_in_turns(
     makers: Mapping[str, Callable[[], Run]],
-    pictures: Sequence[Frames],
+    images: Sequence[Frames],
     rounds: int,
     skip: Sequence[str],
     say: Say,
@@ -130,7 +130,7 @@ def measure_in_turns(
     `skip`: words; a form whose name holds one is left out, but never the first. One that cannot be made is named.
     """
     runs, left_out = _made(makers, skip, say)
-    frames = [picture[None] for picture in pictures]
+    frames = [image[None] for image in images]
     outputs = {name: [run(frame) for frame in frames] for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     say(f"measuring {len(runs)} forms, {rounds} rounds in turns")
@@ -179,13 +179,13 @@ def machine_facts(say: Say, threads: int | None = None) -> dict[str, Any]:
     }
 
 
-def facts(size: Size, threads: int | None, pictures: Sequence[Frames], origin: str, say: Say) -> dict[str, Any]:
+def facts(size: Size, threads: int | None, images: Sequence[Frames], origin: str, say: Say) -> dict[str, Any]:
     """The machine, and what is translated on it."""
     machine = machine_facts(say, threads)
-    say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(pictures)} {origin} pictures")
+    say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(images)} {origin} images")
     return machine | {
         "size": f"{size.width}x{size.height}",
-        "pictures": {"count": len(pictures), "origin": origin},
+        "pictures": {"count": len(images), "origin": origin},
     }
 
 
@@ -227,7 +227,7 @@ def _row(
 
 
 def _tell(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]], say: Say) -> None:
-    say(f"  {'':42} {'frame':>9} {'speed':>6}  PSNR (worst picture)")
+    say(f"  {'':42} {'frame':>9} {'speed':>6}  PSNR (worst image)")
     for i, row in enumerate(table):
         same = "equal" if i else "what is compared to"
         psnr = same if row["psnr_db"] is None else f"{row['psnr_db']:.1f} dB ({row['worst_psnr_db']:.1f})"
@@ -254,12 +254,12 @@ def _generated(size: Size, seed: int) -> Frames:
     return np.clip(soft + rng.normal(0, 8, (size.height, size.width, 3)), 0, 255).astype(np.uint8)
 
 
-def _fitted(picture_rgb: Frames, size: Size) -> Frames:
-    """A picture scaled to cover `size`, and its middle."""
-    height, width = picture_rgb.shape[:2]
+def _fitted(image_rgb: Frames, size: Size) -> Frames:
+    """An image scaled to cover `size`, and its middle."""
+    height, width = image_rgb.shape[:2]
     factor = max(size.width / width, size.height / height)
     scaled = (max(size.width, round(width * factor)), max(size.height, round(height * factor)))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    resized = np.asarray(cv2.resize(picture_rgb, scaled, interpolation=method))
+    resized = np.asarray(cv2.resize(image_rgb, scaled, interpolation=method))
     top, left = (resized.shape[0] - size.height) // 2, (resized.shape[1] - size.width) // 2
     return np.ascontiguousarray(resized[top : top + size.height, left : left + size.width])

@@ -1,9 +1,9 @@
 """The plain way to write one DSMAP iteration, which `dsmap-bench train` runs beside the trainer's.
 
 It computes the losses and gradients of `dsmap.training.objective` in the order of the authors' released training: the
-generators run forward once for each of the two steps, a pass for each picture and direction. The discriminators'
+generators run forward once for each of the two steps, a pass for each image and direction. The discriminators'
 step builds the generators' graph and encodes the translations again without use for them; the generators' step runs
-the discriminators on real pictures and differentiates their weights. Upsampling is done before its 5x5 convolution.
+the discriminators on real images and differentiates their weights. Upsampling is done before its 5x5 convolution.
 One thing is left out that would make it slower still: their optimiser steps the content encoders twice.
 """
 
@@ -20,7 +20,7 @@ from dsmap.training.objective import ByDomain, Features
 
 
 class _Forward(NamedTuple):
-    """One forward pass of both generators, by domain of the source picture."""
+    """One forward pass of both generators, by domain of the source image."""
 
     content: dict[str, Content]
     style: ByDomain

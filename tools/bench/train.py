@@ -59,7 +59,7 @@ def _measure(
     say(f"{_machine(hardware.device)}; torch {torch.__version__}, {torch.get_num_threads()} threads")
     say(f"crop {data.crop}x{data.crop}, batch {data.batch_size}, network width {config.model.dim}")
     difference = gradient_difference(config)
-    say(f"same weights and pictures: gradient norms differ by at most {difference:.1e} (relative, in float64)")
+    say(f"same weights and images: gradient norms differ by at most {difference:.1e} (relative, in float64)")
     plain = "plain, float32"
     steps = {plain: plain_step(config, hardware.device)}
     steps |= {name: _our_step(changed, choice, say) for name, (changed, choice) in variants.items()}
@@ -165,7 +165,7 @@ def _our_step(config: TrainConfig, hardware: Hardware, say: Callable[[str], None
     if hardware.compiled:
         learner.compile(say)
     x, _ = _inputs(learner.model, config.data.batch_size, config.data.crop)
-    a, b = (pictures.cpu() for pictures in x.values())
+    a, b = (images.cpu() for images in x.values())
     return lambda: _discard(learner.iterate(Batch(0, a, b, (), (), ())))
 
 
@@ -185,7 +185,7 @@ def _variants(config: TrainConfig, device: str) -> dict[str, tuple[TrainConfig, 
 
 
 def _inputs(model: DSMAP, n: int, size: int, dtype: torch.dtype = torch.float32) -> tuple[ByDomain, ByDomain]:
-    """Pictures in [-1, 1] and style codes, always the same."""
+    """Images in [-1, 1] and style codes, always the same."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     x = {d: torch.rand(n, 3, size, size, generator=generator, dtype=dtype).mul(2).sub(1) for d in model.domains}

@@ -1,4 +1,4 @@
-"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of pictures."""
+"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of images."""
 
 from dsmap.tools.eval.command import app, main
 

@@ -1,4 +1,4 @@
-"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of pictures.
+"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of images.
 
 dsmap-eval model summer-winter --data yosemite --features squeezenet_v1.0_imagenet.npz
 dsmap-eval images ours=out/ours munit=out/munit --reference yosemite/trainB --content yosemite/testA --features FILE
@@ -52,7 +52,7 @@ JsonFile = Annotated[
 ]
 Page = Annotated[
     Path | None,
-    typer.Option("--page", metavar="FILE.html", parser=path_given, help="Write numbers and pictures as one HTML page."),
+    typer.Option("--page", metavar="FILE.html", parser=path_given, help="Write numbers and images as one HTML page."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 
@@ -63,14 +63,14 @@ def evaluate() -> None:
 
 
 @app.command(
-    help="""A model, judged by its translations of pictures that it has not seen, in both directions.
+    help="""A model, judged by its translations of images that it has not seen, in both directions.
 
     
     dsmap-eval model summer-winter --data yosemite --features squeezenet.npz --page page.html
     dsmap-eval model runs/winter --data yosemite --features squeezenet.npz --preset paper --report numbers.json
 
-    Test pictures are translated in the mean style, and in the styles of test pictures; both are compared with the
-    training pictures of the target domain. What the numbers mean: docs/evaluation.md.
+    Test images are translated in the mean style, and in the styles of test images; both are compared with the
+    training images of the target domain. What the numbers mean: docs/evaluation.md.
     """
 )
 @explained
@@ -91,17 +91,17 @@ def model(
     ] = None,
     preset: Annotated[str, typer.Option(help="quick, or paper: 100 contents x 10 styles x 10 repeats.")] = "quick",
     contents: Annotated[
-        int | None, typer.Option(min=2, help="Translate so many pictures, not those of --preset.")
+        int | None, typer.Option(min=2, help="Translate so many images, not those of --preset.")
     ] = None,
-    styles: Annotated[int | None, typer.Option(min=1, help="Each in the styles of so many pictures.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="So often, with other pictures' styles.")] = None,
+    styles: Annotated[int | None, typer.Option(min=1, help="Each in the styles of so many images.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="So often, with other images' styles.")] = None,
     pairs: Annotated[
         int | None, typer.Option(min=0, help="Pairs of styles of a content for diversity; 0: none.")
     ] = None,
     lpips: Lpips = None,
     seed: Seed = 0,
     height: Annotated[
-        int | None, typer.Option(min=16, max=8192, help="Shorter side of the pictures. Default: that of the training.")
+        int | None, typer.Option(min=16, max=8192, help="Shorter side of the images. Default: that of the training.")
     ] = None,
     results: Annotated[
         Path | None,
@@ -120,7 +120,7 @@ def model(
     from dsmap.tools.eval.outputs import check_results, kept_results
 
     folders = parse_domain_folders(domain)
-    read = [(data, "the folder of pictures"), *((path, f"the pictures of {name}") for name, path in folders)]
+    read = [(data, "the folder of images"), *((path, f"the images of {name}") for name, path in folders)]
     closed = [(Path(model), "the model's folder")]
     _check_outputs({"--report": report, "--page": page}, read, features, closed=closed, overwrite=overwrite)
     check_results(results)
@@ -148,7 +148,7 @@ def model(
 
 
 @app.command(
-    help="""Folders of results of any systems, side by side on the same pictures.
+    help="""Folders of results of any systems, side by side on the same images.
 
     
     dsmap-eval images out/winter --reference yosemite/trainB --content yosemite/testA --features squeezenet.npz
@@ -165,23 +165,23 @@ def images(
         typer.Argument(
             metavar="RESULTS",
             parser=cli.text_given,
-            help="Folders of results, one for each system: FOLDER or NAME=FOLDER. With other pictures among them, a "
+            help="Folders of results, one for each system: FOLDER or NAME=FOLDER. With other images among them, a "
             "pattern in quotes: NAME='FOLDER/*_fake_B.png'.",
         ),
     ],
     reference: Annotated[
-        Path, typer.Option(metavar="FOLDER", parser=path_given, help="Real pictures of the target domain.")
+        Path, typer.Option(metavar="FOLDER", parser=path_given, help="Real images of the target domain.")
     ],
     content: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", parser=path_given, help="The pictures that were translated, to tell what is kept of them."
+            metavar="FOLDER", parser=path_given, help="The images that were translated, to tell what is kept of them."
         ),
     ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", parser=path_given, help="Other pictures of the contents' domain, for a classifier."
+            metavar="FOLDER", parser=path_given, help="Other images of the contents' domain, for a classifier."
         ),
     ] = None,
     features: Features = None,
@@ -215,7 +215,7 @@ def images(
 
 
 @app.command(
-    help="""How steady a translated video is, and how good its frames are as pictures: one translation or several.
+    help="""How steady a translated video is, and how good its frames are as images: one translation or several.
 
     
     dsmap-eval video holiday.mp4 holiday-winter.mp4
@@ -223,7 +223,7 @@ def images(
     dsmap-eval video holiday.mp4 plain=a.mp4 steadied=b.mp4 --features squeezenet.npz --reference snow --page page.html
 
     Flicker and warping error are measured along the motion of the input, and stand beside the input's own. Some 50
-    frames are compared as pictures: what they keep of the input, and how far they are from --reference.
+    frames are compared as images: what they keep of the input, and how far they are from --reference.
     """
 )
 @explained
@@ -243,12 +243,12 @@ def video(
     reference: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", parser=path_given, help="Real pictures of the target domain, for distances to them."
+            metavar="FOLDER", parser=path_given, help="Real images of the target domain, for distances to them."
         ),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", parser=path_given, help="Pictures of the clip's own domain, for a classifier."),
+        typer.Option(metavar="FOLDER", parser=path_given, help="Images of the clip's own domain, for a classifier."),
     ] = None,
     report: JsonFile = None,
     plot: Annotated[
@@ -260,18 +260,18 @@ def video(
     version: Version = False,
 ) -> None:
     from dsmap.tools.eval import video as work
-    from dsmap.tools.eval import video_frames as pictures
+    from dsmap.tools.eval import video_frames as images
 
     outputs = work.parse_outputs(output)
     paths = [path for _, path in outputs]
     read = [(reference, "the reference folder"), (source, "the source folder")]
     others = _given(read, features)
     work.check_results(clip, paths, report=report, plot=plot, page=page, others=others, overwrite=overwrite)
-    against = pictures.read_against(features or [], reference, source, say, run_code=features_run_code)
-    with pictures.kept_frames() as kept:
+    against = images.read_against(features or [], reference, source, say, run_code=features_run_code)
+    with images.kept_frames() as kept:
         compared = work.measure(clip, outputs, height=height, frames=frames, keep=kept.add)
-        quality = pictures.judge(kept, [name for name, _ in outputs], against, say)
-        pictures.tell(compared, quality, report, page, say)
+        quality = images.judge(kept, [name for name, _ in outputs], against, say)
+        images.tell(compared, quality, report, page, say)
     if plot is not None:
         work.draw(compared, plot)
         say(f"plot: {plot}")

@@ -34,18 +34,18 @@ class Given(NamedTuple):
     name: str
     folder: Path
     pattern: str | None = None
-    """Of the names of its results; None: all pictures are."""
+    """Of the names of its results; None: all images are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the pictures of an evaluation of folders are."""
+    """Where the images of an evaluation of folders are."""
 
     systems: tuple[Given, ...]
     reference: Path
     content: Path | None = None
     training: Path | None = None
-    """Training pictures of the domain that the contents are of, for the classifier."""
+    """Training images of the domain that the contents are of, for the classifier."""
 
 
 def load_means(features: Sequence[Path], lpips: str | None, *, pairs: int, seed: int, run_code: bool = False) -> Means:
@@ -95,7 +95,7 @@ def check_systems(systems: Sequence[Given]) -> None:
 
 
 def evaluate(source: Source, means: Means, say: Say) -> Report:
-    """Measures every system of `source`. Raises InputError for folders and pictures that cannot be used."""
+    """Measures every system of `source`. Raises InputError for folders and images that cannot be used."""
     seen: list[str] = []
     reference = look_through(source.reference, "the reference folder", seen)
     contents = [] if source.content is None else look_through(source.content, "the content folder", seen)
@@ -120,7 +120,7 @@ def evaluate(source: Source, means: Means, say: Say) -> Report:
         title="Results compared" if len(judged) > 1 else f"Results of {judged[0].system.name}",
         facts={
             "systems": "; ".join(_fact(system, folder) for system, folder in zip(source.systems, folders, strict=True)),
-            "reference": f"{source.reference}: {len(reference)} pictures of {usual_size(reference)}",
+            "reference": f"{source.reference}: {len(reference)} images of {usual_size(reference)}",
             "contents": f"{source.content}: {len(used)} of {len(contents)}" if used else "not given",
             **facts(means),
         },
@@ -194,12 +194,12 @@ def single_scores(judged: Judged, names: Sequence[str], folder: Path | None = No
 
 
 def _check_counts(folders: Sequence[ResultFolder], reference: Sequence[Path]) -> None:
-    """Told before the features of thousands of pictures are computed."""
-    for what, count in (("reference pictures", len(reference)), ("results", min(len(f.results) for f in folders))):
+    """Told before the features of thousands of images are computed."""
+    for what, count in (("reference images", len(reference)), ("results", min(len(f.results) for f in folders))):
         if count < 2:
             raise InputError(
-                f"a distance between sets of pictures needs two {what} or more, got {count}",
-                "Pass a folder with more pictures; a few hundred make the distance mean something.",
+                f"a distance between sets of images needs two {what} or more, got {count}",
+                "Pass a folder with more images; a few hundred make the distance mean something.",
             )
     for folder in folders:
         known = {result.content for result in folder.results}

@@ -1,4 +1,4 @@
-"""A model, judged by its translations of unseen pictures in both directions."""
+"""A model, judged by its translations of unseen images in both directions."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsmap.common.images import read_picture_rgb, resize_shorter_side, write_picture
+from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.common.sampling import evenly, pick_evenly
 from dsmap.errors import InputError
 from dsmap.metrics.catalogue import LIMITS, METRICS
@@ -30,10 +30,10 @@ from dsmap.tools.eval.styles import Direction, matrix, strip
 from dsmap.tools.shared.progress import progress
 from dsmap.training.datasets import Domain, Domains
 
-_IDENTITY_PICTURES = 40
-_FEWEST = 8  # pictures of the target domain to compare with
-_MOST_STYLES = 500  # pictures that lend their styles
-_LONGEST = 80  # bytes of a picture's name in the name of a result
+_IDENTITY_IMAGES = 40
+_FEWEST = 8  # images of the target domain to compare with
+_MOST_STYLES = 500  # images that lend their styles
+_LONGEST = 80  # bytes of an image's name in the name of a result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class Wishes:
     protocol: Protocol
     preset: str
     named: bool = True
-    """Whether the pictures' domains have their names; if not, they get the model's, in its order."""
+    """Whether the images' domains have their names; if not, they get the model's, in its order."""
     target: str | None = None
     """The direction; None: both."""
     height: int | None = None
-    """Shorter side of the pictures; None: that of the training."""
+    """Shorter side of the images; None: that of the training."""
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
@@ -109,7 +109,7 @@ def _directions(bundle: Bundle, by_name: Mapping[str, Domain], wishes: Wishes) -
     if set(by_name) != set(bundle.domains):
         got, expected = " and ".join(by_name), " and ".join(bundle.domains)
         names = ",".join(bundle.domains)
-        raise InputError(f"the pictures are of {got}, the model of {expected}", f"Call them so: --domains {names}.")
+        raise InputError(f"the images are of {got}, the model of {expected}", f"Call them so: --domains {names}.")
     if wishes.target is not None and wishes.target not in by_name:
         raise InputError(
             f"the model {bundle.manifest.name} has no domain {wishes.target!r}",
@@ -120,17 +120,17 @@ def _directions(bundle: Bundle, by_name: Mapping[str, Domain], wishes: Wishes) -
     for source, target in found:
         unseen = by_name[source].test or by_name[source].train
         if len(unseen) < 2:
-            raise InputError(f"one picture of {source} to translate, expected 2 or more", "Pass more pictures.")
+            raise InputError(f"one image of {source} to translate, expected 2 or more", "Pass more images.")
         if len(by_name[target].train) < _FEWEST:
             raise InputError(
-                f"{len(by_name[target].train)} pictures of {target} to compare with, expected {_FEWEST} or more",
-                "Pass a folder with more pictures; a few hundred make distances mean something.",
+                f"{len(by_name[target].train)} images of {target} to compare with, expected {_FEWEST} or more",
+                "Pass a folder with more images; a few hundred make distances mean something.",
             )
     return found
 
 
 def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wishes, folder: Path) -> Direction:
-    """Unseen pictures, or those of the training where there are none, at the size that they are translated at."""
+    """Unseen images, or those of the training where there are none, at the size that they are translated at."""
     source, target = by_name[translator.source], by_name[translator.target]
     unseen = source.test or source.train
     side = _side(translator, wishes)
@@ -139,7 +139,7 @@ def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wish
     contents: list[Path] = []
     for number in chosen:
         path = folder / "contents" / f"{_file_name(len(contents), unseen[number])}.png"
-        write_picture(path, resize_shorter_side(read_picture_rgb(unseen[number], at_least=side), side), durable=False)
+        write_rgb(path, resize_shorter_side(read_rgb(unseen[number], at_least=side), side), durable=False)
         contents.append(path)
     return Direction(
         translator=translator,
@@ -153,12 +153,12 @@ def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wish
 
 
 def _side(translator: Translator, wishes: Wishes) -> int:
-    """Shorter side of every picture of the evaluation."""
+    """Shorter side of every image of the evaluation."""
     return wishes.height or translator.bundle.manifest.sizes.trained_at
 
 
 def _file_name(number: int, path: Path) -> str:
-    """A name for what is made of the picture at `path`: its own, told apart by a number, and not too long."""
+    """A name for what is made of the image at `path`: its own, told apart by a number, and not too long."""
     own = path.stem.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
     return f"{number:03d}-{own}"
 
@@ -185,10 +185,10 @@ def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: P
         title=f"{manifest.name}: {source} to {target}",
         facts={
             "model": f"{manifest.name}, {direction.translator.backend_description}",
-            "contents": f"{len(direction.contents)} {_origin(direction.source)} pictures of {source}",
+            "contents": f"{len(direction.contents)} {_origin(direction.source)} images of {source}",
             "styles": _styles_fact(direction, protocol, len(codes)),
-            "reference": f"{len(reference)} training pictures of {target}",
-            "size": f"shorter sides of {side} pixels, of every picture",
+            "reference": f"{len(reference)} training images of {target}",
+            "size": f"shorter sides of {side} pixels, of every image",
             "protocol": wishes.preset,
             **facts(means),
         },
@@ -224,8 +224,8 @@ def _origin(domain: Domain) -> str:
 
 def _styles_fact(direction: Direction, protocol: Protocol, available: int) -> str:
     count = min(protocol.styles, available)
-    of_each = f"the style{'s' * (count > 1)} of {count} picture{'s' * (count > 1)}" if count > 1 else "that of one"
-    lending = f"{available} {_origin(direction.target)} pictures of {direction.target.name}"
+    of_each = f"the style{'s' * (count > 1)} of {count} image{'s' * (count > 1)}" if count > 1 else "that of one"
+    lending = f"{available} {_origin(direction.target)} images of {direction.target.name}"
     again = f", {protocol.repeats} times over" if protocol.repeats > 1 else ""
     return f"the mean style; and for each content {of_each} drawn from {lending}{again}"
 
@@ -234,11 +234,11 @@ def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Say) -> J
     """The style that the model has without being told."""
     folder = direction.folder / "mean-style"
     folder.mkdir(exist_ok=True)
-    say(f"translating {len(direction.contents)} pictures in the mean style ...")
+    say(f"translating {len(direction.contents)} images in the mean style ...")
     results = []
     with progress(len(direction.contents)) as update:
         for number, path in enumerate(direction.contents):
-            write_picture(folder / path.name, direction.translator(read_picture_rgb(path)), durable=False)
+            write_rgb(folder / path.name, direction.translator(read_rgb(path)), durable=False)
             results.append(Result(path=folder / path.name, content=number))
             update(number + 1)
     return evaluator.judge(ResultFolder(name="mean style", results=tuple(results)))
@@ -247,7 +247,7 @@ def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Say) -> J
 def _judge_exemplars(
     direction: Direction, evaluator: Evaluator, codes: Sequence[Codes], repeat: int, protocol: Protocol, say: Say
 ) -> Judged:
-    """The styles of pictures: as many of each content as the protocol says, and more of some for diversity."""
+    """The styles of images: as many of each content as the protocol says, and more of some for diversity."""
     contents = direction.contents
     pairs = protocol.pairs if evaluator.means.pair_distance is not None else 0
     drawn = draw_styles(protocol, repeat, len(contents), len(codes), max(protocol.styles, _styles_for(pairs)))
@@ -255,20 +255,20 @@ def _judge_exemplars(
     folder, more = (direction.folder / f"{name}-{repeat}" for name in ("styles", "more-styles"))
     folder.mkdir(exist_ok=True)
     times = f", repeat {repeat + 1} of {protocol.repeats}" if protocol.repeats > 1 else ""
-    say(f"translating {len(contents)} pictures in the styles of pictures{times} ...")
+    say(f"translating {len(contents)} images in the styles of images{times} ...")
     results: tuple[list[Result], list[Result]] = ([], [])
     with progress(len(contents)) as update:
         for number, path in enumerate(contents):
-            frame_rgb = read_picture_rgb(path)
+            frame_rgb = read_rgb(path)
             for place, style in enumerate(drawn[number][: None if number in several else protocol.styles]):
                 further = place >= protocol.styles
                 out = more if further else folder
                 out.mkdir(exist_ok=True)
                 result = out / f"{path.stem}_{_file_name(style, direction.styles[style])}.png"
-                write_picture(result, direction.translator.submit(frame_rgb, codes[style])(), durable=False)
+                write_rgb(result, direction.translator.submit(frame_rgb, codes[style])(), durable=False)
                 results[further].append(Result(path=result, content=number, style=direction.styles[style].stem))
             update(number + 1)
-    return evaluator.judge(ResultFolder(name="styles of pictures", results=tuple(results[0])), results[1])
+    return evaluator.judge(ResultFolder(name="styles of images", results=tuple(results[0])), results[1])
 
 
 def _styles_for(pairs: int) -> int:
@@ -280,14 +280,14 @@ def _styles_for(pairs: int) -> int:
 
 
 def _identity(direction: Direction, seed: int, side: int) -> Iterator[Measured]:
-    """How far pictures of the target domain come back changed from their own decoder."""
+    """How far images of the target domain come back changed from their own decoder."""
     translator, domain = direction.translator, direction.target.name
     settings = replace(translator.settings, source=domain, precision=translator.precision)
     own = Translator(translator.bundle, domain, translator.backend_name, settings=settings)
     drifts = []
     try:
-        for number in evenly(len(direction.styles), _IDENTITY_PICTURES):
-            frame_rgb = resize_shorter_side(read_picture_rgb(direction.styles[number], at_least=side), side)
+        for number in evenly(len(direction.styles), _IDENTITY_IMAGES):
+            frame_rgb = resize_shorter_side(read_rgb(direction.styles[number], at_least=side), side)
             back_rgb = own.submit(frame_rgb, own.find_style(frame_rgb))()
             drifts.append(float(np.abs(back_rgb.astype(np.int16) - frame_rgb).mean()))
     finally:

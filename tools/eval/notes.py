@@ -6,33 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.common.sampling import pick_evenly
 from dsmap.metrics.evaluate import Judged, Means
-from dsmap.metrics.findings import Picture, System
+from dsmap.metrics.findings import Image, System
 from dsmap.metrics.preservation import like_content
 from dsmap.metrics.protocol import Protocol
 from dsmap.tools.eval.styles import Direction
 
-FEW_RESULTS, FEW_REFERENCES = 50, 100  # distances of fewer pictures say little
-_SIZED = 9  # pictures of a folder whose size is looked at
+FEW_RESULTS, FEW_REFERENCES = 50, 100  # distances of fewer images say little
+_SIZED = 9  # images of a folder whose size is looked at
 _SMALLER = 0.8  # of the reference's shorter side
 _NEARLY_ALL, _ASPECT = 0.8, np.log(1.05)
 _ALIKE, _UNCHANGED = 0.9, 5  # SSIM from which on a result is looked at, and grey levels: what a JPEG of the input keeps
 
 
 def few(results: int, references: int) -> list[str]:
-    """A caution where distances are of few pictures."""
+    """A caution where distances are of few images."""
     if results >= FEW_RESULTS and references >= FEW_REFERENCES:
         return []
     return [
-        f"Distances are of few pictures ({results} results, {references} of the reference): {FEW_RESULTS} and"
+        f"Distances are of few images ({results} results, {references} of the reference): {FEW_RESULTS} and"
         f" {FEW_REFERENCES} or more make them mean something."
     ]
 
 
 def unequal(systems: Sequence[System]) -> list[str]:
-    """A caution where distances are of different numbers of pictures."""
+    """A caution where distances are of different numbers of images."""
     counts = {
         system.name: next((m.count for m in system.measured if m.metric.key.startswith("frechet")), 0)
         for system in systems
@@ -40,7 +40,7 @@ def unequal(systems: Sequence[System]) -> list[str]:
     if len(set(counts.values())) < 2:
         return []
     told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return [f"Frechet distances of different numbers of pictures cannot be compared. Pictures: {told}."]
+    return [f"Frechet distances of different numbers of images cannot be compared. Images: {told}."]
 
 
 def missing(means: Means, systems: Sequence[System]) -> list[str]:
@@ -52,7 +52,7 @@ def missing(means: Means, systems: Sequence[System]) -> list[str]:
     elif "diversity" not in measured and means.pair_distance is not None:
         told.append("Diversity is not measured: no content has two results.")
     if means.squeezenet is not None and "target_score" not in measured:
-        told.append("No classifier was fitted: it needs --source, training pictures of the contents' domain.")
+        told.append("No classifier was fitted: it needs --source, training images of the contents' domain.")
     if means.squeezenet is None:
         told.append(
             "Feature similarity, a classifier, and diversity without --lpips need a SqueezeNet .npz among --features."
@@ -77,21 +77,21 @@ def doubts(judged: Sequence[Judged], contents: Sequence[Path], reference: Sequen
         odd = _odd_ones(paths) if one.results[0].content is None else []
         if odd:
             told.append(
-                f"{name}: {len(odd)} of {len(paths)} pictures have another shape than the rest, the first {odd[0].name}"
+                f"{name}: {len(odd)} of {len(paths)} images have another shape than the rest, the first {odd[0].name}"
                 ": are they results?"
             )
     return told
 
 
 def shortcomings(direction: Direction, protocol: Protocol) -> Iterator[str]:
-    """What the pictures lack for the protocol."""
+    """What the images lack for the protocol."""
     if len(direction.contents) < protocol.contents:
         yield f"{len(direction.contents)} contents are translated, not {protocol.contents}: there are no more."
     if protocol.repeats > 1 and len(direction.styles) <= protocol.styles:
-        yield f"Every repeat has the styles of the same {len(direction.styles)} pictures: there are no more."
+        yield f"Every repeat has the styles of the same {len(direction.styles)} images: there are no more."
     for domain, what in ((direction.source, "contents"), (direction.target, "styles")):
         if not domain.test:
-            yield f"There are no test pictures of {domain.name}: the model may have been trained on these {what}."
+            yield f"There are no test images of {domain.name}: the model may have been trained on these {what}."
 
 
 def of_repeats(repeats: Sequence[Judged]) -> Iterator[str]:
@@ -99,7 +99,7 @@ def of_repeats(repeats: Sequence[Judged]) -> Iterator[str]:
     if len(repeats) < 2:
         return
     yield (
-        f"Numbers of the styles of pictures are means over {len(repeats)} repeats, each with other pictures' styles."
+        f"Numbers of the styles of images are means over {len(repeats)} repeats, each with other images' styles."
         " Their intervals are means of the repeats' own: how far other contents and another reference would move them."
     )
     spreads = []
@@ -115,35 +115,35 @@ def value_of(judged: Judged, key: str) -> float:
 
 
 def usual_size(paths: Sequence[Path]) -> str:
-    """The usual size of the pictures, in words."""
+    """The usual size of the images, in words."""
     (height, width), count = Counter(_shapes(paths)).most_common(1)[0]
     return f"{width}x{height}" + ("" if count == min(len(paths), _SIZED) else " and other sizes")
 
 
 def _shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """(height, width) of some of the pictures."""
-    pictures = (read_picture_rgb(path) for path in pick_evenly(paths, _SIZED))
-    return [(picture.shape[0], picture.shape[1]) for picture in pictures]
+    """(height, width) of some of the images."""
+    images = (read_rgb(path) for path in pick_evenly(paths, _SIZED))
+    return [(image.shape[0], image.shape[1]) for image in images]
 
 
 def _unchanged(judged: Judged, contents: Sequence[Path]) -> list[Path]:
-    """Results that are pictures of the contents themselves, apart from their encoding."""
+    """Results that are images of the contents themselves, apart from their encoding."""
     found = []
     for result, alike in zip(judged.results, judged.scores.get("ssim", ()), strict=False):
         if result.content is not None and alike > _ALIKE:
-            content = read_picture_rgb(contents[result.content])
-            if _difference(content, like_content(content, read_picture_rgb(result.path))) < _UNCHANGED:
+            content = read_rgb(contents[result.content])
+            if _difference(content, like_content(content, read_rgb(result.path))) < _UNCHANGED:
                 found.append(result.path)
     return found
 
 
-def _difference(one: Picture, other: Picture) -> float:
+def _difference(one: Image, other: Image) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 def _odd_ones(paths: Sequence[Path]) -> list[Path]:
-    """Pictures of another shape than nearly all of them, such as grids."""
-    sizes = [read_picture_rgb(path).shape[:2] for path in paths]
+    """Images of another shape than nearly all of them, such as grids."""
+    sizes = [read_rgb(path).shape[:2] for path in paths]
     (height, width), count = Counter(sizes).most_common(1)[0]
     if count <= _NEARLY_ALL * len(paths):
         return []

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.common.sampling import evenly
-from dsmap.metrics.findings import Grid, Picture
+from dsmap.metrics.findings import Grid, Image
 from dsmap.metrics.report.grids import label, shown
 from dsmap.runtime.backends import Codes
 from dsmap.runtime.translator import Translator
@@ -19,7 +19,7 @@ _ROWS, _EXEMPLARS, _STEPS, _STRIP_ROWS = 6, 4, 7, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """One direction of a model, and its pictures."""
+    """One direction of a model, and its images."""
 
     translator: Translator
     source: Domain
@@ -29,34 +29,34 @@ class Direction:
     names: tuple[str, ...]
     """What the contents were called."""
     styles: tuple[Path, ...]
-    """Pictures of the target domain that lend their styles."""
+    """Images of the target domain that lend their styles."""
     folder: Path
 
 
 def matrix(direction: Direction, codes: Sequence[Codes]) -> Grid:
-    """Contents in rows, styles in columns; the pictures that lend the styles in the first row."""
+    """Contents in rows, styles in columns; the images that lend the styles in the first row."""
     translator = direction.translator
     styles = evenly(len(codes), _EXEMPLARS)
     named = translator.bundle.manifest.styles[direction.target.name].named
-    columns: list[tuple[str, Codes, Picture | None]] = [("mean style", translator.find_style(None), None)]
+    columns: list[tuple[str, Codes, Image | None]] = [("mean style", translator.find_style(None), None)]
     columns += [(name, np.array(code, np.float32), None) for name, code in named.items()]
     columns += [(label(direction.styles[i].stem), codes[i], shown(direction.styles[i])) for i in styles]
     rows = evenly(len(direction.contents), _ROWS)
-    cells: list[tuple[Picture | None, ...]] = [(None, *(lends for _, _, lends in columns))]
+    cells: list[tuple[Image | None, ...]] = [(None, *(lends for _, _, lends in columns))]
     for i in rows:
-        frame_rgb = read_picture_rgb(direction.contents[i])
+        frame_rgb = read_rgb(direction.contents[i])
         cells.append((shown(frame_rgb), *(shown(translator.submit(frame_rgb, code)()) for _, code, _ in columns)))
     return Grid(
         title="Contents and styles",
         rows=("style", *(label(direction.names[i]) for i in rows)),
         columns=("content", *(name for name, _, _ in columns)),
         cells=tuple(cells),
-        text="Each row a content, each column a style; pictures in the first row lend theirs.",
+        text="Each row a content, each column a style; images in the first row lend theirs.",
     )
 
 
 def strip(direction: Direction, codes: Sequence[Codes]) -> Grid:
-    """A few contents on the way from one style to another: the two pictures' styles that lie furthest apart."""
+    """A few contents on the way from one style to another: the two images' styles that lie furthest apart."""
     codes_ns = np.stack(codes)
     apart = ((codes_ns[:, None] - codes_ns[None]) ** 2).sum(2)
     start, end = np.unravel_index(apart.argmax(), apart.shape)
@@ -64,7 +64,7 @@ def strip(direction: Direction, codes: Sequence[Codes]) -> Grid:
     rows = evenly(len(direction.contents), _STRIP_ROWS)
     cells = []
     for i in rows:
-        frame_rgb = read_picture_rgb(direction.contents[i])
+        frame_rgb = read_rgb(direction.contents[i])
         mixed = [((1 - share) * codes_ns[start] + share * codes_ns[end]).astype(np.float32) for share in shares]
         cells.append(tuple(shown(direction.translator.submit(frame_rgb, code)()) for code in mixed))
     return Grid(

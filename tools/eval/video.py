@@ -24,7 +24,7 @@ _PLOTS = (".png", ".svg", ".pdf")
 
 
 Keep = Callable[[int, Sequence[Pixels]], None]
-"""Takes the number of a frame and its pictures: the input's, then each translation's; uint8 RGB of one size."""
+"""Takes the number of a frame and its images: the input's, then each translation's; uint8 RGB of one size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +111,14 @@ def measure(
         ]
         update = stack.enter_context(progress(frames or ins.expected_frames))
         for number, (one, *others) in enumerate(_together([ins, *outs], frames)):
-            pictures = [one[1]]
+            images = [one[1]]
             for reader, other, meter in zip(outs, others, meters, strict=True):
                 _check_time(number, one[0], other[0], ins, reader)
                 same = other[1].shape == one[1].shape
-                pictures.append(other[1] if same else _resized(other[1], ins.width, ins.height))
-                meter.add(one[1], pictures[-1])
+                images.append(other[1] if same else _resized(other[1], ins.width, ins.height))
+                meter.add(one[1], images[-1])
             if keep is not None:
-                keep(number, pictures)
+                keep(number, images)
             seconds.append(one[0])
             update(number + 1)
     return [

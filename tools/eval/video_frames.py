@@ -1,4 +1,4 @@
-"""Frames of a clip and of its translations, compared as pictures: what is kept, and how far they are from a reference.
+"""Frames of a clip and of its translations, compared as images: what is kept, and how far they are from a reference.
 
 torch is imported for a feature network alone.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.common.reports import write_report
 from dsmap.common.sampling import evenly
 from dsmap.errors import InputError
@@ -58,9 +58,9 @@ class Against:
     means: Means
     """Without a network: edges and structure alone."""
     reference: Sequence[Path] = ()
-    """Pictures of the target domain."""
+    """Images of the target domain."""
     source: Sequence[Path] = ()
-    """Pictures of the domain that the clip is of, for the classifier."""
+    """Images of the domain that the clip is of, for the classifier."""
     facts: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,7 +91,7 @@ class KeptFrames:
         self.numbers: list[int] = []
         self._step = 1
 
-    def add(self, number: int, pictures_rgb: Sequence[Pixels]) -> None:
+    def add(self, number: int, images_rgb: Sequence[Pixels]) -> None:
         """Frame `number` of every video, uint8 (H, W, 3) RGB."""
         if number % self._step:
             return
@@ -103,9 +103,9 @@ class KeptFrames:
             self.numbers = self.numbers[::2]
             if number % self._step:
                 return
-        for place, picture_rgb in enumerate(pictures_rgb):
+        for place, image_rgb in enumerate(images_rgb):
             (self.folder / str(place)).mkdir(exist_ok=True)
-            write_picture(self.folder / str(place) / f"{number:06d}.png", picture_rgb, durable=False)
+            write_rgb(self.folder / str(place) / f"{number:06d}.png", image_rgb, durable=False)
         self.numbers.append(number)
 
     def of(self, place: int) -> tuple[Path, ...]:
@@ -123,10 +123,10 @@ def kept_frames() -> Iterator[KeptFrames]:
 def read_against(
     features: Sequence[Path], reference: Path | None, source: Path | None, say: Say, *, run_code: bool = False
 ) -> Against:
-    """Finds the pictures and loads the networks. Raises InputError for options that do not fit together."""
+    """Finds the images and loads the networks. Raises InputError for options that do not fit together."""
     if source is not None and reference is None:
         raise InputError(
-            "--source needs --reference", "A classifier is fitted on pictures of both domains: pass a folder of each."
+            "--source needs --reference", "A classifier is fitted on images of both domains: pass a folder of each."
         )
     if reference is not None and not features:
         raise InputError(
@@ -136,22 +136,22 @@ def read_against(
     if not features:
         return Against(means=Means(extractors=()))
     left_out: list[str] = []
-    pictures = [] if reference is None else look_through(reference, "the reference folder", left_out)
+    images = [] if reference is None else look_through(reference, "the reference folder", left_out)
     training = [] if source is None else look_through(source, "the source folder", left_out)
     for line in left_out:
         say(line)
-    if reference is not None and len(pictures) < 2:
+    if reference is not None and len(images) < 2:
         raise InputError(
-            f"a distance to a set of pictures needs two or more, {reference} has one", "Pass a few hundred pictures."
+            f"a distance to a set of images needs two or more, {reference} has one", "Pass a few hundred images."
         )
     say("loading torch ...")
     from dsmap.tools.eval.images import facts, load_means
 
     means = load_means(features, None, pairs=0, seed=0, run_code=run_code)
-    told = {"reference": f"{reference}, {len(pictures)} pictures"} if pictures else {}
-    told |= {"source": f"{source}, {len(training)} pictures"} if training else {}
+    told = {"reference": f"{reference}, {len(images)} images"} if images else {}
+    told |= {"source": f"{source}, {len(training)} images"} if training else {}
     told |= {"left out": "; ".join(left_out)} if left_out else {}
-    return Against(means=means, reference=pictures, source=training, facts=told | facts(means))
+    return Against(means=means, reference=images, source=training, facts=told | facts(means))
 
 
 def judge(frames: KeptFrames, names: Sequence[str], against: Against, say: Say) -> Quality:
@@ -185,7 +185,7 @@ def _evaluator(against: Against, contents: Sequence[Path], say: Say) -> Evaluato
 
 
 def _without_intervals(system: System) -> System:
-    """Drawn anew frame by frame, they would take the frames of a clip for independent pictures."""
+    """Drawn anew frame by frame, they would take the frames of a clip for independent images."""
     return replace(system, measured=tuple(replace(measured, interval=None) for measured in system.measured))
 
 
@@ -197,9 +197,9 @@ def _notes(against: Against, evaluator: Evaluator) -> Iterator[str]:
         yield _FEW_SCENES
         yield from notes(against.means, evaluator)
         if len(against.reference) < FEW_REFERENCES:
-            yield f"The reference has few pictures: {FEW_REFERENCES} or more make distances from it mean something."
+            yield f"The reference has few images: {FEW_REFERENCES} or more make distances from it mean something."
     elif against.means.extractors:
-        yield "Distances are not measured: they need --reference, pictures of the target domain."
+        yield "Distances are not measured: they need --reference, images of the target domain."
     else:
         yield "Distances and feature similarity are not measured: they need --features, a feature network."
     if against.means.extractors and against.means.squeezenet is None:
@@ -259,7 +259,7 @@ def tell(comparisons: Sequence[Comparison], quality: Quality, json: Path | None,
 
 
 def report(comparisons: Sequence[Comparison], quality: Quality) -> Report:
-    """All translations beside the input: steadiness and picture quality, frames, and the worst frames of each."""
+    """All translations beside the input: steadiness and image quality, frames, and the worst frames of each."""
     first = comparisons[0]
     found = first.steadiness
     size = f"{first.width}x{first.height}"

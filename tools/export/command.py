@@ -39,7 +39,7 @@ app = new_app()
 @app.command(
     help="""Write a bundle of ONNX files from CHECKPOINT, checked against torch.
 
-    With --data or --domain NAME=PATH the default styles are the means over those pictures, and checks and int8
+    With --data or --domain NAME=PATH the default styles are the means over those images, and checks and int8
     calibration use them. Given a bundle and --engine, compile engines for it; with --named-style, add styles to it.
     """
 )
@@ -71,7 +71,7 @@ def export(
         bool, typer.Option("--fp16", help="Add graphs in half precision, for GPUs (norms stay in float32).")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Add int8 graphs for CPUs, calibrated on pictures of both domains.")
+        bool, typer.Option("--int8", help="Add int8 graphs for CPUs, calibrated on images of both domains.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Keep a precision that is too far from float32, and say so.")
@@ -102,7 +102,7 @@ def export(
         float | None,
         typer.Option(
             metavar="AMOUNT",
-            help="Sharpen every picture in the graph, as 0.25: translations are softer than photographs.",
+            help="Sharpen every image in the graph, as 0.25: translations are softer than photographs.",
         ),
     ] = None,
     contrast: Annotated[
@@ -115,14 +115,14 @@ def export(
     margin: Annotated[
         int | None,
         typer.Option(
-            metavar="PIXELS", help="Mirror so much of a picture around it for the translation, against lines at edges."
+            metavar="PIXELS", help="Mirror so much of an image around it for the translation, against lines at edges."
         ),
     ] = None,
     named_style: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DOMAIN:NAME=PICTURE",
-            help="Keep a picture's style under a name, for dsmap-video --style NAME. May be repeated.",
+            help="Keep an image's style under a name, for dsmap-video --style NAME. May be repeated.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the bundle folder's name.")] = None,
@@ -147,12 +147,12 @@ def export(
     defaults = parse_default_styles(default_style)
     written = [(checkpoint, "the bundle's folder")] if (checkpoint / "bundle.json").is_file() else []
     written += [] if out is None else [(out, "the bundle's folder")]
-    read = [(checkpoint, "the checkpoint"), (official, "the YAML"), (card, "the model card"), (data, "the pictures")]
-    read += [(path, f"the pictures of {name}") for name, path in parse_domain_folders(domain)]
-    read += [(path, f"the pictures of --default-style {name}") for name, path in defaults.items()]
+    read = [(checkpoint, "the checkpoint"), (official, "the YAML"), (card, "the model card"), (data, "the images")]
+    read += [(path, f"the images of {name}") for name, path in parse_domain_folders(domain)]
+    read += [(path, f"the images of --default-style {name}") for name, path in defaults.items()]
     if checkpoint.absolute().parent.name == "checkpoints":
         read.append((checkpoint.absolute().parent.parent, "the run"))
-    read += [(style.picture, "the picture of --named-style") for style in named]
+    read += [(style.image, "the image of --named-style") for style in named]
     inputs = [(path, name) for path, name in read if path is not None]
     check_outputs({"--report": report}, inputs, closed=written, overwrite=overwrite)
     if (checkpoint / "bundle.json").is_file():
@@ -210,7 +210,7 @@ def export(
     manifest = exported.manifest
     for style_domain, style in manifest.styles.items():
         if style.pictures == 0:
-            say(f"default style of {style_domain}: the prior's mean; pass --data for that of its pictures")
+            say(f"default style of {style_domain}: the prior's mean; pass --data for that of its images")
         if style.named:
             say(f"named styles of {style_domain}: {', '.join(style.named)}")
     megabytes = sum(file.bytes for file in manifest.files()) / 1e6
@@ -241,9 +241,9 @@ def _open(
     from dsmap.training.data import find_domains
 
     if official is not None:
-        pictures = find_domains(data, folders, names=names or ("a", "b")) if data or folders else None
-        names = names or ((pictures.a.name, pictures.b.name) if pictures else ("a", "b"))
-        return open_official(checkpoint, official, names, pictures, named, defaults)
+        images = find_domains(data, folders, names=names or ("a", "b")) if data or folders else None
+        names = names or ((images.a.name, images.b.name) if images else ("a", "b"))
+        return open_official(checkpoint, official, names, images, named, defaults)
     if best:
         from dsmap.training.checkpoint import best_checkpoint
 

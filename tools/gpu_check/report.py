@@ -82,7 +82,7 @@ def _checks(run: Run) -> str:
         open_seconds = outcome.result.get("open_seconds", "")
         same = ("no", "yes")[all(row.get("same_again", True) for row in found)] if found else ""
         rows.append((outcome.step.title, outcome.word, "" if worst is None else worst, same, open_seconds, what))
-    title = f"Each runner beside the CPU in float32 (worst picture; at least {LEAST_PSNR:.0f} dB)"
+    title = f"Each runner beside the CPU in float32 (worst image; at least {LEAST_PSNR:.0f} dB)"
     return _section(title, _table(("", "", "PSNR, dB", "the same again", "opened in, s", "what ran"), rows))
 
 

@@ -28,8 +28,8 @@ Submit = Callable[[Frames], Pending]
 
 WARM_UP_SECONDS, WARM_UP_FRAMES, BLOCKS = 0.5, 12, 5
 LEAST_PSNR = 40.0
-"""dB between a runner's frames and the float32 ones of the CPU, the worst picture: the gate of fp16 in the export."""
-_PICTURES = 3
+"""dB between a runner's frames and the float32 ones of the CPU, the worst image: the gate of fp16 in the export."""
+_IMAGES = 3
 _OPTIONS = ("graphs", "exact", "channels_last")  # of the backends themselves
 
 
@@ -54,7 +54,7 @@ def open_backend(bundle: Bundle, job: Job, **changes: Any) -> Any:
     return kind(bundle, target_of(bundle), settings, **options)
 
 
-def pictures_of(width: int, height: int, batch: int = 1, count: int = _PICTURES) -> list[Frames]:
+def images_of(width: int, height: int, batch: int = 1, count: int = _IMAGES) -> list[Frames]:
     """Frames (N, H, W, 3), generated: soft colours with a little grain."""
     import cv2
 
@@ -74,15 +74,15 @@ def style_of(bundle: Bundle, batch: int = 1, seed: int | None = None) -> Any:
     return np.repeat(code[None], batch, 0)
 
 
-def blocks_of(submit: Submit, in_flight: int, pictures: list[Frames], seconds: float, blocks: int = BLOCKS) -> Any:
+def blocks_of(submit: Submit, in_flight: int, images: list[Frames], seconds: float, blocks: int = BLOCKS) -> Any:
     """Yields frames a second, block by block; before the first the warm-up."""
-    batch = len(pictures[0])
+    batch = len(images[0])
 
     def run(least_seconds: float, least_frames: int) -> float:
         under_way: deque[Pending] = deque()
         began, count = time.perf_counter(), 0
         while count < least_frames or time.perf_counter() - began < least_seconds:
-            under_way.append(submit(pictures[count % len(pictures)]))
+            under_way.append(submit(images[count % len(images)]))
             count += 1
             if len(under_way) >= in_flight:
                 under_way.popleft()()
@@ -95,12 +95,12 @@ def blocks_of(submit: Submit, in_flight: int, pictures: list[Frames], seconds: f
         yield run(seconds / blocks, 2 * in_flight)
 
 
-def delays_ms(submit: Submit, pictures: list[Frames], count: int = 60) -> dict[str, float]:
+def delays_ms(submit: Submit, images: list[Frames], count: int = 60) -> dict[str, float]:
     """One frame at a time, from giving it to having the result."""
     times = []
     for i in range(count + 5):
         began = time.perf_counter()
-        submit(pictures[i % len(pictures)])()
+        submit(images[i % len(images)])()
         times.append(1000 * (time.perf_counter() - began))
     kept = sorted(times[5:])
     return {"p50": round(kept[len(kept) // 2], 3), "p95": round(kept[int(len(kept) * 0.95)], 3)}
@@ -167,11 +167,11 @@ def check(job: Job) -> Job:
     opened = time.perf_counter()
     rows, free_before = [], _free_bytes(backend)
     for width, height, batch, seed in job["cases"]:
-        frames, style = pictures_of(width, height, batch), style_of(bundle, batch, seed)
-        waits = [(picture, backend.submit(picture, style)) for picture in frames[: backend.in_flight]]
-        got = [(picture, wait()) for picture, wait in reversed(waits)]
-        worst = min(psnr(out, reference.translate(picture, style)) for picture, out in got)
-        again = [backend.translate(picture, style) for picture, _ in got * 2]  # now as graphs
+        frames, style = images_of(width, height, batch), style_of(bundle, batch, seed)
+        waits = [(image, backend.submit(image, style)) for image in frames[: backend.in_flight]]
+        got = [(image, wait()) for image, wait in reversed(waits)]
+        worst = min(psnr(out, reference.translate(image, style)) for image, out in got)
+        again = [backend.translate(image, style) for image, _ in got * 2]  # now as graphs
         same = all(psnr(a, b) == 99.0 for a, (_, b) in zip(again, got * 2, strict=True))
         rows.append({"size": f"{width}x{height}", "batch": batch, "psnr_db": worst, "same_again": same})
     found = {
@@ -210,7 +210,7 @@ def _speed(bundle: Bundle, job: Job, width: int, height: int) -> Job:
     backend = open_backend(bundle, job)
     try:
         free = _free_bytes(backend)
-        frames, style = pictures_of(width, height, batch), style_of(bundle, batch)
+        frames, style = images_of(width, height, batch), style_of(bundle, batch)
         backend.translate(frames[0], style)
         first = time.perf_counter() - began
 
@@ -239,7 +239,7 @@ def pair(job: Job) -> Job:
     bundle = open_bundle(job)
     rows = []
     for width, height in job["sizes"]:
-        frames, style = pictures_of(width, height), style_of(bundle)
+        frames, style = images_of(width, height), style_of(bundle)
         backends = [open_backend(bundle, job, **form) for form in job["forms"]]
         try:
             runs = [blocks_of(_submitter(b, style), b.in_flight, frames, job["seconds"]) for b in backends]
@@ -284,7 +284,7 @@ STEPS: dict[str, Callable[[Job], Job]] = {
 
 
 def _submitter(backend: Any, style_ns: Any) -> Submit:
-    return lambda picture: backend.submit(picture, style_ns)
+    return lambda image: backend.submit(image, style_ns)
 
 
 def _free_bytes(backend: Any) -> int | None:

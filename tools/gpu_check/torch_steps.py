@@ -17,7 +17,7 @@ from dsmap.export.rewrites import Rewrites, rewritten
 from dsmap.model.dsmap import DSMAP, initialise_generators
 from dsmap.runtime.backends import Frames, Pending
 from dsmap.runtime.bundle.bundle import Manifest, Sizes, Style, describe_components, write_manifest
-from dsmap.tools.gpu_check.steps import Job, blocks_of, open_bundle, pictures_of, style_of
+from dsmap.tools.gpu_check.steps import Job, blocks_of, images_of, open_bundle, style_of
 
 _AS_TRAINED, _FOLDED = Rewrites(upsampling=False, tail=False, scaling=False), Rewrites(scaling=False)
 _IN_FLIGHT = 3
@@ -53,7 +53,7 @@ def _measure(job: Job, width: int, height: int) -> Job:
     began = time.perf_counter()
     torch.cuda.reset_peak_memory_stats()
     submit = _submitter(ModelConfig.model_validate(bundle.manifest.architecture), job["form"], bundle)
-    frames = pictures_of(width, height)
+    frames = images_of(width, height)
     submit(frames[0])()
     first = time.perf_counter() - began
     rates = list(blocks_of(submit, _IN_FLIGHT, frames, job["seconds"]))

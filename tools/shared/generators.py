@@ -67,8 +67,8 @@ def follow(progress: Iterable[StepT], steps: int, every: int, numbers: Callable[
 
 
 def tell_broken(broken: "Broken") -> None:
-    """One line about a picture that cannot be read."""
-    say(f"skipped a broken picture: {broken.fact}")
+    """One line about an image that cannot be read."""
+    say(f"skipped a broken image: {broken.fact}")
 
 
 def read_generators(given: str) -> "DSMAP":
@@ -93,12 +93,12 @@ def check_new(out: Path) -> None:
     check_run_folder(out)
 
 
-def pictures_for(data: Path | None, folders: list[tuple[str, Path]], names: tuple[str, str]) -> "Domains":
-    """The pictures, in the order of a network's domains."""
+def images_for(data: Path | None, folders: list[tuple[str, Path]], names: tuple[str, str]) -> "Domains":
+    """The images, in the order of a network's domains."""
     from dsmap.training.datasets import Domains, check_same_domains, find_domains
 
     if data is None and not folders:
-        raise InputError("no pictures are given", "Pass --data FOLDER, or --domain NAME=PATH twice.")
+        raise InputError("no images are given", "Pass --data FOLDER, or --domain NAME=PATH twice.")
     found = find_domains(data, folders, names=names)
     check_same_domains(found, names)
     return Domains(*sorted(found, key=lambda domain: names.index(domain.name)))

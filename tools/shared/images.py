@@ -1,4 +1,4 @@
-"""The options that say where the pictures of two domains are, shared by dsmap-train and dsmap-export."""
+"""The options that say where the images of two domains are, shared by dsmap-train and dsmap-export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ Data = Annotated[
 ]
 DomainFolders = Annotated[
     list[str] | None,
-    typer.Option("--domain", metavar="NAME=PATH", help="A domain's folder of pictures; give it twice."),
+    typer.Option("--domain", metavar="NAME=PATH", help="A domain's folder of images; give it twice."),
 ]
 DomainNames = Annotated[
     str | None, typer.Option("--domains", metavar="A,B", help="Names of the domains, in the order A, B.")
@@ -23,7 +23,7 @@ DefaultStyles = Annotated[
     typer.Option(
         "--default-style",
         metavar="DOMAIN=FOLDER",
-        help="The domain's default style is the mean over these pictures, not over all. May be repeated.",
+        help="The domain's default style is the mean over these images, not over all. May be repeated.",
     ),
 ]
 
@@ -40,7 +40,7 @@ def parse_default_styles(texts: list[str] | None) -> dict[str, Path]:
         if domain in found:
             raise InputError(f"--default-style is given twice for {domain}", "Give it once.")
         if not Path(folder).is_dir():
-            raise InputError(f"--default-style {text}: there is no folder {folder}", "Pass a folder of pictures.")
+            raise InputError(f"--default-style {text}: there is no folder {folder}", "Pass a folder of images.")
         found[domain] = Path(folder)
     return found
 

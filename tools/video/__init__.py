@@ -1,4 +1,4 @@
-"""`dsmap-video`: translate videos, pictures, folders, image sequences and streams to another domain."""
+"""`dsmap-video`: translate videos, images, folders, image sequences and streams to another domain."""
 
 from dsmap.tools.video.command import app, main
 

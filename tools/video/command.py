@@ -1,4 +1,4 @@
-"""`dsmap-video`: translate videos, pictures, folders, image sequences and streams to another domain.
+"""`dsmap-video`: translate videos, images, folders, image sequences and streams to another domain.
 
     dsmap-video holiday.mp4 --domain winter                          # holiday-winter.mp4 beside the input
     dsmap-video holiday.mp4 --domain winter --style snow.jpg --side-by-side -o compare.mp4
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 @app.command(
-    help="""Translate videos, pictures or folders of them to another domain.
+    help="""Translate videos, images or folders of them to another domain.
 
     Audio, subtitles and chapters are copied, every timestamp is kept, video comes out as H.264. The default style is
     the domain's mean.
@@ -54,7 +54,7 @@ def video(
         typer.Argument(
             metavar="INPUT",
             parser=cli.text_given,
-            help="Videos, pictures, folders of either, image sequences (frames/%05d.png), addresses (rtsp://, http://).",
+            help="Videos, images, folders of either, image sequences (frames/%05d.png), addresses (rtsp://, http://).",
         ),
     ],
     domain: cli.Domain,
@@ -75,12 +75,12 @@ def video(
             "--style",
             metavar="STYLE",
             parser=cli.text_given,
-            help="A style of the model by its name, such as fresh-snow, or a picture whose style to take.",
+            help="A style of the model by its name, such as fresh-snow, or an image whose style to take.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Draw a style at random, by this number.")] = None,
     style_from: Annotated[
-        str | None, typer.Option(metavar="STYLE", help="Begin with this style: a name, a picture, a seed, or mean.")
+        str | None, typer.Option(metavar="STYLE", help="Begin with this style: a name, an image, a seed, or mean.")
     ] = None,
     style_to: Annotated[str | None, typer.Option(metavar="STYLE", help="And end with this one.")] = None,
     style_cycle: Annotated[

@@ -23,7 +23,7 @@ class StyleChoice:
     """The style, or how it goes from one to others."""
 
     fixed: int | str | Path | None = None
-    """A seed, the name of one of the model's, a picture, or None: the domain's mean."""
+    """A seed, the name of one of the model's, an image, or None: the domain's mean."""
     path: "StylePlan | None" = None
     written: str = "mean"
     """As the user wrote the fixed one."""
@@ -38,9 +38,9 @@ class StyleChoice:
         called_so = isinstance(self.fixed, str) and os.path.exists(self.fixed)
         return f" (of the model; the file is .{os.sep}{self.fixed})" if called_so else ""
 
-    def pictures(self) -> list[Path]:
-        """The pictures whose styles are taken."""
-        return ([self.fixed] if isinstance(self.fixed, Path) else []) + (self.path.pictures() if self.path else [])
+    def images(self) -> list[Path]:
+        """The images whose styles are taken."""
+        return ([self.fixed] if isinstance(self.fixed, Path) else []) + (self.path.images() if self.path else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,12 @@ def choose_style(
     model: str,
     domain: str,
 ) -> StyleChoice:
-    """The style that the options ask for; its pictures are read once, before the model loads. Raises InputError.
+    """The style that the options ask for; its images are read once, before the model loads. Raises InputError.
 
     What could be the name of a style is looked up in the model's bundle.json.
     """
     if style is not None and seed is not None:
-        raise InputError("--style and --seed cannot be used together", "choose one: a picture's style, or a random one")
+        raise InputError("--style and --seed cannot be used together", "choose one: an image's style, or a random one")
     from dsmap.runtime.bundle.named_styles import ModelStyles
     from dsmap.runtime.styles.style_path import parse_style, plan_style_path
 
@@ -140,9 +140,9 @@ def check_names(
     from dsmap.runtime.jobs.plan import check_jobs_apart
 
     bundle = find_model(model)
-    name = "a style picture" if styles.path else "the --style picture"
-    pictures = [(path, name) for path in styles.pictures()]
-    inputs = check_jobs_apart(jobs, pictures, bundle)
+    name = "a style image" if styles.path else "the --style image"
+    images = [(path, name) for path in styles.images()]
+    inputs = check_jobs_apart(jobs, images, bundle)
     if report is None:
         return
     if any(job.writes(report) for job in jobs):
@@ -201,7 +201,7 @@ def check_all(jobs: "Sequence[Job]", options: dict[str, Any]) -> list[Checked]:
 
 
 def _checked(job: "Job", options: dict[str, Any]) -> Checked:
-    from dsmap.runtime.jobs.images import check_folder, check_picture
+    from dsmap.runtime.jobs.images import check_folder, check_image
     from dsmap.runtime.jobs.video import check_video
 
     try:
@@ -212,7 +212,7 @@ def _checked(job: "Job", options: dict[str, Any]) -> Checked:
             return Checked(
                 job=job, facts=check_folder(source, job.output, overwrite=overwrite, resume=options["resume"])
             )
-        facts = check_picture(source, job.output, height=options["height"], overwrite=overwrite)
+        facts = check_image(source, job.output, height=options["height"], overwrite=overwrite)
         return Checked(job=job, facts=facts)
     except InputError as error:
         return Checked(job=job, error=error)

@@ -68,7 +68,7 @@ class Work:
             return self._codes[-1]
 
         self._style_at = styles.path.load(find_style) if styles.path else None
-        if len(checked) == 1 and sizes:  # pictures of a folder, and several inputs: each before its turn
+        if len(checked) == 1 and sizes:  # images of a folder, and several inputs: each before its turn
             self._translator.check_size(sizes[0][1], sizes[0][0])
 
     def _largest(self, sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
@@ -103,7 +103,7 @@ class Work:
 
     def run(self, job: "Job", progress: "Progress | None") -> "JobReport":
         """Does one job. Raises what was wrong with its input."""
-        from dsmap.runtime.jobs.images import translate_folder, translate_picture
+        from dsmap.runtime.jobs.images import translate_folder, translate_image
         from dsmap.runtime.jobs.video import translate_video
 
         error = next(one.error for one in self._checked if one.job is job)
@@ -113,7 +113,7 @@ class Work:
             names = ("height", "upscale", "side_by_side", "overwrite", "strip_metadata")
             options = {name: self._options[name] for name in names}
             if job.kind == "picture":
-                return translate_picture(job.source, job.output, self._translator, **options)
+                return translate_image(job.source, job.output, self._translator, **options)
             options["resume"] = self._options["resume"]
             return translate_folder(job.source, job.output, self._translator, **options, progress=progress)
         steady = None
@@ -249,7 +249,7 @@ def _tell(report: "JobReport") -> None:
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
             f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
         )
-    for line in report.notes if report.frames_expected != 1 else ():  # of a single picture they were told before
+    for line in report.notes if report.frames_expected != 1 else ():  # of a single image they were told before
         say(f"  {line}")
 
 
@@ -264,7 +264,7 @@ def _tell_what_is_missing(report: "JobReport") -> None:
         tell("stopped before the end", f"{report.output} holds what was done{again}")
     elif report.failed:
         tell(
-            f"{len(report.failed)} of {report.frames_expected} pictures could not be translated:",
+            f"{len(report.failed)} of {report.frames_expected} images could not be translated:",
             "replace or remove them and run again",
             *report.failed,
         )

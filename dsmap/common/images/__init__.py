@@ -1,18 +1,17 @@
-"""Images on disk to and from RGB arrays: what the rest of the project uses of `dsmap.common.images`. A leaf."""
+"""Images on disk to and from RGB arrays."""
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.common.images.folder_listing import FolderListing, left_out_line, list_folder, list_pictures, list_stills
-from dsmap.common.images.kinds import IMAGE_SUFFIXES as PICTURE_SUFFIXES
-from dsmap.common.images.kinds import VIDEO_SUFFIXES, kind_of
-from dsmap.common.images.reading import Image, read_image, read_picture_rgb
+from dsmap.common.images.folder_listing import FolderListing, left_out_line, list_folder, list_images, list_stills
+from dsmap.common.images.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
+from dsmap.common.images.reading import Image, read_image, read_rgb
 from dsmap.common.images.sides import sides_of, too_large
-from dsmap.common.images.writing import WRITTEN_SUFFIXES, write_image, write_picture
+from dsmap.common.images.writing import WRITTEN_SUFFIXES, write_image, write_rgb
 
 __all__ = [
-    "PICTURE_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "WRITTEN_SUFFIXES",
     "FolderListing",
@@ -20,25 +19,25 @@ __all__ = [
     "kind_of",
     "left_out_line",
     "list_folder",
-    "list_pictures",
+    "list_images",
     "list_stills",
     "read_image",
-    "read_picture_rgb",
+    "read_rgb",
     "resize_shorter_side",
     "sides_of",
     "too_large",
     "write_image",
-    "write_picture",
+    "write_rgb",
 ]
 
 
-def resize_shorter_side(picture_rgb: npt.NDArray[np.uint8], shorter_side: int) -> npt.NDArray[np.uint8]:
+def resize_shorter_side(image_rgb: npt.NDArray[np.uint8], shorter_side: int) -> npt.NDArray[np.uint8]:
     """uint8 (H, W, 3) resized so that min(H, W) == shorter_side, the aspect ratio kept."""
-    height, width = picture_rgb.shape[:2]
+    height, width = image_rgb.shape[:2]
     shorter = min(height, width)
     if shorter == shorter_side:
-        return picture_rgb
+        return image_rgb
     new_hw = [max(shorter_side, round(size * shorter_side / shorter)) for size in (height, width)]
     # Area averages every source pixel (no aliasing); only enlarging needs an interpolating kernel.
     method = cv2.INTER_AREA if shorter_side < shorter else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture_rgb, (new_hw[1], new_hw[0]), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(image_rgb, (new_hw[1], new_hw[0]), interpolation=method), np.uint8)

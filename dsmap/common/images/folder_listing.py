@@ -52,7 +52,7 @@ def list_folder(folder: Path) -> FolderListing:
     )
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The still images directly in `folder`, sorted by name: see `list_folder`."""
     return list(list_folder(folder).images)
 

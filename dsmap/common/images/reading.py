@@ -100,7 +100,7 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image:
     return Image(rgb=rgb, format=header.format, exif=header.exif, notes=tuple(notes))
 
 
-def read_picture_rgb(path: Path, *, at_least: int | None = None) -> Pixels:
+def read_rgb(path: Path, *, at_least: int | None = None) -> Pixels:
     """The pixels of `read_image`: uint8 (H, W, 3) RGB. What there is to tell goes to the log, once for a file."""
     image = read_image(path, at_least=at_least)
     for note in image.notes:

@@ -30,25 +30,25 @@ _BY_PILLOW = {
 }
 
 
-def write_picture(path: Path, picture_rgb: npt.NDArray[np.uint8], *, durable: bool = True) -> None:
+def write_rgb(path: Path, image_rgb: npt.NDArray[np.uint8], *, durable: bool = True) -> None:
     """Write uint8 (H, W, 3) RGB as the suffix says: .png, .jpg, .webp (both at quality 95) and .avif.
 
     The file appears whole or not at all: it is written beside `path` and renamed. Not `durable`: without waiting for
     the disk, for one of many in a folder that is flushed later, or thrown away. Raises InputError for another suffix
     and DsmapError when the file cannot be encoded or written.
     """
-    path = _checked(path, picture_rgb)
+    path = _checked(path, image_rgb)
     if path.suffix.lower() not in _BY_OPENCV:
-        _write(path, _with_pillow(path, picture_rgb, None), durable)
+        _write(path, _with_pillow(path, image_rgb, None), durable)
         return
     try:
         done, encoded = cv2.imencode(
-            path.suffix.lower(), cv2.cvtColor(picture_rgb, cv2.COLOR_RGB2BGR), _BY_OPENCV[path.suffix.lower()]
+            path.suffix.lower(), cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), _BY_OPENCV[path.suffix.lower()]
         )
     except cv2.error:
         done = False
     if not done:
-        raise _not_encoded(path, picture_rgb)
+        raise _not_encoded(path, image_rgb)
     _write(path, encoded.tobytes(), durable)
 
 
@@ -63,7 +63,7 @@ def write_image(
     """Write uint8 (H, W, 3) sRGB with its profile, and what of the original's `exif` still holds: see `carried_exif`.
 
     Without `replace` a file that is there by then stays, and DsmapError is raised. Everything else is as with
-    `write_picture`.
+    `write_rgb`.
     """
     path = _checked(path, image_rgb)
     kept = carried_exif(exif, image_rgb.shape[1], image_rgb.shape[0]) if exif else None

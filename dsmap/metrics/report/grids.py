@@ -1,27 +1,27 @@
-"""Pictures of an evaluation in rows and columns: results side by side, and the worst of a system."""
+"""Images of an evaluation in rows and columns: results side by side, and the worst of a system."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dsmap.common.images import read_picture_rgb, resize_shorter_side
+from dsmap.common.images import read_rgb, resize_shorter_side
 from dsmap.common.sampling import evenly
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Judged
-from dsmap.metrics.findings import Grid, Picture
+from dsmap.metrics.findings import Grid, Image
 from dsmap.metrics.results import Result, ResultFolder
 
-SHOWN = 256  # shorter side of a picture on the page
+SHOWN = 256  # shorter side of an image on the page
 _ROWS, _COLUMNS, _WORST, _WORST_COLUMNS = 8, 6, 10, 5
 _LONGEST = 24  # characters of a label
 _OF_ONE = {"target_score": "probability of the target"}
-"""What a metric is called for one picture, where its title is that of a share."""
+"""What a metric is called for one image, where its title is that of a share."""
 
 
-def shown(picture: Path | Picture) -> Picture:
-    """A picture at the size of the page."""
-    rgb = read_picture_rgb(picture, at_least=SHOWN) if isinstance(picture, Path) else picture
+def shown(image: Path | Image) -> Image:
+    """An image at the size of the page."""
+    rgb = read_rgb(image, at_least=SHOWN) if isinstance(image, Path) else image
     return resize_shorter_side(rgb, SHOWN) if min(rgb.shape[:2]) > SHOWN else rgb
 
 
@@ -42,7 +42,7 @@ def worst(judged: Judged, contents: Sequence[Path], names: Sequence[str]) -> lis
         return []
     columns = len(chosen) if len(chosen) <= _WORST_COLUMNS else (len(chosen) + 1) // 2
     rows: list[str] = []
-    cells: list[tuple[Picture | None, ...]] = []
+    cells: list[tuple[Image | None, ...]] = []
     captions: list[tuple[str, ...]] = []
     for start in range(0, len(chosen), columns):
         places = chosen[start : start + columns]
@@ -74,7 +74,7 @@ def side_by_side(judged: Sequence[Judged], contents: Sequence[Path], names: Sequ
     known = [one for one in judged if any(result.content is not None for result in one.results)]
     unknown = [one for one in judged if one not in known]
     grids = [_of_contents(known, contents, names)] if known else []
-    return [*grids, _first_pictures(unknown)] if unknown else grids
+    return [*grids, _first_images(unknown)] if unknown else grids
 
 
 def _of_contents(judged: Sequence[Judged], contents: Sequence[Path], names: Sequence[str]) -> Grid:
@@ -106,7 +106,7 @@ def _label_of(column: Sequence[Result], place: int) -> str:
     return label(styles.pop()) if len(styles) == 1 and "" not in styles else f"result {place + 1}"
 
 
-def _first_pictures(judged: Sequence[Judged]) -> Grid:
+def _first_images(judged: Sequence[Judged]) -> Grid:
     """Some results of every system."""
     count = min(_COLUMNS, *(len(one.results) for one in judged))
     cells = [tuple(shown(one.results[i].path) for i in evenly(len(one.results), count)) for one in judged]

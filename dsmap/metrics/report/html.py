@@ -1,4 +1,4 @@
-"""What an evaluation found, as one HTML file: it opens from disk, and holds its pictures itself."""
+"""What an evaluation found, as one HTML file: it opens from disk, and holds its images itself."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ import numpy as np
 from dsmap import __version__
 from dsmap.common.reports import write_text
 from dsmap.common.text import printable
-from dsmap.metrics.findings import Grid, Measured, Metric, Picture, Report, System
+from dsmap.metrics.findings import Grid, Image, Measured, Metric, Report, System
 from dsmap.metrics.report.table import (
     MISSING,
     READING,
@@ -76,19 +76,19 @@ svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible
 circle { fill: var(--mark); stroke: var(--mark); stroke-width: 2; } text { fill: var(--soft); font-size: .75rem; }
 rect { fill: var(--mark); transform: translate(-1px, -5px); } .baseline rect { fill: var(--soft); }
 .baseline .whisker, .baseline circle { stroke: var(--soft); } .baseline circle { fill: var(--band); }
-.pictures th, .pictures td { padding: .25rem; vertical-align: top; font-size: .85rem; }
-.pictures th[scope=col] { vertical-align: bottom; } .pictures th[scope=row] { min-width: 4rem; max-width: 9rem; }
-.pictures { --room: clamp(7rem, (min(100vw, 100rem) - var(--beside)) / var(--columns) - .5rem, 16rem); }
+.images th, .images td { padding: .25rem; vertical-align: top; font-size: .85rem; }
+.images th[scope=col] { vertical-align: bottom; } .images th[scope=row] { min-width: 4rem; max-width: 9rem; }
+.images { --room: clamp(7rem, (min(100vw, 100rem) - var(--beside)) / var(--columns) - .5rem, 16rem); }
 img { width: auto; height: auto; }
 img, .none { display: block; max-width: var(--room); max-height: var(--room); border-radius: 3px; }
 .none { width: var(--room); padding: 2rem 0; border: 1px dashed var(--line); text-align: center; color: var(--soft); }
-.pictures small { display: block; max-width: var(--room); line-height: 1.3; overflow-wrap: anywhere; }
+.images small { display: block; max-width: var(--room); line-height: 1.3; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { dl { display: block; } dd { margin-bottom: .5rem; }
-  .pictures th[scope=row] { min-width: 3rem; max-width: 5.5rem; } }
+  .images th[scope=row] { min-width: 3rem; max-width: 5.5rem; } }
 @media print { :root { font-size: 11px; color-scheme: light; --page: #fff; --text: #000; --soft: #444; --line: #bbb;
   --band: #fff; --mark: #1560b8; --note: #fff; }
   body { padding: 0; } nav { display: none; } .box { overflow: visible; } th[scope=row] { position: static; }
-  .pictures { --room: calc((100vw - 6rem) / var(--columns) - .5rem); } tr { break-inside: avoid; }
+  .images { --room: calc((100vw - 6rem) / var(--columns) - .5rem); } tr { break-inside: avoid; }
   h2, .text { break-after: avoid; } svg, .notes { print-color-adjust: exact; } }
 """
 
@@ -101,7 +101,7 @@ def write_page(path: Path, *reports: Report) -> None:
 def page(*reports: Report) -> str:
     """One report or several below each other as one HTML file that needs no other file, no network and no script.
 
-    Pictures become JPEGs of at most 256 pixels a side inside it. A photograph takes about 35 KB there, ten rows of ten
+    Images become JPEGs of at most 256 pixels a side inside it. A photograph takes about 35 KB there, ten rows of ten
     3 to 3.5 MB. Raises ValueError where a grid's labels or captions do not match its cells.
     """
     title = " · ".join(_text(report.title) for report in reports)
@@ -171,14 +171,14 @@ def _of_numbers(report: Report, place: str) -> Iterator[str]:
     top = {metric.key: best(metric, systems) for metric in metrics}
     unsure = {metric.key for metric in metrics if overlaps(metric, systems, top[metric.key])}
     yield _table(metrics, systems, top, unsure)
-    legend = ["n: how many pictures, or pairs of them, a value is of."]
+    legend = ["n: how many images, or pairs of them, a value is of."]
     if any(measured.interval for system in systems for measured in system.measured):
         legend.append("In brackets: 95 % confidence intervals.")
     if any(top.values()):
         legend.append("Bold: the best system.")
     if unsure:
         legend.append(
-            "† Its interval overlaps that of another system: these pictures may not settle which of them is better."
+            "† Its interval overlaps that of another system: these images may not settle which of them is better."
         )
     yield f'<p class="soft">{" ".join(legend)}</p>'
     yield _list(notes) if notes else ""
@@ -234,7 +234,7 @@ def _name(system: System) -> str:
 
 
 def _count(metric: Metric, systems: Sequence[System]) -> str:
-    """How many pictures all values of the metric are of, as HTML; "" where that differs."""
+    """How many images all values of the metric are of, as HTML; "" where that differs."""
     counts = {measured.count for system in systems if (measured := of_metric(system, metric))}
     return f"n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else ""
 
@@ -330,10 +330,10 @@ class _Axis:
 def _grid(grid: Grid, place: str) -> str:
     captions = grid.captions or tuple(("",) * len(row) for row in grid.cells)
     rows = []
-    for label, pictures, below in zip(grid.rows, grid.cells, captions, strict=True):
+    for label, images, below in zip(grid.rows, grid.cells, captions, strict=True):
         cells = (
-            _picture_cell(picture, ", ".join(filter(None, (label, column))), caption)
-            for picture, column, caption in zip(pictures, grid.columns, below, strict=True)
+            _image_cell(image, ", ".join(filter(None, (label, column))), caption)
+            for image, column, caption in zip(images, grid.columns, below, strict=True)
         )
         head = f'<th scope="row">{_text(label)}</th>' if any(grid.rows) else ""
         rows.append(f"<tr>{head}{''.join(cells)}</tr>")
@@ -341,30 +341,30 @@ def _grid(grid: Grid, place: str) -> str:
     corner = "<td></td>" if any(grid.rows) else ""
     head = f"<thead><tr>{corner}{columns}</tr></thead>" if any(grid.columns) else ""
     room = f"--columns: {max(len(grid.columns), 1)}; --beside: {15 if any(grid.rows) else 6}rem"
-    table = f'<table class="pictures" style="{room}">{head}<tbody>{"".join(rows)}</tbody></table>'
+    table = f'<table class="images" style="{room}">{head}<tbody>{"".join(rows)}</tbody></table>'
     text = f'<p class="text">{_text(grid.text)}</p>' if grid.text else ""
     return f'<section id="{place}"><h2>{_text(grid.title)}</h2>{text}{_box(grid.title, table)}</section>'
 
 
-def _picture_cell(picture: Picture | None, label: str, caption: str) -> str:
+def _image_cell(image: Image | None, label: str, caption: str) -> str:
     below = f"<small>{_text(caption)}</small>" if caption else ""
-    if picture is None:
+    if image is None:
         return f'<td><span class="none">{MISSING}</span>{below}</td>'
-    encoded, width, height = _jpeg(picture)
+    encoded, width, height = _jpeg(image)
     alt = _text(label or caption or "picture")
     source = f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
     return f'<td><img src="{source}" width="{width}" height="{height}" alt="{alt}">{below}</td>'
 
 
-def _jpeg(picture: Picture) -> tuple[bytes, int, int]:
-    """`picture` as JPEG, no larger than a cell; its width and height."""
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"a picture is {picture.dtype} {picture.shape}, expected uint8 (H, W, 3)")
-    height, width = picture.shape[:2]
+def _jpeg(image: Image) -> tuple[bytes, int, int]:
+    """`image` as JPEG, no larger than a cell; its width and height."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image is {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+    height, width = image.shape[:2]
     scale = _LONGER_SIDE / max(height, width)
-    picture_bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    image_bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     if scale < 1:
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        picture_bgr = cv2.resize(picture_bgr, (width, height), interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", picture_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        image_bgr = cv2.resize(image_bgr, (width, height), interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return encoded.tobytes(), width, height

@@ -56,10 +56,10 @@ def numbers(report: Report) -> dict[str, Any]:
     notes         texts: what a reader must know of all numbers
     systems       a list, in the order of the report:
       name, baseline (true: not a system but something to compare with), notes
-      metrics     key -> value, low and high (of the 95 % interval; null without one), count (how many pictures or
+      metrics     key -> value, low and high (of the 95 % interval; null without one), count (how many images or
                   pairs it is of), better ("lower", "higher" or "neither"). A metric that was not measured is missing.
     definitions   key -> title, better, definition
-    raw           what the measuring command adds, such as the scores of single pictures
+    raw           what the measuring command adds, such as the scores of single images
     """
     return {
         "dsmap": __version__,

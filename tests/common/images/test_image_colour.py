@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from dsmap.common.images import matrix_profile
-from dsmap.common.images.reading import read_image, read_picture_rgb
+from dsmap.common.images.reading import read_image, read_rgb
 
 RED, GREEN = (200, 60, 40), (40, 180, 60)
 # By the primaries and curves of both spaces in double precision, clipped; see the test of the profiles below.
@@ -214,7 +214,7 @@ def test_a_damaged_profile_is_told_and_ignored(tmp_path, icc, name, caplog):
     assert image.notes == ("its colour profile is damaged, and is ignored: colours are read as sRGB",)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            read_picture_rgb(tmp_path / "image.bin")
+            read_rgb(tmp_path / "image.bin")
     assert len(caplog.records) == 1  # once for a file
     assert "colour profile is damaged" in caplog.text
 

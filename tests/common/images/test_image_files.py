@@ -16,11 +16,11 @@ from PIL import Image
 
 from dsmap.common.images import memory
 from dsmap.common.images.animation import scan_animation
-from dsmap.common.images.folder_listing import left_out_line, list_folder, list_pictures, list_stills
+from dsmap.common.images.folder_listing import left_out_line, list_folder, list_images, list_stills
 from dsmap.common.images.kinds import Kind, kind_of
-from dsmap.common.images.reading import read_image, read_picture_rgb
+from dsmap.common.images.reading import read_image, read_rgb
 from dsmap.common.images.sides import sides_of, too_large
-from dsmap.common.images.writing import write_image, write_picture
+from dsmap.common.images.writing import write_image, write_rgb
 from dsmap.errors import DsmapError, InputError
 
 BLUE = np.full((16, 24, 3), (30, 90, 180), np.uint8)
@@ -58,7 +58,7 @@ def test_an_animated_webp_of_one_frame_is_an_image(tmp_path):
     data = data[:4] + struct.pack("<I", second - 8) + data[8:second]
     (tmp_path / "a.webp").write_bytes(data)
     assert kind_of(tmp_path / "a.webp") == Kind("image", "WebP")
-    assert np.abs(read_picture_rgb(tmp_path / "a.webp").astype(int) - 20).max() <= 3
+    assert np.abs(read_rgb(tmp_path / "a.webp").astype(int) - 20).max() <= 3
 
 
 def test_how_often_it_is_played(tmp_path):
@@ -122,7 +122,7 @@ def test_a_tiff_of_several_pages(tmp_path):
 
 
 def test_a_folder_is_told_apart_and_counted(tmp_path):
-    write_picture(tmp_path / "b.jpg", BLUE)
+    write_rgb(tmp_path / "b.jpg", BLUE)
     (tmp_path / "a.jfif").write_bytes((tmp_path / "b.jpg").read_bytes())
     heic.write_heic(tmp_path / "c.HEIC", np.full((64, 64, 3), 90, np.uint8))
     save_moving(tmp_path / "d.gif", "GIF", 2)
@@ -158,7 +158,7 @@ def test_a_folder_is_told_apart_and_counted(tmp_path):
     assert line.startswith("13 files left out of photos: 2 .txt, 2 AppleDouble files, 2 system files, 1 .jxl, ")
     assert "\n" not in line
     stills = list_stills(tmp_path)
-    assert list(stills.images) == list_pictures(tmp_path)
+    assert list(stills.images) == list_images(tmp_path)
     assert dict(stills.left_out) == dict(found.left_out) | {"animated .gif": 1, ".mp4": 1}
 
 
@@ -216,10 +216,10 @@ def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from dsmap.common.images.reading import read_picture_rgb
-read_picture_rgb(Path(sys.argv[1] + "-small"))
+from dsmap.common.images.reading import read_rgb
+read_rgb(Path(sys.argv[1] + "-small"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-height, width, _ = read_picture_rgb(Path(sys.argv[1])).shape
+height, width, _ = read_rgb(Path(sys.argv[1])).shape
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / height / width)
 """
 

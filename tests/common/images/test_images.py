@@ -1,4 +1,4 @@
-"""Every kind of picture people have, made here, comes back as upright 8-bit RGB; damaged ones are refused in words."""
+"""Every kind of image people have, made here, comes back as upright 8-bit RGB; damaged ones are refused in words."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from dsmap.common.images import list_pictures, read_picture_rgb, write_picture
+from dsmap.common.images import list_images, read_rgb, write_rgb
 from dsmap.errors import DsmapError, InputError
 
 RED, BLUE = (200, 40, 60), (30, 90, 180)
@@ -25,21 +25,21 @@ CMYK_JPEG = base64.b64decode(
 
 def halves(left=RED, right=BLUE, hw=(24, 40)):
     """RGB: the left half in one colour, the right half in another."""
-    picture_rgb = np.empty((*hw, 3), np.uint8)
-    picture_rgb[:, : hw[1] // 2], picture_rgb[:, hw[1] // 2 :] = left, right
-    return picture_rgb
+    image_rgb = np.empty((*hw, 3), np.uint8)
+    image_rgb[:, : hw[1] // 2], image_rgb[:, hw[1] // 2 :] = left, right
+    return image_rgb
 
 
 def noise(hw=(48, 64)):
     return np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
 
 
-def encode(suffix, picture):
-    return cv2.imencode(suffix, picture)[1].tobytes()
+def encode(suffix, image):
+    return cv2.imencode(suffix, image)[1].tobytes()
 
 
-def encode_rgb(suffix, picture_rgb):
-    return encode(suffix, np.ascontiguousarray(picture_rgb[..., ::-1]))
+def encode_rgb(suffix, image_rgb):
+    return encode(suffix, np.ascontiguousarray(image_rgb[..., ::-1]))
 
 
 def png(colour_type, rows, *extra, hw, bits=8):
@@ -60,19 +60,19 @@ def exif(orientation):
 def read(tmp_path, data, name="picture.bin"):
     path = tmp_path / name
     path.write_bytes(data)
-    picture_rgb = read_picture_rgb(path)
-    assert picture_rgb.dtype == np.uint8
-    assert picture_rgb.ndim == 3
-    assert picture_rgb.shape[2] == 3
-    assert picture_rgb.flags["C_CONTIGUOUS"]
-    return picture_rgb
+    image_rgb = read_rgb(path)
+    assert image_rgb.dtype == np.uint8
+    assert image_rgb.ndim == 3
+    assert image_rgb.shape[2] == 3
+    assert image_rgb.flags["C_CONTIGUOUS"]
+    return image_rgb
 
 
-def assert_halves(picture_rgb, left=RED, right=BLUE, tolerance=0):
+def assert_halves(image_rgb, left=RED, right=BLUE, tolerance=0):
     """The two colours at the middle of the halves (away from JPEG's ringing)."""
-    middle, quarter = picture_rgb.shape[0] // 2, picture_rgb.shape[1] // 4
-    np.testing.assert_allclose(picture_rgb[middle, quarter].astype(int), left, atol=tolerance)
-    np.testing.assert_allclose(picture_rgb[middle, -quarter].astype(int), right, atol=tolerance)
+    middle, quarter = image_rgb.shape[0] // 2, image_rgb.shape[1] // 4
+    np.testing.assert_allclose(image_rgb[middle, quarter].astype(int), left, atol=tolerance)
+    np.testing.assert_allclose(image_rgb[middle, -quarter].astype(int), right, atol=tolerance)
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [(".png", 0), (".bmp", 0), (".tif", 0), (".jpg", 4), (".webp", 8)])
@@ -90,8 +90,8 @@ def test_grey(tmp_path, suffix):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bits_are_scaled(tmp_path, suffix, channels):
     values = np.arange(256, dtype=np.uint16)[None] * 257
-    picture = np.repeat(np.repeat(values, 8, 0)[..., None], channels, 2)
-    np.testing.assert_array_equal(read(tmp_path, encode(suffix, picture))[3, :, 1], np.arange(256))
+    image = np.repeat(np.repeat(values, 8, 0)[..., None], channels, 2)
+    np.testing.assert_array_equal(read(tmp_path, encode(suffix, image))[3, :, 1], np.arange(256))
 
 
 def test_32_bit_floats_are_refused(tmp_path):
@@ -215,11 +215,11 @@ def test_flipped_bits_in_a_png(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_missing_empty_folder_and_no_picture(tmp_path):
+def test_missing_empty_folder_and_no_image(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        read_picture_rgb(tmp_path / "missing.jpg")
+        read_rgb(tmp_path / "missing.jpg")
     with pytest.raises(InputError, match="it is a folder"):
-        read_picture_rgb(tmp_path)
+        read_rgb(tmp_path)
     with pytest.raises(InputError, match="empty"):
         read(tmp_path, b"")
     with pytest.raises(InputError, match="cannot decode"):
@@ -229,28 +229,28 @@ def test_missing_empty_folder_and_no_picture(tmp_path):
 @pytest.mark.parametrize(("suffix", "tolerance"), [(".png", 0), (".jpg", 4), (".JPEG", 4), (".webp", 8)])
 def test_write_then_read(tmp_path, suffix, tolerance):
     path = tmp_path / f"große Bilder{suffix}"
-    write_picture(path, halves())
-    write_picture(path, halves(BLUE, RED))  # replaces
-    assert_halves(read_picture_rgb(path), BLUE, RED, tolerance)
+    write_rgb(path, halves())
+    write_rgb(path, halves(BLUE, RED))  # replaces
+    assert_halves(read_rgb(path), BLUE, RED, tolerance)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_write_refuses_in_words(tmp_path):
     with pytest.raises(InputError, match=r"suffix is \.gif"):
-        write_picture(tmp_path / "a.gif", halves())
+        write_rgb(tmp_path / "a.gif", halves())
     with pytest.raises(InputError, match="suffix is missing"):
-        write_picture(tmp_path / "a", halves())
+        write_rgb(tmp_path / "a", halves())
     with pytest.raises(DsmapError, match="Check that the folder exists"):
-        write_picture(tmp_path / "missing" / "a.png", halves())
+        write_rgb(tmp_path / "missing" / "a.png", halves())
     with pytest.raises(DsmapError, match="Cannot encode 20000x1"):
-        write_picture(tmp_path / "a.webp", np.zeros((1, 20000, 3), np.uint8))
+        write_rgb(tmp_path / "a.webp", np.zeros((1, 20000, 3), np.uint8))
     with pytest.raises(ValueError, match="expected uint8"):
-        write_picture(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
+        write_rgb(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_list_pictures(tmp_path: Path):
+def test_list_images(tmp_path: Path):
     for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in list_pictures(tmp_path)] == ["a.png", "b.JPG"]
+    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG"]

@@ -36,7 +36,7 @@ INPUT = System(name="untranslated", measured=(measured(DISTANCE, 7.0),), baselin
 REPORT = Report(title="Two systems", facts={"Data": "testA"}, systems=(GOOD, INPUT, BAD), notes=("No FID.",))
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -76,13 +76,13 @@ def cells(text: str, row: str) -> str:
 
 
 def test_the_page_stands_alone():
-    grid = Grid(title="g", rows=("a",), columns=("b",), cells=((picture(40, 30),),))
+    grid = Grid(title="g", rows=("a",), columns=("b",), cells=((image(40, 30),),))
     text = page(replace(REPORT, grids=(grid,)))
     read = Page(text)
     assert {tag for tag, *_ in read.attributes} & {"script", "link", "iframe", "object"} == set()
     fetched = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
     references = [value for _, name, value in read.attributes if name in fetched]
-    assert len(references) == 4  # three links of the contents, one picture
+    assert len(references) == 4  # three links of the contents, one image
     places = {value for _, name, value in read.attributes if name == "id"}
     assert all(value.startswith("data:image/jpeg;base64,") or value[1:] in places for value in references)
     assert not re.search(r"url\(|@import|//", text.replace(references[-1], ""))
@@ -92,7 +92,7 @@ def test_the_page_stands_alone():
 def test_names_are_text_whatever_they_hold(tmp_path):
     metric = Metric(key=HOSTILE, title=HOSTILE, better="lower", definition=HOSTILE)
     systems = tuple(System(name=HOSTILE, measured=(measured(metric, n, 0, 3),), notes=(HOSTILE,)) for n in (1, 2))
-    cell = picture(8, 8)
+    cell = image(8, 8)
     grid = Grid(
         title=HOSTILE, rows=(HOSTILE,), columns=(HOSTILE,), cells=((cell,),), captions=((HOSTILE,),), text=HOSTILE
     )
@@ -263,8 +263,8 @@ def decoded(source: str) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def test_grids_hold_their_pictures():
-    large, small = picture(300, 600, seed=1), picture(40, 30)[:, ::-1]
+def test_grids_hold_their_images():
+    large, small = image(300, 600, seed=1), image(40, 30)[:, ::-1]
     grid = Grid(
         title="Failures",
         rows=("first", "second"),
@@ -288,13 +288,13 @@ def test_grids_hold_their_pictures():
 
 
 def test_a_grid_whose_labels_do_not_match_is_refused():
-    cell = picture(8, 8)
+    cell = image(8, 8)
     for rows, columns in ((("a", "b"), ("c",)), (("a",), ("b", "c"))):
         grid = Grid(title="g", rows=rows, columns=columns, cells=((cell,),))
         with pytest.raises(ValueError, match="zip"):
             page(replace(REPORT, grids=(grid,)))
     grid = Grid(title="g", rows=("a",), columns=("b",), cells=((cell[..., 0],),))
-    with pytest.raises(ValueError, match="a picture is uint8"):
+    with pytest.raises(ValueError, match="an image is uint8"):
         page(replace(REPORT, grids=(grid,)))
 
 

@@ -24,8 +24,8 @@ from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.tensorrt import backend as tensorrt
 from dsmap.runtime.backends.tensorrt.backend import TensorRT, TensorRTRTX
 from dsmap.runtime.backends.tensorrt.engine import TrtContext, TrtEngine
-from dsmap.runtime.bundle.bundle import Bundle, describe_file
 from dsmap.runtime.bundle import bundle as bundle_format
+from dsmap.runtime.bundle.bundle import Bundle, describe_file
 from dsmap.runtime.cuda import OutOfMemoryError, load_cuda
 from dsmap.runtime.engines import store as _shelf
 from dsmap.runtime.engines import tensorrt_api as trt
@@ -83,8 +83,8 @@ def make(bundle, at_once=3, **options) -> TensorRT:
 def test_equals_the_cpu_at_changing_sizes_batches_and_styles(gpu, bundle, by_cpu):
     backend = make(bundle)
     for i, (n, height, width) in enumerate(((1, 32, 40), (2, 16, 24), (1, 32, 40), (1, 32, 40), (1, 48, 16))):
-        picture, style = frames(n, height, width, i), styles(n, i // 2)
-        np.testing.assert_array_equal(backend.translate(picture, style), by_cpu.translate(picture, style))
+        image, style = frames(n, height, width, i), styles(n, i // 2)
+        np.testing.assert_array_equal(backend.translate(image, style), by_cpu.translate(image, style))
     backend.close()
 
 
@@ -94,16 +94,16 @@ def test_frames_under_way_do_not_mix(gpu, bundle, by_cpu):
     for round_, order in enumerate(itertools.permutations(range(3))):
         begun = []
         for i in range(3):
-            picture, style = frames(1, 24, 32, 3 * round_ + i), styles(1, (round_ + i) // 2)
-            begun.append((backend.submit(picture, style), picture.copy(), style))
-            picture[:] = 0  # it was copied
+            image, style = frames(1, 24, 32, 3 * round_ + i), styles(1, (round_ + i) // 2)
+            begun.append((backend.submit(image, style), image.copy(), style))
+            image[:] = 0  # it was copied
         for i in order:
-            wait, picture, style = begun[i]
+            wait, image, style = begun[i]
             got: list[np.ndarray] = []
             thread = threading.Thread(target=lambda wait=wait, got=got: got.append(wait()))
             thread.start()
             thread.join()
-            np.testing.assert_array_equal(got[0], by_cpu.translate(picture, style))
+            np.testing.assert_array_equal(got[0], by_cpu.translate(image, style))
     backend.close()
 
 
@@ -130,8 +130,8 @@ def test_the_chain_is_captured_once_for_each_slot_and_size(gpu, bundle, by_cpu):
     assert "CUDA graphs" in backend.description
     for i in range(8):
         shape = (1, 24, 24) if i % 2 else (1, 16, 16)
-        picture = frames(*shape, i)
-        np.testing.assert_array_equal(backend.translate(picture, styles(1)), by_cpu.translate(picture, styles(1)))
+        image = frames(*shape, i)
+        np.testing.assert_array_equal(backend.translate(image, styles(1)), by_cpu.translate(image, styles(1)))
     # One by one the two slots take turns: of four frames of a size two ran as they are, two as graphs.
     assert gpu.log.count("begin_capture") == gpu.log.count("end_capture") == 4
     assert gpu.log.count("launch") == 4
@@ -155,15 +155,15 @@ def test_graphs_can_be_turned_off(gpu, bundle):
 @pytest.mark.parametrize("way", ["begin_capture", "enqueue", "end_capture", "engine"])
 def test_a_refused_capture_is_told_and_the_frames_are_the_same(gpu, bundle, by_cpu, way, caplog, monkeypatch):
     backend = make(bundle, at_once=1)
-    picture, style = frames(1, 16, 24), styles(1)
-    expected = by_cpu.translate(picture, style)
-    np.testing.assert_array_equal(backend.translate(picture, style), expected)
+    image, style = frames(1, 16, 24), styles(1)
+    expected = by_cpu.translate(image, style)
+    np.testing.assert_array_equal(backend.translate(image, style), expected)
     if way == "engine":
         monkeypatch.setattr(CpuContext, "refusal", "it is not capturable")
     else:
         gpu.fail[way] = DsmapError("it is not capturable", "No.")
     for _ in range(3):
-        np.testing.assert_array_equal(backend.translate(picture, style), expected)
+        np.testing.assert_array_equal(backend.translate(image, style), expected)
     assert gpu.capturing is None
     assert caplog.text.count("without CUDA graphs, which makes no difference but in speed: it is not capturable") == 1
     assert "launch" not in gpu.log
@@ -208,32 +208,32 @@ def test_bundles_without_mapping_and_of_format_1(gpu, bundle, tmp_path):
     old = bundle.manifest.model_copy(
         update={"components": of.model_copy(update={"style_mlp": {}, "decoder": {**of.decoder, "winter": file}})}
     )
-    picture, style = frames(1, 16, 32), styles(1)
+    image, style = frames(1, 16, 32), styles(1)
     outputs = []
     for manifest in (without, old):
         changed = Bundle(folder if manifest is old else bundle.folder, manifest)
         backend = make(changed)
         gpu.log.clear()
-        outputs.append(backend.translate(picture, style))
-        expected = OnnxRuntimeCPU(changed, "winter", Settings(threads=1)).translate(picture, style)
+        outputs.append(backend.translate(image, style))
+        expected = OnnxRuntimeCPU(changed, "winter", Settings(threads=1)).translate(image, style)
         assert np.abs(outputs[-1].astype(int) - expected).max() <= 1
         assert ("enqueue mapping" in gpu.log, "enqueue style_mlp" in gpu.log) == (manifest is old, manifest is without)
         for _ in range(3):  # every slot has the style
-            backend.translate(picture, style)
+            backend.translate(image, style)
         gpu.fail["wait"] = DsmapError("it broke", "Mend it.")
         with pytest.raises(DsmapError, match="it broke"):
-            backend.submit(picture, styles(1, 1))
+            backend.submit(image, styles(1, 1))
         for _ in range(3):  # and none what the failure left there
-            np.testing.assert_array_equal(backend.translate(picture, style), outputs[-1])
+            np.testing.assert_array_equal(backend.translate(image, style), outputs[-1])
         backend.close()
     assert np.abs(outputs[0].astype(int) - outputs[1]).max() > 1
 
 
 def test_reconstruction_takes_the_targets_own_encoder(gpu, bundle):
     settings = Settings(source="winter", threads=1)
-    picture, style = frames(1, 16, 16), styles(1)
-    expected = OnnxRuntimeCPU(bundle, "winter", settings).translate(picture, style)
-    np.testing.assert_array_equal(TensorRT(bundle, "winter", settings).translate(picture, style), expected)
+    image, style = frames(1, 16, 16), styles(1)
+    expected = OnnxRuntimeCPU(bundle, "winter", settings).translate(image, style)
+    np.testing.assert_array_equal(TensorRT(bundle, "winter", settings).translate(image, style), expected)
 
 
 def test_what_does_not_fit_together_is_told(gpu, bundle, monkeypatch):
@@ -289,8 +289,8 @@ def test_a_device_without_room_for_an_engine_throws_old_sizes_away_first(gpu, bu
     backend.translate(frames(1, 32, 32), styles(1))
     before = {engine for engines in backend._engines.values() for engine in engines}
     gpu.room -= gpu.memory()[0] - 1000
-    picture = frames(1, 24, 32)
-    np.testing.assert_array_equal(backend.translate(picture, styles(1)), by_cpu.translate(picture, styles(1)))
+    image = frames(1, 24, 32)
+    np.testing.assert_array_equal(backend.translate(image, styles(1)), by_cpu.translate(image, styles(1)))
     assert len(backend._plans) == 1
     assert any(engine.closed for engine in before)
     backend.close()
@@ -325,16 +325,16 @@ def test_what_tensorrt_says_of_a_full_device(gpu, bundle, monkeypatch):
 
 def test_a_frame_that_fails_leaves_the_next_ones_right(gpu, bundle, by_cpu):
     backend = make(bundle, at_once=2)
-    picture, style = frames(1, 16, 16), styles(1)
-    backend.translate(picture, style)
+    image, style = frames(1, 16, 16), styles(1)
+    backend.translate(image, style)
     for what in ("upload", "enqueue", "wait", "download"):
         gpu.fail[what] = DsmapError("it broke", "Mend it.")
         with pytest.raises(DsmapError, match="it broke"):
             backend.submit(frames(1, 16, 16, 1), styles(1, 1))
         gpu.fail.clear()
-        pending = [backend.submit(picture, style) for _ in range(2)]
+        pending = [backend.submit(image, style) for _ in range(2)]
         for wait in pending:
-            np.testing.assert_array_equal(wait(), by_cpu.translate(picture, style))
+            np.testing.assert_array_equal(wait(), by_cpu.translate(image, style))
     backend.close()
 
 
@@ -351,13 +351,13 @@ def test_more_frames_than_slots_are_refused(gpu, bundle):
 
 def test_what_was_cancelled_raises_and_what_comes_later_does_not(gpu, bundle, by_cpu):
     backend = make(bundle, at_once=2)
-    picture, style = frames(1, 16, 16), styles(1)
-    waits = [backend.submit(picture, style) for _ in range(2)]
+    image, style = frames(1, 16, 16), styles(1)
+    waits = [backend.submit(image, style) for _ in range(2)]
     backend.cancel()
     for wait in waits:
         with pytest.raises(DsmapError, match="cancelled"):
             wait()
-    np.testing.assert_array_equal(backend.translate(picture, style), by_cpu.translate(picture, style))
+    np.testing.assert_array_equal(backend.translate(image, style), by_cpu.translate(image, style))
 
 
 def test_an_engine_that_does_not_run_is_found_out_at_once(gpu, bundle):
@@ -380,14 +380,14 @@ def test_stage_times_name_every_stage(gpu, bundle):
     assert gpu.events == {}
 
 
-def test_a_style_picture_on_the_cpu_or_by_an_engine(gpu, bundle, by_cpu, monkeypatch):
+def test_a_style_image_on_the_cpu_or_by_an_engine(gpu, bundle, by_cpu, monkeypatch):
     backend = make(bundle)
-    picture = frames(1, 32, 40)
-    expected = by_cpu.encode_style(picture)
-    np.testing.assert_allclose(backend.encode_style(picture), expected, atol=1e-5)
+    image = frames(1, 32, 40)
+    expected = by_cpu.encode_style(image)
+    np.testing.assert_allclose(backend.encode_style(image), expected, atol=1e-5)
     assert "enqueue style_encoder" not in gpu.log
     monkeypatch.setattr(tensorrt, "onnxruntime_is_there", lambda: False)
-    np.testing.assert_allclose(backend.encode_style(picture), expected, atol=1e-5)
+    np.testing.assert_allclose(backend.encode_style(image), expected, atol=1e-5)
     assert "enqueue style_encoder" in gpu.log
 
 
@@ -664,7 +664,7 @@ def test_contexts_of_plain_tensorrt_and_of_rtx(own_cache):
             context.enqueue(13)
         with pytest.raises(DsmapError, match="does not take frames as"):
             context.shape({"frames": (9, 16, 16, 3)})
-        with pytest.raises(DsmapError, match="takes frames, expected picture"):
+        with pytest.raises(DsmapError, match="takes frames, expected image"):
             context.shape({"picture": (1, 16, 16, 3)})
         assert context.capture_refusal(7) is None
         assert "not capturable" in context.capture_refusal(13)
@@ -801,14 +801,14 @@ def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
     assert backend.precision == "fp32"
     outputs = []
     for i, (n, height, width) in enumerate(((1, 16, 24), (1, 16, 24), (1, 16, 24), (2, 24, 16), (1, 16, 24))):
-        picture, style = frames(n, height, width, i), styles(n, i // 2)
-        outputs.append((backend.translate(picture, style), by_cpu.translate(picture, style)))
+        image, style = frames(n, height, width, i), styles(n, i // 2)
+        outputs.append((backend.translate(image, style), by_cpu.translate(image, style)))
     for got, expected in outputs:  # after all: a result may not change with the next frame
         assert differ_by_rounding(got, expected)
     np.testing.assert_allclose(backend.encode_style(frames(1, 32, 32)), by_cpu.encode_style(frames(1, 32, 32)))
     with pytest.raises(DsmapError, match="ONNX Runtime stopped"):
         backend.translate(frames(1, 3, 5), styles(1))
-    np.testing.assert_array_equal(backend.translate(picture, style), outputs[-1][0])
+    np.testing.assert_array_equal(backend.translate(image, style), outputs[-1][0])
     backend.close()
 
 
@@ -819,10 +819,10 @@ def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu, graphs):
     for round_ in range(4):
         begun = []
         for i in range(3):
-            picture, style = frames(1, 24, 16 + 8 * (round_ % 2), 3 * round_ + i), styles(1, (round_ + i) // 2)
-            begun.append((backend.submit(picture, style), picture, style))
-        for wait, picture, style in reversed(begun):
-            assert differ_by_rounding(wait(), by_cpu.translate(picture, style))
+            image, style = frames(1, 24, 16 + 8 * (round_ % 2), 3 * round_ + i), styles(1, (round_ + i) // 2)
+            begun.append((backend.submit(image, style), image, style))
+        for wait, image, style in reversed(begun):
+            assert differ_by_rounding(wait(), by_cpu.translate(image, style))
     backend.close()
 
 
@@ -909,10 +909,10 @@ def test_the_translator_works_with_the_runner(gpu, bundle, tiny_bundle, monkeypa
     assert (ours.backend_name, ours.in_flight) == ("tensorrt-rtx", 2)
     assert isinstance(ours._backend, TensorRTRTX)
     for shape in ((33, 17), (20, 40), (33, 17)):
-        picture = frames(1, *shape)[0]
-        np.testing.assert_array_equal(ours(picture), cpu(picture))
-    picture = frames(1, 40, 40, 9)[0]
-    ours.set_style(picture)
-    cpu.set_style(picture)
-    np.testing.assert_array_equal(ours(picture), cpu(picture))
+        image = frames(1, *shape)[0]
+        np.testing.assert_array_equal(ours(image), cpu(image))
+    image = frames(1, 40, 40, 9)[0]
+    ours.set_style(image)
+    cpu.set_style(image)
+    np.testing.assert_array_equal(ours(image), cpu(image))
     ours.close()

@@ -73,22 +73,22 @@ def test_results_stay_when_the_next_frame_comes(openvino):
 
 
 def test_frames_that_are_views_or_may_not_be_written_to(openvino, plain):
-    picture = frames(1, 32, 48)[0]
-    picture.setflags(write=False)
-    mirrored = picture[:, ::-1]
-    assert off(openvino(picture), plain(picture)) <= 1
+    image = frames(1, 32, 48)[0]
+    image.setflags(write=False)
+    mirrored = image[:, ::-1]
+    assert off(openvino(image), plain(image)) <= 1
     assert off(openvino(mirrored), plain(mirrored)) <= 1
 
 
 def test_styles_change_between_frames(openvino, plain):
-    picture = frames(1, 32, 32)[0]
+    image = frames(1, 32, 32)[0]
     outputs = []
-    for style in (None, 7, picture, 7):
+    for style in (None, 7, image, 7):
         openvino.set_style(style)
         plain.set_style(style)
         np.testing.assert_allclose(openvino.style, plain.style, atol=1e-4)
-        outputs.append(openvino(picture))
-        assert off(outputs[-1], plain(picture)) <= 1
+        outputs.append(openvino(image))
+        assert off(outputs[-1], plain(image)) <= 1
     openvino.set_style(None)
     plain.set_style(None)
     assert off(outputs[0], outputs[1]) > 1
@@ -112,9 +112,9 @@ def test_threads_and_float32_reach_the_compiled_graphs(openvino):
 def test_a_bundle_of_format_1(format_1_bundle):
     """Its decoders take the style themselves."""
     pytest.importorskip("openvino")
-    picture = frames(1, 64, 64)[0]
+    image = frames(1, 64, 64)[0]
     ours = Translator.load(format_1_bundle, domain="winter", backend="openvino")
-    assert off(ours(picture), Translator.load(format_1_bundle, domain="winter", backend="cpu")(picture)) <= 1
+    assert off(ours(image), Translator.load(format_1_bundle, domain="winter", backend="cpu")(image)) <= 1
 
 
 def test_what_was_measured_is_kept_in_files_alone(tmp_path):

@@ -11,17 +11,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
 from dsmap.export import exporter
 from dsmap.export.exporter import export_bundle
 from dsmap.export.named_styles import NamedStyle, add_named_styles, parse_named_styles
 from dsmap.export.sources import Source
-from dsmap.export.verify import generated_pictures
+from dsmap.export.verify import generated_images
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, file_sha256, read_manifest
 from dsmap.runtime.bundle.named_styles import ModelStyles
-from dsmap.runtime.bundle.style_images import fit_style_picture
+from dsmap.runtime.bundle.style_images import fit_style_image
 from dsmap.runtime.live.session import Session
 from dsmap.runtime.live.styles import Mix, Style, StyleWheel, style_list
 from dsmap.runtime.live.translation import Direction
@@ -31,23 +31,23 @@ from dsmap.training.style_statistics import StyleStatistics
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """A large one, a small one, and one much wider than high."""
     folder = tmp_path_factory.mktemp("styles")
-    wide_rgb = np.concatenate(generated_pictures(40, 6, 3), axis=1)
-    for name, rgb in (("snow", generated_pictures(150, 1)[0][:110]), ("dusk", wide_rgb), ("dot", wide_rgb[:9, :11])):
-        write_picture(folder / f"{name}.png", rgb)
+    wide_rgb = np.concatenate(generated_images(40, 6, 3), axis=1)
+    for name, rgb in (("snow", generated_images(150, 1)[0][:110]), ("dusk", wide_rgb), ("dot", wide_rgb[:9, :11])):
+        write_rgb(folder / f"{name}.png", rgb)
     return folder
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle, pictures, tmp_path_factory) -> Path:
+def bundle(tiny_bundle, images, tmp_path_factory) -> Path:
     """The tiny bundle with fresh-snow and dusk for winter, and another dusk for summer."""
     folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("models") / "tiny"))
     files = {file.path: file.sha256 for file in read_manifest(folder).files()}
     winter, summer = (
-        [f"winter:fresh-snow={pictures / 'snow.png'}", f"winter:dusk={pictures / 'dusk.png'}"],
-        [f"summer:dusk={pictures / 'dot.png'}"],
+        [f"winter:fresh-snow={images / 'snow.png'}", f"winter:dusk={images / 'dusk.png'}"],
+        [f"summer:dusk={images / 'dot.png'}"],
     )
     add_named_styles(folder, parse_named_styles([*winter, *summer]))
     assert files == {path.name: file_sha256(path) for path in folder.glob("*.onnx")}
@@ -79,15 +79,15 @@ def call(module, *arguments: object) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     "name", ["mean", "Mean", "7", "2026", "a.b", "a/b", "", "-x", "a b", "\u017fnow", "x\n", "snö"]
 )
-def test_what_cannot_be_typed_safely_is_no_name(tiny_bundle, tmp_path, pictures, name):
+def test_what_cannot_be_typed_safely_is_no_name(tiny_bundle, tmp_path, images, name):
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "b"))
     tree = json.loads((folder / MANIFEST).read_text())
     tree["styles"]["winter"]["named"] = {name: [0.0, 0.0, 0.0]}
     (folder / MANIFEST).write_text(json.dumps(tree))
     with pytest.raises(InputError, match="of winter is no name for a style"):
         read_manifest(folder)
-    with pytest.raises(InputError, match=r"is no name for a style|is not DOMAIN:NAME=PICTURE"):
-        parse_named_styles([f"winter:{name}={pictures / 'snow.png'}"])
+    with pytest.raises(InputError, match=r"is no name for a style|is not DOMAIN:NAME=IMAGE"):
+        parse_named_styles([f"winter:{name}={images / 'snow.png'}"])
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_codes_are_checked(tiny_bundle, tmp_path, code, fact):
 # The export
 
 
-def test_a_code_is_what_the_runtime_finds_for_the_picture(bundle, translator, tiny_model, pictures):
+def test_a_code_is_what_the_runtime_finds_for_the_image(bundle, translator, tiny_model, images):
     manifest = read_manifest(bundle)
     for name, file in (("fresh-snow", "snow.png"), ("dusk", "dusk.png")):
-        np.testing.assert_allclose(translator.find_style(name), translator.find_style(pictures / file), atol=1e-7)
-    rgb = fit_style_picture(generated_pictures(150, 1)[0][:110], manifest.sizes)
+        np.testing.assert_allclose(translator.find_style(name), translator.find_style(images / file), atol=1e-7)
+    rgb = fit_style_image(generated_images(150, 1)[0][:110], manifest.sizes)
     assert rgb.shape == (64, 80, 3)
     with torch.no_grad():
         x_nchw = torch.from_numpy(rgb.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
@@ -130,10 +130,10 @@ def test_a_code_is_what_the_runtime_finds_for_the_picture(bundle, translator, ti
     assert len({tuple(code) for style in manifest.styles.values() for code in style.named.values()}) == 3
 
 
-def test_an_export_writes_the_codes_and_no_picture(tiny_model, tiny_bundle, bundle, pictures, tmp_path, monkeypatch):
+def test_an_export_writes_the_codes_and_no_image(tiny_model, tiny_bundle, bundle, images, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "write_graph", lambda graph, path, _: shutil.copy(tiny_bundle / path.name, path))
     statistics = {domain: StyleStatistics([0.0] * 3, [1.0] * 3, 2) for domain in ("summer", "winter")}
-    chosen = [NamedStyle("winter", "fresh-snow", pictures / "snow.png")]
+    chosen = [NamedStyle("winter", "fresh-snow", images / "snow.png")]
     source = Source(tiny_model, 64, statistics, {"summer": [], "winter": []}, {}, chosen)
     export_bundle(source, tmp_path / "made")
     made = Bundle.read(tmp_path / "made").manifest
@@ -151,27 +151,27 @@ def test_an_export_writes_the_codes_and_no_picture(tiny_model, tiny_bundle, bund
 @pytest.mark.parametrize(
     ("texts", "fact"),
     [
-        (["winter=snow.png"], "--named-style 'winter=snow.png' is not DOMAIN:NAME=PICTURE"),
-        (["winter:snow="], "is not DOMAIN:NAME=PICTURE"),
+        (["winter=snow.png"], "--named-style 'winter=snow.png' is not DOMAIN:NAME=IMAGE"),
+        (["winter:snow="], "is not DOMAIN:NAME=IMAGE"),
         (["winter:a=gone.png"], "--named-style winter:a: Cannot read the image gone.png"),
         (["winter:a=text.png"], "--named-style winter:a: Cannot read the image text.png"),
         (["winter:a=snow.png", "winter:a=./snow.png"], "--named-style winter:a was passed twice"),
     ],
 )
-def test_the_option_is_checked_before_the_work(here, pictures, texts, fact):
-    shutil.copy(pictures / "snow.png", here)
-    (here / "text.png").write_text("no picture")
+def test_the_option_is_checked_before_the_work(here, images, texts, fact):
+    shutil.copy(images / "snow.png", here)
+    (here / "text.png").write_text("no image")
     options = [word for text in texts for word in ("--named-style", text)]
     code, out, err = call(export, here, "-o", here / "made", *options)
     assert (code, out, len(err.splitlines())) == (2, "", 2)
     assert fact in err
 
 
-def test_styles_are_added_to_a_bundle_that_is_there(bundle, pictures, tmp_path):
+def test_styles_are_added_to_a_bundle_that_is_there(bundle, images, tmp_path):
     folder = Path(shutil.copytree(bundle, tmp_path / "b"))
     tree = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(tree | {"of_a_later_writer": 1}))
-    option = "--named-style", f"winter:dusk={pictures / 'dot.png'}"
+    option = "--named-style", f"winter:dusk={images / 'dot.png'}"
     code, _, err = call(export, folder, *option)
     assert (code, err.splitlines()[0]) == (2, f"error: {folder} has a style winter:dusk")
     code, out, err = call(export, folder, *option, "--overwrite", "--report", tmp_path / "r.json")
@@ -182,20 +182,20 @@ def test_styles_are_added_to_a_bundle_that_is_there(bundle, pictures, tmp_path):
     assert (after["fresh-snow"], got["of_a_later_writer"]) == (before["fresh-snow"], 1)
     assert after["dusk"] != before["dusk"]
     assert json.loads((tmp_path / "r.json").read_text())["named_styles"] == {"winter": {"dusk": after["dusk"]}}
-    code, _, err = call(export, folder, "--named-style", f"autumn:red={pictures / 'dot.png'}")
+    code, _, err = call(export, folder, "--named-style", f"autumn:red={images / 'dot.png'}")
     assert (code, "the model has no domain 'autumn'" in err) == (2, True)
 
 
 # A text and what it stands for
 
 
-def test_a_name_wins_over_a_file_and_a_path_is_the_file(translator, pictures, here):
+def test_a_name_wins_over_a_file_and_a_path_is_the_file(translator, images, here):
     named = translator.find_style("fresh-snow")
     assert named.dtype == np.float32
     np.testing.assert_array_equal(translator.find_style("mean"), translator.find_style(None))
     for name in ("fresh-snow", "other", "mean"):
-        shutil.copy(pictures / "dot.png", here / name)
-    of_the_file = translator.find_style(pictures / "dot.png")
+        shutil.copy(images / "dot.png", here / name)
+    of_the_file = translator.find_style(images / "dot.png")
     np.testing.assert_array_equal(translator.find_style("fresh-snow"), named)
     for file in (f".{os.sep}fresh-snow", Path("fresh-snow"), "other", Path("mean")):
         np.testing.assert_array_equal(translator.find_style(file), of_the_file)
@@ -207,7 +207,7 @@ def test_an_unknown_name_is_told_with_those_there_are(bundle, tiny_bundle, trans
     with pytest.raises(InputError) as caught:
         translator.set_style("fresh-snw")
     assert caught.value.fact == "tiny has no style fresh-snw for winter, and there is no such file"
-    assert caught.value.advice == "This model has fresh-snow, dusk for winter. Or pass a picture, a seed, or mean."
+    assert caught.value.advice == "This model has fresh-snow, dusk for winter. Or pass an image, a seed, or mean."
     np.testing.assert_array_equal(translator.style, before)
     with pytest.raises(InputError, match=r"Cannot read the image gone\.png"):
         translator.find_style("gone.png")
@@ -215,21 +215,21 @@ def test_an_unknown_name_is_told_with_those_there_are(bundle, tiny_bundle, trans
         parse_style("fresh-snow", "--style-to", ModelStyles(bundle, "summer"))
     with pytest.raises(InputError) as caught:
         parse_style("fresh-snow", known=ModelStyles(tiny_bundle, "winter"))
-    assert caught.value.advice.startswith("This model has no named styles for winter: pass a picture, seed:NUMBER")
+    assert caught.value.advice.startswith("This model has no named styles for winter: pass an image, seed:NUMBER")
     with pytest.raises(InputError, match="no domain 'autumn'"):
         parse_style("fresh-snow", known=ModelStyles(bundle, "autumn"))
 
 
-def test_names_in_a_path_and_files_without_a_model(bundle, translator, pictures, here):
+def test_names_in_a_path_and_files_without_a_model(bundle, translator, images, here):
     known = ModelStyles(bundle, "winter")
     plan = plan_style_path(cycle=["fresh-snow,mean", "dusk"], seconds=3, known=known)
     assert plan is not None
     assert plan.styles == ("fresh-snow", None, "dusk")
     assert str(plan) == "fresh-snow, mean, dusk in turn, 3 s a round"
-    assert plan.pictures() == []
+    assert plan.images() == []
     np.testing.assert_allclose(plan.load(translator.find_style)(2), translator.find_style("dusk"), atol=1e-6)
     for name in ("dusk", "snow.png"):
-        shutil.copy(pictures / "snow.png", here / name)
+        shutil.copy(images / "snow.png", here / name)
     nothing = ModelStyles("no-such-model", "winter")
     assert parse_style("snow.png", known=nothing) == Path("snow.png")
     assert parse_style("./dusk", known=nothing) == Path("dusk")
@@ -239,7 +239,7 @@ def test_names_in_a_path_and_files_without_a_model(bundle, translator, pictures,
 # The commands
 
 
-def test_a_video_in_a_named_style(bundle, pictures, here):
+def test_a_video_in_a_named_style(bundle, images, here):
     clips.make_clip(here / "in.mp4", frames=3)
     usual = here / "in.mp4", "-d", "winter", "-m", bundle, "--backend", "cpu"
 
@@ -252,7 +252,7 @@ def test_a_video_in_a_named_style(bundle, pictures, here):
     assert "\nstyle: fresh-snow\n" in out
     assert json.loads((here / "r.json").read_text())["style"] == "fresh-snow"
     assert len(clips.read(here / "a.mkv").times) == 3
-    shutil.copy(pictures / "dot.png", here / "fresh-snow")
+    shutil.copy(images / "dot.png", here / "fresh-snow")
     out, again = pixels("b.mkv", "--style", "fresh-snow", "--codec", "lossless")
     assert "\nstyle: fresh-snow (of the model; the file is ./fresh-snow)\n" in out
     assert again == named
@@ -265,7 +265,7 @@ def test_a_video_in_a_named_style(bundle, pictures, here):
         code, out, err = call(video, *usual, "-o", "no.mp4", *options)
         fact = f"error: {options[0]}: tiny has no style dsk for winter, and there is no such file"
         told = "This model has fresh-snow, dusk for winter. "
-        told += "Or pass a picture, seed:NUMBER for a random style, or mean."
+        told += "Or pass an image, seed:NUMBER for a random style, or mean."
         assert (code, out, err) == (2, "", f"{fact}\n{told}\n")
 
 

@@ -419,7 +419,7 @@ def test_shapes_follow_the_names(rtx, graph_files):
 
 
 def test_a_margin_in_shapes_and_engines(rtx, tmp_path):
-    """Contents of a network with a margin are larger than the picture says: 2 positions at a margin of 8 pixels."""
+    """Contents of a network with a margin are larger than the image says: 2 positions at a margin of 8 pixels."""
     profile = SizeProfile.parse("64x128:256x192:640x384")
     expected = {
         ("content_encoder", "frames"): [(1, 128, 64, 3), (1, 192, 256, 3), (1, 384, 640, 3)],

@@ -7,9 +7,9 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.jobs.images import translate_folder, translate_picture
+from dsmap.runtime.jobs.images import translate_folder, translate_image
 from dsmap.runtime.jobs.plan import plan_jobs
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.video import translate_video
@@ -27,7 +27,7 @@ def images(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     for name in ("a.png", "b.png"):
-        write_picture(tmp_path / "in" / name, PIXELS)
+        write_rgb(tmp_path / "in" / name, PIXELS)
     return tmp_path / "in"
 
 
@@ -55,7 +55,7 @@ def test_what_is_no_file_is_told_before_the_work(images, there, options):
 
 def test_a_link_to_a_file_is_a_result_that_stays_or_is_refused(images):
     kept = images.with_name("kept.png")
-    write_picture(kept, PIXELS)
+    write_rgb(kept, PIXELS)
     before = kept.read_bytes()
     (images.with_name("out") / "b.png").symlink_to(kept)
     assert translated(images, resume=True).resumed_frames == 1
@@ -70,7 +70,7 @@ def test_a_single_result_is_no_pipe(images, suffix):
     output = images.with_name(f"result{suffix}")
     os.mkfifo(output)
     source = images / "a.png" if suffix == ".png" else clips.make_clip(images / "c.mp4", frames=2)
-    job = translate_picture if suffix == ".png" else translate_video
+    job = translate_image if suffix == ".png" else translate_video
     with pytest.raises(InputError, match="is a pipe or a device"):
         job(source, output, inverted, overwrite=True)
 
@@ -102,7 +102,7 @@ def test_what_another_process_makes_meanwhile_stays(images):
         return rgb
 
     with pytest.raises(DsmapError, match=r"one\.png has been made meanwhile"):
-        translate_picture(images / "a.png", images.with_name("one.png"), while_another_writes)
+        translate_image(images / "a.png", images.with_name("one.png"), while_another_writes)
     (images.with_name("out") / "a.png").unlink()
     with pytest.raises(DsmapError, match=r"a\.png has been made meanwhile"):
         translate_folder(images, images.with_name("out"), while_another_writes)

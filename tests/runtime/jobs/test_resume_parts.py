@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stand_in import assert_refused, run
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.images import result_names
@@ -221,12 +221,12 @@ def test_a_result_of_an_input_with_the_longest_name(source: Path, tmp_path: Path
 # Names of results that would be one.
 
 
-def test_no_two_pictures_of_a_folder_have_one_result(tmp_path: Path):
+def test_no_two_images_of_a_folder_have_one_result(tmp_path: Path):
     folder = tmp_path / "in"
     folder.mkdir()
     for level, name in enumerate(("a.bmp", "a.bmp.png", "a.bmp-2.png", "b.png", "B.PNG")):
-        write_picture(folder / "x.png", np.full((16, 24, 3), 40 * level, np.uint8))
-        (folder / "x.png").rename(folder / name)  # what a picture is, its content tells
+        write_rgb(folder / "x.png", np.full((16, 24, 3), 40 * level, np.uint8))
+        (folder / "x.png").rename(folder / name)  # what an image is, its content tells
     code, out, err = run(folder, *WINTER, "-o", tmp_path / "out")
     assert (code, err) == (0, "")
     assert "a.bmp becomes a.bmp-3.png" in out
@@ -240,8 +240,8 @@ def test_no_two_pictures_of_a_folder_have_one_result(tmp_path: Path):
 
 
 def test_results_keep_their_names_whatever_lies_beside():
-    pictures = [Path(name) for name in ("a.tif", "a.tif.png", "z.jpg", "\u00e4.png", "a\u0308.png")]
-    assert list(result_names(pictures).values()) == ["a.tif-2.png", "a.tif.png", "z.jpg", "\u00e4.png", "a\u0308-2.png"]
+    images = [Path(name) for name in ("a.tif", "a.tif.png", "z.jpg", "\u00e4.png", "a\u0308.png")]
+    assert list(result_names(images).values()) == ["a.tif-2.png", "a.tif.png", "z.jpg", "\u00e4.png", "a\u0308-2.png"]
     long = [Path("x" * 251 + suffix) for suffix in (".bmp", ".tif")]
     found = list(result_names(long).values())
     assert len(set(found)) == 2
@@ -250,9 +250,9 @@ def test_results_keep_their_names_whatever_lies_beside():
 
 def test_a_sequence_and_a_folder_never_share_names(tmp_path: Path):
     (tmp_path / "frames").mkdir()
-    write_picture(tmp_path / "frames" / "00001.png", np.zeros((16, 24, 3), np.uint8))
+    write_rgb(tmp_path / "frames" / "00001.png", np.zeros((16, 24, 3), np.uint8))
     both = [str(tmp_path / "frames"), str(tmp_path / "frames" / "%05d.png")]
-    with pytest.raises(InputError, match="would both write pictures into"):
+    with pytest.raises(InputError, match="would both write images into"):
         plan_jobs(both, None, "winter")
 
 
@@ -261,7 +261,7 @@ def test_a_sequence_never_replaces_an_input(source: Path, tmp_path: Path, role: 
     frames = tmp_path / "frames"
     frames.mkdir()
     for number in range(1, 4):
-        write_picture(frames / f"{number:05d}.png", np.full((48, 64, 3), 50, np.uint8))
+        write_rgb(frames / f"{number:05d}.png", np.full((48, 64, 3), 50, np.uint8))
     before = (frames / "00003.png").read_bytes()
     pattern = frames / "%05d.png"
     given = (pattern, *WINTER) if role == "source" else (source, *WINTER, "--style", frames / "00003.png")
@@ -272,13 +272,13 @@ def test_a_sequence_never_replaces_an_input(source: Path, tmp_path: Path, role: 
             translate_video(str(pattern), pattern, same, overwrite=True)
 
 
-def test_a_folder_of_pictures_goes_on_where_it_was(tmp_path: Path):
+def test_a_folder_of_images_goes_on_where_it_was(tmp_path: Path):
     """Killed in the middle: one result is there, one was being written."""
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     out.mkdir()
     for name in ("a.png", "b.png", "c.bmp"):
-        write_picture(folder / "x.png", np.full((16, 24, 3), 40, np.uint8))
+        write_rgb(folder / "x.png", np.full((16, 24, 3), 40, np.uint8))
         (folder / "x.png").rename(folder / name)
     (out / "a.png").write_text("an earlier result")
     mine = (".a.png.bak", ".a.0123abcd.part.jpg", ".z.0123abcd.part.png", ".a.b.0123abcd.part.png", "notes.txt")

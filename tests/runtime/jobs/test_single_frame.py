@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.concurrency import AtOnce
-from dsmap.runtime.jobs.images import translate_folder, translate_picture
+from dsmap.runtime.jobs.images import translate_folder, translate_image
 
 FRAME = np.zeros((24, 32, 3), np.uint8)
 
@@ -58,7 +58,7 @@ def interrupt_when(translator: SlowTranslator) -> None:
 def test_ctrl_c_stops_the_network_in_a_folder(tmp_path: Path, quick: int) -> None:
     (tmp_path / "in").mkdir()
     for index in range(4):
-        write_picture(tmp_path / "in" / f"{index}.png", FRAME)
+        write_rgb(tmp_path / "in" / f"{index}.png", FRAME)
     translator = SlowTranslator(quick)
     interrupt_when(translator)
     begin = time.monotonic()
@@ -70,11 +70,11 @@ def test_ctrl_c_stops_the_network_in_a_folder(tmp_path: Path, quick: int) -> Non
 
 
 def test_ctrl_c_stops_the_network_at_an_image(tmp_path: Path) -> None:
-    write_picture(tmp_path / "in.png", FRAME)
+    write_rgb(tmp_path / "in.png", FRAME)
     translator = SlowTranslator()
     interrupt_when(translator)
     begin = time.monotonic()
-    report = translate_picture(tmp_path / "in.png", tmp_path / "out.png", translator)
+    report = translate_image(tmp_path / "in.png", tmp_path / "out.png", translator)
     assert time.monotonic() - begin < 4
     assert (report.interrupted, report.frames, report.complete) == (True, 0, False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
@@ -84,9 +84,9 @@ def test_an_error_of_the_translation_is_still_raised(tmp_path: Path) -> None:
     def fails(frame: np.ndarray) -> np.ndarray:
         raise DsmapError("no more memory", "buy some")
 
-    write_picture(tmp_path / "in.png", FRAME)
+    write_rgb(tmp_path / "in.png", FRAME)
     with pytest.raises(DsmapError, match="no more memory"):
-        translate_picture(tmp_path / "in.png", tmp_path / "out.png", fails)
+        translate_image(tmp_path / "in.png", tmp_path / "out.png", fails)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

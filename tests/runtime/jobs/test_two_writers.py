@@ -82,7 +82,7 @@ def test_jobs_for_one_name_share_nothing(tmp_path: Path, resumable: bool):
     assert resumable or len(clips.read(output).times) == 4
 
 
-def test_pictures_that_cannot_have_their_names_stay_where_it_is_said(tmp_path: Path):
+def test_images_that_cannot_have_their_names_stay_where_it_is_said(tmp_path: Path):
     source, folder = clips.make_clip(tmp_path / "in.mp4", frames=3), tmp_path / "frames"
     folder.mkdir()
     (folder / "mine.txt").write_text("precious")
@@ -99,7 +99,7 @@ def test_pictures_that_cannot_have_their_names_stay_where_it_is_said(tmp_path: P
     assert (folder / "00003.png").read_text() == "somebody else's"
 
 
-def test_pictures_named_in_part_go_back(tmp_path: Path):
+def test_images_named_in_part_go_back(tmp_path: Path):
     out = SequenceWriter(tmp_path / "%d.png")
     for index in range(3):
         out.write(RGB, index)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stand_in import assert_refused, run, start
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.plan import plan_jobs
 from dsmap.runtime.jobs.resume import kept_parts
@@ -27,15 +27,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def picture(path: Path) -> Path:
-    write_picture(path, np.full((16, 24, 3), 100, np.uint8))
+def image(path: Path) -> Path:
+    write_rgb(path, np.full((16, 24, 3), 100, np.uint8))
     return path
 
 
 def test_several_inputs_with_a_bad_one(tmp_path: Path):
     for name in ("a.mp4", "b.mkv"):
         clips.make_clip(tmp_path / name, frames=4)
-    picture(tmp_path / "c.jpg")
+    image(tmp_path / "c.jpg")
     (tmp_path / "bad.mp4").write_text("no video")
     inputs = [tmp_path / name for name in ("a.mp4", "bad.mp4", "b.mkv", "c.jpg")]
     code, out, err = run(*inputs, *WINTER, "-o", tmp_path / "results", "--report", tmp_path / "r.json")
@@ -52,11 +52,11 @@ def test_several_inputs_with_a_bad_one(tmp_path: Path):
     ]
 
 
-def test_a_folder_of_videos_and_pictures(tmp_path: Path):
+def test_a_folder_of_videos_and_images(tmp_path: Path):
     (tmp_path / "trip").mkdir()
     for name in ("1.mp4", "2.MOV"):
         clips.make_clip(tmp_path / "trip" / name.lower(), frames=3).rename(tmp_path / "trip" / name)
-    picture(tmp_path / "trip" / "3.png")
+    image(tmp_path / "trip" / "3.png")
     (tmp_path / "trip" / "notes.txt").touch()
     code, out, err = run(tmp_path / "trip", *WINTER)
     assert (code, err) == (0, "")
@@ -284,14 +284,14 @@ def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
 def test_options_that_would_do_nothing_are_refused(tmp_path: Path, monkeypatch, arguments, said: str):
     monkeypatch.chdir(tmp_path)
     clips.make_clip(tmp_path / "a.mp4", frames=2)
-    picture(tmp_path / "c.png")
+    image(tmp_path / "c.png")
     assert_refused(run(*arguments, *WINTER), 2, said)
     assert names(tmp_path) == ["a.mp4", "c.png"]
 
 
 def test_result_folders_go_when_nothing_came_of_it(tmp_path: Path):
     clips.make_clip(tmp_path / "a.mp4", frames=2)
-    picture(tmp_path / "c.png")
+    image(tmp_path / "c.png")
     assert_refused(
         run(tmp_path / "a.mp4", tmp_path / "c.png", "-d", "spring", "-o", tmp_path / "out"), 2, "unknown domain"
     )

@@ -13,9 +13,9 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.common.images import read_picture_rgb, write_picture
+from dsmap.common.images import read_rgb, write_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.jobs.images import translate_folder, translate_picture
+from dsmap.runtime.jobs.images import translate_folder, translate_image
 from dsmap.runtime.jobs.video import JobReport, check_video, translate_video
 
 FASTSTART = {"movflags": "+faststart"}
@@ -70,7 +70,7 @@ def test_height_and_side_by_side(tmp_path: Path) -> None:
         assert np.abs(result[12, -10].astype(int) - (215, 55, 195)).max() <= 8
 
 
-def test_the_height_is_that_of_the_upright_picture(tmp_path: Path) -> None:
+def test_the_height_is_that_of_the_upright_image(tmp_path: Path) -> None:
     source = clips.make_clip(tmp_path / "in.mp4", frames=2, size=(64, 32), rotation=90)
     report = translate_video(source, tmp_path / "out.mp4", same, height=32)
     assert (report.width, report.height) == (16, 32)
@@ -261,33 +261,33 @@ def test_a_wrong_output_is_refused_before_any_work(tmp_path: Path, output: str, 
     assert names(tmp_path) == ["folder.mp4", "in.mp4", "link.mp4"]
 
 
-def test_one_picture(tmp_path: Path) -> None:
-    write_picture(tmp_path / "in.png", np.full((40, 61, 3), (200, 100, 50), np.uint8))
-    report = translate_picture(tmp_path / "in.png", tmp_path / "out.webp", invert, side_by_side=True)
-    result = read_picture_rgb(tmp_path / "out.webp")
+def test_one_image(tmp_path: Path) -> None:
+    write_rgb(tmp_path / "in.png", np.full((40, 61, 3), (200, 100, 50), np.uint8))
+    report = translate_image(tmp_path / "in.png", tmp_path / "out.webp", invert, side_by_side=True)
+    result = read_rgb(tmp_path / "out.webp")
     assert (report.frames, report.width, report.height, report.complete) == (1, 61, 40, True)
     assert result.shape == (40, 122, 3)
     assert np.abs(result[20, 100].astype(int) - (55, 155, 205)).max() < 8
-    with pytest.raises(InputError, match="cannot write a picture as"):
-        translate_picture(tmp_path / "in.png", tmp_path / "out.gif", invert)
+    with pytest.raises(InputError, match="cannot write an image as"):
+        translate_image(tmp_path / "in.png", tmp_path / "out.gif", invert)
     with pytest.raises(InputError, match="--overwrite"):
-        translate_picture(tmp_path / "in.png", tmp_path / "out.webp", invert)
+        translate_image(tmp_path / "in.png", tmp_path / "out.webp", invert)
 
 
 def make_folder(folder: Path) -> Path:
     folder.mkdir()
     for index, suffix in enumerate((".png", ".jpg", ".webp")):
-        write_picture(folder / f"{index}{suffix}", np.full((16, 24, 3), 50 * index, np.uint8))
-    (folder / "readme.txt").write_text("not a picture")
+        write_rgb(folder / f"{index}{suffix}", np.full((16, 24, 3), 50 * index, np.uint8))
+    (folder / "readme.txt").write_text("not an image")
     return folder
 
 
-def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
+def test_a_folder_of_images_with_a_broken_one(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in")
     (source / "1b.png").write_bytes(b"broken")
     report = translate_folder(source, tmp_path / "out", invert, height=8, upscale=False)
     assert names(tmp_path / "out") == ["0.png", "1.jpg", "2.webp"]
-    assert read_picture_rgb(tmp_path / "out" / "0.png").tolist() == np.full((8, 12, 3), 255).tolist()
+    assert read_rgb(tmp_path / "out" / "0.png").tolist() == np.full((8, 12, 3), 255).tolist()
     assert (report.frames, report.frames_expected, report.complete) == (3, 4, False)
     assert len(report.failed) == 1
     assert report.failed[0].startswith("1b.png: ")
@@ -296,7 +296,7 @@ def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
     assert translate_folder(source, tmp_path / "out", invert, overwrite=True).frames == 3
 
 
-def test_ctrl_c_in_a_folder_keeps_the_pictures_that_are_done(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_folder_keeps_the_images_that_are_done(tmp_path: Path) -> None:
     report: JobReport = translate_folder(make_folder(tmp_path / "in"), tmp_path / "out", stop_after(2))
     assert (report.interrupted, report.frames, report.frames_expected) == (True, 2, 3)
     assert names(tmp_path / "out") == ["0.png", "1.jpg"]
@@ -307,7 +307,7 @@ def test_folders_that_cannot_be_done(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for folder, output, said in [
-        (tmp_path / "empty", tmp_path / "out", "holds no pictures"),
+        (tmp_path / "empty", tmp_path / "out", "holds no images"),
         (source, source, "the input folder itself"),
         (source, tmp_path / "file", "is a file"),
         (source, tmp_path / "a" / "b", "does not exist"),

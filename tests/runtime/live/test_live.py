@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import servers
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.live.capture import Capture
@@ -263,7 +263,7 @@ def test_a_session_from_key_to_key(clip, load, tmp_path, monkeypatch):
     assert len(report.snapshots) == 4
     assert len(set(report.snapshots)) == 4
     for path in report.snapshots:
-        assert read_picture_rgb(Path(path)).shape[0] == 48
+        assert read_rgb(Path(path)).shape[0] == 48
     assert sum("recorded" in line for line in said) == 2
     assert report.as_dict()["frames_displayed"] <= report.as_dict()["frames_translated"]
 

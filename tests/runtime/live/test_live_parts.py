@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.live import cameras as cameras_module
@@ -206,7 +206,7 @@ def test_styles_move_from_one_to_the_next_and_stay_where_they_are_stopped():
 
 
 def test_codes_of_mixed_styles(tiny_bundle, tmp_path):
-    write_picture(tmp_path / "snow.png", grey_rgb())
+    write_rgb(tmp_path / "snow.png", grey_rgb())
     translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu")
     codes = StyleCodes(translator)
     picture, mean = Style("snow", tmp_path / "snow.png"), Style(MEAN, None)

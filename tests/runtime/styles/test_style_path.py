@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.backends import Settings
@@ -67,8 +67,8 @@ def test_a_cycle_has_no_jump_and_no_kink():
 def test_styles_are_read_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("snow.png", "7", "a,b.png"):
-        picture = tmp_path / (name if name != "7" else "seven.png")
-        write_picture(picture, frame())
+        image = tmp_path / (name if name != "7" else "seven.png")
+        write_rgb(image, frame())
     (tmp_path / "seven.png").rename(tmp_path / "7")
     assert parse_style("mean") is None
     assert parse_style("seed:12") == 12
@@ -78,7 +78,7 @@ def test_styles_are_read_as_written(tmp_path, monkeypatch):
     plan = plan_style_path(cycle=["mean, seed:3", "a,b.png"], seconds=4)
     assert plan is not None
     assert plan.names == ("mean", "seed:3", "a,b.png")
-    assert [str(path) for path in plan.pictures()] == ["a,b.png"]
+    assert [str(path) for path in plan.images()] == ["a,b.png"]
     assert str(plan) == "mean, seed:3, a,b.png in turn, 4 s a round"
 
 
@@ -91,8 +91,8 @@ def test_a_style_that_is_none_names_its_option(text):
     assert caught.value.fact.startswith("--style-to")
 
 
-def test_a_picture_that_cannot_be_read_is_told_before_the_model_loads(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_a_image_that_cannot_be_read_is_told_before_the_model_loads(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match="--style-from: "):
         plan_style_path(style_from=str(tmp_path / "text.png"), style_to="mean")
 
@@ -120,7 +120,7 @@ def test_no_option_is_no_path():
 
 
 def test_a_path_through_a_real_model(translator, tmp_path):
-    write_picture(tmp_path / "snow.png", frame(40, 40, 5))
+    write_rgb(tmp_path / "snow.png", frame(40, 40, 5))
     plan = plan_style_path(style_from=str(tmp_path / "snow.png"), style_to="seed:4")
     assert plan is not None
     path = plan.load(translator.find_style)

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from stand_in import run
 
-from dsmap.common.images import read_picture_rgb, write_picture
+from dsmap.common.images import read_rgb, write_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.jobs.images import translate_folder, translate_picture
+from dsmap.runtime.jobs.images import translate_folder, translate_image
 from dsmap.runtime.jobs.plan import files_left_out, plan_jobs
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video.animation_reader import AnimationReader
@@ -249,9 +249,9 @@ def test_a_still_is_no_video(tmp_path, name):
         translate_video(source, tmp_path / "out.mp4", same)
     renamed = source.rename(tmp_path / "clip.mp4")
     assert plan_jobs([str(renamed)], None, "winter")[0].kind == "picture"
-    report = translate_picture(renamed, tmp_path / "out.avif", same)
+    report = translate_image(renamed, tmp_path / "out.avif", same)
     assert report.frames == 1
-    assert np.abs(read_picture_rgb(tmp_path / "out.avif").astype(int) - 90).max() <= 4
+    assert np.abs(read_rgb(tmp_path / "out.avif").astype(int) - 90).max() <= 4
 
 
 def test_results_of_animated_images(tmp_path):
@@ -270,7 +270,7 @@ def test_results_of_animated_images(tmp_path):
 def test_a_folder_of_everything(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    write_picture(folder / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    write_rgb(folder / "a.png", np.zeros((*SIZE, 3), np.uint8))
     moving(folder / "b.gif", "GIF")
     moving(folder / "a.webp", "WEBP")
     moving(folder / "a.avif", "AVIF")
@@ -292,7 +292,7 @@ def test_a_folder_goes_on_past_a_bomb(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a.png", "c.png"):
-        write_picture(folder / name, np.full((*SIZE, 3), 90, np.uint8))
+        write_rgb(folder / name, np.full((*SIZE, 3), 90, np.uint8))
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -21,12 +21,12 @@ import servers
 from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
-from dsmap.common.images import write_picture
+from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.video.addresses import NetworkSettings, is_address, name_of, shown
 from dsmap.runtime.video.frames import FrameToRgb, Orientation
 from dsmap.runtime.video.reader import Frame, VideoReader
-from dsmap.runtime.video.sequence_reader import SequenceReader, is_sequence, open_reader, sequence_pictures
+from dsmap.runtime.video.sequence_reader import SequenceReader, is_sequence, open_reader, sequence_images
 from dsmap.runtime.video.tone_mapping import Tone, hlg_to_light, light_to_pq, pq_to_light, rolled_off
 
 MS = Fraction(1, 1000)
@@ -481,7 +481,7 @@ def test_frames_come_in_the_arrays_of_a_pool(tmp_path: Path) -> None:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     for index in (1, 2, 3, 10, 11):
-        write_picture(tmp_path / f"f{index}.png", np.full((48, 64, 3), index * 10, np.uint8))
+        write_rgb(tmp_path / f"f{index}.png", np.full((48, 64, 3), index * 10, np.uint8))
     return tmp_path
 
 
@@ -507,10 +507,10 @@ def test_parts_and_heights_of_a_sequence(pictures: Path) -> None:
 
 
 def test_a_picture_of_another_size_is_named_before_any_work(pictures: Path) -> None:
-    write_picture(pictures / "f5.png", np.zeros((48, 80, 3), np.uint8))
+    write_rgb(pictures / "f5.png", np.zeros((48, 80, 3), np.uint8))
     with pytest.raises(InputError, match=r"f5\.png is 80x48, but the first picture is 64x48"):
         open_reader(pictures / "f*.png")
-    write_picture(pictures / "f5.png", np.zeros((64, 48, 3), np.uint8))  # by its header it could be turned
+    write_rgb(pictures / "f5.png", np.zeros((64, 48, 3), np.uint8))  # by its header it could be turned
     with open_reader(pictures / "f*.png") as reader, pytest.raises(InputError, match=r"f5\.png is 48x64"):
         list(reader)
 
@@ -531,7 +531,7 @@ def test_what_is_a_sequence_and_what_is_not(pictures: Path) -> None:
     assert is_sequence("frames/%05d.png")
     with pytest.raises(InputError, match="matches no picture"):
         open_reader(pictures / "none%d.png")
-    assert [path.name for path in sequence_pictures(pictures / "f%02d.png")] == ["f10.png", "f11.png"]
+    assert [path.name for path in sequence_images(pictures / "f%02d.png")] == ["f10.png", "f11.png"]
 
 
 # --- files that lead elsewhere

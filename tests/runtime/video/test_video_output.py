@@ -22,7 +22,7 @@ from av.stream import Disposition
 from av.subtitles.subtitle import SubtitleSet
 from av.video.reformatter import Interpolation
 
-from dsmap.common.images import read_picture_rgb
+from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.video import encoders
@@ -456,7 +456,7 @@ def test_a_sequence_is_written_and_appears_at_the_end(tmp_path: Path, name: str)
     assert sorted((tmp_path / "frames").iterdir()) == sorted(paths)
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
     for index, path in enumerate(paths):
-        off = np.abs(read_picture_rgb(path).astype(int) - picture(index))
+        off = np.abs(read_rgb(path).astype(int) - picture(index))
         assert off.max() == 0 if path.suffix == ".png" else off.mean() < 12
 
 
@@ -475,14 +475,14 @@ def test_a_sequence_takes_nothing_away_unasked(tmp_path: Path) -> None:
         open_writer(folder / "%05d.png")
     second = open_writer(folder / "%05d.png", overwrite=True)
     second.write(picture(9), 0)
-    assert np.array_equal(read_picture_rgb(folder / "00001.png"), picture(0))
+    assert np.array_equal(read_rgb(folder / "00001.png"), picture(0))
     second.close()
-    assert np.array_equal(read_picture_rgb(folder / "00001.png"), picture(9))
+    assert np.array_equal(read_rgb(folder / "00001.png"), picture(9))
     assert sorted(path.name for path in folder.iterdir()) == ["00001.jpg", "00001.png", "0001.png", "notes.txt"]
     third = open_writer(folder / "%05d.png", overwrite=True)
     third.write(picture(1), 0)
     third.discard()
-    assert np.array_equal(read_picture_rgb(folder / "00001.png"), picture(9))
+    assert np.array_equal(read_rgb(folder / "00001.png"), picture(9))
     assert [path.read_text() for path in kept] == ["mine"] * 3
 
 
