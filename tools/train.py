@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 app = new_app()
 
 
-@app.command(help="Train a translation between two domains of unpaired images.")
+@app.command(
+    help="Train a translation between two domains of unpaired images.",
+    epilog="""
+    dsmap-train --data FOLDER -o RUN
+    dsmap-train --domain summer=photos/summer --domain winter=photos/winter -o RUN
+    """,
+)
 @explained
 def train(
     out: Annotated[

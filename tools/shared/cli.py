@@ -1,8 +1,8 @@
-"""What every command shares: how errors are told, `--debug` and `--version`.
+"""What every command shares: how errors are reported, `--debug`, `--version` and the options of several.
 
     app = new_app()
 
-    @app.command()
+    @app.command(help="Train ...", epilog="dsmap-train --data FOLDER -o RUN")  # one example a line
     @explained
     def train(config: str, debug: Debug = False, version: Version = False) -> None: ...
 
@@ -29,6 +29,8 @@ from dsmap import __version__
 from dsmap.common.cpu import limit_threads
 from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
+from dsmap.tools.shared.help_screen import App, Group
+from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import say, tell, tell_traceback
 
 P = ParamSpec("P")
@@ -62,44 +64,83 @@ def path_given(text: str) -> Path:
     return Path(text_given(text))
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.", rich_help_panel=ADVANCED)]
 Version = Annotated[
-    bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    bool,
+    typer.Option(
+        "--version",
+        help="Show the version and exit.",
+        callback=_print_version,
+        is_eager=True,
+        rich_help_panel=ADVANCED,
+    ),
 ]
 
-# Where torch computes, for commands that train.
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N; auto takes a GPU when there is one.")]
+# For commands that train.
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default=False, rich_help_panel=HARDWARE)
+]
 
-# What runs the network, for commands that run one. The defaults are all "auto".
-Backend = Annotated[str, typer.Option("--backend", help="What runs the network; auto takes the first that runs here.")]
+# For commands that run a model. The defaults are all "auto".
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="Inference backend (default: the best that runs).",
+        show_default=False,
+        rich_help_panel=HARDWARE,
+    ),
+]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="fp32, fp16 or int8, where the model has it; auto takes what suits the backend."),
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="auto, fp32, fp16 or int8.",
+        show_default=False,
+        rich_help_panel=HARDWARE,
+    ),
 ]
-CudaBinding = Annotated[str, typer.Option("--cuda-binding", help="What reaches CUDA: cuda-python, pycuda or auto.")]
+CudaBinding = Annotated[
+    str,
+    typer.Option(
+        "--cuda-binding",
+        metavar="NAME",
+        help="auto, cuda-python or pycuda.",
+        show_default=False,
+        rich_help_panel=HARDWARE,
+    ),
+]
 TrustEngines = Annotated[
     bool,
     typer.Option(
         "--trust-engines",
-        help="Run the bundle's TensorRT engines although they were not built here: engines are code.",
+        help="Run the model's TensorRT engines, which are code.",
+        rich_help_panel=HARDWARE,
     ),
 ]
 
 
-# What commands that translate have in common.
-Domain = Annotated[str, typer.Option("--domain", "-d", help="The domain to translate to, for example winter.")]
+# For commands that translate.
+Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Domain to translate to, such as winter.")]
 Model = Annotated[
-    str, typer.Option("--model", "-m", metavar="<str>", parser=text_given, help="A model's name, or its folder.")
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME", parser=text_given, help="A model's name or folder.", rich_help_panel=MODEL
+    ),
 ]
 TimesReport = Annotated[
     Path | None,
-    typer.Option("--report", metavar="<path>", parser=path_given, help="Write numbers and times to this JSON file."),
+    typer.Option(
+        "--report", metavar="FILE", parser=path_given, help="Write a JSON report with timings.", rich_help_panel=OUTPUT
+    ),
 ]
 
 
 def new_app() -> typer.Typer:
-    """A typer app with plain, quick help (rich's takes a fifth of a second) and Python's own tracebacks."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    """A typer app with plain help, quick to show, Python's own tracebacks, and completion for shells."""
+    return App(cls=Group, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run(app: typer.Typer) -> NoReturn:

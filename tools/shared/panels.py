@@ -1,0 +1,16 @@
+"""Names of the panels that options stand in on a help screen, in the order of the screen.
+
+Options without a panel stand on top under "Options": the five or so that a beginner needs.
+
+    style: Annotated[str | None, typer.Option(help="...", rich_help_panel=MODEL)] = None
+"""
+
+INPUT = "Input"
+MODEL = "Model and style"
+TRAINING = "Training"
+MEASURES = "What is measured"
+OUTPUT = "Output"
+HARDWARE = "Speed and hardware"
+ADVANCED = "Advanced"
+
+ALL_PANELS = (INPUT, MODEL, TRAINING, MEASURES, OUTPUT, HARDWARE, ADVANCED)
