@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dsmap.runtime.live.capture import Capture
     from dsmap.runtime.live.report import LiveReport
     from dsmap.runtime.live.run import LiveSettings
-    from dsmap.runtime.live.sources import Asked, SourceName
+    from dsmap.runtime.live.source import CaptureRequest, SourceName
     from dsmap.runtime.live.styles import Style
     from dsmap.runtime.live.translation import LoadTranslator
     from dsmap.runtime.live.virtual_camera import VirtualCamera
@@ -155,8 +155,9 @@ def live(
     version: cli.Version = False,
 ) -> None:
     began = time.monotonic()
+    from dsmap.runtime.live.open_source import find_source
     from dsmap.runtime.live.run import LiveSettings
-    from dsmap.runtime.live.sources import Asked, find_source
+    from dsmap.runtime.live.source import CaptureRequest
     from dsmap.runtime.live.translation import Preparation
     from dsmap.runtime.video.addresses import with_passwords
 
@@ -177,7 +178,7 @@ def live(
     window = _window(no_window)
     virtual = _virtual_camera(fps or _USUAL_FPS) if virtual_camera else None
     endless = loop if loop is not None else not no_window or bool(frames or seconds)
-    with _captures(names, Asked(size=size, fps=fps), loop=endless) as cameras:
+    with _captures(names, CaptureRequest(size=size, fps=fps), loop=endless) as cameras:
 
         def load(target: str) -> "Translator":
             from dsmap.runtime.translator import Translator
@@ -249,10 +250,12 @@ def _virtual_camera(fps: float) -> "VirtualCamera":
 
 
 @contextlib.contextmanager
-def _captures(names: "list[SourceName]", asked: "Asked", *, loop: bool) -> "Iterator[list[tuple[SourceName, Capture]]]":
+def _captures(
+    names: "list[SourceName]", asked: "CaptureRequest", *, loop: bool
+) -> "Iterator[list[tuple[SourceName, Capture]]]":
     """The cameras, opening while the model loads."""
     from dsmap.runtime.live.capture import Capture
-    from dsmap.runtime.live.sources import opener
+    from dsmap.runtime.live.open_source import opener
 
     cameras = [(name, Capture(name.shown, opener(name, asked, loop=loop), note)) for name in names]
     for _, capture in cameras:
@@ -295,9 +298,9 @@ def _header(translator: "Translator") -> list[str]:
 
 def _conclude(result: "LiveReport") -> None:
     """The session in a line, and what could be done about a slow one; 130 after Ctrl-C, the error when one ended it."""
-    if result.measures.frames or result.error is None:
+    if result.statistics.frames or result.error is None:
         say(result.line())
-    if result.measures.busy > _SLOW and result.size is not None and result.dropped:
+    if result.statistics.busy > _SLOW and result.size is not None and result.dropped:
         width, height = result.size
         say(f"the model is the limit at {width}x{height}; a smaller --height makes it faster")
     if result.error is not None:

@@ -50,14 +50,14 @@ def camera_names() -> dict[int, str]:
 
 def read_camera(index: int) -> dict[str, str]:
     """The size of a camera's picture, "640x480"; or the fact and advice of why there is none."""
-    from dsmap.runtime.live.cameras import Camera
-    from dsmap.runtime.live.sources import Asked
+    from dsmap.runtime.live.cameras import CameraSource
+    from dsmap.runtime.live.source import CaptureRequest
 
     try:
-        facts = Camera(index, Asked()).facts
+        info = CameraSource(index, CaptureRequest()).info
     except DsmapError as error:
         return {"fact": error.fact, "advice": error.advice}
-    return {"size": f"{facts.width}x{facts.height}"}
+    return {"size": f"{info.width}x{info.height}"}
 
 
 def check_display() -> Finding:

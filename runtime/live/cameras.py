@@ -10,17 +10,17 @@ import numpy as np
 
 from dsmap.common.images import read_rgb  # noqa: F401  # its module silences OpenCV's log, as failures are told by us
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.live.sources import Asked, Captured, Facts, Pixels, SourceLostError
+from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, StreamInfo
 
 _COMPRESSED = "MJPG"  # uncompressed, USB has room for small pictures only
 _RATE_TOLERANCE = 0.1  # cameras say 29.97 or 30.00003 for 30
 _WAITS_FOR_PICTURE = "2"  # seconds that Linux's driver waits for one; OpenCV's own number is 10
 
 
-class Camera:
+class CameraSource:
     """The camera with that index. Raises InputError when there is none, DsmapError when it gives no pictures."""
 
-    def __init__(self, index: int, asked: Asked) -> None:
+    def __init__(self, index: int, asked: CaptureRequest) -> None:
         os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", _WAITS_FOR_PICTURE)
         self._index = index
         self._capture = cv2.VideoCapture(index)
@@ -38,7 +38,7 @@ class Camera:
             height, width = first_rgb.shape[:2]
             rate = self._capture.get(cv2.CAP_PROP_FPS)
             pixel_format = _fourcc_name(self._capture.get(cv2.CAP_PROP_FOURCC))
-            self.facts = Facts(
+            self.info = StreamInfo(
                 width=width,
                 height=height,
                 rate=rate if rate > 0 else None,
@@ -50,8 +50,8 @@ class Camera:
             self._capture.release()
             raise
 
-    def read(self) -> Captured:
-        """See `Source`."""
+    def read(self) -> CapturedFrame:
+        """See `FrameSource`."""
         try:
             grabbed = self._capture.grab()
             at = time.monotonic()  # before the decoding, which is part of the delay
@@ -60,10 +60,10 @@ class Camera:
             raise SourceLostError(" ".join(str(error).split())) from error
         if not good or bgr is None or not bgr.size:
             raise SourceLostError("it gives no pictures")
-        return Captured(at=at, load=lambda: _to_rgb(np.asarray(bgr, np.uint8)))
+        return CapturedFrame(at=at, load=lambda: _to_rgb(np.asarray(bgr, np.uint8)))
 
     def close(self) -> None:
-        """See `Source`."""
+        """See `FrameSource`."""
         self._capture.release()
 
 
@@ -121,7 +121,7 @@ def _cannot_open(index: int) -> DsmapError:
     return InputError(f"there is no camera {index}; found: {_listed(cameras)}", f"pass --camera {next(iter(cameras))}")
 
 
-def _ask(capture: cv2.VideoCapture, asked: Asked) -> None:
+def _ask(capture: cv2.VideoCapture, asked: CaptureRequest) -> None:
     """Cameras take what they can and say nothing; see `_refused`."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an old frame in the driver is delay
     if not (asked.size or asked.fps):
@@ -144,7 +144,7 @@ def _fourcc_name(code: float) -> str | None:
     return letters.decode("ascii").strip() if letters.isascii() and letters.decode("ascii").isprintable() else None
 
 
-def _refused(asked: Asked, width: int, height: int, rate: float, pixel_format: str | None) -> str | None:
+def _refused(asked: CaptureRequest, width: int, height: int, rate: float, pixel_format: str | None) -> str | None:
     refused = []
     if asked.size and asked.size != (width, height):
         refused.append(f"{asked.size[0]}x{asked.size[1]} was asked for and it gives {width}x{height}")

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
-from dsmap.runtime.live.mailbox import Newest
-from dsmap.runtime.live.sources import Captured, Facts, Source, SourceLostError
+from dsmap.runtime.live.mailbox import LatestFrame
+from dsmap.runtime.live.source import CapturedFrame, FrameSource, SourceLostError, StreamInfo
 
-Opener = Callable[[threading.Event], Source]
-Notify = Callable[[str], None]
+Opener = Callable[[threading.Event], FrameSource]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # seconds between two tries to open a lost camera
 _LEAVE = 0.5  # seconds to wait for the thread; a driver or a network may hold it longer
@@ -23,14 +23,14 @@ class Capture:
     words what happens to it, from that thread. When the source cannot be opened the first time, `error` says why, and
     that is the end.
 
-    `newest` fills only while `wanted`; frames that come otherwise are counted in `unwanted`.
+    `latest` fills only while `wanted`; frames that come otherwise are counted in `unwanted`.
     """
 
     def __init__(self, name: str, open_source: Opener, notify: Notify) -> None:
         self.name = name
-        self.newest: Newest[Captured] = Newest()
+        self.latest: LatestFrame[CapturedFrame] = LatestFrame()
         self.status: Literal["opening", "live", "lost", "ended"] = "opening"
-        self.facts: Facts | None = None
+        self.info: StreamInfo | None = None
         self.error: Exception | None = None
         self.captured = 0
         """Frames that were read."""
@@ -60,7 +60,7 @@ class Capture:
     @wanted.setter
     def wanted(self, wanted: bool) -> None:
         self._wanted = wanted
-        self.unwanted += self.newest.clear()  # what came before is old by now
+        self.unwanted += self.latest.clear()  # what came before is old by now
         if wanted:
             self._begin.set()
 
@@ -96,7 +96,7 @@ class Capture:
         finally:
             self.ready.set()
 
-    def _opened(self) -> Source | None:
+    def _opened(self) -> FrameSource | None:
         """The open source, however many tries it takes; None when it is time to stop."""
         pause = _FIRST_PAUSE
         if self._lost_at is not None:
@@ -105,28 +105,28 @@ class Capture:
             try:
                 source = self._open_source(self._stop)
             except DsmapError:
-                if self.facts is None:
+                if self.info is None:
                     raise
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
-            self._note_opened(source.facts)
+            self._note_opened(source.info)
             return source
         return None
 
-    def _note_opened(self, facts: Facts) -> None:
+    def _note_opened(self, info: StreamInfo) -> None:
         if self._lost_at is not None:
             lost = self.lost_for()
             self.reconnections += 1
             self.lost_seconds += lost
             self.notify(f"{self.name} is back after {lost:.1f} s")
-        if facts.refused and (self.facts is None or facts.refused != self.facts.refused):
-            self.notify(f"{self.name}: {facts.refused}")
-        self.facts, self.status, self._lost_at = facts, "live", None
+        if info.refused and (self.info is None or info.refused != self.info.refused):
+            self.notify(f"{self.name}: {info.refused}")
+        self.info, self.status, self._lost_at = info, "live", None
         self.ready.set()
 
-    def _read_from(self, source: Source) -> None:
-        if not source.facts.live:
+    def _read_from(self, source: FrameSource) -> None:
+        if not source.info.live:
             self._begin.wait()  # for somebody who wants frames, so that the first ones are not lost
         while not self._stop.is_set():
             try:
@@ -142,6 +142,6 @@ class Capture:
                 return
             self.captured += 1
             if self._wanted:
-                self.newest.put(frame)
+                self.latest.put(frame)
             else:
                 self.unwanted += 1

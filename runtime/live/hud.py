@@ -8,8 +8,8 @@ import numpy as np
 
 from dsmap.common.text import printable
 from dsmap.runtime.live.session import KEYS, View
-from dsmap.runtime.live.sources import Pixels
-from dsmap.runtime.live.statistics import Now
+from dsmap.runtime.live.source import Pixels
+from dsmap.runtime.live.statistics import RecentStatistics
 from dsmap.runtime.live.translation import Translated
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -31,7 +31,7 @@ class Status:
     target: str
     backend: str
     style: str
-    now: Now | None
+    now: RecentStatistics | None
     """None before there are any."""
     dropped: int
     recording: float | None = None

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Newest(Generic[Item]):
+class LatestFrame(Generic[Item]):
     """Holds the newest item until it is taken; one that nobody took in time is replaced, and counted in `dropped`."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from dsmap.common.files import finish_file, part_file
 from dsmap.common.output_files import not_named, numbered
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.stages import scaled
-from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.video.writer import FORMATS, VideoWriter
 
 _TIME_BASE = Fraction(1, 90_000)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from dsmap.common.files import finish_file, part_file
 from dsmap.common.images import write_rgb
+from dsmap.common.notify import Notify
 from dsmap.common.output_files import numbered
 from dsmap.errors import DsmapError
-from dsmap.runtime.live.capture import Notify
 from dsmap.runtime.live.recorder import Recorder, name_by_time, unused
-from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.translation import Translated
 
 
@@ -91,7 +91,7 @@ class Recordings:
         return [recorder.as_dict() for recorder in self._all]
 
 
-class Snapshots:
+class SnapshotWriter:
     """PNG files of a result and its input in the working folder, named by the time; written in the background."""
 
     def __init__(self, notify: Notify) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dsmap.runtime.live.capture import Capture
-from dsmap.runtime.live.sources import SourceName
-from dsmap.runtime.live.statistics import Measures
+from dsmap.runtime.live.source import SourceName
+from dsmap.runtime.live.statistics import LiveStatistics
 from dsmap.runtime.translator import Translator
 
 StoppedBy = Literal["quit", "window closed", "frames", "seconds", "end of file", "signal", "error"]
@@ -26,7 +26,7 @@ class LiveReport:
 
     translator: Translator
     cameras: Sequence[tuple[SourceName, Capture]]
-    measures: Measures
+    statistics: LiveStatistics
     translated: int
     """Frames that were translated; a few of them may not have been shown."""
     window: bool
@@ -50,7 +50,7 @@ class LiveReport:
     @property
     def dropped(self) -> int:
         """Frames that a newer one replaced before the translator had time for them."""
-        return sum(capture.newest.dropped for _, capture in self.cameras)
+        return sum(capture.latest.dropped for _, capture in self.cameras)
 
     @property
     def reconnections(self) -> int:
@@ -61,7 +61,7 @@ class LiveReport:
     def latency_from(self) -> str:
         """What the latency begins with."""
         name, capture = self.cameras[0]
-        by_the_clock = capture.facts is not None and not capture.facts.live  # a whole video on a web server, too
+        by_the_clock = capture.info is not None and not capture.info.live  # a whole video on a web server, too
         return _FROM["file" if by_the_clock else name.kind]
 
     @property
@@ -71,18 +71,18 @@ class LiveReport:
 
     def line(self) -> str:
         """The session in one line."""
-        if not self.measures.frames:
+        if not self.statistics.frames:
             return f"no frame was translated ({self.captured} captured)"
-        latency = self.measures.latency
+        latency = self.statistics.latency
         return (
-            f"{self.measures.frames} frames, {self.measures.fps:.1f} fps, {self.dropped} dropped; latency"
+            f"{self.statistics.frames} frames, {self.statistics.fps:.1f} fps, {self.dropped} dropped; latency"
             f" {latency.percentile_ms(50):.0f} ms median, {latency.percentile_ms(95):.0f} ms p95, from"
             f" {self.latency_from} to {self.latency_to}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: times in seconds or, where the name says so, milliseconds."""
-        measures = self.measures
+        statistics = self.statistics
         return {
             "model": self.translator.model_name,
             "source": self.translator.source,
@@ -98,17 +98,17 @@ class LiveReport:
             "frames_unwanted": sum(capture.unwanted for _, capture in self.cameras),
             "frames_dropped": self.dropped,
             "frames_translated": self.translated,
-            "frames_displayed": measures.frames,
-            "seconds": round(measures.seconds, 3),
-            "fps": round(measures.fps, 2),
+            "frames_displayed": statistics.frames,
+            "seconds": round(statistics.seconds, 3),
+            "fps": round(statistics.fps, 2),
             "first_frame_seconds": _rounded(self.first_shown_seconds),
-            "latency_ms": {**measures.latency.as_dict(), "from": self.latency_from, "to": self.latency_to},
+            "latency_ms": {**statistics.latency.as_dict(), "from": self.latency_from, "to": self.latency_to},
             "stages_ms": {
-                "wait": measures.waiting.as_dict(),
-                "translate": measures.translating.as_dict(),
-                "show": measures.showing.as_dict(),
+                "wait": statistics.waiting.as_dict(),
+                "translate": statistics.translating.as_dict(),
+                "show": statistics.showing.as_dict(),
             },
-            "busy_share": round(measures.busy, 3),
+            "busy_share": round(statistics.busy, 3),
             "reconnections": self.reconnections,
             "cameras": [_camera(name, capture) for name, capture in self.cameras],
             "recordings": self.recordings,
@@ -119,18 +119,18 @@ class LiveReport:
 
 
 def _camera(name: SourceName, capture: Capture) -> dict[str, Any]:
-    facts = capture.facts
+    info = capture.info
     return {
         "name": name.shown,
         "kind": name.kind,
-        "width": facts.width if facts else None,
-        "height": facts.height if facts else None,
-        "rate": _rounded(facts.rate) if facts else None,
-        "format": facts.pixel_format if facts else None,
-        "refused": facts.refused if facts else None,
+        "width": info.width if info else None,
+        "height": info.height if info else None,
+        "rate": _rounded(info.rate) if info else None,
+        "format": info.pixel_format if info else None,
+        "refused": info.refused if info else None,
         "captured": capture.captured,
         "unwanted": capture.unwanted,
-        "dropped": capture.newest.dropped,
+        "dropped": capture.latest.dropped,
         "reconnections": capture.reconnections,
         "lost_seconds": round(capture.lost_seconds + capture.lost_for(), 3),
     }

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from dsmap.common.interrupts import StopRequest, stop_on_signals
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
-from dsmap.runtime.live.capture import Capture, Notify
+from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.hud import Status
-from dsmap.runtime.live.recordings import Recordings, Snapshots
+from dsmap.runtime.live.recordings import Recordings, SnapshotWriter
 from dsmap.runtime.live.report import LiveReport, StoppedBy
 from dsmap.runtime.live.screen import Screen
-from dsmap.runtime.live.session import Action, Session
-from dsmap.runtime.live.sources import SourceName
-from dsmap.runtime.live.statistics import Measures, Timing
+from dsmap.runtime.live.session import Action, SessionState
+from dsmap.runtime.live.source import SourceName
+from dsmap.runtime.live.statistics import FrameTiming, LiveStatistics
 from dsmap.runtime.live.styles import Style, StyleWheel
 from dsmap.runtime.live.translation import (
     Direction,
@@ -78,8 +79,8 @@ class LiveRun:
         began: float | None = None,
     ) -> None:
         target = direction.translator.target
-        self.session = Session(StyleWheel(settings.styles, np.random.default_rng(), target))
-        self.measures = Measures()
+        self.session = SessionState(StyleWheel(settings.styles, np.random.default_rng(), target))
+        self.statistics = LiveStatistics()
         self._settings = settings
         self._cameras = cameras
         self._window = window
@@ -88,7 +89,7 @@ class LiveRun:
         self._began = time.monotonic() if began is None else began
         self._screen = Screen(window, self.session, self._status)
         self._recordings = Recordings(settings.record, self._say, overwrite=settings.overwrite)
-        self._snapshots = Snapshots(self._say)
+        self._snapshots = SnapshotWriter(self._say)
         self._directions = OtherDirection(load, settings.styles, direction)
         self._wanted_domain = target
         self._translation = Translation(cameras[0][1], direction, settings.preparation, lambda: self.session.style)
@@ -143,7 +144,7 @@ class LiveRun:
 
     def _measure(self, frame: Translated) -> None:
         now = time.monotonic()
-        self.measures.add(Timing(captured=frame.captured, begun=frame.begun, translated=frame.done, shown=now))
+        self.statistics.add(FrameTiming(captured=frame.captured, begun=frame.begun, translated=frame.done, shown=now))
 
     def _press(self, key: str) -> bool:
         """Whether the key means the end."""
@@ -185,9 +186,9 @@ class LiveRun:
             return "signal"
         if self._window.closed:
             return "window closed"
-        if settings.frames is not None and self.measures.frames >= settings.frames:
+        if settings.frames is not None and self.statistics.frames >= settings.frames:
             return "frames"
-        first = self.measures.first_shown
+        first = self.statistics.first_shown
         if settings.seconds is not None and first is not None and time.monotonic() - first >= settings.seconds:
             return "seconds"
         if self._translation.exhausted and self._translation.results.empty and not self.session.paused:
@@ -223,16 +224,16 @@ class LiveRun:
         if self._paused_at is None:
             self._paused_at = now
         else:
-            self.measures.paused_seconds += now - self._paused_at
+            self.statistics.paused_seconds += now - self._paused_at
             self._paused_at = None
 
     def _record(self) -> None:
         if self._recordings.on:
             self._recordings.stop()
             return
-        facts = self._translation.capture.facts
+        info = self._translation.capture.info
         try:
-            self._recordings.start((facts.rate if facts else None) or _USUAL_RATE)
+            self._recordings.start((info.rate if info else None) or _USUAL_RATE)
         except OSError as error:
             self._say(f"no recording: {error.strerror or error}")
 
@@ -247,8 +248,8 @@ class LiveRun:
             target=direction.target,
             backend=direction.backend_name,
             style=self.session.style.label,
-            now=self.measures.now(),
-            dropped=sum(camera.newest.dropped for _, camera in self._cameras),
+            now=self.statistics.now(),
+            dropped=sum(camera.latest.dropped for _, camera in self._cameras),
             recording=self._recordings.seconds(frame),
             paused=self.session.paused,
             camera=trouble.get(capture.status, several),
@@ -273,11 +274,11 @@ class LiveRun:
         self._window.close()
 
     def _report(self, stopped_by: StoppedBy, error: Exception | None) -> LiveReport:
-        frame, first = self._screen.frame, self.measures.first_shown
+        frame, first = self._screen.frame, self.statistics.first_shown
         return LiveReport(
             translator=self._translation.direction.translator,
             cameras=self._cameras,
-            measures=self.measures,
+            statistics=self.statistics,
             translated=self._translation.count,
             window=not isinstance(self._window, NoWindow),
             stopped_by=stopped_by,

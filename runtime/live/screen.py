@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, draw_signs, enlarge, message_picture
-from dsmap.runtime.live.session import Session
-from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.session import SessionState
+from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.translation import Translated
 from dsmap.runtime.live.window import NoWindow, Window
 
@@ -15,7 +15,7 @@ _REDRAW = 0.1  # seconds between two pictures when no frame comes: messages come
 class Screen:
     """The window and the frame in it. Without a window nothing is drawn either. `status` gives the numbers of now."""
 
-    def __init__(self, window: Window, session: Session, status: Callable[[], Status]) -> None:
+    def __init__(self, window: Window, session: SessionState, status: Callable[[], Status]) -> None:
         self.frame: Translated | None = None
         """The newest that was shown."""
         self._window = window

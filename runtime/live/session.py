@@ -45,7 +45,7 @@ KEYS = (
 """For the help on the screen."""
 
 
-class Session:
+class SessionState:
     """The state that keys change. Only the thread that presses keys changes it; any may read.
 
     `notice` is a line for the screen that goes away by itself.

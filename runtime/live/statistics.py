@@ -13,7 +13,7 @@ _LONGEST_MS = 20_000.0  # what takes longer counts as this
 PERCENTILES = (50, 95, 99)
 
 
-class Times:
+class DurationHistogram:
     """Percentiles of any number of durations, to a tenth of a millisecond."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Times:
         return numbers
 
 
-class Timing(NamedTuple):
+class FrameTiming(NamedTuple):
     """The moments in a frame's way, by `time.monotonic`."""
 
     captured: float
@@ -56,7 +56,7 @@ class Timing(NamedTuple):
     shown: float
 
 
-class Now(NamedTuple):
+class RecentStatistics(NamedTuple):
     """The last seconds in numbers; latencies in milliseconds."""
 
     fps: float
@@ -66,7 +66,7 @@ class Now(NamedTuple):
     """Part of the time in which the translator computes, 0 to 1."""
 
 
-class Measures:
+class LiveStatistics:
     """Collects the timing of every frame that was shown."""
 
     def __init__(self) -> None:
@@ -74,10 +74,15 @@ class Measures:
         self.first_shown: float | None = None
         self.last_shown: float | None = None
         self.paused_seconds = 0.0
-        self.latency, self.waiting, self.translating, self.showing = Times(), Times(), Times(), Times()
-        self._recent: deque[Timing] = deque()
+        self.latency, self.waiting, self.translating, self.showing = (
+            DurationHistogram(),
+            DurationHistogram(),
+            DurationHistogram(),
+            DurationHistogram(),
+        )
+        self._recent: deque[FrameTiming] = deque()
 
-    def add(self, timing: Timing) -> None:
+    def add(self, timing: FrameTiming) -> None:
         """Count a frame."""
         self.frames += 1
         self.first_shown = self.first_shown or timing.shown
@@ -89,7 +94,7 @@ class Measures:
         self._recent.append(timing)
         self._forget(timing.shown)
 
-    def now(self) -> Now | None:
+    def now(self) -> RecentStatistics | None:
         """The last seconds; None when nothing was shown in them."""
         now = time.monotonic()
         self._forget(now)
@@ -98,7 +103,7 @@ class Measures:
         span = self._recent[-1].shown - self._recent[0].shown
         latencies = [(t.shown - t.captured) * 1000 for t in self._recent]
         busy = sum(t.translated - t.begun for t in list(self._recent)[1:])
-        return Now(
+        return RecentStatistics(
             fps=(len(self._recent) - 1) / span if span > 0 else 0.0,
             latency=float(np.median(latencies)),
             latency_p95=float(np.percentile(latencies, 95)),

@@ -13,7 +13,7 @@ import av
 from av.video.frame import VideoFrame
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.live.sources import Captured, Facts, Pixels, SourceLostError, SourceName
+from dsmap.runtime.live.source import CapturedFrame, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.video.addresses import WEB, NetworkSettings, scheme_of
 from dsmap.runtime.video.frames import FrameToRgb, orientation
 from dsmap.runtime.video.media import open_address, open_file
@@ -29,7 +29,7 @@ _USUAL_RATE = 25.0
 _NEARLY_ALL = 1.0  # seconds before the end that count as the end
 
 
-class Stream:
+class StreamSource:
     """Frames of an address or a file. `stop` ends waits.
 
     Files, and addresses of whole videos over HTTP, are played at their own rate; what is live comes as it comes.
@@ -53,7 +53,7 @@ class Stream:
             turn = orientation(self._first)
             width, height = turn.size(*self._crop.size(self._first.width, self._first.height))
             rate = float(self._video.average_rate or self._video.guessed_rate or 0)
-            self.facts = Facts(
+            self.info = StreamInfo(
                 width=width, height=height, rate=rate if 1 <= rate <= 1000 else None, live=not self._paced
             )
         except SourceLostError as error:
@@ -63,14 +63,14 @@ class Stream:
             self.close()
             raise
 
-    def read(self) -> Captured | None:
-        """See `Source`."""
+    def read(self) -> CapturedFrame | None:
+        """See `FrameSource`."""
         frame, self._first = (self._first or self._next()), None
         if self._stop.is_set():
             return None
         if frame is None and self._loop and self._paced and self._played_all():
             self.close()
-            self._stop.wait(1 / (self.facts.rate or _USUAL_RATE))  # the last frame's time
+            self._stop.wait(1 / (self.info.rate or _USUAL_RATE))  # the last frame's time
             try:
                 self._open()
             except DsmapError as error:  # it may be there again soon, when another program has written it
@@ -82,10 +82,10 @@ class Stream:
             raise SourceLostError("the stream ended")
         if self._paced:
             self._wait_for(frame)
-        return Captured(at=time.monotonic(), load=lambda: self._rgb(frame))
+        return CapturedFrame(at=time.monotonic(), load=lambda: self._rgb(frame))
 
     def close(self) -> None:
-        """See `Source`."""
+        """See `FrameSource`."""
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
 
@@ -142,7 +142,7 @@ class Stream:
 
     def _wait_for(self, frame: VideoFrame) -> None:
         """Until the frame's turn by the file's clock."""
-        step = 1 / (self.facts.rate or _USUAL_RATE)
+        step = 1 / (self.info.rate or _USUAL_RATE)
         self._time = float(frame.time) if frame.time is not None else self._time + step
         now = time.monotonic()
         if self._anchor is None:

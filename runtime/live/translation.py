@@ -10,8 +10,8 @@ import numpy as np
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.stages import scaled
 from dsmap.runtime.live.capture import Capture
-from dsmap.runtime.live.mailbox import Newest
-from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.mailbox import LatestFrame
+from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.styles import Mix, Style, StyleCodes
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.frames import size_at_height
@@ -80,7 +80,7 @@ class Translation:
     def __init__(self, capture: Capture, direction: Direction, prepare: Preparation, style: Callable[[], Mix]) -> None:
         self.capture = capture
         self.direction = direction
-        self.results: Newest[Translated] = Newest()
+        self.results: LatestFrame[Translated] = LatestFrame()
         self.count = 0
         """Frames that were translated."""
         self.error: Exception | None = None
@@ -108,7 +108,7 @@ class Translation:
             while not self._stop.is_set():
                 capture = self.capture
                 ended = capture.status == "ended"  # looked at first: nothing is left behind the last frame
-                frame = capture.newest.take(_POLL)
+                frame = capture.latest.take(_POLL)
                 if frame is not None:
                     self._translate(self.direction, frame.at, frame.load)
                 self.exhausted = ended and frame is None

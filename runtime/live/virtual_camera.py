@@ -6,7 +6,7 @@ from typing import Any
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.recorder import fit
-from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.source import Pixels
 
 _DEVICES = {
     "linux": "make a device: sudo apt-get install v4l2loopback-dkms && sudo modprobe v4l2loopback devices=1",

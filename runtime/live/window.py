@@ -4,7 +4,7 @@ from typing import Protocol
 
 import cv2
 
-from dsmap.runtime.live.sources import Pixels
+from dsmap.runtime.live.source import Pixels
 
 _LARGEST = (1280, 800)  # pixels that a window takes by itself, at most
 _FUNCTION_KEYS = range(0xFE00, 0x10000)  # X11's codes of arrows, F1, Caps Lock and the like: no letters

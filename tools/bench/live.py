@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.runtime.live.capture import Capture
+from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.run import LiveRun, LiveSettings
-from dsmap.runtime.live.sources import Asked, find_source, opener
+from dsmap.runtime.live.source import CaptureRequest
 from dsmap.runtime.live.styles import style_list
 from dsmap.runtime.live.translation import Direction, Preparation
 from dsmap.runtime.live.window import NoWindow
@@ -36,7 +37,7 @@ def measure_live(clip: Path | None, network: Network, height: int | None, frames
 
 def _session(clip: Path, network: Network, height: int | None, frames: int) -> Any:
     name = find_source(str(clip))
-    capture = Capture(name.shown, opener(name, Asked(), loop=True), lambda text: None)
+    capture = Capture(name.shown, opener(name, CaptureRequest(), loop=True), lambda text: None)
     styles = tuple(style_list([], []))
 
     def load(target: str) -> Translator:

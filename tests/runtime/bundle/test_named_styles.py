@@ -22,7 +22,7 @@ from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, file_sha256, read_manifest
 from dsmap.runtime.bundle.named_styles import ModelStyles
 from dsmap.runtime.bundle.style_images import fit_style_image
-from dsmap.runtime.live.session import Session
+from dsmap.runtime.live.session import SessionState
 from dsmap.runtime.live.styles import Mix, Style, StyleWheel, style_list
 from dsmap.runtime.live.translation import Direction
 from dsmap.runtime.styles.style_path import parse_style, plan_style_path
@@ -284,7 +284,7 @@ NAMED = {"summer": ("dusk",), "winter": ("fresh-snow", "dusk")}
 
 def test_the_list_of_styles_follows_the_direction():
     styles = style_list(["dusk", Path("a/snow.jpg")], [9], NAMED)
-    session = Session(StyleWheel(styles, np.random.default_rng(0), "winter"), clock=lambda: 5.0)
+    session = SessionState(StyleWheel(styles, np.random.default_rng(0), "winter"), clock=lambda: 5.0)
     seen = []
     for _ in range(9):
         seen.append(session.style.label)

@@ -15,7 +15,7 @@ from dsmap.common.files import is_part_name
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.live.recorder import Recorder
-from dsmap.runtime.live.recordings import Snapshots
+from dsmap.runtime.live.recordings import SnapshotWriter
 from dsmap.runtime.live.translation import Translated
 from dsmap.runtime.video.encoders import EncoderSettings
 from dsmap.runtime.video.sequence_writer import SequenceWriter
@@ -165,11 +165,11 @@ def test_snapshots_never_take_a_name_that_is_there(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dsmap.runtime.live.recordings.name_by_time", lambda suffix: f"now{suffix}")
     told: list[str] = []
-    sessions = [Snapshots(told.append) for _ in range(3)]
+    sessions = [SnapshotWriter(told.append) for _ in range(3)]
     frame = Translated(input_rgb=RGB, result_rgb=RGB, captured=0.0, begun=0.0, done=0.0)
     start = threading.Barrier(3)
 
-    def take(session: Snapshots) -> None:
+    def take(session: SnapshotWriter) -> None:
         start.wait()
         for _ in range(3):
             session.take(frame)

@@ -22,16 +22,17 @@ from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.live.capture import Capture
+from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.report import LiveReport
 from dsmap.runtime.live.run import LiveRun, LiveSettings
-from dsmap.runtime.live.sources import Asked, Captured, Facts, Pixels, SourceLostError, SourceName, find_source, opener
+from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.live.styles import style_list
 from dsmap.runtime.live.translation import Direction, Preparation
 from dsmap.runtime.live.virtual_camera import VirtualCamera
 from dsmap.runtime.live.window import NoWindow, Window
 from dsmap.runtime.translator import Translator
 
-FACTS = Facts(width=64, height=48, rate=30.0, live=True)
+INFO = StreamInfo(width=64, height=48, rate=30.0, live=True)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def load(tiny_bundle) -> Callable[[str], Translator]:
 
 def capture_of(name: SourceName, *, loop: bool = True, said: list[str] | None = None) -> tuple[SourceName, Capture]:
     said = said if said is not None else []
-    return name, Capture(name.shown, opener(name, Asked(), loop=loop), said.append)
+    return name, Capture(name.shown, opener(name, CaptureRequest(), loop=loop), said.append)
 
 
 def run_live(
@@ -98,27 +99,27 @@ def test_a_slow_network_gets_new_frames_not_old_ones(clip, load):
     report = run_live([capture_of(find_source(str(clip)))], slowly, frames=8)
     assert (report.stopped_by, report.error) == ("frames", None)
     assert report.dropped >= 8
-    assert report.captured >= report.dropped + report.measures.frames
+    assert report.captured >= report.dropped + report.statistics.frames
     # What is taken is about a camera's frame old; in a queue the wait would grow by 90 ms a frame.
-    assert report.measures.waiting.percentile_ms(50) < report.measures.translating.percentile_ms(50)
+    assert report.statistics.waiting.percentile_ms(50) < report.statistics.translating.percentile_ms(50)
     assert report.as_dict()["latency_ms"]["p50"] >= 120
 
 
 class Plugged:
     """A camera that gives three frames whenever it is plugged in, and is then unplugged."""
 
-    facts = FACTS
+    info = INFO
 
     def __init__(self) -> None:
         self.left = 3
         self.closed = False
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         time.sleep(0.01)
         if not self.left:
             raise SourceLostError("it gives no pictures")
         self.left -= 1
-        return Captured(at=time.monotonic(), load=grey_rgb)
+        return CapturedFrame(at=time.monotonic(), load=grey_rgb)
 
     def close(self) -> None:
         self.closed = True
@@ -167,7 +168,7 @@ def test_a_camera_that_never_was(load):
 
     report = run_live([(SourceName(kind="camera", text="7"), Capture("camera 7", open_it, print))], load)
     assert isinstance(report.error, InputError)
-    assert report.measures.frames == 0
+    assert report.statistics.frames == 0
 
 
 def transport_stream(folder: Path, frames: int) -> list[bytes]:
@@ -204,7 +205,7 @@ def test_a_video_on_a_web_server_plays_at_its_own_rate_and_ends(clip, load):
         web.close()
     assert report.stopped_by == "end of file"
     assert report.captured == 30
-    assert report.measures.seconds > 0.6  # 30 frames of a 30th of a second
+    assert report.statistics.seconds > 0.6  # 30 frames of a 30th of a second
     assert "word" not in json.dumps(report.as_dict())
     assert "token" not in json.dumps(report.as_dict())
 
@@ -214,7 +215,7 @@ def test_a_recording_that_fails_does_not_stop_the_picture(tmp_path, clip, load):
     shutil.rmtree(tmp_path / "gone")
     report = run_live([capture_of(find_source(str(clip)))], load, record=tmp_path / "gone" / "r.mp4", frames=5)
     assert report.stopped_by == "frames"
-    assert report.measures.frames == 5
+    assert report.statistics.frames == 5
     assert isinstance(report.error, DsmapError)
     assert report.as_dict()["recordings"][0]["error"]
 

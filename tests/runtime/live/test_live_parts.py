@@ -15,11 +15,12 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.live import cameras as cameras_module
 from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, enlarge, fitting_scale
-from dsmap.runtime.live.mailbox import Newest
+from dsmap.runtime.live.mailbox import LatestFrame
+from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.recorder import Recorder
-from dsmap.runtime.live.session import KEYS, Action, Session, View
-from dsmap.runtime.live.sources import Asked, Pixels, SourceLostError, SourceName, find_source, opener
-from dsmap.runtime.live.statistics import Now, Times
+from dsmap.runtime.live.session import KEYS, Action, SessionState, View
+from dsmap.runtime.live.source import CaptureRequest, Pixels, SourceLostError, SourceName
+from dsmap.runtime.live.statistics import DurationHistogram, RecentStatistics
 from dsmap.runtime.live.styles import MEAN, SECONDS_PER_STYLE, Mix, Style, StyleCodes, StyleWheel, style_list
 from dsmap.runtime.live.translation import Preparation, Translated
 from dsmap.runtime.live.virtual_camera import import_pyvirtualcam
@@ -35,13 +36,13 @@ def grey_rgb(level: int = 90, height: int = 48, width: int = 64) -> Pixels:
 
 
 def test_the_newest_item_wins():
-    newest: Newest[int] = Newest()
-    assert newest.take(0) is None
+    latest: LatestFrame[int] = LatestFrame()
+    assert latest.take(0) is None
     for item in range(3):
-        newest.put(item)
-    assert (newest.take(0), newest.take(0), newest.count, newest.dropped) == (2, None, 3, 2)
-    newest.put(7)
-    assert (newest.clear(), newest.empty, newest.dropped) == (1, True, 2)
+        latest.put(item)
+    assert (latest.take(0), latest.take(0), latest.count, latest.dropped) == (2, None, 3, 2)
+    latest.put(7)
+    assert (latest.clear(), latest.empty, latest.dropped) == (1, True, 2)
 
 
 @pytest.mark.parametrize("text", ["nothing.mp4", "foo://host/x"])
@@ -88,12 +89,12 @@ class FakeVideoCapture:
 
 def test_a_camera_says_what_it_refuses_and_when_it_is_unplugged(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", FakeVideoCapture)
-    camera = cameras_module.Camera(0, Asked(size=(1920, 1080), fps=60))
-    assert camera.facts.refused == (
+    camera = cameras_module.CameraSource(0, CaptureRequest(size=(1920, 1080), fps=60))
+    assert camera.info.refused == (
         "1920x1080 was asked for and it gives 64x48; 60 frames per second were asked for and it says 30; "
         "MJPG was asked for and it gives YUYV"
     )
-    assert camera.facts.pixel_format == "YUYV"
+    assert camera.info.pixel_format == "YUYV"
     assert (cv2.CAP_PROP_BUFFERSIZE, 1) in camera._capture.asked
     order = [prop for prop, _ in camera._capture.asked]
     assert order[-1] == cv2.CAP_PROP_FOURCC  # a new size takes it back
@@ -107,10 +108,10 @@ def test_missing_cameras_are_told_with_those_that_exist(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", type("None", (FakeVideoCapture,), {"opens": False}))
     monkeypatch.setattr(cameras_module, "list_cameras", lambda: {0: "Webcam", 2: ""})
     with pytest.raises(InputError, match=r"there is no camera 9; found: 0 \(Webcam\), 2"):
-        cameras_module.Camera(9, Asked())
+        cameras_module.CameraSource(9, CaptureRequest())
     monkeypatch.setattr(cameras_module, "list_cameras", dict)
     with pytest.raises(InputError, match="no camera was found"):
-        cameras_module.Camera(9, Asked())
+        cameras_module.CameraSource(9, CaptureRequest())
 
 
 def test_cameras_are_found_by_name(monkeypatch):
@@ -124,7 +125,7 @@ def test_cameras_are_found_by_name(monkeypatch):
         find_source("nikon")
     opened = []
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: opened.append(index) or FakeVideoCapture(index))
-    open_again = opener(find_source("c920"), Asked(), loop=False)
+    open_again = opener(find_source("c920"), CaptureRequest(), loop=False)
     open_again(threading.Event())
     cameras[9] = cameras.pop(2)  # plugged in elsewhere
     open_again(threading.Event())
@@ -160,7 +161,7 @@ def wheel() -> StyleWheel:
 
 def test_every_key_does_what_the_help_says():
     now = [100.0]
-    session = Session(wheel(), clock=lambda: now[0])
+    session = SessionState(wheel(), clock=lambda: now[0])
     asks = {"q": Action.QUIT, "esc": Action.QUIT, "d": Action.DIRECTION, "c": Action.SNAPSHOT}
     asks |= {"v": Action.RECORD, "tab": Action.CAMERA}
     for key, action in asks.items():
@@ -187,7 +188,7 @@ def test_every_key_does_what_the_help_says():
 
 def test_styles_move_from_one_to_the_next_and_stay_where_they_are_stopped():
     now = [0.0]
-    session = Session(wheel(), clock=lambda: now[0])
+    session = SessionState(wheel(), clock=lambda: now[0])
     session.press("i")
     now[0] += SECONDS_PER_STYLE * 1.25
     session.tick()
@@ -244,15 +245,15 @@ def test_key_codes(code, key):
 
 
 def test_percentiles_of_many_durations():
-    times = Times()
+    times = DurationHistogram()
     for milliseconds in range(1, 101):
         times.add(milliseconds / 1000)
     assert times.as_dict() == {"p50": 50.0, "p95": 95.0, "p99": 99.0, "mean": 50.5, "max": 100.0}
-    assert Times().as_dict()["p95"] is None
+    assert DurationHistogram().as_dict()["p95"] is None
 
 
 def status(**more) -> Status:
-    now = Now(fps=24.0, latency=41.0, latency_p95=66.0, busy=0.9)
+    now = RecentStatistics(fps=24.0, latency=41.0, latency_p95=66.0, busy=0.9)
     return Status(source="summer", target="winter", backend="cpu", style="mean", now=now, dropped=3, **more)
 
 

@@ -12,7 +12,7 @@ import servers
 from dsmap.common.text import without_passwords
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.plan import plan_jobs
-from dsmap.runtime.live.sources import find_source
+from dsmap.runtime.live.open_source import find_source
 from dsmap.runtime.video.addresses import advice_for, check_address, name_of, shown, with_password
 from dsmap.runtime.video.reader import VideoReader
 

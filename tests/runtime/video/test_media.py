@@ -18,8 +18,8 @@ import pytest
 import servers
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.live.sources import SourceLostError, SourceName
-from dsmap.runtime.live.streams import Stream
+from dsmap.runtime.live.source import SourceLostError, SourceName
+from dsmap.runtime.live.streams import StreamSource
 from dsmap.runtime.video.addresses import NetworkSettings
 from dsmap.runtime.video.media import MAX_PIXELS, open_file
 from dsmap.runtime.video.playlists import MAX_SEGMENTS, MAX_VARIANTS, check_playlist, is_playlist
@@ -44,7 +44,7 @@ def frames_of(reader: VideoReader) -> list[Frame]:
     return [item for item in reader if isinstance(item, Frame)]
 
 
-def read_all(stream: Stream, greys: list[int] | None = None) -> None:
+def read_all(stream: StreamSource, greys: list[int] | None = None) -> None:
     while (captured := stream.read()) is not None:
         if greys is not None:
             greys.append(int(captured.load()[24, 32, 0]))
@@ -153,7 +153,7 @@ def test_a_camera_that_sends_no_pictures_counts_as_lost(tmp_path: Path) -> None:
 
     with servers.connections(serve) as port:
         name = SourceName(kind="stream", text=f"tcp://127.0.0.1:{port}")
-        stream = Stream(name, threading.Event(), loop=False, network=STEADY)
+        stream = StreamSource(name, threading.Event(), loop=False, network=STEADY)
         with pytest.raises(SourceLostError, match="no picture for"):
             read_all(stream)
         stream.close()
@@ -265,7 +265,7 @@ def test_nobody_to_tell_is_no_reason_to_stop(tmp_path: Path, error: Exception) -
 def test_a_camera_file_that_becomes_a_playlist_is_not_followed(tmp_path: Path, text: str) -> None:
     clips.make_clip(tmp_path / "secret.mp4", frames=5, colours=[(250, 0, 0)])
     camera = clips.make_clip(tmp_path / "camera.mp4", frames=5)
-    stream = Stream(SourceName(kind="file", text=str(camera)), threading.Event(), loop=True)
+    stream = StreamSource(SourceName(kind="file", text=str(camera)), threading.Event(), loop=True)
     (tmp_path / "new").write_text(text)
     (tmp_path / "new").replace(camera)
     shown: list[int] = []

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from dsmap.runtime.jobs.video import check_video, translate_video
-from dsmap.runtime.live.sources import SourceName
-from dsmap.runtime.live.streams import Stream
+from dsmap.runtime.live.source import SourceName
+from dsmap.runtime.live.streams import StreamSource
 from dsmap.runtime.video.reader import Frame, VideoReader
 from dsmap.runtime.video.stream_side_data import Crop, stream_side_data
 from dsmap.runtime.video.timecode import moved_timecode
@@ -142,12 +142,12 @@ def test_the_result_has_the_cropped_size(tmp_path: Path) -> None:
 def test_a_file_is_cropped_in_the_live_window_too(tmp_path: Path) -> None:
     crop = CROPS["odd"]
     path = with_boxes(ramp(tmp_path / "in.mp4"), clap(crop))
-    stream = Stream(SourceName(kind="file", text=str(path)), threading.Event(), loop=False)
+    stream = StreamSource(SourceName(kind="file", text=str(path)), threading.Event(), loop=False)
     try:
         captured = stream.read()
         assert captured is not None
         np.testing.assert_array_equal(captured.load(), first_frame(path))
-        assert (stream.facts.width, stream.facts.height) == crop.size(*SIZE)
+        assert (stream.info.width, stream.info.height) == crop.size(*SIZE)
     finally:
         stream.close()
 
