@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsmap.common.files import check_folder_writable
+from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
 from dsmap.runtime.engines.build import SizeProfile
@@ -117,7 +118,7 @@ def _gpu_here(flavour: Flavour) -> str:
 def engines_of(
     bundle: Bundle,
     options: EngineOptions,
-    say: Callable[[str], None],
+    say: Notify,
     progress: Callable[[EngineJob], Progress] | None = None,
 ) -> list[Built]:
     """Builds the engines of all graphs of a bundle into it: of the fp16 ones where it has them, else of the fp32 ones.
@@ -176,7 +177,7 @@ def build_bundle_engines(
     profile: SizeProfile,
     flavour: Flavour,
     architectures: tuple[str, ...],
-    say: Callable[[str], None],
+    say: Notify,
     progress: Callable[[EngineJob], Progress] | None = None,
 ) -> list[Built]:
     """Builds the engine of every job into `folder`/engines; those that were built here and fit are kept.

@@ -3,7 +3,6 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import torch
 
 from dsmap import __version__
 from dsmap.common.files import part_folder, rename_to_free, replace_folder, sync_folder, sync_tree
+from dsmap.common.notify import Notify
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.gate import GATE_IMAGES, Gate, check_gate, judge
@@ -27,8 +27,6 @@ from dsmap.runtime.bundle.bundle import Manifest, Sizes, Style, describe_compone
 # Images of each domain that the float32 graphs are checked on.
 CHECK_IMAGES = 4
 CALIBRATION_IMAGES = 16
-
-Say = Callable[[str], None]
 
 
 class Variants(NamedTuple):
@@ -61,7 +59,7 @@ def export_bundle(
     rewrites: Rewrites = ALL_REWRITES,
     extras: Extras | None = None,
     variants: Variants | None = None,
-    say: Say = lambda _line: None,
+    say: Notify = lambda _line: None,
 ) -> Exported:
     """Writes the bundle `out` whole or not at all, after its graphs have been checked.
 
@@ -127,7 +125,7 @@ class _Making:
         rewrites: Rewrites,
         extras: Extras | None,
         variants: Variants,
-        say: Say,
+        say: Notify,
     ) -> None:
         self.source, self.folder, self.say = source, folder, say
         self.rewrites, self.extras, self.variants = rewrites, extras, variants

@@ -1,6 +1,6 @@
 """The gate of a variant in another precision: as good as the float32 graphs on images, and finite on any input."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from dsmap.common.memory import available_bytes
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
 from dsmap.export.differences import Check
 from dsmap.export.verify import GraphParts, Graphs, compare, open_session
@@ -70,7 +71,7 @@ def judge(
     styles: Mapping[str, Array],
     width: int,
     minimum: int,
-    say: Callable[[str], None] = lambda _line: None,
+    say: Notify = lambda _line: None,
 ) -> Gate:
     """Compares `variant` with the float32 graphs, `plain`, on `images` by domain, and tries extreme inputs.
 
@@ -90,7 +91,7 @@ def judge(
     return Gate(precision, limit, checks, extremes, sum(map(len, images.values())), origin)
 
 
-def check_gate(gate: Gate, *, force: bool, say: Callable[[str], None]) -> None:
+def check_gate(gate: Gate, *, force: bool, say: Notify) -> None:
     """Raises DsmapError with the numbers when the gate is not passed; with `force` it only says so."""
     if not gate.failures:
         return
@@ -105,7 +106,7 @@ def extreme_inputs(
     minimum: int,
     width: int,
     images: Mapping[str, Sequence[Array]],
-    say: Callable[[str], None] = lambda _line: None,
+    say: Notify = lambda _line: None,
 ) -> dict[str, dict[str, Array]]:
     """Frames (1, H, W, 3) by kind and domain that a network may meet once: where half precision would overflow."""
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import logging
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from dsmap.common.notify import Notify
 from dsmap.export.differences import Difference
 from dsmap.export.verify import GraphParts, Graphs, Remembered, compare, open_session
 
@@ -51,7 +52,7 @@ def quantise(
     folder: Path,
     images: Mapping[str, Sequence[Array]],
     styles: Mapping[str, Sequence[Array]],
-    say: Callable[[str], None] = lambda _line: None,
+    say: Notify = lambda _line: None,
 ) -> Quantised:
     """Writes `COMPONENT.DOMAIN.int8.onnx` into `folder` for each float32 graph in `files` that runs for every frame.
 
@@ -125,9 +126,7 @@ def _any(_difference: Difference) -> bool:
     return True
 
 
-def _sensitive_blocks(
-    graphs: Mapping[Key, "_Quantisable"], judge: _Judge, say: Callable[[str], None]
-) -> dict[Key, set[str]]:
+def _sensitive_blocks(graphs: Mapping[Key, "_Quantisable"], judge: _Judge, say: Notify) -> dict[Key, set[str]]:
     """Blocks to leave in float, by graph of one direction, so that no check has more noise than AIMS allow.
 
     Those that alone add most to what is worst are left out, one after another.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.images import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
@@ -275,7 +276,7 @@ def _network(generators: "DSMAP", names: tuple[str, str] | None, overrides: list
     return {key: value for key, value in network.items() if f"model.{key}" not in overridden}
 
 
-def _checkpoint(resume: str | None, out: Path, say: "Callable[[str], None]") -> Path | None:
+def _checkpoint(resume: str | None, out: Path, say: Notify) -> Path | None:
     """The checkpoint that --resume means. `auto` starts anew in a run folder that has none yet."""
     if resume is None:
         return None

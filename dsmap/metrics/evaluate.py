@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.common.images import read_rgb, resize_shorter_side
+from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.metrics import catalogue
 from dsmap.metrics.distances import FrechetDistance, KernelDistance, KernelReference
@@ -109,7 +110,7 @@ class Evaluator:
         *,
         contents: Sequence[Path] = (),
         source: Sequence[Path] = (),
-        say: Callable[[str], None] = lambda _line: None,
+        say: Notify = lambda _line: None,
         side: int | None = None,
         progress: Progress = lambda _count: nullcontext(lambda _done: None),
         cache: "FeatureCache | None" = None,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError, first_line
 from dsmap.training.objective import ByDomain, Shift
 
@@ -89,7 +90,7 @@ class Replay:
         self,
         descend: Callable[[Given], Losses],
         forget: Callable[[], None],
-        say: Callable[[str], None],
+        say: Notify,
         *,
         insist: bool = False,
         capture: Callable[..., Callable[[], Losses]] = captured,

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from dsmap.common.distributed import Processes
 from dsmap.common.images import read_rgb, resize_shorter_side
+from dsmap.common.notify import Notify
 from dsmap.config import DataConfig
 from dsmap.errors import InputError
 from dsmap.training.datasets import Domain, Domains, find_domains
@@ -147,7 +148,7 @@ class UnpairedBatches(Dataset[Batch]):
         pin_memory: bool = False,
         on_broken: Callable[[Broken], None] | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
-        say: Callable[[str], None] = lambda _line: None,
+        say: Notify = lambda _line: None,
     ) -> Iterator[Batch]:
         """Batches start .. stop - 1 in order, read `ahead` by each of `workers` processes (0: in this one).
 
@@ -167,7 +168,7 @@ class UnpairedBatches(Dataset[Batch]):
         ahead: int,
         pin_memory: bool,
         stop_asked: Callable[[], bool],
-        say: Callable[[str], None],
+        say: Notify,
     ) -> Iterator[Batch]:
         # A thread of its own takes the first GPU unless it is told.
         prepare = partial(_pinned, device=torch.cuda.current_device()) if pin_memory else _as_batch

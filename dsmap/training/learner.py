@@ -6,13 +6,14 @@ Everything random in iteration t is a function of (seed, t): no random state has
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dsmap.common.distributed import Processes, mean_over_processes, of_all_processes, share_weights
+from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, first_line
 from dsmap.model.discriminator import Discriminator
@@ -63,7 +64,7 @@ class Learner:
         config: TrainConfig,
         hardware: Hardware,
         processes: Processes,
-        say: Callable[[str], None] = lambda _line: None,
+        say: Notify = lambda _line: None,
     ) -> None:
         self.config, self.hardware, self.processes = config, hardware, processes
         self.model = new_generators(config)
@@ -192,7 +193,7 @@ class Learner:
         """The discriminators by domain name."""
         return {domain: self.discriminators[self.model.slot(domain)] for domain in self.model.domains}
 
-    def compile(self, say: Callable[[str], None]) -> None:
+    def compile(self, say: Notify) -> None:
         """torch.compile of every network, tried once on an empty batch: what was chosen by `auto` may still fail."""
         model = self.model
         parts = (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, self.discriminators)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsmap.common.notify import Notify
 from dsmap.model.discriminator import Moments, Standard, WholeDiscriminator
 from dsmap.model.dsmap import DSMAP
 from dsmap.model.feature_networks import FeatureNetwork
@@ -92,7 +93,7 @@ def polish(
     lr: float = 1e-4,
     features: FeatureNetwork | None = None,
     matching: float = 5.0,
-    say: Callable[[str], None] = lambda _line: None,
+    say: Notify = lambda _line: None,
 ) -> Iterator[Progress]:
     """Trains the decoders of `targets` (None: both domains) in place, on the model's device; a Progress an iteration.
 

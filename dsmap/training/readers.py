@@ -21,6 +21,7 @@ import cv2
 
 from dsmap.common.cpu import usable_cpus
 from dsmap.common.memory import available_bytes
+from dsmap.common.notify import Notify
 from dsmap.config import DataConfig
 from dsmap.errors import DsmapError, InputError, first_line
 
@@ -116,7 +117,7 @@ class Readers(Generic[T]):
         ahead: int = MAX_AHEAD,
         prepare: Callable[[Any], T],
         stop_asked: Callable[[], bool] = lambda: False,
-        say: Callable[[str], None] = lambda _line: None,
+        say: Notify = lambda _line: None,
     ) -> None:
         self._read, self._start, self._stop, self._ahead = read, start, stop, ahead
         self._prepare, self._stop_asked, self._say = prepare, stop_asked, say

@@ -11,6 +11,7 @@ from torch import nn
 
 from dsmap.common.distributed import Processes, any_process, of_all_processes
 from dsmap.common.files import held
+from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
@@ -77,8 +78,8 @@ class Trainer:
         resume: Path | None = None,
         allow_new_data: bool = False,
         start_from: DSMAP | None = None,
-        say: Callable[[str], None] = lambda _line: None,
-        warn: Callable[[str], None] | None = None,
+        say: Notify = lambda _line: None,
+        warn: Notify | None = None,
     ) -> None:
         self.config, self.domains, self.run, self.say, self.warn = config, domains, run, say, warn or say
         self.processes = processes or Processes()

@@ -9,7 +9,7 @@ at once. Reading, translating and writing run at the same time, see `pipeline`. 
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from dsmap import __version__
 from dsmap.common.files import finish_file
 from dsmap.common.interrupts import stop_on_signals
+from dsmap.common.notify import Notify
 from dsmap.common.output_files import not_named
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.frame_pool import FramePool
@@ -87,7 +88,7 @@ def translate_video(
     made_with: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Notify | None = None,
     **options: Any,
 ) -> JobReport:
     """Translate every frame of a video; other streams and all timestamps are kept as they are.
@@ -179,7 +180,7 @@ def _named(source: str | Path) -> str | Path:
 def _open_reader(
     source: str | Path,
     wanted: VideoOptions,
-    tell: Callable[[str], None] | None = None,
+    tell: Notify | None = None,
     pool: FramePool | None = None,
 ) -> Reader:
     return open_reader(

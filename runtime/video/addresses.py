@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,6 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _ALMOST_ADDRESS = re.compile(rf"\W*({'|'.join(SCHEMES)})\s*:", re.IGNORECASE)
 _NO_SCHEME = re.compile(r"[^\s/\\:@]{2,}:[^@]*@[^@]+")  # USER:PASSWORD@HOST; two letters at least: C:\ is no user
 _ADVICE = "in a user name or password write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40 and % as %25"
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

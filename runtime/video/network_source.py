@@ -15,8 +15,9 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
-from dsmap.runtime.video.addresses import WEB, NetworkSettings, Tell, check_address, scheme_of, shown
+from dsmap.runtime.video.addresses import WEB, NetworkSettings, check_address, scheme_of, shown
 from dsmap.runtime.video.file_source import MAX_READ_FAILURES, flush_packets
 from dsmap.runtime.video.media import open_address
 from dsmap.runtime.video.patience import Patience
@@ -39,7 +40,7 @@ class NetworkSource:
 
     failures = 0
 
-    def __init__(self, address: str, settings: NetworkSettings | None = None, tell: Tell | None = None) -> None:
+    def __init__(self, address: str, settings: NetworkSettings | None = None, tell: Notify | None = None) -> None:
         check_address(address)
         self.name = shown(address)
         settings = settings or NetworkSettings()
@@ -104,7 +105,7 @@ class NetworkSource:
 class _Feed:
     """One thread with one connection at a time."""
 
-    def __init__(self, address: str, settings: NetworkSettings, tell: Tell) -> None:
+    def __init__(self, address: str, settings: NetworkSettings, tell: Notify) -> None:
         self.reconnections = 0
         self.broken_off: DsmapError | None = None
         self.connecting = False
@@ -302,7 +303,7 @@ class _LiveClock:
         return packet
 
 
-def _unfailing(tell: Tell | None) -> Tell:
+def _unfailing(tell: Notify | None) -> Notify:
     """Nobody to tell is no reason to stop: a terminal may be closed, and the reader of a pipe gone."""
 
     def unfailing(line: str) -> None:

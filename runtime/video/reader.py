@@ -18,8 +18,9 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.video.addresses import NetworkSettings, Tell, is_address
+from dsmap.runtime.video.addresses import NetworkSettings, is_address
 from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.deinterlace import Deinterlacer
 from dsmap.runtime.video.file_source import MAX_READ_FAILURES, FileSource
@@ -108,7 +109,7 @@ class VideoReader:
         ten_bits: bool = False,
         pool: Pool | None = None,
         network: NetworkSettings | None = None,
-        tell: Tell | None = None,
+        tell: Notify | None = None,
     ) -> None:
         span = span_of(start, end, frames)
         self._source: FileSource | NetworkSource

@@ -14,8 +14,9 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 from av.packet import Packet
 
 from dsmap.common.images import IMAGE_SUFFIXES, kind_of, read_rgb, sides_of
+from dsmap.common.notify import Notify
 from dsmap.errors import InputError
-from dsmap.runtime.video.addresses import NetworkSettings, Tell, is_address
+from dsmap.runtime.video.addresses import NetworkSettings, is_address
 from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video.frames import Pool, size_at_height
 from dsmap.runtime.video.image_frames import ImageFrames
@@ -121,7 +122,7 @@ def open_reader(
     ten_bits: bool = False,
     pool: Pool | None = None,
     network: NetworkSettings | None = None,
-    tell: Tell | None = None,
+    tell: Notify | None = None,
 ) -> VideoReader | SequenceReader | AnimationReader:
     """A `SequenceReader` for a pattern of images (at `rate` per second, 25), an `AnimationReader` for an animated
     image, a `VideoReader` for all else. Raises InputError for a still image: it is no video of one frame.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dsmap.common.notify import Notify
 from dsmap.config import load_train_config
 from dsmap.errors import DsmapError
 from dsmap.export.graphs import Extras, Graph, from_frames, graphs, to_frames, write_graph
@@ -59,9 +60,7 @@ class Forms:
     `images`: uint8 RGB (H, W, 3), on which int8 is calibrated.
     """
 
-    def __init__(
-        self, model: DSMAP, folder: Path, images: Sequence[Frames], threads: int | None, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, model: DSMAP, folder: Path, images: Sequence[Frames], threads: int | None, say: Notify) -> None:
         self.model, self.folder, self.images, self.threads, self.say = model, folder, images, threads, say
         self.source, self.target = model.domains
         self.style_s = np.linspace(-1, 1, model.config.style_dim, dtype=np.float32)

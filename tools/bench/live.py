@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from dsmap.common.notify import Notify
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.run import LiveRun, LiveSettings
@@ -11,14 +12,14 @@ from dsmap.runtime.live.styles import style_list
 from dsmap.runtime.live.translation import Direction, Preparation
 from dsmap.runtime.live.window import NoWindow
 from dsmap.runtime.translator import Translator
-from dsmap.tools.bench.model import Say, machine_facts
+from dsmap.tools.bench.model import machine_facts
 from dsmap.tools.bench.video import OWN_CLIP, Network
 
 WARM_UP = 20
 """Frames of a session before the measured one; they are not counted."""
 
 
-def measure_live(clip: Path | None, network: Network, height: int | None, frames: int, say: Say) -> dict[str, Any]:
+def measure_live(clip: Path | None, network: Network, height: int | None, frames: int, say: Notify) -> dict[str, Any]:
     """`dsmap-live` without a window on `clip` (None: the one that comes with dsmap), which begins anew at its end."""
     machine = machine_facts(say)
     _session(clip or OWN_CLIP, network, height, WARM_UP)

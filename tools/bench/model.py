@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dsmap import __version__
 from dsmap.common.images import list_images, read_rgb
+from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends import BACKENDS, Settings, load_backend
@@ -31,7 +32,6 @@ _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "num
 Frames = npt.NDArray[np.uint8]
 Run = Callable[[Frames], Frames]
 """uint8 RGB (1, H, W, 3) -> the same shape, translated."""
-Say = Callable[[str], None]
 
 
 class Size(NamedTuple):
@@ -62,7 +62,7 @@ class Options(NamedTuple):
 
 
 def measure_network(
-    checkpoint: Path | None, preset: str, settings: Sequence[str], options: Options, say: Say
+    checkpoint: Path | None, preset: str, settings: Sequence[str], options: Options, say: Notify
 ) -> dict[str, Any]:
     """The forms of a network (see `Forms`): of a run, or of a preset's shape with random weights, always the same."""
     size = Size.parse(options.size)
@@ -86,7 +86,7 @@ def measure_network(
     return about | {"weights": weights, "config": config.model_dump(mode="json")} | measured
 
 
-def measure_bundle(model: str, domain: str | None, options: Options, say: Say) -> dict[str, Any]:
+def measure_bundle(model: str, domain: str | None, options: Options, say: Notify) -> dict[str, Any]:
     """Every backend that runs here with every precision of a bundle; `model` is its name or folder."""
     size = Size.parse(options.size)
     bundle = Bundle.read(find_model(model))
@@ -123,7 +123,7 @@ def measure_in_turns(
     images: Sequence[Frames],
     rounds: int,
     skip: Sequence[str],
-    say: Say,
+    say: Notify,
 ) -> dict[str, Any]:
     """Makes and times every form in turns; tells, and gives back, times in seconds and differences from the first.
 
@@ -164,7 +164,7 @@ def bundle_makers(
     return {f"{name}, {precision}": maker(name, precision) for name in names for precision in bundle.precisions}
 
 
-def machine_facts(say: Say, threads: int | None = None) -> dict[str, Any]:
+def machine_facts(say: Notify, threads: int | None = None) -> dict[str, Any]:
     """The machine and what runs on it, told in two lines."""
     versions = {package: version for package in _PACKAGES if (version := _version(package))}
     threads = threads or allowed_cores() or os.cpu_count() or 1
@@ -179,7 +179,7 @@ def machine_facts(say: Say, threads: int | None = None) -> dict[str, Any]:
     }
 
 
-def facts(size: Size, threads: int | None, images: Sequence[Frames], origin: str, say: Say) -> dict[str, Any]:
+def facts(size: Size, threads: int | None, images: Sequence[Frames], origin: str, say: Notify) -> dict[str, Any]:
     """The machine, and what is translated on it."""
     machine = machine_facts(say, threads)
     say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(images)} {origin} images")
@@ -190,7 +190,7 @@ def facts(size: Size, threads: int | None, images: Sequence[Frames], origin: str
 
 
 def _made(
-    makers: Mapping[str, Callable[[], Run]], skip: Sequence[str], say: Say
+    makers: Mapping[str, Callable[[], Run]], skip: Sequence[str], say: Notify
 ) -> tuple[dict[str, Run], list[dict[str, str]]]:
     runs: dict[str, Run] = {}
     left_out = []
@@ -226,7 +226,7 @@ def _row(
     }
 
 
-def _tell(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]], say: Say) -> None:
+def _tell(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]], say: Notify) -> None:
     say(f"  {'':42} {'frame':>9} {'speed':>6}  PSNR (worst image)")
     for i, row in enumerate(table):
         same = "equal" if i else "what is compared to"

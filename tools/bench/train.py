@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from dsmap import __version__
 from dsmap.common.distributed import Processes
+from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
@@ -39,7 +40,7 @@ _KINDS = {
 Step = Callable[[], None]
 
 
-def measure(config: TrainConfig, device: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(config: TrainConfig, device: str, rounds: int, say: Notify) -> dict[str, Any]:
     """Times of the plain iteration and of ours, in turns, told and given back. Times in seconds."""
     if config.discriminator.gan_type != "lsgan" or config.model.style_kl:
         raise InputError("the plain iteration knows LSGAN without a KL style encoder", "Leave those settings out.")
@@ -52,7 +53,7 @@ def measure(config: TrainConfig, device: str, rounds: int, say: Callable[[str], 
 
 
 def _measure(
-    config: TrainConfig, variants: dict[str, tuple[TrainConfig, Hardware]], rounds: int, say: Callable[[str], None]
+    config: TrainConfig, variants: dict[str, tuple[TrainConfig, Hardware]], rounds: int, say: Notify
 ) -> dict[str, Any]:
     hardware = next(iter(variants.values()))[1]
     data = config.data
@@ -160,7 +161,7 @@ def plain_step(config: TrainConfig, device: torch.device) -> Step:
     return step
 
 
-def _our_step(config: TrainConfig, hardware: Hardware, say: Callable[[str], None]) -> Step:
+def _our_step(config: TrainConfig, hardware: Hardware, say: Notify) -> Step:
     learner = Learner(config, hardware, Processes(), say)
     if hardware.compiled:
         learner.compile(say)

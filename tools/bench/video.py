@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 import dsmap.runtime
 from dsmap.common.interrupts import StopRequest
+from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
@@ -25,7 +26,7 @@ from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.encoders import EncoderSettings, default_suffix
 from dsmap.runtime.video.reader import Frame, VideoReader
 from dsmap.runtime.video.writer import VideoWriter
-from dsmap.tools.bench.model import Say, Size, machine_facts
+from dsmap.tools.bench.model import Size, machine_facts
 
 WARM_UP = 8
 """Translated frames before the first round; they are not counted."""
@@ -84,7 +85,7 @@ class Round(NamedTuple):
     calls: dict[str, list[float]]
 
 
-def measure_video(clip: Path | None, network: Network, options: Options, say: Say) -> dict[str, Any]:
+def measure_video(clip: Path | None, network: Network, options: Options, say: Notify) -> dict[str, Any]:
     """The stages of `translate_video` on `clip` (None: the one that comes with dsmap)."""
     clip = clip or OWN_CLIP
     with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as name:
@@ -226,7 +227,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {f"p{level}": round(float(value), 3) for level, value in zip(_PERCENTILES, levels, strict=True)}
 
 
-def _tell(measured: dict[str, Any], say: Say) -> None:
+def _tell(measured: dict[str, Any], say: Notify) -> None:
     say(f"{'':22} {'fps':>8}   " + "".join(f"{f'p{level} ms':>9}" for level in _PERCENTILES))
     for name, speed in measured["fps"].items():
         row = measured["milliseconds"].get(name, {})

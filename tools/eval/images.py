@@ -1,13 +1,14 @@
 """Folders of results, of one system or several, as one report; and what that shares with the report of a model."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.metrics.evaluate import Evaluator, Judged, Means
 from dsmap.metrics.extractors import LpipsNet, PairDistance, SqueezeNet, SqueezeNetDistance, load_extractor, load_lpips
@@ -18,8 +19,6 @@ from dsmap.metrics.results import Result, ResultFolder, comparable, look_through
 from dsmap.runtime.engines.cache import user_cache_folder
 from dsmap.tools.eval.notes import doubts, few, missing, unequal, usual_size
 from dsmap.tools.shared.progress import progress
-
-Say = Callable[[str], None]
 
 _LPIPS = ("alex", "vgg", "squeeze")
 _NO_NETWORK = (
@@ -94,7 +93,7 @@ def check_systems(systems: Sequence[Given]) -> None:
         raise InputError(f"two systems are called {twice}", "Name them: munit=FOLDER ours=OTHER/FOLDER.")
 
 
-def evaluate(source: Source, means: Means, say: Say) -> Report:
+def evaluate(source: Source, means: Means, say: Notify) -> Report:
     """Measures every system of `source`. Raises InputError for folders and images that cannot be used."""
     seen: list[str] = []
     reference = look_through(source.reference, "the reference folder", seen)
@@ -147,7 +146,7 @@ def make_evaluator(
     means: Means,
     contents: Sequence[Path],
     source: Sequence[Path],
-    say: Say,
+    say: Notify,
     side: int | None = None,
 ) -> Evaluator:
     """An evaluator that shows how far it is, and keeps the features of whole folders for the next time."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
+from dsmap.common.notify import Notify
 from dsmap.common.sampling import evenly, pick_evenly
 from dsmap.errors import InputError
 from dsmap.metrics.catalogue import LIMITS, METRICS
@@ -24,7 +25,7 @@ from dsmap.runtime.backends import Codes, Settings
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.translator import Translator
-from dsmap.tools.eval.images import Say, facts, make_evaluator, notes, single_scores
+from dsmap.tools.eval.images import facts, make_evaluator, notes, single_scores
 from dsmap.tools.eval.notes import few, of_repeats, shortcomings, unequal, value_of
 from dsmap.tools.eval.styles import Direction, matrix, strip
 from dsmap.tools.shared.progress import progress
@@ -63,7 +64,7 @@ def use_threads(count: int | None) -> None:
 
 
 @contextmanager
-def open_bundle(model: str, say: Say) -> Iterator[Bundle]:
+def open_bundle(model: str, say: Notify) -> Iterator[Bundle]:
     """The bundle `model`, bundled or in a folder; a checkpoint of dsmap-train is exported for the while (fp32)."""
     folder = Path(model)
     if _is_checkpoint(folder):
@@ -78,7 +79,9 @@ def open_bundle(model: str, say: Say) -> Iterator[Bundle]:
         yield Bundle.read(find_model(model))
 
 
-def evaluate(bundle: Bundle, domains: Domains, means: Means, wishes: Wishes, results: Path, say: Say) -> list[Report]:
+def evaluate(
+    bundle: Bundle, domains: Domains, means: Means, wishes: Wishes, results: Path, say: Notify
+) -> list[Report]:
     """A report for each direction; translations are written under `results`. Raises InputError."""
     names = [domain.name for domain in domains] if wishes.named else bundle.domains
     by_name = dict(zip(names, domains, strict=True))
@@ -163,7 +166,7 @@ def _file_name(number: int, path: Path) -> str:
     return f"{number:03d}-{own}"
 
 
-def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: Path, say: Say) -> Report:
+def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: Path, say: Notify) -> Report:
     protocol, target, source = wishes.protocol, direction.target.name, direction.source.name
     reference = direction.target.train
     side = _side(direction.translator, wishes)
@@ -230,7 +233,7 @@ def _styles_fact(direction: Direction, protocol: Protocol, available: int) -> st
     return f"the mean style; and for each content {of_each} drawn from {lending}{again}"
 
 
-def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Say) -> Judged:
+def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Notify) -> Judged:
     """The style that the model has without being told."""
     folder = direction.folder / "mean-style"
     folder.mkdir(exist_ok=True)
@@ -245,7 +248,7 @@ def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Say) -> J
 
 
 def _judge_exemplars(
-    direction: Direction, evaluator: Evaluator, codes: Sequence[Codes], repeat: int, protocol: Protocol, say: Say
+    direction: Direction, evaluator: Evaluator, codes: Sequence[Codes], repeat: int, protocol: Protocol, say: Notify
 ) -> Judged:
     """The styles of images: as many of each content as the protocol says, and more of some for diversity."""
     contents = direction.contents

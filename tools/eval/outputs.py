@@ -2,11 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from dsmap.common.files import check_folder_writable, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.notify import Notify
 from dsmap.common.output_files import keep_beside
 from dsmap.common.reports import write_report
 from dsmap.errors import DsmapError, InputError
@@ -54,7 +55,7 @@ def kept_results(folder: Path | None) -> Iterator[Path]:
     sync_folder(final.parent)
 
 
-def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Callable[[str], None]) -> None:
+def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Notify) -> None:
     """The tables, and the files that were asked for."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     for one in reports:

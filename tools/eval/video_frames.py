@@ -6,7 +6,7 @@ torch is imported for a feature network alone.
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dsmap.common.images import write_rgb
+from dsmap.common.notify import Notify
 from dsmap.common.reports import write_report
 from dsmap.common.sampling import evenly
 from dsmap.errors import InputError
@@ -29,8 +30,6 @@ from dsmap.metrics.results import Result, ResultFolder, look_through
 from dsmap.runtime.stabilization.flow import Pixels
 from dsmap.tools.eval.video import Comparison, Row, table
 from dsmap.tools.eval.video import numbers as as_numbers
-
-Say = Callable[[str], None]
 
 MOST = 60
 """Of a longer clip 30 to 60 frames are compared, of a shorter one all."""
@@ -121,7 +120,7 @@ def kept_frames() -> Iterator[KeptFrames]:
 
 
 def read_against(
-    features: Sequence[Path], reference: Path | None, source: Path | None, say: Say, *, run_code: bool = False
+    features: Sequence[Path], reference: Path | None, source: Path | None, say: Notify, *, run_code: bool = False
 ) -> Against:
     """Finds the images and loads the networks. Raises InputError for options that do not fit together."""
     if source is not None and reference is None:
@@ -154,7 +153,7 @@ def read_against(
     return Against(means=means, reference=images, source=training, facts=told | facts(means))
 
 
-def judge(frames: KeptFrames, names: Sequence[str], against: Against, say: Say) -> Quality:
+def judge(frames: KeptFrames, names: Sequence[str], against: Against, say: Notify) -> Quality:
     """Compares the frames of every translation, in the order of `names`, with the input's and with the reference."""
     contents = frames.of(0)
     evaluator = _evaluator(against, contents, say)
@@ -176,7 +175,7 @@ def judge(frames: KeptFrames, names: Sequence[str], against: Against, say: Say) 
     )
 
 
-def _evaluator(against: Against, contents: Sequence[Path], say: Say) -> Evaluator:
+def _evaluator(against: Against, contents: Sequence[Path], say: Notify) -> Evaluator:
     if not against.means.extractors:  # it takes seconds, and there is nothing to tell
         return Evaluator((), against.means, contents=contents)
     from dsmap.tools.eval.images import make_evaluator
@@ -236,7 +235,9 @@ def numbers(quality: Quality, place: int) -> dict[str, Any]:
     }
 
 
-def tell(comparisons: Sequence[Comparison], quality: Quality, json: Path | None, page: Path | None, say: Say) -> None:
+def tell(
+    comparisons: Sequence[Comparison], quality: Quality, json: Path | None, page: Path | None, say: Notify
+) -> None:
     """The table, and the files that were asked for."""
     compared = report(comparisons, quality) if page or len(comparisons) > 1 else None
     width = max(60, shutil.get_terminal_size((100, 24)).columns)

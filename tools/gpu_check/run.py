@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dsmap import __version__
+from dsmap.common.notify import Notify
 
-Say = Callable[[str], None]
 Job = dict[str, Any]
 
 SIZES = ((256, 256), (512, 512), (1280, 720), (1920, 1080))
@@ -193,7 +193,7 @@ def plan(models: Sequence[tuple[str, Path]], paper: Path) -> list[Step]:
 
 
 def run_plan(
-    run: Run, steps: Sequence[Step], seconds: float, skip: Sequence[str], say: Say, keep: Callable[[], None]
+    run: Run, steps: Sequence[Step], seconds: float, skip: Sequence[str], say: Notify, keep: Callable[[], None]
 ) -> None:
     """Runs the steps until `seconds` are over; `keep` is called after each. What is left out is told, with why."""
     ends = time.monotonic() + seconds
