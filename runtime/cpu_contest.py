@@ -16,7 +16,7 @@ import numpy as np
 from dsmap import __version__
 from dsmap.common.files import read_regular, write_state
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Backend, Choice, Settings
+from dsmap.runtime.backends.base import Backend, BackendSettings, Choice
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.system.cpu import allowed_cores, cpu_name, is_intel
 
@@ -32,7 +32,7 @@ def choose_on_cpu(
     onnxruntime: Callable[[], Backend],
     openvino: Callable[[], Backend],
     bundle: Bundle,
-    settings: Settings,
+    settings: BackendSettings,
     processor: str | None = None,
 ) -> Choice:
     """ONNX Runtime, or OpenVINO where it is installed, the CPU is Intel's and this model is faster with it.
@@ -98,7 +98,7 @@ def _speed(plain: Backend, rival: Backend, bundle: Bundle) -> float:
     return statistics.median(ratios)
 
 
-def _memory_path(bundle: Bundle, settings: Settings, processor: str | None) -> Path:
+def _memory_path(bundle: Bundle, settings: BackendSettings, processor: str | None) -> Path:
     """Where the result is kept: the name is a hash of all that it depends on."""
     from dsmap.runtime.engines.cache import user_cache_folder
 

@@ -9,7 +9,8 @@ import numpy as np
 from dsmap.common.images import read_rgb
 from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
-from dsmap.runtime.backends import USUAL, Codes, Frames, Pending, Settings, load_backend
+from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes, Frames, Pending
+from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 from dsmap.runtime.bundle.named_styles import find_named
@@ -64,7 +65,7 @@ class Translator:
         bundle = Bundle.read(find_model(model))
         if for_frames is not None:
             frames_at_once = _as_many_as_fit(bundle, *for_frames)
-        settings = Settings(
+        settings = BackendSettings(
             threads=threads,
             precision=precision,
             frames_at_once=frames_at_once,
@@ -79,7 +80,7 @@ class Translator:
         domain: str,
         backend: str = "auto",
         style: StyleLike = None,
-        settings: Settings = USUAL,
+        settings: BackendSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.bundle = bundle
         self.model_name = bundle.manifest.name

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.cuda import Address, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
+from dsmap.runtime.cuda.base import Address, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
 from dsmap.runtime.engines.build import SizeProfile
 from dsmap.runtime.engines.store import Shelf
 from dsmap.runtime.engines.tensorrt_api import Flavour

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Codes, Frames, Pending
+from dsmap.runtime.backends.base import Codes, Frames, Pending
 
 MOST = 4
 """Frames at once. More would take more memory than they bring speed."""

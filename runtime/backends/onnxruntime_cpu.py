@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
+from dsmap.runtime.backends.base import (
+    DEFAULT_SETTINGS,
+    Backend,
+    BackendSettings,
+    Codes,
+    Frames,
+    Pending,
+    best_precision,
+)
 from dsmap.runtime.backends.concurrency import AtOnce, threads_each
 from dsmap.runtime.backends.onnxruntime_session import import_onnxruntime, open_session, session_options
 from dsmap.runtime.backends.onnxruntime_session import run_session as _run
@@ -20,7 +28,7 @@ class OnnxRuntimeCPU(Backend):
 
     name = "cpu"
 
-    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
+    def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None:
         self._ort = import_onnxruntime()
         # Half is slower than float32 here: it is computed in float32, and cast back and forth.
         self.precision = best_precision(bundle, settings.precision, ("int8", "fp32"))

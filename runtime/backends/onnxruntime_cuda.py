@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision, need_gpu
+from dsmap.runtime.backends.base import (
+    DEFAULT_SETTINGS,
+    Backend,
+    BackendSettings,
+    Codes,
+    Frames,
+    Pending,
+    best_precision,
+    need_gpu,
+)
 from dsmap.runtime.backends.concurrency import AtOnce
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, gpu_graph
 from dsmap.runtime.backends.onnxruntime_session import (
@@ -109,7 +118,7 @@ class OnnxRuntimeCUDA(Backend):
         self,
         bundle: Bundle,
         target: str,
-        settings: Settings = USUAL,
+        settings: BackendSettings = DEFAULT_SETTINGS,
         *,
         graphs: bool = False,
         channels_last: bool = False,

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision
+from dsmap.runtime.backends.base import (
+    DEFAULT_SETTINGS,
+    Backend,
+    BackendSettings,
+    Codes,
+    Frames,
+    Pending,
+    best_precision,
+)
 from dsmap.runtime.backends.concurrency import MOST, AtOnce
 from dsmap.runtime.bundle.bundle import Bundle, GraphData
 from dsmap.runtime.system.cpu import allowed_cores
@@ -39,7 +47,7 @@ class OpenVINO(Backend):
     _device = "CPU"
     _preferred: tuple[str, ...] = ("int8", "fp32")
 
-    def __init__(self, bundle: Bundle, target: str, settings: Settings = USUAL) -> None:
+    def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None:
         openvino = import_openvino()
         self._core = _core()
         self.precision = best_precision(bundle, settings.precision, (*self._preferred, *bundle.precisions))
@@ -92,7 +100,7 @@ class OpenVINO(Backend):
         request = self._required("style_encoder", self._target).create_infer_request()
         return np.array(_run(request, frames=frames_nhwc)["style"], np.float32)
 
-    def _find_options(self, settings: Settings) -> dict[str, Any]:
+    def _find_options(self, settings: BackendSettings) -> dict[str, Any]:
         """What the graphs are compiled with."""
         # f32 by name: on some CPUs OpenVINO takes bfloat16 by itself, which is less exact, and slower without AMX.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -130,7 +138,7 @@ class OpenVINOGPU(OpenVINO):
     # Not measured: no such GPU was at hand.
     _preferred = ("fp32",)
 
-    def _find_options(self, settings: Settings) -> dict[str, Any]:
+    def _find_options(self, settings: BackendSettings) -> dict[str, Any]:
         seen = self._core.available_devices
         if not any(device.partition(".")[0] == self._device for device in seen):
             raise DsmapError(

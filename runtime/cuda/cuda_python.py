@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.cuda import Address, Bytes, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
+from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
 
 _INSTALL = "in dsmap's source folder: pip install '.[rtx]' (or '.[tensorrt]')"
 _NON_BLOCKING, _DISABLE_TIMING = 1, 2  # cudaStreamNonBlocking, cudaEventDisableTiming

@@ -176,7 +176,7 @@ def try_provider() -> bool | str:
 
 def try_binding(name: str) -> dict[str, str]:
     """What reaches CUDA through cuda-python or pycuda; the fact and advice of why nothing does."""
-    from dsmap.runtime.cuda import load_cuda
+    from dsmap.runtime.cuda.bindings import load_cuda
 
     try:
         return {"binding": load_cuda(name).binding}

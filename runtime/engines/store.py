@@ -9,7 +9,7 @@ from typing import TypeVar
 from dsmap.common.text import printable
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle
-from dsmap.runtime.cuda import OutOfMemoryError
+from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.engines.build import LARGEST_SIDE, Size, SizeProfile
 from dsmap.runtime.engines.cache import VARIABLE, cached_engine_path, make_cache_folder
 from dsmap.runtime.engines.cache_folder import check_private, is_plain_file, user_cache_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmap.runtime.backends import Codes
+from dsmap.runtime.backends.base import Codes
 from dsmap.runtime.bundle.bundle import MEAN
 from dsmap.runtime.translator import Translator
 

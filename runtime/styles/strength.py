@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dsmap.errors import InputError
-from dsmap.runtime.backends import Codes, Frames, Pending
+from dsmap.runtime.backends.base import Codes, Frames, Pending
 from dsmap.runtime.translator import StyleLike, Translator
 
 

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from dsmap.errors import InputError
-from dsmap.runtime.backends import Codes
+from dsmap.runtime.backends.base import Codes
 from dsmap.runtime.bundle.bundle import MEAN, STYLE_NAME
 from dsmap.runtime.bundle.named_styles import ModelStyles, advice_on_styles, no_such_style
 from dsmap.runtime.translator import StyleLike

@@ -247,16 +247,16 @@ def test_unknown_backend_domain_model(tiny_bundle):
 
 
 def test_a_named_backend_never_falls_back(tiny_bundle, monkeypatch):
-    from dsmap.runtime import backends
+    from dsmap.runtime.backends import registry
 
     def broken():
         raise DsmapError("no such card", "Buy one.")
 
-    monkeypatch.setitem(backends.BACKENDS, "cuda", broken)
+    monkeypatch.setitem(registry.BACKENDS, "cuda", broken)
     with pytest.raises(DsmapError, match="no such card"):
         Translator.load(tiny_bundle, domain="winter", backend="cuda")
-    on_cpus = {name: backends.BACKENDS[name] for name in ("openvino", "cpu")}
-    monkeypatch.setattr(backends, "BACKENDS", {"cuda": broken, **on_cpus})
+    on_cpus = {name: registry.BACKENDS[name] for name in ("openvino", "cpu")}
+    monkeypatch.setattr(registry, "BACKENDS", {"cuda": broken, **on_cpus})
     translator = Translator.load(tiny_bundle, domain="winter", backend="auto")
     assert translator.backend_name in ("cpu", "openvino")  # on Intel's CPUs the faster one
     assert "no such card" in translator.backend_reason  # auto says why not the other

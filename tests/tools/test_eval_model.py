@@ -19,7 +19,7 @@ from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.export import exporter
 from dsmap.metrics.protocol import PROTOCOLS, Protocol, draw_styles, pick_contents
-from dsmap.runtime.backends import Settings
+from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.translator import Translator
 from dsmap.tools.eval import app
@@ -160,7 +160,7 @@ def test_translations_are_kept_and_are_the_models(told, tiny_bundle, folder):
     assert f"translations: {out}" in told[0]
     assert not list(out.parent.glob(".*"))
     report = told[1][0]
-    translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu", settings=Settings(threads=1))
+    translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu", settings=BackendSettings(threads=1))
     try:
         for system in ("mean style", "styles of images"):
             one = report["raw"]["results"][system][1]

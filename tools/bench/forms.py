@@ -18,8 +18,9 @@ from dsmap.export.int8 import quantise
 from dsmap.export.rewrites import Rewrites, rewritten
 from dsmap.export.verify import open_session
 from dsmap.model.dsmap import DSMAP, initialise_generators
-from dsmap.runtime.backends import BACKENDS, Settings
+from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.openvino import import_openvino
+from dsmap.runtime.backends.registry import BACKENDS
 from dsmap.runtime.bundle.bundle import Bundle, Manifest, Sizes, Style, describe_components
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.tools.bench.slow_step import use_plain_upsampling
@@ -131,7 +132,9 @@ class Forms:
         kind = BACKENDS[backend]()
         if backend == "openvino":
             import_openvino()  # if it is missing, nothing has been exported in vain
-        loaded = kind(self.bundle(name, precision), self.target, Settings(threads=self.threads, precision=precision))
+        loaded = kind(
+            self.bundle(name, precision), self.target, BackendSettings(threads=self.threads, precision=precision)
+        )
         return lambda frames: loaded.translate(frames, self.style_s[None])
 
     def _fused(self) -> Run:

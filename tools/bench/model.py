@@ -19,7 +19,8 @@ from dsmap.common.images import list_images, read_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.backends import BACKENDS, Settings, load_backend
+from dsmap.runtime.backends.base import BackendSettings
+from dsmap.runtime.backends.registry import BACKENDS, load_backend
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.system.cpu import allowed_cores, cpu_name
@@ -154,7 +155,7 @@ def bundle_makers(
 
     def maker(name: str, precision: str) -> Callable[[], Run]:
         def make() -> Run:
-            settings = Settings(threads=threads, precision=precision, trust_engines=trust_engines)
+            settings = BackendSettings(threads=threads, precision=precision, trust_engines=trust_engines)
             backend = load_backend(name, bundle, target, settings).backend
             return lambda frames: backend.translate(pad_frames(frames, bundle.manifest.sizes), style)
 

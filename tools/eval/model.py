@@ -21,7 +21,7 @@ from dsmap.metrics.intervals import mean_interval
 from dsmap.metrics.protocol import Protocol, draw_styles, pick_contents
 from dsmap.metrics.report.grids import worst
 from dsmap.metrics.results import Result, ResultFolder
-from dsmap.runtime.backends import Codes, Settings
+from dsmap.runtime.backends.base import BackendSettings, Codes
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.translator import Translator
@@ -89,7 +89,9 @@ def evaluate(
     reports = []
     for source, target in directions:
         say(f"{source} to {target}")
-        settings = Settings(threads=wishes.threads, precision=wishes.precision, trust_engines=wishes.trust_engines)
+        settings = BackendSettings(
+            threads=wishes.threads, precision=wishes.precision, trust_engines=wishes.trust_engines
+        )
         translator = Translator(bundle, target, wishes.backend, settings=settings)
         try:
             direction = _prepare(translator, by_name, wishes, results / f"to-{target}")

@@ -10,7 +10,7 @@ from dsmap.common.images import read_rgb
 from dsmap.common.sampling import evenly
 from dsmap.metrics.findings import Grid, Image
 from dsmap.metrics.report.grids import label, shown
-from dsmap.runtime.backends import Codes
+from dsmap.runtime.backends.base import Codes
 from dsmap.runtime.translator import Translator
 from dsmap.training.datasets import Domain
 

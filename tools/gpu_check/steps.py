@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import BACKENDS, Backend, Frames, Pending, Settings
+from dsmap.runtime.backends.base import Backend, BackendSettings, Frames, Pending
+from dsmap.runtime.backends.registry import BACKENDS
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, Manifest
 
 Job = dict[str, Any]
@@ -47,9 +48,9 @@ def target_of(bundle: Bundle) -> str:
 
 
 def open_backend(bundle: Bundle, job: Job, **changes: Any) -> Any:
-    """The job's runner; `changes` are of Settings, or one of _OPTIONS."""
+    """The job's runner; `changes` are of BackendSettings, or one of _OPTIONS."""
     options = {name: changes.pop(name) for name in _OPTIONS if name in changes}
-    settings = Settings(**{"frames_at_once": 3, **job.get("settings", {}), **changes})
+    settings = BackendSettings(**{"frames_at_once": 3, **job.get("settings", {}), **changes})
     kind: Any = BACKENDS[job["runner"]]()
     return kind(bundle, target_of(bundle), settings, **options)
 
@@ -114,7 +115,7 @@ def psnr(a: Frames, b: Frames) -> float:
 
 def machine(job: Job) -> Job:
     """Both bindings: what they see, whether copies come back as they went, how quick they are."""
-    from dsmap.runtime.cuda import BINDINGS, load_cuda
+    from dsmap.runtime.cuda.bindings import BINDINGS, load_cuda
 
     found: Job = {"bindings": {}}
     for name in BINDINGS:
@@ -159,7 +160,7 @@ def check(job: Job) -> Job:
     """A runner beside the CPU: sizes in turn, batches, styles, frames under way together, memory given back."""
     bundle = open_bundle(job)
     try:
-        reference: Backend = BACKENDS["cpu"]()(bundle, target_of(bundle), Settings(precision="fp32"))
+        reference: Backend = BACKENDS["cpu"]()(bundle, target_of(bundle), BackendSettings(precision="fp32"))
     except DsmapError as error:
         return {"left_out": f"nothing to compare with: {error.fact}"}
     began = time.perf_counter()
@@ -292,7 +293,7 @@ def _free_bytes(backend: Any) -> int | None:
     if found is not None:
         return int(found[0])
     try:
-        from dsmap.runtime.cuda import load_cuda
+        from dsmap.runtime.cuda.bindings import load_cuda
 
         cuda = load_cuda()
         free = cuda.memory()[0]

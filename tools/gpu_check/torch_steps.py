@@ -15,7 +15,7 @@ from dsmap.export.fp16 import to_half
 from dsmap.export.graphs import ALL_REWRITES, Templates, from_frames, graphs, to_frames, write_graph
 from dsmap.export.rewrites import Rewrites, rewritten
 from dsmap.model.dsmap import DSMAP, initialise_generators
-from dsmap.runtime.backends import Frames, Pending
+from dsmap.runtime.backends.base import Frames, Pending
 from dsmap.runtime.bundle.bundle import Manifest, Sizes, Style, describe_components, write_manifest
 from dsmap.tools.gpu_check.steps import Job, blocks_of, images_of, open_bundle, style_of
 

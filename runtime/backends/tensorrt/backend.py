@@ -1,6 +1,6 @@
 """TensorRT on an NVIDIA GPU: three engines chained on one CUDA stream, several frames under way.
 
-    backend = TensorRT(bundle, "winter", Settings(frames_at_once=3))
+    backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=3))
 
 Engines are found in the bundle, in the user's cache, or built. Neither flavour of TensorRT is imported where there is
 no GPU.
@@ -13,13 +13,23 @@ from collections import OrderedDict, deque
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import USUAL, Backend, Codes, Frames, Pending, Settings, best_precision, need_gpu
+from dsmap.runtime.backends.base import (
+    DEFAULT_SETTINGS,
+    Backend,
+    BackendSettings,
+    Codes,
+    Frames,
+    Pending,
+    best_precision,
+    need_gpu,
+)
 from dsmap.runtime.backends.onnxruntime_session import onnxruntime_is_there, style_on_the_cpu
 from dsmap.runtime.backends.tensorrt.engine import TrtEngine
 from dsmap.runtime.backends.tensorrt.executor import Parts, Plan, Slot, Streams
 from dsmap.runtime.backends.tensorrt.memory import Array, Engine, Shape, run_once
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.cuda import OutOfMemoryError, load_cuda
+from dsmap.runtime.cuda.base import OutOfMemoryError
+from dsmap.runtime.cuda.bindings import load_cuda
 from dsmap.runtime.engines.build import Size, SizeProfile
 from dsmap.runtime.engines.store import Shelf, say
 from dsmap.runtime.engines.tensorrt_api import load_trt
@@ -38,7 +48,13 @@ class TensorRT(Backend):
     _flavour = "tensorrt"
 
     def __init__(
-        self, bundle: Bundle, target: str, settings: Settings = USUAL, *, graphs: bool = True, exact: bool = False
+        self,
+        bundle: Bundle,
+        target: str,
+        settings: BackendSettings = DEFAULT_SETTINGS,
+        *,
+        graphs: bool = True,
+        exact: bool = False,
     ) -> None:
         """`graphs`: the chain as a CUDA graph. `exact`: build engines for one size alone. Both are for measuring."""
         architecture = need_gpu()

@@ -11,7 +11,7 @@ import numpy as np
 from dsmap.common.files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.tensorrt.memory import Shape
-from dsmap.runtime.cuda import Address, OutOfMemoryError, Stream
+from dsmap.runtime.cuda.base import Address, OutOfMemoryError, Stream
 from dsmap.runtime.engines.build import SizeProfile
 from dsmap.runtime.engines.cache_folder import is_plain_file, private_folder
 from dsmap.runtime.engines.tensorrt_api import Flavour, Log

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends import Codes, Frames
+from dsmap.runtime.backends.base import Codes, Frames
 from dsmap.runtime.backends.tensorrt.memory import LEAST_SCRATCH, Context, Engine, Memory, Shape, Tensor, as_array
-from dsmap.runtime.cuda import Address, Cuda, Graph, Stream
+from dsmap.runtime.cuda.base import Address, Cuda, Graph, Stream
 
 _EXPORT_AGAIN = "Export the bundle again."
 

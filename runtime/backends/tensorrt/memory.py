@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.runtime.cuda import Address, Bytes, Cuda, Event, Stream
+from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Event, Stream
 
 Shape = tuple[int, ...]
 Array = npt.NDArray[Any]

@@ -18,15 +18,18 @@ from gpu_doubles import FLAVOUR, CpuContext, CpuShelf, LateCuda
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator, backends
-from dsmap.runtime.backends import Settings, gpu_graph, load_backend, onnxruntime_cuda
+from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
+from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
+from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.backends.tensorrt import backend as tensorrt
 from dsmap.runtime.backends.tensorrt.backend import TensorRT, TensorRTRTX
 from dsmap.runtime.backends.tensorrt.engine import TrtContext, TrtEngine
 from dsmap.runtime.bundle import bundle as bundle_format
 from dsmap.runtime.bundle.bundle import Bundle, describe_file
-from dsmap.runtime.cuda import OutOfMemoryError, load_cuda
+from dsmap.runtime.cuda.base import OutOfMemoryError
+from dsmap.runtime.cuda.bindings import load_cuda
 from dsmap.runtime.engines import store as _shelf
 from dsmap.runtime.engines import tensorrt_api as trt
 from dsmap.runtime.engines.build import Size, SizeProfile
@@ -43,7 +46,7 @@ def bundle(tiny_bundle) -> Bundle:
 
 @pytest.fixture(scope="module")
 def by_cpu(bundle) -> OnnxRuntimeCPU:
-    return OnnxRuntimeCPU(bundle, "winter", Settings(threads=1))
+    return OnnxRuntimeCPU(bundle, "winter", BackendSettings(threads=1))
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def styles(n: int, seed: int = 0) -> np.ndarray:
 
 
 def make(bundle, at_once=3, **options) -> TensorRT:
-    return TensorRT(bundle, "winter", Settings(frames_at_once=at_once), **options)
+    return TensorRT(bundle, "winter", BackendSettings(frames_at_once=at_once), **options)
 
 
 # The chain
@@ -215,7 +218,7 @@ def test_bundles_without_mapping_and_of_format_1(gpu, bundle, tmp_path):
         backend = make(changed)
         gpu.log.clear()
         outputs.append(backend.translate(image, style))
-        expected = OnnxRuntimeCPU(changed, "winter", Settings(threads=1)).translate(image, style)
+        expected = OnnxRuntimeCPU(changed, "winter", BackendSettings(threads=1)).translate(image, style)
         assert np.abs(outputs[-1].astype(int) - expected).max() <= 1
         assert ("enqueue mapping" in gpu.log, "enqueue style_mlp" in gpu.log) == (manifest is old, manifest is without)
         for _ in range(3):  # every slot has the style
@@ -230,7 +233,7 @@ def test_bundles_without_mapping_and_of_format_1(gpu, bundle, tmp_path):
 
 
 def test_reconstruction_takes_the_targets_own_encoder(gpu, bundle):
-    settings = Settings(source="winter", threads=1)
+    settings = BackendSettings(source="winter", threads=1)
     image, style = frames(1, 16, 16), styles(1)
     expected = OnnxRuntimeCPU(bundle, "winter", settings).translate(image, style)
     np.testing.assert_array_equal(TensorRT(bundle, "winter", settings).translate(image, style), expected)
@@ -393,7 +396,7 @@ def test_a_style_image_on_the_cpu_or_by_an_engine(gpu, bundle, by_cpu, monkeypat
 
 def test_precisions(gpu, bundle):
     with pytest.raises(DsmapError, match="not int8"):
-        TensorRT(bundle, "winter", Settings(precision="int8"))
+        TensorRT(bundle, "winter", BackendSettings(precision="int8"))
     shipped = Bundle.read(Path(backends.__file__).parents[1] / "models" / "summer-winter")
     assert shipped.find("decoder", "winter", "fp16")[1] == "fp16"
     assert bundle.find("decoder", "winter", "fp16")[1] == "fp32"
@@ -665,7 +668,7 @@ def test_contexts_of_plain_tensorrt_and_of_rtx(own_cache):
         with pytest.raises(DsmapError, match="does not take frames as"):
             context.shape({"frames": (9, 16, 16, 3)})
         with pytest.raises(DsmapError, match="takes frames, expected image"):
-            context.shape({"picture": (1, 16, 16, 3)})
+            context.shape({"image": (1, 16, 16, 3)})
         assert context.capture_refusal(7) is None
         assert "not capturable" in context.capture_refusal(13)
         engine.close()
@@ -691,8 +694,8 @@ def test_without_a_gpu_a_named_backend_stops(bundle, name, no_gpu):
 
 
 def test_auto_tries_gpus_first_and_tells_once_what_is_missing(bundle, no_gpu):
-    assert list(backends.BACKENDS)[:4] == [*GPU_BACKENDS, "cpu"]
-    choice = load_backend("auto", bundle, "winter", Settings(threads=1))
+    assert list(registry.BACKENDS)[:4] == [*GPU_BACKENDS, "cpu"]
+    choice = load_backend("auto", bundle, "winter", BackendSettings(threads=1))
     assert choice.backend.name in ("cpu", "openvino")
     assert choice.reason.startswith("tensorrt, tensorrt-rtx, cuda: no NVIDIA GPU or driver here")
     assert choice.reason.count("no NVIDIA GPU") == 1
@@ -712,7 +715,7 @@ def test_auto_loads_nothing_of_a_gpus_where_there_is_none(tiny_bundle, tmp_path,
 @pytest.fixture
 def pretended_gpu(monkeypatch, no_gpu) -> None:
     """A driver answers, and nothing else is there."""
-    for module in (backends, tensorrt, onnxruntime_cuda):
+    for module in (registry, tensorrt, onnxruntime_cuda):
         monkeypatch.setattr(module, "need_gpu", lambda: "8.9")
 
 
@@ -727,13 +730,13 @@ def test_with_a_driver_every_backend_names_what_it_lacks(bundle, pretended_gpu, 
     assert facts["tensorrt"] == "tensorrt is not installed"
     assert facts["tensorrt-rtx"] == "tensorrt_rtx is not installed"
     assert facts["cuda"] == "the installed onnxruntime has no CUDA provider: it is the one for CPUs"
-    reason = load_backend("auto", bundle, "winter", Settings(threads=1)).reason
+    reason = load_backend("auto", bundle, "winter", BackendSettings(threads=1)).reason
     assert reason.startswith("; ".join(f"{name}: {fact}" for name, fact in facts.items()))
     assert "\n" not in reason
 
 
 def test_tensorrt_for_rtx_is_not_tried_where_it_is_known_not_to_run(bundle, pretended_gpu, monkeypatch):
-    monkeypatch.setattr(backends, "need_gpu", lambda: "9.0")
+    monkeypatch.setattr(registry, "need_gpu", lambda: "9.0")
     with pytest.raises(DsmapError, match=r"refuses its engines on GPUs of compute capability 9\.0") as caught:
         load_backend("tensorrt-rtx", bundle, "winter")
     assert "--backend tensorrt or cuda" in caught.value.advice
@@ -750,7 +753,7 @@ def test_a_placeholder_is_told_from_tensorrt(bundle, pretended_gpu, monkeypatch)
 def test_without_a_working_cuda_the_binding_is_named(bundle, pretended_gpu, rtx):
     for binding, reason in (("auto", "pycuda"), ("cuda-python", "cuda-python is not|cudaError"), ("pycuda", "pycuda")):
         with pytest.raises(DsmapError, match=reason):
-            load_backend("tensorrt-rtx", bundle, "winter", Settings(cuda_binding=binding))
+            load_backend("tensorrt-rtx", bundle, "winter", BackendSettings(cuda_binding=binding))
     with pytest.raises(InputError, match="no CUDA binding named 'cupy'"):
         load_cuda("cupy")
 
@@ -814,7 +817,7 @@ def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["one session", "a session a lane, as for CUDA graphs"])
 def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu, graphs):
-    backend = BoundOnTheCpu(bundle, "winter", Settings(frames_at_once=9), graphs=graphs)
+    backend = BoundOnTheCpu(bundle, "winter", BackendSettings(frames_at_once=9), graphs=graphs)
     assert backend.in_flight == 4  # three are computed, one waits
     for round_ in range(4):
         begun = []
@@ -831,7 +834,7 @@ def test_bound_memory_takes_fp16_where_the_bundle_has_it():
     half = BoundOnTheCpu(Bundle.read(shipped), "winter")
     assert half.precision == "fp16"
     with pytest.raises(DsmapError, match="not int8"):
-        BoundOnTheCpu(Bundle.read(shipped), "winter", Settings(precision="int8"))
+        BoundOnTheCpu(Bundle.read(shipped), "winter", BackendSettings(precision="int8"))
 
 
 def test_the_gpu_graph_has_no_layer_norm_that_one_block_would_compute():
@@ -856,7 +859,7 @@ def test_the_gpu_graph_has_no_layer_norm_that_one_block_would_compute():
 
 def test_precision_is_said_as_it_is(bundle):
     """`auto` may round products to TF32, which is told; float32 asked for by name is float32."""
-    auto, named = (BoundOnTheCpu(bundle, "winter", Settings(precision=p)) for p in ("auto", "fp32"))
+    auto, named = (BoundOnTheCpu(bundle, "winter", BackendSettings(precision=p)) for p in ("auto", "fp32"))
     assert auto.description.endswith("fp32 with TF32")
     assert named.description.endswith("fp32")
     assert (auto._options["use_tf32"], named._options["use_tf32"]) == (1, 0)
@@ -903,8 +906,8 @@ def test_runs_go_side_by_side_and_a_capture_goes_alone():
 
 def test_the_translator_works_with_the_runner(gpu, bundle, tiny_bundle, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(backends, "need_gpu", lambda: "8.9")
-    ours = Translator(bundle, "winter", "tensorrt-rtx", settings=Settings(frames_at_once=2))
+    monkeypatch.setattr(registry, "need_gpu", lambda: "8.9")
+    ours = Translator(bundle, "winter", "tensorrt-rtx", settings=BackendSettings(frames_at_once=2))
     cpu = Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1)
     assert (ours.backend_name, ours.in_flight) == ("tensorrt-rtx", 2)
     assert isinstance(ours._backend, TensorRTRTX)

@@ -221,16 +221,17 @@ def test_nothing_is_sent_to_openvinos_makers(tiny_bundle, tmp_path):
 
 def contest(bundle: Path, processor: str, **options) -> tuple:
     """`choose_on_cpu` on a CPU of that name, and which backends were loaded for it."""
-    from dsmap.runtime.backends import BACKENDS, Settings
+    from dsmap.runtime.backends.base import BackendSettings
+    from dsmap.runtime.backends.registry import BACKENDS
 
     loaded = []
 
     def load(name: str):
         loaded.append(name)
-        return BACKENDS[name]()(read, "winter", Settings(threads=1))
+        return BACKENDS[name]()(read, "winter", BackendSettings(threads=1))
 
     read = Bundle.read(bundle)
-    settings = Settings(threads=1, **options)
+    settings = BackendSettings(threads=1, **options)
     choice = choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), read, settings, processor=processor)
     return choice, loaded
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.cuda import load_cuda
+from dsmap.runtime.cuda.bindings import load_cuda
 
 
 class Runtime(ModuleType):

@@ -15,7 +15,7 @@ from hostile import make_small_bundle
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineOptions, engines_of
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.cuda import OutOfMemoryError
+from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.engines import cache_folder
 from dsmap.runtime.engines import store as _shelf
 from dsmap.runtime.engines.build import Size, SizeProfile
@@ -266,7 +266,7 @@ def test_commands_hand_the_option_on(command, trust, tmp_path, monkeypatch):
 def test_settings_reach_the_shelf(bundle, rtx, monkeypatch):
     from gpu_doubles import FLAVOUR, CpuShelf, LateCuda
 
-    from dsmap.runtime.backends import Settings
+    from dsmap.runtime.backends.base import BackendSettings
     from dsmap.runtime.backends.tensorrt.backend import backend as tensorrt
 
     seen: list[bool] = []
@@ -282,7 +282,7 @@ def test_settings_reach_the_shelf(bundle, rtx, monkeypatch):
     monkeypatch.setattr(tensorrt, "Shelf", Shelf)
     for trust in (True, False):
         with pytest.raises(DsmapError, match="far enough"):
-            tensorrt.TensorRT(bundle, "b", Settings(trust_engines=trust))
+            tensorrt.TensorRT(bundle, "b", BackendSettings(trust_engines=trust))
     assert seen == [True, False]
 
 

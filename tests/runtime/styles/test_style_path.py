@@ -7,7 +7,7 @@ import torch
 from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
 from dsmap.runtime import Translator
-from dsmap.runtime.backends import Settings
+from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.styles.style_path import StyleCycle, StyleFade, parse_style, plan_style_path, share_of_clip
@@ -195,4 +195,4 @@ def test_a_strength_outside_is_refused(translator, strength):
 
 def test_a_source_that_the_model_does_not_have_is_refused(tiny_bundle):
     with pytest.raises(InputError, match="autumn"):
-        Translator(Bundle.read(tiny_bundle), "winter", "cpu", None, Settings(source="autumn"))
+        Translator(Bundle.read(tiny_bundle), "winter", "cpu", None, BackendSettings(source="autumn"))
