@@ -8,7 +8,13 @@ import sys
 import torch
 from tiny import images, make_discriminators, make_model, styles
 
-from dsmap.common.distributed import average_gradients, join, leave, mean_over_processes, processes_of_torchrun
+from dsmap.common.distributed import (
+    average_gradients,
+    destroy_process_group,
+    init_process_group,
+    mean_over_processes,
+    processes_from_torchrun,
+)
 from dsmap.config import LossWeights
 from dsmap.training.appearance import APPEARANCE_DIM, Appearance
 from dsmap.training.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
@@ -52,12 +58,12 @@ def gradients_of(gan_type, mine):
 
 
 def main():
-    processes = processes_of_torchrun()
-    join(processes, torch.device("cpu"))
-    found = gradients_of(sys.argv[1], processes.mine)
+    processes = processes_from_torchrun()
+    init_process_group(processes, torch.device("cpu"))
+    found = gradients_of(sys.argv[1], processes.shard)
     if processes.rank == 0:
         torch.save(found, sys.argv[2])
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -160,10 +160,10 @@ class _Job:
         self.start_from = start_from
         if os.environ.get("RANK", "0") == "0":
             say("loading torch ...")
-        from dsmap.common.distributed import processes_of_torchrun
+        from dsmap.common.distributed import processes_from_torchrun
         from dsmap.training.device import choose_hardware
 
-        self.processes = processes_of_torchrun()
+        self.processes = processes_from_torchrun()
         self.hardware = choose_hardware(config, device, self.processes)
         self.resume = _checkpoint(resume, out, self.say)
 
@@ -203,12 +203,12 @@ class _Job:
 
     def train(self) -> None:
         """Pre-flight, training, and where the results are."""
-        from dsmap.common.distributed import join, leave
+        from dsmap.common.distributed import destroy_process_group, init_process_group
         from dsmap.training.trainer import Trainer
 
         self.check()
         try:
-            join(self.processes, self.hardware.device)
+            init_process_group(self.processes, self.hardware.device)
             trainer = Trainer(
                 self.config,
                 self.domains,
@@ -229,9 +229,9 @@ class _Job:
         except KeyboardInterrupt:
             if self.processes.rank == 0:
                 note("continue with --resume auto")
-            leave()
+            destroy_process_group()
             raise typer.Exit(130) from None
-        leave()  # not after an error: it would wait for processes that have gone
+        destroy_process_group()  # not after an error: it would wait for processes that have gone
         self.say(f"done: {last}")
         self.say(f"samples: {self.out / 'samples'}")
         self.say(f"next: dsmap-export {self.out} -o BUNDLE")

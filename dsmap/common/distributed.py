@@ -22,42 +22,42 @@ class Processes(NamedTuple):
     """Which of how many processes this one is, over all machines (rank, world) and on its own machine."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_world: int = 1
+    local_world_size: int = 1
 
-    def mine(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """This process's part of the first dimension."""
-        return rows.chunk(self.world)[self.rank]
+        return rows.chunk(self.world_size)[self.rank]
 
 
-def processes_of_torchrun() -> Processes:
+def processes_from_torchrun() -> Processes:
     """What torchrun has set in the environment; one process without it."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return Processes(*(int(os.environ[name]) for name in names)) if all(map(os.environ.get, names)) else Processes()
 
 
-def join(processes: Processes, device: torch.device) -> None:
+def init_process_group(processes: Processes, device: torch.device) -> None:
     """Waits for the other processes. NCCL talks between GPUs, gloo between CPUs."""
-    if processes.world > 1:
+    if processes.world_size > 1:
         with _explained():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
-def leave() -> None:
-    """Ends what `join` began."""
+def destroy_process_group() -> None:
+    """Ends what `init_process_group` began."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes have joined."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share_weights(*modules: nn.Module) -> None:
+def broadcast_weights(*modules: nn.Module) -> None:
     """Gives every process the weights of the first."""
-    if world() > 1:
+    if world_size() > 1:
         for module in modules:
             for tensor in module.state_dict().values():
                 plain = tensor.contiguous()  # channels last would have to be the same everywhere
@@ -68,34 +68,34 @@ def share_weights(*modules: nn.Module) -> None:
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces each gradient by its mean over the processes, in one message."""
-    if world() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     _reduce(flat)
-    parts = flat.div_(world()).split([gradient.numel() for gradient in gradients])
+    parts = flat.div_(world_size()).split([gradient.numel() for gradient in gradients])
     torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
     """The mean of `x` over the processes; a gradient goes back to every process's `x`."""
-    return x if world() == 1 else _MeanOverProcesses.apply(x)
+    return x if world_size() == 1 else _MeanOverProcesses.apply(x)
 
 
 def any_process(happened: Sequence[bool], device: torch.device) -> list[bool]:
     """Which of several things happened in any of the processes."""
-    if world() == 1:
+    if world_size() == 1:
         return list(happened)
     flags = torch.tensor(happened, dtype=torch.float32, device=device)
     _reduce(flags)
     return [flag > 0 for flag in flags.tolist()]
 
 
-def of_all_processes(mine: str) -> list[str]:
+def all_gather(mine: str) -> list[str]:
     """A text of every process."""
-    if world() == 1:
+    if world_size() == 1:
         return [mine]
-    found: list[Any] = [None] * world()
+    found: list[Any] = [None] * world_size()
     with _explained():
         dist.all_gather_object(found, mine)
     return found
@@ -106,14 +106,14 @@ class _MeanOverProcesses(torch.autograd.Function):
     def forward(_context: Any, x: Tensor) -> Tensor:
         total = x.detach().contiguous().clone()
         _reduce(total)
-        return total / world()
+        return total / world_size()
 
     @staticmethod
     def backward(_context: Any, gradient: Tensor) -> Tensor:
         # Every process's loss depends on this x. Gradients of weights are averaged afterwards, which divides again.
         total = gradient.contiguous().clone()
         _reduce(total)
-        return total / world()
+        return total / world_size()
 
 
 def _reduce(tensor: Tensor) -> None:

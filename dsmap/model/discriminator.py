@@ -200,7 +200,7 @@ class Discriminator(nn.Module):
         return logits, seen_nc
 
     @torch.no_grad()
-    def set_standard(self, batches: Iterable[Tensor]) -> None:
+    def fit_feature_statistics(self, batches: Iterable[Tensor]) -> None:
         """From now on features are judged in standard deviations of those of the real images (n, 3, H, W)."""
         if not self.depths:
             return

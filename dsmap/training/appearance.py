@@ -21,7 +21,7 @@ APPEARANCE_DIM = 3 * (BANDS + 2)
 """How many numbers `appearance` gives."""
 
 _FAINT = 0.01  # about a grey level: smoother areas count as equally smooth
-_LEAST_SPREAD = 0.05  # where all images are alike, as the colours of grey ones are
+_MIN_SPREAD = 0.05  # where all images are alike, as the colours of grey ones are
 # BT.601: brightness, blue minus brightness, red minus brightness.
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
@@ -60,7 +60,7 @@ def _to_ycc(device: torch.device, dtype: torch.dtype) -> Tensor:
 def appearance_of(batches: Iterable[Tensor]) -> Appearance:
     """Of a domain, from batches of its images, as `appearance` takes them, two or more in all."""
     rows_nk = torch.cat([appearance(x_nchw) for x_nchw in batches])
-    return Appearance(rows_nk.mean(0), rows_nk.std(0, correction=0).clamp(min=_LEAST_SPREAD))
+    return Appearance(rows_nk.mean(0), rows_nk.std(0, correction=0).clamp(min=_MIN_SPREAD))
 
 
 def appearance_loss(translations_nchw: Tensor, images_nchw: Tensor, target: Appearance, source: Appearance) -> Tensor:

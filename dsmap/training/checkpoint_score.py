@@ -19,7 +19,7 @@ from dsmap.model.dsmap import DSMAP
 from dsmap.training.objective import ByDomain, Features
 
 # The distance of too few images says little.
-FEWEST_IMAGES = 4
+MIN_IMAGES = 4
 _WIDTHS = (3, 32, 64, 128, 256)
 
 
@@ -62,7 +62,7 @@ class RandomFeatures(nn.Module):
         return x_nchw
 
 
-class Judge:
+class CheckpointScorer:
     """Scores generators on the same images by the same features.
 
     `x` images (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of an image of the other domain.

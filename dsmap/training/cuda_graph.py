@@ -20,7 +20,7 @@ _WARM_UP = 3
 Losses = dict[str, Tensor]
 
 
-class Given(NamedTuple):
+class StepInputs(NamedTuple):
     """What an iteration computes with, beside the networks; on their device."""
 
     x: ByDomain
@@ -38,13 +38,14 @@ class Given(NamedTuple):
         for part in self:
             yield from part.values() if isinstance(part, Mapping) else part or ()
 
-    def copied(self) -> "Given":
+    def copied(self) -> "StepInputs":
         """The same in memory of its own."""
         x, styles, d_styles, noise = (
             {domain: tensor.clone() for domain, tensor in part.items()}
             for part in (self.x, self.styles, self.d_styles, self.noise)
         )
-        return Given(x, styles, d_styles, noise, self.shift and Shift(*(indices.clone() for indices in self.shift)))
+        shift = self.shift and Shift(*(indices.clone() for indices in self.shift))
+        return StepInputs(x, styles, d_styles, noise, shift)
 
 
 class NotCapturedError(Exception):
@@ -78,8 +79,8 @@ def captured(work: Callable[[], Losses], stream: torch.cuda.Stream | None = None
     return again
 
 
-class Replay:
-    """Runs `descend` on what is given, from the fourth time on as a captured graph.
+class CudaGraphRunner:
+    """Runs `descend` on its inputs, from the fourth time on as a captured graph.
 
     `descend` must depend on nothing but its argument and what lies on the device; `forget` gives back the gradients.
     Where the capture fails, `say` gets the reason and every iteration runs as it is, or with `insist` DsmapError is
@@ -88,7 +89,7 @@ class Replay:
 
     def __init__(
         self,
-        descend: Callable[[Given], Losses],
+        descend: Callable[[StepInputs], Losses],
         forget: Callable[[], None],
         say: Notify,
         *,
@@ -98,7 +99,7 @@ class Replay:
         self._descend, self._forget, self._say, self._insist, self._capture = descend, forget, say, insist, capture
         # One for all: memory is kept apart by stream.
         self._stream = torch.cuda.Stream() if torch.cuda.is_available() else None
-        self._kept: Given | None = None
+        self._kept: StepInputs | None = None
         self._again: Callable[[], Losses] | None = None
         self._warm, self._failed = 0, False
 
@@ -107,14 +108,14 @@ class Replay:
         """Whether there is a captured graph."""
         return self._again is not None
 
-    def __call__(self, given: Given) -> Losses:
+    def __call__(self, inputs: StepInputs) -> Losses:
         """The losses of an iteration; the networks have learnt from it."""
         if self._failed:
-            return self._descend(given)
+            return self._descend(inputs)
         if self._kept is None:
-            self._kept = given.copied()
+            self._kept = inputs.copied()
         kept = self._kept
-        for tensor, new in zip(kept.tensors(), given.tensors(), strict=True):
+        for tensor, new in zip(kept.tensors(), inputs.tensors(), strict=True):
             if tensor.shape != new.shape:
                 raise ValueError(f"a batch of {tuple(new.shape)} after ones of {tuple(tensor.shape)}")
             tensor.copy_(new, non_blocking=True)
@@ -131,7 +132,7 @@ class Replay:
                     raise DsmapError(fact, "Train without it: --set cuda_graph=false.") from None
                 self._say(f"{fact}: training without it, which is slower")
                 self._failed = True
-        return self._descend(given) if self._again is None else self._again()
+        return self._descend(inputs) if self._again is None else self._again()
 
     def _aside(self, work: Callable[[], Losses]) -> Losses:
         """Runs `work` on the stream of the capture, as PyTorch wants it before one."""

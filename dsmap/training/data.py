@@ -211,7 +211,7 @@ class UnpairedBatches(Dataset[Batch]):
     ) -> tuple[npt.NDArray[np.uint8], tuple[Path, ...]]:
         """One domain's half of batch `step`; images found broken are appended to `broken`."""
         crops, paths = [], []
-        first = (step * self.processes.world + self.processes.rank) * self.batch_size
+        first = (step * self.processes.world_size + self.processes.rank) * self.batch_size
         for position in range(first, first + self.batch_size):
             path, image_rgb = self._image(side, position, broken, opening)
             crops.append(self._augment(image_rgb, np.random.default_rng((self.seed, _AUGMENT, side, position))))

@@ -22,7 +22,7 @@ class Hardware(NamedTuple):
     device: torch.device
     precision: Literal["fp32", "bf16"]
     compiled: bool
-    replayed: bool
+    cuda_graph: bool
     """Whether iterations are repeated as a CUDA graph."""
     reasons: dict[str, str]
     """Of `device`, `precision`, `compile` and `cuda_graph`, one line each."""
@@ -55,9 +55,9 @@ def choose_hardware(config: TrainConfig, device: str = "auto", processes: Proces
     chosen, why_device = choose_device(device, processes)
     precision, why_precision = _choose_precision(config.precision, chosen)
     compiled, why_compile = _choose_compile(config, chosen)
-    replayed, why_graph = _choose_graph(config, chosen, processes or Processes())
+    cuda_graph, why_graph = _choose_graph(config, chosen, processes or Processes())
     reasons = {"device": why_device, "precision": why_precision, "compile": why_compile, "cuda_graph": why_graph}
-    return Hardware(chosen, precision, compiled, replayed, reasons, _memory_of(chosen))
+    return Hardware(chosen, precision, compiled, cuda_graph, reasons, _memory_of(chosen))
 
 
 def use_allowed_threads() -> None:
@@ -95,8 +95,8 @@ def choose_device(name: str, processes: Processes | None = None) -> tuple[torch.
         return torch.device("cpu"), "as asked" if name == "cpu" else "no CUDA device here"
     if not there:
         raise InputError(f"the device {name!r} cannot be used: no CUDA device here", "Pass --device cpu or auto.")
-    if ":" in name and processes.world > 1:
-        raise InputError(f"--device {name} is one GPU for {processes.world} processes", "Pass --device cuda.")
+    if ":" in name and processes.world_size > 1:
+        raise InputError(f"--device {name} is one GPU for {processes.world_size} processes", "Pass --device cuda.")
     device = torch.device(name) if ":" in name else torch.device("cuda", processes.local_rank)
     count = torch.cuda.device_count()
     if device.index >= count:
@@ -169,7 +169,7 @@ def _choose_graph(config: TrainConfig, device: torch.device, processes: Processe
     wanted = config.cuda_graph
     if wanted is False:
         return False, "as asked"
-    if device.type != "cuda" or processes.world > 1:
+    if device.type != "cuda" or processes.world_size > 1:
         why = "it trains on the CPU" if device.type != "cuda" else "several processes train"
         if wanted is True:
             raise InputError(f"cuda_graph is true, but {why}", "Pass --set cuda_graph=auto.")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dsmap.common.distributed import Processes, mean_over_processes, of_all_processes, share_weights
+from dsmap.common.distributed import Processes, all_gather, broadcast_weights, mean_over_processes
 from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, first_line
@@ -22,7 +22,7 @@ from dsmap.model.feature_networks import load_features
 from dsmap.model.identity_init import start_as_identity
 from dsmap.model.layers import AdainResidualBlock, ShuffleConv, UpsampleConv
 from dsmap.training.appearance import Appearance, appearance_of
-from dsmap.training.cuda_graph import Given, Replay
+from dsmap.training.cuda_graph import CudaGraphRunner, StepInputs
 from dsmap.training.data import Batch
 from dsmap.training.device import Hardware, compile_networks
 from dsmap.training.objective import (
@@ -70,7 +70,7 @@ class Learner:
         self.model = new_generators(config)
         self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
         self.appearances: dict[str, Appearance] = {}
-        """What the domains' images look like, with `loss.appearance`; see `look_at`."""
+        """What the domains' images look like, with `loss.appearance`; see `fit_statistics`."""
         self.discriminators = nn.ModuleDict(
             {slot: Discriminator(config.discriminator, self.features) for slot in SLOTS}
         )
@@ -78,15 +78,15 @@ class Learner:
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         for module in self.modules.values():
             hardware.place_module(module)
-        share_weights(*self.modules.values())
-        on_device = hardware.device if hardware.replayed else None
+        broadcast_weights(*self.modules.values())
+        on_device = hardware.device if hardware.cuda_graph else None
         self.optimizers = {
             "generators": make_adam(self._generator_groups(), config.optimizer, on_device),
             "discriminators": make_adam([self._discriminator_group()], config.optimizer, on_device),
         }
-        self._replay = (
-            Replay(self._descend, self._forget_gradients, say, insist=config.cuda_graph is True)
-            if hardware.replayed
+        self._graph_runner = (
+            CudaGraphRunner(self._descend, self._forget_gradients, say, insist=config.cuda_graph is True)
+            if hardware.cuda_graph
             else None
         )
 
@@ -100,7 +100,7 @@ class Learner:
         for model in (self.model, self.ema):
             model.load_state_dict(generators.state_dict())
 
-    def look_at(self, domain: str, images: Sequence[Tensor], *, resumed: bool) -> None:
+    def fit_statistics(self, domain: str, images: Sequence[Tensor], *, resumed: bool) -> None:
         """Learns what real images of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training.
 
         `resumed`: a checkpoint brings the standard of the discriminators.
@@ -111,8 +111,8 @@ class Learner:
         if not resumed:
             discriminator = self.discriminators[self.model.slot(domain)]
             assert isinstance(discriminator, Discriminator)
-            discriminator.set_standard(batches)
-            share_weights(discriminator)
+            discriminator.fit_feature_statistics(batches)
+            broadcast_weights(discriminator)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.
@@ -123,15 +123,15 @@ class Learner:
         self._set_learning_rates(batch.step)
         a, b = self.model.domains
         x = {a: self.hardware.place(batch.x_a_nchw), b: self.hardware.place(batch.x_b_nchw)}
-        given = self._given(x, batch.step)
-        losses = self._replay(given) if self._replay else self._descend(given)
+        inputs = self._step_inputs(x, batch.step)
+        losses = self._graph_runner(inputs) if self._graph_runner else self._descend(inputs)
         self._average(batch.step)
         return self._numbers(losses, batch)
 
-    def _given(self, x: ByDomain, step: int) -> Given:
+    def _step_inputs(self, x: ByDomain, step: int) -> StepInputs:
         """What iteration `step` computes with."""
         config, n = self.config, len(next(iter(x.values())))
-        return Given(
+        return StepInputs(
             x,
             self._draw(_G_STYLES, step, n),
             # The discriminators see another draw of random styles, as in the authors' training.
@@ -140,18 +140,18 @@ class Learner:
             self._draw_shift(step),
         )
 
-    def _descend(self, given: Given) -> dict[str, Tensor]:
+    def _descend(self, inputs: StepInputs) -> dict[str, Tensor]:
         """A step of the discriminators, then one of the generators. Nothing that differs between iterations comes from
-        elsewhere than `given` and the device, for a captured iteration repeats what the device did.
+        elsewhere than `inputs` and the device, for a captured iteration repeats what the device did.
         """
         config = self.config
-        first, d_terms = self._first_half(given)
+        first, d_terms = self._first_half(inputs)
         d_total = torch.stack(list(d_terms.values())).sum() * config.loss.adversarial
         descend(self.optimizers["discriminators"], d_total, config.optimizer.clip_norm)
 
         self.discriminators.requires_grad_(False)
         try:
-            terms = self._second_half(given, first)
+            terms = self._second_half(inputs, first)
             total = weighted_sum(terms, config.loss)
             descend(self.optimizers["generators"], total, config.optimizer.clip_norm)
         finally:
@@ -159,20 +159,20 @@ class Learner:
         losses = {f"discriminator/{domain}": term for domain, term in d_terms.items()} | terms
         return {**losses, "generators": total, "discriminators": d_total}
 
-    def _first_half(self, given: Given) -> tuple[Translations, ByDomain]:
+    def _first_half(self, inputs: StepInputs) -> tuple[Translations, ByDomain]:
         """Translations in both directions, and the discriminators' losses on them."""
         with self.hardware.autocast():
-            first = translate_both(self.model, given.x, given.styles, given.noise or None)
+            first = translate_both(self.model, inputs.x, inputs.styles, inputs.noise or None)
             random = first.random
-            if given.d_styles:
+            if inputs.d_styles:
                 with torch.no_grad():
                     mapped = first.mapped_across
-                    random = {d: self.model.decode(mapped[d], styles, d) for d, styles in given.d_styles.items()}
+                    random = {d: self.model.decode(mapped[d], styles, d) for d, styles in inputs.d_styles.items()}
             kind = self.config.discriminator.gan_type
-            terms = discriminator_terms(self._named(), kind, given.x, first.exemplar, random, shift=given.shift)
+            terms = discriminator_terms(self._named(), kind, inputs.x, first.exemplar, random, shift=inputs.shift)
         return first, terms
 
-    def _second_half(self, given: Given, first: Translations) -> dict[str, Tensor]:
+    def _second_half(self, inputs: StepInputs, first: Translations) -> dict[str, Tensor]:
         """Every term of the generators' loss."""
         config = self.config
         with self.hardware.autocast():
@@ -180,11 +180,11 @@ class Learner:
                 self.model,
                 self._named(),
                 config.discriminator.gan_type,
-                given.x,
+                inputs.x,
                 first,
                 features=self.features if config.loss.contextual else None,
                 mode_seeking=config.loss.mode_seeking > 0,
-                shift=given.shift,
+                shift=inputs.shift,
                 appearances=self.appearances if config.loss.appearance else None,
                 feature_matching=config.loss.feature_matching > 0,
             )
@@ -227,9 +227,9 @@ class Learner:
         followed = {name: buffer.clone() for name, buffer in self.discriminators.named_buffers()}
         data = self.config.data
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
-        given = self._given(dict.fromkeys(self.model.domains, empty), 0)
-        first, d_terms = self._first_half(given)
-        terms = self._second_half(given, first)
+        inputs = self._step_inputs(dict.fromkeys(self.model.domains, empty), 0)
+        first, d_terms = self._first_half(inputs)
+        terms = self._second_half(inputs, first)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
         for name, buffer in self.discriminators.named_buffers():
             buffer.copy_(followed[name])
@@ -256,13 +256,13 @@ class Learner:
         Those of all processes are drawn, and this one's rows taken.
         """
         generator = self._generator(stream, step)
-        n *= self.processes.world
+        n *= self.processes.world_size
         drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
         low, high = self.config.style_scale
         if stream != _KL_NOISE and not low == high == 1:
             for domain, s in drawn.items():
                 drawn[domain] = s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s))
-        return {domain: self.processes.mine(s) for domain, s in drawn.items()}
+        return {domain: self.processes.shard(s) for domain, s in drawn.items()}
 
     def _draw_shift(self, step: int) -> Shift | None:
         """Both steps of an iteration, and all processes, see the same."""
@@ -283,7 +283,7 @@ class Learner:
         wrong = next((name for name, value in zip(losses, values, strict=True) if not math.isfinite(value)), None)
         if wrong is not None:
             files = "" if bool(mine.isfinite().all()) else ", ".join(map(str, (*batch.paths_a, *batch.paths_b)))
-            files = ", ".join(filter(None, of_all_processes(files)))
+            files = ", ".join(filter(None, all_gather(files)))
             raise NotFiniteError(f"the loss {wrong} is not finite at step {batch.step + 1} (images: {files})")
         return dict(zip(losses, values, strict=True))
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsmap.common.distributed import mean_over_processes, world
+from dsmap.common.distributed import mean_over_processes, world_size
 from dsmap.config import GanType
 
 Logits = Sequence[Tensor]
@@ -61,7 +61,7 @@ def kl_divergence(mean_ns: Tensor, log_variance_ns: Tensor) -> Tensor:
     """-0.5 * sum(1 + log sigma^2 - mu^2 - sigma^2) of style codes against N(0, I)."""
     mean_ns, log_variance_ns = at_least_float32(mean_ns), at_least_float32(log_variance_ns)
     total = -0.5 * (1 + log_variance_ns - mean_ns.square() - log_variance_ns.exp()).sum()
-    return total * world()  # a sum over all images, where gradients are averaged over the processes
+    return total * world_size()  # a sum over all images, where gradients are averaged over the processes
 
 
 def contextual_loss(x_nchw: Tensor, y_nchw: Tensor, bandwidth: float = 0.5) -> Tensor:

@@ -23,7 +23,7 @@ _COPIES_TRAINED = 4
 _SLACK = 1.25
 
 
-class Footprint(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes: what weights, gradients, Adam and the average take, and what an iteration keeps for its gradients."""
 
     generators: int
@@ -40,7 +40,7 @@ class Footprint(NamedTuple):
         return int(self.weights + self.activations * _SLACK)
 
 
-def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
+def estimate_memory(config: TrainConfig, bytes_per_activation: int = 4) -> MemoryEstimate:
     """The memory that training as in `config` takes. What the contextual loss takes is not counted.
 
     Raises InputError where discriminators need a feature network that is not there.
@@ -89,7 +89,7 @@ def footprint(config: TrainConfig, bytes_per_activation: int = 4) -> Footprint:
         )
         weighted_sum(terms, config.loss)
     of_second_step = sum(storage.nbytes() for storage in kept.values())
-    return Footprint(
+    return MemoryEstimate(
         generators=of_generators,
         discriminators=of_discriminators,
         weights=4 * ((_COPIES_TRAINED + 1) * of_generators + _COPIES_TRAINED * of_discriminators + of_features),
@@ -117,14 +117,14 @@ def explained_memory(config: TrainConfig, hardware: Hardware) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         # The CPU's allocator has no error type of its own.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-            raise out_of_memory(config, hardware) from error
+            raise out_of_memory_error(config, hardware) from error
         raise
 
 
-def out_of_memory(config: TrainConfig, hardware: Hardware) -> DsmapError:
+def out_of_memory_error(config: TrainConfig, hardware: Hardware) -> DsmapError:
     """What to tell when memory has run out: about how much was needed, and the batch and crop that should fit."""
     size = 2 if hardware.precision == "bf16" else 4
-    needed, there = footprint(config, size).total, hardware.memory
+    needed, there = estimate_memory(config, size).total, hardware.memory
     fact = f"out of memory on {hardware.device} with batch {config.data.batch_size} and crop {config.data.crop}"
     if there is None:
         return DsmapError(f"{fact}: about {readable(needed)} are needed", "Use a smaller batch or crop (--set).")
@@ -147,7 +147,7 @@ def what_fits(
 
     The batch is made smaller first, then the crop. None when even the smallest crop does not fit.
     """
-    scale = max(1.0, needed / footprint(config, bytes_per_activation).total)
+    scale = max(1.0, needed / estimate_memory(config, bytes_per_activation).total)
     multiple = config.model.multiple_of
     smallest = max(config.model.minimum_size, config.discriminator.minimum_size)
     candidates = [(batch, config.data.crop) for batch in range(config.data.batch_size - 1, 0, -1)]
@@ -157,7 +157,7 @@ def what_fits(
         middle = (low + high) // 2
         batch, crop = candidates[middle]
         tried = config.model_copy(update={"data": config.data.model_copy(update={"batch_size": batch, "crop": crop})})
-        if footprint(tried, bytes_per_activation).total * scale <= available:
+        if estimate_memory(tried, bytes_per_activation).total * scale <= available:
             high = middle
         else:
             low = middle + 1

@@ -14,7 +14,7 @@ from dsmap.model.feature_networks import FEATURES_MINIMUM_SIZE, check_features
 from dsmap.training.checkpoint import list_checkpoints
 from dsmap.training.datasets import Domain, Domains
 from dsmap.training.device import Hardware
-from dsmap.training.memory_estimate import Footprint, footprint, readable
+from dsmap.training.memory_estimate import MemoryEstimate, estimate_memory, readable
 from dsmap.training.readers import readers_here
 from dsmap.training.resume import check_startable
 
@@ -44,8 +44,8 @@ def preflight(
     """The checks in the order of CHECKS, each done when it is asked for. Raises InputError at the first that fails."""
 
     @cache
-    def needed() -> Footprint:
-        return footprint(config, 2 if hardware.precision == "bf16" else 4)
+    def needed() -> MemoryEstimate:
+        return estimate_memory(config, 2 if hardware.precision == "bf16" else 4)
 
     facts = (
         lambda: _images(config, domains, processes),
@@ -62,10 +62,10 @@ def preflight(
 
 
 def _images(config: TrainConfig, domains: Domains, processes: Processes) -> str:
-    batch = config.data.batch_size * processes.world
+    batch = config.data.batch_size * processes.world_size
     for domain in domains:
         if len(domain.train) < batch:
-            fits = len(domain.train) // processes.world
+            fits = len(domain.train) // processes.world_size
             smaller = f"use a smaller batch: --set data.batch_size={fits}" if fits else "start fewer processes"
             raise InputError(
                 f"domain {domain.name!r} has {len(domain.train)} images, fewer than a batch of {batch}",
@@ -76,7 +76,7 @@ def _images(config: TrainConfig, domains: Domains, processes: Processes) -> str:
 
 
 def _readers(config: TrainConfig, processes: Processes) -> str:
-    plan = readers_here(config.data, processes.local_world)
+    plan = readers_here(config.data, processes.local_world_size)
     asked = f" (of {config.data.workers} asked for)" if plan.readers < config.data.workers else ""
     why = f": {plan.reason}" if plan.reason else ""
     if not plan.readers:
@@ -117,7 +117,7 @@ def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
     return smaller, seen
 
 
-def _network(config: TrainConfig, found: Callable[[], Footprint]) -> str:
+def _network(config: TrainConfig, found: Callable[[], MemoryEstimate]) -> str:
     if config.uses_features:
         check_features(config.features)
     needed = found()
@@ -131,19 +131,19 @@ def _network(config: TrainConfig, found: Callable[[], Footprint]) -> str:
 
 
 def _hardware(hardware: Hardware, processes: Processes) -> str:
-    several = f", process {processes.rank + 1} of {processes.world}" if processes.world > 1 else ""
-    compiled, replayed = ("on" if choice else "off" for choice in (hardware.compiled, hardware.replayed))
+    several = f", process {processes.rank + 1} of {processes.world_size}" if processes.world_size > 1 else ""
+    compiled, cuda_graph = ("on" if choice else "off" for choice in (hardware.compiled, hardware.cuda_graph))
     why = hardware.reasons
     return (
         f"{hardware.device} ({why['device']}){several}; {hardware.precision} ({why['precision']}); "
-        f"torch.compile {compiled} ({why['compile']}); CUDA graph {replayed} ({why['cuda_graph']})"
+        f"torch.compile {compiled} ({why['compile']}); CUDA graph {cuda_graph} ({why['cuda_graph']})"
     )
 
 
-def _memory(needed: Footprint, hardware: Hardware, processes: Processes) -> str:
+def _memory(needed: MemoryEstimate, hardware: Hardware, processes: Processes) -> str:
     total = needed.total
     if hardware.device.type == "cpu":
-        total *= processes.local_world  # which share the machine's
+        total *= processes.local_world_size  # which share the machine's
     fact = f"about {readable(total)} are needed on {hardware.device.type}"
     there = hardware.memory
     if there is None:
@@ -152,7 +152,7 @@ def _memory(needed: Footprint, hardware: Hardware, processes: Processes) -> str:
     return f"{fact}, {readable(there)} are there{tight}"
 
 
-def _disk(config: TrainConfig, needed: Footprint, run: Path) -> str:
+def _disk(config: TrainConfig, needed: MemoryEstimate, run: Path) -> str:
     # The last ones, the best, and one that is being written.
     most = config.keep_checkpoints + bool(config.score_pictures) + 1
     missing = max(1, most - len(list_checkpoints(run / "checkpoints")))

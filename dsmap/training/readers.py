@@ -65,11 +65,11 @@ def plan_readers(data: DataConfig, *, cpus: int, available: int | None) -> Reade
     return ReaderPlan(count, ahead, needed(), " and ".join(reasons))
 
 
-def readers_here(data: DataConfig, local_world: int = 1) -> ReaderPlan:
-    """The readers of one of `local_world` training processes that share this machine."""
+def readers_here(data: DataConfig, local_world_size: int = 1) -> ReaderPlan:
+    """The readers of one of `local_world_size` training processes that share this machine."""
     available = available_bytes()
-    each = None if available is None else available // local_world
-    return plan_readers(data, cpus=max(1, usable_cpus() // local_world), available=each)
+    each = None if available is None else available // local_world_size
+    return plan_readers(data, cpus=max(1, usable_cpus() // local_world_size), available=each)
 
 
 class _Opening(NamedTuple):

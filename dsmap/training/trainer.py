@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dsmap.common.distributed import Processes, any_process, of_all_processes
+from dsmap.common.distributed import Processes, all_gather, any_process
 from dsmap.common.files import held
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
@@ -25,7 +25,7 @@ from dsmap.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from dsmap.training.checkpoint_score import FEWEST_IMAGES, Judge, RandomFeatures, pooled
+from dsmap.training.checkpoint_score import MIN_IMAGES, CheckpointScorer, RandomFeatures, pooled
 from dsmap.training.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.training.datasets import Domain, fingerprint, training_folders
 from dsmap.training.device import Hardware, choose_hardware
@@ -85,7 +85,7 @@ class Trainer:
         self.processes = processes or Processes()
         self.hardware = hardware or choose_hardware(config, "cpu")
         self.step = 0
-        self._plan = readers_here(config.data, self.processes.local_world)
+        self._plan = readers_here(config.data, self.processes.local_world_size)
         check_startable(config, domains, run, resume, allow_new_data)
         with explained_memory(config, self.hardware):
             self.learner = Learner(config, self.hardware, self.processes, self.say)
@@ -94,11 +94,11 @@ class Trainer:
                 images = list(self._real(domain))
                 if not images:
                     raise InputError(f"none of the images of {domain.name} can be read", "Put whole images there.")
-                self.learner.look_at(domain.name, images, resumed=resume is not None)
+                self.learner.fit_statistics(domain.name, images, resumed=resume is not None)
         if start_from is not None and resume is None:
             self.learner.start_from(start_from)
         self._resumed = None if resume is None else self._restore(read_checkpoint(resume))
-        steps = of_all_processes(f"{self.step}")
+        steps = all_gather(f"{self.step}")
         if len(set(steps)) > 1:
             raise InputError(
                 f"the processes found checkpoints of different steps: {', '.join(steps)}",
@@ -111,7 +111,7 @@ class Trainer:
         self._styles: tuple[int, dict[str, StyleStatistics]] = (-1, {})
         if self.processes.rank == 0:
             self.samples = self._images(SAMPLE_IMAGES)
-            self.judge = self._find_judge()
+            self.scorer = self._make_scorer()
 
     def train(self, on_step: Callable[[Progress], None] = lambda _progress: None) -> Path:
         """Runs until `config.steps`, and gives the last checkpoint.
@@ -157,7 +157,7 @@ class Trainer:
         if not is_finite(self.learner.model):
             raise DsmapError(f"the weights are not finite at step {self.step}", self._how_to_go_on())
         folder = self.run / "checkpoints"
-        score = self.judge.score(self.learner.ema) if self.judge else None
+        score = self.scorer.score(self.learner.ema) if self.scorer else None
         if log is not None and score is not None:
             log.score(self.step, score)
         checkpoint = Checkpoint(
@@ -167,7 +167,7 @@ class Trainer:
             styles=self._style_statistics(),
             images=training_folders(self.domains),
             data=self._data,
-            processes=self.processes.world,
+            processes=self.processes.world_size,
             score=score,
         )
         save_checkpoint(checkpoint, self.learner.modules, self.learner.optimizers)
@@ -313,19 +313,19 @@ class Trainer:
         """Of square images in the size of the training."""
         return self.config.data.shorter_side // self.config.model.multiple_of * self.config.model.multiple_of
 
-    def _find_judge(self) -> Judge | None:
+    def _make_scorer(self) -> CheckpointScorer | None:
         """Who scores the checkpoints; None where that is off or there are too few images."""
         if not self.config.score_pictures:
             return None
-        images = self._images(self.config.score_pictures, FEWEST_IMAGES)
-        if min(map(len, images.values())) < FEWEST_IMAGES:
+        images = self._images(self.config.score_pictures, MIN_IMAGES)
+        if min(map(len, images.values())) < MIN_IMAGES:
             return None
         features: nn.Module | None = self.learner.features
         name = Path(self.config.features).name
         if features is None:
             features, name = RandomFeatures().to(self.hardware.device), "random"
         reference = {d.name: pooled(self._real(d), features, self.hardware.device) for d in self.domains}
-        return Judge(images, reference, features, name)
+        return CheckpointScorer(images, reference, features, name)
 
     def _real(self, domain: Domain) -> Iterator[torch.Tensor]:
         """Up to `REFERENCE_IMAGES` training images, evenly picked, a few at a time."""
@@ -355,8 +355,8 @@ class Trainer:
         self.step = checkpoint.step
         self.say(f"resumed {checkpoint.path} at step {self.step}")
         changed = changed_settings(checkpoint.config, self.config)
-        if checkpoint.processes != self.processes.world:
-            changed["processes"] = checkpoint.processes, self.processes.world
+        if checkpoint.processes != self.processes.world_size:
+            changed["processes"] = checkpoint.processes, self.processes.world_size
         for key, (then, now) in changed.items():
             self.say(f"changed since that checkpoint: {key} {then} -> {now}")
         return checkpoint

@@ -13,7 +13,7 @@ import torch
 from test_training import make_images, settings, trainer_in
 from two_processes import gradients_of
 
-from dsmap.common.distributed import Processes, processes_of_torchrun
+from dsmap.common.distributed import Processes, processes_from_torchrun
 from dsmap.training.checkpoint import list_checkpoints, read_checkpoint
 from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import find_domains
@@ -142,9 +142,9 @@ def test_processes_that_see_different_checkpoints_stop(data, tmp_path):
 def test_one_process_without_torchrun(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert processes_of_torchrun() == Processes(0, 1, 0)
+    assert processes_from_torchrun() == Processes(0, 1, 0)
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    assert processes_of_torchrun() == Processes(3, 4, 1, 2)
+    assert processes_from_torchrun() == Processes(3, 4, 1, 2)
     rows = torch.arange(8)
-    assert Processes(3, 4, 1).mine(rows).tolist() == [6, 7]
+    assert Processes(3, 4, 1).shard(rows).tolist() == [6, 7]

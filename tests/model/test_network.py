@@ -436,7 +436,7 @@ def test_features_are_judged_in_the_standard_of_real_images(features):
     torch.manual_seed(0)
     discriminator = Discriminator(DiscriminatorConfig(dim=4, features=True), features)
     batches = [images(n=n, hw=(64, 96), seed=n)["a"] for n in (2, 3)]
-    discriminator.set_standard(batches)
+    discriminator.fit_feature_statistics(batches)
     taps = [[tap.log1p() for tap in features.taps(batch)] for batch in batches]
     for i, depth in enumerate(discriminator.depths):
         rows = torch.cat([of_batch[i].transpose(0, 1).flatten(1) for of_batch in taps], 1)

@@ -24,11 +24,11 @@ from dsmap.model.layers import UpsampleConv
 from dsmap.model.networks import DomainMapping
 from dsmap.training import interrupts
 from dsmap.training.checkpoint import best_checkpoint, list_checkpoints, load_optimizers, read_checkpoint
-from dsmap.training.checkpoint_score import Judge, RandomFeatures, Score, kernel_distance, pooled
+from dsmap.training.checkpoint_score import CheckpointScorer, RandomFeatures, Score, kernel_distance, pooled
 from dsmap.training.datasets import find_domains, fingerprint
 from dsmap.training.device import choose_hardware, compile_networks
 from dsmap.training.interrupts import stop_signals
-from dsmap.training.memory_estimate import footprint, out_of_memory, what_fits
+from dsmap.training.memory_estimate import estimate_memory, out_of_memory_error, what_fits
 from dsmap.training.preflight import CHECKS, preflight
 from dsmap.training.samples import load_samples
 
@@ -103,7 +103,7 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
     def scored(judge, _model):
         return Score(judge.name, judge.basis, {"a": next(distances), "b": 0.5})
 
-    monkeypatch.setattr("dsmap.training.trainer.Judge.score", scored)
+    monkeypatch.setattr("dsmap.training.trainer.CheckpointScorer.score", scored)
     trainer_in(tmp_path, data, "checkpoint_every=1", "keep_checkpoints=2", steps=5).train()
     kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert kept == ["00000002", "00000004", "00000005"]
@@ -125,16 +125,18 @@ def test_scores_are_measured_and_can_be_left_out(data, tmp_path):
     trainer = trainer_in(tmp_path / "on", data, steps=1)
     found = read_checkpoint(trainer.train()).score
     assert found.features == "random"
-    x = trainer.judge.x
+    x = trainer.scorer.x
     assert len(x["a"]) == 5  # one test image is too few: those of the training are used
     train = {d.name: load_samples(d.train, 72, 200) for d in trainer.domains}
     reference = {domain: pooled([real], RandomFeatures(), torch.device("cpu")) for domain, real in train.items()}
-    again = Judge(x, reference, RandomFeatures(), "random").score(trainer.learner.ema)
+    again = CheckpointScorer(x, reference, RandomFeatures(), "random").score(trainer.learner.ema)
     assert again.basis == found.basis
     assert again.by_domain == pytest.approx(found.by_domain, rel=1e-5)
     other = {domain: images.flip(3) for domain, images in x.items()}
-    assert Judge(other, reference, RandomFeatures(), "random").basis != found.basis
-    assert Judge(x, {d: r + 1 for d, r in reference.items()}, RandomFeatures(), "random").basis != found.basis
+    assert CheckpointScorer(other, reference, RandomFeatures(), "random").basis != found.basis
+    assert (
+        CheckpointScorer(x, {d: r + 1 for d, r in reference.items()}, RandomFeatures(), "random").basis != found.basis
+    )
     assert read_checkpoint(trainer_in(tmp_path / "off", data, "score_pictures=0", steps=1).train()).score is None
     with pytest.raises(InputError, match=r"no checkpoint in .* has a score"):
         best_checkpoint(tmp_path / "off")
@@ -252,7 +254,7 @@ def test_the_size_of_a_checkpoint_is_known_before(data, tmp_path):
     config = settings()
     path = trainer_in(tmp_path, data, steps=1).train()
     size = sum(file.stat().st_size for file in path.iterdir())
-    assert footprint(config).checkpoint == pytest.approx(size, rel=0.1)
+    assert estimate_memory(config).checkpoint == pytest.approx(size, rel=0.1)
 
 
 def test_a_dry_run_trains_nothing(data, tmp_path):
@@ -304,19 +306,19 @@ for step in range(3):
 print((peak() - before) * 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    needed = footprint(load_train_config("debug", None, overrides)).total
+    needed = estimate_memory(load_train_config("debug", None, overrides)).total
     assert 0.6 < needed / int(done.stdout) < 1.6
     if features:
         overrides.remove("discriminator.features=true")
-        assert footprint(load_train_config("debug", None, overrides)).total < 0.95 * needed
+        assert estimate_memory(load_train_config("debug", None, overrides)).total < 0.95 * needed
 
 
 def test_what_fits():
     config = settings("data.batch_size=8", "data.crop=128", "data.shorter_side=128")
-    needed = footprint(config)
-    assert footprint(settings("data.batch_size=4", "data.crop=128", "data.shorter_side=128")).activations < 0.6 * (
-        needed.activations
-    )
+    needed = estimate_memory(config)
+    assert estimate_memory(
+        settings("data.batch_size=4", "data.crop=128", "data.shorter_side=128")
+    ).activations < 0.6 * (needed.activations)
     batch, crop = what_fits(config, needed.total // 2, needed.total)
     assert (1 <= batch < 8, crop) == (True, 128)
     batch, crop = what_fits(config, needed.total // 12, needed.total)
@@ -325,7 +327,7 @@ def test_what_fits():
     assert what_fits(config, 1000, needed.total) is None
     # More was needed than was thought: the advice is smaller.
     assert what_fits(config, needed.total // 2, 2 * needed.total) < what_fits(config, needed.total // 2, needed.total)
-    error = out_of_memory(config, choose_hardware(config, "cpu"))
+    error = out_of_memory_error(config, choose_hardware(config, "cpu"))
     assert "out of memory on cpu with batch 8 and crop 128" in error.fact
     assert "--set data.batch_size=" in error.advice
 
@@ -354,8 +356,8 @@ def test_the_smallest_crop_that_is_tried_is_one_that_discriminators_of_features_
     for pad in ("zero", "reflect"):
         config = settings(*judged, f"discriminator.pad_type={pad}", "data.crop=64", "data.shorter_side=64")
         smallest = config.discriminator.minimum_size
-        footprint(config.model_copy(update={"data": config.data.model_copy(update={"crop": smallest})}))
-        assert what_fits(config, 1000, footprint(config).total) is None
+        estimate_memory(config.model_copy(update={"data": config.data.model_copy(update={"crop": smallest})}))
+        assert what_fits(config, 1000, estimate_memory(config).total) is None
 
 
 # TensorBoard.

@@ -128,7 +128,7 @@ def test_nothing_is_written_through_links_and_pipes(data, tmp_path, name, kind):
 def test_a_score_is_logged_before_its_checkpoint_is_there(data, tmp_path, monkeypatch):
     """Or the last line is missing for ever where a training is killed in between: there is nothing to go on with."""
     trainer = trainer_in(tmp_path, data, "score_pictures=4", "tensorboard=false", steps=1)
-    trainer.judge = trainer.judge or pytest.skip("too few images are scored")
+    trainer.scorer = trainer.scorer or pytest.skip("too few images are scored")
     seen = []
     real = trainer_module.save_checkpoint
 

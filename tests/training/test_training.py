@@ -24,7 +24,7 @@ from dsmap.config import OptimizerConfig, TrainConfig, load_train_config
 from dsmap.errors import DsmapError, InputError
 from dsmap.tools.train import app
 from dsmap.training.checkpoint import list_checkpoints, load_generators, read_checkpoint
-from dsmap.training.cuda_graph import NotCapturedError, Replay
+from dsmap.training.cuda_graph import CudaGraphRunner, NotCapturedError
 from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import find_domains
 from dsmap.training.device import choose_hardware
@@ -470,7 +470,7 @@ def test_a_device_that_is_not_there():
     hardware = choose_hardware(settings(), "cpu")
     assert (hardware.device.type, hardware.precision, hardware.compiled) == ("cpu", "fp32", False)
     assert hardware.reasons["device"] == "as asked"
-    assert (hardware.replayed, hardware.reasons["cuda_graph"]) == (False, "it trains on the CPU")
+    assert (hardware.cuda_graph, hardware.reasons["cuda_graph"]) == (False, "it trains on the CPU")
     with pytest.raises(InputError, match="cuda_graph is true, but it trains on the CPU"):
         choose_hardware(settings("cuda_graph=true"), "cpu")
     for name, fact in (("tpu9", "no device named 'tpu9'"), ("meta", "no device named"), ("cuda:99", "99|no CUDA")):
@@ -605,7 +605,7 @@ def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_pa
         trainer_in(tmp_path, data, "discriminator.shift=5")
 
 
-def replayed(trainer, say, capture):
+def with_cuda_graph(trainer, say, capture):
     """The trainer, whose iterations are repeated as on a GPU; nothing in them may be drawn anew."""
     learner = trainer.learner
 
@@ -620,7 +620,7 @@ def replayed(trainer, say, capture):
 
         return capture(again)
 
-    learner._replay = Replay(learner._descend, learner._forget_gradients, say, capture=strict)
+    learner._graph_runner = CudaGraphRunner(learner._descend, learner._forget_gradients, say, capture=strict)
     return trainer
 
 
@@ -636,14 +636,14 @@ def test_a_repeated_iteration_learns_the_same(data, tmp_path, capture):
         raise NotCapturedError("operation not permitted when stream is capturing")
 
     plain = trainer_in(tmp_path / "plain", data, *overrides, steps=6)
-    ours = replayed(trainer_in(tmp_path / "ours", data, *overrides, steps=6), told.append, capture or no_graph)
+    ours = with_cuda_graph(trainer_in(tmp_path / "ours", data, *overrides, steps=6), told.append, capture or no_graph)
     for step in range(6):
         assert plain.iterate(batch_of(plain, step)) == ours.iterate(batch_of(ours, step))
     assert told == ([] if capture else [
         "the iteration cannot be captured as a CUDA graph (operation not permitted when stream is capturing): "
         "training without it, which is slower"
     ])  # fmt: skip
-    replay = ours.learner._replay
+    replay = ours.learner._graph_runner
     assert replay.repeats == (capture is not None)
     for ours_p, plain_p in zip(ours.learner.ema.parameters(), plain.learner.ema.parameters(), strict=True):
         assert torch.equal(ours_p, plain_p)
@@ -651,7 +651,7 @@ def test_a_repeated_iteration_learns_the_same(data, tmp_path, capture):
         with pytest.raises(ValueError, match="a batch of"):
             replay(replay._kept._replace(x={domain: x[:, :, 1:] for domain, x in replay._kept.x.items()}))
     else:
-        insisting = Replay(lambda _given: {}, lambda: None, told.append, insist=True, capture=no_graph_at_all)
+        insisting = CudaGraphRunner(lambda _given: {}, lambda: None, told.append, insist=True, capture=no_graph_at_all)
         for _ in range(3):
             insisting(replay._kept)
         with pytest.raises(DsmapError, match="cannot be captured as a CUDA graph") as caught:
@@ -675,8 +675,8 @@ def test_a_cuda_graph_learns_the_same(data, tmp_path, compiled):
         if compiled:
             trainer.learner.compile(print)
         losses.append([trainer.iterate(batch_of(trainer, step)) for step in range(8)])
-        assert trainer.hardware.replayed == (trainer.learner._replay is not None) == graph
-        assert trainer.learner._replay is None or trainer.learner._replay.repeats
+        assert trainer.hardware.replayed == (trainer.learner._graph_runner is not None) == graph
+        assert trainer.learner._graph_runner is None or trainer.learner._graph_runner.repeats
     for plain, ours in zip(*losses, strict=True):
         assert ours == pytest.approx(plain, rel=0.02)
 
