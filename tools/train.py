@@ -293,8 +293,6 @@ def _checkpoint(resume: str | None, out: Path, say: Notify) -> Path | None:
 @contextmanager
 def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Progress], None]]":
     """A live line with losses, iterations per second and the time left; plain lines where there is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
     began: float | None = None  # when the first iteration was done: it may have compiled and warmed up
     waited = 0.0
 
@@ -322,8 +320,7 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
             )
 
     # Short enough for a terminal of 80 columns: G and D are the losses.
-    columns = MofNCompleteColumn(), BarColumn(10), TimeRemainingColumn(), TextColumn("{task.description}")
-    with bar(*columns, transient=False) as drawn:
+    with bar(text=True, width=10, transient=False) as drawn:
         if drawn is None:
             yield line
             return
@@ -333,7 +330,7 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Prog
             rate, share = facts(progress)
             g, d = progress.losses["generators"], progress.losses["discriminators"]
             text = f"{rate:.2f} it/s  G {g:.1f}  D {d:.1f}  data {share:.0%}"
-            drawn.update(progress.step, title=text)
+            drawn.update(progress.step, text=text)
 
         yield live
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.progress import BarColumn, TextColumn
 
 from dsmap.tools.shared.progress import bar
 from dsmap.tools.shared.terminal import note, say, tell
@@ -30,10 +29,10 @@ def test_bars_show_names_the_same_way(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "300")
-    with bar(TextColumn("{task.description}", markup=False), BarColumn(), transient=False) as drawn:
+    with bar(title=True, text=True, transient=False) as drawn:
         assert drawn is not None
         drawn.begin(EVIL, total=2)
-        drawn.update(1, title=EVIL)
+        drawn.update(1, text=EVIL)
         drawn.say(EVIL)
     printed = capsys.readouterr().out
     assert r"a\x1b]0;owned\x07" in printed

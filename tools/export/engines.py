@@ -56,22 +56,19 @@ def engine_wishes(engine: str, sizes: str | None, gpu_arch: str | None, max_batc
 
 def build(folder: Path, engines: EngineWishes) -> "list[Built]":
     """Builds with a progress bar, where there is a terminal."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-
     from dsmap.export.engines import EngineJob, engines_of
     from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.engines.progress import PROGRESS_STEPS
 
     bundle = Bundle.read(folder)
-    title, phase = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[phase]}"))
     say(f"building engines with {engines.flavour.title} for GPUs of {', '.join(engines.architectures)}")
-    with bar(title, BarColumn(), phase, TimeElapsedColumn()) as drawn:
+    with bar(title=True, count=False, text=True, elapsed=True) as drawn:
 
         def follow(job: EngineJob) -> Any:
             if drawn is None:
                 return lambda phase, step, steps: None
-            drawn.begin(job.title, total=PROGRESS_STEPS, phase="")
-            return lambda phase, step, steps: drawn.update(step, total=steps, phase=phase[:40])
+            drawn.begin(job.title, total=PROGRESS_STEPS)
+            return lambda phase, step, steps: drawn.update(step, total=steps, text=phase[:40])
 
         told = say if drawn is None else drawn.say
         return engines_of(bundle, engines.options(bundle.manifest.sizes), told, follow)

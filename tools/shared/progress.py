@@ -1,4 +1,4 @@
-"""How far a long step is: a bar on a terminal, nothing elsewhere."""
+"""Progress bars on a terminal; nothing elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,26 +11,23 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """One bar at a time, of rich's; every text in it, and above it, is made printable."""
+    """One bar at a time; every text in it, and above it, is made printable."""
 
     def __init__(self, drawn: "Progress") -> None:
         self._drawn = drawn
         self._task: Any = None
 
-    def begin(self, title: str = "", *, total: float | None, completed: int = 0, **fields: str) -> None:
+    def begin(self, title: str = "", *, total: float | None, completed: int = 0, text: str = "") -> None:
         """Show a new bar in place of the one before."""
         if self._task is not None:
             self._drawn.remove_task(self._task)
-        texts: dict[str, Any] = {name: shown(text) for name, text in fields.items()}
-        self._task = self._drawn.add_task(shown(title), total=total, completed=completed, **texts)
+        self._task = self._drawn.add_task(shown(title), total=total, completed=completed, text=shown(text))
 
-    def update(self, completed: int, *, total: float | None = None, title: str | None = None, **fields: str) -> None:
-        """So many are done; `total` and `title` stay where they are None."""
-        changed: dict[str, Any] = {name: shown(text) for name, text in fields.items()}
-        if total is not None:
-            changed["total"] = total
-        if title is not None:
-            changed["description"] = shown(title)
+    def update(self, completed: int, *, total: float | None = None, text: str | None = None) -> None:
+        """So many are done; `total` and `text` stay as they are where they are None."""
+        changed: dict[str, Any] = {} if total is None else {"total": total}
+        if text is not None:
+            changed["text"] = shown(text)
         self._drawn.update(self._task, completed=completed, **changed)
 
     def say(self, line: str) -> None:
@@ -44,8 +41,20 @@ class Bar:
 
 
 @contextmanager
-def bar(*columns: "ProgressColumn", transient: bool = True) -> Iterator[Bar | None]:
-    """A bar with rich's `columns`, which goes when the step ends, however it ends; None where there is no terminal."""
+def bar(
+    *,
+    title: bool = False,
+    count: bool = True,
+    text: bool = False,
+    elapsed: bool = False,
+    width: int = 40,
+    transient: bool = True,
+) -> Iterator[Bar | None]:
+    """A bar of `width` columns with the time left; None where there is no terminal.
+
+    It may have a title before it, the count and a text after it, and the time that has passed in place of the time
+    left. A `transient` bar disappears at the end of the block, however it ends.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -53,18 +62,30 @@ def bar(*columns: "ProgressColumn", transient: bool = True) -> Iterator[Bar | No
     if not console.is_terminal:
         yield None
         return
+    columns = _columns(title=title, count=count, text=text, elapsed=elapsed, width=width)
     with Progress(*columns, console=console, transient=transient) as drawn:
         yield Bar(drawn)
 
 
 @contextmanager
 def progress(expected: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives what is told how many are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
-
-    with bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as shown_bar:
-        if shown_bar is None:
+    """A bar with a count, moved by calling what it gives with the number of steps that are done."""
+    with bar() as drawn:
+        if drawn is None:
             yield lambda done: None
             return
-        shown_bar.begin(total=expected)
-        yield shown_bar.update
+        drawn.begin(total=expected)
+        yield drawn.update
+
+
+def _columns(*, title: bool, count: bool, text: bool, elapsed: bool, width: int) -> "Iterator[ProgressColumn]":
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    if title:
+        yield TextColumn("{task.description}", markup=False)
+    yield BarColumn(width)
+    if count:
+        yield MofNCompleteColumn()
+    if text:
+        yield TextColumn("{task.fields[text]}", markup=False)
+    yield TimeElapsedColumn() if elapsed else TimeRemainingColumn()

@@ -226,19 +226,15 @@ def conclude(outcomes: Sequence[Outcome], planned: int) -> None:
 @contextlib.contextmanager
 def _bar(name: str, expected: int | None) -> "Iterator[Progress | None]":
     """A bar with frames per second and time left; nothing when the output is not a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    label = [TextColumn("{task.description}", markup=False)] if name else []
-    columns = (*label, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[fps]} fps"), TimeRemainingColumn())
-    with bar(*columns) as drawn:
+    with bar(title=bool(name), text=True) as drawn:
         if drawn is None:
             yield None
             return
-        drawn.begin(name, total=expected, fps="-")
+        drawn.begin(name, total=expected, text="- fps")
 
         def update(done: int, total: int | None) -> None:
-            fps = f"{drawn.speed:.1f}" if drawn.speed else "-"
-            drawn.update(done, total=max(done, total) if total else None, fps=fps)
+            speed = f"{drawn.speed:.1f}" if drawn.speed else "-"
+            drawn.update(done, total=max(done, total) if total else None, text=f"{speed} fps")
 
         yield update
 
