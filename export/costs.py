@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsmap.export.graphs import Extras, Graph, graphs
+from dsmap.export.graphs import Graph, graphs
 from dsmap.export.rewrites import Rewrites
 from dsmap.model.dsmap import DSMAP
 
@@ -24,10 +24,10 @@ class Cost(NamedTuple):
     multiply_adds_after: int
 
 
-def graph_costs(model: DSMAP, rewrites: Rewrites, extras: Extras | None = None) -> dict[str, Cost]:
+def graph_costs(model: DSMAP, rewrites: Rewrites) -> dict[str, Cost]:
     """The cost of each kind of graph, by component: both domains' cost the same."""
     plain, made = (
-        {g.component: g for g in graphs(model, chosen, extras)} for chosen in (Rewrites(False, False, False), rewrites)
+        {g.component: g for g in graphs(model, chosen)} for chosen in (Rewrites(False, False, False), rewrites)
     )
     return {
         name: Cost(

@@ -16,7 +16,7 @@ from dsmap.common.notify import Notify
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.gate import GATE_IMAGES, Gate, check_gate, judge
-from dsmap.export.graphs import ALL_REWRITES, OPSET, Extras, Templates, graphs, write_graph
+from dsmap.export.graphs import ALL_REWRITES, OPSET, Templates, graphs, write_graph
 from dsmap.export.named_styles import Codes, check_domains, style_codes
 from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
@@ -57,14 +57,12 @@ def export_bundle(
     card: str | None = None,
     overwrite: bool = False,
     rewrites: Rewrites = ALL_REWRITES,
-    extras: Extras | None = None,
     variants: Variants | None = None,
     say: Notify = lambda _line: None,
 ) -> Exported:
     """Writes the bundle `out` whole or not at all, after its graphs have been checked.
 
-    `rewrites` are those made before the export, `extras` the graphs beyond the usual ones, `variants` the precisions
-    beyond float32.
+    `rewrites` are those made before the export, `variants` the precisions beyond float32.
 
     Raises InputError when `out` may not be written (see `check_bundle_folder`) or a named style is of no domain of the
     model, DsmapError when a graph is off or a precision below its gate.
@@ -75,7 +73,7 @@ def export_bundle(
     part: Path | None = None
     try:
         part = part_folder(Path(os.path.realpath(out)))  # where a link leads, which stays one
-        made = _Making(source, part, rewrites, extras, variants or Variants(), say)
+        made = _Making(source, part, rewrites, variants or Variants(), say)
         made.run()
         assert made.verification is not None
         manifest = _describe(made, name or out.name, licence, card)
@@ -123,12 +121,11 @@ class _Making:
         source: Source,
         folder: Path,
         rewrites: Rewrites,
-        extras: Extras | None,
         variants: Variants,
         say: Notify,
     ) -> None:
         self.source, self.folder, self.say = source, folder, say
-        self.rewrites, self.extras, self.variants = rewrites, extras, variants
+        self.rewrites, self.variants = rewrites, variants
         self.files: dict[str, Graphs] = {}
         self.seconds: dict[str, float] = {}
         self.verification: Verification | None = None
@@ -155,7 +152,7 @@ class _Making:
 
     def _write(self, precision: str) -> None:
         began, files, templates = time.monotonic(), {}, Templates()
-        for graph in graphs(self.source.model, self.rewrites, self.extras, precision):
+        for graph in graphs(self.source.model, self.rewrites, precision):
             path = self.folder / graph.file_name
             write_graph(graph, path, templates)
             files[graph.component, graph.domain] = path

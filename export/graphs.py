@@ -45,15 +45,6 @@ class Graph(NamedTuple):
         return graph_file(self.component, self.domain, self.precision)
 
 
-class Extras(NamedTuple):
-    """Graphs beyond those that every bundle has."""
-
-    fused: bool = False
-    """frames to frames in one graph: encoder, mapping and decoder."""
-    style_decoder: bool = False
-    """A decoder that takes the style code itself."""
-
-
 class ContentEncoderGraph(nn.Module):
     """frames -> content (shared), skip."""
 
@@ -103,33 +94,6 @@ class DecoderGraph(nn.Module):
         return _grey_levels(y) if self.scaling else to_frames(y)
 
 
-class StyleDecoderGraph(nn.Module):
-    """mapped, style -> frames."""
-
-    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
-        super().__init__()
-        self.mlp = StyleMLPGraph(model, domain)
-        self.decoder = DecoderGraph(model, domain, scaling)
-
-    def forward(self, mapped: Tensor, style: Tensor) -> Tensor:
-        return self.decoder(mapped, self.mlp(style))
-
-
-class FusedGraph(nn.Module):
-    """frames of the other domain, style_params -> frames of `target`."""
-
-    def __init__(self, model: DSMAP, target: str, scaling: bool) -> None:
-        super().__init__()
-        self.encoder = ContentEncoderGraph(model, model.other(target), scaling)
-        self.mapping = MappingGraph(model, target) if model.config.mapping else None
-        self.decoder = DecoderGraph(model, target, scaling)
-
-    def forward(self, frames: Tensor, style_params: Tensor) -> Tensor:
-        content, skip = self.encoder(frames)
-        mapped = content if self.mapping is None else self.mapping(content, skip)
-        return self.decoder(mapped, style_params)
-
-
 class StyleEncoderGraph(nn.Module):
     """frames -> style."""
 
@@ -168,12 +132,9 @@ def _grey_levels(x_nchw: Tensor) -> Tensor:
     return x_nchw.round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def graphs(
-    model: DSMAP, rewrites: Rewrites = ALL_REWRITES, extras: Extras | None = None, precision: str = "fp32"
-) -> Iterator[Graph]:
+def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp32") -> Iterator[Graph]:
     """Every graph of a bundle of `model` (in eval mode, on the CPU). `precision` is fp32 or fp16 (see `half`)."""
-    scaling, extras = rewrites.scaling, extras or Extras()
-    fast = rewritten(model, rewrites)
+    scaling, fast = rewrites.scaling, rewritten(model, rewrites)
     if precision == "fp16":
         to_half(fast)
     # h, w: the content's size. The factor keeps every image's size a multiple that the network takes.
@@ -205,10 +166,6 @@ def graphs(
         }
         if model.config.mapping:
             parts["mapping"] = MappingGraph(fast, domain), ("content", "skip"), ("mapped",)
-        if extras.fused:
-            parts["fused"] = FusedGraph(fast, domain, scaling), ("frames", "style_params"), ("frames_out",)
-        if extras.style_decoder:
-            parts["style_decoder"] = StyleDecoderGraph(fast, domain, scaling), ("mapped", "style"), ("frames",)
         for component, (module, inputs, outputs) in parts.items():
             yield Graph(
                 component,
@@ -217,7 +174,7 @@ def graphs(
                 module,
                 {name: tensors[name] for name in inputs},
                 {name: dims[name] for name in inputs},
-                {name: dims[name.removesuffix("_out")] for name in outputs},
+                {name: dims[name] for name in outputs},
             )
 
 

@@ -238,11 +238,6 @@ def _rows(
         yield f"style_mlp {target}", params, own_params
     yield f"decoder {target}", out, candidate.decode(mapped, params, target)
     yield f"chain {source} to {target}", out, candidate.decode(chained, own_params, target)
-    if candidate.has("style_decoder"):
-        yield f"style_decoder {target}", out, candidate.run("style_decoder", target, mapped=mapped, style=style)[0]
-    if candidate.has("fused"):
-        fused = candidate.run("fused", target, frames=frames, style_params=own_params)[0]
-        yield f"fused {target}", out, fused
 
 
 def _as_torch(difference: Difference) -> bool:

@@ -72,21 +72,33 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def format_1_bundle(tiny_model, tiny_bundle, tmp_path_factory) -> Path:
     """`tiny_bundle` as it was in format 1: the decoders take the style, and there is no style_mlp."""
-    from dsmap.export.graphs import Extras, graphs, write_graph
+    from torch import nn
+
+    from dsmap.export.graphs import graphs, write_graph
     from dsmap.runtime.bundle.bundle import describe_file
+
+    class StyleDecoder(nn.Module):
+        def __init__(self, mlp, decoder):
+            super().__init__()
+            self.mlp, self.decoder = mlp, decoder
+
+        def forward(self, mapped, style):
+            return self.decoder(mapped, self.mlp(style))
 
     old = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("models") / "old"))
     tree = json.loads((old / "bundle.json").read_text())
     for path in old.glob("style_mlp.*"):
         path.unlink()
-    for graph in graphs(tiny_model, extras=Extras(style_decoder=True)):
-        if graph.component == "style_decoder":
-            path = old / f"decoder.{graph.domain}.onnx"
-            write_graph(graph, path)
-            tree["components"]["decoder"][graph.domain] = describe_file(old, path).model_dump()
+    parts = {(graph.component, graph.domain): graph for graph in graphs(tiny_model)}
+    for domain in tiny_model.domains:
+        path, decoder, mlp = old / f"decoder.{domain}.onnx", parts["decoder", domain], parts["style_mlp", domain]
+        inputs, dims = ({name: getattr(of, field)[name] for of, name in ((decoder, "mapped"), (mlp, "style"))}
+                        for field in ("inputs", "of_inputs"))  # fmt: skip
+        module = StyleDecoder(mlp.module, decoder.module)
+        write_graph(decoder._replace(module=module, inputs=inputs, of_inputs=dims), path)
+        tree["components"]["decoder"][domain] = describe_file(old, path).model_dump()
     tree["format_version"] = 1
-    for later in ("style_mlp", "fused", "style_decoder"):
-        del tree["components"][later]
+    del tree["components"]["style_mlp"]
     (old / "bundle.json").write_text(json.dumps(tree))
     return old
 

@@ -164,8 +164,8 @@ OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
     "export": "--best --card --contrast --data --debug --default-style --domain --domains --engine --force --fp16 "
-    "--fused --gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
-    "--output --overwrite --report --sharpen --sizes --style-decoder --version --without",
+    "--gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
+    "--output --overwrite --report --sharpen --sizes --version --without",
     "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "

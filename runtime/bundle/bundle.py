@@ -6,8 +6,6 @@
     style_mlp.winter.onnx          style -> style_params                (once per style)
     decoder.winter.onnx            mapped, style_params -> frames
     style_encoder.winter.onnx      frames -> style
-    fused.winter.onnx              frames, style_params -> frames_out   (optional: all three parts in one)
-    style_decoder.winter.onnx      mapped, style -> frames              (optional: with the MLP inside)
     decoder.winter.fp16.onnx       a variant of a graph in another precision: same inputs and outputs (optional)
     engines/                       TensorRT engines (optional; see `bundle_engines`)
 

@@ -93,8 +93,6 @@ class Components(_Part):
     style_mlp: Files = Field(default={}, description="empty in format 1")
     decoder: Files = {}
     style_encoder: Files = {}
-    fused: Files = Field(default={}, description="encoder, mapping and decoder in one; by target")
-    style_decoder: Files = Field(default={}, description="decoders that take the style itself")
 
     def files(self) -> list[File]:
         """Every file, in a fixed order."""

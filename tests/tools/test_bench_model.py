@@ -49,7 +49,7 @@ def test_a_network_in_its_forms(run, tmp_path):
         "--skip",
         "openvino cannot be imported (No module named 'openvino')",
     }
-    assert len(rows) + len(measured["left_out"]) == 16
+    assert len(rows) + len(measured["left_out"]) == 15
     assert "torch.compile of it" in out
     assert measured["config"]["dim"] == 4
     assert measured["versions"]["onnxruntime"]

@@ -13,16 +13,14 @@ from torch import Tensor
 from dsmap.common.notify import Notify
 from dsmap.config import load_train_config
 from dsmap.errors import DsmapError
-from dsmap.export.graphs import Extras, Graph, from_frames, graphs, to_frames, write_graph
+from dsmap.export.graphs import Graph, from_frames, graphs, to_frames, write_graph
 from dsmap.export.int8 import quantise
 from dsmap.export.rewrites import Rewrites, rewritten
-from dsmap.export.verify import open_session
 from dsmap.model.dsmap import DSMAP, initialise_generators
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.openvino import import_openvino
 from dsmap.runtime.backends.registry import BACKENDS
 from dsmap.runtime.bundle.bundle import Bundle, Manifest, Sizes, Style, describe_components
-from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.tools.bench.slow_step import use_plain_upsampling
 from dsmap.training.checkpoint import load_generators, read_checkpoint
 
@@ -37,8 +35,6 @@ REWRITES = {
     "all rewrites": Rewrites(),
 }
 """The exports, by what their rows are called."""
-_FUSED = "all rewrites"
-"""The export that also has the graph with encoder, mapping and decoder in one."""
 _CALIBRATION_IMAGES = 2  # with more, the search for the blocks to leave in float takes many minutes
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
@@ -80,7 +76,6 @@ class Forms:
             "torch, upsampling folded, channels last": self._torch_folded,
         }
         found |= {f"ONNX Runtime, {name}": by_backend("cpu", name) for name in REWRITES}
-        found[f"ONNX Runtime, {_FUSED}, one graph"] = self._fused
         found |= {f"OpenVINO, {name}": by_backend("openvino", name) for name in REWRITES}
         for title, backend in (("ONNX Runtime", "cpu"), ("OpenVINO", "openvino")):
             for name in ("all rewrites", "plain export"):
@@ -137,22 +132,13 @@ class Forms:
         )
         return lambda frames: loaded.translate(frames, self.style_s[None])
 
-    def _fused(self) -> Run:
-        files = self.files(_FUSED)
-        session, mlp = (
-            open_session(files[part, self.target], self.threads or allowed_cores()) for part in ("fused", "style_mlp")
-        )
-        params = mlp.run(None, {"style": self.style_s[None]})[0]
-        return lambda frames: session.run(None, {"frames": frames, "style_params": params})[0]
-
     def files(self, name: str) -> dict[tuple[str, str], Path]:
         """The float32 graphs of an export, by component and domain; those of one direction."""
         if name not in self._files:
             folder = self.folder / name.replace(" ", "-").replace(",", "")
             folder.mkdir()
             self.say(f"  exporting: {name} ...")
-            extras = Extras(fused=name == _FUSED)
-            wanted = [g for g in graphs(self.model, REWRITES[name], extras) if self._is_wanted(g)]
+            wanted = [g for g in graphs(self.model, REWRITES[name]) if self._is_wanted(g)]
             for graph in wanted:
                 write_graph(graph, folder / graph.file_name)
             self._files[name] = {(g.component, g.domain): folder / g.file_name for g in wanted}

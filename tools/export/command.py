@@ -92,12 +92,6 @@ def export(
         list[str] | None,
         typer.Option(metavar="REWRITE", help="Leave a rewrite out: upsampling, tail or scaling. May be repeated."),
     ] = None,
-    fused: Annotated[
-        bool, typer.Option("--fused", help="Add a graph that holds encoder, mapping and decoder at once.")
-    ] = False,
-    style_decoder: Annotated[
-        bool, typer.Option("--style-decoder", help="Add decoders that take the style code itself.")
-    ] = False,
     sharpen: Annotated[
         float | None,
         typer.Option(
@@ -184,7 +178,7 @@ def export(
     say("loading torch ...")
     from dsmap.export.costs import graph_costs
     from dsmap.export.exporter import Variants, export_bundle
-    from dsmap.export.graphs import ALL_REWRITES, Extras
+    from dsmap.export.graphs import ALL_REWRITES
     from dsmap.export.report import report as numbers
     from dsmap.export.report import summary
 
@@ -192,7 +186,6 @@ def export(
     if engines is not None:
         engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))
-    extras = Extras(fused=fused, style_decoder=style_decoder)
     exported = export_bundle(
         source,
         out,
@@ -201,11 +194,10 @@ def export(
         card=text,
         overwrite=overwrite,
         rewrites=rewrites,
-        extras=extras,
         variants=Variants(fp16=fp16, int8=int8, force=force),
         say=say,
     )
-    costs = graph_costs(source.model, rewrites, extras)
+    costs = graph_costs(source.model, rewrites)
     say(*summary(exported, costs))
     manifest = exported.manifest
     for style_domain, style in manifest.styles.items():

@@ -129,7 +129,7 @@ def write_paper_bundle(folder: Path) -> Job:
     parts = {}
     for precision in ("fp32", "fp16"):
         files, templates = {}, Templates()
-        for graph in graphs(model, ALL_REWRITES, None, precision):
+        for graph in graphs(model, ALL_REWRITES, precision):
             wanted = source if graph.component == "content_encoder" else target
             if graph.domain == wanted and graph.component != "style_encoder":
                 write_graph(graph, folder / graph.file_name, templates)
