@@ -13,7 +13,7 @@ from torch import Tensor
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError
 from dsmap.export.rewrites import MID_GREY
-from dsmap.export.verify import GraphParts, Parts, TorchParts, generated_images
+from dsmap.export.verify import NetworkParts, OnnxParts, TorchParts, generated_images
 from dsmap.model.dsmap import DSMAP
 from dsmap.model.networks import Decoder
 from dsmap.runtime.bundle.bundle import Bundle
@@ -115,7 +115,7 @@ def _unscaled(found: dict[str, Tensor], slot: str, gain: float) -> dict[str, Ten
 def _compare(model: DSMAP, files: Mapping[tuple[str, str], bytes], name: str) -> None:
     """Raises InputError unless model and graphs translate an image alike, in both directions."""
     frames = np.stack(generated_images(64, 1))
-    ours, theirs = TorchParts(model), GraphParts(files)
+    ours, theirs = TorchParts(model), OnnxParts(files)
     for target in model.domains:
         found, expected = (_translated(parts, frames, model.other(target), target) for parts in (ours, theirs))
         worst = int(np.abs(found - expected).max())
@@ -125,7 +125,7 @@ def _compare(model: DSMAP, files: Mapping[tuple[str, str], bytes], name: str) ->
             )
 
 
-def _translated(parts: Parts, frames: npt.NDArray[np.uint8], source: str, target: str) -> npt.NDArray[np.int16]:
+def _translated(parts: NetworkParts, frames: npt.NDArray[np.uint8], source: str, target: str) -> npt.NDArray[np.int16]:
     """The frames in their own style."""
     mapped = parts.map(*parts.encode(frames, source), target)
     params = parts.style_params(parts.encode_style(frames, target), target)

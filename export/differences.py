@@ -9,7 +9,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-class Check(NamedTuple):
+class OutputCheck(NamedTuple):
     """One output of one graph (or of the chain into one domain) over all images."""
 
     name: str
@@ -54,9 +54,9 @@ class Difference:
         self.largest = max(self.largest, float(np.abs(expected).max()))
         self.squares.append(float(np.mean(difference**2)))
 
-    def check(self, name: str, passes: Callable[["Difference"], bool]) -> Check:
-        """The Check called `name`; `passes` judges what can be compared."""
-        return Check(name, self.max_error, self.psnr, self.worst_psnr, not self.broken and passes(self))
+    def check(self, name: str, passes: Callable[["Difference"], bool]) -> OutputCheck:
+        """The OutputCheck called `name`; `passes` judges what can be compared."""
+        return OutputCheck(name, self.max_error, self.psnr, self.worst_psnr, not self.broken and passes(self))
 
     @property
     def psnr(self) -> float:

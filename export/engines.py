@@ -63,7 +63,7 @@ class EngineOptions(NamedTuple):
     """Of the frames that are translated."""
 
 
-class Built(NamedTuple):
+class BuiltEngine(NamedTuple):
     """One engine that is there now."""
 
     job: EngineJob
@@ -115,12 +115,12 @@ def _gpu_here(flavour: Flavour) -> str:
     return current
 
 
-def engines_of(
+def build_engines(
     bundle: Bundle,
     options: EngineOptions,
     say: Notify,
     progress: Callable[[EngineJob], Progress] | None = None,
-) -> list[Built]:
+) -> list[BuiltEngine]:
     """Builds the engines of all graphs of a bundle into it: of the fp16 ones where it has them, else of the fp32 ones.
 
     The style encoder's takes images from the smallest size to three times the training images' on either side, as
@@ -179,7 +179,7 @@ def build_bundle_engines(
     architectures: tuple[str, ...],
     say: Notify,
     progress: Callable[[EngineJob], Progress] | None = None,
-) -> list[Built]:
+) -> list[BuiltEngine]:
     """Builds the engine of every job into `folder`/engines; those that were built here and fit are kept.
 
     `say` gets one line for each, `progress` makes the callback of each build. Raises as `build_engine`; the engines
@@ -193,7 +193,7 @@ def build_bundle_engines(
         key = EngineKey.of(job.sha256, flavour, architectures, job.precision, profile)
         reason = check_engine(path, key, same_architectures=True) or trust_fault(path)
         if reason is None:
-            built.append(Built(job, path, read_sidecar(path), reused=True))
+            built.append(BuiltEngine(job, path, read_sidecar(path), reused=True))
             say(f"kept {job.title}: {path.name} is up to date")
             continue
         if path.exists():
@@ -209,7 +209,7 @@ def build_bundle_engines(
             architectures=architectures,
             progress=progress and progress(job),
         )
-        built.append(Built(job, path, sidecar, reused=False))
+        built.append(BuiltEngine(job, path, sidecar, reused=False))
         say(
             f"built {job.title} in {sidecar.build_seconds:.1f} s, {sidecar.bytes / 1e6:.1f} MB: "
             f"{sidecar.layers.describe()}"

@@ -36,8 +36,8 @@ class Graph(NamedTuple):
     precision: str
     module: nn.Module
     inputs: dict[str, Tensor]
-    of_inputs: dict[str, Dims]
-    of_outputs: dict[str, Dims]
+    input_dims: dict[str, Dims]
+    output_dims: dict[str, Dims]
 
     @property
     def file_name(self) -> str:
@@ -181,7 +181,7 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp
 def write_graph(graph: Graph, path: Path, templates: "Templates | None" = None) -> None:
     """Exports `graph` to `path`, weights inside the file; the ONNX checker has passed it.
 
-    Graphs that are written with the same `templates` share the work where only their weights differ.
+    GraphFiles that are written with the same `templates` share the work where only their weights differ.
     """
     import onnx
 
@@ -246,24 +246,24 @@ def _export(graph: Graph) -> Any:
             graph.module.eval(),
             kwargs=graph.inputs,
             input_names=list(graph.inputs),
-            output_names=list(graph.of_outputs),
-            dynamic_shapes=graph.of_inputs,
+            output_names=list(graph.output_dims),
+            dynamic_shapes=graph.input_dims,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    _name_dimensions(model, graph.of_outputs)
+    _name_dimensions(model, graph.output_dims)
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")  # where in which file on this machine each node comes from
     return model
 
 
-def _name_dimensions(model: Any, of_outputs: dict[str, Dims]) -> None:
+def _name_dimensions(model: Any, output_dims: dict[str, Dims]) -> None:
     """Gives the outputs' dynamic dimensions readable names: torch.export leaves symbols such as s39."""
     for output in model.graph.output:
-        for axis, dim in of_outputs[output.name].items():
+        for axis, dim in output_dims[output.name].items():
             output.type.tensor_type.shape.dim[axis].dim_param = dim.__name__
 
 

@@ -23,20 +23,20 @@ import onnx
 
 from dsmap.common.notify import Notify
 from dsmap.export.differences import Difference
-from dsmap.export.verify import GraphParts, Graphs, Remembered, compare, open_session
+from dsmap.export.verify import CachedParts, GraphFiles, OnnxParts, compare, open_session
 
 Array = npt.NDArray[Any]
 Key = tuple[str, str]
 """Component and domain."""
 
 PERCENTILE = 99.99
-AIMS = {"psnr": 35.5, "worst_psnr": 33.5}
+TARGETS_DB = {"psnr": 35.5, "worst_psnr": 33.5}
 """dB of all images and of the worst one: with less, sensitive blocks stay in float. More than the gate asks, as it
 looks at other images."""
 _PER_FRAME = ("content_encoder", "mapping", "decoder")  # the rest runs once per style, and stays in float32
 _RANKING_IMAGES = 4  # of each domain
 # Channels with less are left as they are: next to the norm's epsilon of 1e-5 a scale would show.
-_LEAST_VARIANCE = 1e-3
+_MIN_VARIANCE = 1e-3
 _SENSITIVE = re.compile(r"\.(stem|tail|border)$")  # in the names of blocks
 
 
@@ -48,7 +48,7 @@ class Quantised(NamedTuple):
 
 
 def quantise(
-    files: Graphs,
+    files: GraphFiles,
     folder: Path,
     images: Mapping[str, Sequence[Array]],
     styles: Mapping[str, Sequence[Array]],
@@ -59,15 +59,15 @@ def quantise(
     `images`: calibration images of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, in
     which the images of the other are translated in turn.
     """
-    plain = GraphParts(files)
+    plain = OnnxParts(files)
     inputs = _inputs(plain, images, styles)
     few = {domain: [p[None] for p in found[:_RANKING_IMAGES]] for domain, found in images.items()}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {key: _Quantisable(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
-        judge = _Judge(plain, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
+        error = _Int8Error(plain, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
         left: dict[Key, set[str]] = {}
         for keys in _directions(styles):
-            left |= _sensitive_blocks({key: graphs[key] for key in keys if key in graphs}, judge, say)
+            left |= _sensitive_blocks({key: graphs[key] for key in keys if key in graphs}, error, say)
         out = {key: folder / f"{key[0]}.{key[1]}.int8.onnx" for key in graphs}
         for key, graph in graphs.items():
             graph.write(out[key], graph.blocks - left[key])
@@ -75,7 +75,7 @@ def quantise(
 
 
 def _inputs(
-    plain: GraphParts, images: Mapping[str, Sequence[Array]], styles: Mapping[str, Sequence[Array]]
+    plain: OnnxParts, images: Mapping[str, Sequence[Array]], styles: Mapping[str, Sequence[Array]]
 ) -> dict[Key, list[dict[str, Array]]]:
     """What each graph gets for each image."""
     found: dict[Key, list[dict[str, Array]]] = {}
@@ -92,18 +92,18 @@ def _inputs(
     return found
 
 
-class _Judge:
+class _Int8Error:
     """How far graphs are from float32 on a few images."""
 
     def __init__(
-        self, plain: GraphParts, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
+        self, plain: OnnxParts, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
     ) -> None:
         self.batches, self.styles, self.scratch = batches, styles, scratch
-        self.reference = Remembered(plain)
+        self.reference = CachedParts(plain)
         self.open = {key: session for key, session in plain.sessions.items() if key[0] in _PER_FRAME}
 
     def noise(self, chosen: Mapping["_Quantisable", Collection[str]]) -> dict[str, float]:
-        """The noise power that AIMS allow is 1, by aim and check. `chosen`: the blocks in int8, of some graphs."""
+        """Noise power by target and check, in units of what TARGETS_DB allow. `chosen`: blocks in int8, by graph."""
         files = {
             graph.key: graph.write(self.scratch / "tried" / f"{'.'.join(graph.key)}.onnx", blocks)
             for graph, blocks in chosen.items()
@@ -112,8 +112,10 @@ class _Judge:
             encoder[1]: self.batches[encoder[1]] if files.keys() & {encoder, *others} else []
             for encoder, *others in _directions(self.styles)
         }
-        checks = compare(self.reference, GraphParts(files, self.open), batches, self.styles, _any)
-        return {f"{aim} of {c.name}": 10 ** ((db - getattr(c, aim)) / 10) for c in checks for aim, db in AIMS.items()}
+        checks = compare(self.reference, OnnxParts(files, self.open), batches, self.styles, _any)
+        return {
+            f"{aim} of {c.name}": 10 ** ((db - getattr(c, aim)) / 10) for c in checks for aim, db in TARGETS_DB.items()
+        }
 
 
 def _directions(styles: Mapping[str, object]) -> list[list[Key]]:
@@ -126,26 +128,26 @@ def _any(_difference: Difference) -> bool:
     return True
 
 
-def _sensitive_blocks(graphs: Mapping[Key, "_Quantisable"], judge: _Judge, say: Notify) -> dict[Key, set[str]]:
-    """Blocks to leave in float, by graph of one direction, so that no check has more noise than AIMS allow.
+def _sensitive_blocks(graphs: Mapping[Key, "_Quantisable"], error: _Int8Error, say: Notify) -> dict[Key, set[str]]:
+    """Blocks to leave in float, by graph of one direction, so that no check has more noise than TARGETS_DB allow.
 
     Those that alone add most to what is worst are left out, one after another.
     """
     left: dict[Key, set[str]] = {key: set() for key in graphs}
-    total = judge.noise({graph: graph.blocks for graph in graphs.values()})
+    total = error.noise({graph: graph.blocks for graph in graphs.values()})
     if max(total.values(), default=0.0) <= 1:
         return left
     direction = " to ".join(domain for component, domain in graphs if component != "mapping")
     say(f"int8 throughout is too far from float32 from {direction}: looking for the sensitive blocks")
     single = {
-        (key, block): judge.noise({graph: {block}}) for key, graph in graphs.items() for block in sorted(graph.blocks)
+        (key, block): error.noise({graph: {block}}) for key, graph in graphs.items() for block in sorted(graph.blocks)
     }
     while single and max(total.values()) > 1:
         worst = max(total, key=lambda name: total[name])
         key, block = max(single, key=lambda of: single[of].get(worst, 0.0))
         del single[key, block]
         left[key].add(block)
-        total = judge.noise({graph: graph.blocks - left[key] for key, graph in graphs.items()})
+        total = error.noise({graph: graph.blocks - left[key] for key, graph in graphs.items()})
     found = [f"{component}.{domain}: {', '.join(sorted(left[component, domain]))}" for component, domain in left]
     say(f"left in float32: {'; '.join(text for text in found if not text.endswith(': '))}")
     return left
@@ -175,7 +177,7 @@ class _Quantisable:
             quantize_static(
                 str(self.even),
                 str(path),
-                _Reader(self.inputs),
+                _CalibrationReader(self.inputs),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
@@ -215,7 +217,7 @@ def _even_out(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]]) -> Non
     means, variances = _channel_moments(model, [conv.output[0] for conv in convs], inputs)
     for conv, mean, variance in zip(convs, means, variances, strict=True):
         weight, bias = (onnx.numpy_helper.to_array(tensors[name]) for name in conv.input[1:3])
-        scale = (1 / np.sqrt(np.maximum(variance, _LEAST_VARIANCE))).astype(np.float32)
+        scale = (1 / np.sqrt(np.maximum(variance, _MIN_VARIANCE))).astype(np.float32)
         even = onnx.numpy_helper.from_array(weight * scale[:, None, None, None], conv.input[1])
         tensors[conv.input[1]].CopyFrom(even)
         name = f"{conv.input[1].removesuffix('.weight')}.even_bias"  # equal biases share a tensor
@@ -243,7 +245,7 @@ def _channel_moments(
     return [s[0] for s in sums], [s[1] - s[0] ** 2 for s in sums]
 
 
-class _Reader:
+class _CalibrationReader:
     """Calibration inputs, as ONNX Runtime wants to read them: by ranges."""
 
     def __init__(self, inputs: Sequence[dict[str, Array]]) -> None:

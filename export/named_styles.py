@@ -124,5 +124,5 @@ def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: b
     try:
         write_manifest_tree(folder, tree)
     except OSError as error:
-        raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "Check the disk.") from error
+        raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "OutputCheck the disk.") from error
     return codes

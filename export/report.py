@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from dsmap import __version__
+from dsmap.export.bundle_writer import Exported
 from dsmap.export.costs import SIDE, Cost
-from dsmap.export.differences import Check
-from dsmap.export.engines import Built
-from dsmap.export.exporter import Exported
+from dsmap.export.differences import OutputCheck
+from dsmap.export.engines import BuiltEngine
 from dsmap.runtime.bundle.bundle import Components, Manifest
 
 
@@ -18,7 +18,7 @@ def report(
     out: Path,
     exported: Exported,
     costs: dict[str, Cost],
-    built: Iterable[Built],
+    built: Iterable[BuiltEngine],
     *,
     command: str,
     seconds: float,
@@ -46,7 +46,9 @@ def report(
     }
 
 
-def _component(manifest: Manifest, component: str, domain: str, cost: Cost, engines: list[Built]) -> dict[str, Any]:
+def _component(
+    manifest: Manifest, component: str, domain: str, cost: Cost, engines: list[BuiltEngine]
+) -> dict[str, Any]:
     parts = {"fp32": manifest.components, **manifest.variants}
     files = {precision: part for precision, c in parts.items() if (part := getattr(c, component).get(domain))}
     return {
@@ -65,7 +67,7 @@ def _checks(manifest: Manifest, precision: str, graph: str) -> dict[str, Any]:
     return {name: row for name, row in found.get("checks", {}).items() if name.partition(":")[0] == graph}
 
 
-def engine_rows(built: Iterable[Built]) -> list[dict[str, Any]]:
+def engine_rows(built: Iterable[BuiltEngine]) -> list[dict[str, Any]]:
     """The engines, for JSON."""
     return [{"file": b.path.name, "reused": b.reused, **b.sidecar.model_dump(mode="json")} for b in built]
 
@@ -87,11 +89,11 @@ def summary(exported: Exported, costs: dict[str, Cost]) -> list[str]:
         )
     lines.append(f"float32 graphs against torch, {exported.verification.images} images:")
     lines += [_check_line(c) for c in exported.verification.checks]
-    for gate in exported.gates:
-        lines.append(f"{gate.precision} against float32, {gate.images} images (gate: {gate.limit_db:.0f} dB):")
-        lines += [_check_line(c) for c in gate.checks]
+    for check in exported.precision_checks:
+        lines.append(f"{check.precision} against float32, {check.images} images (gate: {check.limit_db:.0f} dB):")
+        lines += [_check_line(c) for c in check.checks]
         lines.append(
-            f"  finite for {', '.join(gate.extremes)}" if all(gate.extremes.values()) else "  NOT ALWAYS FINITE"
+            f"  finite for {', '.join(check.extremes)}" if all(check.extremes.values()) else "  NOT ALWAYS FINITE"
         )
     return lines
 
@@ -101,6 +103,6 @@ def _megabytes(part: Components, component: str, domain: str) -> str:
     return f"{file.bytes / 1e6:.1f}" if file else "-"
 
 
-def _check_line(check: Check) -> str:
+def _check_line(check: OutputCheck) -> str:
     worst = "" if check.psnr == check.worst_psnr else f", worst image {check.worst_psnr:.1f}"
     return f"  {check.name:33} max error {check.max_error:8.1e}   PSNR {check.psnr:5.1f} dB{worst}"

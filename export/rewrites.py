@@ -157,7 +157,7 @@ class BlockTail(nn.Module):
         return F.pixel_shuffle(F.conv2d(places.flatten(1, 3), self.weight, self.bias), 2)
 
 
-class Conv(nn.Module):
+class ScaledConv(nn.Module):
     """A trained conv whose output is multiplied by `gain`."""
 
     def __init__(self, trained: nn.Conv2d, gain: float) -> None:
@@ -196,7 +196,7 @@ class RewrittenDecoder(nn.Module):
         super().__init__()
         self.blocks, self.ups, self.patch, self.output = trained.blocks, trained.ups, trained.patch, trained.output
         gain = 2.0 if rewrites.scaling and trained.output == "tanh" else 1.0
-        self.tail: nn.Module = Conv(trained.tail, gain)
+        self.tail: nn.Module = ScaledConv(trained.tail, gain)
         if rewrites.upsampling:
             ups: list[nn.Module] = [
                 Shuffled(BlockUpsampleConv(up)) if isinstance(up, UpsampleConv) else up for up in trained.ups

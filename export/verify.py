@@ -15,7 +15,7 @@ import torch
 
 from dsmap.common.cpu import allowed_cores
 from dsmap.errors import DsmapError
-from dsmap.export.differences import Check, Difference
+from dsmap.export.differences import Difference, OutputCheck
 from dsmap.export.graphs import from_frames, to_frames
 from dsmap.model.dsmap import DSMAP, Content
 
@@ -24,14 +24,14 @@ FEATURE_TOLERANCE = 1e-3  # times max(1, largest value)
 FRAME_PSNR = 50.0  # dB
 
 Array = npt.NDArray[Any]
-Graphs = Mapping[tuple[str, str], Path]
+GraphFiles = Mapping[tuple[str, str], Path]
 """The files of a bundle's graphs, by component and domain."""
 
 
 class Verification(NamedTuple):
     """All checks of a bundle and what they were made on."""
 
-    checks: list[Check]
+    checks: list[OutputCheck]
     images: int
     origin: str
 
@@ -45,7 +45,7 @@ class Verification(NamedTuple):
         }
 
 
-class Parts(Protocol):
+class NetworkParts(Protocol):
     """The parts of a network, in any form. Arrays as the graphs take and give them."""
 
     def encode(self, frames: Array, domain: str) -> tuple[Array, Array]: ...
@@ -94,7 +94,7 @@ class TorchParts:
         return self.model.encode_style(from_frames(_tensor(frames)), domain).numpy()
 
 
-class GraphParts:
+class OnnxParts:
     """ONNX files in ONNX Runtime on the CPU."""
 
     def __init__(
@@ -133,10 +133,10 @@ class GraphParts:
         return any(name == component for name, _ in self.sessions)
 
 
-class Remembered:
-    """Parts that keep what they gave for an array: for a reference that many candidates are compared with."""
+class CachedParts:
+    """NetworkParts that keep what they gave for an array: for a reference that many candidates are compared with."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: NetworkParts) -> None:
         self._parts = parts
         self._known: dict[tuple[str | bytes, ...], Any] = {}
 
@@ -167,7 +167,7 @@ class Remembered:
         return self._ask("encode_style", frames, domain)
 
 
-def verify_graphs(model: DSMAP, files: Graphs, images: Mapping[str, Sequence[Array]], origin: str) -> Verification:
+def verify_graphs(model: DSMAP, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str) -> Verification:
     """Compares the ONNX `files` with `model` on `images`, by domain (uint8 RGB (H, W, 3)).
 
     The sizes must fit the network. Every graph also gets a batch of two. Raises DsmapError when one is off: the bundle
@@ -177,7 +177,7 @@ def verify_graphs(model: DSMAP, files: Graphs, images: Mapping[str, Sequence[Arr
     batches = {
         domain: [*(p[None] for p in found), np.stack([found[0], found[0][:, ::-1]])] for domain, found in images.items()
     }
-    checks = compare(TorchParts(model), GraphParts(files), batches, styles, _as_torch)
+    checks = compare(TorchParts(model), OnnxParts(files), batches, styles, _as_torch)
     failed = [check for check in checks if not check.passed]
     if failed:
         worst = failed[0]
@@ -189,12 +189,12 @@ def verify_graphs(model: DSMAP, files: Graphs, images: Mapping[str, Sequence[Arr
 
 
 def compare(
-    reference: Parts,
-    candidate: GraphParts,
+    reference: NetworkParts,
+    candidate: OnnxParts,
     batches: Mapping[str, Sequence[Array]],
     styles: Mapping[str, Array],
     passes: Callable[[Difference], bool],
-) -> list[Check]:
+) -> list[OutputCheck]:
     """Every output of every graph of `candidate`, and of its chains, beside the reference's, by name.
 
     `batches`: frames (N, H, W, 3) by domain. `styles`: the style code (S,) of all images translated to a domain.
@@ -210,7 +210,7 @@ def compare(
 
 
 def _rows(
-    reference: Parts, candidate: GraphParts, frames: Array, source: str, target: str, style_s: Array
+    reference: NetworkParts, candidate: OnnxParts, frames: Array, source: str, target: str, style_s: Array
 ) -> Iterator[tuple[str, Array, Array]]:
     """(name, the reference's array, the candidate's) of every output of every graph, and of the chain, for one batch.
 

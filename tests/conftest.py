@@ -55,17 +55,17 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     """`tiny_model` as a bundle. Tests that change it copy it first."""
-    from dsmap.export.exporter import export_bundle
-    from dsmap.export.sources import Source
+    from dsmap.export.bundle_writer import write_bundle
+    from dsmap.export.trained_model import TrainedModel
     from dsmap.training.style_statistics import StyleStatistics
 
     styles = {
         "summer": StyleStatistics([0.5, -0.25, 0.0], [1.0, 1.0, 1.0], 7),
         "winter": StyleStatistics([-0.5, 0.75, 0.125], [0.5, 0.5, 0.5], 9),
     }
-    source = Source(tiny_model, 64, styles, {"summer": [], "winter": []}, {"kind": "test"})
+    source = TrainedModel(tiny_model, 64, styles, {"summer": [], "winter": []}, {"kind": "test"})
     out = tmp_path_factory.mktemp("models") / "tiny"
-    export_bundle(source, out, licence="CC0")
+    write_bundle(source, out, licence="CC0")
     return out
 
 
@@ -93,9 +93,9 @@ def format_1_bundle(tiny_model, tiny_bundle, tmp_path_factory) -> Path:
     for domain in tiny_model.domains:
         path, decoder, mlp = old / f"decoder.{domain}.onnx", parts["decoder", domain], parts["style_mlp", domain]
         inputs, dims = ({name: getattr(of, field)[name] for of, name in ((decoder, "mapped"), (mlp, "style"))}
-                        for field in ("inputs", "of_inputs"))  # fmt: skip
+                        for field in ("inputs", "input_dims"))  # fmt: skip
         module = StyleDecoder(mlp.module, decoder.module)
-        write_graph(decoder._replace(module=module, inputs=inputs, of_inputs=dims), path)
+        write_graph(decoder._replace(module=module, inputs=inputs, input_dims=dims), path)
         tree["components"]["decoder"][domain] = describe_file(old, path).model_dump()
     tree["format_version"] = 1
     del tree["components"]["style_mlp"]

@@ -95,7 +95,7 @@ EXPORT = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import dsmap.export.exporter
+import dsmap.export.bundle_writer
 from crashes import Snapshots, contents, run_here
 from dsmap.runtime.bundle.bundle import Bundle
 

@@ -82,17 +82,17 @@ def polish(
     weight = weight_of_features("--matching", matching, 5.0, features)
     check_new(out)
     say("loading torch ...")
-    from dsmap.export.output_adjustments import Finish, parse_contrast
     from dsmap.model.feature_networks import load_features
     from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
     from dsmap.training.data import UnpairedBatches
     from dsmap.training.datasets import default_style_images, fingerprint, training_folders
     from dsmap.training.device import choose_device
+    from dsmap.training.output_adjustments import OutputAdjustments, parse_contrast
     from dsmap.training.polish import polish as polish_decoders
     from dsmap.training.style_statistics import styles_by_domain
 
     given = read_checkpoint(find_checkpoint(checkpoint))
-    network = Finish(contrast=parse_contrast(contrast or [])).network(given.config.model)
+    network = OutputAdjustments(contrast=parse_contrast(contrast or [])).apply(given.config.model)
     given = given._replace(config=given.config.model_copy(update={"model": network}))
     if to is not None and to not in network.domains:
         raise InputError(f"no domain named {to!r}", f"Pass --to {network.domains[0]} or --to {network.domains[1]}.")

@@ -13,8 +13,8 @@ from tiny import make_model
 
 from dsmap.errors import InputError
 from dsmap.export.bundle_to_torch import generators_of_bundle
-from dsmap.export.exporter import export_bundle
-from dsmap.export.sources import Source
+from dsmap.export.bundle_writer import write_bundle
+from dsmap.export.trained_model import TrainedModel
 from dsmap.model.dsmap import DSMAP
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle
 from dsmap.runtime.bundle.bundled import find_model
@@ -39,7 +39,7 @@ def small(**changed) -> DSMAP:
 
 def bundle_of(model: DSMAP, out: Path) -> Bundle:
     styles = {domain: prior_statistics(model.config.style_dim) for domain in model.domains}
-    export_bundle(Source(model, 64, styles, {d: [] for d in model.domains}, {"kind": "test"}), out, licence="CC0")
+    write_bundle(TrainedModel(model, 64, styles, {d: [] for d in model.domains}, {"kind": "test"}), out, licence="CC0")
     return Bundle.read(out)
 
 

@@ -13,12 +13,12 @@ from conftest import run_export
 
 from dsmap.config import ModelConfig
 from dsmap.errors import DsmapError, InputError
-from dsmap.export import exporter
-from dsmap.export.exporter import export_bundle
+from dsmap.export import bundle_writer
+from dsmap.export.bundle_folder import check_bundle_folder
+from dsmap.export.bundle_writer import write_bundle
 from dsmap.export.graphs import from_frames, graphs, to_frames, write_graph
-from dsmap.export.output import check_bundle_folder
 from dsmap.export.rewrites import Rewrites
-from dsmap.export.sources import open_checkpoint
+from dsmap.export.trained_model import open_checkpoint
 from dsmap.export.verify import generated_images, verify_graphs
 from dsmap.model.dsmap import DSMAP, initialise_generators
 from dsmap.runtime import Translator
@@ -33,7 +33,7 @@ def from_exported(exported, monkeypatch):
         known = exported.folder / path.name
         shutil.copy(known, path) if known.exists() else write_graph(graph, path, templates)
 
-    monkeypatch.setattr(exporter, "write_graph", copy)
+    monkeypatch.setattr(bundle_writer, "write_graph", copy)
 
 
 def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, image_folder, exported, tmp_path):
@@ -93,16 +93,16 @@ def test_existing_output_is_kept(checkpoint, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="is not a bundle"):
-            export_bundle(source, tmp_path / "mine", overwrite=overwrite)
+            write_bundle(source, tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     with pytest.raises(InputError, match=r"no does not exist"):
-        export_bundle(source, tmp_path / "no" / "such")
+        write_bundle(source, tmp_path / "no" / "such")
 
 
 def test_refuses_a_bundle_that_is_there(tiny_bundle, tiny_model, checkpoint):
     before = (tiny_bundle / "bundle.json").read_text()
     with pytest.raises(InputError) as caught:
-        export_bundle(open_checkpoint(checkpoint), tiny_bundle)
+        write_bundle(open_checkpoint(checkpoint), tiny_bundle)
     assert "--overwrite" in caught.value.advice
     assert (tiny_bundle / "bundle.json").read_text() == before
 
@@ -112,10 +112,10 @@ def test_a_file_that_is_not_of_the_bundle_is_never_deleted(checkpoint, tiny_bund
     mine = Path(shutil.copytree(tiny_bundle, tmp_path / "mine"))
     (mine / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        export_bundle(open_checkpoint(checkpoint), mine, overwrite=True)
+        write_bundle(open_checkpoint(checkpoint), mine, overwrite=True)
     assert (mine / "notes.txt").read_text() == "mine"
     (mine / "notes.txt").unlink()
-    export_bundle(open_checkpoint(checkpoint), mine, overwrite=True)
+    write_bundle(open_checkpoint(checkpoint), mine, overwrite=True)
     assert Bundle.read(mine).manifest.provenance["kind"] == "dsmap-train"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -128,10 +128,10 @@ def test_two_exports_to_one_folder_share_nothing(checkpoint, tmp_path):
     def say(_line: str) -> None:
         if not done:
             done.append(True)
-            export_bundle(source, tmp_path / "m", licence="second")
+            write_bundle(source, tmp_path / "m", licence="second")
 
     with pytest.raises(DsmapError, match=r"could not be named .*m exists") as caught:
-        export_bundle(source, tmp_path / "m", licence="first", say=say)
+        write_bundle(source, tmp_path / "m", licence="first", say=say)
     assert caught.value.advice == f"It is whole, and lies in {tmp_path / 'm-2'}."
     assert [Bundle.read(tmp_path / name).manifest.licence for name in ("m", "m-2")] == ["second", "first"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m-2"]
@@ -164,7 +164,7 @@ def test_only_what_a_bundle_names_goes_with_it(tiny_bundle, tmp_path, foreign):
 def test_a_link_to_a_bundle_stays_one(checkpoint, tiny_bundle, tmp_path):
     there = Path(shutil.copytree(tiny_bundle, tmp_path / "there" / "model"))
     (tmp_path / "link").symlink_to(there)
-    export_bundle(open_checkpoint(checkpoint), tmp_path / "link", licence="new", overwrite=True)
+    write_bundle(open_checkpoint(checkpoint), tmp_path / "link", licence="new", overwrite=True)
     assert (tmp_path / "link").is_symlink()
     assert Bundle.read(there).manifest.licence == "new"
     assert [path.name for path in there.parent.iterdir()] == ["model"]
@@ -201,9 +201,9 @@ def test_a_failed_check_leaves_nothing(checkpoint, exported, tmp_path, monkeypat
     def wrong(graph, path, _templates=None):
         shutil.copy(exported.folder / f"{graph.component}.{others[graph.domain]}.onnx", path)
 
-    monkeypatch.setattr(exporter, "write_graph", wrong)
+    monkeypatch.setattr(bundle_writer, "write_graph", wrong)
     with pytest.raises(DsmapError, match="differs from torch"):
-        export_bundle(open_checkpoint(checkpoint), tmp_path / "bundle")
+        write_bundle(open_checkpoint(checkpoint), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 

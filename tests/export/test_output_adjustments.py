@@ -7,12 +7,12 @@ from test_named_styles import call
 
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError
-from dsmap.export.output_adjustments import Finish, parse_contrast
-from dsmap.export.sources import open_checkpoint
+from dsmap.export.trained_model import open_checkpoint
 from dsmap.export.verify import generated_images
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.tools import export
+from dsmap.training.output_adjustments import OutputAdjustments, parse_contrast
 
 
 def test_an_export_is_finished(checkpoint, tmp_path):
@@ -23,7 +23,7 @@ def test_an_export_is_finished(checkpoint, tmp_path):
     assert manifest.architecture["contrast"] == [1.1, 1.3]
     assert manifest.architecture["sharpen"] == 0.3
     assert manifest.architecture["margin"] == 8
-    source = open_checkpoint(checkpoint, finish=Finish(0.3, {None: 1.1, "winter": 1.3}, 8))
+    source = open_checkpoint(checkpoint, adjustments=OutputAdjustments(0.3, {None: 1.1, "winter": 1.3}, 8))
     as_trained = open_checkpoint(checkpoint)
     image = generated_images(64, 1, 9)[0]
     x_nchw = torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
@@ -66,9 +66,9 @@ def test_contrast_is_of_the_tanh():
     with pytest.raises(ValueError, match=r"model\.contrast goes with model\.output tanh"):
         ModelConfig(output="clip", contrast=(1.0, 1.1))
     assert parse_contrast(["1.2", "winter:1.3"]) == {None: 1.2, "winter": 1.3}
-    assert Finish().network(ModelConfig()) == ModelConfig()
+    assert OutputAdjustments().apply(ModelConfig()) == ModelConfig()
     for wrong in (["1.2", "1.3"], ["winter:1", "winter:1.1"]):
         with pytest.raises(InputError):
             parse_contrast(wrong)
     with pytest.raises(InputError):
-        Finish(contrast={"dusk": 1.1}).network(ModelConfig())
+        OutputAdjustments(contrast={"dusk": 1.1}).apply(ModelConfig())

@@ -14,11 +14,11 @@ from onnx import TensorProto, numpy_helper
 from tiny import make_model
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.export import gate, int8
+from dsmap.export import int8, precision_check
 from dsmap.export.costs import graph_costs
 from dsmap.export.fp16 import CentredStem, to_half
-from dsmap.export.gate import check_gate, extreme_inputs, judge, with_probes
 from dsmap.export.int8 import quantise
+from dsmap.export.precision_check import compare_precision, extreme_inputs, require_passed, with_probes
 from dsmap.export.rewrites import Rewrites, ScaledStem, rewritten
 from dsmap.export.verify import generated_images
 from dsmap.model.layers import conv, instance_norm, layer_norm
@@ -177,12 +177,14 @@ STYLES = dict.fromkeys(DOMAINS, np.zeros(8, np.float32))
 def judged(exported, precision, changed):
     images = {domain: generated_images(64, 2, i) for i, domain in enumerate(DOMAINS)}
     variant = {**files(exported, precision), **changed}
-    return judge(precision, files(exported), variant, images, "generated", styles=STYLES, width=8, minimum=16)
+    return compare_precision(
+        precision, files(exported), variant, images, "generated", styles=STYLES, width=8, minimum=16
+    )
 
 
 @pytest.fixture
 def small_extremes(monkeypatch):
-    monkeypatch.setattr(gate, "_FULL_HD", (64, 96))
+    monkeypatch.setattr(precision_check, "_FULL_HD", (64, 96))
 
 
 @pytest.mark.usefixtures("small_extremes")
@@ -194,10 +196,10 @@ def test_the_gate_finds_what_is_off(exported, tmp_path):
     with pytest.raises(
         DsmapError, match=r"fp16 is below its gate of 40 dB: chain summer to winter \d+\.\d dB"
     ) as caught:
-        check_gate(found, force=False, say=print)
+        require_passed(found, force=False, say=print)
     assert "--force" in caught.value.advice
     said = []
-    check_gate(found, force=True, say=said.append)
+    require_passed(found, force=True, say=said.append)
     assert "below its gate" in said[0]
 
 
@@ -228,7 +230,7 @@ def test_probes_leave_the_graph_as_it_is(exported):
 
 def test_extreme_inputs_without_memory(monkeypatch):
     said = []
-    monkeypatch.setattr(gate, "available_bytes", lambda: 10**9)
+    monkeypatch.setattr(precision_check, "available_bytes", lambda: 10**9)
     images = {domain: generated_images(64, 1) for domain in DOMAINS}
     assert "an image, 1920x1088" not in extreme_inputs((64, 64), 16, 64, images, said.append)
     assert said == ["too little memory to try 1920x1088: left out"]
@@ -272,7 +274,7 @@ def test_channels_are_evened_out_without_a_trace(exported):
 
 def test_sensitive_blocks_stay_in_float(exported, tmp_path, monkeypatch):
     """With an aim that no int8 block meets, none is left."""
-    monkeypatch.setattr(int8, "AIMS", {"psnr": 150.0})
+    monkeypatch.setattr(int8, "TARGETS_DB", {"psnr": 150.0})
     images = {domain: generated_images(32, 1, i) for i, domain in enumerate(DOMAINS)}
     said = []
     plain = files(exported)
@@ -342,18 +344,20 @@ def test_below_the_gate_nothing_is_written(checkpoint, exported, tmp_path, monke
     """The numbers are told; with force the bundle is written, and says that it did not pass."""
     import shutil
 
-    from dsmap.export import exporter
-    from dsmap.export.exporter import Variants, export_bundle
-    from dsmap.export.sources import open_checkpoint
+    from dsmap.export import bundle_writer
+    from dsmap.export.bundle_writer import Variants, write_bundle
+    from dsmap.export.trained_model import open_checkpoint
 
-    monkeypatch.setattr(exporter, "write_graph", lambda graph, path, _: shutil.copy(exported.folder / path.name, path))
-    monkeypatch.setattr(gate, "_FULL_HD", (64, 96))
-    monkeypatch.setitem(gate.GATES, "fp16", 150.0)
+    monkeypatch.setattr(
+        bundle_writer, "write_graph", lambda graph, path, _: shutil.copy(exported.folder / path.name, path)
+    )
+    monkeypatch.setattr(precision_check, "_FULL_HD", (64, 96))
+    monkeypatch.setitem(precision_check.MIN_PSNR_DB, "fp16", 150.0)
     source = open_checkpoint(checkpoint)
     with pytest.raises(DsmapError, match="fp16 is below its gate of 150 dB"):
-        export_bundle(source, tmp_path / "b", variants=Variants(fp16=True))
+        write_bundle(source, tmp_path / "b", variants=Variants(fp16=True))
     assert list(tmp_path.iterdir()) == []
-    export_bundle(source, tmp_path / "b", variants=Variants(fp16=True, force=True))
+    write_bundle(source, tmp_path / "b", variants=Variants(fp16=True, force=True))
     assert not Bundle.read(tmp_path / "b").manifest.verification["variants"]["fp16"]["passed"]
 
 
@@ -399,7 +403,7 @@ def test_engines_for_a_bundle(exported, checkpoint, tmp_path):
     again = run_export(*command, cwd=tmp_path)
     assert again.stdout.count("kept ") == len(told)
     assert Bundle.read(copy).precisions == ("fp32", "fp16", "int8")
-    from dsmap.export.output import check_bundle_folder
+    from dsmap.export.bundle_folder import check_bundle_folder
 
     check_bundle_folder(copy, overwrite=True)
     (copy / "engines" / "notes.txt").write_text("mine")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.export import exporter
+from dsmap.export import bundle_writer
 from dsmap.metrics.protocol import PROTOCOLS, Protocol, draw_styles, pick_contents
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.bundle.bundle import Bundle
@@ -218,7 +218,7 @@ def test_a_checkpoint_gives_the_numbers_of_its_bundle(folder, checkpoint, export
         wanted.append((source.model.domains, source.trained_at, name))
         shutil.copytree(exported.folder, out)
 
-    monkeypatch.setattr(exporter, "export_bundle", export_again)
+    monkeypatch.setattr(bundle_writer, "write_bundle", export_again)
     with open_bundle(str(checkpoint), lambda _: None) as bundle:
         of_checkpoint = numbers_of(measure(bundle, folder, tmp_path / "a"))
         scratch = bundle.folder

@@ -12,7 +12,7 @@ from test_polish import SMALL, Colours, batches_of, image, means
 from tiny import make_model, squeezenet_weights
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.sources import open_checkpoint
+from dsmap.export.trained_model import open_checkpoint
 from dsmap.model.dsmap import initialise_generators
 from dsmap.tools import distill as tool
 from dsmap.tools import train

@@ -13,7 +13,7 @@ from tiny import make_model, squeezenet_weights
 
 from dsmap.config import ModelConfig, TrainConfig
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.sources import open_checkpoint
+from dsmap.export.trained_model import open_checkpoint
 from dsmap.model.discriminator import WholeDiscriminator
 from dsmap.model.feature_networks import FeatureNetwork
 from dsmap.runtime.bundle.bundle import read_manifest

@@ -68,12 +68,12 @@ def open_bundle(model: str, say: Notify) -> Iterator[Bundle]:
     """The bundle `model`, bundled or in a folder; a checkpoint of dsmap-train is exported for the while (fp32)."""
     folder = Path(model)
     if _is_checkpoint(folder):
-        from dsmap.export.exporter import export_bundle
-        from dsmap.export.sources import open_checkpoint
+        from dsmap.export.bundle_writer import write_bundle
+        from dsmap.export.trained_model import open_checkpoint
 
         with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
             say(f"exporting the checkpoint {folder} to measure what it will be in use ...")
-            export_bundle(open_checkpoint(folder), Path(scratch, "model"), name=folder.resolve().name)
+            write_bundle(open_checkpoint(folder), Path(scratch, "model"), name=folder.resolve().name)
             yield Bundle.read(Path(scratch, "model"))
     else:
         yield Bundle.read(find_model(model))

@@ -30,8 +30,8 @@ from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
     from dsmap.export.named_styles import NamedStyle
-    from dsmap.export.output_adjustments import Finish
-    from dsmap.export.sources import Source
+    from dsmap.export.trained_model import TrainedModel
+    from dsmap.training.output_adjustments import OutputAdjustments
 
 app = new_app()
 
@@ -132,10 +132,10 @@ def export(
     version: Version = False,
 ) -> None:
     from dsmap.export.named_styles import parse_named_styles
-    from dsmap.export.output_adjustments import Finish, parse_contrast
+    from dsmap.training.output_adjustments import OutputAdjustments, parse_contrast
 
     finishes = {"--sharpen": sharpen is not None, "--contrast": bool(contrast), "--margin": margin is not None}
-    finish = Finish(sharpen, parse_contrast(contrast or []), margin)
+    finish = OutputAdjustments(sharpen, parse_contrast(contrast or []), margin)
     engines = engine_wishes(engine, sizes, gpu_arch, max_batch)
     named = parse_named_styles(named_style or [])
     defaults = parse_default_styles(default_style)
@@ -169,15 +169,15 @@ def export(
             raise InputError(f"{flag} does not go with --official", "Leave it out.")
     if best and (official is not None or not (checkpoint / "checkpoints").is_dir()):
         raise InputError(f"--best picks from a run folder; {checkpoint} is none", "Leave it out, or pass RUN.")
-    from dsmap.export.output import check_bundle_folder
+    from dsmap.export.bundle_folder import check_bundle_folder
     from dsmap.runtime.bundle.bundled import as_model
 
     check_bundle_folder(out, overwrite=overwrite)
     left_out = _parse_rewrites(without or [])
     started = time.monotonic()
     say("loading torch ...")
+    from dsmap.export.bundle_writer import Variants, write_bundle
     from dsmap.export.costs import graph_costs
-    from dsmap.export.exporter import Variants, export_bundle
     from dsmap.export.graphs import ALL_REWRITES
     from dsmap.export.report import report as numbers
     from dsmap.export.report import summary
@@ -186,7 +186,7 @@ def export(
     if engines is not None:
         engines.profile(source.model.config.multiple_of, source.model.config.minimum_size)  # before the long work
     rewrites = ALL_REWRITES._replace(**dict.fromkeys(left_out, False))
-    exported = export_bundle(
+    exported = write_bundle(
         source,
         out,
         name=name,
@@ -227,9 +227,9 @@ def _open(
     *,
     live: bool,
     best: bool,
-    finish: "Finish",
-) -> "Source":
-    from dsmap.export.sources import open_checkpoint, open_official
+    finish: "OutputAdjustments",
+) -> "TrainedModel":
+    from dsmap.export.trained_model import open_checkpoint, open_official
     from dsmap.training.data import find_domains
 
     if official is not None:
@@ -248,7 +248,7 @@ def _open(
         data=data,
         folders=folders,
         named_styles=named,
-        finish=finish,
+        adjustments=finish,
         default_styles=defaults,
     )
 

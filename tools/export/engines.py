@@ -8,7 +8,7 @@ from dsmap.tools.shared.progress import bar
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
-    from dsmap.export.engines import Built
+    from dsmap.export.engines import BuiltEngine
     from dsmap.runtime.bundle.bundle import Sizes
     from dsmap.runtime.engines.tensorrt_api import Flavour
 
@@ -54,9 +54,9 @@ def engine_wishes(engine: str, sizes: str | None, gpu_arch: str | None, max_batc
     return EngineWishes(flavour, parse_gpu_arch(gpu_arch, flavour), sizes or DEFAULT_SIZES, max_batch or 1)
 
 
-def build(folder: Path, engines: EngineWishes) -> "list[Built]":
+def build(folder: Path, engines: EngineWishes) -> "list[BuiltEngine]":
     """Builds with a progress bar, where there is a terminal."""
-    from dsmap.export.engines import EngineJob, engines_of
+    from dsmap.export.engines import EngineJob, build_engines
     from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.engines.progress import PROGRESS_STEPS
 
@@ -71,4 +71,4 @@ def build(folder: Path, engines: EngineWishes) -> "list[Built]":
             return lambda phase, step, steps: drawn.update(step, total=steps, text=phase[:40])
 
         told = say if drawn is None else drawn.say
-        return engines_of(bundle, engines.options(bundle.manifest.sizes), told, follow)
+        return build_engines(bundle, engines.options(bundle.manifest.sizes), told, follow)

@@ -40,7 +40,7 @@ def gpu_check(
     from dsmap.common.files import check_folder_writable
     from dsmap.common.output_files import check_outputs
     from dsmap.common.reports import write_report, write_text
-    from dsmap.export.output import check_bundle_folder
+    from dsmap.export.bundle_folder import check_bundle_folder
     from dsmap.runtime.backends.base import need_gpu
     from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
-from dsmap.export import exporter
-from dsmap.export.exporter import export_bundle
+from dsmap.export import bundle_writer
+from dsmap.export.bundle_writer import write_bundle
 from dsmap.export.named_styles import NamedStyle, add_named_styles, parse_named_styles
-from dsmap.export.sources import Source
+from dsmap.export.trained_model import TrainedModel
 from dsmap.export.verify import generated_images
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, file_sha256, read_manifest
@@ -131,11 +131,11 @@ def test_a_code_is_what_the_runtime_finds_for_the_image(bundle, translator, tiny
 
 
 def test_an_export_writes_the_codes_and_no_image(tiny_model, tiny_bundle, bundle, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporter, "write_graph", lambda graph, path, _: shutil.copy(tiny_bundle / path.name, path))
+    monkeypatch.setattr(bundle_writer, "write_graph", lambda graph, path, _: shutil.copy(tiny_bundle / path.name, path))
     statistics = {domain: StyleStatistics([0.0] * 3, [1.0] * 3, 2) for domain in ("summer", "winter")}
     chosen = [NamedStyle("winter", "fresh-snow", images / "snow.png")]
-    source = Source(tiny_model, 64, statistics, {"summer": [], "winter": []}, {}, chosen)
-    export_bundle(source, tmp_path / "made")
+    source = TrainedModel(tiny_model, 64, statistics, {"summer": [], "winter": []}, {}, chosen)
+    write_bundle(source, tmp_path / "made")
     made = Bundle.read(tmp_path / "made").manifest
     expected = read_manifest(bundle).styles["winter"].named["fresh-snow"]
     assert list(made.styles["winter"].named) == ["fresh-snow"]
@@ -144,7 +144,7 @@ def test_an_export_writes_the_codes_and_no_image(tiny_model, tiny_bundle, bundle
     assert "Named styles: fresh-snow (winter)." in made.card
     assert {path.suffix for path in (tmp_path / "made").iterdir()} == {".onnx", ".json"}
     with pytest.raises(InputError, match=r"winter-2:x: the model has no domain 'winter-2'"):
-        export_bundle(source._replace(named_styles=[chosen[0]._replace(domain="winter-2", name="x")]), tmp_path / "no")
+        write_bundle(source._replace(named_styles=[chosen[0]._replace(domain="winter-2", name="x")]), tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 

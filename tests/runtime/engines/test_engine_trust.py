@@ -13,7 +13,7 @@ import pytest
 from hostile import make_small_bundle
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.engines import EngineOptions, engines_of
+from dsmap.export.engines import EngineOptions, build_engines
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.engines import cache_folder
@@ -48,7 +48,7 @@ def exported_engines(rtx, tmp_path_factory) -> tuple[Path, Path]:
     bundle = make_small_bundle(folder / "bundle")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSMAP_CACHE", str(folder / "cache"))
-        built = engines_of(Bundle.read(bundle), options(rtx), lambda line: None)
+        built = build_engines(Bundle.read(bundle), options(rtx), lambda line: None)
     assert len(built) == 10
     return bundle, folder / "cache"
 
@@ -149,10 +149,10 @@ def test_an_engine_that_is_exchanged_once_it_was_chosen(exported_engines, bundle
 
 def test_export_builds_engines_of_others_again(bundle, rtx, cache):
     lines: list[str] = []
-    engines_of(bundle, options(rtx), lines.append)
+    build_engines(bundle, options(rtx), lines.append)
     assert "building content_encoder.a fp32 again: it was not built here by you" in lines[0]  # others are its equals
     lines.clear()
-    engines_of(bundle, options(rtx), lines.append)
+    build_engines(bundle, options(rtx), lines.append)
     assert all("is up to date" in line for line in lines)
     assert open_mapping(bundle, rtx) == read_sidecar(engine_in(bundle.folder)).engine_sha256
 
@@ -163,14 +163,14 @@ def test_engines_are_never_written_through_a_link(bundle, rtx, cache, tmp_path):
     before = {path.name: path.read_bytes() for path in target.iterdir()}
     (bundle.folder / "engines").symlink_to(target)
     with pytest.raises(InputError, match="engines is a link: engines are written into the bundle itself"):
-        engines_of(bundle, options(rtx), lambda line: None)
+        build_engines(bundle, options(rtx), lambda line: None)
     (bundle.folder / "engines").unlink()
     (bundle.folder / "engines").mkdir()
     name = next(target.glob("content_encoder.a.*.engine")).name
     (tmp_path / "file").write_bytes(b"mine")
     (bundle.folder / "engines" / name).symlink_to(tmp_path / "file")
     with pytest.raises(InputError, match="is a link, and nothing is written through it"):
-        engines_of(bundle, options(rtx), lambda line: None)
+        build_engines(bundle, options(rtx), lambda line: None)
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
@@ -437,6 +437,6 @@ def test_without_a_private_cache_an_export_warns(bundle, rtx, cache, caplog):
     cache.chmod(0o777)
     shutil.rmtree(bundle.folder / "engines")
     if hasattr(os, "getuid"):
-        engines_of(bundle, options(rtx), lambda line: None)
+        build_engines(bundle, options(rtx), lambda line: None)
         assert len(caplog.messages) == 10
         assert "running it needs --trust-engines" in caplog.messages[0]

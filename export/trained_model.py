@@ -11,7 +11,6 @@ from dsmap.common.images import list_images
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.export.named_styles import NamedStyle, check_domains
-from dsmap.export.output_adjustments import Finish
 from dsmap.export.verify import generated_images
 from dsmap.model.authors_checkpoint import load_official, read_official_config
 from dsmap.model.dsmap import DSMAP, is_finite
@@ -19,13 +18,14 @@ from dsmap.runtime.bundle.bundle import file_sha256
 from dsmap.training.checkpoint import load_generators, read_checkpoint
 from dsmap.training.data import Domains, find_domains, load_readable_nchw
 from dsmap.training.datasets import check_same_domains, default_style_images
+from dsmap.training.output_adjustments import OutputAdjustments
 from dsmap.training.samples import to_rgb
 from dsmap.training.style_statistics import StyleStatistics, prior_statistics, styles_by_domain
 
 _WEIGHTS = ("ema", "generators")
 
 
-class Source(NamedTuple):
+class TrainedModel(NamedTuple):
     """Generators to export, and what is known of them."""
 
     model: DSMAP
@@ -33,10 +33,10 @@ class Source(NamedTuple):
     """Shorter side of the training images in pixels."""
     styles: dict[str, StyleStatistics]
     images: dict[str, list[Path]]
-    """Images of each domain to check the graphs on; empty lists when none are at hand."""
+    """CheckImages of each domain to check the graphs on; empty lists when none are at hand."""
     provenance: dict[str, Any]
     named_styles: Sequence[NamedStyle] = ()
-    """Images whose styles get a name."""
+    """CheckImages whose styles get a name."""
 
 
 def open_checkpoint(
@@ -45,15 +45,15 @@ def open_checkpoint(
     data: Path | None = None,
     folders: Sequence[tuple[str, Path]] = (),
     named_styles: Sequence[NamedStyle] = (),
-    finish: Finish | None = None,
+    adjustments: OutputAdjustments | None = None,
     default_styles: Mapping[str, Path] | None = None,
-) -> Source:
+) -> TrainedModel:
     """The generators of a run of dsmap-train; `weights` is ema or generators (live).
 
     `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
     `data` or `folders` (see `find_domains`) replace the images that the run was trained on; the default styles of the
     domains in `default_styles` are the means over the images of a folder. Raises InputError for `named_styles` or
-    `default_styles` of a domain that it does not have, and for a value of `finish` out of range.
+    `default_styles` of a domain that it does not have, and for a value of `adjustments` out of range.
     """
     if path.suffix == ".safetensors" and path.is_file():
         if path.stem not in _WEIGHTS:
@@ -62,8 +62,8 @@ def open_checkpoint(
             )
         path, weights = path.parent, path.stem
     checkpoint = read_checkpoint(path)
-    finish = finish or Finish()
-    config = checkpoint.config.model_copy(update={"model": finish.network(checkpoint.config.model)})
+    adjustments = adjustments or OutputAdjustments()
+    config = checkpoint.config.model_copy(update={"model": adjustments.apply(checkpoint.config.model)})
     checkpoint = checkpoint._replace(config=config)
     check_domains(named_styles, config.model.domains)
     chosen = default_style_images(default_styles or {}, config.model.domains)
@@ -91,7 +91,7 @@ def open_checkpoint(
     }
     further = {"polished": checkpoint.polished, "distilled": checkpoint.distilled}
     provenance |= {name: what for name, what in further.items() if what is not None}
-    return Source(model, config.data.shorter_side, styles, images, provenance, named_styles)
+    return TrainedModel(model, config.data.shorter_side, styles, images, provenance, named_styles)
 
 
 def open_official(
@@ -101,7 +101,7 @@ def open_official(
     domains: Domains | None = None,
     named_styles: Sequence[NamedStyle] = (),
     default_styles: Mapping[str, Path] | None = None,
-) -> Source:
+) -> TrainedModel:
     """The generators of a `gen_*.pt` by the authors' trainer.
 
     It keeps no style statistics: they come from the images of `domains`, or else are those of the prior N(0, I).
@@ -120,11 +120,11 @@ def open_official(
     styles = {name: prior_statistics(model.config.style_dim) for name in names}
     styles |= styles_by_domain(model, chosen, trained_at)
     provenance = {"kind": "the authors' checkpoint", "file": Path(path).name, "weights_sha256": file_sha256(Path(path))}
-    return Source(model, trained_at, styles, images, provenance, named_styles)
+    return TrainedModel(model, trained_at, styles, images, provenance, named_styles)
 
 
-class Images(NamedTuple):
-    """Images to check graphs on, by domain: uint8 RGB (H, W, 3), of a size the network takes."""
+class CheckImages(NamedTuple):
+    """CheckImages to check graphs on, by domain: uint8 RGB (H, W, 3), of a size the network takes."""
 
     by_domain: dict[str, list[npt.NDArray[np.uint8]]]
     origin: str
@@ -134,7 +134,7 @@ class Images(NamedTuple):
         return sum(map(len, self.by_domain.values()))
 
 
-def pick_images(source: Source, count: int, *, at_least: int = 1, part: int = 0) -> Images:
+def pick_images(source: TrainedModel, count: int, *, at_least: int = 1, part: int = 0) -> CheckImages:
     """Up to `count` images of each domain at the training size, evenly picked; generated ones fill up to `at_least`.
 
     `part` 0 and 1 are different images where there are enough: to calibrate on the one and to check on the other.
@@ -149,11 +149,11 @@ def pick_images(source: Source, count: int, *, at_least: int = 1, part: int = 0)
         found[domain] = [to_rgb(x_nchw)[0] for x_nchw in load_readable_nchw(dict.fromkeys(picked), size, multiple)]
     if not all(found.values()):
         seeds = {domain: 2 * i + part for i, domain in enumerate(source.model.domains)}
-        return Images({d: generated_images(size, count, seed) for d, seed in seeds.items()}, "generated")
+        return CheckImages({d: generated_images(size, count, seed) for d, seed in seeds.items()}, "generated")
     lacking = {domain: at_least - len(images) for domain, images in found.items() if len(images) < at_least}
     for domain, missing in lacking.items():
         found[domain] += generated_images(size, missing, part)
-    return Images(found, "real and generated" if lacking else "real")
+    return CheckImages(found, "real and generated" if lacking else "real")
 
 
 def _to_check_on(domains: Domains) -> dict[str, list[Path]]:

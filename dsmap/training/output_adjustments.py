@@ -8,7 +8,7 @@ from dsmap.errors import InputError
 from dsmap.training.datasets import check_named_domains
 
 
-class Finish(NamedTuple):
+class OutputAdjustments(NamedTuple):
     """`sharpen`, `contrast` and `margin` replace the network's own (`ModelConfig`)."""
 
     sharpen: float | None = None
@@ -16,7 +16,7 @@ class Finish(NamedTuple):
     """By domain; None is every domain that is not named."""
     margin: int | None = None
 
-    def network(self, config: ModelConfig) -> ModelConfig:
+    def apply(self, config: ModelConfig) -> ModelConfig:
         """`config` with what is replaced. Raises InputError for a value out of range and for an unknown domain."""
         check_named_domains("--contrast", (d for d in self.contrast if d is not None), config.domains)
         single = {"sharpen": self.sharpen, "margin": self.margin}
@@ -28,7 +28,7 @@ class Finish(NamedTuple):
 
 
 def parse_contrast(texts: Sequence[str]) -> dict[str | None, float]:
-    """FACTOR and DOMAIN:FACTOR, as `Finish.contrast`. Raises InputError for a text that is neither."""
+    """FACTOR and DOMAIN:FACTOR, as `OutputAdjustments.contrast`. Raises InputError for a text that is neither."""
     found: dict[str | None, float] = {}
     for text in texts:
         domain, colon, factor = text.rpartition(":")

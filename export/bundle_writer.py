@@ -15,16 +15,16 @@ from dsmap.common.files import part_folder, rename_to_free, replace_folder, sync
 from dsmap.common.notify import Notify
 from dsmap.common.output_files import keep_beside
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.gate import GATE_IMAGES, Gate, check_gate, judge
+from dsmap.export.bundle_folder import check_bundle_folder
 from dsmap.export.graphs import ALL_REWRITES, OPSET, Templates, graphs, write_graph
 from dsmap.export.named_styles import Codes, check_domains, style_codes
-from dsmap.export.output import check_bundle_folder
+from dsmap.export.precision_check import MIN_IMAGES, PrecisionCheck, compare_precision, require_passed
 from dsmap.export.rewrites import Rewrites
-from dsmap.export.sources import Source, pick_images
-from dsmap.export.verify import Graphs, Verification, verify_graphs
+from dsmap.export.trained_model import TrainedModel, pick_images
+from dsmap.export.verify import GraphFiles, Verification, verify_graphs
 from dsmap.runtime.bundle.bundle import Manifest, Sizes, Style, describe_components, write_manifest
 
-# Images of each domain that the float32 graphs are checked on.
+# CheckImages of each domain that the float32 graphs are checked on.
 CHECK_IMAGES = 4
 CALIBRATION_IMAGES = 16
 
@@ -43,13 +43,13 @@ class Exported(NamedTuple):
 
     manifest: Manifest
     verification: Verification
-    gates: list[Gate]
+    precision_checks: list[PrecisionCheck]
     seconds: dict[str, float]
     """How long the graphs of each precision took to make."""
 
 
-def export_bundle(
-    source: Source,
+def write_bundle(
+    source: TrainedModel,
     out: Path,
     *,
     name: str | None = None,
@@ -73,7 +73,7 @@ def export_bundle(
     part: Path | None = None
     try:
         part = part_folder(Path(os.path.realpath(out)))  # where a link leads, which stays one
-        made = _Making(source, part, rewrites, variants or Variants(), say)
+        made = _BundleBuilder(source, part, rewrites, variants or Variants(), say)
         made.run()
         assert made.verification is not None
         manifest = _describe(made, name or out.name, licence, card)
@@ -85,7 +85,7 @@ def export_bundle(
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
-    return Exported(manifest, made.verification, made.gates, made.seconds)
+    return Exported(manifest, made.verification, made.precision_checks, made.seconds)
 
 
 def _give_name(part: Path, out: Path, *, overwrite: bool) -> None:
@@ -113,12 +113,12 @@ def _give_name(part: Path, out: Path, *, overwrite: bool) -> None:
         ) from error
 
 
-class _Making:
+class _BundleBuilder:
     """The graphs of a bundle in the making, by precision, and what was found about them."""
 
     def __init__(
         self,
-        source: Source,
+        source: TrainedModel,
         folder: Path,
         rewrites: Rewrites,
         variants: Variants,
@@ -126,10 +126,10 @@ class _Making:
     ) -> None:
         self.source, self.folder, self.say = source, folder, say
         self.rewrites, self.variants = rewrites, variants
-        self.files: dict[str, Graphs] = {}
+        self.files: dict[str, GraphFiles] = {}
         self.seconds: dict[str, float] = {}
         self.verification: Verification | None = None
-        self.gates: list[Gate] = []
+        self.precision_checks: list[PrecisionCheck] = []
         self.named_styles: Codes = {}
         self.float_layers: dict[str, list[str]] = {}
         """Of int8: the convolutions that stayed in float, by graph."""
@@ -145,10 +145,10 @@ class _Making:
         self.named_styles = style_codes(self.source.named_styles, encoders, _sizes(self.source))
         if self.variants.fp16:
             self._write("fp16")
-            self._gate("fp16")
+            self._check_precision("fp16")
         if self.variants.int8:
             self._quantise()
-            self._gate("int8")
+            self._check_precision("int8")
 
     def _write(self, precision: str) -> None:
         began, files, templates = time.monotonic(), {}, Templates()
@@ -174,15 +174,15 @@ class _Making:
     def _tell(self, path: Path) -> None:
         self.say(f"wrote {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
 
-    def _keep(self, precision: str, files: Graphs, began: float) -> None:
+    def _keep(self, precision: str, files: GraphFiles, began: float) -> None:
         self.files[precision], self.seconds[precision] = files, time.monotonic() - began
 
-    def _gate(self, precision: str) -> None:
+    def _check_precision(self, precision: str) -> None:
         """Raises DsmapError below the gate, unless forced."""
         config = self.source.model.config
-        images = pick_images(self.source, GATE_IMAGES, at_least=GATE_IMAGES)
+        images = pick_images(self.source, MIN_IMAGES, at_least=MIN_IMAGES)
         self.say(f"checking {precision} against fp32 on {len(images)} {images.origin} images")
-        gate = judge(
+        check = compare_precision(
             precision,
             self.files["fp32"],
             self.files[precision],
@@ -193,8 +193,8 @@ class _Making:
             minimum=config.minimum_size,
             say=self.say,
         )
-        check_gate(gate, force=self.variants.force, say=self.say)
-        self.gates.append(gate)
+        require_passed(check, force=self.variants.force, say=self.say)
+        self.precision_checks.append(check)
 
     def _calibration_styles(self) -> dict[str, list[np.ndarray]]:
         """By domain: the mean, which is what people use most, and every other one drawn from N(0, I)."""
@@ -209,7 +209,7 @@ class _Making:
         }
 
 
-def _describe(made: _Making, name: str, licence: str, card: str | None) -> Manifest:
+def _describe(made: _BundleBuilder, name: str, licence: str, card: str | None) -> Manifest:
     source, config = made.source, made.source.model.config
     assert made.verification is not None
     provenance = source.provenance | {
@@ -234,11 +234,11 @@ def _describe(made: _Making, name: str, licence: str, card: str | None) -> Manif
         licence=licence,
         card=card or _default_card(source, name, licence),
         provenance=provenance,
-        verification=made.verification.as_dict() | {"variants": _gates(made)},
+        verification=made.verification.as_dict() | {"variants": _variant_checks(made)},
     )
 
 
-def _sizes(source: Source) -> Sizes:
+def _sizes(source: TrainedModel) -> Sizes:
     config = source.model.config
     return Sizes(
         multiple_of=config.multiple_of,
@@ -248,14 +248,14 @@ def _sizes(source: Source) -> Sizes:
     )
 
 
-def _gates(made: _Making) -> dict[str, Any]:
-    found = {gate.precision: gate.as_dict() for gate in made.gates}
+def _variant_checks(made: _BundleBuilder) -> dict[str, Any]:
+    found = {check.precision: check.as_dict() for check in made.precision_checks}
     if "int8" in found:
         found["int8"]["float_layers"] = made.float_layers
     return found
 
 
-def _default_card(source: Source, name: str, licence: str) -> str:
+def _default_card(source: TrainedModel, name: str, licence: str) -> str:
     a, b = source.model.domains
     parameters = sum(p.numel() for p in source.model.parameters()) / 1e6
     step = source.provenance.get("step")

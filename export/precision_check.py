@@ -12,14 +12,14 @@ import onnx
 from dsmap.common.memory import available_bytes
 from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
-from dsmap.export.differences import Check
-from dsmap.export.verify import GraphParts, Graphs, compare, open_session
+from dsmap.export.differences import OutputCheck
+from dsmap.export.verify import GraphFiles, OnnxParts, compare, open_session
 
 Array = npt.NDArray[Any]
 
-GATE_IMAGES = 16
+MIN_IMAGES = 16
 """Of each domain, at least."""
-GATES = {"fp16": 40.0, "int8": 32.0}
+MIN_PSNR_DB = {"fp16": 40.0, "int8": 32.0}
 """The least PSNR against float32 in dB, over the images of a direction, for every component and the chain."""
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PROBE = "largest_"
@@ -27,12 +27,12 @@ _FULL_HD = (1088, 1920)  # 1080 lines in multiples of 64
 _BYTES_PER_PIXEL_AND_WIDTH = 62  # measured: half precision on a CPU is computed in float32, and cast back and forth
 
 
-class Gate(NamedTuple):
+class PrecisionCheck(NamedTuple):
     """How a variant stands beside float32."""
 
     precision: str
     limit_db: float
-    checks: list[Check]
+    checks: list[OutputCheck]
     extremes: dict[str, bool]
     """Whether all numbers were finite, by kind of input."""
     images: int
@@ -61,10 +61,10 @@ class Gate(NamedTuple):
         }
 
 
-def judge(
+def compare_precision(
     precision: str,
-    plain: Graphs,
-    variant: Graphs,
+    plain: GraphFiles,
+    variant: GraphFiles,
     images: Mapping[str, Sequence[Array]],
     origin: str,
     *,
@@ -72,14 +72,14 @@ def judge(
     width: int,
     minimum: int,
     say: Notify = lambda _line: None,
-) -> Gate:
+) -> PrecisionCheck:
     """Compares `variant` with the float32 graphs, `plain`, on `images` by domain, and tries extreme inputs.
 
     What the variant has no graph for runs in float32. `styles`: a style code (S,) for each domain. `width` is the
     network's (ModelConfig.dim), `minimum` the smallest side of an image it takes.
     """
-    limit = GATES[precision]
-    reference, candidate = GraphParts(plain), GraphParts(variant)
+    limit = MIN_PSNR_DB[precision]
+    reference, candidate = OnnxParts(plain), OnnxParts(variant)
     batches = {domain: [p[None] for p in found] for domain, found in images.items()}
     checks = compare(reference, candidate, batches, styles, lambda difference: difference.psnr >= limit)
     del candidate
@@ -88,10 +88,10 @@ def judge(
         name: _all_finite({**plain, **variant}, frames, styles)
         for name, frames in extreme_inputs(size, minimum, width, images, say).items()
     }
-    return Gate(precision, limit, checks, extremes, sum(map(len, images.values())), origin)
+    return PrecisionCheck(precision, limit, checks, extremes, sum(map(len, images.values())), origin)
 
 
-def check_gate(gate: Gate, *, force: bool, say: Notify) -> None:
+def require_passed(gate: PrecisionCheck, *, force: bool, say: Notify) -> None:
     """Raises DsmapError with the numbers when the gate is not passed; with `force` it only says so."""
     if not gate.failures:
         return
@@ -129,7 +129,7 @@ def _resized(image_rgb: Array, size: tuple[int, int]) -> Array:
     return np.asarray(cv2.resize(image_rgb, size[::-1], interpolation=cv2.INTER_LINEAR))[None]
 
 
-def _all_finite(files: Graphs, frames: Mapping[str, Array], styles: Mapping[str, Array]) -> bool:
+def _all_finite(files: GraphFiles, frames: Mapping[str, Array], styles: Mapping[str, Array]) -> bool:
     """Whether what every conv and matrix product gives is in range, in both chains, for `frames` of each domain."""
     a, b = styles
     for source, target in ((a, b), (b, a)):
