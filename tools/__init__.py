@@ -19,7 +19,8 @@ def _is_command() -> bool:
     By the words as they were typed: worker processes take over the `sys.argv` of their parent.
     """
     program = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
-    return os.path.basename(program).startswith("dsmap-") or program.startswith(f"{__name__}.")
+    name = os.path.splitext(os.path.basename(program))[0]  # Windows adds .exe
+    return name == "dsmap" or name.startswith("dsmap-") or program.startswith(f"{__name__}.")
 
 
 if _is_command():

@@ -29,10 +29,12 @@ def test_ctrl_c_during_imports_leaves_no_traceback(tmp_path: Path, command: str)
 
 def test_the_installed_commands_do_the_same(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(INTERRUPTS_ITSELF)
-    script = tmp_path / "dsmap-video"
-    script.write_text("from dsmap.tools.video import main\nmain()\n")
-    done = run([sys.executable, str(script), "x.mp4"], tmp_path)
-    assert (done.returncode, done.stderr) == (130, "")
+    for name, module in (("dsmap-video", "video"), ("dsmap", "main"), ("dsmap.exe", "main")):
+        script = tmp_path / name
+        script.write_text(f"from dsmap.tools.{module} import main\nmain()\n")
+        done = run([sys.executable, str(script), "x.mp4"], tmp_path)
+        assert (done.returncode, done.stderr) == (130, "")
+    assert run([sys.executable, "-m", "dsmap", "video"], tmp_path).returncode == 130
 
 
 def test_ctrl_c_is_left_alone_in_other_peoples_programs(tmp_path: Path) -> None:

@@ -65,16 +65,8 @@ def path_given(text: str) -> Path:
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.", rich_help_panel=ADVANCED)]
-Version = Annotated[
-    bool,
-    typer.Option(
-        "--version",
-        help="Show the version and exit.",
-        callback=_print_version,
-        is_eager=True,
-        rich_help_panel=ADVANCED,
-    ),
-]
+VERSION: Any = {"help": "Show the version and exit.", "callback": _print_version, "is_eager": True}
+Version = Annotated[bool, typer.Option("--version", rich_help_panel=ADVANCED, **VERSION)]
 
 # For commands that train.
 Device = Annotated[
@@ -138,9 +130,10 @@ TimesReport = Annotated[
 ]
 
 
-def new_app() -> typer.Typer:
+def new_app(**settings: Any) -> typer.Typer:
     """A typer app with plain help, quick to show, Python's own tracebacks, and completion for shells."""
-    return App(cls=Group, pretty_exceptions_enable=False, rich_markup_mode=None)
+    usual: dict[str, Any] = {"cls": Group, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+    return App(**(usual | settings))
 
 
 def run(app: typer.Typer) -> NoReturn:
@@ -149,7 +142,7 @@ def run(app: typer.Typer) -> NoReturn:
         begin()
         _never_fail_on_names()
         limit_threads()
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name=_program())
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except _ClickException as error:
@@ -158,6 +151,11 @@ def run(app: typer.Typer) -> NoReturn:
     except BrokenPipeError:
         _leave_quietly()
     sys.exit(code or 0)
+
+
+def _program() -> str | None:
+    """What the user typed to get here, where the front door has noted it; else typer finds it."""
+    return sys.argv[0] if re.match(r"(python -m )?dsmap( |$)", sys.argv[0]) else None
 
 
 def begin() -> None:
@@ -219,7 +217,7 @@ def _usage_advice(error: Any) -> str:
     if file:
         return f"for the file {file} write .{os.sep}{file}"
     context = getattr(error, "ctx", None)
-    return f"see {context.command_path if context else Path(sys.argv[0]).name} --help"
+    return f"see {context.command_path if context else _program() or Path(sys.argv[0]).name} --help"
 
 
 def _never_fail_on_names() -> None:

@@ -1,0 +1,74 @@
+"""The front door: `dsmap VERB ...` runs `dsmap-VERB ...`, and `dsmap` alone lists the verbs.
+
+Only the module of the verb that was asked for is loaded.
+"""
+
+import importlib
+import os
+import sys
+from typing import Annotated, Any
+
+VERBS = {
+    "video": "Translate videos, images, or folders of them.",
+    "live": "Translate a camera in real time.",
+    "train": "Train a translation between two domains of unpaired images.",
+    "polish": "Fine-tune a trained model's decoders to remove artefacts.",
+    "distill": "Train a smaller network to imitate a trained one.",
+    "export": "Export a checkpoint as a bundle of ONNX files.",
+    "eval": "Measure image quality, fidelity and flicker.",
+    "bench": "Benchmark training, models, video and live translation.",
+    "doctor": "Check the installation and show how to fix it.",
+}
+EXAMPLES = """
+dsmap video holiday.mp4 --domain winter
+dsmap video --help
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    program = "python -m dsmap" if os.path.basename(sys.argv[0]) == "__main__.py" else "dsmap"
+    completing = f"_{program.upper()}_COMPLETE" in os.environ
+    if len(sys.argv) > 1 and sys.argv[1] in VERBS and not completing:
+        verb = sys.argv[1]
+        sys.argv[:2] = [f"{program} {verb}"]  # what usage lines and errors name
+        _module(verb).main()
+    else:
+        _run_group(program)
+
+
+def _module(verb: str) -> Any:
+    return importlib.import_module(f"dsmap.tools.{verb}")
+
+
+def _run_group(program: str) -> None:
+    """Help, `--version`, completion for shells, and errors about verbs."""
+    import typer
+
+    from dsmap.tools.shared.cli import VERSION, new_app, run
+    from dsmap.tools.shared.help_screen import Group
+
+    class Verbs(Group):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.commands = dict.fromkeys(VERBS, typer.core.TyperCommand(None))  # the names, for "did you mean"
+
+        def get_command(self, ctx: Any, name: str) -> Any:
+            return typer.main.get_command(_module(name).app) if name in VERBS else None
+
+        def format_commands(self, ctx: Any, formatter: Any) -> None:
+            with formatter.section("Commands"):
+                formatter.write_dl(list(VERBS.items()))
+
+    app = new_app(
+        cls=Verbs,
+        help="Unpaired image translation, from training to real-time video.",
+        epilog=EXAMPLES,
+    )
+
+    @app.callback()
+    def dsmap(version: Annotated[bool, typer.Option("--version", **VERSION)] = False) -> None:
+        pass
+
+    sys.argv = [program, *(sys.argv[1:] or ["--help"])]
+    run(app)
