@@ -6,24 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dsmap.common.images import read_rgb
 from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes, Frames, Pending
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
-from dsmap.runtime.bundle.named_styles import find_named
-from dsmap.runtime.bundle.style_images import fit_style_image
+from dsmap.runtime.frame_translator import check_frames
+from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
-
-StyleLike = int | str | Path | Frames | None
-"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): an image's style.
-
-A text is `mean`, the name of one of the model's styles for the domain, or an image's path. A name wins over a file
-that is called so: "./fresh-snow", or a Path, is the file.
-"""
 
 _MOST_AT_ONCE = 4
 
@@ -40,7 +32,7 @@ class Translator:
     @classmethod
     def load(
         cls,
-        model: str | Path = DEFAULT_MODEL,
+        model: str | Path | Bundle = DEFAULT_MODEL,
         *,
         domain: str,
         backend: str = "auto",
@@ -52,7 +44,7 @@ class Translator:
         cuda_binding: str = "auto",
         trust_engines: bool = False,
     ) -> "Translator":
-        """Loads a bundled model by name, or a bundle by path, for translations to `domain`.
+        """Loads a bundled model by name, a bundle by path, or an opened one, for translations to `domain`.
 
         `backend`: auto or the name of one. `style`: see StyleLike. `threads`: of a CPU backend; None is all cores.
         `precision`: one that the bundle has, or auto for what suits the backend. `frames_at_once`: how many frames will
@@ -62,7 +54,7 @@ class Translator:
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
         """
-        bundle = Bundle.read(find_model(model))
+        bundle = model if isinstance(model, Bundle) else Bundle.open(find_model(model))
         if for_frames is not None:
             frames_at_once = _as_many_as_fit(bundle, *for_frames)
         settings = BackendSettings(
@@ -82,11 +74,13 @@ class Translator:
         style: StyleLike = None,
         settings: BackendSettings = DEFAULT_SETTINGS,
     ) -> None:
+        bundle.check()
         self.bundle = bundle
         self.model_name = bundle.manifest.name
         self.target = domain
         self.source = settings.source or bundle.source_of(domain)
         bundle.source_of(self.source)  # it raises for a name that the model does not have
+        self.styles = StyleResolver(bundle.manifest, domain)
         if settings.threads is not None and settings.threads < 1:
             raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")
         if settings.frames_at_once < 1:
@@ -111,24 +105,9 @@ class Translator:
     def find_style(self, style: StyleLike) -> Codes:
         """The style code (S,) that `style` stands for, float32.
 
-        Raises InputError for a name that the model does not have, and for an image that is none or cannot be read.
+        Raises InputError for a name that the model does not have, and for an image that is missing or unreadable.
         """
-        if isinstance(style, str):
-            code = find_named(self.bundle.manifest, self.target, style)
-            if code is not None:
-                return np.asarray(code, np.float32)
-        if style is None:
-            return np.asarray(self.bundle.manifest.styles[self.target].mean, np.float32)
-        if isinstance(style, bool):
-            raise InputError(f"the style is {style}", "Pass None, a seed, a path or an image.")
-        if isinstance(style, int | np.integer):
-            if style < 0:
-                raise InputError(f"the style seed is {style}", "Use a seed of 0 or more.")
-            # Random styles come from N(0, I), as in training.
-            return np.random.default_rng(int(style)).standard_normal(self.bundle.manifest.style_dim).astype(np.float32)
-        image_rgb = read_rgb(Path(style)) if isinstance(style, str | Path) else style
-        check_frames(image_rgb, dims=(3,))
-        return self._backend.encode_style(fit_style_image(image_rgb, self.bundle.manifest.sizes)[None])[0]
+        return self.styles.resolve(style).encode(self._backend.encode_style)
 
     def __call__(self, frames_rgb: Frames) -> Frames:
         """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""
@@ -201,14 +180,6 @@ def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
         available=available_bytes(),
         most=min(cores, _MOST_AT_ONCE),
     )
-
-
-def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:
-    """Raises InputError unless it is a non-empty uint8 array of RGB with one of the numbers of dimensions."""
-    array = np.asarray(frames_rgb)
-    if array.dtype != np.uint8 or array.ndim not in dims or array.shape[-1] != 3 or 0 in array.shape:
-        wanted = " or ".join({3: "(H, W, 3)", 4: "(N, H, W, 3)"}[n] for n in dims)
-        raise InputError(f"got {array.dtype} {array.shape}, expected uint8 {wanted}", "Pass RGB frames, not empty.")
 
 
 def pad_frames(frames_rgb: Frames, sizes: Sizes) -> Frames:

@@ -15,9 +15,9 @@ class Translator:
     @classmethod
     def load(cls, model="summer-winter", *, domain, style=None, **options):
         from dsmap.errors import InputError
-        if domain not in ("summer", "winter"):
-            raise InputError(f"unknown domain '{domain}'", "choose one of summer, winter")
-        print("loaded with style", style, flush=True)
+        if "STAND_IN_DOES_NOT_LOAD" in os.environ:
+            raise InputError("the model does not load", "use another")
+        print("loaded with style", style.written, flush=True)
         if os.environ.get("STAND_IN_CUTS"):
             import dsmap.runtime.jobs.resume as parts
             parts.CUT_SECONDS, parts.CUT_FRAMES = 0.0, 5
@@ -44,7 +44,7 @@ class Translator:
             raise DsmapError("the GPU fell off", "put it back")
         return 255 - frame
 
-sys.modules["dsmap.runtime.translator"] = types.SimpleNamespace(Translator=Translator, StyleLike=object)
+sys.modules["dsmap.runtime.translator"] = types.SimpleNamespace(Translator=Translator)
 from dsmap.tools.video import main
 main()
 """

@@ -22,6 +22,7 @@ from dsmap.tools.shared import cli
 from dsmap.tools.shared.terminal import note, say
 
 if TYPE_CHECKING:
+    from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.live.capture import Capture
     from dsmap.runtime.live.report import LiveReport
     from dsmap.runtime.live.run import LiveSettings
@@ -162,7 +163,8 @@ def live(
     from dsmap.runtime.video.addresses import with_passwords
 
     names = [find_source(text) for text in with_passwords(camera or ["0"], password_env, "--camera-password-env")]
-    styles = _styles(style or [], seed or [], model, domain)
+    bundle = _open_bundle(model)
+    styles = _styles(style or [], seed or [], bundle, domain)
     settings = LiveSettings(
         preparation=Preparation(height=height, mirror=mirror),
         styles=styles,
@@ -174,7 +176,7 @@ def live(
     )
     if (size or fps) and not any(name.kind == "camera" for name in names):
         raise InputError("--size and --fps are for cameras; files and streams have their own", "use --height to scale")
-    _check_outputs(names, styles, model, record, report, overwrite=overwrite)
+    _check_outputs(names, styles, bundle.folder, record, report, overwrite=overwrite)
     window = _window(no_window)
     virtual = _virtual_camera(fps or _USUAL_FPS) if virtual_camera else None
     endless = loop if loop is not None else not no_window or bool(frames or seconds)
@@ -184,7 +186,7 @@ def live(
             from dsmap.runtime.translator import Translator
 
             return Translator.load(
-                model,
+                bundle,
                 domain=target,
                 backend=backend,
                 precision=precision,
@@ -198,22 +200,27 @@ def live(
     _conclude(result)
 
 
-def _styles(texts: list[str], seeds: list[int], model: str, domain: str) -> "tuple[Style, ...]":
-    """What --style and --seed ask for, and the other styles of the model. Raises InputError."""
-    from dsmap.runtime.bundle.named_styles import ModelStyles
-    from dsmap.runtime.live.styles import style_list
-    from dsmap.runtime.styles.style_path import parse_style
+def _open_bundle(model: str) -> "Bundle":
+    from dsmap.runtime.bundle.bundle import Bundle
+    from dsmap.runtime.bundle.bundled import find_model
 
-    known = ModelStyles(model, domain)
-    given = [parse_style(text, known=known) for text in texts]
-    named = {name: tuple(known.manifest.styles[name].named) for name in known.manifest.domains}
-    return tuple(style_list(given, seeds, named))
+    return Bundle.open(find_model(model))
+
+
+def _styles(texts: list[str], seeds: list[int], bundle: "Bundle", domain: str) -> "tuple[Style, ...]":
+    """What --style and --seed ask for, and the other styles of the model. Raises InputError."""
+    from dsmap.runtime.live.styles import style_list
+    from dsmap.runtime.styles.resolver import StyleResolver
+
+    resolver = StyleResolver(bundle.manifest, domain)
+    given = [*(resolver.resolve(text, "--style") for text in texts), *map(resolver.resolve, seeds)]
+    return tuple(style_list(given, {name: style.named for name, style in bundle.manifest.styles.items()}))
 
 
 def _check_outputs(
     names: "list[SourceName]",
     styles: "tuple[Style, ...]",
-    model: str,
+    bundle: Path,
     record: Path | None,
     report: Path | None,
     *,
@@ -221,12 +228,11 @@ def _check_outputs(
 ) -> None:
     """All that can be wrong with files, before anything is opened. Raises InputError."""
     from dsmap.common.output_files import check_outputs
-    from dsmap.runtime.bundle.bundled import find_model
     from dsmap.runtime.live.recorder import check_recording
 
-    inputs = [(style.value, "the --style image") for style in styles if isinstance(style.value, Path)]
+    inputs = [(style.image, "the --style image") for style in styles if style.image is not None]
     inputs += [(Path(name.text), "the --camera file") for name in names if name.kind == "file"]
-    closed = [(find_model(model), "the model's folder")]
+    closed = [(bundle, "the model's folder")]
     check_outputs({"--record": record, "--report": report}, inputs, closed=closed, overwrite=overwrite)
     if record:
         check_recording(record)

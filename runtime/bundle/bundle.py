@@ -65,24 +65,39 @@ class Bundle:
         self.folder, self.manifest = folder, manifest
         self._root = os.path.realpath(folder)
         self._held: dict[str, bytes] = {}
+        self._checked = False
+
+    @classmethod
+    def open(cls, folder: Path) -> "Bundle":
+        """Opens a bundle: its bundle.json is read and checked, its files are not yet (`check`).
+
+        Raises InputError for a folder that is no bundle, and for an unknown format.
+        """
+        folder = Path(folder)
+        return cls(folder, read_manifest(folder))
 
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
-        """Reads and checks a bundle.
+        """Opens a bundle and checks its files: `open` and `check` in one."""
+        bundle = cls.open(folder)
+        bundle.check()
+        return bundle
 
-        Raises InputError for a folder that is no bundle, an unknown format, a path that leaves the folder, and files
-        that are missing, whose hash is wrong, or that are more than a graph (`check_graph`). What was read is kept
-        until `release`, so that it is read only once.
+    def check(self) -> None:
+        """Reads and checks all files, the first time that it is called.
+
+        Raises InputError for a path that leaves the folder, and for files that are missing, whose hash is wrong, or
+        that are more than a graph (`check_graph`). What was read is kept until `release`, so that it is read only once.
         """
-        folder = Path(folder)
-        bundle = cls(folder, read_manifest(folder))
+        if self._checked:
+            return
         room = MAX_HELD_BYTES
-        for file in dict.fromkeys(bundle.manifest.files()):  # several components may share one
-            data = bundle._read(file)
+        for file in dict.fromkeys(self.manifest.files()):  # several components may share one
+            data = self._read(file)
             if len(data) <= room:
                 room -= len(data)
-                bundle._held[file.sha256] = data
-        return bundle
+                self._held[file.sha256] = data
+        self._checked = True
 
     @property
     def domains(self) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Which style is on, how it moves to the next, and the codes of styles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from dsmap.runtime.backends.base import Codes
 from dsmap.runtime.bundle.bundle import MEAN
+from dsmap.runtime.styles.resolver import ResolvedStyle
 from dsmap.runtime.translator import Translator
 
 SECONDS_PER_STYLE = 2.0
@@ -21,10 +22,16 @@ class Style:
     """A style and what people call it."""
 
     name: str
-    value: int | str | Path | None
-    """A seed, the name of one of the model's, a picture, or None for the domain's mean."""
+    value: int | str | ResolvedStyle | None
+    """A seed, the name of one of the model's, an image, or None for the domain's mean."""
     domain: str | None = None
     """The one whose named style it is; None: it can be had in every direction."""
+
+    @property
+    def image(self) -> Path | None:
+        """The file of an image's style."""
+        source = self.value.source if isinstance(self.value, ResolvedStyle) else None
+        return source if isinstance(source, Path) else None
 
 
 @dataclass(frozen=True)
@@ -45,27 +52,37 @@ class Mix:
 
 
 def style_list(
-    given: Sequence[int | str | Path | None],
-    seeds: Sequence[int],
-    named: Mapping[str, Sequence[str]] | None = None,
+    given: Sequence[ResolvedStyle],
+    named: Mapping[str, Iterable[str]] | None = None,
 ) -> list[Style]:
     """What was given, in that order, then the domain's mean (first when nothing was given), what is `named`, and seeds.
 
     `named`: the model's styles by domain. A name stands for the style of each domain that has it.
     """
-    first = [style for value in [*given, *seeds] for style in _styles(value, named or {})]
-    more = [*(name for names in (named or {}).values() for name in names), *range(1, 5)]
-    rest = [style for value in [None, *more] for style in _styles(value, named or {}) if style not in first]
+    by_domain = {domain: tuple(names) for domain, names in (named or {}).items()}
+    first = [entry for style in given for entry in _given(style, by_domain)]
+    more = [Style(name, name, domain) for domain, names in by_domain.items() for name in names]
+    more += map(_seed, range(1, 5))
+    rest = [style for style in [Style(MEAN, None), *more] if style not in first]
     return [*first, *dict.fromkeys(rest)]
 
 
-def _styles(value: int | str | Path | None, named: Mapping[str, Sequence[str]]) -> list[Style]:
-    """One; or of a name one for each domain."""
-    if isinstance(value, str):
-        return [Style(value, value, domain) for domain, names in named.items() if value in names]
-    if isinstance(value, Path):
-        return [Style(value.name, value)]
-    return [Style(MEAN if value is None else f"seed {value}", value)]
+def _given(style: ResolvedStyle, named: Mapping[str, Sequence[str]]) -> list[Style]:
+    """One; or of a name one for each domain that has it."""
+    match style.source:
+        case None:
+            return [Style(MEAN, None)]
+        case int() as seed:
+            return [_seed(seed)]
+        case str() as name:
+            return [Style(name, name, domain) for domain, names in named.items() if name in names]
+        case Path() as path:
+            return [Style(path.name, style)]
+    return [Style(style.written, style)]
+
+
+def _seed(seed: int) -> Style:
+    return Style(f"seed {seed}", seed)
 
 
 class StyleWheel:

@@ -7,7 +7,8 @@ import numpy as np
 
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes, Frames, Pending
-from dsmap.runtime.translator import StyleLike, Translator
+from dsmap.runtime.styles.resolver import StyleLike
+from dsmap.runtime.translator import Translator
 
 
 class StrengthTranslator:

@@ -1,6 +1,6 @@
 """Styles over time: from one to another along a clip, or several in turn.
 
-    plan = plan_style_path(style_from="seed:7", style_to="snow.jpg")     # None without options; all checks, no model
+    plan = plan_style_path(translator.styles, style_from="seed:7", style_to="snow.jpg")  # None without options
     path = plan.load(translator.find_style)
     translator.submit(frame_rgb, path(seconds, share))
 
@@ -15,22 +15,15 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes
-from dsmap.runtime.bundle.bundle import MEAN, STYLE_NAME
-from dsmap.runtime.bundle.named_styles import ModelStyles, advice_on_styles, no_such_style
-from dsmap.runtime.translator import StyleLike
-
-StylePath = Callable[[float, float | None], Codes]
-"""(seconds from the clip's start, share of the clip from 0 at its first frame to 1 at its last; None when its length is
-not known) -> a style code (S,), float32."""
+from dsmap.runtime.styles.resolver import ResolvedStyle, StyleLike, StyleResolver
 
 USUAL_SECONDS = 10.0
-_OR_PASS = "pass a picture, seed:NUMBER for a random style, or mean."
 
 
 class StyleFade:
@@ -39,6 +32,8 @@ class StyleFade:
     def __init__(self, start: Codes, end: Codes, *, seconds: float = USUAL_SECONDS) -> None:
         """Codes (S,). `seconds`: how long it takes where the clip's length is not known."""
         self.start, self.end = _code(start), _code(end)
+        self.codes: tuple[Codes, ...] = (self.start, self.end)
+        """What it leads through."""
         self.seconds = check_seconds(seconds)
 
     def __call__(self, seconds: float, share: float | None = None) -> Codes:
@@ -53,7 +48,8 @@ class StyleCycle:
         """Codes (S,), at least two. `seconds`: of a whole round."""
         if len(codes) < 2:
             raise InputError(f"a cycle of {len(codes)} style", "Pass two styles or more.")
-        self.codes = tuple(_code(code) for code in codes)
+        self.codes: tuple[Codes, ...] = tuple(_code(code) for code in codes)
+        """What it leads through."""
         self.seconds = check_seconds(seconds)
 
     def __call__(self, seconds: float, share: float | None = None) -> Codes:
@@ -63,18 +59,21 @@ class StyleCycle:
         return _mixed(self.codes[here], self.codes[(here + 1) % len(self.codes)], (1 - math.cos(math.pi * part)) / 2)
 
 
+StylePath: TypeAlias = StyleFade | StyleCycle
+"""(seconds from the clip's start, share of the clip from 0 at its first frame to 1 at its last; None when its length is
+not known) -> a style code (S,), float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StylePlan:
-    """A style path as it was asked for, every style checked as far as that goes without the model."""
+    """A style path as it was asked for, every style resolved; only images still need the model's encoder."""
 
     kind: Literal["fade", "cycle"]
-    styles: tuple[StyleLike, ...]
-    names: tuple[str, ...]
-    """As the user wrote them."""
+    styles: tuple[ResolvedStyle, ...]
     seconds: float
 
     def load(self, find_style: Callable[[StyleLike], Codes]) -> StylePath:
-        """The path, with the codes that `find_style` gives; InputError for a picture that cannot be read."""
+        """The path, with the codes that `find_style` gives, such as `Translator.find_style`."""
         codes = [find_style(style) for style in self.styles]
         if self.kind == "cycle":
             return StyleCycle(codes, seconds=self.seconds)
@@ -82,7 +81,12 @@ class StylePlan:
 
     def images(self) -> list[Path]:
         """The style images: no output may replace one."""
-        return [style for style in self.styles if isinstance(style, Path)]
+        return [style.source for style in self.styles if isinstance(style.source, Path)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The styles as the user wrote them."""
+        return tuple(style.written for style in self.styles)
 
     def __str__(self) -> str:
         """One line for people."""
@@ -92,18 +96,17 @@ class StylePlan:
 
 
 def plan_style_path(
+    resolver: StyleResolver,
     *,
     style_from: str | None = None,
     style_to: str | None = None,
     cycle: Sequence[str] = (),
     seconds: float | None = None,
-    known: ModelStyles | None = None,
 ) -> StylePlan | None:
     """What --style-from and --style-to, or --style-cycle, ask for; None without them.
 
     `cycle`: texts with one style or several, separated by commas. `seconds` (--style-period): of a cycle's round, and
-    of a fade where the clip's length is not known. `known`: the model's named styles. Raises InputError that names the
-    option.
+    of a fade where the clip's length is not known. Raises InputError that names the option.
     """
     ends = {"--style-from": style_from, "--style-to": style_to}
     if cycle and any(text is not None for text in ends.values()):
@@ -113,8 +116,8 @@ def plan_style_path(
         names = [name for text in cycle for name in _split(text)]
         if len(names) < 2:
             raise InputError(f"--style-cycle has one style: {names[0]}", "Pass two or more, such as seed:1,seed:2.")
-        styles = tuple(parse_style(name, "--style-cycle", known) for name in names)
-        return StylePlan(kind="cycle", styles=styles, names=tuple(names), seconds=period)
+        styles = tuple(resolver.resolve(name, "--style-cycle") for name in names)
+        return StylePlan(kind="cycle", styles=styles, seconds=period)
     if style_from is None and style_to is None:
         if seconds is not None:
             raise InputError("--style-period is of a style path, and none was asked for", "Add --style-cycle.")
@@ -122,47 +125,8 @@ def plan_style_path(
     if style_from is None or style_to is None:
         missing = next(option for option, text in ends.items() if text is None)
         raise InputError(f"{missing} is missing", "Pass both --style-from and --style-to; mean is the usual style.")
-    styles = parse_style(style_from, "--style-from", known), parse_style(style_to, "--style-to", known)
-    return StylePlan(kind="fade", styles=styles, names=(style_from, style_to), seconds=period)
-
-
-def parse_style(text: str, option: str = "--style", known: ModelStyles | None = None) -> int | str | Path | None:
-    """`mean` (None), a number or `seed:NUMBER` (int), a name that is `known` (str), or a picture (Path).
-
-    What could be several is the first of them: ./7 and ./fresh-snow are files. Raises InputError, naming `option`, for
-    a bad number, and for what is neither a name nor a picture that can be read.
-    """
-    if text == MEAN:
-        return None
-    number = text.removeprefix("seed:")
-    if number != text or _is_number(text):
-        if not (number.isascii() and number.isdigit()):
-            raise InputError(f"{option} {text} is no seed", "Use a whole number of 0 or more, such as seed:7.")
-        return int(number)
-    if known is not None and text in known:
-        return text
-    return _image(text, option, known)
-
-
-def _image(text: str, option: str, known: ModelStyles | None) -> Path:
-    """The path of a picture that is there and can be read."""
-    if not os.path.exists(text):
-        if known is not None and STYLE_NAME.fullmatch(text):
-            raise no_such_style(known.manifest, known.domain, text, option=option, or_pass=_OR_PASS)
-        raise InputError(f"{option} {text or 'is empty'}: there is no such picture", _advice(known))
-    from dsmap.common.images import read_rgb
-
-    try:
-        read_rgb(Path(text))  # minutes before the model needs it
-    except InputError as error:
-        raise InputError(f"{option}: {error.fact}", _advice(known)) from error
-    return Path(text)
-
-
-def _advice(known: ModelStyles | None) -> str:
-    if known is None or not known.names:
-        return _OR_PASS[0].upper() + _OR_PASS[1:]
-    return advice_on_styles(known.manifest, known.domain, _OR_PASS)
+    styles = resolver.resolve(style_from, "--style-from"), resolver.resolve(style_to, "--style-to")
+    return StylePlan(kind="fade", styles=styles, seconds=period)
 
 
 def check_seconds(seconds: float, option: str = "the style path's time") -> float:
@@ -182,10 +146,6 @@ def share_of_clip(seconds: float, length: float | None, frame: float) -> float |
         return None
     to_the_last = length - frame
     return min(1.0, seconds / to_the_last) if to_the_last > frame / 2 else 0.0
-
-
-def _is_number(text: str) -> bool:
-    return text.removeprefix("-").removeprefix("+").isdigit()
 
 
 def _split(text: str) -> list[str]:

@@ -223,7 +223,7 @@ def test_wrong_input_is_told_before_the_model_is_loaded(clip: Path, tmp_path: Pa
     assert_refused(
         run(clip, *winter, "-o", tmp_path / "a.mp4", "--report", tmp_path / "a.mp4"), 2, "is the name of a result"
     )
-    assert_refused(run(clip, "-d", "spring"), 2, "unknown domain")
+    assert_refused(run(clip, "-d", "spring"), 2, "no domain 'spring'")
     assert (tmp_path / "exists.mp4").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "bad.png",

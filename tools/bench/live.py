@@ -39,7 +39,7 @@ def measure_live(clip: Path | None, network: Network, height: int | None, frames
 def _session(clip: Path, network: Network, height: int | None, frames: int) -> Any:
     name = find_source(str(clip))
     capture = Capture(name.shown, opener(name, CaptureRequest(), loop=True), lambda text: None)
-    styles = tuple(style_list([], []))
+    styles = tuple(style_list([]))
 
     def load(target: str) -> Translator:
         return network.load(None, target)

@@ -20,6 +20,7 @@ from dsmap.tools.video.plan import (
     check_names,
     check_use,
     choose_style,
+    open_bundle,
     plan,
     result_folders,
     seconds_given,
@@ -172,12 +173,13 @@ def video(
         "overwrite": overwrite,
         "resume": resume,
     }
-    styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period, model, domain)
+    bundle = open_bundle(model)
+    styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period, bundle, domain)
     jobs = plan(sources, output, domain, codec, password_env)
     left_out = tell_left_out(sources)
     check_use(jobs, options, styles, stabilize=stabilize)
     network = Network(
-        model=model,
+        bundle=bundle,
         domain=domain,
         backend=backend,
         precision=precision,
@@ -186,7 +188,7 @@ def video(
         strength=strength,
         stabilize=stabilize,
     )
-    check_names(jobs, styles, model, report, overwrite=overwrite)
+    check_names(jobs, styles, bundle.folder, report, overwrite=overwrite)
     with result_folders(jobs):
         checked = check_all(jobs, options)
         if not checked:

@@ -13,8 +13,10 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
+    from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.jobs.plan import Job
     from dsmap.runtime.jobs.report import InputFacts
+    from dsmap.runtime.styles.resolver import ResolvedStyle
     from dsmap.runtime.styles.style_path import StylePlan
 
 
@@ -22,25 +24,22 @@ if TYPE_CHECKING:
 class StyleChoice:
     """The style, or how it goes from one to others."""
 
-    fixed: int | str | Path | None = None
-    """A seed, the name of one of the model's, an image, or None: the domain's mean."""
+    fixed: "ResolvedStyle"
     path: "StylePlan | None" = None
-    written: str = "mean"
-    """As the user wrote the fixed one."""
 
     def __str__(self) -> str:
         """One line for people."""
-        return str(self.path) if self.path else self.written
+        return str(self.path) if self.path else self.fixed.written
 
     @property
     def note(self) -> str:
         """For a name that a file has too: which of them it is, and how to have the other; else empty."""
-        called_so = isinstance(self.fixed, str) and os.path.exists(self.fixed)
-        return f" (of the model; the file is .{os.sep}{self.fixed})" if called_so else ""
+        return f" (of the model; the file is .{os.sep}{self.fixed.written})" if self.fixed.shadows_file else ""
 
     def images(self) -> list[Path]:
         """The images whose styles are taken."""
-        return ([self.fixed] if isinstance(self.fixed, Path) else []) + (self.path.images() if self.path else [])
+        fixed = [self.fixed.source] if isinstance(self.fixed.source, Path) else []
+        return fixed + (self.path.images() if self.path else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +68,14 @@ def seconds_given(text: str | None, option: str) -> Fraction | None:
     return seconds
 
 
+def open_bundle(model: str) -> "Bundle":
+    """The model, its files not yet read; see `find_model` and `Bundle.open`."""
+    from dsmap.runtime.bundle.bundle import Bundle
+    from dsmap.runtime.bundle.bundled import find_model
+
+    return Bundle.open(find_model(model))
+
+
 def choose_style(
     style: str | None,
     seed: int | None,
@@ -76,30 +83,25 @@ def choose_style(
     style_to: str | None,
     cycle: Sequence[str],
     period: float | None,
-    model: str,
+    bundle: "Bundle",
     domain: str,
 ) -> StyleChoice:
-    """The style that the options ask for; its images are read once, before the model loads. Raises InputError.
-
-    What could be the name of a style is looked up in the model's bundle.json.
-    """
+    """The style that the options ask for; its images are read once, before the model loads. Raises InputError."""
     if style is not None and seed is not None:
         raise InputError("--style and --seed cannot be used together", "choose one: an image's style, or a random one")
-    from dsmap.runtime.bundle.named_styles import ModelStyles
-    from dsmap.runtime.styles.style_path import parse_style, plan_style_path
+    from dsmap.runtime.styles.resolver import StyleResolver
+    from dsmap.runtime.styles.style_path import plan_style_path
 
-    known = ModelStyles(model, domain)
+    resolver = StyleResolver(bundle.manifest, domain)
     if style_from is not None or style_to is not None or cycle or period is not None:
         if style is not None or seed is not None:
             raise InputError(
                 "--style or --seed was passed with a style over time",
                 "use one of them, or --style-from and --style-to, or --style-cycle",
             )
-        path = plan_style_path(style_from=style_from, style_to=style_to, cycle=cycle, seconds=period, known=known)
-        return StyleChoice(path=path)
-    if seed is not None:
-        return StyleChoice(fixed=seed, written=f"seed:{seed}")
-    return StyleChoice() if style is None else StyleChoice(fixed=parse_style(style, known=known), written=style)
+        path = plan_style_path(resolver, style_from=style_from, style_to=style_to, cycle=cycle, seconds=period)
+        return StyleChoice(fixed=resolver.resolve(None), path=path)
+    return StyleChoice(fixed=resolver.resolve(seed) if style is None else resolver.resolve(style, "--style"))
 
 
 def plan(sources: Sequence[str], output: Path | None, domain: str, codec: str, password_env: str | None) -> "list[Job]":
@@ -132,14 +134,12 @@ def result_folders(jobs: "Sequence[Job]") -> AbstractContextManager[None]:
 
 
 def check_names(
-    jobs: "Sequence[Job]", styles: StyleChoice, model: str, report: Path | None, *, overwrite: bool
+    jobs: "Sequence[Job]", styles: StyleChoice, bundle: Path, report: Path | None, *, overwrite: bool
 ) -> None:
     """No output may be an input or another output: --overwrite is for earlier results. Raises InputError."""
     from dsmap.common.output_files import check_outputs
-    from dsmap.runtime.bundle.bundled import find_model
     from dsmap.runtime.jobs.plan import check_jobs_apart
 
-    bundle = find_model(model)
     name = "a style image" if styles.path else "the --style image"
     images = [(path, name) for path in styles.images()]
     inputs = check_jobs_apart(jobs, images, bundle)

@@ -15,6 +15,7 @@ from dsmap.tools.shared.terminal import note, say, tell
 from dsmap.tools.video.plan import Checked, StyleChoice
 
 if TYPE_CHECKING:
+    from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.jobs.plan import Job
     from dsmap.runtime.jobs.report import JobReport, Progress
 
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 class Network:
     """Which network runs, and by what."""
 
-    model: str
+    bundle: "Bundle"
     domain: str
     backend: str
     precision: str
@@ -47,7 +48,7 @@ class Work:
         sizes = [(one.facts.width, one.facts.height) for one in checked if one.facts and one.facts.width]
         self._network, self._styles, self._checked, self._options = network, styles, checked, options
         translator = Translator.load(
-            network.model,
+            network.bundle,
             domain=network.domain,
             backend=network.backend,
             style=styles.fixed,
@@ -61,13 +62,7 @@ class Work:
             from dsmap.runtime.styles.strength import StrengthTranslator
 
             self._translator = StrengthTranslator(translator, network.strength)
-        self._codes: list[Any] = []
-
-        def find_style(style: Any) -> Any:
-            self._codes.append(translator.find_style(style))
-            return self._codes[-1]
-
-        self._style_at = styles.path.load(find_style) if styles.path else None
+        self._style_at = styles.path.load(translator.find_style) if styles.path else None
         if len(checked) == 1 and sizes:  # images of a folder, and several inputs: each before its turn
             self._translator.check_size(sizes[0][1], sizes[0][0])
 
@@ -89,7 +84,7 @@ class Work:
                 lines += [f"  {note}" for note in one.facts.notes]
                 if one.facts.left_out:
                     lines.append(f"  left out: {', '.join(one.facts.left_out)}")
-        if self._styles.path or self._styles.fixed is not None:
+        if self._styles.path or self._styles.fixed.source is not None:
             lines.append(f"style: {self._styles}{self._styles.note}")
         backend = f"{translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
         return [*lines, f"backend: {backend}"]
@@ -135,10 +130,11 @@ class Work:
 
     def _made_with(self) -> dict[str, Any]:
         """What the frames depend on, beside the options of the job."""
+        codes = [self._translator.style, *(self._style_at.codes if self._style_at else ())]
         return {
             "model": self._translator.bundle.fingerprint,
             "--domain": self._translator.target,
-            "style": [[float(number) for number in code] for code in (self._translator.style, *self._codes)],
+            "style": [[float(number) for number in code] for code in codes],
             "style over time": str(self._styles.path) if self._styles.path else None,
             "--strength": self._network.strength,
             "--stabilize": self._network.stabilize,

@@ -20,12 +20,12 @@ from dsmap.export.trained_model import TrainedModel
 from dsmap.export.verify import generated_images
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, file_sha256, read_manifest
-from dsmap.runtime.bundle.named_styles import ModelStyles
 from dsmap.runtime.bundle.style_images import fit_style_image
 from dsmap.runtime.live.session import SessionState
 from dsmap.runtime.live.styles import Mix, Style, StyleWheel, style_list
 from dsmap.runtime.live.translation import Direction
-from dsmap.runtime.styles.style_path import parse_style, plan_style_path
+from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
+from dsmap.runtime.styles.style_path import plan_style_path
 from dsmap.tools import export, live, video
 from dsmap.training.style_statistics import StyleStatistics
 
@@ -65,6 +65,10 @@ def here(tmp_path, monkeypatch) -> Path:
     """The working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def resolver(folder: Path, domain: str = "winter") -> StyleResolver:
+    return StyleResolver(Bundle.open(folder).manifest, domain)
 
 
 def call(module, *arguments: object) -> tuple[int, str, str]:
@@ -212,28 +216,60 @@ def test_an_unknown_name_is_told_with_those_there_are(bundle, tiny_bundle, trans
     with pytest.raises(InputError, match=r"Cannot read the image gone\.png"):
         translator.find_style("gone.png")
     with pytest.raises(InputError, match="--style-to: fresh-snow is a style of winter, not of summer"):
-        parse_style("fresh-snow", "--style-to", ModelStyles(bundle, "summer"))
+        resolver(bundle, "summer").resolve("fresh-snow", "--style-to")
     with pytest.raises(InputError) as caught:
-        parse_style("fresh-snow", known=ModelStyles(tiny_bundle, "winter"))
+        resolver(tiny_bundle).resolve("fresh-snow", "--style")
     assert caught.value.advice.startswith("This model has no named styles for winter: pass an image, seed:NUMBER")
     with pytest.raises(InputError, match="no domain 'autumn'"):
-        parse_style("fresh-snow", known=ModelStyles(bundle, "autumn"))
+        resolver(bundle, "autumn")
 
 
-def test_names_in_a_path_and_files_without_a_model(bundle, translator, images, here):
-    known = ModelStyles(bundle, "winter")
-    plan = plan_style_path(cycle=["fresh-snow,mean", "dusk"], seconds=3, known=known)
+def test_names_in_a_path_and_files_beside_them(bundle, translator, images, here):
+    styles = resolver(bundle)
+    plan = plan_style_path(styles, cycle=["fresh-snow,mean", "dusk"], seconds=3)
     assert plan is not None
-    assert plan.styles == ("fresh-snow", None, "dusk")
+    assert [style.source for style in plan.styles] == ["fresh-snow", None, "dusk"]
     assert str(plan) == "fresh-snow, mean, dusk in turn, 3 s a round"
     assert plan.images() == []
     np.testing.assert_allclose(plan.load(translator.find_style)(2), translator.find_style("dusk"), atol=1e-6)
     for name in ("dusk", "snow.png"):
         shutil.copy(images / "snow.png", here / name)
-    nothing = ModelStyles("no-such-model", "winter")
-    assert parse_style("snow.png", known=nothing) == Path("snow.png")
-    assert parse_style("./dusk", known=nothing) == Path("dusk")
-    assert (parse_style("dusk", known=known), parse_style("seed:7", known=nothing)) == ("dusk", 7)
+    assert styles.resolve("snow.png").source == Path("snow.png")
+    assert styles.resolve("./dusk").source == Path("dusk")
+    assert (styles.resolve("dusk").source, styles.resolve("seed:7").source) == ("dusk", 7)
+    assert [styles.resolve(text).shadows_file for text in ("dusk", "fresh-snow", "./dusk")] == [True, False, False]
+
+
+def test_a_command_and_python_understand_a_style_alike(bundle, translator, images, here):
+    shutil.copy(images / "snow.png", here / "7")
+    for text in ("mean", "7", "seed:7", "fresh-snow", "./7", str(images / "dot.png")):
+        typed = resolver(bundle).resolve(text, "--style")
+        np.testing.assert_array_equal(translator.find_style(typed), translator.find_style(text))
+    np.testing.assert_array_equal(translator.find_style("7"), translator.find_style(7))
+    np.testing.assert_array_equal(translator.find_style("./7"), translator.find_style(Path("7")))
+    resolved = resolver(bundle).resolve("./7")
+    (here / "7").unlink()  # it was read when it was resolved
+    assert translator.find_style(resolved).shape == (3,)
+
+
+def test_the_manifest_is_read_once(bundle, monkeypatch):
+    from dsmap.runtime.bundle import bundle as module
+
+    reads = []
+    monkeypatch.setattr(module, "read_manifest", lambda folder: reads.append(folder) or read_manifest(folder))
+    opened = Bundle.open(bundle)
+    style = StyleResolver(opened.manifest, "winter").resolve("dusk", "--style")
+    loaded = Translator.load(opened, domain="winter", backend="cpu", threads=1, style=style)
+    np.testing.assert_array_equal(loaded.style, opened.manifest.styles["winter"].named["dusk"])
+    assert reads == [bundle]
+
+
+def test_an_opened_bundle_is_checked_before_it_runs(bundle, tmp_path):
+    folder = Path(shutil.copytree(bundle, tmp_path / "b"))
+    opened = Bundle.open(folder)
+    (folder / "decoder.winter.onnx").write_bytes(b"other")
+    with pytest.raises(InputError, match="has changed since it was exported"):
+        Translator.load(opened, domain="winter", backend="cpu", threads=1)
 
 
 # The commands
@@ -283,7 +319,8 @@ NAMED = {"summer": ("dusk",), "winter": ("fresh-snow", "dusk")}
 
 
 def test_the_list_of_styles_follows_the_direction():
-    styles = style_list(["dusk", Path("a/snow.jpg")], [9], NAMED)
+    given = [("dusk", "dusk"), (Path("a/snow.jpg"), "a/snow.jpg"), (9, "seed:9")]
+    styles = style_list([ResolvedStyle(source=source, written=written) for source, written in given], NAMED)
     session = SessionState(StyleWheel(styles, np.random.default_rng(0), "winter"), clock=lambda: 5.0)
     seen = []
     for _ in range(9):
@@ -311,7 +348,7 @@ def test_codes_of_both_directions(bundle):
     def load(domain: str) -> Translator:
         return Translator.load(bundle, domain=domain, backend="cpu", threads=1)
 
-    styles = style_list(["fresh-snow"], [], NAMED)
+    styles = style_list([resolver(bundle).resolve("fresh-snow")], NAMED)
     snow, mean = styles[0], Style("mean", None)
     winter, summer = (Direction.load(load, domain, styles) for domain in ("winter", "summer"))
     np.testing.assert_array_equal(winter.codes.of(Mix(snow, snow, 0)), winter.translator.find_style("fresh-snow"))

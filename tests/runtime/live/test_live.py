@@ -59,7 +59,7 @@ def run_live(
     virtual_camera: VirtualCamera | None = None,
     **settings,
 ) -> LiveReport:
-    settings = {"preparation": Preparation(), "styles": tuple(style_list([], [])), **settings}
+    settings = {"preparation": Preparation(), "styles": tuple(style_list([])), **settings}
     for _, capture in captures:
         capture.start()
     direction = Direction.load(load, "winter", settings["styles"])

@@ -25,6 +25,7 @@ from dsmap.runtime.live.styles import MEAN, SECONDS_PER_STYLE, Mix, Style, Style
 from dsmap.runtime.live.translation import Preparation, Translated
 from dsmap.runtime.live.virtual_camera import import_pyvirtualcam
 from dsmap.runtime.live.window import key_name
+from dsmap.runtime.styles.resolver import ResolvedStyle
 from dsmap.runtime.translator import Translator
 
 
@@ -156,7 +157,8 @@ def test_the_systems_list_of_cameras():
 
 
 def wheel() -> StyleWheel:
-    return StyleWheel(style_list([Path("snow.jpg")], [7]), np.random.default_rng(0))
+    snow = ResolvedStyle(source=Path("snow.jpg"), written="./snow.jpg")
+    return StyleWheel(style_list([snow, ResolvedStyle(source=7, written="7")]), np.random.default_rng(0))
 
 
 def test_every_key_does_what_the_help_says():
@@ -210,11 +212,11 @@ def test_codes_of_mixed_styles(tiny_bundle, tmp_path):
     write_rgb(tmp_path / "snow.png", grey_rgb())
     translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu")
     codes = StyleCodes(translator)
-    picture, mean = Style("snow", tmp_path / "snow.png"), Style(MEAN, None)
-    codes.prepare([picture, mean])
+    image, mean = Style("snow", translator.styles.resolve(tmp_path / "snow.png")), Style(MEAN, None)
+    codes.prepare([image, mean])
     (tmp_path / "snow.png").unlink()  # it was read before it was needed
     np.testing.assert_allclose(
-        codes.of(Mix(picture, mean, 0.25)), 0.75 * codes.of(Mix(picture, mean, 0)) + 0.25 * translator.find_style(None)
+        codes.of(Mix(image, mean, 0.25)), 0.75 * codes.of(Mix(image, mean, 0)) + 0.25 * translator.find_style(None)
     )
 
 

@@ -1,0 +1,155 @@
+"""Style codes from what users write: a style's name, an image, a seed, or nothing.
+
+    styles = StyleResolver(bundle.manifest, "winter")
+    style = styles.resolve("fresh-snow", option="--style")  # checked; no model is loaded for it
+    code = style.encode(backend.encode_style)  # (S,) float32
+
+Commands resolve what was typed before the model loads; `Translator.find_style` resolves and encodes in one step.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dsmap.common.images import read_rgb
+from dsmap.errors import InputError
+from dsmap.runtime.backends.base import Codes, Frames
+from dsmap.runtime.bundle.bundle import MEAN, STYLE_NAME, Manifest
+from dsmap.runtime.bundle.style_images import fit_style_image
+from dsmap.runtime.frame_translator import check_frames
+
+StyleLike: TypeAlias = "int | str | Path | Frames | ResolvedStyle | None"
+"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): an image's style.
+
+A text is `mean`, a seed (`7` or `seed:7`), the name of one of the model's styles for the domain, or an image's path, in
+this order: "./fresh-snow" and "./7", or a Path, are always files.
+"""
+
+_FOR_OPTIONS = "pass an image, seed:NUMBER for a random style, or mean."
+_IN_PYTHON = "pass an image, a seed, or mean."
+_MAX_SEED_DIGITS = 1000  # Python refuses to read numbers of more than 4300
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResolvedStyle:
+    """A style of one domain: its code, or the image that the model's style encoder reads it from."""
+
+    source: int | str | Path | Frames | None
+    """What it is: None for the mean, a seed, one of the model's names, an image file, or an image."""
+    written: str
+    """As the user wrote it; for people."""
+    code: Codes | None = None
+    """(S,) float32; None for an image."""
+    image_rgb: Frames | None = None
+    """uint8 (H, W, 3), at a size that the style encoder takes; None where the code is known."""
+
+    def encode(self, encode_style: Callable[[Frames], Codes]) -> Codes:
+        """The code (S,), float32. `encode_style`: a backend's, images (N, H, W, 3) to codes (N, S)."""
+        if self.image_rgb is None:
+            assert self.code is not None
+            return self.code
+        return encode_style(self.image_rgb[None])[0]
+
+    @property
+    def shadows_file(self) -> bool:
+        """Whether it is a name of the model's that a file in the working folder has too."""
+        return isinstance(self.source, str) and os.path.exists(self.source)
+
+
+class StyleResolver:
+    """Resolves styles for one domain of an opened bundle. The only place that understands what users write."""
+
+    def __init__(self, manifest: Manifest, domain: str) -> None:
+        """Raises InputError for a domain that the model does not have."""
+        manifest.source_of(domain)
+        self.manifest, self.domain = manifest, domain
+
+    @property
+    def named(self) -> Mapping[str, Sequence[float]]:
+        """The codes of the model's named styles for the domain, in the order of the bundle."""
+        return self.manifest.styles[self.domain].named
+
+    def resolve(self, style: StyleLike, option: str = "") -> ResolvedStyle:
+        """The style that `style` stands for; an image is read here, once.
+
+        Raises InputError, beginning with `option` where one was passed, for an invalid seed, for an image that is
+        missing or cannot be read, and for a text that is neither a style of the model nor a file.
+        """
+        if isinstance(style, ResolvedStyle):
+            return style
+        if isinstance(style, str):
+            return self._text(style, option)
+        if style is None:
+            return ResolvedStyle(source=None, written=MEAN, code=_code(self.manifest.styles[self.domain].mean))
+        if isinstance(style, bool):
+            raise InputError(f"the style is {style}", "Pass None, a seed, a path or an image.")
+        if isinstance(style, int | np.integer):
+            return self._seed(int(style), f"seed:{style}")
+        if isinstance(style, Path):
+            return self._image(style, str(style), read_rgb(style))
+        return self._image(style, "an image", style)
+
+    def _text(self, text: str, option: str) -> ResolvedStyle:
+        if text == MEAN:
+            return self.resolve(None)
+        number = text.removeprefix("seed:")
+        if number != text or text.removeprefix("-").removeprefix("+").isdigit():
+            if not (number.isascii() and number.isdigit() and len(number) < _MAX_SEED_DIGITS):
+                what = f"{option} {text}".lstrip()
+                raise InputError(f"{what} is not a valid seed", "Use a whole number of 0 or more, such as seed:7.")
+            return self._seed(int(number), text)
+        if text in self.named:
+            return ResolvedStyle(source=text, written=text, code=_code(self.named[text]))
+        return self._file(text, option)
+
+    def _seed(self, seed: int, written: str) -> ResolvedStyle:
+        if seed < 0:
+            raise InputError(f"the style seed is {seed}", "Use a seed of 0 or more.")
+        # Random styles come from N(0, I), as in training.
+        code = np.random.default_rng(seed).standard_normal(self.manifest.style_dim).astype(np.float32)
+        return ResolvedStyle(source=seed, written=written, code=code)
+
+    def _file(self, text: str, option: str) -> ResolvedStyle:
+        if not os.path.exists(text):
+            if STYLE_NAME.fullmatch(text):
+                raise self._unknown(text, option)
+            if option:
+                raise InputError(f"{option} {text or 'is empty'}: there is no such image", self._advice(option))
+        try:
+            return self._image(Path(text), text, read_rgb(Path(text)))
+        except InputError as error:
+            if not option:
+                raise
+            raise InputError(f"{option}: {error.fact}", self._advice(option)) from error
+
+    def _image(self, source: Path | Frames, written: str, image_rgb: Frames) -> ResolvedStyle:
+        check_frames(image_rgb, dims=(3,))
+        return ResolvedStyle(source=source, written=written, image_rgb=fit_style_image(image_rgb, self.manifest.sizes))
+
+    def _unknown(self, text: str, option: str) -> InputError:
+        """For what could be a name, but is neither one of the domain's nor a file; it lists the names there are."""
+        styles = self.manifest.styles
+        others = [name for name in self.manifest.domains if name != self.domain and text in styles[name].named]
+        if others:
+            fact = f"{text} is a style of {others[0]}, not of {self.domain}"
+        else:
+            fact = f"{self.manifest.name} has no style {text} for {self.domain}"
+        named = f"{option}: {fact}" if option else fact
+        return InputError(f"{named}, and there is no such file", self._advice(option, text))
+
+    def _advice(self, option: str, name: str = "") -> str:
+        """The names there are, and what else can be passed. `name`: what was taken for a name, if anything."""
+        or_pass = _FOR_OPTIONS if option else _IN_PYTHON
+        if self.named:
+            return f"This model has {', '.join(self.named)} for {self.domain}. Or {or_pass}"
+        if name:
+            return f"This model has no named styles for {self.domain}: {or_pass}"
+        return or_pass[0].upper() + or_pass[1:]
+
+
+def _code(numbers: Any) -> Codes:
+    return np.asarray(numbers, np.float32)
