@@ -1,8 +1,6 @@
 """What several test files use: where shared data may lie, and one small exported model."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -67,40 +65,6 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("models") / "tiny"
     write_bundle(source, out, licence="CC0")
     return out
-
-
-@pytest.fixture(scope="session")
-def format_1_bundle(tiny_model, tiny_bundle, tmp_path_factory) -> Path:
-    """`tiny_bundle` as it was in format 1: the decoders take the style, and there is no style_mlp."""
-    from torch import nn
-
-    from dsmap.export.graphs import graphs, write_graph
-    from dsmap.runtime.bundle.bundle import describe_file
-
-    class StyleDecoder(nn.Module):
-        def __init__(self, mlp, decoder):
-            super().__init__()
-            self.mlp, self.decoder = mlp, decoder
-
-        def forward(self, mapped, style):
-            return self.decoder(mapped, self.mlp(style))
-
-    old = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("models") / "old"))
-    tree = json.loads((old / "bundle.json").read_text())
-    for path in old.glob("style_mlp.*"):
-        path.unlink()
-    parts = {(graph.component, graph.domain): graph for graph in graphs(tiny_model)}
-    for domain in tiny_model.domains:
-        path, decoder, mlp = old / f"decoder.{domain}.onnx", parts["decoder", domain], parts["style_mlp", domain]
-        inputs, dims = ({name: getattr(of, field)[name] for of, name in ((decoder, "mapped"), (mlp, "style"))}
-                        for field in ("inputs", "input_dims"))  # fmt: skip
-        module = StyleDecoder(mlp.module, decoder.module)
-        write_graph(decoder._replace(module=module, inputs=inputs, input_dims=dims), path)
-        tree["components"]["decoder"][domain] = describe_file(old, path).model_dump()
-    tree["format_version"] = 1
-    del tree["components"]["style_mlp"]
-    (old / "bundle.json").write_text(json.dumps(tree))
-    return old
 
 
 def run_export(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:

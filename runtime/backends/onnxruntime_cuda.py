@@ -179,7 +179,7 @@ class OnnxRuntimeCUDA(Backend):
         bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
         if lane.style is None or not np.array_equal(lane.style, style_ns):
             lane.style = None
-            bound.style.update_inplace(self._style_input(style_ns))
+            bound.style.update_inplace(self._style_params(style_ns))
             lane.style = style_ns.copy()
         captured = self._graphs and lane.frames >= CAPTURE_AT
         lane.session.run_with_iobinding(bound.binding, self._how(_CAPTURED if captured else _NOT_CAPTURED))
@@ -273,22 +273,19 @@ class OnnxRuntimeCUDA(Backend):
             return open_session(self._ort, self._model, session_options(self._ort), providers)
 
     def _style_session(self) -> Any:
-        """The style's MLP, on the CPU: a few products, once per style. None in format 1."""
+        """The style's MLP, on the CPU: a few products, once per style."""
         graph = self._bundle.graph_data("style_mlp", self._target)
-        if graph is None:
-            return None
+        assert graph is not None, "a bundle is read only if it has it"
         return open_session(self._ort, graph, session_options(self._ort), ["CPUExecutionProvider"])
 
-    def _style_input(self, style_ns: Codes) -> Codes:
-        """What the decoder takes: the style's parameters, or in format 1 the style itself."""
+    def _style_params(self, style_ns: Codes) -> Codes:
+        """The parameters that the decoder takes for these styles."""
         style_ns = np.ascontiguousarray(style_ns, np.float32)
-        if self._style_mlp is None:
-            return style_ns
         return np.asarray(self._style_mlp.run(["style_params"], {"style": style_ns})[0], np.float32)
 
     def _bind(self, session: Any, frames_nhwc: Frames, style_ns: Codes) -> _Bound:
         """What is bound for frames of this size. The graph runs once, which makes the output's memory."""
-        frames, style = self._on_device(frames_nhwc), self._on_device(self._style_input(style_ns))
+        frames, style = self._on_device(frames_nhwc), self._on_device(self._style_params(style_ns))
         binding = session.io_binding()
         binding.bind_ortvalue_input(FRAMES, frames)
         binding.bind_ortvalue_input(STYLE, style)

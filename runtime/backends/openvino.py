@@ -59,7 +59,7 @@ class OpenVINO(Backend):
         self.in_flight, self.computed_at_once = self._at_once.in_flight, self._at_once.computed
         encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         others = [self._optional("mapping", target), self._required("decoder", target)]
-        compiled = [encoder, *others, self._optional("style_mlp", target)]
+        compiled = [encoder, *others, self._required("style_mlp", target)]
         self._free: queue.SimpleQueue[_Requests] = queue.SimpleQueue()
         for _ in range(self.computed_at_once):
             self._free.put(_Requests(*(None if graph is None else graph.create_infer_request() for graph in compiled)))
@@ -78,8 +78,6 @@ class OpenVINO(Backend):
         content = encoded["content"]
         if requests.mapping is not None:
             content = _run(requests.mapping, content=content, skip=encoded["skip"])["mapped"]
-        if requests.style_mlp is None:  # format 1
-            return np.array(_run(requests.decoder, mapped=content, style=style_ns)["frames"])
         styled = self._styled
         if styled is None or not np.array_equal(styled[0], style_ns):
             styled = style_ns.copy(), np.array(_run(requests.style_mlp, style=style_ns)["style_params"])

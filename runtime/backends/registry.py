@@ -63,14 +63,18 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
 }
 """By name, in the order `auto` tries them."""
 BY_NAME_ONLY = ("openvino", "openvino-gpu")
-"""What `auto` passes over; openvino it may take in place of cpu, where that was measured to be faster."""
+"""Those that `auto` never takes: whether OpenVINO is faster than `cpu` depends on the model, its precision and the CPU;
+`dsmap-bench model` measures it."""
 
 
 def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> Choice:
     """The backend called `name` with the graphs that translate to `target`.
 
-    `auto` takes the first of `BACKENDS` that runs and tells why not the others (in place of `cpu` the faster of it and
-    openvino, see `choose_on_cpu`); any other name runs or raises. What is wrong with the input (InputError) ends it.
+    `auto` takes the first of `BACKENDS` that runs here, but none of `BY_NAME_ONLY`, and says why not the ones before
+    it; nothing is timed, so that the same machine always takes the same. Any other name runs or raises.
+
+    Raises InputError for an unknown name, a precision that the bundle lacks, and a damaged bundle; DsmapError with the
+    reason where the backend does not run, for `auto` with all reasons.
     """
     if settings.precision not in ("auto", *bundle.precisions):
         raise InputError(
@@ -82,32 +86,22 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
         return Choice(BACKENDS[name]()(bundle, target, settings), "as asked")
-
-    def load(candidate: str) -> Backend:
-        return BACKENDS[candidate]()(bundle, target, settings)
-
     refusals: list[tuple[str, DsmapError]] = []
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
-            choice = _cpu_choice(load, bundle, settings) if candidate == "cpu" else Choice(load(candidate), "")
-        except InputError:  # a bundle that is damaged or worse: no other backend is to try it
+            backend = BACKENDS[candidate]()(bundle, target, settings)
+        except InputError:  # the bundle is damaged: another backend would refuse it too
             raise
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
-        return choice._replace(reason="; ".join(filter(None, [_why_not(refusals), choice.reason])) or "the first here")
-    raise DsmapError(f"no backend runs here: {_why_not(refusals)}", refusals[-1][1].advice)
+        return Choice(backend, _describe(refusals) or "the first that runs here")
+    raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)
 
 
-def _why_not(refusals: list[tuple[str, DsmapError]]) -> str:
-    """What was refused, in one line; what several backends lack is told once."""
+def _describe(refusals: list[tuple[str, DsmapError]]) -> str:
+    """The refusals in one line; backends with the same reason stand together."""
     names: dict[str, list[str]] = {}
     for name, error in refusals:
         names.setdefault(error.fact, []).append(name)
     return "; ".join(f"{', '.join(of_fact)}: {fact}" for fact, of_fact in names.items())
-
-
-def _cpu_choice(load: Callable[[str], Backend], bundle: Bundle, settings: BackendSettings) -> Choice:
-    from dsmap.runtime.cpu_contest import choose_on_cpu
-
-    return choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), bundle, settings)

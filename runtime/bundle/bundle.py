@@ -12,7 +12,6 @@
 `frames` are uint8 (N, H, W, 3) RGB, H and W multiples of `sizes.multiple_of`; `style` is float32 (N, style_dim). Batch
 and size are dynamic. Every file's SHA-256 is in bundle.json. The bytes that run are the bytes that were checked: each
 file is read once, hashed, looked through (`bundle_graphs`), and handed on as bytes, never by its name.
-In format 1 there was no style_mlp, and the decoder took the style.
 """
 
 import hashlib
@@ -131,7 +130,7 @@ class Bundle:
     def find(self, component: str, domain: str, precision: str = "fp32") -> tuple[File, str] | None:
         """The file of a graph and the precision it is in: `precision`, or where this variant has none the usual one.
 
-        None when there is none at all: a network without mapping has no mapping, format 1 no style_mlp.
+        None when the bundle has no such graph: a network without mapping has no `mapping`.
         """
         for name, part in ((precision, self.manifest.variants.get(precision)),
                            (self.manifest.precision, self.manifest.components)):  # fmt: skip

@@ -29,7 +29,7 @@ MAX_FILE_BYTES = (1 << 31) - 1
 MAX_BUNDLE_BYTES = 16 << 30
 """Of all files: the published network's take 0.5 GB in three precisions."""
 ADVICE = "Copy or export the bundle again."
-_ALWAYS = ("content_encoder", "decoder", "style_encoder")  # and style_mlp since format 2
+_REQUIRED = ("content_encoder", "style_mlp", "decoder", "style_encoder")
 _EXPORTED = "Pass a folder that dsmap-export has written."
 
 
@@ -90,7 +90,7 @@ class Components(_Part):
 
     content_encoder: Files = {}
     mapping: Files = Field(default={}, description="empty for a network without mapping")
-    style_mlp: Files = Field(default={}, description="empty in format 1")
+    style_mlp: Files = {}
     decoder: Files = {}
     style_encoder: Files = {}
 
@@ -174,11 +174,10 @@ def _parse(folder: Path, tree: Any) -> Manifest:
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise InputError(f"{path} has no format_version", ADVICE)
-    if version < 1:
-        raise InputError(f"{path}: format_version is {version}, expected 1 or more", ADVICE)
-    if version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise InputError(
-            f"{folder} has bundle format {version}; this dsmap reads formats up to {FORMAT_VERSION}", "Update dsmap."
+            f"{folder} has bundle format {version}; this dsmap reads format {FORMAT_VERSION}",
+            "Update dsmap." if version > FORMAT_VERSION else "Export the model again with dsmap-export.",
         )
     try:
         manifest = Manifest.model_validate(tree)
@@ -186,20 +185,19 @@ def _parse(folder: Path, tree: Any) -> Manifest:
         raise InputError(f"{path}: {first_fault(error)}", ADVICE) from error
     if (size := sum(file.bytes for file in manifest.files())) > MAX_BUNDLE_BYTES:
         raise InputError(f"{path} lists {size} bytes of files, expected at most {MAX_BUNDLE_BYTES}", ADVICE)
-    if fault := _lack(manifest, version) or _wrong_length(manifest):
+    if fault := _missing(manifest) or _wrong_length(manifest):
         raise InputError(f"{path}{fault}", ADVICE)
     return manifest
 
 
-def _lack(manifest: Manifest, version: int) -> str | None:
+def _missing(manifest: Manifest) -> str | None:
     """What of the two domains is missing; the rest of a sentence that begins with the file."""
     if manifest.domains[0] == manifest.domains[1]:
         return f": both domains are called {manifest.domains[0]!r}"
     parts = {name: getattr(manifest.components, name) for name in Components.model_fields}
-    needed = (*_ALWAYS, *(("style_mlp",) if version > 1 else ()))
     for name, part in {"styles": manifest.styles, **parts}.items():
         missing = set(manifest.domains) - set(part)
-        if missing and (part or name in needed or name == "styles"):
+        if missing and (part or name in (*_REQUIRED, "styles")):
             return f" has no {name} for {', '.join(sorted(missing))}"
     return None
 

@@ -16,8 +16,8 @@ from dsmap.errors import DsmapError
 VARIABLE = "DSMAP_CACHE"
 _PRIVATE = 0o700
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_OURS = {"engines", "rtx-kernels", "cpu-contest", "features"}
-"""What dsmap keeps in the cache: a folder with nothing else in it is dsmap's own, whatever it is called."""
+_OURS = {"engines", "rtx-kernels", "features", "cpu-contest"}
+"""What dsmap keeps in the cache (cpu-contest: before version 1). A folder with nothing else in it is dsmap's own."""
 
 
 def user_cache_folder() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsmap.common.cpu import allowed_cores
 
-__all__ = ["allowed_cores", "cpu_name", "is_intel"]
+__all__ = ["allowed_cores", "cpu_name"]
 
 
 @cache
@@ -24,8 +24,3 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     if not found and platform.system() == "Darwin" and platform.machine() == "x86_64":
         return "GenuineIntel"  # every Mac of that kind
     return " ".join(found) or platform.processor() or platform.machine()
-
-
-def is_intel(name: str) -> bool:
-    """Whether a CPU of this name (see `cpu_name`) was made by Intel."""
-    return "intel" in name.lower()

@@ -299,16 +299,3 @@ def test_a_decoder_with_reflected_borders(rewrites, tmp_path):
         assert np.abs(out - expected).max() <= 1
         assert (out != expected).mean() < 0.01  # nearly all equal: rounding alone differs
         assert expected.std() > 5
-
-
-def test_bundles_of_format_1_still_work(format_1_bundle, tiny_bundle, tmp_path):
-    """Their decoders took the style, and there was no style_mlp."""
-    old = Path(shutil.copytree(format_1_bundle, tmp_path / "old"))
-    tree = json.loads((old / "bundle.json").read_text())
-    image = generated_images(64, 1, 2)[0]
-    ours, expected = (Translator.load(path, domain="winter", style=5)(image) for path in (old, tiny_bundle))
-    assert np.abs(ours.astype(int) - expected).max() <= 1
-    tree["format_version"] = 2
-    (old / "bundle.json").write_text(json.dumps(tree))
-    with pytest.raises(InputError, match="has no style_mlp for summer, winter"):
-        Bundle.read(old)

@@ -26,7 +26,7 @@ from dsmap.runtime.backends.base import (
 from dsmap.runtime.backends.onnxruntime_session import onnxruntime_is_there, style_on_the_cpu
 from dsmap.runtime.backends.tensorrt.engine import TrtEngine
 from dsmap.runtime.backends.tensorrt.executor import Parts, Plan, Slot, Streams
-from dsmap.runtime.backends.tensorrt.memory import Array, Engine, Shape, run_once
+from dsmap.runtime.backends.tensorrt.memory import Engine, Shape, run_once
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.cuda.bindings import load_cuda
@@ -179,14 +179,9 @@ class TensorRT(Backend):
 
     def _prove(self) -> None:
         """Runs the smallest of the engines once: that TensorRT is there does not say that it runs on this GPU."""
-        inputs: dict[str, Array]
-        if self._shelf.has("style_mlp", self._target):
-            engine = self._engine("style_mlp", self._target, self._usual, 1)
-            inputs = {"style": np.zeros((1, self._bundle.manifest.style_dim), np.float32)}
-        else:
-            engine = self._engine("content_encoder", self._source, self._usual, 1)
-            inputs = {"frames": np.zeros((1, self._usual.height, self._usual.width, 3), np.uint8)}
-        run_once(self._cuda, self._streams.compute, engine, **inputs)
+        engine = self._engine("style_mlp", self._target, self._usual, 1)
+        style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
+        run_once(self._cuda, self._streams.compute, engine, style=style)
 
     def _plan(self, shape: Shape) -> Plan:
         """The plan for frames (N, H, W, 3); made the first time, or again when it was thrown away."""
@@ -210,15 +205,14 @@ class TensorRT(Backend):
     def _new_plan(self, shape: Shape) -> Plan:
         batch, size = shape[0], Size(shape[2], shape[1])
 
-        def optional(component: str) -> Engine | None:
-            has = self._shelf.has(component, self._target)
-            return self._engine(component, self._target, size, batch) if has else None
+        def engine(component: str) -> Engine:
+            return self._engine(component, self._target, size, batch)
 
         parts = Parts(
             encoder=self._engine("content_encoder", self._source, size, batch),
-            mapping=optional("mapping"),
-            decoder=self._engine("decoder", self._target, size, batch),
-            style_mlp=optional("style_mlp"),
+            mapping=engine("mapping") if self._shelf.has("mapping", self._target) else None,
+            decoder=engine("decoder"),
+            style_mlp=engine("style_mlp"),
         )
         style_dim = self._bundle.manifest.style_dim
         return Plan(self._cuda, self._streams, parts, shape, style_dim, self.in_flight, self._graphs)

@@ -28,8 +28,7 @@ class Parts(NamedTuple):
     encoder: Engine
     mapping: Engine | None
     decoder: Engine
-    style_mlp: Engine | None
-    """None in bundles of format 1, whose decoders take the style itself."""
+    style_mlp: Engine
 
     def present(self) -> list[Engine]:
         """Those that there are."""
@@ -85,18 +84,13 @@ class Plan:
     def _make(self, style_dim: int, slots: int) -> None:
         batch = self.frames_shape[0]
         codes = (batch, style_dim)
-        self._style_context = None
-        params_shape: Shape = codes
-        if self.parts.style_mlp is not None:
-            self._style_context = self.parts.style_mlp.context(self._streams.compute)
-            params_shape = self._style_context.shape({"style": codes})["style_params"]
+        self._style_context = self.parts.style_mlp.context(self._streams.compute)
+        params_shape = self._style_context.shape({"style": codes})["style_params"]
         params_bytes = int(np.prod(params_shape)) * 4
         self.slots = [Slot(self._memory, self.frames_shape, codes, params_bytes) for _ in range(slots)]
         between: dict[str, Tensor] = {}
         bindings = [self._bindings(slot, between, params_shape) for slot in self.slots]
-        contexts = [context for slot in self.slots for context in slot.contexts]
-        if self._style_context is not None:
-            contexts.append(self._style_context)
+        contexts = [self._style_context, *(context for slot in self.slots for context in slot.contexts)]
         self._scratch_bytes = max(LEAST_SCRATCH, *(context.scratch_bytes() for context in contexts))
         self._scratch = self._memory.device(self._scratch_bytes)
         for slot, addresses in zip(self.slots, bindings, strict=True):
@@ -113,12 +107,8 @@ class Plan:
             inputs = {"content": mapped, "skip": between["skip"]}
             addresses.append(self._add(slot, self.parts.mapping, inputs, between))
             mapped = between["mapped"]
-        style = (
-            {"style": Tensor(slot.codes, params, float32)}
-            if self.parts.style_mlp is None
-            else {"style_params": Tensor(slot.params, params, float32)}
-        )
-        addresses.append(self._add(slot, self.parts.decoder, {"mapped": mapped, **style}, between))
+        inputs = {"mapped": mapped, "style_params": Tensor(slot.params, params, float32)}
+        addresses.append(self._add(slot, self.parts.decoder, inputs, between))
         return addresses
 
     def _add(
@@ -210,13 +200,11 @@ class Plan:
             if slot.graph is not None:
                 self._cuda.free_graph(slot.graph)
             slot.graph, slot.contexts = None, []
-        self._style_context = None
+        del self._style_context
         self._memory.free()
 
     def _run_style(self, slot: Slot) -> None:
         """The style's parameters: outside the graph, as they are wanted only for a new style."""
-        if self._style_context is None:
-            return
         addresses = {"style": slot.codes, "style_params": slot.params}
         self._style_context.bind(addresses, self._scratch, self._scratch_bytes)
         self._style_context.enqueue(self._streams.compute)

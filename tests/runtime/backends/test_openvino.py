@@ -1,6 +1,5 @@
 """OpenVINO on real sessions beside ONNX Runtime, and what `auto` makes of it."""
 
-import json
 import os
 import queue
 import subprocess
@@ -14,10 +13,7 @@ from hostile import make_small_bundle, small_graph
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.cpu_contest import _recall, _remember, choose_on_cpu
-from dsmap.runtime.system.cpu import cpu_name, is_intel
-
-INTEL = "GenuineIntel Intel(R) Core(TM) i5"
+from dsmap.runtime.system.cpu import cpu_name
 
 
 @pytest.fixture(autouse=True)
@@ -109,29 +105,6 @@ def test_threads_and_float32_reach_the_compiled_graphs(openvino):
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
-def test_a_bundle_of_format_1(format_1_bundle):
-    """Its decoders take the style themselves."""
-    pytest.importorskip("openvino")
-    image = frames(1, 64, 64)[0]
-    ours = Translator.load(format_1_bundle, domain="winter", backend="openvino")
-    assert off(ours(image), Translator.load(format_1_bundle, domain="winter", backend="cpu")(image)) <= 1
-
-
-def test_what_was_measured_is_kept_in_files_alone(tmp_path):
-    """Whoever put a pipe or a link in its place: nothing waits, and nothing is written through it."""
-    path = tmp_path / "contest" / "0.json"
-    _remember(path, 1.5)
-    assert _recall(path) == 1.5
-    path.unlink()
-    os.mkfifo(path)
-    assert _recall(path) is None
-    path.unlink()
-    (tmp_path / "mine").write_text("mine")
-    path.symlink_to(tmp_path / "mine")
-    _remember(path, 1.5)
-    assert (tmp_path / "mine").read_text() == "mine"
-
-
 def test_a_graph_that_openvino_refuses_is_named(tmp_path):
     """One that is what bundle.json says, and still no network: an operator takes what nothing gives."""
     pytest.importorskip("openvino")
@@ -219,101 +192,11 @@ def test_nothing_is_sent_to_openvinos_makers(tiny_bundle, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def contest(bundle: Path, processor: str, **options) -> tuple:
-    """`choose_on_cpu` on a CPU of that name, and which backends were loaded for it."""
-    from dsmap.runtime.backends.base import BackendSettings
-    from dsmap.runtime.backends.registry import BACKENDS
-
-    loaded = []
-
-    def load(name: str):
-        loaded.append(name)
-        return BACKENDS[name]()(read, "winter", BackendSettings(threads=1))
-
-    read = Bundle.read(bundle)
-    settings = BackendSettings(threads=1, **options)
-    choice = choose_on_cpu(lambda: load("cpu"), lambda: load("openvino"), read, settings, processor=processor)
-    return choice, loaded
-
-
-def test_auto_never_tries_it_on_another_makers_cpu(tiny_bundle):
-    choice, loaded = contest(tiny_bundle, "AuthenticAMD AMD EPYC")
-    assert (choice.backend.name, choice.reason, loaded) == ("cpu", "OpenVINO: not an Intel CPU", ["cpu"])
-
-
-def test_auto_measures_once_and_remembers(tiny_bundle, own_cache):
-    pytest.importorskip("openvino")
-    choice, loaded = contest(tiny_bundle, INTEL)
-    assert sorted(loaded) == ["cpu", "openvino"]
-    (entry,) = own_cache.rglob("*.json")
-    speed = json.loads(entry.read_text())["openvino_speed"]
-    assert choice.backend.name == ("openvino" if speed >= 1.05 else "cpu")
-    assert f"measured {speed:.2f} times as fast" in choice.reason
-    again, loaded = contest(tiny_bundle, INTEL)
-    assert loaded == [choice.backend.name]
-    assert again.reason == choice.reason
-    _, loaded = contest(tiny_bundle, INTEL + " of another kind")
-    assert sorted(loaded) == ["cpu", "openvino"]
-
-
-@pytest.mark.parametrize(
-    ("speed", "name", "reason"),
-    [
-        (1.2, "openvino", "measured 1.20 times as fast as ONNX Runtime here"),
-        (1.02, "cpu", "OpenVINO: measured 1.02 times as fast here"),
-        (0.8, "cpu", "OpenVINO: measured 0.80 times as fast here"),
-    ],
-)
-def test_auto_takes_what_is_faster(tiny_bundle, monkeypatch, speed, name, reason):
-    pytest.importorskip("openvino")
-    monkeypatch.setattr("dsmap.runtime.cpu_contest._speed", lambda *_: speed)
-    for _ in range(2):  # measured, then remembered
-        choice, _loaded = contest(tiny_bundle, INTEL)
-        assert (choice.backend.name, choice.reason) == (name, reason)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"openvino_speed": "fast"}', '{"openvino_speed": -1.0}'])
-def test_a_damaged_memory_is_measured_again(tiny_bundle, own_cache, monkeypatch, text):
-    pytest.importorskip("openvino")
-    monkeypatch.setattr("dsmap.runtime.cpu_contest._speed", lambda *_: 0.5)
-    contest(tiny_bundle, INTEL)
-    (entry,) = own_cache.rglob("*.json")
-    entry.write_text(text)
-    choice, loaded = contest(tiny_bundle, INTEL)
-    assert (choice.backend.name, sorted(loaded)) == ("cpu", ["cpu", "openvino"])
-    assert json.loads(entry.read_text()) == {"openvino_speed": 0.5}
-
-
-def test_a_cache_that_cannot_be_written_is_no_failure(tiny_bundle, own_cache, monkeypatch):
-    pytest.importorskip("openvino")
-    own_cache.write_text("a file, not a folder")
-    monkeypatch.setattr("dsmap.runtime.cpu_contest._speed", lambda *_: 1.5)
-    choice, _loaded = contest(tiny_bundle, INTEL)
-    assert choice.backend.name == "openvino"
-
-
-def test_auto_without_openvino_on_an_intel_cpu(tiny_bundle, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    choice, loaded = contest(tiny_bundle, INTEL)
-    assert (choice.reason, loaded) == ("OpenVINO: not installed", ["cpu"])
-
-
-def test_auto_tells_why_an_openvino_that_is_broken_was_not_taken(tiny_bundle, monkeypatch):
-    pytest.importorskip("openvino")
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: "found")
-    choice, _loaded = contest(tiny_bundle, INTEL)
-    assert choice.backend.name == "cpu"
-    assert choice.reason.startswith("OpenVINO: openvino cannot be imported")
-
-
 def test_the_processors_vendor_is_read(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Virtual CPU\n\nprocessor\t: 1\n")
     assert cpu_name(cpuinfo) == "GenuineIntel Virtual CPU"
-    assert is_intel(cpu_name(cpuinfo))
     assert cpu_name(tmp_path / "gone")
-    assert not is_intel("AuthenticAMD AMD EPYC")
 
 
 def test_names_of_backends_are_offered(tiny_bundle):

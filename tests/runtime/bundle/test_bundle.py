@@ -47,10 +47,10 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
 @pytest.mark.parametrize(
     ("keys", "value", "fact"),
     [
-        (("format_version",), 3, "bundle format 3; this dsmap reads formats up to 2"),
+        (("format_version",), 3, "bundle format 3; this dsmap reads format 2"),
         (("format_version",), "1", "no format_version"),
         (("format_version",), True, "no format_version"),
-        (("format_version",), 0, "format_version is 0, expected 1 or more"),
+        (("format_version",), 0, "bundle format 0; this dsmap reads format 2"),
         (("domains",), ["winter", "winter"], "both domains are called 'winter'"),
         (("styles", "winter", "mean"), [0.0, float("nan"), 0.0], "styles.winter.mean.1"),
         (("styles", "summer", "std"), [1.0, 1.0, float("inf")], "styles.summer.std.2"),
@@ -60,6 +60,7 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
         (("components", "decoder", "winter", "path"), "..\\decoder.onnx", "leaves the bundle's folder"),
         (("components", "decoder", "winter", "path"), "gone.onnx", "names 'gone.onnx', which is not there"),
         (("components", "decoder"), {}, "no decoder for summer, winter"),
+        (("components", "style_mlp"), {}, "no style_mlp for summer, winter"),
         (("components", "mapping"), {"summer": {"path": "x", "sha256": "", "bytes": 1}}, "no mapping for winter"),
         (("styles", "winter", "mean"), [1.0], "does not have 3 numbers"),
         (("sizes", "multiple_of"), 0, "sizes.multiple_of"),
@@ -73,6 +74,17 @@ def test_each_fault_has_its_error(bundle: Path, keys: tuple[str, ...], value: ob
     assert fact in caught.value.fact
     assert caught.value.advice
     assert "\n" not in caught.value.fact
+
+
+def test_format_1_is_refused_with_what_to_do(bundle: Path):
+    tree = json.loads((bundle / MANIFEST).read_text())
+    del tree["components"]["style_mlp"]  # its decoders took the style themselves
+    tree["format_version"] = 1
+    (bundle / MANIFEST).write_text(json.dumps(tree))
+    with pytest.raises(InputError) as caught:
+        Bundle.read(bundle)
+    assert caught.value.fact == f"{bundle} has bundle format 1; this dsmap reads format 2"
+    assert caught.value.advice == "Export the model again with dsmap-export."
 
 
 def test_a_link_out_of_the_folder_is_refused(bundle: Path, tmp_path: Path):
