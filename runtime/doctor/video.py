@@ -11,7 +11,7 @@ from dsmap.runtime.doctor.packages import SYSTEM_LIBRARIES, numpy_first, system_
 from dsmap.runtime.system.subprocess_call import isolated
 
 if TYPE_CHECKING:
-    from dsmap.runtime.video.encoders import Encoder
+    from dsmap.runtime.video.encoder_table import Encoder
 
 OPENCV = r"opencv(-.*)?"
 _SIDE, _FRAMES = 256, 2
@@ -76,7 +76,7 @@ def mend_av() -> str:
 def check_encoders() -> Finding:
     """Every codec of dsmap-video encodes two frames. H.264 is needed; NVENC needs NVIDIA's driver and hardware."""
     try:
-        from dsmap.runtime.video.encoders import CODECS
+        from dsmap.runtime.video.encoder_table import CODECS
     except ImportError as error:
         return numpy_first() or wrong(first_line(error), mend_av())
     results = _try_all(CODECS)

@@ -16,7 +16,7 @@ from dsmap.runtime.jobs.output_paths import check_output_file, check_output_fold
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.jobs.single_frame import translate_one
 from dsmap.runtime.jobs.stages import FrameSteps
-from dsmap.runtime.video.frames import size_at_height
+from dsmap.runtime.video.scaling import size_at_height
 
 WRITABLE_IMAGES = WRITTEN_SUFFIXES
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from dsmap.common.interrupts import StopRequest
 from dsmap.runtime.jobs.report import Pixels, StageClock
-from dsmap.runtime.video.reader import Frame
+from dsmap.runtime.video.frame import Frame
 
 Other = TypeVar("Other")
 """What passes through as it is: packets."""

@@ -6,7 +6,7 @@ from dsmap.common.interrupts import StopRequest
 from dsmap.runtime.jobs.pipeline import Pipeline
 from dsmap.runtime.jobs.report import Pixels, StageClock
 from dsmap.runtime.jobs.stages import FrameSteps, Translated
-from dsmap.runtime.video.reader import Frame
+from dsmap.runtime.video.frame import Frame
 
 
 def translate_one(steps: FrameSteps, rgb: Pixels, stop: StopRequest, clock: StageClock) -> Pixels | None:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.runtime.jobs.report import Pixels, Translate, check_translated
-from dsmap.runtime.video.frames import Residual, scaled, size_at_height, with_residual
+from dsmap.runtime.video.frame import Residual, add_residual
+from dsmap.runtime.video.scaling import scaled, size_at_height
 
 StyleAt = Callable[[float, float | None], Any]
 """A style code (S,) from seconds since the clip's first frame, and the share of the clip, 0 to 1 (None: unknown)."""
@@ -94,7 +95,7 @@ class FrameSteps:
             steps = residual
             if (residual.shape[1], residual.shape[0]) != self._written:
                 steps = np.rint(scaled(residual.astype(np.float32), self._written)).astype(np.int8)
-            return np.hstack([with_residual(picture, steps) for picture in pictures])
+            return np.hstack([add_residual(picture, steps) for picture in pictures])
         return np.hstack(pictures) if self._side_by_side else pictures[0]
 
     def cancel(self) -> None:

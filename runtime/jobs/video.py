@@ -37,15 +37,16 @@ from dsmap.runtime.jobs.video_work import Reader, VideoWork, Writer, writes_anim
 from dsmap.runtime.video.addresses import is_address
 from dsmap.runtime.video.animation_writer import animation_notes, check_animation_size
 from dsmap.runtime.video.containers import codec_name
+from dsmap.runtime.video.copy_plan import CopyPlan, LeftOut, plan_copies
 from dsmap.runtime.video.encoders import keeps_ten_bits, resolve
-from dsmap.runtime.video.frames import Orientation, size_at_height
+from dsmap.runtime.video.orientation import Orientation
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.video.sequence_reader import open_reader, sequence_images
 from dsmap.runtime.video.sequence_writer import check_sequence, is_sequence
 from dsmap.runtime.video.sound import encoder_title
-from dsmap.runtime.video.stream_copy import CopyPlan, LeftOut, plan_copies
 from dsmap.runtime.video.writer import VideoWriter, check_container
 
 
@@ -192,7 +193,7 @@ def _open_reader(
         programme=wanted.programme,
         deinterlace=wanted.deinterlace,
         ten_bits=keeps_ten_bits(wanted.codec),
-        tell=tell,
+        notify=tell,
         pool=pool,
     )
 

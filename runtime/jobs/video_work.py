@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from av.packet import Packet
+
 from dsmap.common.files import part_file
 from dsmap.common.interrupts import StopRequest
 from dsmap.errors import DsmapError, InputError
@@ -15,10 +17,11 @@ from dsmap.runtime.jobs.stages import FrameSteps, Translated
 from dsmap.runtime.styles.style_path import share_of_clip
 from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES, AnimationWriter
-from dsmap.runtime.video.reader import Frame, Packet, VideoReader
+from dsmap.runtime.video.copy_plan import CopyPlan
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_reader import SequenceReader
 from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, open_writer
-from dsmap.runtime.video.stream_copy import CopyPlan
 from dsmap.runtime.video.writer import VideoWriter
 
 Reader = VideoReader | SequenceReader | AnimationReader

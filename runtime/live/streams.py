@@ -15,8 +15,9 @@ from av.video.frame import VideoFrame
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.source import CapturedFrame, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.video.addresses import WEB, NetworkSettings, scheme_of
-from dsmap.runtime.video.frames import FrameToRgb, orientation
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.media import open_address, open_file
+from dsmap.runtime.video.orientation import orientation
 from dsmap.runtime.video.patience import Patience
 from dsmap.runtime.video.stream import check_size, find_video_stream
 from dsmap.runtime.video.stream_side_data import stream_side_data
@@ -113,7 +114,7 @@ class StreamSource:
 
     def _decode(self) -> Iterator[VideoFrame]:
         failures = 0
-        patience = Patience(self._network.picture_seconds)
+        patience = Patience(self._network.frame_seconds)
         try:
             for packet in self._container.demux():  # all streams: one without pictures may go on for ever
                 patience.count()
@@ -127,7 +128,7 @@ class StreamSource:
                     for frame in self._video.decode(packet):
                         yield frame
                         failures = 0
-                        patience.saw_picture()
+                        patience.saw_frame()
                         patience.leave_out()
                 except av.error.EOFError:
                     return

@@ -14,7 +14,7 @@ from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.styles import Mix, Style, StyleCodes
 from dsmap.runtime.translator import Translator
-from dsmap.runtime.video.frames import size_at_height
+from dsmap.runtime.video.scaling import size_at_height
 
 LoadTranslator = Callable[[str], Translator]
 """Loads the translator to a domain."""

@@ -27,7 +27,7 @@ class NetworkSettings:
     """For the connection, and again for the first packets."""
     read_seconds: float = 10.0
     """Without any data, after which the connection counts as broken."""
-    picture_seconds: float = 20.0
+    frame_seconds: float = 20.0
     """For the first picture, and between two: a stream that sends data for so long and no picture has failed."""
     tries: int = 5
     """To connect again, in a row."""

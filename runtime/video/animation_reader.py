@@ -22,9 +22,9 @@ from dsmap.common.images.header import read_header
 from dsmap.common.images.memory import check_image_memory
 from dsmap.common.images.pixels import finish_pixels
 from dsmap.errors import InputError
-from dsmap.runtime.video.frames import Pixels, Pool, size_at_height
+from dsmap.runtime.video.frame import ArrayPool, Frame, Pixels
 from dsmap.runtime.video.image_frames import ImageFrames
-from dsmap.runtime.video.reader import Frame
+from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.trim import Seconds, Span, span_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class AnimationReader(ImageFrames):
         start: Seconds | None = None,
         end: Seconds | None = None,
         frames: int | None = None,
-        pool: Pool | None = None,
+        pool: ArrayPool | None = None,
     ) -> None:
         super().__init__(source, pool)
         self.path = path = Path(source)

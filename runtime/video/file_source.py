@@ -62,7 +62,7 @@ class FileSource:
                 self.failures += failures == 1
         yield from flush_packets(self.container)  # reading gave up: take what is still in the decoder
 
-    def saw_picture(self) -> None:
+    def saw_frame(self) -> None:
         """Nothing: a file ends by itself."""
 
     def cancel(self) -> None:

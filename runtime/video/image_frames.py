@@ -12,7 +12,8 @@ from av.audio.stream import AudioStream
 from av.stream import Stream
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.video.frames import Pixels, Pool, scaled
+from dsmap.runtime.video.frame import ArrayPool, Pixels
+from dsmap.runtime.video.scaling import scaled
 
 if TYPE_CHECKING:  # it stands in PyAV's type hints only
     from av.container.core import Chapter
@@ -39,7 +40,7 @@ class ImageFrames:
     width: int
     height: int
 
-    def __init__(self, source: str | Path, pool: Pool | None) -> None:
+    def __init__(self, source: str | Path, pool: ArrayPool | None) -> None:
         self.name = str(source)
         self.metadata: dict[str, str] = {}
         self.video_metadata: dict[str, str] = {}

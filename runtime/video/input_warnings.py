@@ -18,7 +18,7 @@ _TRANSFERS = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 _OWN_COLOURS = (5,)  # Dolby Vision profiles whose frames are no usual picture without its metadata
 
 
-def notes_on(
+def input_warnings(
     stream: VideoStream,
     first: VideoFrame,
     side_data: StreamSideData = StreamSideData(),  # noqa: B008  # frozen

@@ -17,7 +17,7 @@ class Patience:
         self._last = time.monotonic()
         self._seen = False
 
-    def saw_picture(self) -> None:
+    def saw_frame(self) -> None:
         """Begin anew."""
         self._without, self._seen = 0.0, True
 

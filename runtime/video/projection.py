@@ -16,7 +16,7 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from dsmap.runtime.video.encoders import Encoder
+from dsmap.runtime.video.encoder_table import Encoder
 from dsmap.runtime.video.stream_side_data import SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, StreamSideData, element
 
 # libav takes the usual encoder of the template's codec: these are. AV1 has a decoder of another name.

@@ -18,9 +18,10 @@ from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.runtime.video.addresses import NetworkSettings, is_address
 from dsmap.runtime.video.animation_reader import AnimationReader
-from dsmap.runtime.video.frames import Pool, size_at_height
+from dsmap.runtime.video.frame import ArrayPool, Frame
 from dsmap.runtime.video.image_frames import ImageFrames
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.trim import Seconds, exact, span_of
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
@@ -44,7 +45,7 @@ class SequenceReader(ImageFrames):
         start: Seconds | None = None,
         end: Seconds | None = None,
         frames: int | None = None,
-        pool: Pool | None = None,
+        pool: ArrayPool | None = None,
     ) -> None:
         if rate <= 0:
             raise InputError(f"--rate is {rate}", "give images per second, such as 25")
@@ -120,9 +121,9 @@ def open_reader(
     programme: int | None = None,
     deinterlace: bool = False,
     ten_bits: bool = False,
-    pool: Pool | None = None,
+    pool: ArrayPool | None = None,
     network: NetworkSettings | None = None,
-    tell: Notify | None = None,
+    notify: Notify | None = None,
 ) -> VideoReader | SequenceReader | AnimationReader:
     """A `SequenceReader` for a pattern of images (at `rate` per second, 25), an `AnimationReader` for an animated
     image, a `VideoReader` for all else. Raises InputError for a still image: it is no video of one frame.
@@ -146,7 +147,7 @@ def open_reader(
         ten_bits=ten_bits,
         pool=pool,
         network=network,
-        tell=tell,
+        notify=notify,
     )
 
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 LONGEST_GAP = 3600  # seconds; an mp4 cannot hold much longer ones
 
 
-class Clock:
+class TimestampRepair:
     """Makes timestamps strictly increasing: missing and repeated ones are filled in, good ones kept as they are.
 
     Where the file's clock jumps back, or ahead by more than an hour, it goes on from the frame before.

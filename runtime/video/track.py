@@ -17,9 +17,9 @@ from av.video.stream import VideoStream
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.packet_journal import PacketJournal, PacketRecord
-from dsmap.runtime.video.encoders import Encoder
-from dsmap.runtime.video.frames import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
+from dsmap.runtime.video.encoder_table import Encoder
 from dsmap.runtime.video.projection import add_projected_stream
+from dsmap.runtime.video.rgb_to_frame import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
 
 _BT709, _RGB, _LIMITED, _FULL = 1, 0, 1, 2
 # Seconds that frames wait in an encoder, at most: for one or two frames, libx265 gives random decoding times.

@@ -20,16 +20,12 @@ from dsmap.common.files import sync_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output
+from dsmap.runtime.video.copy_plan import plan_copies
 from dsmap.runtime.video.encoders import EncoderSettings, resolve, silence
+from dsmap.runtime.video.held_packets import HeldPackets, start_of
 from dsmap.runtime.video.media import open_file
-from dsmap.runtime.video.stream_copy import (
-    HeldPackets,
-    StreamCopier,
-    container_metadata,
-    describe,
-    plan_copies,
-    start_of,
-)
+from dsmap.runtime.video.metadata import container_metadata, describe
+from dsmap.runtime.video.stream_copy import StreamCopier
 from dsmap.runtime.video.track import VideoTrack, encoder_time_base
 from dsmap.runtime.video.windows_sound import name_tracks
 from dsmap.runtime.video.write_errors import is_full_disk, write_error

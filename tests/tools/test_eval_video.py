@@ -267,7 +267,8 @@ def test_help_is_light(tmp_path):
 def test_the_stabilizer_steadies_a_real_clip():
     """Of the shared videos, with a translation that adds noise to its negative."""
     from dsmap.runtime.stabilization.stabilizer import Stabilizer
-    from dsmap.runtime.video.reader import Frame, VideoReader
+    from dsmap.runtime.video.frame import Frame
+    from dsmap.runtime.video.reader import VideoReader
 
     random, stabilizer, before, after = np.random.default_rng(0), Stabilizer(), SteadinessMeter(), SteadinessMeter()
     with VideoReader(clips.shared_videos() / "summer_highway.mp4", height=128) as reader:

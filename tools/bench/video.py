@@ -24,7 +24,8 @@ from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.encoders import EncoderSettings, default_suffix
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.writer import VideoWriter
 from dsmap.tools.bench.model import Size, machine_facts
 

@@ -15,7 +15,8 @@ from dsmap.common.output_files import check_outputs
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.stabilization.flicker import Pair, Steadiness, SteadinessMeter
 from dsmap.runtime.stabilization.flow import Pixels
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.tools.shared.progress import progress
 
 _MOST_LINES = 360  # above, flow takes long and the numbers tell little more

@@ -17,7 +17,7 @@ from dsmap.runtime import Translator
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.pipeline import Done, Pipeline
 from dsmap.runtime.jobs.video import translate_video
-from dsmap.runtime.video.reader import Frame
+from dsmap.runtime.video.frame import Frame
 
 SHORT = 1.5  # seconds: stopping takes at most one, and the machine may be busy
 

@@ -19,7 +19,8 @@ import pytest
 
 from dsmap.common.interrupts import stop_on_signals
 from dsmap.runtime.live.recorder import Recorder
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.writer import VideoWriter
 
 KILLED = """
@@ -27,7 +28,8 @@ import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 from dsmap.runtime.live.recorder import Recorder
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.writer import VideoWriter
 
 recorder = Recorder(Path(sys.argv[1]), rate=30, overwrite=False)

@@ -12,7 +12,8 @@ import pytest
 
 from dsmap.errors import InputError
 from dsmap.runtime.video.colour_matrix import luma_weights
-from dsmap.runtime.video.frames import FrameToRgb, Orientation
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
 from dsmap.runtime.video.reader import VideoReader
 
 COLOURS = [(40, 200, 60), (200, 30, 90), (255, 255, 255), (0, 0, 0), (20, 40, 240)]

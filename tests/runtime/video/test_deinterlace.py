@@ -15,7 +15,8 @@ import pytest
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.video.deinterlace import Deinterlacer
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 
 TIMES = [0, 2, 4, 6, 9, 10, 12, 14, 17, 18]  # of 1/50 s: not even
 

@@ -13,8 +13,10 @@ import pytest
 
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.stabilization.stabilizer import Stabilizer
-from dsmap.runtime.video.frames import FrameToRgb, Orientation
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.reader import VideoReader
 
 GREEN, WHITE = (40, 200, 60), (235, 235, 235)
 FRAMES = 6
@@ -52,7 +54,7 @@ def test_the_shape_is_kept_and_the_change_is_told(tmp_path: Path, name: str) -> 
     size, where = SECOND[name]
     path = joined(tmp_path / "in.ts", {"size": (64, 48)}, {"size": size}, {"size": (64, 48)})
     told: list[str] = []
-    with VideoReader(path, tell=told.append) as reader:
+    with VideoReader(path, notify=told.append) as reader:
         shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
         assert reader.size_changes == 2
     assert len(shown) == 3 * FRAMES
@@ -67,7 +69,7 @@ def test_the_pixel_aspect_may_change_alone(tmp_path: Path) -> None:
     """As between 4:3 and 16:9 programmes of a broadcaster."""
     aspects = [{"sample_aspect": Fraction(4, 3)}, {"sample_aspect": Fraction(16, 9)}]
     told: list[str] = []
-    with VideoReader(joined(tmp_path / "in.ts", *aspects), tell=told.append) as reader:
+    with VideoReader(joined(tmp_path / "in.ts", *aspects), notify=told.append) as reader:
         assert reader.sample_aspect == Fraction(4, 3)
         shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
     assert shown == [(0, 0, 64, 48)] * FRAMES + [(0, 6, 64, 42)] * FRAMES
@@ -146,9 +148,9 @@ def test_an_image_of_a_screen_recording_that_grows(tmp_path: Path) -> None:
                 packet.stream, packet.time_base = video, Fraction(1, 25)
                 out.mux(packet)
     told: list[str] = []
-    with VideoReader(path, tell=told.append) as reader:
+    with VideoReader(path, notify=told.append) as reader:
         shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
         assert reader.size_changes == 9
     assert shown == [(0, 0, 64, 48), (8, 0, 56, 48)] * 5
     assert len(told) == 6
-    assert told[-1] == "more changes of size are counted, not told"
+    assert told[-1] == "further size changes are counted, not reported"

@@ -21,13 +21,14 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.live.source import SourceLostError, SourceName
 from dsmap.runtime.live.streams import StreamSource
 from dsmap.runtime.video.addresses import NetworkSettings
+from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.media import MAX_PIXELS, open_file
 from dsmap.runtime.video.playlists import MAX_SEGMENTS, MAX_VARIANTS, check_playlist, is_playlist
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.reader import VideoReader
 
 ROOT = Path(__file__).parents[3]
-QUICK = NetworkSettings(open_seconds=2, read_seconds=2, picture_seconds=0.6, tries=2, first_pause=0.05)
-STEADY = replace(QUICK, read_seconds=10, picture_seconds=1.5)  # where pictures must be seen on a busy machine, too
+QUICK = NetworkSettings(open_seconds=2, read_seconds=2, frame_seconds=0.6, tries=2, first_pause=0.05)
+STEADY = replace(QUICK, read_seconds=10, frame_seconds=1.5)  # where pictures must be seen on a busy machine, too
 CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in range(20)]}
 
 
@@ -129,7 +130,7 @@ def test_a_stream_that_goes_on_with_sound_alone_is_given_up(tmp_path: Path) -> N
 
 def test_time_in_which_frames_are_used_is_no_time_without_pictures(tmp_path: Path) -> None:
     clip = clips.make_clip(tmp_path / "in.ts", audio=["aac"], size=(160, 120), **CLOCK).read_bytes()
-    settings = replace(QUICK, picture_seconds=0.5, tries=1, first_pause=0.01)
+    settings = replace(QUICK, frame_seconds=0.5, tries=1, first_pause=0.01)
     with (
         servers.connections(lambda connection, number: connection.sendall(b"" if number else clip)) as port,
         VideoReader(f"tcp://127.0.0.1:{port}", network=settings) as reader,
@@ -236,7 +237,7 @@ def test_a_network_thread_that_dies_ends_the_reading_with_its_reason(tmp_path: P
         raise RuntimeError("the window is gone")
 
     with servers.connections(break_off(clip)) as port:
-        with VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, tell=tell) as reader:
+        with VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, notify=tell) as reader:
             began = time.monotonic()
             with pytest.raises(RuntimeError, match="the window is gone"):
                 frames_of(reader)
@@ -252,7 +253,7 @@ def test_nobody_to_tell_is_no_reason_to_stop(tmp_path: Path, error: Exception) -
 
     with (
         servers.connections(break_off(clip)) as port,
-        VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, tell=tell) as reader,
+        VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, notify=tell) as reader,
     ):
         assert len(frames_of(reader)) == 40
         assert reader.reconnections == 1

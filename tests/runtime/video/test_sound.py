@@ -17,8 +17,9 @@ import servers
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video import media
+from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.programmes import programmes_of
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.reader import VideoReader
 
 FAST = {"preset": "ultrafast"}
 

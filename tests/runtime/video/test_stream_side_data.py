@@ -16,7 +16,8 @@ import pytest
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.live.source import SourceName
 from dsmap.runtime.live.streams import StreamSource
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.stream_side_data import Crop, stream_side_data
 from dsmap.runtime.video.timecode import moved_timecode
 

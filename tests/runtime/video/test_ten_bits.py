@@ -12,8 +12,11 @@ import pytest
 
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video.encoders import EncoderSettings, keeps_ten_bits, resolve
-from dsmap.runtime.video.frames import LEVEL, FrameToRgb, Orientation, RgbToFrame, with_residual
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import LEVEL, Frame, add_residual
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.rgb_to_frame import RgbToFrame
 
 RAMP = 300 + np.arange(256)  # every one of 256 steps of 10 bits
 
@@ -118,7 +121,7 @@ def test_a_frame_is_its_levels_and_its_residual(pix_fmt: str, full: bool) -> Non
     assert residual is not None
     unit = 2 ** (bits - 8)
     level = codes / (2**bits - 1) * 255 if full else np.clip((codes - 16 * unit) / (219 * unit) * 255, 0, 255)
-    assert np.abs(with_residual(rgb, residual)[8, :, 0] / LEVEL - level).max() < 0.02
+    assert np.abs(add_residual(rgb, residual)[8, :, 0] / LEVEL - level).max() < 0.02
     assert np.abs(rgb[8, :, 1] - level).max() <= 0.52
 
 

@@ -24,8 +24,10 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.video.addresses import NetworkSettings, is_address, name_of, shown
-from dsmap.runtime.video.frames import FrameToRgb, Orientation
-from dsmap.runtime.video.reader import Frame, VideoReader
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_reader import SequenceReader, is_sequence, open_reader, sequence_images
 from dsmap.runtime.video.tone_mapping import Tone, hlg_to_light, light_to_pq, pq_to_light, rolled_off
 
@@ -613,7 +615,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, web: se
     file = clips.make_clip(tmp_path / "in.mp4", size=(320, 240), audio=["aac"], **options, **CLOCK)
     web.cut_at, web.cuts, web.refused = file.stat().st_size * 2 // 3, 1, refused
     lines: list[str] = []
-    with VideoReader(f"{web.address}/in.mp4", network=PATIENCE, tell=lines.append) as reader:
+    with VideoReader(f"{web.address}/in.mp4", network=PATIENCE, notify=lines.append) as reader:
         frames = frames_of(reader)
         assert (reader.failed_packets, reader.missing_frames, reader.broken_off) == (0, 0, None)
         # FFmpeg itself asks again at first; when that fails too, we do.
@@ -631,7 +633,7 @@ def test_a_live_stream_is_connected_again_and_time_goes_on(stream: Callable[[flo
     lines: list[str] = []
     with servers.connections(serve) as port:
         address = f"tcp://127.0.0.1:{port}"
-        with VideoReader(address, network=PATIENCE, tell=lines.append) as reader:
+        with VideoReader(address, network=PATIENCE, notify=lines.append) as reader:
             items = list(reader)
             times = [float(item.pts * reader.time_base) for item in items if isinstance(item, Frame)]
             sound = [float(item.pts * item.time_base) for item in items if not isinstance(item, Frame)]

@@ -13,8 +13,12 @@ import pytest
 
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.video import translate_video
-from dsmap.runtime.video.frames import FrameToRgb, Orientation, RgbToFrame
-from dsmap.runtime.video.reader import Frame, VideoReader, _Clock
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.rgb_to_frame import RgbToFrame
+from dsmap.runtime.video.timestamps import TimestampRepair
 
 PURE_COLOURS = [(40, 200, 60), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (250, 20, 90)]
 TICK = Fraction(1, 30000)
@@ -315,7 +319,7 @@ def test_a_change_of_size_in_the_middle_is_scaled_away(tmp_path: Path) -> None:
     ],
 )
 def test_missing_and_repeated_timestamps_are_repaired(given: list[int | None], expected: list[int]) -> None:
-    clock = _Clock(TICK, Fraction(30000, 1001))
+    clock = TimestampRepair(TICK, Fraction(30000, 1001))
     assert [clock.next(pts, 0) for pts in given] == expected
 
 

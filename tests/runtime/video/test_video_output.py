@@ -27,9 +27,11 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.video import encoders
 from dsmap.runtime.video.containers import check_container
-from dsmap.runtime.video.encoders import CODECS, EncoderSettings, default_suffix, resolve, working_codecs
+from dsmap.runtime.video.copy_plan import plan_copies
+from dsmap.runtime.video.encoder_table import CODECS
+from dsmap.runtime.video.encoders import EncoderSettings, default_suffix, resolve, working_codecs
+from dsmap.runtime.video.held_packets import HeldPackets
 from dsmap.runtime.video.sequence_writer import check_sequence, is_sequence, open_writer
-from dsmap.runtime.video.stream_copy import HeldPackets, plan_copies
 from dsmap.runtime.video.writer import VideoWriter
 
 COLOURS = [(40, 200, 60), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (250, 20, 90)]

@@ -1,14 +1,13 @@
-"""One video frame to and from RGB: colours, turning upright, even sizes.
+"""Decoded frames to upright RGB: colours, cropping, scaling, orientation.
 
-Frames go to the network as R'G'B' in BT.709 (the sRGB primaries), whatever the file uses, and leave as BT.709 limited
-range. BT.601 primaries are close enough to be left alone, as players do. BT.2020, P3 and HDR (PQ, HLG) are brought to
-SDR in BT.709: see `tone`.
+Whatever the file uses, frames go to the network as full-range R'G'B' with BT.709 (sRGB) primaries. BT.601 primaries are
+close enough to be left alone, as players do. BT.2020, P3 and HDR (PQ, HLG) are converted to SDR: see `tone_mapping`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2  # before av: with av first, windows hang for ever on Linux
 
@@ -17,23 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from dsmap.errors import InputError
 from dsmap.runtime.video.colour_matrix import guessed_matrix, needs_own_matrix, to_full_rgb, value_range
+from dsmap.runtime.video.frame import LEVEL, ArrayPool, Pixels, Residual
+from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.scaling import fitted_size, scaled
 from dsmap.runtime.video.stream_side_data import Crop
 from dsmap.runtime.video.tone_mapping import Tone, ToneMapper, tone_of
 
-Pixels = npt.NDArray[np.uint8]
-Residual = npt.NDArray[np.int8]
-"""What 8 bits lack of a frame: (H, W, 3), at most half a level up or down, in parts of which `LEVEL` make one."""
-LEVEL = 256
-"""A level of 8 bits in the 16 that swscale takes: white is 65280."""
-
 # Chroma interpolated, not repeated, and values rounded: without, RGB comes out 1 to 1.5 levels too dark on average.
-_ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-_DECODE_FLAGS = _ROUNDED | Interpolation.FULL_CHR_H_INT
-_ENCODE_FLAGS = _ROUNDED | Interpolation.FULL_CHR_H_INP
+_DECODE_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 # AVColorSpace (the file's tag) to what swscale calls its matrix. Other tags, and none, are guessed.
 _MATRICES = {
@@ -49,48 +43,6 @@ _ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale ends
 
 # Limited range to full, for grey pictures: swscale takes all of them for full.
 _EXPANDED = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orientation:
-    """How stored pixels are turned upright: swap rows and columns first, then mirror."""
-
-    swap: bool = False
-    mirror_x: bool = False
-    mirror_y: bool = False
-
-    def apply(self, rgb: npt.NDArray) -> npt.NDArray:
-        """Turn (H, W, 3) pixels upright; (W, H, 3) when the sides swap."""
-        if self.swap:
-            rgb = np.asarray(cv2.transpose(rgb))
-        if self.mirror_x or self.mirror_y:
-            code = -1 if self.mirror_x and self.mirror_y else int(self.mirror_x)
-            rgb = np.asarray(cv2.flip(rgb, code))
-        return rgb
-
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) after turning; its own inverse."""
-        return (height, width) if self.swap else (width, height)
-
-
-def orientation(frame: VideoFrame) -> Orientation:
-    """The orientation that `frame`'s display matrix asks for; odd angles go to the nearest quarter turn."""
-    try:
-        # Missing from PyAV's type of side_data: every kind but motion vectors.
-        matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)  # type: ignore[typeddict-item]
-    except KeyError:
-        return Orientation()
-    a, b, _, c, d = (int(value) for value in matrix[:5])  # x' = a x + c y, y' = b x + d y
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return Orientation(swap=True, mirror_x=c < 0, mirror_y=b < 0)
-    return Orientation(mirror_x=a < 0, mirror_y=d < 0)
-
-
-class Pool(Protocol):
-    """Arrays to use again."""
-
-    def take(self, shape: tuple[int, ...]) -> Pixels:
-        """A uint8 array of this shape, contiguous, its content of no meaning."""
 
 
 class _Placement(NamedTuple):
@@ -117,7 +69,7 @@ class FrameToRgb:
     width: int
     height: int
     orientation: Orientation
-    pool: Pool | None = None
+    pool: ArrayPool | None = None
     crop: Crop = Crop()  # noqa: RUF009  # frozen
     shape: Fraction | None = None
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
@@ -239,91 +191,6 @@ class FrameToRgb:
                 f"the video's pixels ({frame.format.name}, {frame.width}x{frame.height}) cannot be converted to RGB",
                 "convert the video to H.264 first",
             ) from error
-
-
-def with_residual(rgb: Pixels, residual: Residual) -> npt.NDArray[np.uint16]:
-    """`rgb` in 16 bits, `LEVEL` for each of its own, with the residual of a frame of the same size added."""
-    exact = np.multiply(rgb, LEVEL, dtype=np.int32)
-    exact += residual
-    return np.clip(exact, 0, 255 * LEVEL, out=exact).astype(np.uint16)
-
-
-RGB_FORMATS = ("rgb24", "bgr0")
-"""The formats of `RgbToFrame` that hold RGB itself, bit for bit."""
-
-
-@dataclass
-class RgbToFrame:
-    """Turns RGB into frames for an encoder: BT.709 limited range, tagged so; or RGB itself. Keep one per video."""
-
-    pix_fmt: str = "yuv420p"
-    _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
-
-    def __call__(self, rgb: npt.NDArray) -> VideoFrame:
-        """`rgb`: (H, W, 3), uint8, or uint16 with `LEVEL` for each level of 8 bits.
-
-        Its size is one that `pix_fmt` takes: see `pad_to_even`.
-        """
-        format = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=format)
-        if self.pix_fmt in RGB_FORMATS:
-            # The values stay as they are, and so does the range; the matrix is "none".
-            frame = self._scaler.reformat(frame, format=self.pix_fmt)
-            frame.colorspace, frame.color_range = 0, int(ColorRange.JPEG)
-        else:
-            frame = self._scaler.reformat(
-                frame,
-                format=self.pix_fmt,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=_ENCODE_FLAGS,
-            )
-        frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
-        return frame
-
-
-def pad_to_even(rgb: npt.NDArray, pix_fmt: str = "yuv420p") -> npt.NDArray:
-    """(H, W, 3) with the last row and column repeated where `pix_fmt` stores colour once for two of them."""
-    height, width = rgb.shape[:2]
-    across, down = (0, 0) if pix_fmt in RGB_FORMATS else (width % 2, height % 2 if "420" in pix_fmt else 0)
-    if not across and not down:
-        return np.ascontiguousarray(rgb)
-    return np.pad(rgb, ((0, down), (0, across), (0, 0)), mode="edge")
-
-
-def padded_size(width: int, height: int, pix_fmt: str) -> tuple[int, int]:
-    """(width, height) of what `pad_to_even` gives."""
-    if pix_fmt in RGB_FORMATS:
-        return width, height
-    return width + width % 2, height + (height % 2 if "420" in pix_fmt else 0)
-
-
-def size_at_height(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:
-    """(width, height) scaled to `wanted_height`, the aspect kept and the width even; unchanged for None."""
-    if wanted_height is None or wanted_height == height:
-        return width, height
-    return max(2, round(width * wanted_height / height / 2) * 2), wanted_height
-
-
-def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
-    """(width, height) in `target` of a picture that is `wider` times as wide for its height as the target."""
-    width, height = target
-    if wider >= 1:
-        return width, max(1, round(height / wider))
-    return max(1, round(width * wider)), height
-
-
-def scaled(pixels: npt.NDArray, size: tuple[int, int], pool: Pool | None = None) -> npt.NDArray:
-    """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger.
-
-    With a `pool` the result of uint8 lies in one of its arrays, unless it is `pixels` as they came.
-    """
-    height, width = pixels.shape[:2]
-    if size == (width, height):
-        return pixels
-    kind = cv2.INTER_AREA if size[1] < height else cv2.INTER_CUBIC
-    target = pool.take((size[1], size[0], *pixels.shape[2:])) if pool else None
-    return np.asarray(cv2.resize(pixels, size, target, interpolation=kind))
 
 
 def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8) -> npt.NDArray:

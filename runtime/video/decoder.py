@@ -1,0 +1,199 @@
+"""Decoding a video stream: frames with a time each, and the packets to copy, in the order of the file."""
+
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import av
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from dsmap.runtime.video.deinterlace import Deinterlacer
+from dsmap.runtime.video.file_source import MAX_READ_FAILURES, FileSource
+from dsmap.runtime.video.frame_count import BROADCAST_FORMATS
+from dsmap.runtime.video.network_source import NetworkSource
+from dsmap.runtime.video.stream import delay_of_reordering, has_decoding_times_only
+from dsmap.runtime.video.stream_choice import StreamChoice
+from dsmap.runtime.video.timeline import Timeline
+from dsmap.runtime.video.timestamps import LONGEST_GAP
+from dsmap.runtime.video.trim import cut_packet, is_cover
+
+PacketSource = FileSource | NetworkSource
+Item = VideoFrame | Packet
+
+_BROADCAST_GAP = 10  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
+_BROADCAST_WRAP = 2**33 / 90_000
+
+
+class VideoDecoder:
+    """Decodes the video of `source` from where it stands, and passes on the packets that `streams` copies.
+
+    Iterate once. Every frame has a `pts`; those of all streams are on one clock, see `Timeline`. `time_base`, `rate`:
+    for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded.
+    """
+
+    def __init__(
+        self,
+        source: PacketSource,
+        streams: StreamChoice,
+        *,
+        time_base: Fraction,
+        rate: Fraction,
+        deinterlace: bool = False,
+        decode_from: Fraction | None = None,
+    ) -> None:
+        self.failures = 0
+        """Video packets that did not decode, after the first keyframe."""
+        self.packets_read = 0
+        """Video packets."""
+        self._source, self._streams, self._video = source, streams, streams.video
+        self._time_base, self._rate, self._decode_from = time_base, rate, decode_from
+        if not self._video.codec_context.is_open:  # after a seek it is
+            self._video.thread_type = "AUTO"
+        self._has_decoding_times_only = has_decoding_times_only(self._video)
+        self._delay: int | None = None  # of frames behind their packets, in ticks
+        self._last_time: Fraction | None = None
+        self._times_guessed = False
+        self._started = False
+        self._ends: dict[int, tuple[int, Fraction]] = {}  # by stream: in ticks, and what one is
+        self._timeline = _new_timeline(source)
+        self.deinterlacer = Deinterlacer(self._video.codec_context.field_order) if deinterlace else None
+        self._items = self.deinterlacer.items(self._decode()) if self.deinterlacer else self._decode()
+        self._buffered: list[Item] = []  # what precedes the first frame: usually some audio packets
+
+    def __iter__(self) -> Iterator[Item]:
+        while self._buffered:
+            yield self._buffered.pop(0)
+        yield from self._items
+
+    def first_frame(self) -> VideoFrame | None:
+        """The first frame, which the iteration gives too; None where none decodes."""
+        for item in self._items:
+            self._buffered.append(item)
+            if isinstance(item, VideoFrame):
+                return item
+        return None
+
+    def first_frame_from(self, start: Fraction, *, exact: bool) -> VideoFrame | None:
+        """The first frame at or after `start` (seconds), with which the iteration begins; None where there is none.
+
+        With `exact`, also None when decoding began after `start` or nobody knows when: frames may be missing.
+        """
+        before = False
+        for item in self._items:
+            if isinstance(item, Packet):
+                if is_cover(item.stream) or cut_packet(item, start, None) is not None:
+                    self._buffered.append(item)
+                continue
+            at = self.time_of(item)
+            if at >= start:
+                if exact and (self._times_guessed or (at > start and not before)):
+                    return None
+                self._buffered.append(item)
+                return item
+            before = True
+        return None
+
+    def time_of(self, frame: VideoFrame) -> Fraction:
+        """In seconds, on the file's clock."""
+        return (frame.pts or 0) * (frame.time_base or self._time_base)
+
+    @property
+    def clock_jumps(self) -> int:
+        """How often the recording's clock has jumped so far."""
+        return self._timeline.jumps
+
+    @property
+    def end(self) -> Fraction:
+        """Where what was read ends, in seconds on the file's clock; 0 before anything was."""
+        return max([Fraction(0), *(end * unit for end, unit in self._ends.values())])
+
+    def close(self) -> None:
+        """End the iteration. Raises ValueError while another thread is in it."""
+        self._items.close()
+
+    def _decode(self) -> Generator[Item, None, None]:
+        decoding = self._source.container  # the container of the latest packet
+        shown_until: Fraction | None = None  # after a reconnection: what was given out already
+        latest = Fraction(0)
+        for packet in self._timeline.place(self._wanted(self._source.packets())):
+            stream = packet.stream
+            if packet.pts is not None:
+                self._saw_end(stream.index, packet.pts + (packet.duration or 0), packet)
+            if stream.index != self._video.index:
+                yield packet
+                continue
+            if stream.container is not decoding:
+                decoding, self._started, shown_until = stream.container, False, latest
+                stream.thread_type = "AUTO"
+            self.packets_read += packet.size > 0
+            if self._is_skipped(packet):
+                continue
+            self._started |= packet.is_keyframe
+            for frame in map(self._timed, self._decode_packet(packet)):
+                at = self.time_of(frame)
+                self._source.saw_frame()
+                if shown_until is None or at > shown_until:
+                    latest = max(latest, at)
+                    yield frame
+
+    def _wanted(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Packets of the video, the ones that end its decoding too, and those that are copied."""
+        for packet in packets:
+            if packet.size == 0 and packet.dts is not None:
+                continue  # the frame before it again, in Ogg and AVI; to a decoder an empty packet is the end
+            if packet.stream.index == self._video.index or (packet.size > 0 and self._streams.is_copied(packet.stream)):
+                yield packet
+
+    def _saw_end(self, index: int, end: int, packet: Packet) -> None:
+        latest = self._ends.get(index)
+        if latest is None:
+            self._ends[index] = end, packet.time_base
+        elif end > latest[0]:
+            self._ends[index] = end, latest[1]
+
+    def _is_skipped(self, packet: Packet) -> bool:
+        """Whether a video packet comes before the time that decoding begins at, or before the keyframe after it."""
+        if self._decode_from is None or packet.size == 0:
+            return False
+        if packet.dts is not None and (packet.dts * packet.time_base < self._decode_from or not packet.is_keyframe):
+            return True
+        self._decode_from = None
+        return False
+
+    def _decode_packet(self, packet: Packet) -> list[VideoFrame]:
+        for _ in range(MAX_READ_FAILURES):
+            try:
+                return list(packet.decode())
+            except av.error.EOFError:
+                return []
+            except av.FFmpegError:
+                # Recordings may start between keyframes: no player shows that.
+                self.failures += self._started
+                if packet.size > 0:
+                    return []  # the decoder goes on with the next packet; a flush is tried again
+        return []
+
+    def _timed(self, frame: VideoFrame) -> VideoFrame:
+        """`frame` with a time in any case: one without follows the one before."""
+        unit = frame.time_base or self._time_base
+        if self._has_decoding_times_only:
+            if self._delay is None:
+                self._delay = delay_of_reordering(self._video, frame)
+            frame.pts = None if frame.dts is None else frame.dts - self._delay
+        elif frame.pts is None:
+            frame.pts = frame.dts
+        self._times_guessed |= frame.pts is None
+        if frame.pts is None:
+            frame.pts = 0 if self._last_time is None else round((self._last_time + 1 / self._rate) / unit)
+        self._last_time = frame.pts * unit
+        return frame
+
+
+def _new_timeline(source: PacketSource) -> Timeline:
+    if source.container.format.name not in BROADCAST_FORMATS:
+        return Timeline(LONGEST_GAP)
+    # A network's gaps are real time, and its clock is looked after where the connection is made again.
+    return Timeline(_BROADCAST_GAP if isinstance(source, FileSource) else LONGEST_GAP, _BROADCAST_WRAP)
