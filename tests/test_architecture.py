@@ -308,7 +308,7 @@ def test_a_missing_extra_is_named(module, arguments, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "is not installed" in done.stderr
-    assert "in dsmap's source folder: pip install '.[train,export]'" in done.stderr
+    assert "pip install 'dsmap[train,export]'" in done.stderr
 
 
 def test_nothing_is_reported_to_anybody(tiny_bundle, tmp_path):

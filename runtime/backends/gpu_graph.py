@@ -22,9 +22,7 @@ def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:
         import onnx
         from onnx import compose
     except ImportError as error:
-        raise DsmapError(
-            f"onnx cannot be imported ({error})", "in dsmap's source folder: pip install '.[gpu]'"
-        ) from error
+        raise DsmapError(f"onnx cannot be imported ({error})", "pip install 'dsmap[gpu]'") from error
     parts = [onnx.load_from_string(data) for data in (encoder, mapping, decoder) if data is not None]
     first, *others = parts
     last = parts[-1]

@@ -39,7 +39,7 @@ from dsmap.runtime.backends.onnxruntime_session import (
 )
 from dsmap.runtime.bundle.bundle import Bundle
 
-_INSTALL = "pip uninstall onnxruntime, then in dsmap's source folder: pip install '.[gpu]'"
+_INSTALL = "pip uninstall -y onnxruntime && pip install 'dsmap[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"
 _CUDNN = {"win32": "cudnn64_9.dll"}.get(sys.platform, "libcudnn.so.9")
 MAX_LANES = 3

@@ -13,7 +13,7 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundle import Bundle, GraphData
 
 EXPORT_AGAIN = "Export the bundle again."
-_INSTALL = "in dsmap's source folder: pip install '.[cpu]'"
+_INSTALL = "pip install 'dsmap[cpu]'"
 Providers = list[str | tuple[str, dict[str, Any]]]
 
 

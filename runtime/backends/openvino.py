@@ -24,7 +24,7 @@ from dsmap.runtime.bundle.bundle import Bundle, GraphData
 from dsmap.runtime.system.cpu import allowed_cores
 
 _EXPORT_AGAIN = "Export the bundle again."
-_INSTALL = "in dsmap's source folder: pip install '.[openvino]'"
+_INSTALL = "pip install 'dsmap[openvino]'"
 _TELEMETRY = "openvino_telemetry"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from dsmap.errors import DsmapError
 from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
 
-_INSTALL = "in dsmap's source folder: pip install '.[rtx]' (or '.[tensorrt]')"
+_INSTALL = "pip install 'dsmap[rtx]' (or 'dsmap[tensorrt]')"
 _NON_BLOCKING, _DISABLE_TIMING = 1, 2  # cudaStreamNonBlocking, cudaEventDisableTiming
 _LOOK = "Look with nvidia-smi whether the GPU and its driver work."
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"

@@ -15,7 +15,7 @@ import numpy as np
 from dsmap.errors import DsmapError
 from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
 
-_INSTALL = "in dsmap's source folder: pip install '.[pycuda]' (it compiles, and needs the CUDA toolkit)"
+_INSTALL = "pip install 'dsmap[pycuda]' (it compiles, and needs the CUDA toolkit)"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING; PyCUDA has no name for it
 
 

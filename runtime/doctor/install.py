@@ -28,7 +28,7 @@ def find_source() -> Source:
     root = Path(dsmap.__file__).resolve().parent.parent
     origin = _origin()
     editable = bool(origin.get("dir_info", {}).get("editable"))
-    if (root / "pyproject.toml").is_file() and (root / "runtime" / "bundle.py").is_file():
+    if (root / "pyproject.toml").is_file() and (root / "runtime" / "translator.py").is_file():
         return Source(root, editable)
     from urllib.parse import urlparse  # slow to import, and seldom needed
     from urllib.request import url2pathname
@@ -51,26 +51,12 @@ def _origin() -> dict[str, Any]:
 
 
 def install(extra: str, *, without: tuple[str, ...] = ()) -> str:
-    """The command that brings an extra (cpu, gpu, openvino ...); `without`: packages to remove first."""
-    removal = [f"{_pip('uninstall', '-y')} {' '.join(without)}"] if without else []
-    project = f"-e '.[{extra}]'" if find_source().editable else f"'.[{extra}]'"
-    return in_source(*removal, f"{_pip('install')} {project}")
+    """The command that brings an extra (cpu, gpu, openvino ...); `without`: packages to remove first.
 
-
-def in_source(*commands: str) -> str:
-    """Commands for dsmap's source folder, to be pasted wherever one is; in words where that folder is not known."""
-    source = find_source().folder
-    line = " && ".join(commands)
-    if source is None:
-        return f"in dsmap's source folder: {line}"
-    return line if source == _current_folder() else f"cd {shlex.quote(str(source))} && {line}"
-
-
-def _current_folder() -> Path | None:
-    try:
-        return Path.cwd()
-    except OSError:  # it has been removed
-        return None
+    pip keeps the dsmap that is installed, a checkout installed in place too, and adds what the extra needs.
+    """
+    removal = f"{uninstall(*without)} && " if without else ""
+    return f"{removal}{_pip('install')} 'dsmap[{extra}]'"
 
 
 def install_packages(*requirements: str) -> str:
@@ -89,8 +75,10 @@ def install_again(distribution: str, *, alone: bool = True) -> str:
 
 
 def install_dsmap_again() -> str:
-    """The command that puts dsmap's own files back."""
-    return in_source(f"{_pip('install')} --force-reinstall --no-deps .")
+    """The command that puts dsmap's own files back: from its checkout where that is known."""
+    source = find_source()
+    project = "dsmap" if source.folder is None else shlex.quote(str(source.folder))
+    return f"{_pip('install')} --force-reinstall --no-deps {'-e ' if source.editable else ''}{project}"
 
 
 def uninstall(*distributions: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from dsmap.errors import DsmapError, InputError
 
-INSTALL_RTX = "in dsmap's source folder: pip install '.[rtx]'"
-INSTALL_TENSORRT = "in dsmap's source folder: pip install '.[tensorrt]'"
+INSTALL_RTX = "pip install 'dsmap[rtx]'"
+INSTALL_TENSORRT = "pip install 'dsmap[tensorrt]'"
 OLDEST_TENSORRT = 10
 DEFAULT_ARCHITECTURES = ("8.0+",)
 """What TensorRT for RTX builds for when nothing is said: compute capability 8.0 and every later one."""

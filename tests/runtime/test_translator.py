@@ -234,7 +234,7 @@ def test_a_missing_onnxruntime_says_what_to_install(tiny_bundle, monkeypatch, em
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime") if empty else None)
     with pytest.raises(DsmapError) as caught:
         Translator.load(tiny_bundle, domain="winter")
-    assert "in dsmap's source folder: pip install '.[cpu]'" in caught.value.advice
+    assert "pip install 'dsmap[cpu]'" in caught.value.advice
 
 
 def test_unknown_backend_domain_model(tiny_bundle):

@@ -162,9 +162,7 @@ def test_two_onnxruntimes(site):
     finding = found("onnxruntime")
     assert finding.state == "warning"  # it still runs
     assert "own the same files" in finding.fact
-    assert re.search(
-        r"pip uninstall -y onnxruntime onnxruntime-gpu && .*pip install (-e )?'\.\[cpu\]'$", finding.command
-    )
+    assert re.search(r"pip uninstall -y onnxruntime onnxruntime-gpu && .*pip install 'dsmap\[cpu\]'$", finding.command)
 
 
 def test_two_opencvs(site):
@@ -363,13 +361,18 @@ def test_the_command_is_for_this_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # another pip would be another environment's
     assert install.install_packages("a>=1").startswith(f"{sys.executable} -m pip install ")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    (tmp_path / "dsmap source").mkdir()
-    monkeypatch.setattr(install, "find_source", lambda: install.Source(tmp_path / "dsmap source", True))
-    assert install.install("cpu", without=("a", "b")) == (
-        f"cd '{tmp_path}/dsmap source' && pip uninstall -y a b && pip install -e '.[cpu]'"
-    )
-    monkeypatch.chdir(tmp_path / "dsmap source")
-    monkeypatch.setattr(install, "find_source", lambda: install.Source(tmp_path / "dsmap source", False))
-    assert install.install("cpu") == "pip install '.[cpu]'"
-    monkeypatch.setattr(install, "find_source", lambda: install.Source(None, False))
-    assert install.install("cpu") == "in dsmap's source folder: pip install '.[cpu]'"
+    assert install.install("cpu") == "pip install 'dsmap[cpu]'"
+    assert install.install("cpu", without=("a", "b")) == "pip uninstall -y a b && pip install 'dsmap[cpu]'"
+    again = "pip install --force-reinstall --no-deps"
+    for source, command in (
+        (install.Source(None, False), f"{again} dsmap"),
+        (install.Source(tmp_path / "dsmap source", False), f"{again} '{tmp_path}/dsmap source'"),
+        (install.Source(tmp_path / "dsmap source", True), f"{again} -e '{tmp_path}/dsmap source'"),
+    ):
+        monkeypatch.setattr(install, "find_source", lambda source=source: source)
+        assert install.install_dsmap_again() == command
+
+
+def test_a_checkout_is_found():
+    """What runs here is one."""
+    assert install.find_source().folder == Path(__file__).parents[2]

@@ -251,7 +251,7 @@ def test_without_matplotlib_only_the_plot_is_missing(videos, tmp_path, monkeypat
     check_results(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
     with pytest.raises(DsmapError, match="--plot needs matplotlib") as caught:
         check_results(videos / "in.mp4", [videos / "steady.mp4"], plot=tmp_path / "p.png", overwrite=False)
-    assert "pip install '.[eval]'" in caught.value.advice
+    assert "pip install 'dsmap[eval]'" in caught.value.advice
 
 
 def test_help_is_light(tmp_path):

@@ -83,7 +83,7 @@ def check_results(
     except ImportError as error:
         raise DsmapError(
             f"--plot needs matplotlib, which cannot be imported ({error})",
-            "In dsmap's source folder: pip install '.[eval]'. Without --plot everything else works.",
+            "Run pip install 'dsmap[eval]'; without --plot everything else works.",
         ) from error
 
 

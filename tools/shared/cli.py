@@ -194,7 +194,7 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
             if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
                 tell(
                     f"{error.name} is not installed",
-                    f"in dsmap's source folder: pip install '.[{_EXTRAS[error.name]}]'",
+                    f"pip install 'dsmap[{_EXTRAS[error.name]}]'",
                 )
                 raise typer.Exit(1) from None
             if isinstance(error, ImportError) and _SYSTEM_LIBRARIES.search(str(error)):

@@ -175,7 +175,7 @@ def test_a_missing_openvino_is_named_with_its_extra(tiny_bundle, tmp_path):
     )
     done = in_python(code, tmp_path)
     assert "openvino cannot be imported" in done.stdout, done.stderr
-    assert "in dsmap's source folder: pip install '.[openvino]'" in done.stdout
+    assert "pip install 'dsmap[openvino]'" in done.stdout
     assert done.stdout.splitlines()[-1] == "cpu"
 
 

@@ -625,7 +625,7 @@ def test_no_space_for_the_engine(built, tiny_bundle, options, tmp_path):
 
 
 FAKES = {
-    "missing": (None, "tensorrt is not installed", "pip install '.[tensorrt]'"),
+    "missing": (None, "tensorrt is not installed", "pip install 'dsmap[tensorrt]'"),
     "no libraries": (
         "import ctypes\nctypes.CDLL('libnvinfer.so.0')\n__version__ = '11.4.0'",
         "tensorrt is installed, but not its libraries (libnvinfer.so.0: cannot open",
@@ -634,13 +634,13 @@ FAKES = {
     "no bindings": (
         "from tensorrt_bindings_that_are_not_here import *",
         "tensorrt is installed, but not its libraries (No module named 'tensorrt_bindings_that",
-        "pip install '.[rtx]'",
+        "pip install 'dsmap[rtx]'",
     ),
     "empty": ("", "tensorrt is installed, but not its libraries (it has no Builder)", "placeholder"),
     "old": (
         "__version__ = '8.6.1'\nclass Builder: pass",
         "TensorRT 8.6.1 is too old: dsmap needs 10 or later",
-        "pip install '.[tensorrt]'",
+        "pip install 'dsmap[tensorrt]'",
     ),
 }
 
@@ -676,7 +676,7 @@ def test_a_tensorrt_that_does_not_work(fake, tmp_path):
     assert said[2].startswith(f"rtx {fact}")
     assert said[3].startswith(fact)
     assert said[3].endswith("; tensorrt_rtx is not installed")
-    assert said[4] == "in dsmap's source folder: pip install '.[rtx]'"
+    assert said[4] == "pip install 'dsmap[rtx]'"
 
 
 def test_unknown_flavours():
