@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from commands import run_export
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,12 +66,6 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
     return out
 
 
-def run_export(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The dsmap-export command."""
-    command = [sys.executable, "-m", "dsmap.tools.export", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-
-
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory) -> Path:
     """trainA and trainB with three generated images each."""
@@ -118,3 +111,14 @@ def exported(checkpoint, tmp_path_factory) -> Exported:
     )
     assert done.returncode == 0, done.stderr
     return Exported(done.stdout, cwd / "winter-model")
+
+
+@pytest.fixture(scope="module")
+def torch_alone():
+    """The networks are so small that threads cost more than they bring."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

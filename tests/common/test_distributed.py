@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import make_images, settings, trainer_in
+from training_helpers import make_images, settings, trainer_in
 from two_processes import gradients_of
 
 from dsmap.common.distributed import Processes, processes_from_torchrun
@@ -34,7 +34,7 @@ def torchrun(*arguments, processes=2):
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "training")]),
+        "PYTHONPATH": str(TESTS),
     }
     return subprocess.Popen(
         [*command, *map(str, arguments)],

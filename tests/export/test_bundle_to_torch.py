@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_eval_images import torch_alone
-from test_training import train
 from tiny import make_model
+from training_helpers import train
 
 from dsmap.errors import InputError
 from dsmap.export.bundle_to_torch import generators_of_bundle
@@ -21,7 +20,6 @@ from dsmap.runtime.bundle.bundled import find_model
 from dsmap.training.checkpoint import load_generators, read_checkpoint
 from dsmap.training.style_statistics import prior_statistics
 
-__all__ = ["torch_alone"]
 pytestmark = pytest.mark.usefixtures("torch_alone")
 
 

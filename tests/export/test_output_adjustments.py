@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_named_styles import call
+from commands import call
 
 from dsmap.config import ModelConfig
 from dsmap.errors import InputError

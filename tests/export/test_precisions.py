@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import run_export
+from commands import run_export
 from onnx import TensorProto, numpy_helper
 from tiny import make_model
 

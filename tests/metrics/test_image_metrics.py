@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluation_helpers import TinyInception, landscape, saved
 from tiny import squeezenet_weights
 from torch import nn
 
@@ -26,18 +27,6 @@ from dsmap.metrics.preservation import (
     ssim,
 )
 from dsmap.model.feature_networks import SqueezeNetFeatures
-
-
-def landscape(seed, hw=(64, 64)):
-    """Soft sky above a jagged ridge with texture below, and grain."""
-    rng = np.random.default_rng(seed)
-    h, w = hw
-    ridge = h * (0.4 + 0.15 * cv2.resize(rng.standard_normal((1, 9)), (w, 1), interpolation=cv2.INTER_LINEAR)[0])
-    ground = np.arange(h)[:, None] > ridge
-    texture = cv2.GaussianBlur(rng.standard_normal((h, w)), (0, 0), 1.2) * 90
-    colour = np.where(ground[..., None], rng.normal((70, 90, 60), 10), rng.normal((150, 180, 210), 10))
-    return (colour + (ground * texture)[..., None] + rng.normal(0, 2, (h, w, 3))).clip(0, 255).astype(np.uint8)
-
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
@@ -108,24 +97,6 @@ def test_images_that_are_none(squeezenet):
     with pytest.raises(ValueError, match=r"float64 \(8, 8, 3\)"):
         squeezenet.pooled([np.zeros((8, 8, 3))])
     assert len(squeezenet.pooled([])) == 0
-
-
-class TinyInception(nn.Module):
-    """The interface of NVIDIA's file: it takes uint8 images of any size and gives 2048 features, or class scores."""
-
-    def __init__(self, dim: int = 2048):
-        super().__init__()
-        self.layers = nn.Linear(48, dim)
-
-    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        assert img.dtype == torch.uint8
-        features = self.layers(F.adaptive_avg_pool2d(img.to(torch.float32), 4).flatten(1) / 128 - 1)
-        return features if return_features else features.softmax(1)
-
-
-def saved(module, path):
-    torch.jit.script(module).save(str(path))
-    return path
 
 
 def test_inception(tmp_path, monkeypatch):

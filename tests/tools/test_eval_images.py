@@ -10,11 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_image_metrics import TinyInception, landscape, saved
+from evaluation_helpers import KERNEL, TinyInception, landscape, saved, snowy, write_images
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
-from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
 from dsmap.metrics.extractors import load_extractor
 from dsmap.metrics.feature_cache import FeatureCache
@@ -27,33 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("torch_alone"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
-KERNEL, FRECHET = "kernel_distance/squeezenet", "frechet_distance/squeezenet"
-
-
-@pytest.fixture(scope="module")
-def torch_alone():
-    """The networks are so small that threads cost more than they bring."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def snowy(image: np.ndarray, share: float) -> np.ndarray:
-    """As much of the way to winter as `share` says: light ground, cold light."""
-    light = image.astype(np.float32)
-    ground = cv2.GaussianBlur(light.mean(2), (0, 0), 3)[..., None] < 130
-    winter = np.where(ground, 0.4 * light + 140, light) * (0.9, 0.95, 1.0)
-    return ((1 - share) * light + share * winter).clip(0, 255).astype(np.uint8)
-
-
-def write(folder: Path, images: dict[str, np.ndarray]) -> Path:
-    for name, image in images.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_rgb(folder / name, image)
-    return folder
+FRECHET = "frechet_distance/squeezenet"
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +38,9 @@ def folder(tmp_path_factory) -> Path:
         "conv10.bias": np.zeros(20, np.float32),
     }
     np.savez(root / "net.npz", **squeezenet_weights() | classifier)
-    write(root / "contents", {f"lake {i}.png": landscape(i) for i in range(12)})
-    write(root / "summer", {f"{i}.png": landscape(i + 200) for i in range(20)})
-    write(root / "winter", {f"{i}.png": snowy(landscape(i + 300), 1) for i in range(40)})
+    write_images(root / "contents", {f"lake {i}.png": landscape(i) for i in range(12)})
+    write_images(root / "summer", {f"{i}.png": landscape(i + 200) for i in range(20)})
+    write_images(root / "winter", {f"{i}.png": snowy(landscape(i + 300), 1) for i in range(40)})
     return root
 
 
@@ -89,10 +62,10 @@ def value(report, name: str, key: str) -> float:
 def test_four_systems_from_anywhere_come_out_in_their_order(folder, tmp_path):
     """Another size than the reference's, other names and suffixes, subfolders, and numbers of results."""
     contents = [landscape(i, (80, 96)) for i in range(30)]
-    write(tmp_path / "good", {f"sub/{i}_out.jpg": snowy(x, 1) for i, x in enumerate(contents)})
-    write(tmp_path / "fair", {f"fake {i}.png": snowy(x, 0.7) for i, x in enumerate(contents)})
-    write(tmp_path / "poor", {f"{i}/a.webp": snowy(x, 0.35) for i, x in enumerate(contents[:24])})
-    write(tmp_path / "none", {f"x{i:03d}.png": x for i, x in enumerate(contents)})
+    write_images(tmp_path / "good", {f"sub/{i}_out.jpg": snowy(x, 1) for i, x in enumerate(contents)})
+    write_images(tmp_path / "fair", {f"fake {i}.png": snowy(x, 0.7) for i, x in enumerate(contents)})
+    write_images(tmp_path / "poor", {f"{i}/a.webp": snowy(x, 0.35) for i, x in enumerate(contents[:24])})
+    write_images(tmp_path / "none", {f"x{i:03d}.png": x for i, x in enumerate(contents)})
     names = ["poor", "good", "none", "fair"]
     report = measure(folder, *(Given(name, tmp_path / name) for name in names))
     assert [system.name for system in report.systems] == names
@@ -109,7 +82,7 @@ def test_identical_halved_and_tinted_folders(folder, tmp_path):
     images = [snowy(landscape(i + 300), 1) for i in range(40)]
     tint = [(p * np.array((1, 0.6, 0.6)) + (60, 0, 0)).clip(0, 255).astype(np.uint8) for p in images[::2]]
     same, half, other, tinted = (
-        write(tmp_path / name, {f"{i}.png": p for i, p in enumerate(found)})
+        write_images(tmp_path / name, {f"{i}.png": p for i, p in enumerate(found)})
         for name, found in (("same", images), ("half", images[::2]), ("other", images[1::2]), ("tinted", tint))
     )
     for key in (KERNEL, FRECHET):
@@ -126,12 +99,12 @@ def told(folder, tmp_path_factory):
     """What the command says and writes of three systems, one of which does not tell its contents."""
     out = tmp_path_factory.mktemp("out")
     contents = {i: landscape(i) for i in range(12)}
-    write(
+    write_images(
         folder / "ours", {f"lake {i}_s{k}.png": snowy(x, 1 - 0.3 * k) for i, x in contents.items() for k in (0, 1, 2)}
     )
     theirs = {f"lake {i}/{k}.jpg": snowy(x, 0.4) for i, x in contents.items() if i for k in (0, 1)}
-    write(folder / "theirs", theirs | {"grid.png": landscape(1)})
-    write(folder / "unnamed", {f"{i:x}.png": snowy(x, 0.2) for i, x in contents.items()})
+    write_images(folder / "theirs", theirs | {"grid.png": landscape(1)})
+    write_images(folder / "unnamed", {f"{i:x}.png": snowy(x, 0.2) for i, x in contents.items()})
     done = run(
         folder / "ours", f"theirs={folder / 'theirs'}", folder / "unnamed", "--reference", folder / "winter",
         "--content", folder / "contents", "--source", folder / "summer", "--features", folder / "net.npz",
@@ -229,7 +202,7 @@ def test_what_looks_wrong_is_told(folder, tmp_path):
     contents = {i: landscape(i) for i in range(12)}
     real = {f"lake {i}_real_A.jpg": x for i, x in contents.items()}
     fake = {f"lake {i}_fake_B.png": cv2.resize(snowy(x, 1), (40, 40)) for i, x in contents.items()}
-    write(tmp_path / "cyclegan", real | fake)
+    write_images(tmp_path / "cyclegan", real | fake)
     report = measure(folder, Given("cyclegan", tmp_path / "cyclegan"), content=folder / "contents")
     assert any("cyclegan: 12 of 24 results are their contents unchanged, the first lake 0" in n for n in report.notes)
     report = measure(folder, parse_system(f"{tmp_path}/cyclegan/*_fake_B.png"), content=folder / "contents")
@@ -238,7 +211,7 @@ def test_what_looks_wrong_is_told(folder, tmp_path):
     assert "cyclegan: its results are smaller than the reference" in told
     assert "Distances are of few images (12 results, 40 of the reference)" in told
     assert "Diversity is not measured: no content has two results." in told
-    write(
+    write_images(
         tmp_path / "odd", {f"{i}.png": x for i, x in contents.items()} | {"grid.png": np.zeros((64, 300, 3), np.uint8)}
     )
     assert any(
@@ -251,7 +224,7 @@ def test_results_of_one_content_in_several_sizes(folder, tmp_path):
     """Distances between images need one size; none of these is a reason to stop."""
     for i in range(4):
         x = snowy(landscape(i), 1)
-        write(
+        write_images(
             tmp_path,
             {f"lake {i}_a.png": x, f"lake {i}_b.jpg": cv2.resize(x, (100, 70)), f"lake {i}_c.png": x[:20, :30]},
         )
@@ -384,7 +357,7 @@ def test_nothing_comparable():
 
 
 def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
-    results = write(tmp_path / "ours", {f"lake {i}.png": landscape(i) for i in range(4)})
+    results = write_images(tmp_path / "ours", {f"lake {i}.png": landscape(i) for i in range(4)})
     (results / "notes.txt").touch()
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
     chunk = b"IHDR" + head
@@ -427,10 +400,10 @@ def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
 )
 def test_wrong_input_is_told(folder, monkeypatch, arguments, fact):
     (folder / "empty").mkdir(exist_ok=True)
-    write(folder / "one", {"0.png": landscape(0)})
-    write(folder / "broken", {f"{i}.png": landscape(i) for i in range(3)})
-    write(folder / "many", {f"lake {i}_{style}.png": landscape(i) for i in range(12) for style in "ab"})
-    write(folder / "three", {f"{name}.png": landscape(3) for name in "xyz"})
+    write_images(folder / "one", {"0.png": landscape(0)})
+    write_images(folder / "broken", {f"{i}.png": landscape(i) for i in range(3)})
+    write_images(folder / "many", {f"lake {i}_{style}.png": landscape(i) for i in range(12) for style in "ab"})
+    write_images(folder / "three", {f"{name}.png": landscape(3) for name in "xyz"})
     (folder / "broken" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     monkeypatch.chdir(folder)
     done = run(*arguments.split())
@@ -458,7 +431,7 @@ def test_features_are_kept_for_the_next_time(folder, tmp_path):
     (kept, _) = sorted((tmp_path / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     kept.write_bytes(kept.read_bytes()[:50])
     assert cache.get(extractor, images, make)[0, 0] == 3  # a damaged file is made anew
-    other = write(tmp_path / "other", {path.name: cv2.imread(str(path)) for path in images})
+    other = write_images(tmp_path / "other", {path.name: cv2.imread(str(path)) for path in images})
     assert cache.get(extractor, find_images(other, ""), make)[0, 0] == 4
     extractor.fingerprint = "another network"
     assert cache.get(extractor, images, make)[0, 0] == 5

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_eval_images import KERNEL, landscape, snowy, torch_alone, write
+from evaluation_helpers import KERNEL, landscape, snowy, write_images
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
@@ -28,7 +28,6 @@ from dsmap.tools.eval.model import Wishes, evaluate, open_bundle
 from dsmap.tools.eval.outputs import check_results, kept_results
 from dsmap.training.datasets import find_domains
 
-__all__ = ["torch_alone"]
 pytestmark = pytest.mark.usefixtures("torch_alone")
 SIDE = 64
 EVERY = {
@@ -45,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
         (("trainA", 10, 0), ("trainB", 12, 1), ("testA", 6, 0), ("testB", 7, 1))
     ):
         images = {f"{name} {i}.png": snowy(landscape(100 * place + i, (72, 80)), share) for i in range(count)}
-        write(root / "data" / name, images)
+        write_images(root / "data" / name, images)
     np.savez(root / "net.npz", **squeezenet_weights())
     return root
 
@@ -181,7 +180,7 @@ def test_kept_translations_can_be_compared_again(told, folder, tmp_path):
     """The naming rule is that of `dsmap-eval images`, and the numbers against a reference of their size."""
     kept = told[3] / "to-winter"
     side = min(read_rgb(next((kept / "contents").iterdir())).shape[:2])
-    reference = write(
+    reference = write_images(
         tmp_path / "reference",
         {path.name: resize_shorter_side(read_rgb(path), side) for path in (folder / "data" / "trainB").iterdir()},
     )
@@ -250,7 +249,7 @@ def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
     long = "0 lake " + "é" * 100
     for name, count in (("trainA", 8), ("trainB", 8)):
         images = {f"{i // 2}.{'png' if i % 2 else 'jpg'}": landscape(i) for i in range(count)}
-        write(tmp_path / "data" / name, images | {f"{long}.png": landscape(50)})
+        write_images(tmp_path / "data" / name, images | {f"{long}.png": landscape(50)})
     (tmp_path / "net.npz").symlink_to(folder / "net.npz")
     report = measure(Bundle.read(tiny_bundle), tmp_path, tmp_path / "out", contents=2, styles=9)
     counts = {m.metric.key: m.count for m in report.systems[1].measured}
@@ -276,8 +275,8 @@ def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
     ],
 )
 def test_wrong_input_is_told(folder, tiny_bundle, monkeypatch, arguments, fact, advice):
-    write(folder / "few", {f"{i}.png": landscape(i) for i in range(3)})
-    write(folder / "one", {"0.png": landscape(0)})
+    write_images(folder / "few", {f"{i}.png": landscape(i) for i in range(3)})
+    write_images(folder / "one", {"0.png": landscape(0)})
     monkeypatch.chdir(folder)
     before = sorted(Path().rglob("*"))
     done = run(*arguments.replace("BUNDLE", str(tiny_bundle)).split(), "--features", "net.npz")

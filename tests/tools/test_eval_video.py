@@ -4,40 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import cv2  # before av
 
 # isort: split
-import av
 import clips
 import numpy as np
 import pytest
+from evaluation_helpers import HEIGHT, WIDTH, noisy, pan, texture, write_clip
 
 from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.stabilization.flicker import Steadiness, SteadinessMeter
 from dsmap.tools.eval.video import Comparison, check_results, measure
-
-HEIGHT, WIDTH = 48, 64
-
-
-def texture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
-    """Soft random colours from 60 to 190, uint8 (H, W, 3)."""
-    coarse = np.random.default_rng(seed).random((height // 3 + 2, width // 3 + 2, 3)).astype(np.float32)
-    return (cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 130 + 60).astype(np.uint8)
-
-
-def pan(frames: int, step: int = 2) -> list[np.ndarray]:
-    """The camera turns over a pattern."""
-    scene = texture(width=WIDTH + step * frames)
-    return [np.ascontiguousarray(scene[:, step * number : step * number + WIDTH]) for number in range(frames)]
-
-
-def noisy(frames: list[np.ndarray], sigma: float, seed: int = 0) -> list[np.ndarray]:
-    random = np.random.default_rng(seed)
-    return [(frame + random.normal(0, sigma, frame.shape)).round().clip(0, 255).astype(np.uint8) for frame in frames]
 
 
 def measured(inputs: list[np.ndarray], outputs: list[np.ndarray]) -> Steadiness:
@@ -133,35 +113,19 @@ def test_what_cannot_be_measured_is_told(frames, fact):
         measured(frames, frames)
 
 
-def write(path: Path, frames: list[np.ndarray], rate: int = 25, offset: int = 0) -> Path:
-    """Nearly lossless H.264; `offset`: thousandths of a second by which every second frame is late."""
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264rgb" if path.suffix == ".mkv" else "libx264", rate=rate)
-        stream.options = {"crf": "4"}
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "rgb24" if path.suffix == ".mkv" else "yuv420p"
-        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
-        for number, rgb in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            frame.pts, frame.time_base = 1000 // rate * number + offset * (number % 2), Fraction(1, 1000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
     """A clip and translations of it, right and wrong."""
     folder, clip = tmp_path_factory.mktemp("videos"), pan(8)
-    write(folder / "in.mp4", clip)
-    write(folder / "steady.mp4", clip)
-    write(folder / "flickering.mp4", noisy(clip, 8))
-    write(folder / "short.mp4", clip[:5])
-    write(folder / "late.mp4", clip, offset=30)
-    write(folder / "slower.mp4", clip, rate=20)
-    write(folder / "larger.mp4", [cv2.resize(frame, (2 * WIDTH, 2 * HEIGHT)) for frame in noisy(clip, 8)])
-    write(folder / "wide.mp4", [np.hstack([frame, frame]) for frame in clip])
-    write(folder / "tall.mp4", [np.vstack([frame, frame]) for frame in clip])
+    write_clip(folder / "in.mp4", clip)
+    write_clip(folder / "steady.mp4", clip)
+    write_clip(folder / "flickering.mp4", noisy(clip, 8))
+    write_clip(folder / "short.mp4", clip[:5])
+    write_clip(folder / "late.mp4", clip, offset=30)
+    write_clip(folder / "slower.mp4", clip, rate=20)
+    write_clip(folder / "larger.mp4", [cv2.resize(frame, (2 * WIDTH, 2 * HEIGHT)) for frame in noisy(clip, 8)])
+    write_clip(folder / "wide.mp4", [np.hstack([frame, frame]) for frame in clip])
+    write_clip(folder / "tall.mp4", [np.vstack([frame, frame]) for frame in clip])
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_eval_video import noisy, pan, write
+from evaluation_helpers import noisy, pan, write_clip
 from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
@@ -33,12 +33,12 @@ def snowy(frames: list[np.ndarray]) -> list[np.ndarray]:
 def folder(tmp_path_factory) -> Path:
     """A clip, a translation that keeps all, one that flickers and loses the edges, and images to compare with."""
     root, clip = tmp_path_factory.mktemp("videos"), pan(FRAMES)
-    write(root / "in.mp4", clip)
-    write(root / "good.mp4", snowy(clip))
-    write(root / "bad.mp4", noisy([cv2.blur(frame, (9, 9)) for frame in clip], 12))
+    write_clip(root / "in.mp4", clip)
+    write_clip(root / "good.mp4", snowy(clip))
+    write_clip(root / "bad.mp4", noisy([cv2.blur(frame, (9, 9)) for frame in clip], 12))
     (root / "other").mkdir()
-    write(root / "other" / "good.mp4", clip)
-    write(root / "short.mp4", clip[:5])
+    write_clip(root / "other" / "good.mp4", clip)
+    write_clip(root / "short.mp4", clip[:5])
     for name, images in (("winter", snowy(pan(30)[::3])), ("summer", pan(30)[1::3])):
         (root / name).mkdir()
         for number, image in enumerate(images):

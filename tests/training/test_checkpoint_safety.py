@@ -14,8 +14,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_training import assert_same_checkpoints, batch_of, copy_of, data, read_log, settings, start, train, trainer_in
 from tiny import squeezenet_weights
+from training_helpers import assert_same_checkpoints, batch_of, copy_of, read_log, settings, start, train, trainer_in
 
 from dsmap.common.distributed import Processes
 from dsmap.config import ModelConfig, load_train_config
@@ -31,8 +31,6 @@ from dsmap.training.interrupts import stop_signals
 from dsmap.training.memory_estimate import estimate_memory, out_of_memory_error, what_fits
 from dsmap.training.preflight import CHECKS, preflight
 from dsmap.training.samples import load_samples
-
-__all__ = ["data"]  # the fixture
 
 STEPS = 10
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_named_styles import call
-from test_polish import SMALL, Colours, batches_of, image, means
+from commands import call
 from tiny import make_model, squeezenet_weights
+from training_helpers import SMALL, Colours, batches_of, image, means
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.trained_model import open_checkpoint

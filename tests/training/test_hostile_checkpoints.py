@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_training import data, train, trainer_in
+from training_helpers import train, trainer_in
 
 from dsmap.config import load_train_config, read_yaml
 from dsmap.errors import InputError
 from dsmap.model.authors_checkpoint import read_official_config, read_state_dicts
 from dsmap.training.checkpoint import load_generators, load_into, load_optimizers, read_checkpoint
-
-__all__ = ["data"]  # the fixture
 
 
 @pytest.fixture(scope="module")

@@ -7,31 +7,21 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from test_named_styles import call
+from commands import call
 from tiny import make_model, squeezenet_weights
+from training_helpers import SMALL, Colours, batches_of, image, means
 
 from dsmap.config import ModelConfig, TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.trained_model import open_checkpoint
 from dsmap.model.discriminator import WholeDiscriminator
-from dsmap.model.feature_networks import FeatureNetwork
 from dsmap.runtime.bundle.bundle import read_manifest
 from dsmap.tools import export
 from dsmap.tools import polish as tool
 from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
-from dsmap.training.data import Batch
 from dsmap.training.polish import _Matching, _Seen, calmed, polish, without_grid
 from dsmap.training.resume import check_resumable
 from dsmap.training.style_statistics import style_statistics
-
-
-def image(seed: int, side: int = 96) -> torch.Tensor:
-    """Soft colours with grain, (1, 3, side, side)."""
-    generator = torch.Generator().manual_seed(seed)
-    soft = torch.rand(1, 3, 6, 6, generator=generator) * 1.6 - 0.8
-    grain = 0.03 * torch.randn(1, 3, side, side, generator=generator)
-    return (F.interpolate(soft, (side, side), mode="bilinear") + grain).clamp(-1, 1)
 
 
 def grid(period: int, side: int = 96, size: float = 0.06) -> torch.Tensor:
@@ -68,31 +58,6 @@ def test_what_is_smooth_stays_smooth():
     torch.testing.assert_close(calmed(source, source), source)
     slope = torch.linspace(-0.9, 0.9, 64).expand(1, 3, 64, 64)
     torch.testing.assert_close(calmed(slope, slope * 0 + 0.1)[..., 10:-10], slope[..., 10:-10], atol=0.01, rtol=0)
-
-
-class Colours(FeatureNetwork):
-    """Three maps, each brighter where one colour is."""
-
-    tap_dims = (1, 1, 1)
-
-    def taps(self, x_nchw):
-        return [x_nchw[:, i : i + 1] + 1 for i in range(3)]
-
-
-def batches_of(a, b):
-    def batches(start, stop):
-        for step in range(start, stop):
-            yield Batch(step, a(step), b(step), (), (), ())
-
-    return batches
-
-
-SMALL = {"patch": 2, "n_downsample": 0, "upsampling": "shuffle", "pad_type": "zero"}
-MEANS = {"a": [0.0] * 8, "b": [0.1] * 8}
-
-
-def means(model):
-    return {domain: style[: model.config.style_dim] for domain, style in MEANS.items()}
 
 
 def test_decoders_lose_their_grid():

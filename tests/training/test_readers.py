@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training import data, read_log, start, train
+from training_helpers import read_log, start, train
 
 from dsmap.config import DataConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.training.checkpoint import list_checkpoints
 from dsmap.training.readers import MAX_AHEAD, Readers, plan_readers
-
-__all__ = ["data"]  # the fixture
 
 BIG = 1_000_000  # bytes, which no pipe holds at once
 
@@ -152,8 +150,8 @@ def test_readers_go_when_their_training_is_killed():
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         time.sleep(60)
     """
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), str(tests / "training"), *sys.path])
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": path},

@@ -6,14 +6,12 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import data, read_log, train, trainer_in
+from training_helpers import read_log, train, trainer_in
 
 from dsmap.errors import InputError
 from dsmap.training import trainer as trainer_module
 from dsmap.training.checkpoint import list_checkpoints, prune_checkpoints, read_checkpoint
 from dsmap.training.run_log import RunLog
-
-__all__ = ["data"]  # the fixture
 
 QUICK = ("checkpoint_every=1", "keep_checkpoints=1", "score_pictures=0", "tensorboard=false")
 

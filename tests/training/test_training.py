@@ -11,97 +11,34 @@ import sys
 import time
 from contextlib import contextmanager
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import squeezenet_weights
-from typer.testing import CliRunner
+from training_helpers import (
+    WEIGHT_FILES,
+    assert_same_checkpoints,
+    batch_of,
+    copy_of,
+    read_log,
+    settings,
+    start,
+    train,
+    trainer_in,
+)
 
-from dsmap.common.images import read_rgb, write_rgb
+from dsmap.common.images import read_rgb
 from dsmap.config import OptimizerConfig, TrainConfig, load_train_config
 from dsmap.errors import DsmapError, InputError
-from dsmap.tools.train import app
 from dsmap.training.checkpoint import list_checkpoints, load_generators, read_checkpoint
 from dsmap.training.cuda_graph import CudaGraphRunner, NotCapturedError
-from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import find_domains
 from dsmap.training.device import choose_hardware
 from dsmap.training.objective import term_weight
 from dsmap.training.optim import learning_rate
 from dsmap.training.style_statistics import style_statistics
 from dsmap.training.trainer import Trainer
-
-WEIGHT_FILES = ("generators", "ema", "discriminators", "optimizers")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Two domains of five small images and one for the samples: reddish and bluish blobs."""
-    folder = tmp_path_factory.mktemp("data")
-    for side, colour in (("A", (200, 90, 60)), ("B", (60, 90, 200))):
-        make_images(folder / f"train{side}", colour)
-        make_images(folder / f"test{side}", colour, count=1)
-    return folder
-
-
-def make_images(folder, colour, count=5):
-    folder.mkdir(parents=True)
-    for i in range(count):
-        small = np.random.default_rng(i).integers(-60, 60, (4, 5, 3)) + np.array(colour)
-        image_rgb = cv2.resize(small.clip(0, 255).astype(np.uint8), (90, 72), interpolation=cv2.INTER_CUBIC)
-        write_rgb(folder / f"{i:02}.png", image_rgb)
-
-
-def copy_of(data, folder):
-    """The training images alone: samples are then made of them."""
-    for part in ("trainA", "trainB"):
-        (folder / part).mkdir(parents=True)
-        for path in (data / part).iterdir():
-            (folder / part / path.name).write_bytes(path.read_bytes())
-    return folder
-
-
-def settings(*overrides, **fields):
-    return load_train_config("debug", None, overrides, **fields)
-
-
-def trainer_in(run, data, *overrides, resume=None, **fields):
-    config = settings(*overrides, **fields)
-    said = []
-    trainer = Trainer(config, find_domains(data, names=config.model.domains), run, resume=resume, say=said.append)
-    trainer.said = said
-    return trainer
-
-
-def train(*arguments):
-    """dsmap-train in this process: (exit code, stdout, stderr)."""
-    result = CliRunner().invoke(app, ["--preset", "debug", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout, result.stderr
-
-
-def start(*arguments):
-    """dsmap-train as a process of its own, in a session of its own."""
-    command = [sys.executable, "-m", "dsmap.tools.train", "--preset", "debug", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def read_log(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def batch_of(trainer, step=0):
-    return UnpairedBatches.of(trainer.domains, trainer.config.data, trainer.config.seed)[step]
-
-
-def assert_same_checkpoints(one, other):
-    for name in WEIGHT_FILES:
-        first, second = (load_file(path / f"{name}.safetensors") for path in (one, other))
-        assert first.keys() == second.keys()
-        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
-
 
 # The run folder.
 

@@ -9,7 +9,7 @@ import clips
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import call
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
@@ -69,12 +69,6 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def resolver(folder: Path, domain: str = "winter") -> StyleResolver:
     return StyleResolver(Bundle.open(folder).manifest, domain)
-
-
-def call(module, *arguments: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a command."""
-    done = CliRunner().invoke(module.app, list(map(str, arguments)))
-    return done.exit_code, done.stdout, done.stderr
 
 
 # The bundle
