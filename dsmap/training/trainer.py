@@ -11,6 +11,7 @@ from torch import nn
 
 from dsmap.common.distributed import Processes, all_gather, any_process
 from dsmap.common.files import held
+from dsmap.common.interrupts import stop_on_signals
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
 from dsmap.config import TrainConfig
@@ -29,7 +30,6 @@ from dsmap.training.checkpoint_score import MIN_IMAGES, CheckpointScorer, Random
 from dsmap.training.data import Batch, Broken, Domains, UnpairedBatches
 from dsmap.training.datasets import Domain, fingerprint, training_folders
 from dsmap.training.device import Hardware, choose_hardware
-from dsmap.training.interrupts import stop_signals
 from dsmap.training.learner import Learner, NotFiniteError
 from dsmap.training.memory_estimate import explained_memory
 from dsmap.training.objective import ByDomain
@@ -134,9 +134,9 @@ class Trainer:
                 log = stack.enter_context(RunLog(self.run, self.step, score, tensorboard=self.config.tensorboard))
             if self.hardware.compiled:
                 self.learner.compile(self.say)
-            stopped = stack.enter_context(stop_signals())
-            batches = stack.enter_context(closing(self._load(stopped.is_set)))
-            return self._run_to_the_end(log, batches, stopped.is_set, on_step)
+            stop = stack.enter_context(stop_on_signals(second_ctrl_c_raises=True))
+            batches = stack.enter_context(closing(self._load(stop.__bool__)))
+            return self._run_to_the_end(log, batches, stop.__bool__, on_step)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration of the learner; `batch.step` + 1 becomes the trainer's step. Raises DsmapError, see `train`."""

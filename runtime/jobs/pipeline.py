@@ -108,7 +108,7 @@ class Pipeline(Generic[Other, Result]):
             if stop and not self._draining.is_set():
                 self._draining.set()
                 deadline = time.monotonic() + GRACE
-            if self._aborted.is_set() or time.monotonic() > deadline or stop.insisted:
+            if self._aborted.is_set() or time.monotonic() > deadline or stop.force_stop:
                 break
             try:
                 item = self._finished.get(timeout=_POLL)

@@ -22,12 +22,10 @@ from dsmap.config import ModelConfig, load_train_config
 from dsmap.errors import InputError
 from dsmap.model.layers import UpsampleConv
 from dsmap.model.networks import DomainMapping
-from dsmap.training import interrupts
 from dsmap.training.checkpoint import best_checkpoint, list_checkpoints, load_optimizers, read_checkpoint
 from dsmap.training.checkpoint_score import CheckpointScorer, RandomFeatures, Score, kernel_distance, pooled
 from dsmap.training.datasets import find_domains, fingerprint
 from dsmap.training.device import choose_hardware, compile_networks
-from dsmap.training.interrupts import stop_signals
 from dsmap.training.memory_estimate import estimate_memory, out_of_memory_error, what_fits
 from dsmap.training.preflight import CHECKS, preflight
 from dsmap.training.samples import load_samples
@@ -447,31 +445,6 @@ def test_sigterm_to_the_whole_group_saves(data, tmp_path):
     assert process.returncode == 130, err
     (saved,) = list_checkpoints(tmp_path / "checkpoints")
     assert f"saved {saved}" in out
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_comes_twice_stops_once(number, monkeypatch):
-    """What goes to a whole group comes again from torchrun; only a person's second Ctrl-C is meant as one."""
-    with stop_signals() as stopped:
-        for _ in range(3):
-            os.kill(os.getpid(), number)
-        assert stopped.is_set()
-        monkeypatch.setattr(interrupts, "_ECHO", 0.0)
-        if number != signal.SIGINT:
-            os.kill(os.getpid(), number)
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), number)
-
-
-def test_a_closed_terminal_ends_what_nohup_has_not_started():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_signals() as stopped:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stopped.is_set()
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_going_on_with_channels_last(data, tmp_path):

@@ -11,7 +11,7 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.common.interrupts import StopRequest, stop_on_signals
+from dsmap.common.interrupts import StopRequest
 from dsmap.errors import DsmapError
 from dsmap.runtime import Translator
 from dsmap.runtime.jobs.frame_pool import FramePool
@@ -266,17 +266,6 @@ def test_a_translators_frames_come_from_few_arrays(tmp_path: Path):
     assert len(arrays) < 20
     pooled, plain = clips.read(tmp_path / "out.mkv").frames, clips.read(tmp_path / "plain.mkv").frames
     assert all(np.array_equal(a, b) for a, b in zip(pooled, plain, strict=True))
-
-
-def test_a_signal_is_told_to_the_one_who_asks():
-    with stop_on_signals() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
-        assert stop
-        assert not stop.insisted
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        assert stop.insisted
 
 
 def test_nothing_of_a_job_stays_behind(tmp_path: Path):

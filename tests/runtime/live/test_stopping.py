@@ -17,7 +17,6 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.common.interrupts import stop_on_signals
 from dsmap.runtime.live.recorder import Recorder
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
@@ -91,22 +90,6 @@ def handler_of(number: int, handler: object) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
-
-
-def test_a_closed_terminal_asks_to_stop_and_never_insists() -> None:
-    with handler_of(signal.SIGHUP, signal.SIG_DFL):
-        with stop_on_signals() as stop, stop.interruptible():
-            for _ in range(3):  # from the kernel, and from the shell
-                os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.requested
-            assert not stop.insisted
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
-
-
-def test_nohup_stays_in_force() -> None:
-    with handler_of(signal.SIGHUP, signal.SIG_IGN), stop_on_signals() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert not stop
 
 
 def run_on_a_terminal(command: list[object], folder: Path) -> tuple[subprocess.Popen[bytes], int]:
