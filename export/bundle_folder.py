@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, is_part_name, is_regular
-from dsmap.common.output_files import check_name
+from dsmap.common.files import is_regular
+from dsmap.common.output_files import check_folder_writable, check_name
+from dsmap.common.part_files import is_part_name
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST, read_manifest
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from dsmap import __version__
-from dsmap.common.files import part_folder, rename_to_free, replace_folder, sync_folder, sync_tree
+from dsmap.common.atomic import rename_no_replace, replace_folder, sync_folder, sync_tree
 from dsmap.common.notify import Notify
 from dsmap.common.output_files import keep_beside
+from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.bundle_folder import check_bundle_folder
 from dsmap.export.graphs import ALL_REWRITES, OPSET, Templates, graphs, write_graph
@@ -101,7 +102,7 @@ def _give_name(part: Path, out: Path, *, overwrite: bool) -> None:
             return
         if final.is_dir():
             final.rmdir()
-        rename_to_free(part, final)
+        rename_no_replace(part, final)
         sync_folder(final.parent)
     except (InputError, OSError) as error:
         reason = error.fact if isinstance(error, InputError) else error.strerror

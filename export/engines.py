@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dsmap.common.files import check_folder_writable
 from dsmap.common.notify import Notify
+from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
 from dsmap.runtime.engines.build import SizeProfile

@@ -94,7 +94,7 @@ def train(
     names = parse_domain_names(domains)
     if folders and names:
         raise InputError("--domain and --domains were both given", "--domain NAME=PATH has the name already.")
-    from dsmap.common.files import check_run_folder
+    from dsmap.common.output_files import check_run_folder
     from dsmap.config import load_train_config
     from dsmap.training.datasets import find_domains
 

@@ -2,15 +2,17 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, cut_name, rename_to_free, sync_folder
+from dsmap.common.atomic import rename_no_replace, sync_folder
+from dsmap.common.files import cut_name
 from dsmap.errors import DsmapError, InputError
 
 Identity = tuple[int, int] | str
-LONGEST_NAME = 255
+MAX_NAME_BYTES = 255
 """Bytes of a file's name that common systems take."""
 
 
@@ -74,7 +76,27 @@ def check_outputs(
         check_folder_writable(Path(os.path.realpath(path)).parent, option)
 
 
-def lies_in(path: Path, folder: Path) -> bool:
+def check_folder_writable(folder: Path, option: str) -> None:
+    """Raises InputError, with `option` as the one to change, unless a file can be made in `folder`."""
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist", f"make it first, or choose another with {option}")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell: read-only disks, quotas, root
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write into {folder}: {reason}", f"choose a folder of yours with {option}") from error
+
+
+def check_run_folder(out: Path) -> None:
+    """Raises InputError when the run's folder `out` is a file or cannot be written to; it is made later."""
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise InputError(f"cannot write to the run folder {out}: {above} is a file", "Choose another with -o.")
+    check_folder_writable(above, "-o")
+
+
+def is_inside(path: Path, folder: Path) -> bool:
     """Whether `path` leads to something in `folder`, or to the folder itself."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
@@ -84,13 +106,13 @@ def _name_of_folder(
 ) -> str | None:
     """What to call the folder that `path` may not be written into; None where there is none."""
     for folder, name in closed:
-        if lies_in(path, folder):
+        if is_inside(path, folder):
             return f"{name} {folder}"
     if not path.exists():
         return None
     several = path.stat().st_nlink > 1
     for folder, name in (*inputs, *closed):
-        if folder.is_dir() and (lies_in(path, folder) or _leads_to(folder, path, here, several, set())):
+        if folder.is_dir() and (is_inside(path, folder) or _leads_to(folder, path, here, several, set())):
             return f"{name} {folder}"
     return None
 
@@ -106,7 +128,7 @@ def _leads_to(folder: Path, path: Path, here: Identity, several: bool, seen: set
             if not entry.is_dir():
                 if (several or linked) and identity(inside) == here:
                     return True
-            elif (linked and lies_in(path, inside)) or (
+            elif (linked and is_inside(path, inside)) or (
                 _is_new(inside, seen) and _leads_to(inside, path, here, several, seen)
             ):
                 return True
@@ -125,14 +147,14 @@ def numbered(path: Path) -> Iterator[Path]:
     yield path
     for number in itertools.count(2):
         end = f"-{number}{path.suffix}"
-        yield path.with_name(cut_name(path.stem, LONGEST_NAME - len(os.fsencode(end))) + end)
+        yield path.with_name(cut_name(path.stem, MAX_NAME_BYTES - len(os.fsencode(end))) + end)
 
 
 def keep_beside(part: Path, output: Path) -> Path:
     """Names a finished file or folder, whose own name could not be had, NAME-2 and so on; says where it is then."""
     for path in itertools.islice(numbered(output), 1, 1000):
         try:
-            rename_to_free(part, path)
+            rename_no_replace(part, path)
         except FileExistsError:
             continue
         except OSError:
@@ -142,7 +164,7 @@ def keep_beside(part: Path, output: Path) -> Path:
     return part
 
 
-def not_named(what: str, part: Path, output: Path, error: OSError) -> DsmapError:
+def naming_error(what: str, part: Path, output: Path, error: OSError) -> DsmapError:
     """What to raise where `error` kept the finished file `part` (`what`: "video") from its name: see `keep_beside`."""
     taken = isinstance(error, FileExistsError)
     reason = "somebody else has made it meanwhile" if taken else error.strerror or error

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.files import whole_file
+from dsmap.common.atomic import atomic_write
 from dsmap.errors import DsmapError
 
 
@@ -16,7 +16,7 @@ def write_report(report: Path, numbers: dict[str, Any], advice: str = "The numbe
 def write_text(path: Path, text: str, advice: str = "The numbers are above.") -> None:
     """Writes a page or report whole, and to the disk; DsmapError, with what to do, when that fails after all."""
     try:
-        with whole_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DsmapError(f"cannot write {path}: {error.strerror}", advice) from error

@@ -6,11 +6,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def evenly(count: int, most: int) -> list[int]:
+def even_indices(count: int, most: int) -> list[int]:
     """At most `most` numbers out of `count`, evenly spread."""
     return [i * count // min(count, most) for i in range(min(count, most))]
 
 
 def pick_evenly(items: Sequence[T], most: int) -> list[T]:
     """At most `most` of `items`, evenly spread and in their order."""
-    return [items[i] for i in evenly(len(items), most)]
+    return [items[i] for i in even_indices(len(items), most)]

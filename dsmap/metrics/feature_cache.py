@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 import dsmap.common.images
 import dsmap.model.feature_networks
-from dsmap.common.files import is_regular, write_state
+from dsmap.common.files import is_regular
+from dsmap.common.state_files import write_state
 from dsmap.errors import InputError
 from dsmap.metrics import extractors
 from dsmap.metrics.extractors import Extractor

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsmap.common.sampling import evenly
+from dsmap.common.sampling import even_indices
 from dsmap.errors import InputError
 
 
@@ -43,7 +43,7 @@ PROTOCOLS = {
 
 def pick_contents(protocol: Protocol, available: int, count: int | None = None) -> list[int]:
     """Numbers of the contents out of `available`, evenly spread and so the same in every evaluation."""
-    return evenly(available, protocol.contents if count is None else count)
+    return even_indices(available, protocol.contents if count is None else count)
 
 
 def draw_styles(protocol: Protocol, repeat: int, contents: int, available: int, count: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dsmap.common.images import left_out_line, too_large
+from dsmap.common.images import left_out_line, size_fault
 from dsmap.common.images.folder_listing import role_of
 from dsmap.common.sampling import pick_evenly
 from dsmap.errors import InputError
@@ -68,8 +68,8 @@ def look_through(folder: Path, what: str, left_out: list[str], pattern: str | No
         role, why = role_of(path)
         if why or role != "image":
             counts[why or f"{'animated ' * (role == 'animation')}{path.suffix.lower()}"] += 1
-        elif (size_fault := too_large(path)) is not None:
-            left_out.append(f"{path} is left out: {size_fault}")
+        elif (too_large := size_fault(path)) is not None:
+            left_out.append(f"{path} is left out: {too_large}")
         else:
             found.append(path)
     if counts:

@@ -24,7 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dsmap.common.files import part_folder, replace_folder
+from dsmap.common.atomic import replace_folder
+from dsmap.common.part_files import part_folder
 from dsmap.config import MAX_STEPS, TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.authors_checkpoint import load_official

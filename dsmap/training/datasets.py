@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dsmap.common.images import left_out_line, list_images, list_stills, too_large
+from dsmap.common.images import left_out_line, list_images, list_stills, size_fault
 from dsmap.config import DOMAIN_NAME
 from dsmap.errors import InputError
 
@@ -120,7 +120,7 @@ def without_too_large(domains: Domains) -> Domains:
     """`domains` without the images that do not fit into memory, by their headers; `left_out` names each."""
     kept = []
     for domain in domains:
-        faults = {path: why for path in (*domain.train, *domain.test) if (why := too_large(path)) is not None}
+        faults = {path: why for path in (*domain.train, *domain.test) if (why := size_fault(path)) is not None}
         told = tuple(f"{path} is left out: {why}" for path, why in faults.items())
         train, test = (tuple(p for p in paths if p not in faults) for paths in (domain.train, domain.test))
         kept.append(replace(domain, train=train, test=test, left_out=(*domain.left_out, *told)))

@@ -15,8 +15,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from dsmap.common.files import open_state, write_state
 from dsmap.common.images import write_rgb
+from dsmap.common.state_files import open_state, write_state
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.training.checkpoint_score import Score

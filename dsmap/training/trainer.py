@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from dsmap.common.distributed import Processes, all_gather, any_process
-from dsmap.common.files import held
 from dsmap.common.interrupts import stop_on_signals
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
+from dsmap.common.state_files import lock_folder
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.dsmap import DSMAP, is_finite
@@ -128,7 +128,7 @@ class Trainer:
             log = None
             if self.processes.rank == 0:
                 self._make_folders()
-                stack.enter_context(held(self.run))
+                stack.enter_context(lock_folder(self.run))
                 write_config(self.run, self.config)
                 score = self._resumed.score if self._resumed else None
                 log = stack.enter_context(RunLog(self.run, self.step, score, tensorboard=self.config.tensorboard))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from dsmap.common.files import write_state
+from dsmap.common.state_files import write_state
 from dsmap.common.strict_json import read_json, shown_key
 from dsmap.common.text import printable
 from dsmap.errors import InputError

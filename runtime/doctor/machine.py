@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.common.cpu import cpu_quota, usable_cpus
-from dsmap.common.files import check_folder_writable, read_regular
+from dsmap.common.files import read_regular
 from dsmap.common.memory import available_bytes
+from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import DsmapError
 from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
 from dsmap.runtime.system.cpu import cpu_name
@@ -56,8 +57,8 @@ def _dim(model: str) -> int:
 def check_cache() -> Finding:
     """The folder for engines and measurements: writable, with room; engines that nothing here can run any more."""
     try:
+        from dsmap.common.cache_folder import folder_fault
         from dsmap.runtime.engines.cache import VARIABLE, user_cache_folder
-        from dsmap.runtime.engines.cache_folder import folder_fault
     except ImportError as error:
         return not_tried(f"{(error.name or first_line(error)).partition('.')[0]} cannot be imported")
     folder = user_cache_folder()

@@ -21,7 +21,9 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from dsmap import __version__
-from dsmap.common.files import check_folder_writable, read_regular, write_state
+from dsmap.common.files import read_regular
+from dsmap.common.output_files import check_folder_writable
+from dsmap.common.state_files import write_state
 from dsmap.common.strict_json import read_json
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, file_sha256

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from dsmap.common.cache_folder import check_private, user_cache_folder
+from dsmap.common.files import is_own_file
 from dsmap.common.text import printable
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.engines.build import LARGEST_SIDE, Size, SizeProfile
 from dsmap.runtime.engines.cache import VARIABLE, cached_engine_path, make_cache_folder
-from dsmap.runtime.engines.cache_folder import check_private, is_plain_file, user_cache_folder
 from dsmap.runtime.engines.progress import Progress
 from dsmap.runtime.engines.sidecars import (
     REBUILD,
@@ -126,7 +127,7 @@ class Shelf:
             key,
             width=size.width,
             height=size.height,
-            fault_of=lambda path: _NOT_BUILT if not is_plain_file(path) or trust_fault(path) else None,
+            fault_of=lambda path: _NOT_BUILT if not is_own_file(path) or trust_fault(path) else None,
         )
         # It holds engines of all models and sizes: of them only those tell that have become useless.
         reasons += [reason for reason in refused if any(what in reason for what in _USELESS)]

@@ -9,8 +9,9 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dsmap.common.files import open_state, read_regular
-from dsmap.runtime.engines.cache_folder import check_private, is_plain_file, private_folder, user_cache_folder
+from dsmap.common.cache_folder import check_private, private_folder, user_cache_folder
+from dsmap.common.files import is_own_file, read_regular
+from dsmap.common.state_files import open_state
 
 ENGINES = "engines"
 _RECORD = "built-here.txt"
@@ -36,7 +37,7 @@ def was_built_here(sha256: str) -> bool:
     Raises DsmapError where the record may have been written by others.
     """
     record = user_cache_folder() / ENGINES / _RECORD
-    if not is_plain_file(record) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+    if not is_own_file(record) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         return False
     check_private(ENGINES)
     lines = read_regular(record, limit=_MAX_BYTES, what="the record of engines").splitlines()

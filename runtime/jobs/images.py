@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.files import cut_name, is_part_name, is_part_of, sync_folder
+from dsmap.common.atomic import sync_folder
+from dsmap.common.files import cut_name
 from dsmap.common.images import WRITTEN_SUFFIXES, list_images, read_image, write_image
 from dsmap.common.interrupts import StopRequest, stop_on_signals
-from dsmap.common.output_files import LONGEST_NAME
+from dsmap.common.output_files import MAX_NAME_BYTES
+from dsmap.common.part_files import is_part_name, is_part_of
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.output_paths import check_output_file, check_output_folder, check_replaceable
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
@@ -200,7 +202,7 @@ def _numbered_names(path: Path) -> Iterator[str]:
 
 
 def _with_end(name: str, end: str) -> str:
-    return cut_name(name, LONGEST_NAME - len(os.fsencode(end))) + end
+    return cut_name(name, MAX_NAME_BYTES - len(os.fsencode(end))) + end
 
 
 def _alike(name: str) -> str:

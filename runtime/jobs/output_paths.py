@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, cut_name, is_regular
-from dsmap.common.output_files import LONGEST_NAME, Identity, check_name, identity, lies_in
+from dsmap.common.files import cut_name, is_regular
+from dsmap.common.output_files import MAX_NAME_BYTES, Identity, check_folder_writable, check_name, identity, is_inside
 from dsmap.errors import InputError
 
 
@@ -14,7 +14,7 @@ def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path,
     """Raise InputError when `output` is one of `inputs` (each with what to call it) or lies in the model's folder."""
     if name := inputs.get(identity(output)):
         raise InputError(f"{output} is {name}", f"choose another name with {option}")
-    if lies_in(output, bundle):
+    if is_inside(output, bundle):
         raise InputError(f"{output} lies in the model's folder {bundle}", f"choose another place with {option}")
 
 
@@ -23,7 +23,7 @@ def default_output(source: Path, domain: str, suffix: str) -> Path:
     source = source.absolute()
     name = source.name if source.is_dir() else source.stem
     end = "-" + re.sub(r"[^\w.-]+", "-", domain) + suffix
-    return source.parent / (cut_name(name, LONGEST_NAME - len(os.fsencode(end))) + end)
+    return source.parent / (cut_name(name, MAX_NAME_BYTES - len(os.fsencode(end))) + end)
 
 
 def check_output_file(output: Path, source: Path, *, overwrite: bool, option: str = "-o") -> None:

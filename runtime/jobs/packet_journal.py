@@ -24,16 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dsmap.common.files import (
-    finish_file,
-    held,
-    is_part_name,
-    is_regular,
-    open_state,
-    part_file,
-    sync_folder,
-    write_state,
-)
+from dsmap.common.atomic import finish_file, sync_folder
+from dsmap.common.files import is_regular
+from dsmap.common.part_files import is_part_name, part_file
+from dsmap.common.state_files import lock_folder, open_state, write_state
 from dsmap.errors import DsmapError, InputError
 
 INDEX = "journal.json"
@@ -108,7 +102,7 @@ class PacketJournal:
         try:
             folder.mkdir(exist_ok=True)
             sync_folder(folder.absolute().parent)
-            journal._lock.enter_context(held(folder))
+            journal._lock.enter_context(lock_folder(folder))
             try:
                 if fresh:
                     journal._clear()

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dsmap.common.files import check_folder_writable, sync_folder
+from dsmap.common.atomic import sync_folder
 from dsmap.common.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_images
-from dsmap.common.output_files import Identity, identity, lies_in
+from dsmap.common.output_files import Identity, check_folder_writable, identity, is_inside
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.images import result_names
 from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output
@@ -117,7 +117,7 @@ def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bu
         for result in (*job.results(), *job.replaced()):
             check_kept_apart(result, known, bundle, option="-o")
         for folder in job.own_folders():
-            if inside := next((path for path, _ in inputs if lies_in(path, folder)), None):
+            if inside := next((path for path, _ in inputs if is_inside(path, folder)), None):
                 raise InputError(f"{inside} lies in {folder}, the folder for unfinished parts", "move it out of there")
     return inputs
 

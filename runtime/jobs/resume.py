@@ -17,7 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.files import cut_name, finish_file, open_state, part_file, sync_folder, write_state
+from dsmap.common.atomic import finish_file, sync_folder
+from dsmap.common.files import cut_name
+from dsmap.common.part_files import part_file
+from dsmap.common.state_files import open_state, write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.packet_journal import NOTE, PacketJournal, is_own_file, read_index

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dsmap import __version__
-from dsmap.common.files import finish_file
+from dsmap.common.atomic import finish_file
 from dsmap.common.interrupts import stop_on_signals
 from dsmap.common.notify import Notify
-from dsmap.common.output_files import not_named
+from dsmap.common.output_files import naming_error
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
@@ -268,7 +268,7 @@ def _finish(writer: Writer, output: Path, wanted: VideoOptions, parts: JobParts 
         else:
             parts.finish(writer.path, whole=whole, overwrite=wanted.overwrite)
     except OSError as error:
-        told = not_named("video", writer.path, output, error)
+        told = naming_error("video", writer.path, output, error)
         if parts is not None and writer.path.exists():  # no other name could be had either
             parts.keep_result()
         raise told from error

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from av.packet import Packet
 
-from dsmap.common.files import part_file
 from dsmap.common.interrupts import StopRequest
+from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmap.common.files import finish_file, part_file
-from dsmap.common.output_files import not_named, numbered
+from dsmap.common.atomic import finish_file
+from dsmap.common.output_files import naming_error, numbered
+from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.stages import scaled
 from dsmap.runtime.live.source import Pixels
@@ -182,4 +183,4 @@ def _finish(part: Path, path: Path, overwrite: bool) -> None:
     try:
         finish_file(part, path, replace=overwrite)
     except OSError as error:
-        raise not_named("recording", part, path, error) from error
+        raise naming_error("recording", part, path, error) from error

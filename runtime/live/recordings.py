@@ -3,10 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dsmap.common.files import finish_file, part_file
+from dsmap.common.atomic import finish_file
 from dsmap.common.images import write_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.output_files import numbered
+from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.recorder import Recorder, name_by_time, unused
 from dsmap.runtime.live.source import Pixels

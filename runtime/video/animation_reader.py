@@ -19,8 +19,8 @@ from dsmap.common.images.animation import scan_animation
 from dsmap.common.images.colour import kind_of_pixels, to_srgb
 from dsmap.common.images.gif import GifFrames
 from dsmap.common.images.header import read_header
-from dsmap.common.images.memory import check_image_memory
 from dsmap.common.images.pixels import finish_pixels
+from dsmap.common.images.size import check_image_memory
 from dsmap.errors import InputError
 from dsmap.runtime.video.frame import ArrayPool, Frame, Pixels
 from dsmap.runtime.video.image_frames import ImageFrames

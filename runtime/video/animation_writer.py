@@ -20,8 +20,9 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from dsmap.common.files import finish_file, part_file
-from dsmap.common.output_files import not_named
+from dsmap.common.atomic import finish_file
+from dsmap.common.output_files import naming_error
+from dsmap.common.part_files import part_file
 from dsmap.errors import InputError
 from dsmap.runtime.video.encoders import silence
 from dsmap.runtime.video.write_errors import write_error
@@ -164,7 +165,7 @@ class AnimationWriter:
         try:
             finish_file(self._part, self.path, replace=self._overwrite)
         except OSError as error:
-            raise not_named("animation", self._part, self.path, error) from error
+            raise naming_error("animation", self._part, self.path, error) from error
 
     def discard(self) -> None:
         """Remove the unfinished file."""

@@ -13,7 +13,7 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 # isort: split
 from av.packet import Packet
 
-from dsmap.common.images import IMAGE_SUFFIXES, kind_of, read_rgb, sides_of
+from dsmap.common.images import IMAGE_SUFFIXES, image_size, kind_of, read_rgb
 from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.runtime.video.addresses import NetworkSettings, is_address
@@ -95,7 +95,7 @@ class SequenceReader(ImageFrames):
         """By their headers, before any work. Sides may be swapped: the image may be turned when it is read."""
         expected: tuple[int, int] | None = None
         for path in self.images:
-            size = sides_of(path)
+            size = image_size(path)
             if size is None:
                 continue
             if expected is not None and sorted(size) != sorted(expected):

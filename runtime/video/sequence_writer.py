@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from av.packet import Packet
 
-from dsmap.common.files import check_folder_writable, is_regular, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.atomic import rename_no_replace, sync_folder, sync_tree
+from dsmap.common.files import is_regular
 from dsmap.common.images import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, write_rgb
-from dsmap.common.output_files import check_name, identity, keep_beside
+from dsmap.common.output_files import check_folder_writable, check_name, identity, keep_beside
+from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video.writer import VideoWriter
@@ -136,7 +138,7 @@ class SequenceWriter:
     def _name_all(self, folder: Path, *, interrupted: bool) -> None:
         if not folder.exists():
             try:
-                rename_to_free(self._part, folder)
+                rename_no_replace(self._part, folder)
             except FileExistsError:  # made this moment: the images go into it
                 pass
             else:
@@ -161,11 +163,11 @@ class SequenceWriter:
                 if self._overwrite:
                     (self._part / name).replace(folder / name)
                 else:
-                    rename_to_free(self._part / name, folder / name)
+                    rename_no_replace(self._part / name, folder / name)
                     moved.append(name)
         except OSError:
             for name in moved:
-                rename_to_free(folder / name, self._part / name)
+                rename_no_replace(folder / name, self._part / name)
             raise
 
     def _beyond(self, earlier: Sequence[Path]) -> list[Path]:

@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
 
-from dsmap.common.files import sync_file
+from dsmap.common.atomic import sync_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output

@@ -8,26 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from dsmap.common.files import (
-    cut_name,
-    held,
-    open_state,
-    part_file,
-    part_folder,
-    read_regular,
-    rename_to_free,
-    replace_folder,
-    whole_file,
-    write_state,
-)
-from dsmap.common.sampling import evenly, pick_evenly
+from dsmap.common.atomic import atomic_write, rename_no_replace, replace_folder
+from dsmap.common.files import cut_name, read_regular
+from dsmap.common.part_files import part_file, part_folder
+from dsmap.common.sampling import even_indices, pick_evenly
+from dsmap.common.state_files import lock_folder, open_state, write_state
 from dsmap.errors import InputError
 
 
 def test_a_whole_file_replaces_the_old_one_at_the_end(tmp_path):
     path = tmp_path / "report.json"
     path.write_text("old")
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -39,7 +31,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path.write_text("old")
 
     def interrupted() -> None:
-        with whole_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("half")
             raise KeyboardInterrupt
 
@@ -53,7 +45,7 @@ def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
     (tmp_path / "there").mkdir()
     file, link = tmp_path / "there" / "report.json", tmp_path / "link.json"
     link.symlink_to(file)
-    with whole_file(link) as beside:
+    with atomic_write(link) as beside:
         beside.write_text("new")
     assert link.is_symlink()
     assert file.read_text() == "new"
@@ -63,7 +55,7 @@ def test_what_is_no_file_is_written_to_as_it_is(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with whole_file(pipe) as beside:
+    with atomic_write(pipe) as beside:
         beside.write_text("new")
     assert os.read(reader, 10) == b"new"
     os.close(reader)
@@ -71,14 +63,14 @@ def test_what_is_no_file_is_written_to_as_it_is(tmp_path):
 
 
 def test_a_folder_that_is_missing_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "missing" / "report.json") as beside:
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "missing" / "report.json") as beside:
         Path(beside).write_text("new")
 
 
 def test_evenly_spread():
-    assert evenly(10, 4) == [0, 2, 5, 7]
-    assert evenly(3, 5) == [0, 1, 2]
-    assert evenly(0, 5) == []
+    assert even_indices(10, 4) == [0, 2, 5, 7]
+    assert even_indices(3, 5) == [0, 1, 2]
+    assert even_indices(0, 5) == []
     assert pick_evenly("abcdefghij", 4) == ["a", "c", "f", "h"]
 
 
@@ -93,7 +85,7 @@ def test_a_temporary_is_new_unforeseeable_and_short(tmp_path):
 
 def test_a_file_with_the_longest_name_can_be_finished(tmp_path):
     final = tmp_path / ("ü" * 125 + ".json")  # 255 bytes
-    with whole_file(final) as beside:
+    with atomic_write(final) as beside:
         beside.write_text("done")
     assert final.read_text() == "done"
 
@@ -114,7 +106,8 @@ def test_a_folder_appears_whole_and_what_was_there_goes(tmp_path, inside):
 def test_one_whole_folder_is_under_the_name_wherever_replacing_is_killed(tmp_path):
     """The process ends before each system call that renames or removes, in turn."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom dsmap.common.files import part_folder, replace_folder\n"
+        "import os, sys\nfrom pathlib import Path\nfrom dsmap.common.atomic import replace_folder\n"
+        "from dsmap.common.part_files import part_folder\n"
         "final, left = Path(sys.argv[1]), int(sys.argv[2])\n"
         "def hook(event, arguments):\n"
         "    global left\n"
@@ -162,7 +155,7 @@ def held_by(lock: Path) -> None:
     folder = lock.parent
     lock.rename(folder / ".lock")
     try:
-        with held(folder):
+        with lock_folder(folder):
             pass
     finally:
         (folder / ".lock").rename(lock)
@@ -182,9 +175,10 @@ def test_bookkeeping_is_replaced_and_appended_to(tmp_path):
 def test_a_lock_keeps_others_out_and_what_is_in_its_file(tmp_path):
     (tmp_path / ".lock").write_text("somebody's words")
     code = (
-        "import sys; from pathlib import Path; from dsmap.common.files import held\nwith held(Path(sys.argv[1])): pass"
+        "import sys; from pathlib import Path; from dsmap.common.state_files import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])): pass"
     )
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert "another process is working in" in done.stderr
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
@@ -227,13 +221,13 @@ def test_a_name_that_is_taken_is_not_renamed_over(tmp_path, kind, taken, monkeyp
         elif taken == "link":
             final.symlink_to(tmp_path / "missing")
         if simple:  # a system that cannot do it in one step
-            monkeypatch.setattr("dsmap.common.files._rename", lambda *_: False)
+            monkeypatch.setattr("dsmap.common.atomic._rename", lambda *_: False)
         if taken is None:
-            rename_to_free(part, final)
+            rename_no_replace(part, final)
             assert (final.is_dir(), part.exists()) == (kind == "folder", False)
         else:
             with pytest.raises(FileExistsError):
-                rename_to_free(part, final)
+                rename_no_replace(part, final)
             assert part.exists()
             assert os.path.lexists(final)
 

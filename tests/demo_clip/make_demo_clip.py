@@ -30,7 +30,7 @@ def render_demo_clip(path: Path, *, seconds: float = 4.0, seed: int = 3) -> None
     # isort: split
     import av
 
-    from dsmap.common.files import whole_file
+    from dsmap.common.atomic import atomic_write
     from dsmap.errors import InputError
     from dsmap.tools.landscape import Landscape
 
@@ -39,7 +39,7 @@ def render_demo_clip(path: Path, *, seconds: float = 4.0, seed: int = 3) -> None
     landscape = Landscape(seed)
     frames = round(seconds * FPS)
     encoding = {"movflags": "+faststart", "fflags": "+bitexact"}
-    with whole_file(path) as part, av.open(str(part), "w", options=encoding) as container:
+    with atomic_write(path) as part, av.open(str(part), "w", options=encoding) as container:
         video, audio = _add_streams(container)
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(landscape.frame(index / max(frames - 1, 1)), format="rgb24")

@@ -146,13 +146,13 @@ def test_training_images_are_srgb_whatever_their_profile(tmp_path):
 
 
 def test_a_image_that_does_not_fit_into_memory_is_replaced_and_named(tmp_path, monkeypatch):
-    from dsmap.common.images import memory
+    from dsmap.common.images import size
     from dsmap.training.datasets import without_too_large
 
     domains = make_domains(tmp_path)
     large = domains.a.train[1]
     write_rgb(large, np.zeros((2100, 2000, 3), np.uint8))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 50_000_000)
+    monkeypatch.setattr(size, "available_bytes", lambda: 50_000_000)
     broken = []
     for _ in batches_of(domains).loader(0, 4, on_broken=broken.append):
         pass

@@ -12,7 +12,7 @@ import torch
 
 from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.common.notify import Notify
-from dsmap.common.sampling import evenly, pick_evenly
+from dsmap.common.sampling import even_indices, pick_evenly
 from dsmap.errors import InputError
 from dsmap.metrics.catalogue import LIMITS, METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means, average
@@ -182,7 +182,7 @@ def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: P
     exemplar = average(repeats)
     baselines = [evaluator.baseline(f"untranslated {source}", direction.contents)]
     if direction.target.test:
-        unseen = [direction.target.test[i] for i in evenly(len(direction.target.test), len(exemplar.results))]
+        unseen = [direction.target.test[i] for i in even_indices(len(direction.target.test), len(exemplar.results))]
         baselines.append(evaluator.baseline(f"real {target}", unseen, "What a perfect translation could reach."))
     systems = (plain.system, exemplar.system, *baselines)
     manifest = direction.translator.bundle.manifest
@@ -291,7 +291,7 @@ def _identity(direction: Direction, seed: int, side: int) -> Iterator[Measured]:
     own = Translator(translator.bundle, domain, translator.backend_name, settings=settings)
     drifts = []
     try:
-        for number in evenly(len(direction.styles), _IDENTITY_IMAGES):
+        for number in even_indices(len(direction.styles), _IDENTITY_IMAGES):
             frame_rgb = resize_shorter_side(read_rgb(direction.styles[number], at_least=side), side)
             back_rgb = own.submit(frame_rgb, own.find_style(frame_rgb))()
             drifts.append(float(np.abs(back_rgb.astype(np.int16) - frame_rgb).mean()))

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsmap.common.files import check_folder_writable, part_folder, rename_to_free, sync_folder, sync_tree
+from dsmap.common.atomic import rename_no_replace, sync_folder, sync_tree
 from dsmap.common.notify import Notify
-from dsmap.common.output_files import keep_beside
+from dsmap.common.output_files import check_folder_writable, keep_beside
+from dsmap.common.part_files import part_folder
 from dsmap.common.reports import write_report
 from dsmap.errors import DsmapError, InputError
 from dsmap.metrics.findings import Report
@@ -45,7 +46,7 @@ def kept_results(folder: Path | None) -> Iterator[Path]:
         sync_tree(part)
         if final.is_dir():
             final.rmdir()  # it was empty
-        rename_to_free(part, final)
+        rename_no_replace(part, final)
     except OSError as error:
         place = keep_beside(part, final)
         raise DsmapError(

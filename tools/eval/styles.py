@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dsmap.common.images import read_rgb
-from dsmap.common.sampling import evenly
+from dsmap.common.sampling import even_indices
 from dsmap.metrics.findings import Grid, Image
 from dsmap.metrics.report.grids import label, shown
 from dsmap.runtime.backends.base import Codes
@@ -36,12 +36,12 @@ class Direction:
 def matrix(direction: Direction, codes: Sequence[Codes]) -> Grid:
     """Contents in rows, styles in columns; the images that lend the styles in the first row."""
     translator = direction.translator
-    styles = evenly(len(codes), _EXEMPLARS)
+    styles = even_indices(len(codes), _EXEMPLARS)
     named = translator.bundle.manifest.styles[direction.target.name].named
     columns: list[tuple[str, Codes, Image | None]] = [("mean style", translator.find_style(None), None)]
     columns += [(name, np.array(code, np.float32), None) for name, code in named.items()]
     columns += [(label(direction.styles[i].stem), codes[i], shown(direction.styles[i])) for i in styles]
-    rows = evenly(len(direction.contents), _ROWS)
+    rows = even_indices(len(direction.contents), _ROWS)
     cells: list[tuple[Image | None, ...]] = [(None, *(lends for _, _, lends in columns))]
     for i in rows:
         frame_rgb = read_rgb(direction.contents[i])
@@ -61,7 +61,7 @@ def strip(direction: Direction, codes: Sequence[Codes]) -> Grid:
     apart = ((codes_ns[:, None] - codes_ns[None]) ** 2).sum(2)
     start, end = np.unravel_index(apart.argmax(), apart.shape)
     shares = np.linspace(0, 1, _STEPS)
-    rows = evenly(len(direction.contents), _STRIP_ROWS)
+    rows = even_indices(len(direction.contents), _STRIP_ROWS)
     cells = []
     for i in rows:
         frame_rgb = read_rgb(direction.contents[i])

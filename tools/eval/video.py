@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dsmap.common.files import whole_file
+from dsmap.common.atomic import atomic_write
 from dsmap.common.output_files import check_outputs
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.stabilization.flicker import Pair, Steadiness, SteadinessMeter
@@ -277,7 +277,7 @@ def draw(comparisons: Sequence[Comparison], plot: Path) -> None:
     others = first.output.name if len(comparisons) == 1 else f"{len(comparisons)} translations"
     figure.suptitle(f"{first.source.name} and {others}")
     try:
-        with whole_file(plot) as beside:
+        with atomic_write(plot) as beside:
             figure.savefig(beside, format=plot.suffix[1:].lower())
     except OSError as error:
         raise DsmapError(f"cannot write {plot}: {error.strerror}", "The numbers are above.") from error

@@ -17,7 +17,7 @@ import numpy as np
 from dsmap.common.images import write_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.reports import write_report
-from dsmap.common.sampling import evenly
+from dsmap.common.sampling import even_indices
 from dsmap.errors import InputError
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Evaluator, Judged, Means
@@ -314,7 +314,7 @@ def _measured(key: str, value: float, count: int) -> Measured:
 
 
 def _side_by_side(comparisons: Sequence[Comparison], quality: Quality, labels: Sequence[str]) -> Grid:
-    chosen = evenly(len(quality.frames), _ROWS)
+    chosen = even_indices(len(quality.frames), _ROWS)
     return Grid(
         title="Side by side",
         rows=tuple(labels[i] for i in chosen),

@@ -37,8 +37,7 @@ def gpu_check(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    from dsmap.common.files import check_folder_writable
-    from dsmap.common.output_files import check_outputs
+    from dsmap.common.output_files import check_folder_writable, check_outputs
     from dsmap.common.reports import write_report, write_text
     from dsmap.export.bundle_folder import check_bundle_folder
     from dsmap.runtime.backends.base import need_gpu

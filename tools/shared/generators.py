@@ -86,7 +86,7 @@ def read_generators(given: str) -> "DSMAP":
 
 def check_new(out: Path) -> None:
     """Raises InputError for a folder that holds a training, or anything else that is not ours to write over."""
-    from dsmap.common.files import check_run_folder
+    from dsmap.common.output_files import check_run_folder
 
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is there and not empty", "Choose a new folder with -o.")

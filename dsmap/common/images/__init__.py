@@ -7,7 +7,7 @@ import numpy.typing as npt
 from dsmap.common.images.folder_listing import FolderListing, left_out_line, list_folder, list_images, list_stills
 from dsmap.common.images.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
 from dsmap.common.images.reading import Image, read_image, read_rgb
-from dsmap.common.images.sides import sides_of, too_large
+from dsmap.common.images.size import image_size, size_fault
 from dsmap.common.images.writing import WRITTEN_SUFFIXES, write_image, write_rgb
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "WRITTEN_SUFFIXES",
     "FolderListing",
     "Image",
+    "image_size",
     "kind_of",
     "left_out_line",
     "list_folder",
@@ -24,8 +25,7 @@ __all__ = [
     "read_image",
     "read_rgb",
     "resize_shorter_side",
-    "sides_of",
-    "too_large",
+    "size_fault",
     "write_image",
     "write_rgb",
 ]

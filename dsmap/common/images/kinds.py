@@ -4,11 +4,11 @@ Suffixes lie: phones send HEIC as .jpg, browsers save WebP as .png. A suffix dec
 tell (an empty file, damage at the very beginning), and for camera raw files, which look like TIFF.
 """
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from dsmap.common.files import open_regular
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -76,18 +76,6 @@ def format_of_bytes(data: bytes) -> str:
 def unread_format(data: bytes) -> str:
     """The name of an image format that is known and not read here; empty for others."""
     return next((name for start, name in _UNREAD if data.startswith(start)), "")
-
-
-def open_regular(path: Path) -> BinaryIO | None:
-    """The regular file `path` to read from; None for anything else, without waiting for a FIFO's other end."""
-    try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError):
-        return None
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        return None
-    return os.fdopen(number, "rb", buffering=4096)
 
 
 def _by_content(path: Path) -> Kind | None:

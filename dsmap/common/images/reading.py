@@ -19,7 +19,6 @@ from dsmap.common.images.colour import kind_of_pixels, to_srgb
 from dsmap.common.images.exif import orientation_of
 from dsmap.common.images.header import Header, Unreadable, read_header
 from dsmap.common.images.kinds import RAW_SUFFIXES, unread_format
-from dsmap.common.images.memory import check_image_memory
 from dsmap.common.images.pillow_decoders import (
     decode_cmyk,
     decode_gif,
@@ -28,6 +27,7 @@ from dsmap.common.images.pillow_decoders import (
     decode_with_pillow,
 )
 from dsmap.common.images.pixels import Pixels, finish_pixels, turn_upright
+from dsmap.common.images.size import check_image_memory
 from dsmap.common.text import printable
 from dsmap.errors import InputError
 

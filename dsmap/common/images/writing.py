@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dsmap.common.files import whole_file
+from dsmap.common.atomic import atomic_write
 from dsmap.common.images.exif import carried_exif
 from dsmap.common.images.matrix_profile import srgb_profile
 from dsmap.errors import DsmapError, InputError
@@ -110,7 +110,7 @@ def _not_encoded(path: Path, image_rgb: npt.NDArray[np.uint8]) -> DsmapError:
 
 def _write(path: Path, encoded: bytes, durable: bool, replace: bool = True) -> None:
     try:
-        with whole_file(path, durable=durable, replace=replace) as beside:
+        with atomic_write(path, durable=durable, replace=replace) as beside:
             beside.write_bytes(encoded)
     except FileExistsError as error:
         raise DsmapError(f"{path} has been made meanwhile by somebody else", "Choose another name with -o.") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dsmap.common.images import read_rgb, resize_shorter_side
-from dsmap.common.sampling import evenly
+from dsmap.common.sampling import even_indices
 from dsmap.metrics.catalogue import METRICS
 from dsmap.metrics.evaluate import Judged
 from dsmap.metrics.findings import Grid, Image
@@ -80,10 +80,10 @@ def side_by_side(judged: Sequence[Judged], contents: Sequence[Path], names: Sequ
 def _of_contents(judged: Sequence[Judged], contents: Sequence[Path], names: Sequence[str]) -> Grid:
     by_content = [ResultFolder(name=one.system.name, results=one.results).of_content() for one in judged]
     found = by_content[0]
-    chosen = [list(found)[i] for i in evenly(len(found), _ROWS)]
+    chosen = [list(found)[i] for i in even_indices(len(found), _ROWS)]
     rows: list[list[Result | None]]
     if len(judged) == 1:
-        picked = evenly(max(len(found[content]) for content in chosen), _COLUMNS)
+        picked = even_indices(max(len(found[content]) for content in chosen), _COLUMNS)
         rows = [[found[content][i] if i < len(found[content]) else None for i in picked] for content in chosen]
         columns = [[result for result in column if result is not None] for column in zip(*rows, strict=True)]
         labels = ["content", *(_label_of(column, place) for place, column in zip(picked, columns, strict=True))]
@@ -109,7 +109,7 @@ def _label_of(column: Sequence[Result], place: int) -> str:
 def _first_images(judged: Sequence[Judged]) -> Grid:
     """Some results of every system."""
     count = min(_COLUMNS, *(len(one.results) for one in judged))
-    cells = [tuple(shown(one.results[i].path) for i in evenly(len(one.results), count)) for one in judged]
+    cells = [tuple(shown(one.results[i].path) for i in even_indices(len(one.results), count)) for one in judged]
     names = tuple(label(one.system.name) for one in judged)
     return Grid(
         title="Results",

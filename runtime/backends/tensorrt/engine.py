@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dsmap.common.files import write_state
+from dsmap.common.cache_folder import private_folder
+from dsmap.common.files import is_own_file
+from dsmap.common.state_files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.tensorrt.memory import Shape
 from dsmap.runtime.cuda.base import Address, OutOfMemoryError, Stream
 from dsmap.runtime.engines.build import SizeProfile
-from dsmap.runtime.engines.cache_folder import is_plain_file, private_folder
 from dsmap.runtime.engines.tensorrt_api import Flavour, Log
 
 _KERNELS = "rtx-kernels"
@@ -165,7 +166,7 @@ class _Kernels:
         data = b""
         with contextlib.suppress(OSError, DsmapError):  # kernels are code: from a folder of ours alone, or none
             path = private_folder(_KERNELS) / self._name
-            data = path.read_bytes() if is_plain_file(path) else b""
+            data = path.read_bytes() if is_own_file(path) else b""
         if data and self._cache.deserialize(data):
             self._saved = len(data)
         config.set_runtime_cache(self._cache)

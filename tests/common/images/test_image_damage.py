@@ -14,7 +14,7 @@ from PIL import Image
 from dsmap.common.images import matrix_profile
 from dsmap.common.images.kinds import kind_of
 from dsmap.common.images.reading import read_image
-from dsmap.common.images.sides import sides_of
+from dsmap.common.images.size import image_size
 from dsmap.common.images.writing import write_image
 from dsmap.errors import InputError
 from dsmap.runtime.video.animation_reader import AnimationReader
@@ -69,7 +69,7 @@ def test_damage(tmp_path, name):
     for round_ in range(ROUNDS):
         path.write_bytes(data if round_ == 0 else damaged(data, rng))
         kind_of(path)
-        sides_of(path)
+        image_size(path)
         try:
             image = read_image(path)
         except InputError:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsmap.common.images import memory
+from dsmap.common.images import size
 from dsmap.common.images.animation import scan_animation
 from dsmap.common.images.folder_listing import left_out_line, list_folder, list_images, list_stills
 from dsmap.common.images.kinds import Kind, kind_of
 from dsmap.common.images.reading import read_image, read_rgb
-from dsmap.common.images.sides import sides_of, too_large
+from dsmap.common.images.size import image_size, size_fault
 from dsmap.common.images.writing import write_image, write_rgb
 from dsmap.errors import DsmapError, InputError
 
@@ -173,7 +173,7 @@ def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path, at):
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(InputError, match=r"it is a (pipe or a device|folder), expected a file"):
         read_image(tmp_path / at)
-    assert sides_of(tmp_path / at) is None
+    assert image_size(tmp_path / at) is None
 
 
 def huge_png(width, height):
@@ -192,23 +192,23 @@ def test_sides_are_known_before_decoding(tmp_path):
     path = tmp_path / "a"
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
         path.write_bytes(encoded(name, (50, 34)))
-        assert sides_of(path) == (50, 34), name
+        assert image_size(path) == (50, 34), name
     held = io.BytesIO()
     Image.new("RGBA", (50, 34)).save(held, "WEBP", lossless=True)
     path.write_bytes(held.getvalue())
-    assert sides_of(path) == (50, 34)
-    assert sides_of(heic.write_heic(path, np.zeros((128, 192, 3), np.uint8), tiles=(2, 2))) == (192, 128)
+    assert image_size(path) == (50, 34)
+    assert image_size(heic.write_heic(path, np.zeros((128, 192, 3), np.uint8), tiles=(2, 2))) == (192, 128)
 
 
 def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = tmp_path / "bomb.png"
     path.write_bytes(huge_png(30_000, 30_000))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 8_000_000_000)
+    monkeypatch.setattr(size, "available_bytes", lambda: 8_000_000_000)
     with pytest.raises(InputError, match=r"bomb\.png: 30000x30000 pixels need about 18\.0 GB of memory, 8\.0 GB"):
         read_image(path)
-    assert "30000x30000" in too_large(path)
+    assert "30000x30000" in size_fault(path)
     path.write_bytes(huge_png(60_000, 60_000))
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    monkeypatch.setattr(size, "available_bytes", lambda: None)
     with pytest.raises(InputError, match="more than any image here may have"):
         read_image(path)
 
@@ -231,7 +231,7 @@ def test_what_reading_takes_is_bounded(tmp_path, mode, name, most):
     Image.new(mode, (8, 8)).save(tmp_path / "large-small", name)
     done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < most <= memory.BYTES_PER_PIXEL
+    assert float(done.stdout) < most <= size.BYTES_PER_PIXEL
 
 
 def camera_exif():

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hostile import make_small_bundle
 
+from dsmap.common import cache_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineOptions, build_engines
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
-from dsmap.runtime.engines import cache_folder
 from dsmap.runtime.engines import store as _shelf
 from dsmap.runtime.engines.build import Size, SizeProfile
 from dsmap.runtime.engines.cache import make_cache_folder

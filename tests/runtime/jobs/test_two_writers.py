@@ -11,7 +11,7 @@ import clips
 import numpy as np
 import pytest
 
-from dsmap.common.files import is_part_name
+from dsmap.common.part_files import is_part_name
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.live.recorder import Recorder
@@ -189,7 +189,7 @@ def test_snapshots_never_take_a_name_that_is_there(tmp_path: Path, monkeypatch):
 def test_a_link_under_a_temporary_name_is_never_opened(tmp_path: Path, monkeypatch):
     """Even when somebody foresees the name."""
     tokens = iter(["aaaaaaaa", "bbbbbbbb", *(f"{number:08x}" for number in range(100))])
-    monkeypatch.setattr("dsmap.common.files.secrets.token_hex", lambda _bytes: next(tokens))
+    monkeypatch.setattr("dsmap.common.part_files.secrets.token_hex", lambda _bytes: next(tokens))
     (tmp_path / "precious.txt").write_text("precious")
     source = clips.make_clip(tmp_path / "in.mp4", frames=2)
     for token in ("aaaaaaaa", "bbbbbbbb"):

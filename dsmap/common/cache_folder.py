@@ -99,15 +99,6 @@ def folder_fault(path: Path) -> DsmapError | None:
     return None
 
 
-def is_plain_file(path: Path) -> bool:
-    """Whether `path` is a file of this user's, and no link to one."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.geteuid())
-
-
 def _holds_only_ours(cache: Path) -> bool:
     """Whether $DSMAP_CACHE is for dsmap alone: the mode of anything else, such as one's home, is left as it is."""
     return all(name in _OURS for name in os.listdir(cache))
