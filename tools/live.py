@@ -1,4 +1,4 @@
-"""`dsmap-live`: a camera, translated as it comes.
+"""`dsmap-live`: translate a camera in real time.
 
     dsmap-live --domain winter                                        # the first camera, in a window
     dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
@@ -7,10 +7,8 @@
 Nothing heavy is imported at the top: `--help` must be quick.
 """
 
-import contextlib
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,25 +17,20 @@ import typer
 from dsmap.common.reports import write_report
 from dsmap.errors import InputError
 from dsmap.tools.shared import cli
+from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import note, say
 
 if TYPE_CHECKING:
     from dsmap.runtime.bundle.bundle import Bundle
-    from dsmap.runtime.live.capture import Capture
     from dsmap.runtime.live.report import LiveReport
-    from dsmap.runtime.live.run import LiveSettings
-    from dsmap.runtime.live.source import CaptureRequest, SourceName
+    from dsmap.runtime.live.request import LiveRequest
     from dsmap.runtime.live.styles import Style
-    from dsmap.runtime.live.translation import LoadTranslator
-    from dsmap.runtime.live.virtual_camera import VirtualCamera
-    from dsmap.runtime.live.window import Window
     from dsmap.runtime.translator import Translator
 
 app = cli.new_app()
 
-_UNWATCHED_PATIENCE = 60.0  # seconds; in front of a window somebody decides
-_USUAL_FPS = 30.0
-_SLOW = 0.9  # busy share from which the network is what holds frames up
+_PATIENCE_WITHOUT_WINDOW = 60.0  # seconds; in front of a window somebody decides
+_MODEL_BOUND = 0.9  # busy share from which the model is what limits the frame rate
 
 
 def main() -> None:
@@ -64,14 +57,11 @@ def _list_cameras(wanted: bool) -> None:
 
 
 @app.command(
-    help="""Translate a camera's image to another domain, as it comes.
+    help="""Translate a camera in real time.
 
-    Keys in the window: q or Esc quits, h shows all keys. A file stands in for a camera, at its own rate.
-
-    
-    dsmap-live --domain winter
-    dsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4
-    """
+    Keys in the window: q or Esc quits, h shows all keys. A video file can stand in for a camera.
+    """,
+    epilog="dsmap-live --domain winter\ndsmap-live --domain winter --camera rtsp://door.local/stream --record door.mp4",
 )
 @cli.explained
 def live(
@@ -80,24 +70,66 @@ def live(
         list[str] | None,
         typer.Option(
             "--camera",
-            metavar="<camera>",
+            metavar="CAMERA",
             parser=cli.text_given,
-            help="A camera's number (0) or name, an address (rtsp://, http://, ...) or a video file; twice for two.",
-        ),
-    ] = None,
-    password_env: Annotated[
-        str | None,
-        typer.Option(
-            "--camera-password-env",
-            metavar="NAME",
-            parser=cli.text_given,
-            help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
+            help="Number, name, address or video file; repeatable.",
         ),
     ] = None,
     list_cameras: Annotated[
         bool,
         typer.Option("--list-cameras", help="List the cameras and exit.", callback=_list_cameras, is_eager=True),
     ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", metavar="FILE", parser=cli.path_given, help="Record to this .mp4, .mkv or .mov (no sound)."
+        ),
+    ] = None,
+    no_window: Annotated[bool, typer.Option("--no-window", help="Run without a display.")] = False,
+    password_env: Annotated[
+        str | None,
+        typer.Option(
+            "--camera-password-env",
+            metavar="NAME",
+            parser=cli.text_given,
+            help="Environment variable with the password.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    size: Annotated[
+        Any,
+        typer.Option(
+            "--size", metavar="WxH", parser=size_given, help="Request this size from the camera.", rich_help_panel=INPUT
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            "--fps",
+            metavar="N",
+            min=1,
+            max=1000,
+            help="Request this frame rate.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Mirror the image left to right.", rich_help_panel=INPUT)
+    ] = False,
+    loop: Annotated[
+        bool | None,
+        typer.Option("--loop/--no-loop", help="Repeat a video file until something else ends.", rich_help_panel=INPUT),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            "--patience",
+            metavar="SEC",
+            min=0,
+            help="Wait this long for a lost camera.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     model: cli.Model = "summer-winter",
     style: Annotated[
         list[str] | None,
@@ -105,49 +137,45 @@ def live(
             "--style",
             metavar="STYLE",
             parser=cli.text_given,
-            help="A style of the model by its name, or an image whose style to take; may be repeated.",
+            help="Named style, image, seed:N or mean; repeatable.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option("--seed", min=0, help="A style at random, by this number; may be repeated.")
-    ] = None,
-    size: Annotated[
-        Any, typer.Option("--size", metavar="<WxH>", parser=size_given, help="The image size to ask the camera for.")
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option("--fps", min=1, max=1000, help="The frames per second to ask the camera for.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option("--height", min=16, max=8192, help="Translate at this height; the aspect is kept.")
-    ] = None,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Swap left and right, as a mirror does.")] = False,
-    record: Annotated[
-        Path | None,
+        list[int] | None,
         typer.Option(
-            "--record", metavar="<path>", parser=cli.path_given, help="Record to this .mp4, .mkv or .mov (no audio)."
+            "--seed", metavar="N", min=0, help="Random style with this seed; repeatable.", rich_help_panel=MODEL
         ),
     ] = None,
     virtual_camera: Annotated[
-        bool, typer.Option("--virtual-camera", help="Be a camera for other programs (needs pyvirtualcam).")
+        bool,
+        typer.Option("--virtual-camera", help="Publish the result as a virtual camera.", rich_help_panel=OUTPUT),
     ] = False,
-    no_window: Annotated[bool, typer.Option("--no-window", help="Show nothing: no display is needed.")] = False,
-    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Stop after this many frames.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.1, help="Stop this long after the first frame.")
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", metavar="N", min=1, help="Stop after this many frames.", rich_help_panel=OUTPUT),
     ] = None,
-    loop: Annotated[
-        bool | None,
+    seconds: Annotated[
+        float | None,
         typer.Option(
-            "--loop/--no-loop",
-            help="Start a file over at its end; the default, unless nothing else would end the command.",
+            "--seconds", metavar="SEC", min=0.1, help="Stop this long after the first frame.", rich_help_panel=OUTPUT
         ),
     ] = None,
-    patience: Annotated[
-        float | None,
-        typer.Option("--patience", min=0, help="Seconds to wait for a lost camera; for ever with a window, else 60."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording or report that exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing recording or report.", rich_help_panel=OUTPUT)
+    ] = False,
     report: cli.TimesReport = None,
+    height: Annotated[
+        int | None,
+        typer.Option(
+            "--height",
+            metavar="N",
+            min=16,
+            max=8192,
+            help="Translate at this height.",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = None,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
     cuda_binding: cli.CudaBinding = "auto",
@@ -156,55 +184,46 @@ def live(
     version: cli.Version = False,
 ) -> None:
     began = time.monotonic()
+    from dsmap.runtime.bundle.bundle import Bundle
+    from dsmap.runtime.bundle.bundled import find_model
     from dsmap.runtime.live.open_source import find_source
+    from dsmap.runtime.live.request import LiveRequest, run_live
     from dsmap.runtime.live.run import LiveSettings
     from dsmap.runtime.live.source import CaptureRequest
     from dsmap.runtime.live.translation import Preparation
     from dsmap.runtime.video.addresses import with_passwords
 
-    names = [find_source(text) for text in with_passwords(camera or ["0"], password_env, "--camera-password-env")]
-    bundle = _open_bundle(model)
-    styles = _styles(style or [], seed or [], bundle, domain)
-    settings = LiveSettings(
-        preparation=Preparation(height=height, mirror=mirror),
-        styles=styles,
-        record=record,
-        overwrite=overwrite,
-        frames=frames,
-        seconds=seconds,
-        patience=_UNWATCHED_PATIENCE if patience is None and no_window else patience,
+    sources = tuple(map(find_source, with_passwords(camera or ["0"], password_env, "--camera-password-env")))
+    bundle = Bundle.open(find_model(model))
+    request = LiveRequest(
+        sources=sources,
+        capture=CaptureRequest(size=size, fps=fps),
+        loop=loop if loop is not None else not no_window or bool(frames or seconds),
+        bundle=bundle,
+        domain=domain,
+        backend=backend,
+        precision=precision,
+        cuda_binding=cuda_binding,
+        trust_engines=trust_engines,
+        settings=LiveSettings(
+            preparation=Preparation(height=height, mirror=mirror),
+            styles=_styles(style or [], seed or [], bundle, domain),
+            record=record,
+            overwrite=overwrite,
+            frames=frames,
+            seconds=seconds,
+            patience=_PATIENCE_WITHOUT_WINDOW if patience is None and no_window else patience,
+        ),
+        window=not no_window,
+        virtual_camera=virtual_camera,
     )
-    if (size or fps) and not any(name.kind == "camera" for name in names):
+    if (size or fps) and not any(name.kind == "camera" for name in sources):
         raise InputError("--size and --fps are for cameras; files and streams have their own", "use --height to scale")
-    _check_outputs(names, styles, bundle.folder, record, report, overwrite=overwrite)
-    window = _window(no_window)
-    virtual = _virtual_camera(fps or _USUAL_FPS) if virtual_camera else None
-    endless = loop if loop is not None else not no_window or bool(frames or seconds)
-    with _captures(names, CaptureRequest(size=size, fps=fps), loop=endless) as cameras:
-
-        def load(target: str) -> "Translator":
-            from dsmap.runtime.translator import Translator
-
-            return Translator.load(
-                bundle,
-                domain=target,
-                backend=backend,
-                precision=precision,
-                cuda_binding=cuda_binding,
-                trust_engines=trust_engines,
-            )
-
-        result = _run(settings, cameras, load, domain, window, virtual, began)
+    _check_outputs(request, report)
+    result = run_live(request, notify=note, on_loaded=_say_what_runs, began=began)
     if report:
         write_report(report, result.as_dict(), "check the disk")
     _conclude(result)
-
-
-def _open_bundle(model: str) -> "Bundle":
-    from dsmap.runtime.bundle.bundle import Bundle
-    from dsmap.runtime.bundle.bundled import find_model
-
-    return Bundle.open(find_model(model))
 
 
 def _styles(texts: list[str], seeds: list[int], bundle: "Bundle", domain: str) -> "tuple[Style, ...]":
@@ -217,96 +236,30 @@ def _styles(texts: list[str], seeds: list[int], bundle: "Bundle", domain: str) -
     return tuple(style_list(given, {name: style.named for name, style in bundle.manifest.styles.items()}))
 
 
-def _check_outputs(
-    names: "list[SourceName]",
-    styles: "tuple[Style, ...]",
-    bundle: Path,
-    record: Path | None,
-    report: Path | None,
-    *,
-    overwrite: bool,
-) -> None:
-    """All that can be wrong with files, before anything is opened. Raises InputError."""
+def _check_outputs(request: "LiveRequest", report: Path | None) -> None:
+    """Check all files before anything is opened. Raises InputError."""
     from dsmap.common.output_files import check_outputs
     from dsmap.runtime.live.recorder import check_recording
 
-    inputs = [(style.image, "the --style image") for style in styles if style.image is not None]
-    inputs += [(Path(name.text), "the --camera file") for name in names if name.kind == "file"]
-    closed = [(bundle, "the model's folder")]
-    check_outputs({"--record": record, "--report": report}, inputs, closed=closed, overwrite=overwrite)
+    record, closed = request.settings.record, [(request.bundle.folder, "the model's folder")]
+    outputs = {"--record": record, "--report": report}
+    check_outputs(outputs, request.input_files, closed=closed, overwrite=request.settings.overwrite)
     if record:
         check_recording(record)
 
 
-def _window(no_window: bool) -> "Window":
-    from dsmap.runtime.live.window import CvWindow, NoWindow
-
-    if no_window:
-        return NoWindow()
-    from dsmap.runtime.live.display import check_display
-
-    check_display()
-    return CvWindow("dsmap-live")
-
-
-def _virtual_camera(fps: float) -> "VirtualCamera":
-    from dsmap.runtime.live.virtual_camera import VirtualCamera
-
-    return VirtualCamera(fps)
-
-
-@contextlib.contextmanager
-def _captures(
-    names: "list[SourceName]", asked: "CaptureRequest", *, loop: bool
-) -> "Iterator[list[tuple[SourceName, Capture]]]":
-    """The cameras, opening while the model loads."""
-    from dsmap.runtime.live.capture import Capture
-    from dsmap.runtime.live.open_source import opener
-
-    cameras = [(name, Capture(name.shown, opener(name, asked, loop=loop), note)) for name in names]
-    for _, capture in cameras:
-        capture.start()
-    try:
-        yield cameras
-    finally:
-        for _, capture in cameras:
-            capture.stop()
-
-
-def _run(
-    settings: "LiveSettings",
-    cameras: "list[tuple[SourceName, Capture]]",
-    load: "LoadTranslator",
-    domain: str,
-    window: "Window",
-    virtual: "VirtualCamera | None",
-    began: float,
-) -> "LiveReport":
-    from dsmap.runtime.live.run import LiveRun
-    from dsmap.runtime.live.translation import Direction
-
-    direction = Direction.load(load, domain, settings.styles)
-    for _, capture in cameras:
-        if capture.error is not None:
-            direction.translator.close()
-            raise capture.error
-    say(*_header(direction.translator))
-    run = LiveRun(settings, cameras, direction, load, window=window, notify=note, virtual_camera=virtual, began=began)
-    return run.run()
-
-
-def _header(translator: "Translator") -> list[str]:
-    return [
+def _say_what_runs(translator: "Translator") -> None:
+    say(
         f"{translator.model_name}: {translator.source} -> {translator.target}",
         f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})",
-    ]
+    )
 
 
 def _conclude(result: "LiveReport") -> None:
-    """The session in a line, and what could be done about a slow one; 130 after Ctrl-C, the error when one ended it."""
+    """The session in a line, and a way to make a slow one faster; 130 after Ctrl-C, the error when one ended it."""
     if result.statistics.frames or result.error is None:
         say(result.line())
-    if result.statistics.busy > _SLOW and result.size is not None and result.dropped:
+    if result.statistics.busy > _MODEL_BOUND and result.size is not None and result.dropped:
         width, height = result.size
         say(f"the model is the limit at {width}x{height}; a smaller --height makes it faster")
     if result.error is not None:

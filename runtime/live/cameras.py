@@ -12,16 +12,16 @@ from dsmap.common.images import read_rgb  # noqa: F401  # its module silences Op
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, StreamInfo
 
-_COMPRESSED = "MJPG"  # uncompressed, USB has room for small pictures only
+_COMPRESSED = "MJPG"  # uncompressed, USB has room for small frames only
 _RATE_TOLERANCE = 0.1  # cameras say 29.97 or 30.00003 for 30
-_WAITS_FOR_PICTURE = "2"  # seconds that Linux's driver waits for one; OpenCV's own number is 10
+_FRAME_TIMEOUT = "2"  # seconds that OpenCV waits for a frame on Linux; its default is 10
 
 
 class CameraSource:
-    """The camera with that index. Raises InputError when there is none, DsmapError when it gives no pictures."""
+    """The camera with that index. Raises InputError when there is none, DsmapError when it gives no frames."""
 
     def __init__(self, index: int, asked: CaptureRequest) -> None:
-        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", _WAITS_FOR_PICTURE)
+        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", _FRAME_TIMEOUT)
         self._index = index
         self._capture = cv2.VideoCapture(index)
         try:
@@ -32,7 +32,7 @@ class CameraSource:
                 first_rgb = self.read().load()
             except SourceLostError:
                 raise DsmapError(
-                    f"camera {index} opens, but gives no pictures",
+                    f"camera {index} opens, but gives no frames",
                     "close other programs that use it, or ask for another size with --size",
                 ) from None
             height, width = first_rgb.shape[:2]
@@ -59,7 +59,7 @@ class CameraSource:
         except cv2.error as error:
             raise SourceLostError(" ".join(str(error).split())) from error
         if not good or bgr is None or not bgr.size:
-            raise SourceLostError("it gives no pictures")
+            raise SourceLostError("it gives no frames")
         return CapturedFrame(at=at, load=lambda: _to_rgb(np.asarray(bgr, np.uint8)))
 
     def close(self) -> None:
@@ -155,6 +155,6 @@ def _refused(asked: CaptureRequest, width: int, height: int, rate: float, pixel_
     return "; ".join(refused) or None
 
 
-def _to_rgb(picture: Pixels) -> Pixels:
-    code = cv2.COLOR_GRAY2RGB if picture.ndim == 2 or picture.shape[2] == 1 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(picture, code), np.uint8)
+def _to_rgb(bgr: Pixels) -> Pixels:
+    code = cv2.COLOR_GRAY2RGB if bgr.ndim == 2 or bgr.shape[2] == 1 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(bgr, code), np.uint8)

@@ -1,4 +1,4 @@
-"""What is drawn: before and after, the numbers, the help. Pure functions of pictures."""
+"""Drawing of before and after, the numbers and the help: pure functions of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from dsmap.runtime.live.translation import Translated
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE, _BLACK, _RED, _YELLOW = (255, 255, 255), (0, 0, 0), (230, 30, 30), (255, 220, 60)
-_LINE = 0.045  # height of a line of text as a part of the picture's shorter side
+_LINE = 0.045  # height of a line of text as a share of the image's shorter side
 _SMALLEST, _LARGEST = 0.3, 1.2  # font scale: below, letters run together
 _SPACING = 1.55  # from line to line, in heights of a letter
-_SHOWN_SIDE = 480  # smaller pictures are enlarged to this shorter side for the screen, so that text has pixels
+_SHOWN_SIDE = 480  # smaller images are enlarged to this shorter side for the screen, so that text has pixels
 _MOST_SHOWN = (1600, 960)  # but not beyond this width and height
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 _LONGEST_KEYS = max((keys for keys, _ in KEYS), key=len)
@@ -55,7 +55,7 @@ class Status:
 
 
 def compose(frame: Translated, view: View) -> Pixels:
-    """A new picture of input and result as the view has it, uint8 RGB."""
+    """A new image of input and result as the view has it, uint8 RGB."""
     if view is View.SIDE_BY_SIDE:
         return np.hstack([frame.input_rgb, frame.result_rgb])
     image_rgb = frame.result_rgb.copy()
@@ -68,7 +68,7 @@ def compose(frame: Translated, view: View) -> Pixels:
 
 
 def enlarge(rgb: Pixels) -> Pixels:
-    """A small picture larger, so that text on it can be read; others as they are."""
+    """Enlarges a small image so that text on it can be read; others are returned unchanged."""
     height, width = rgb.shape[:2]
     factor = min(_SHOWN_SIDE / min(height, width), _MOST_SHOWN[0] / width, _MOST_SHOWN[1] / height)
     if factor <= 1:
@@ -82,7 +82,7 @@ def draw_hud(rgb: Pixels, status: Status) -> None:
     lines = status.lines()
     scale = fitting_scale(rgb, lines)
     beside = _width(lines[0], scale) + _width(_recording_text(0), fitting_scale(rgb, [_recording_text(0)]))
-    first = int(status.recording is not None and beside > rgb.shape[1] * 0.85)  # below the sign in a narrow picture
+    first = int(status.recording is not None and beside > rgb.shape[1] * 0.85)  # below the sign in a narrow image
     for row, line in enumerate(lines):
         _text(rgb, line, _margin(rgb), _top(rgb, scale, row + first), scale, _WHITE)
     draw_signs(rgb, status)
@@ -102,7 +102,7 @@ def draw_signs(rgb: Pixels, status: Status) -> None:
 
 
 def draw_help(rgb: Pixels) -> None:
-    """Darken the picture and list the keys on it."""
+    """Darken the image and list the keys on it."""
     rgb[:] = rgb // 3
     scale = _help_scale(rgb)
     step = round(_letter(scale) * _SPACING)
@@ -113,8 +113,8 @@ def draw_help(rgb: Pixels) -> None:
         _text(rgb, meaning, indent, top + row * step, scale, _WHITE)
 
 
-def message_picture(text: Sequence[str], width: int = 640, height: int = 480) -> Pixels:
-    """A dark picture with a few lines, for when there is no frame yet."""
+def message_image(text: Sequence[str], width: int = 640, height: int = 480) -> Pixels:
+    """A dark image with a few lines, for when there is no frame yet."""
     rgb = np.full((height, width, 3), 24, np.uint8)
     scale = fitting_scale(rgb, text)
     for row, line in enumerate(text):
@@ -123,7 +123,7 @@ def message_picture(text: Sequence[str], width: int = 640, height: int = 480) ->
 
 
 def fitting_scale(rgb: Pixels, lines: Sequence[str]) -> float:
-    """The font scale that suits the picture, smaller where the longest line would not fit its width."""
+    """The font scale that suits the image, smaller where the longest line would not fit its width."""
     wanted = min(_LARGEST, max(_SMALLEST, _LINE * min(rgb.shape[:2]) / _letter(1.0) / _SPACING))
     room = 0.95 * (rgb.shape[1] - 2 * _margin(rgb))  # widths are not quite proportional to the scale
     widest = max(_width(line, wanted) for line in lines)
@@ -150,7 +150,7 @@ def _recording_text(seconds: float) -> str:
 
 
 def _text(rgb: Pixels, text: str, x: int, y: int, scale: float, colour: tuple[int, int, int]) -> None:
-    """One line, outlined, to be read on any picture; (x, y) is its left end on the base line."""
+    """One line, outlined, readable on any image; (x, y) is its left end on the base line."""
     text = printable(text)
     thickness = _thickness(scale)
     for right, down in _AROUND:  # not one thicker text below: OpenCV 5 makes that wider, too

@@ -123,7 +123,7 @@ class SnapshotWriter:
 
 
 def _write_new(path: Path, image_rgb: Pixels) -> bool:
-    """Writes a picture unless something has its name: whether it did. Another session may take snapshots here too."""
+    """Writes an image unless its name is taken; whether it did. Another session may take snapshots here too."""
     part = part_file(path)
     try:
         write_rgb(part, image_rgb)

@@ -16,8 +16,8 @@ _FROM = {
     "stream": "the frame decoded from the stream (the sender and the network are not seen)",
     "file": "the frame's turn by the file's clock",
 }
-_TO_WINDOW = "the picture given to the window system (the screen's own delay is not seen)"
-_TO_RESULT = "the translated picture"
+_TO_WINDOW = "the frame given to the window system (the screen's own delay is not seen)"
+_TO_RESULT = "the translated frame"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class LiveReport:
     recordings: list[dict[str, object]] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
     first_shown_seconds: float | None = None
-    """From the start of the command's work to the first picture, the model's loading included."""
+    """From the start of the command's work to the first frame shown, loading the model included."""
     style: str
     """That was on at the end."""
     size: tuple[int, int] | None = None

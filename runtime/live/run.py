@@ -45,7 +45,7 @@ _USUAL_RATE = 30.0  # where a camera does not tell its own
 class LiveSettings:
     """What was asked for."""
 
-    preparation: Preparation
+    preparation: Preparation = Preparation()  # noqa: RUF009  # frozen
     styles: tuple[Style, ...]
     """For the keys; it begins with the first that the direction has."""
     record: Path | None = None

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 
-from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, draw_signs, enlarge, message_picture
+from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, draw_signs, enlarge, message_image
 from dsmap.runtime.live.session import SessionState
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.translation import Translated
 from dsmap.runtime.live.window import NoWindow, Window
 
-_REDRAW = 0.1  # seconds between two pictures when no frame comes: messages come and go
+_REDRAW = 0.1  # seconds between two redraws when no frame comes: messages come and go
 
 
 class Screen:
@@ -37,7 +37,7 @@ class Screen:
 
     def _image(self, status: Status) -> Pixels:
         if self.frame is None:
-            return message_picture([status.camera or "waiting for the first picture", *status.notices])
+            return message_image([status.camera or "waiting for the first frame", *status.notices])
         image_rgb = enlarge(compose(self.frame, self._session.view))
         if self._session.help:
             draw_help(image_rgb)

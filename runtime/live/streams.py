@@ -34,7 +34,7 @@ class StreamSource:
     """Frames of an address or a file. `stop` ends waits.
 
     Files, and addresses of whole videos over HTTP, are played at their own rate; what is live comes as it comes.
-    Raises InputError for what is no video or cannot be opened, DsmapError where no picture comes.
+    Raises InputError for what is no video or cannot be opened, DsmapError where no frame comes.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class StreamSource:
         try:
             self._first = self._next()
             if self._first is None:
-                raise DsmapError(f"{name.shown} gives no pictures", "check that it plays elsewhere")
+                raise DsmapError(f"{name.shown} gives no frames", "check that it plays elsewhere")
             check_size(name.shown, self._first.width, self._first.height)
             turn = orientation(self._first)
             width, height = turn.size(*self._crop.size(self._first.width, self._first.height))
@@ -59,7 +59,7 @@ class StreamSource:
             )
         except SourceLostError as error:
             self.close()
-            raise DsmapError(f"{name.shown} gives no pictures: {error}", "check that it plays elsewhere") from None
+            raise DsmapError(f"{name.shown} gives no frames: {error}", "check that it plays elsewhere") from None
         except BaseException:
             self.close()
             raise
@@ -116,12 +116,12 @@ class StreamSource:
         failures = 0
         patience = Patience(self._network.frame_seconds)
         try:
-            for packet in self._container.demux():  # all streams: one without pictures may go on for ever
+            for packet in self._container.demux():  # all streams: one without frames may go on for ever
                 patience.count()
                 if self._stop.is_set():
                     return
                 if self._name.kind != "file" and patience.is_over:
-                    raise SourceLostError(f"it sent no picture for {patience.seconds:g} s")
+                    raise SourceLostError(f"it sent no frame for {patience.seconds:g} s")
                 if packet.stream.index != self._video.index:
                     continue
                 try:
@@ -135,7 +135,7 @@ class StreamSource:
                 except av.FFmpegError:  # a stream may be joined between keyframes, and lines lose packets
                     failures += 1
                     if failures > _MAX_FAILURES and self._name.kind != "file":  # a file goes on to its end
-                        raise SourceLostError("its pictures cannot be decoded") from None
+                        raise SourceLostError("its frames cannot be decoded") from None
         except (av.FFmpegError, OSError) as error:
             if self._name.kind == "file":
                 return  # damaged: that was the end

@@ -16,7 +16,7 @@ _DEVICES = {
 
 
 class VirtualCamera:
-    """A camera that other programs see. Its size is that of the first picture; later ones are fitted into it.
+    """A camera that other programs see. Its size is that of the first frame; later ones are fitted into it.
 
     Raises DsmapError when pyvirtualcam or the system's device is missing.
     """
@@ -29,7 +29,7 @@ class VirtualCamera:
         self._camera: Any = None
 
     def send(self, rgb: Pixels) -> None:
-        """Hand on a picture, uint8 RGB (H, W, 3)."""
+        """Send a frame, uint8 RGB (H, W, 3)."""
         if self._camera is None:
             height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # video chat wants even sizes
             self._camera = self._open(max(2, width), max(2, height))

@@ -1,4 +1,4 @@
-"""The window: shows pictures, tells keys. A thin shell over OpenCV; without a window nothing is shown."""
+"""The window: shows images and reports keys. A thin shell over OpenCV."""
 
 from typing import Protocol
 
@@ -16,10 +16,10 @@ _SAME_KEYS = str.maketrans("йвыкшизсмрт" + "δσριβπψωην", "q
 
 
 class Window(Protocol):
-    """Where pictures go and keys come from. Used by one thread."""
+    """Shows images and reports keys. Used by one thread."""
 
     def show(self, rgb: Pixels) -> None:
-        """Show a picture, uint8 RGB (H, W, 3)."""
+        """Show an image, uint8 RGB (H, W, 3)."""
 
     def key(self) -> str | None:
         """The key that was pressed since (see `key_name`). Lets the window live: call it often."""

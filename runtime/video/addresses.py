@@ -28,7 +28,7 @@ class NetworkSettings:
     read_seconds: float = 10.0
     """Without any data, after which the connection counts as broken."""
     frame_seconds: float = 20.0
-    """For the first picture, and between two: a stream that sends data for so long and no picture has failed."""
+    """For the first frame, and between two: a stream that sends data for so long and no frame has failed."""
     tries: int = 5
     """To connect again, in a row."""
     first_pause: float = 0.5

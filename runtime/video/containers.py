@@ -34,8 +34,8 @@ def format_of(path: Path) -> str:
     if path.suffix.lower() not in FORMATS:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise InputError(
-                f"a video does not fit into one picture ({path.name})",
-                f"use .mp4, or number the pictures: -o {path.with_name(path.stem)}/%05d{path.suffix}",
+                f"a video does not fit into one image ({path.name})",
+                f"use .mp4, or number the images: -o {path.with_name(path.stem)}/%05d{path.suffix}",
             )
         raise InputError(
             f"cannot write a video as {path.suffix or 'a file without a suffix'} ({path.name})",

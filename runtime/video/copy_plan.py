@@ -124,7 +124,7 @@ def _words(stream: Stream) -> str:
     if stream.type == "attachment":
         return f"attachments ({stream.name})"
     if stream.type == "video":
-        return "a cover picture" if stream.disposition & Disposition.attached_pic else "a second, untranslated video"
+        return "a cover image" if stream.disposition & Disposition.attached_pic else "a second, untranslated video"
     return f"{codec_name(stream)} {'subtitles' if stream.type == 'subtitle' else stream.type}"
 
 

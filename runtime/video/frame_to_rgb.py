@@ -41,7 +41,7 @@ _MATRICES = {
 _ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale ends the whole process on some of these
 
 
-# Limited range to full, for grey pictures: swscale takes all of them for full.
+# Limited range to full, for grey frames: swscale takes all of them for full.
 _EXPANDED = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
@@ -62,7 +62,7 @@ class FrameToRgb:
     """Turns decoded frames into upright RGB, all of one size. Keep one per video: it keeps the scaler's tables.
 
     `width`, `height`: of the result, upright. `crop`: what the container says not to show of the stored frame.
-    `shape`: width / height of the stored picture as it looks, pixel aspect and all; None: that of square pixels. With a
+    `shape`: width / height of the stored frame as displayed, pixel aspect and all; None: that of square pixels. With a
     `pool` the results lie in its arrays.
     """
 

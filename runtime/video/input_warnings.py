@@ -1,4 +1,4 @@
-"""What the user should know about a video's pictures: one line each."""
+"""Notes on an input video for the user, such as HDR or interlacing: one line each."""
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
@@ -15,7 +15,7 @@ from dsmap.runtime.video.tone_mapping import is_hdr
 
 _GAMUTS = {int(ColorPrimaries.BT2020): "BT.2020", int(ColorPrimaries.SMPTE432): "P3"}
 _TRANSFERS = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
-_OWN_COLOURS = (5,)  # Dolby Vision profiles whose frames are no usual picture without its metadata
+_OWN_COLOURS = (5,)  # Dolby Vision profiles whose frames cannot be displayed without its metadata
 
 
 def input_warnings(
@@ -92,7 +92,7 @@ def _dolby_vision(profile: int | None) -> str:
             f"Dolby Vision profile {profile}: its colours (IPT) cannot be read here, they come out wrong (green and "
             "violet); convert the video to HDR10 or SDR first"
         )
-    return f"Dolby Vision profile {profile}: its own metadata is left out, the picture below it is taken"
+    return f"Dolby Vision profile {profile}: its metadata is left out, the base layer is used"
 
 
 def _unknown_sphere(frame: VideoFrame, side_data: StreamSideData) -> str:

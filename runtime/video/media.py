@@ -41,7 +41,7 @@ _NAMING_FILES = frozenset({"concat", "imf", "image2", "mlv", "sap", "vobsub", "w
 _NAMING_ADDRESSES = frozenset({"rtp", "rtsp", "sdp"})
 # What an address may lead to: never to files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtsp,rtsps,srt,crypto,data"
-# The first picture soon: the frame rate, which takes twenty frames to find out, does not matter.
+# The first frame soon: the frame rate, which takes twenty frames to find out, does not matter.
 _LIVE_OPTIONS = {"analyzeduration": "2000000", "fpsprobesize": "0"}
 _ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 
@@ -89,7 +89,7 @@ def _lacks_sound(container: InputContainer) -> bool:
 def open_address(address: str, settings: NetworkSettings, *, live: bool = False) -> InputContainer:
     """Raises InputError when there is no answer, no video, or what should not be followed.
 
-    `live`: the first picture soon, and no trying again within FFmpeg: the caller does that.
+    `live`: the first frame soon, and no trying again within FFmpeg: the caller does that.
     """
     av.logging.set_libav_level(av.logging.PANIC)  # its lines would show passwords
     check_address(address)

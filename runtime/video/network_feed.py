@@ -81,7 +81,7 @@ class NetworkFeed:
     def give_up(self, seconds: float) -> None:
         """The stream is of no use: end it."""
         self.broken_off = DsmapError(
-            f"{shown(self._address)} sent no picture that can be decoded for {seconds:g} s",
+            f"{shown(self._address)} sent no frame that can be decoded for {seconds:g} s",
             "what came until then is kept; check the sender, and that the address is that of a video",
         )
         self.cancel()

@@ -28,7 +28,7 @@ class NetworkSource:
 
     When the connection breaks off it is made again, with growing pauses: `notify` gets a line about each step (from the
     thread), and `reconnections` counts. Timestamps go on: they never jump back, and the gap stays. When it cannot be
-    made again, or no picture comes for too long (see `saw_frame`), the packets end and `broken_off` says so. Whatever
+    made again, or no frame comes for too long (see `saw_frame`), the packets end and `broken_off` says so. Whatever
     else ends the thread is raised by `packets`.
     """
 
@@ -84,7 +84,7 @@ class NetworkSource:
                 return
 
     def saw_frame(self) -> None:
-        """To be called for every picture that came of the packets: without any the stream is given up."""
+        """Report that the packets gave a frame: without any the stream is given up."""
         self._patience.saw_frame()
 
     def cancel(self) -> None:

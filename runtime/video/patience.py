@@ -1,4 +1,4 @@
-"""How long a stream may go on without a picture."""
+"""Patience with a stream that sends data and no frames."""
 
 import time
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 
 class Patience:
-    """Counts the seconds in which a stream gave no picture; it is over after `seconds` of them.
+    """Counts the seconds in which a stream gave no frame; it is over after `seconds` of them.
 
-    Seconds in which those who use the pictures hold the stream up are none of its fault, and do not count.
+    Seconds in which the consumer of the frames holds the stream up do not count.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -33,7 +33,7 @@ class Patience:
 
     @contextmanager
     def decoding(self, *, counts: bool) -> Iterator[None]:
-        """Around the time in which others have a packet: it `counts` when it is of the video and no picture comes."""
+        """Context in which a consumer has a packet: that time `counts` for packets of the video that give no frame."""
         self.count()
         self._seen = False
         yield

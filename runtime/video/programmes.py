@@ -1,4 +1,4 @@
-"""The programmes of a transport stream: a recording of a whole multiplex holds several, each with picture and sound.
+"""The programmes of a transport stream: a recording of a whole multiplex holds several, each with video and sound.
 
 PyAV does not give libav's programmes, so the tables that name them (PAT, PMT, SDT) are read here from the file.
 """
@@ -46,24 +46,24 @@ def programmes_of(path: Path) -> tuple[Programme, ...]:
 def choose_programme(
     container: InputContainer, path: Path | None, number: int | None, name: str
 ) -> tuple[Programme | None, tuple[Programme, ...]]:
-    """The programme with this number, or the first that has a picture, and the others. None: there is only one.
+    """The programme with this number, or the first with a video, and the others. None: there is only one.
 
-    Raises InputError, calling the source `name`, where there is no such programme, or no picture in it.
+    Raises InputError, calling the source `name`, where there is no such programme, or no video in it.
     """
     known = programmes_of(path) if path is not None and container.format.name == "mpegts" else ()
     if number is None and len(known) < 2:
         return None, ()
     if not known:
         raise InputError(f"{name} has no programmes, as recordings of a transport stream have", "leave --programme out")
-    pictures = {stream.id for stream in container.streams.video if not is_cover(stream)}
-    seen = [one for one in known if one.streams & pictures]
-    choice = f"choose one of {', '.join(map(str, seen))}" if seen else "pass a recording with a picture"
+    videos = {stream.id for stream in container.streams.video if not is_cover(stream)}
+    seen = [one for one in known if one.streams & videos]
+    choice = f"choose one of {', '.join(map(str, seen))}" if seen else "pass a recording with a video"
     if number is None:
         chosen = seen[0] if seen else None
     elif not (chosen := next((one for one in known if one.number == number), None)):
         raise InputError(f"{name} has no programme {number}", choice)
     elif chosen not in seen:
-        raise InputError(f"programme {chosen} of {name} has no picture", choice)
+        raise InputError(f"programme {chosen} of {name} has no video", choice)
     return chosen, tuple(one for one in known if one is not chosen)
 
 
@@ -79,7 +79,7 @@ def announced_later(container: InputContainer, path: Path | None, programme: Pro
 def codecs_that_change(container: InputContainer, path: Path | None) -> dict[int, tuple[str, str]]:
     """Of a transport stream: the streams, by id, that have another codec at its end, with the first and the last.
 
-    libav goes on with the first one: joined recordings lose picture or sound there without an error.
+    libav goes on with the first one: joined recordings lose video or sound there without an error.
     """
     if path is None or container.format.name != "mpegts":
         return {}

@@ -13,7 +13,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.video.media import MAX_PIXELS
 from dsmap.runtime.video.trim import is_cover
 
-# Text files "decode" as ANSI art, and single pictures as one-frame videos.
+# Text files "decode" as ANSI art, and still images as one-frame videos.
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
 
 
@@ -49,7 +49,7 @@ def has_decoding_times_only(stream: VideoStream) -> bool:
 def delay_of_reordering(stream: VideoStream, first: VideoFrame) -> int:
     """Ticks by which frames come out of the decoder later than they are shown, where only decoding times are known.
 
-    ASF counts them in; in AVI sound and picture begin together.
+    ASF counts them in; in AVI sound and video begin together.
     """
     if stream.container.format.name.startswith("asf") or first.pts is None or first.dts is None:
         return 0

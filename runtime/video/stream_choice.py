@@ -1,4 +1,4 @@
-"""Which streams of a video are read: its picture, and what is copied beside it."""
+"""Choosing which streams of a file are read: its video, and what is copied beside it."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,15 +24,15 @@ _COPIED = ("audio", "subtitle", "attachment", "data")
 class StreamChoice:
     """The streams of `container`, which was opened from `path` (None for an address) and is called `name` in errors.
 
-    `programme`: the number of one, where there are several; without it, it is the first that has a picture. Raises
-    InputError where there is no such programme, or no picture.
+    `programme`: the number of one, where there are several; without it, it is the first with a video. Raises
+    InputError where there is no such programme, or no video.
     """
 
     def __init__(self, container: InputContainer, path: Path | None, programme: int | None, name: str) -> None:
         self._path, self._name = path, name
         self._programme, self._others = choose_programme(container, path, programme, name)
         self._companions: frozenset[int] | None = None
-        """Of a network's stream with several programmes: the indexes of those in the picture's."""
+        """Of a network's stream with several programmes: the indexes of those in the video's."""
         self.take(container)
         if path is None and container.format.name in _WITH_PROGRAMMES:
             self._companions = companions_of(container, self.video)
@@ -42,7 +42,7 @@ class StreamChoice:
         self._container = container
         ids = self._programme.streams if self._programme else None
         self.video: VideoStream = find_video_stream(container, self._name, ids)
-        """The picture."""
+        """The one that is decoded."""
 
     def start(self) -> Fraction:
         """Where the file's clock begins, in seconds; where there are several programmes, each has its own."""

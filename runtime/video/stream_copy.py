@@ -89,7 +89,7 @@ class _CopiedTrack:
 
     def _copies(self, packet: Packet) -> list[Packet]:
         if self._stream.disposition & Disposition.attached_pic and packet.pts is None:
-            packet.pts = packet.dts = 0  # a cover picture
+            packet.pts = packet.dts = 0  # a cover image
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:

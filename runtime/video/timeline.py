@@ -1,8 +1,8 @@
 """One clock for all streams of a recording whose clock jumps: joined files, a counter that wraps, damage.
 
-A jump moves every stream alike, so that sound, subtitles and data stay with the picture. Times are seconds as floats,
+A jump moves every stream alike, so that sound, subtitles and data stay with the video. Times are seconds as floats,
 which is quick, and exact far below a tick; what is moved is moved by whole ticks. What jumps is told by the decoding
-times of the sound and the picture, in the order of the file:
+times of the sound and the video, in the order of the file:
 
 - backwards by more than 0.1 s within a stream, or ahead of all streams by more than `longest_gap`: a new part begins,
   and goes on where the one before ended;
@@ -174,20 +174,20 @@ class Timeline:
             yield from self._moved(packet, course)
 
     def _place_of(self, new: _NewPart) -> float:
-        """The offset of a new part: after all streams' ends, and where it is nearly the same, at the picture's.
+        """The offset of a new part: after all streams' ends, and where it is nearly the same, at the video's.
 
         A gap that is not too long stays.
         """
         if 0 <= new.first + self._offset - self._front() <= self._longest_gap:
             return self._offset  # the same clock, after a gap
         needed: list[float] = []
-        of_picture: float | None = None
+        of_video: float | None = None
         for index, course in self._courses.items():
             if course.last is None or course.kind not in _LEADING:
                 continue
             if index in new.starts:
                 offset = course.end - new.starts[index]
-                of_picture = offset if course.kind == "video" and of_picture is None else of_picture
+                of_video = offset if course.kind == "video" and of_video is None else of_video
             elif self._is_alive(course):
                 offset = course.end - new.latest
             else:
@@ -195,8 +195,8 @@ class Timeline:
             needed.append(offset)
         if not needed:
             return self._front() - new.first
-        if of_picture is not None and max(needed) - of_picture <= _BACK:
-            return of_picture
+        if of_video is not None and max(needed) - of_video <= _BACK:
+            return of_video
         return max(needed)
 
     def _moved(self, packet: Packet, course: _Course) -> Iterator[Packet]:

@@ -179,7 +179,7 @@ def streams_to_wait_for(streams: Iterable[Stream]) -> set[int]:
 
 
 def is_cover(stream: Stream) -> bool:
-    """Whether a video stream is one picture, such as an album's cover."""
+    """Whether a video stream is a single image, such as an album cover."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 

@@ -117,7 +117,7 @@ class Plugged:
     def read(self) -> CapturedFrame:
         time.sleep(0.01)
         if not self.left:
-            raise SourceLostError("it gives no pictures")
+            raise SourceLostError("it gives no frames")
         self.left -= 1
         return CapturedFrame(at=time.monotonic(), load=grey_rgb)
 
@@ -143,7 +143,7 @@ def test_an_unplugged_camera_comes_back(load):
     assert report.error is None
     assert report.reconnections >= 1
     assert all(source.closed for source in opened[:-1])
-    assert said[0] == "camera 0 was lost (it gives no pictures); trying to open it again"
+    assert said[0] == "camera 0 was lost (it gives no frames); trying to open it again"
     assert said[1].startswith("camera 0 is back after ")
     assert report.as_dict()["cameras"][0]["lost_seconds"] > 0
 
@@ -210,7 +210,7 @@ def test_a_video_on_a_web_server_plays_at_its_own_rate_and_ends(clip, load):
     assert "token" not in json.dumps(report.as_dict())
 
 
-def test_a_recording_that_fails_does_not_stop_the_picture(tmp_path, clip, load):
+def test_a_recording_that_fails_does_not_stop_the_display(tmp_path, clip, load):
     (tmp_path / "gone").mkdir()
     shutil.rmtree(tmp_path / "gone")
     report = run_live([capture_of(find_source(str(clip)))], load, record=tmp_path / "gone" / "r.mp4", frames=5)
@@ -224,7 +224,7 @@ def test_a_recording_that_fails_does_not_stop_the_picture(tmp_path, clip, load):
 
 
 class Script:
-    """A window that gives keys at certain pictures, and keeps what it shows."""
+    """A window that gives keys at certain images, and keeps what it shows."""
 
     def __init__(self, keys: dict[int, str]) -> None:
         self.keys = keys
@@ -282,7 +282,7 @@ def test_the_other_direction_comes_when_it_is_loaded(clip, load):
         def show(self, rgb: Pixels) -> None:
             super().show(rgb)
             if len(self.shown) == 20:
-                may_load.set()  # the winter pictures went on meanwhile
+                may_load.set()  # the winter frames went on meanwhile
             if loaded == ["winter", "summer"] and not self.keys and len(self.shown) > 30:
                 self.keys = {0: "q"}
 

@@ -61,7 +61,7 @@ def test_camera_names(tmp_path):
 class FakeVideoCapture:
     """Stands in for OpenCV's camera, as none is plugged in here: it takes no other size than its own."""
 
-    pictures = 2
+    frames = 2
     opens = True
 
     def __init__(self, index: int) -> None:
@@ -78,8 +78,8 @@ class FakeVideoCapture:
         return cv2.VideoWriter.fourcc(*"YUYV") if prop == cv2.CAP_PROP_FOURCC else 30.0
 
     def grab(self) -> bool:
-        self.pictures -= 1
-        return self.pictures >= 0
+        self.frames -= 1
+        return self.frames >= 0
 
     def retrieve(self) -> tuple[bool, Pixels]:
         return True, np.full((48, 64, 3), (1, 2, 3), np.uint8)
@@ -243,7 +243,7 @@ def test_key_codes(code, key):
     assert key_name(code) == key
 
 
-# Numbers, pictures, files
+# Numbers, images, files
 
 
 def test_percentiles_of_many_durations():

@@ -109,7 +109,7 @@ def test_a_video_becomes_an_animated_image(tmp_path, suffix):
 
 def test_a_video_does_not_become_a_png_by_accident(tmp_path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=2)
-    with pytest.raises(InputError, match="does not fit into one picture"):
+    with pytest.raises(InputError, match="does not fit into one image"):
         translate_video(source, tmp_path / "out.png", same)
 
 
@@ -284,7 +284,7 @@ def test_a_folder_of_everything(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / ".DS_Store").write_bytes(b"x")
-    with pytest.raises(InputError, match="holds no pictures and no videos \\(1 file left out: 1 system file\\)"):
+    with pytest.raises(InputError, match="holds no images and no videos \\(1 file left out: 1 system file\\)"):
         plan_jobs([str(empty)], None, "winter")
 
 

@@ -34,7 +34,7 @@ def joined(path: Path, *parts: dict, frames: int = FRAMES) -> Path:
     return path
 
 
-def picture(rgb: np.ndarray) -> tuple[int, int, int, int]:
+def content(rgb: np.ndarray) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of what is not black."""
     rows, columns = np.nonzero(rgb.max(axis=2) > 60)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
@@ -55,7 +55,7 @@ def test_the_shape_is_kept_and_the_change_is_told(tmp_path: Path, name: str) -> 
     path = joined(tmp_path / "in.ts", {"size": (64, 48)}, {"size": size}, {"size": (64, 48)})
     told: list[str] = []
     with VideoReader(path, notify=told.append) as reader:
-        shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
+        shown = [content(item.rgb) for item in reader if isinstance(item, Frame)]
         assert reader.size_changes == 2
     assert len(shown) == 3 * FRAMES
     assert set(shown[:FRAMES]) == set(shown[2 * FRAMES :]) == {(0, 0, 64, 48)}
@@ -71,7 +71,7 @@ def test_the_pixel_aspect_may_change_alone(tmp_path: Path) -> None:
     told: list[str] = []
     with VideoReader(joined(tmp_path / "in.ts", *aspects), notify=told.append) as reader:
         assert reader.sample_aspect == Fraction(4, 3)
-        shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
+        shown = [content(item.rgb) for item in reader if isinstance(item, Frame)]
     assert shown == [(0, 0, 64, 48)] * FRAMES + [(0, 6, 64, 42)] * FRAMES
     assert "pixel aspect 16/9" in told[0]
 
@@ -80,7 +80,7 @@ def test_turned_frames_have_their_bars_at_the_right_sides() -> None:
     to_rgb = FrameToRgb(48, 64, Orientation(swap=True, mirror_x=True))
     for size, where in (((64, 48), (0, 0, 48, 64)), ((64, 36), (6, 0, 42, 64)), ((36, 48), (0, 14, 48, 50))):
         frame = clips.plain_frame(size, WHITE, "yuv420p", 6, clips.MPEG)
-        left, top, right, bottom = picture(to_rgb(frame))
+        left, top, right, bottom = content(to_rgb(frame))
         assert abs(np.subtract((left, top, right, bottom), where)).max() <= 0
 
 
@@ -117,7 +117,7 @@ def test_a_resumed_job_has_the_same_bars(tmp_path: Path, monkeypatch: pytest.Mon
     report = translate_video(path, tmp_path / "out.mp4", lambda rgb: rgb, made_with={}, crf=4, resume=True)
     assert report.resumed_frames > 0
     assert report.frames == 20
-    shown = [picture(frame) for frame in clips.read(tmp_path / "out.mp4").frames]
+    shown = [content(frame) for frame in clips.read(tmp_path / "out.mp4").frames]
     assert [abs(top - (0 if index < 10 else 6)) <= 1 for index, (_, top, _, _) in enumerate(shown)] == [True] * 20
 
 
@@ -149,7 +149,7 @@ def test_an_image_of_a_screen_recording_that_grows(tmp_path: Path) -> None:
                 out.mux(packet)
     told: list[str] = []
     with VideoReader(path, notify=told.append) as reader:
-        shown = [picture(item.rgb) for item in reader if isinstance(item, Frame)]
+        shown = [content(item.rgb) for item in reader if isinstance(item, Frame)]
         assert reader.size_changes == 9
     assert shown == [(0, 0, 64, 48), (8, 0, 56, 48)] * 5
     assert len(told) == 6

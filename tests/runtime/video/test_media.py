@@ -28,12 +28,12 @@ from dsmap.runtime.video.reader import VideoReader
 
 ROOT = Path(__file__).parents[3]
 QUICK = NetworkSettings(open_seconds=2, read_seconds=2, frame_seconds=0.6, tries=2, first_pause=0.05)
-STEADY = replace(QUICK, read_seconds=10, frame_seconds=1.5)  # where pictures must be seen on a busy machine, too
+STEADY = replace(QUICK, read_seconds=10, frame_seconds=1.5)  # where frames must come on a busy machine, too
 CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in range(20)]}
 
 
 def jpeg(grey: int, claimed: tuple[int, int] | None = None) -> bytes:
-    """A picture of 64x48, whose header may claim another (width, height)."""
+    """An image of 64x48, whose header may claim another (width, height)."""
     data = bytearray(cv2.imencode(".jpg", np.full((48, 64, 3), grey, np.uint8))[1].tobytes())
     if claimed:
         at = data.find(b"\xff\xc0")
@@ -86,16 +86,16 @@ def test_no_decoder_makes_frames_beyond_the_limit(tmp_path: Path) -> None:
         assert container.streams.video[0].codec_context.options == {"max_pixels": str(MAX_PIXELS)}
 
 
-# --- streams without pictures
+# --- streams without frames
 
 
-def test_a_stream_whose_pictures_never_decode_is_given_up() -> None:
+def test_a_stream_whose_frames_never_decode_is_given_up() -> None:
     def serve(connection: socket.socket, number: int) -> None:
         servers.serve_mjpeg(connection, itertools.repeat(jpeg(90, claimed=(16000, 16000))))
 
     with servers.connections(serve) as port:
         began = time.monotonic()
-        with pytest.raises(DsmapError, match=r"sent no picture that can be decoded for 0\.6 s") as caught:
+        with pytest.raises(DsmapError, match=r"sent no frame that can be decoded for 0\.6 s") as caught:
             VideoReader(f"http://127.0.0.1:{port}/v", network=QUICK)
         assert caught.value.exit_code == 1
         assert time.monotonic() - began < 10
@@ -119,16 +119,16 @@ def test_a_stream_that_goes_on_with_sound_alone_is_given_up(tmp_path: Path) -> N
 
     def serve(connection: socket.socket, number: int) -> None:
         data = clip.read_bytes()
-        connection.sendall(data[: len(data) // 4])  # with all of the pictures
+        connection.sendall(data[: len(data) // 4])  # with all of the frames
         servers.serve_slowly(connection, data[len(data) // 4 :], at_once=4 * 188, pause=0.02)
 
     with servers.connections(serve) as port, VideoReader(f"tcp://127.0.0.1:{port}", network=STEADY) as reader:
         assert len(frames_of(reader)) >= 17  # a transport stream keeps its last frames until more come
         assert reader.broken_off is not None
-        assert "sent no picture" in reader.broken_off.fact
+        assert "sent no frame" in reader.broken_off.fact
 
 
-def test_time_in_which_frames_are_used_is_no_time_without_pictures(tmp_path: Path) -> None:
+def test_time_in_which_frames_are_used_is_no_time_without_frames(tmp_path: Path) -> None:
     clip = clips.make_clip(tmp_path / "in.ts", audio=["aac"], size=(160, 120), **CLOCK).read_bytes()
     settings = replace(QUICK, frame_seconds=0.5, tries=1, first_pause=0.01)
     with (
@@ -144,18 +144,18 @@ def test_time_in_which_frames_are_used_is_no_time_without_pictures(tmp_path: Pat
         assert "did not come back" in reader.broken_off.fact
 
 
-def test_a_camera_that_sends_no_pictures_counts_as_lost(tmp_path: Path) -> None:
+def test_a_camera_that_sends_no_frames_counts_as_lost(tmp_path: Path) -> None:
     clip = clips.make_clip(tmp_path / "in.ts", audio=["aac"], audio_seconds=9, size=(160, 120), **CLOCK)
 
     def serve(connection: socket.socket, number: int) -> None:
         data = clip.read_bytes()
-        connection.sendall(data[: len(data) // 4])  # with all of the pictures
+        connection.sendall(data[: len(data) // 4])  # with all of the frames
         servers.serve_slowly(connection, data[len(data) // 4 :], at_once=4 * 188, pause=0.02)
 
     with servers.connections(serve) as port:
         name = SourceName(kind="stream", text=f"tcp://127.0.0.1:{port}")
         stream = StreamSource(name, threading.Event(), loop=False, network=STEADY)
-        with pytest.raises(SourceLostError, match="no picture for"):
+        with pytest.raises(SourceLostError, match="no frame for"):
             read_all(stream)
         stream.close()
 

@@ -1,4 +1,4 @@
-"""Recordings with a clock of their own: joined, late, cut, counted anew. Sound and picture stay together."""
+"""Recordings with a clock of their own: joined, late, cut, counted anew. Sound and video stay together."""
 
 import struct
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def check_together(path: Path, expected: int, *, first: float | None = None) -> 
     [(0, 0), (0, Fraction(3, 2)), (0, 5000), (7, 2, 40000), (95400, 0)],
     ids=["the same clock", "overlapping", "far ahead", "three parts", "before its counter wraps"],
 )
-def test_joined_recordings_go_on_with_sound_and_picture_together(
+def test_joined_recordings_go_on_with_sound_and_video_together(
     tmp_path: Path, suffix: str, starts: tuple[int, ...]
 ) -> None:
     parts = [beeps.make_beeps(tmp_path / f"{number}.ts", start=at) for number, at in enumerate(starts)]
@@ -128,8 +128,8 @@ def test_a_short_gap_of_a_recording_stays(tmp_path: Path) -> None:
     assert np.subtract(seen, heard) == pytest.approx([0] * 8, abs=0.05)
 
 
-@pytest.mark.parametrize("lead", [0, 1], ids=["sound first", "picture first"])
-def test_parts_that_begin_with_sound_or_picture_alone(tmp_path: Path, lead: int) -> None:
+@pytest.mark.parametrize("lead", [0, 1], ids=["sound first", "video first"])
+def test_parts_that_begin_with_sound_or_video_alone(tmp_path: Path, lead: int) -> None:
     times = {"start": 1 - lead, "sound_start": lead}
     part = beeps.make_beeps(tmp_path / "part.ts", **times).read_bytes()
     source = tmp_path / "two.ts"

@@ -167,14 +167,14 @@ def test_encoded_sound_after_a_long_gap_comes_at_its_time(tmp_path: Path) -> Non
 def test_channels_that_the_encoder_takes_are_kept(tmp_path: Path) -> None:
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
-        picture, sound = out.add_stream("mpeg4", rate=25), out.add_stream("flac", rate=44100)
-        picture.width, picture.height = beeps.SIZE
+        video, sound = out.add_stream("mpeg4", rate=25), out.add_stream("flac", rate=44100)
+        video.width, video.height = beeps.SIZE
         sound.layout, sound.format = "5.1", "s16"
         for number in range(5):
             image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), "rgb24")
             image.pts, image.time_base = number, Fraction(1, 25)
-            out.mux(picture.encode(image))
-        out.mux(picture.encode(None))
+            out.mux(video.encode(image))
+        out.mux(video.encode(None))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 6 * 8820), np.int16), "s16", "5.1")
         frame.sample_rate, frame.pts, frame.time_base = 44100, 0, Fraction(1, 44100)
         out.mux([*sound.encode(frame), *sound.encode(None)])
@@ -261,7 +261,7 @@ def test_sound_that_begins_late_is_looked_for_further(tmp_path: Path, monkeypatc
 
 @pytest.fixture(scope="module")
 def multiplex(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A radio programme, and two with pictures, each by a clock of its own; PAT and PMTs are written here."""
+    """A radio programme, and two with video, each by a clock of its own; PAT and PMTs are written here."""
     folder = tmp_path_factory.mktemp("multiplex")
     parts = [
         beeps.make_beeps(folder / "a.ts", sound="mp2", muxing={"mpegts_start_pid": "256", "mpegts_service_id": "11"}),
@@ -316,7 +316,7 @@ def test_the_tables_of_a_transport_stream_are_read(multiplex: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("wanted", "number", "codec"), [({}, 11, "mp2"), ({"programme": 12}, 12, "ac3")])
-def test_picture_and_sound_are_of_one_programme(
+def test_video_and_sound_are_of_one_programme(
     multiplex: Path, tmp_path: Path, wanted: dict, number: int, codec: str
 ) -> None:
     output = tmp_path / "out.mp4"
@@ -333,7 +333,7 @@ def test_picture_and_sound_are_of_one_programme(
     assert beeps.flashes(part) == pytest.approx(beeps.beeps(part), abs=0.05)
 
 
-def test_a_network_gives_the_sound_of_the_pictures_programme(multiplex: Path) -> None:
+def test_a_network_gives_the_sound_of_the_videos_programme(multiplex: Path) -> None:
     with closing(servers.Web(multiplex.parent)) as web, VideoReader(f"{web.address}/multi.ts") as reader:
         names = [stream.codec_context.name for stream in reader.copied]
         assert len(names) == 1
@@ -344,7 +344,7 @@ def test_a_network_gives_the_sound_of_the_pictures_programme(multiplex: Path) ->
 
 
 def test_a_programme_that_is_none_is_told(multiplex: Path, tmp_path: Path) -> None:
-    for number, words in ((5, "has no programme 5"), (7, "programme 7 of .* has no picture")):
+    for number, words in ((5, "has no programme 5"), (7, "programme 7 of .* has no video")):
         with pytest.raises(InputError, match=words) as caught:
             check_video(multiplex, tmp_path / "x.mp4", programme=number)
         assert caught.value.advice == "choose one of 11, 12"

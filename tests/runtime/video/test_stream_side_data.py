@@ -221,7 +221,7 @@ def test_the_loss_of_a_sphere_is_told_before_the_work(tmp_path: Path, name: str)
 
 
 def test_dolby_vision_is_told(tmp_path: Path) -> None:
-    for profile, words in ((5, "come out wrong"), (8, "the picture below it is taken")):
+    for profile, words in ((5, "come out wrong"), (8, "the base layer is used")):
         config = bytes([1, 0, profile << 1, 1 << 3 | 5]) + bytes(20)
         path = with_boxes(ramp(tmp_path / f"{profile}.mp4"), box(b"dvcC", config))
         with VideoReader(path) as reader:

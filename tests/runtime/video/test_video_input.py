@@ -220,8 +220,8 @@ def test_a_second_video_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", [{}, {"start": 0.5}])
 def test_a_cover_is_given_out_as_one_packet(tmp_path: Path, part: dict) -> None:
     path = tmp_path / "cover.mp4"
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    data = bytes(cv2.imencode(".png", picture)[1])
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    data = bytes(cv2.imencode(".png", image)[1])
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=30)
         video.width, video.height = 64, 48
@@ -424,13 +424,13 @@ def test_grey_video(pix_fmt: str, top: int) -> None:
 
 
 def test_a_palette(tmp_path: Path) -> None:
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, :32], picture[:, 32:] = (200, 60, 50), (20, 100, 220)
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32], image[:, 32:] = (200, 60, 50), (20, 100, 220)
     path = tmp_path / "in.gif"
     with av.open(str(path), "w") as out:
         video = out.add_stream("gif", rate=10)
         video.width, video.height, video.pix_fmt = 64, 48, "rgb8"
-        out.mux(video.encode(av.VideoFrame.from_ndarray(picture).reformat(format="rgb8")))
+        out.mux(video.encode(av.VideoFrame.from_ndarray(image).reformat(format="rgb8")))
         out.mux(video.encode(None))
     with VideoReader(path) as reader:
         frame = next(item for item in reader if isinstance(item, Frame))
@@ -481,59 +481,59 @@ def test_frames_come_in_the_arrays_of_a_pool(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for index in (1, 2, 3, 10, 11):
         write_rgb(tmp_path / f"f{index}.png", np.full((48, 64, 3), index * 10, np.uint8))
     return tmp_path
 
 
 @pytest.mark.parametrize("pattern", ["f%d.png", "f*.png"])
-def test_numbered_pictures_are_a_video(pictures: Path, pattern: str) -> None:
-    assert is_sequence(pictures / pattern)
-    with open_reader(pictures / pattern, rate=Fraction(30000, 1001)) as reader:
+def test_numbered_images_are_a_video(images: Path, pattern: str) -> None:
+    assert is_sequence(images / pattern)
+    with open_reader(images / pattern, rate=Fraction(30000, 1001)) as reader:
         assert (reader.width, reader.height, reader.expected_frames, reader.counts_exactly) == (64, 48, 5, True)
         assert reader.notes == (
-            "6 numbers are missing between the pictures, the first after 3: they follow without a pause",
+            "6 numbers are missing between the images, the first after 3: they follow without a pause",
         )
         tick = Fraction(1001, 30000)
         assert frames_of(reader) == [(index * tick, grey) for index, grey in enumerate((10, 20, 30, 100, 110))]
 
 
-def test_parts_and_heights_of_a_sequence(pictures: Path) -> None:
-    with SequenceReader(pictures / "f*.png", rate=10, start=0.1, end=0.4, height=24) as reader:
+def test_parts_and_heights_of_a_sequence(images: Path) -> None:
+    with SequenceReader(images / "f*.png", rate=10, start=0.1, end=0.4, height=24) as reader:
         assert [item.rgb.shape for item in reader] == [(24, 32, 3)] * 3
-    with SequenceReader(pictures / "f*.png", rate=10, start=0.1, frames=2) as reader:
+    with SequenceReader(images / "f*.png", rate=10, start=0.1, frames=2) as reader:
         assert frames_of(reader) == [(Fraction(0), 20), (Fraction(1, 10), 30)]
     with pytest.raises(InputError, match=r"lasts 0\.5 s"):
-        SequenceReader(pictures / "f*.png", rate=10, start=3)
+        SequenceReader(images / "f*.png", rate=10, start=3)
 
 
-def test_a_picture_of_another_size_is_named_before_any_work(pictures: Path) -> None:
-    write_rgb(pictures / "f5.png", np.zeros((48, 80, 3), np.uint8))
-    with pytest.raises(InputError, match=r"f5\.png is 80x48, but the first picture is 64x48"):
-        open_reader(pictures / "f*.png")
-    write_rgb(pictures / "f5.png", np.zeros((64, 48, 3), np.uint8))  # by its header it could be turned
-    with open_reader(pictures / "f*.png") as reader, pytest.raises(InputError, match=r"f5\.png is 48x64"):
+def test_an_image_of_another_size_is_named_before_any_work(images: Path) -> None:
+    write_rgb(images / "f5.png", np.zeros((48, 80, 3), np.uint8))
+    with pytest.raises(InputError, match=r"f5\.png is 80x48, but the first image is 64x48"):
+        open_reader(images / "f*.png")
+    write_rgb(images / "f5.png", np.zeros((64, 48, 3), np.uint8))  # by its header it could be turned
+    with open_reader(images / "f*.png") as reader, pytest.raises(InputError, match=r"f5\.png is 48x64"):
         list(reader)
 
 
-def test_a_broken_picture_is_left_out_and_counted(pictures: Path) -> None:
-    (pictures / "f2.png").write_bytes((pictures / "f2.png").read_bytes()[:60])
-    with open_reader(pictures / "f*.png", rate=10) as reader:
+def test_a_broken_image_is_left_out_and_counted(images: Path) -> None:
+    (images / "f2.png").write_bytes((images / "f2.png").read_bytes()[:60])
+    with open_reader(images / "f*.png", rate=10) as reader:
         assert [at for at, _ in frames_of(reader)] == [0, Fraction(2, 10), Fraction(3, 10), Fraction(4, 10)]
         assert reader.failed_packets == 1
 
 
-def test_what_is_a_sequence_and_what_is_not(pictures: Path) -> None:
-    clip = clips.make_clip(pictures / "in.mp4", frames=2).rename(pictures / "x %03d [1].png")
+def test_what_is_a_sequence_and_what_is_not(images: Path) -> None:
+    clip = clips.make_clip(images / "in.mp4", frames=2).rename(images / "x %03d [1].png")
     assert not is_sequence(clip)
     assert not is_sequence("http://host/%05d.png")
-    assert not is_sequence(pictures)
+    assert not is_sequence(images)
     assert not is_sequence("frames/*.mp4")
     assert is_sequence("frames/%05d.png")
-    with pytest.raises(InputError, match="matches no picture"):
-        open_reader(pictures / "none%d.png")
-    assert [path.name for path in sequence_images(pictures / "f%02d.png")] == ["f10.png", "f11.png"]
+    with pytest.raises(InputError, match="matches no image"):
+        open_reader(images / "none%d.png")
+    assert [path.name for path in sequence_images(images / "f%02d.png")] == ["f10.png", "f11.png"]
 
 
 # --- files that lead elsewhere

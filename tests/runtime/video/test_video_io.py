@@ -39,8 +39,8 @@ def same(frame: np.ndarray) -> np.ndarray:
     return frame
 
 
-def centre(picture: np.ndarray) -> list[int]:
-    return [int(value) for value in picture[picture.shape[0] // 2, picture.shape[1] // 2]]
+def centre(image: np.ndarray) -> list[int]:
+    return [int(value) for value in image[image.shape[0] // 2, image.shape[1] // 2]]
 
 
 def assert_same_timing(source: Path, output: Path) -> None:
@@ -250,15 +250,15 @@ def test_rare_colour_tags_do_not_stop_the_work(colourspace: int, trc: int) -> No
 @pytest.mark.parametrize(("rotation", "hflip"), [(90, False), (-90, False), (180, False), (0, True), (90, True)])
 def test_rotation_is_applied_and_its_tag_removed(tmp_path: Path, rotation: int, hflip: bool) -> None:
     path = tmp_path / "in.mp4"
-    picture = np.full((32, 64, 3), 30, np.uint8)
-    picture[:16, :32] = 220  # bright at the top left, as stored
+    image = np.full((32, 64, 3), 30, np.uint8)
+    image[:16, :32] = 220  # bright at the top left, as stored
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25, options={"crf": "6"})
         video.width, video.height = 64, 32
         video.set_display_rotation(rotation, hflip=hflip)
-        out.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+        out.mux(video.encode(av.VideoFrame.from_ndarray(image)))
         out.mux(video.encode(None))
-    expected = np.rot90(picture, rotation // 90)
+    expected = np.rot90(image, rotation // 90)
     expected = expected[:, ::-1] if hflip else expected  # the mirror comes after the turn
     report = translate_video(path, tmp_path / "out.mp4", same)
     result = clips.read(tmp_path / "out.mp4").frames[0]

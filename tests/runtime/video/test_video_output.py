@@ -1,4 +1,4 @@
-"""What the writer puts out: codecs, containers, copied streams, picture sequences, and jobs resumed from a journal."""
+"""What the writer puts out: codecs, containers, copied streams, image sequences, and jobs resumed from a journal."""
 
 import contextlib
 import itertools
@@ -59,8 +59,8 @@ def writer(path: Path, codec: str = "auto", **options) -> VideoWriter:
     return VideoWriter(path, encoding=EncoderSettings(codec=codec), **(given | options))
 
 
-def picture(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A busy picture that moves: predicted from its neighbours by any encoder."""
+def moving_image(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A busy image that moves: predicted from its neighbours by any encoder."""
     base = np.random.default_rng(7).integers(0, 256, (12, 16, 3), np.uint8)
     return cv2.resize(np.roll(base, index, 1), size, interpolation=cv2.INTER_CUBIC)
 
@@ -131,7 +131,7 @@ def test_the_same_frames_give_the_same_file(tmp_path: Path, codec: str, suffix: 
     for name in "ab":
         out = writer(tmp_path / f"{name}{suffix}", codec)
         for index in range(12):
-            out.write(picture(index), index * 1001, 1001)
+            out.write(moving_image(index), index * 1001, 1001)
         out.close()
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
@@ -149,7 +149,7 @@ def test_quality_and_preset_reach_the_encoder(tmp_path: Path) -> None:
             encoding=EncoderSettings(codec="h264", crf=crf, preset=preset),
         )
         for index in range(8):
-            out.write(picture(index), index * 1001)
+            out.write(moving_image(index), index * 1001)
         out.close()
         sizes.append(path.stat().st_size)
     assert sizes[0] > 2 * sizes[1]
@@ -400,8 +400,8 @@ def test_webm_takes_opus_only_and_says_so_before_any_work(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_picture_for_a_video_is_told_how_to_number(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"one picture \(a\.png\)\n.*a/%05d\.png"):
+def test_an_image_for_a_video_is_told_how_to_number(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"one image \(a\.png\)\n.*a/%05d\.png"):
         check_container(tmp_path / "a.png", [])
 
 
@@ -420,7 +420,7 @@ def test_a_chapter_that_ends_before_it_begins_is_left_out(tmp_path: Path) -> Non
         {"id": 2, "start": 0, "end": 100, "time_base": ms, "metadata": {"title": "sound"}},
     ]
     out = writer(tmp_path / "out.mkv", chapters=broken)
-    out.write(picture(0), 0, 3000)
+    out.write(moving_image(0), 0, 3000)
     out.close()
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert chapters(container) == [("sound", 0, 100)]
@@ -442,7 +442,7 @@ def test_held_packets_come_out_in_order_and_stay_few() -> None:
     assert list(held.drain()) == []
 
 
-# Picture sequences.
+# Image sequences.
 
 
 @pytest.mark.parametrize("name", ["%05d.png", "shot-%d.jpg", "a%03d.webp"])
@@ -451,14 +451,14 @@ def test_a_sequence_is_written_and_appears_at_the_end(tmp_path: Path, name: str)
     assert is_sequence(pattern)
     out = open_writer(pattern)
     for index in range(12):
-        out.write(picture(index), index)
+        out.write(moving_image(index), index)
         assert not (tmp_path / "frames").exists()
     out.close()
     paths = [tmp_path / "frames" / (name % number) for number in range(1, 13)]
     assert sorted((tmp_path / "frames").iterdir()) == sorted(paths)
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
     for index, path in enumerate(paths):
-        off = np.abs(read_rgb(path).astype(int) - picture(index))
+        off = np.abs(read_rgb(path).astype(int) - moving_image(index))
         assert off.max() == 0 if path.suffix == ".png" else off.mean() < 12
 
 
@@ -470,27 +470,27 @@ def test_a_sequence_takes_nothing_away_unasked(tmp_path: Path) -> None:
         path.write_text("mine")
     first = open_writer(folder / "%05d.png")
     for index in range(3):
-        first.write(picture(index), index)
+        first.write(moving_image(index), index)
     first.close(interrupted=True)
     assert len(list(folder.iterdir())) == 6
     with pytest.raises(InputError, match=r"00001\.png exists already"):
         open_writer(folder / "%05d.png")
     second = open_writer(folder / "%05d.png", overwrite=True)
-    second.write(picture(9), 0)
-    assert np.array_equal(read_rgb(folder / "00001.png"), picture(0))
+    second.write(moving_image(9), 0)
+    assert np.array_equal(read_rgb(folder / "00001.png"), moving_image(0))
     second.close()
-    assert np.array_equal(read_rgb(folder / "00001.png"), picture(9))
+    assert np.array_equal(read_rgb(folder / "00001.png"), moving_image(9))
     assert sorted(path.name for path in folder.iterdir()) == ["00001.jpg", "00001.png", "0001.png", "notes.txt"]
     third = open_writer(folder / "%05d.png", overwrite=True)
-    third.write(picture(1), 0)
+    third.write(moving_image(1), 0)
     third.discard()
-    assert np.array_equal(read_rgb(folder / "00001.png"), picture(9))
+    assert np.array_equal(read_rgb(folder / "00001.png"), moving_image(9))
     assert [path.read_text() for path in kept] == ["mine"] * 3
 
 
 def test_a_sequence_is_not_written_over_what_came_meanwhile(tmp_path: Path) -> None:
     out = open_writer(tmp_path / "new" / "%d.png")
-    out.write(picture(0), 0)
+    out.write(moving_image(0), 0)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "1.png").write_text("mine")
     with pytest.raises(DsmapError, match=r"they are whole, and lie in .*new-2$"):
@@ -508,7 +508,7 @@ def test_a_sequence_is_not_written_over_what_came_meanwhile(tmp_path: Path) -> N
         ("file.txt/%d.png", "is a file"),
         ("%d-%d.png", "is not a pattern"),
         ("100%-%d.png", "is not a pattern"),
-        ("%d.bmp", "cannot write pictures as .bmp"),
+        ("%d.bmp", "cannot write images as .bmp"),
         ("50%/%d.png", "has a % in its name"),
     ],
 )
@@ -544,7 +544,7 @@ def write(out: VideoWriter, pts: list[int], indices: range, *, cut: int = 10) ->
     for index in indices:
         if index % cut == 0:
             out.cut()
-        out.write(picture(index), pts[index], 1001)
+        out.write(moving_image(index), pts[index], 1001)
 
 
 @pytest.mark.parametrize("variable", [False, True], ids=["constant", "variable"])
@@ -631,7 +631,7 @@ def test_audio_and_text_come_through_a_resumed_job_whole(tmp_path: Path) -> None
     assert lines(tmp_path / "b.mkv") == lines(tmp_path / "straight.mkv")
 
 
-def test_sound_stands_near_its_picture_in_a_resumed_file(tmp_path: Path) -> None:
+def test_sound_stands_near_its_frame_in_a_resumed_file(tmp_path: Path) -> None:
     source = clips.make_clip(
         tmp_path / "in.mkv",
         time_base=Fraction(1, 1000),
@@ -759,7 +759,7 @@ def test_a_job_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     out = writer(tmp_path / "b.mp4", journal=journal)
     out.prefill()
     with pytest.raises(DsmapError, match="parts belong to another input"):
-        out.write(picture(0), 0)
+        out.write(moving_image(0), 0)
     out.discard()
     journal.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "parts"]
