@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.doctor import Finding, absent, first_line, not_tried, ok, warning
+from dsmap.runtime.doctor import Finding, absent, first_line, install, not_tried, ok, warning
 from dsmap.runtime.system.subprocess_call import isolated
 
 _LIST_SECONDS, _CAMERA_SECONDS, _WINDOW_SECONDS, _SOCKET_SECONDS = 20.0, 8.0, 15.0, 2.0
@@ -81,7 +81,7 @@ def check_display() -> Finding:
     if outcome.ended.startswith(("ImportError", "ModuleNotFoundError", "AttributeError")):
         return not_tried("OpenCV does not load")
     if "not implemented" in outcome.ended:
-        return absent("this OpenCV has no windows (headless); dsmap-live needs --no-window")
+        return absent("OpenCV has no windows (headless); dsmap-live needs --no-window", install.install_windows())
     lines = [line for line in outcome.said.splitlines() if re.search(r"display|xcb|qt", line, re.IGNORECASE)]
     reason = f"{outcome.ended}; {first_line(lines[0])}" if lines else outcome.ended
     return warning(f"no window opens: {reason}", "echo $DISPLAY $WAYLAND_DISPLAY $XAUTHORITY")

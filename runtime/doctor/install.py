@@ -74,6 +74,11 @@ def install_again(distribution: str, *, alone: bool = True) -> str:
     return " ".join([_pip("install"), how, *(["--no-deps"] if alone else []), pinned])
 
 
+def install_windows() -> str:
+    """The command that brings an OpenCV with windows, or puts its files back over those of the headless one."""
+    return install_again("opencv-python") if installed("opencv-python") else install("window")
+
+
 def install_dsmap_again() -> str:
     """The command that puts dsmap's own files back: from its checkout where that is known."""
     source = find_source()

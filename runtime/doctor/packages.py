@@ -49,7 +49,7 @@ def check_packages() -> Finding:
         assert match, "metadata name a package"
         name, specifier = match[0], requirement[match.end() :].strip()
         found = install.installed(re.escape(name))
-        if name == "opencv-python":  # OpenCV's other wheels serve as well: `check_opencv` tells more
+        if name == "opencv-python-headless":  # OpenCV's other wheels serve as well, see `check_opencv`
             found = found or install.owners(r"opencv(-.*)?", "cv2")
         if not found:
             missing.append(requirement)
@@ -57,7 +57,7 @@ def check_packages() -> Finding:
         versions[name] = found[0].version
         if specifier and install.satisfies(found[0].version, specifier) is False:
             unfit.append((f"{name} {found[0].version}", requirement))
-        elif name != "opencv-python" and install.missing_files(found[0]):
+        elif not name.startswith("opencv-") and install.missing_files(found[0]):
             damaged.append(found[0])
     if missing:
         return wrong(f"not installed: {', '.join(missing)}", install.install_packages(*missing), versions=versions)

@@ -22,11 +22,14 @@ _ENCODER_SECONDS = 30.0
 def mend_opencv() -> str:
     """The command that leaves one OpenCV."""
     names = tuple(package.name for package in install.owners(OPENCV, "cv2"))
-    return install.install_again(names[0]) if len(names) == 1 else install.install("cpu", without=names)
+    if len(names) == 1:
+        return install.install_again(names[0])
+    windows = any(not name.endswith("headless") for name in names)
+    return install.install("window" if windows else "cpu", without=names)
 
 
 def check_opencv() -> Finding:
-    """One OpenCV, that loads and computes; whether it has windows."""
+    """One OpenCV (or two wheels of one version), which loads and computes; whether it has windows."""
     packages = install.owners(OPENCV, "cv2")
     names = [f"{package.name} {package.version}" for package in packages]
     try:
@@ -41,7 +44,8 @@ def check_opencv() -> Finding:
             return finding
         return wrong(fact or f"OpenCV cannot be loaded: {first_line(error)}", command or mend_opencv(), packages=names)
     empty = not hasattr(cv2, "resize")
-    if reason := why_not("cv2", packages):
+    same = len({package.version for package in packages}) == 1  # one of them has replaced the files of the other
+    if reason := why_not("cv2", packages[:1] if same else packages):
         told = f"the installed cv2 is empty: {reason[0]}" if empty else reason[0]
         return (wrong if empty else warning)(told, reason[1] or mend_opencv(), packages=names)
     if empty:
@@ -49,7 +53,7 @@ def check_opencv() -> Finding:
     gui = re.search(r"^\s*GUI:[ \t]*(.*)$", cv2.getBuildInformation(), re.MULTILINE)
     windows = gui is not None and gui[1].strip().upper() not in ("NONE", "NO")
     told = "with windows" if windows else "without windows (headless)"
-    return ok(f"{names[0] if names else f'OpenCV {cv2.__version__}'}, {told}", packages=names, windows=windows)
+    return ok(f"{' and '.join(names) or f'OpenCV {cv2.__version__}'}, {told}", packages=names, windows=windows)
 
 
 def check_av() -> Finding:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.doctor.install import install_windows
 
 _INSTEAD = "use --no-window (with --record, --virtual-camera or --report), or run it on a desktop"
 
@@ -21,8 +22,8 @@ def check_display() -> None:
     framework = gui_framework()
     if not framework:
         raise DsmapError(
-            "this OpenCV was built without windows (opencv-python-headless)",
-            "pip uninstall -y opencv-python-headless, then pip install --force-reinstall opencv-python; or --no-window",
+            "the installed OpenCV has no windows (opencv-python-headless)",
+            f"{install_windows()}; or use --no-window",
         )
     if sys.platform != "linux":
         return

@@ -166,10 +166,27 @@ def test_two_onnxruntimes(site):
 
 
 def test_two_opencvs(site):
-    add_package(site, "opencv-python-headless", "5.0.0.93", files=("cv2/__init__.py",))
+    """Of one version they serve together; of two, nobody knows whose files are where."""
+    import cv2
+
+    same = install.owners("opencv-.*", "cv2")[0].version
+    assert cv2.__version__ in same
+    add_package(site, "opencv-python-headless", same, files=("cv2/__init__.py",))
+    assert found("opencv").state == "ok"
+    add_package(site, "opencv-contrib-python-headless", "4.10.0", files=("cv2/__init__.py",))
     finding = found("opencv")
     assert finding.state == "warning"
-    assert "uninstall -y opencv-python opencv-python-headless && " in finding.command
+    assert "uninstall -y opencv-contrib-python-headless opencv-python opencv-python-headless " in finding.command
+    assert finding.command.endswith("'dsmap[window]'")
+
+
+def test_how_windows_are_brought(site, monkeypatch):
+    monkeypatch.setattr(install, "installed", lambda _: [])
+    assert install.install_windows().endswith("pip install 'dsmap[window]'")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(site)
+    add_package(site, "opencv-python", "4.99", files=("cv2/__init__.py",))
+    assert install.install_windows().endswith("pip install --force-reinstall --no-deps opencv-python==4.99")
 
 
 @pytest.mark.parametrize(
