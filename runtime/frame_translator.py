@@ -1,9 +1,135 @@
-"""What translates frames."""
+"""The interface of everything that translates frames, and the base of its wrappers.
+
+    translator = Translator.load("summer-winter", domain="winter")
+    translator = StylePathTranslator(StrengthTranslator(translator, 0.6), StyleFade(start, end))
+    translator = StabilizedTranslator(translator, Stabilizer())
+    translator = as_frame_translator(lambda frame_rgb: 255 - frame_rgb)
+
+Jobs take any `FrameTranslator`. A wrapper wraps one and is one, so wrappers compose.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from dsmap.errors import InputError
-from dsmap.runtime.backends.base import Frames
+from dsmap.runtime.backends.base import Codes, Frames, Pending
+
+
+class ClipTime(NamedTuple):
+    """Where a frame lies in its clip."""
+
+    seconds: float = 0.0
+    """Since the first frame."""
+    share: float | None = None
+    """0 at the first frame, 1 at the last; None when the length of the clip is not known."""
+
+
+FIRST_FRAME = ClipTime()
+
+
+@runtime_checkable
+class FrameTranslator(Protocol):
+    """Translates the frames of one clip after another, uint8 RGB of any size, from one thread at a time.
+
+    Only `submit` has to be written; everything else has a default in the classes that derive from this one.
+    """
+
+    in_flight: int = 1
+    """How many frames may be under way at once: submitted, but not yet waited for."""
+    keeps_frames: bool = False
+    """Whether it may still use an input after its result was waited for, so that its memory cannot be used again."""
+
+    @abstractmethod
+    def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
+        """Begins a translation and gives what waits for its result, which has the shape of the input.
+
+        One frame (H, W, 3), or a batch (N, H, W, 3) where the translator takes batches. The input may not be changed
+        before the wait is over. `style`: a code (S,) for these frames only. `at`: when they are shown.
+        """
+
+    def finish(self, input_rgb: Frames, output_rgb: Frames) -> Frames:
+        """What is left to do with a result: called once for each frame, in their order, with its input (H, W, 3)."""
+        return output_rgb
+
+    def __call__(self, frames_rgb: Frames) -> Frames:
+        """Translates one frame (H, W, 3), or a batch (N, H, W, 3) as for `submit`, and waits for it."""
+        return self.finish(frames_rgb, self.submit(frames_rgb)())
+
+    def start_clip(self, first_rgb: Frames | None = None) -> None:
+        """Forgets the frames so far: those to come are of another clip.
+
+        `first_rgb`: the clip's first frame (H, W, 3), when the work begins at a later one.
+        """
+        return
+
+    def check_size(self, height: int, width: int, batch: int = 1) -> None:
+        """Raises InputError when frames of that size need more memory than is available."""
+        return
+
+    def cancel(self) -> None:
+        """Ends what is under way as soon as possible, from any thread: waiting for it raises DsmapError."""
+        return
+
+    def close(self) -> None:
+        """Gives back what it holds outside of Python's memory. It cannot be used any more."""
+        return
+
+
+class TranslatorWrapper(FrameTranslator):
+    """Passes everything on to the translator that it wraps; subclasses override what they change.
+
+    It owns what it wraps: closing it closes both.
+    """
+
+    def __init__(self, inner: FrameTranslator) -> None:
+        self.inner = inner
+        self.in_flight, self.keeps_frames = inner.in_flight, inner.keeps_frames
+
+    def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
+        """As `FrameTranslator.submit`."""
+        return self.inner.submit(frames_rgb, style, at)
+
+    def finish(self, input_rgb: Frames, output_rgb: Frames) -> Frames:
+        """As `FrameTranslator.finish`."""
+        return self.inner.finish(input_rgb, output_rgb)
+
+    def start_clip(self, first_rgb: Frames | None = None) -> None:
+        """As `FrameTranslator.start_clip`."""
+        self.inner.start_clip(first_rgb)
+
+    def check_size(self, height: int, width: int, batch: int = 1) -> None:
+        """As `FrameTranslator.check_size`."""
+        self.inner.check_size(height, width, batch)
+
+    def cancel(self) -> None:
+        """As `FrameTranslator.cancel`."""
+        self.inner.cancel()
+
+    def close(self) -> None:
+        """As `FrameTranslator.close`."""
+        self.inner.close()
+
+
+class FunctionTranslator(FrameTranslator):
+    """A function from frame to frame, uint8 RGB (H, W, 3) of the same size. It knows no styles."""
+
+    keeps_frames = True
+
+    def __init__(self, function: Callable[[Frames], Frames]) -> None:
+        self._function = function
+
+    def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
+        """As `FrameTranslator.submit`; the function is called here, and `style` makes no difference."""
+        result = self._function(frames_rgb)
+        return lambda: result
+
+
+def as_frame_translator(translate: FrameTranslator | Callable[[Frames], Frames]) -> FrameTranslator:
+    """`translate` itself where it is a FrameTranslator, else the adapter for a plain function."""
+    return translate if isinstance(translate, FrameTranslator) else FunctionTranslator(translate)
 
 
 def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:

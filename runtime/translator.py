@@ -12,7 +12,7 @@ from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
-from dsmap.runtime.frame_translator import check_frames
+from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, check_frames
 from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
@@ -20,7 +20,7 @@ from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_wi
 _MOST_AT_ONCE = 4
 
 
-class Translator:
+class Translator(FrameTranslator):
     """Translates frames to one domain of a model.
 
         translator = Translator.load("summer-winter", domain="winter")
@@ -113,11 +113,11 @@ class Translator:
         """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""
         return self.submit(frames_rgb)()
 
-    def submit(self, frames_rgb: Frames, style: Codes | None = None) -> Pending:
+    def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
         """Begins a translation and gives what waits for its result, which is that of calling the translator.
 
         At most `in_flight` may be under way. The frames may not be changed before the wait is over. `style`: a code
-        (S,) for these frames only, see `find_style`.
+        (S,) for these frames only, see `find_style`. `at` makes no difference.
         """
         check_frames(frames_rgb, dims=(3, 4))
         single = frames_rgb.ndim == 3

@@ -14,6 +14,7 @@ from dsmap.common.interrupts import StopRequest, stop_on_signals
 from dsmap.common.output_files import MAX_NAME_BYTES
 from dsmap.common.part_files import is_part_name, is_part_of
 from dsmap.errors import InputError
+from dsmap.runtime.frame_translator import FrameTranslator, as_frame_translator
 from dsmap.runtime.jobs.output_paths import check_output_file, check_output_folder, check_replaceable
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.jobs.single_frame import translate_one
@@ -26,7 +27,7 @@ WRITABLE_IMAGES = WRITTEN_SUFFIXES
 def translate_image(
     source: str | Path,
     output: str | Path,
-    translate: Translate,
+    translate: FrameTranslator | Translate,
     *,
     height: int | None = None,
     upscale: bool = True,
@@ -76,7 +77,7 @@ def check_image(source: Path, output: Path, *, height: int | None = None, overwr
 def translate_folder(
     source: str | Path,
     output: str | Path,
-    translate: Translate,
+    translate: FrameTranslator | Translate,
     *,
     height: int | None = None,
     upscale: bool = True,
@@ -212,7 +213,7 @@ def _alike(name: str) -> str:
 def _one_image(
     source: Path,
     output: Path,
-    translate: Translate,
+    translate: FrameTranslator | Translate,
     options: dict[str, Any],
     clock: StageClock,
     stop: StopRequest,
@@ -223,7 +224,7 @@ def _one_image(
     """(width, height) that the network worked at, and what there is to tell; None when `stop` came before the end."""
     with clock.stage("decode"):
         image = read_image(source)
-    steps = FrameSteps(translate, image.rgb.shape[1], image.rgb.shape[0], **options)
+    steps = FrameSteps(as_frame_translator(translate), image.rgb.shape[1], image.rgb.shape[0], **options)
     result_rgb = translate_one(steps, image.rgb, stop, clock)
     if result_rgb is None:
         return None

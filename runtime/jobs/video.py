@@ -20,6 +20,7 @@ from dsmap.common.interrupts import stop_on_signals
 from dsmap.common.notify import Notify
 from dsmap.common.output_files import naming_error
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.frame_translator import FrameTranslator, as_frame_translator
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.output_paths import check_output_file
@@ -32,8 +33,10 @@ from dsmap.runtime.jobs.resume import (
     is_unfinished,
     kept_parts,
 )
-from dsmap.runtime.jobs.stages import FrameSteps, Steady, StyleAt
+from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video_work import Reader, VideoWork, Writer, writes_animation
+from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
+from dsmap.runtime.styles.style_path import StyleAt, StylePathTranslator
 from dsmap.runtime.video.addresses import is_address
 from dsmap.runtime.video.animation_writer import animation_notes, check_animation_size
 from dsmap.runtime.video.containers import codec_name
@@ -82,10 +85,10 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
 def translate_video(
     source: str | Path,
     output: str | Path,
-    translate: Translate,
+    translate: FrameTranslator | Translate,
     *,
     style_at: StyleAt | None = None,
-    steady: Steady | None = None,
+    steady: Stabilizer | None = None,
     made_with: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
@@ -95,8 +98,9 @@ def translate_video(
     """Translate every frame of a video; other streams and all timestamps are kept as they are.
 
     `source`: a file, an address (rtsp://, https://), or an image sequence (frames/%05d.png). `options`: those of
-    `VideoOptions`. `style_at`: the style over time, for a `Translator`. `steady`: such as a `Stabilizer`. `made_with`:
-    whatever else the frames depend on, in JSON's types; with it the job can be resumed after an interruption.
+    `VideoOptions`. `style_at`: the style over time, for a `Translator`. `steady`: a `Stabilizer`, which is reset.
+    `made_with`: whatever else the frames depend on, in JSON's types; with it the job can be resumed after an
+    interruption.
     `tell` gets a line about a network that breaks off, and about what is resumed.
 
     The output appears under its name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged
@@ -106,19 +110,21 @@ def translate_video(
     wanted = VideoOptions(**options)
     source, output = _named(source), Path(output)
     clock = clock or StageClock()
-    # A translator keeps no frame; a function of the user's may.
-    pool = FramePool() if hasattr(translate, "submit") else None
+    translator = as_frame_translator(translate)
+    if style_at is not None:
+        translator = StylePathTranslator(translator, style_at)
+    if steady is not None:
+        translator = StabilizedTranslator(translator, steady)
+    pool = None if translator.keeps_frames else FramePool()
     with _open_reader(source, wanted, tell, pool) as reader, stop_on_signals() as stop:
         plan = _check_output(reader, source, output, wanted)
         steps = FrameSteps(
-            translate,
+            translator,
             reader.width,
             reader.height,
             lines=wanted.height,
             upscale=wanted.upscale,
             side_by_side=wanted.side_by_side,
-            style_at=style_at,
-            steady=steady,
         )
         animation = writes_animation(reader, output)
         with _kept_parts(source, output, wanted, None if animation else made_with) as parts:

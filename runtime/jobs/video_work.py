@@ -8,6 +8,7 @@ from av.packet import Packet
 from dsmap.common.interrupts import StopRequest
 from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.frame_translator import ClipTime
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.pipeline import Done, Pipeline
@@ -154,7 +155,7 @@ class VideoWork:
         assert self._first_pts is not None
         seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
         share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
-        return self._steps.begin(frame.rgb, seconds, share)
+        return self._steps.begin(frame.rgb, ClipTime(seconds, share))
 
     def _finished(self, frame: Frame, translated: Translated) -> Pixels:
         return self._steps.finish(frame.rgb, translated, frame.residual)

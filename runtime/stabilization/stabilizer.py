@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from dsmap.errors import InputError
+from dsmap.runtime.frame_translator import FrameTranslator, TranslatorWrapper
 from dsmap.runtime.stabilization.flow import (
     FAST,
     Floats,
@@ -106,6 +107,23 @@ class Stabilizer:
     def _anew(self, grey: Pixels, output_rgb: Pixels) -> Pixels:
         self._before = _Before(grey, output_rgb.astype(np.float32))
         return output_rgb
+
+
+class StabilizedTranslator(TranslatorWrapper):
+    """A translator whose results are stabilized. The stabilizer is reset when a clip starts."""
+
+    def __init__(self, inner: FrameTranslator, stabilizer: Stabilizer) -> None:
+        super().__init__(inner)
+        self.stabilizer = stabilizer
+
+    def start_clip(self, first_rgb: Pixels | None = None) -> None:
+        """As `FrameTranslator.start_clip`."""
+        super().start_clip(first_rgb)
+        self.stabilizer.reset()
+
+    def finish(self, input_rgb: Pixels, output_rgb: Pixels) -> Pixels:
+        """The stabilized result."""
+        return self.stabilizer(input_rgb, super().finish(input_rgb, output_rgb))
 
 
 def check_stabilizer_strength(strength: float, option: str = "the stabilizer's strength") -> None:

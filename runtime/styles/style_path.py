@@ -2,7 +2,8 @@
 
     plan = plan_style_path(translator.styles, style_from="seed:7", style_to="snow.jpg")  # None without options
     path = plan.load(translator.find_style)
-    translator.submit(frame_rgb, path(seconds, share))
+    translator = StylePathTranslator(translator, path)
+    translator.submit(frame_rgb, at=ClipTime(seconds, share))
 
 Codes are mixed linearly. Styles of real images lie around the mean style, and that near the origin (in the bundled
 model 0.2 from it, images 0.8, random draws 2.7): the straight way between two of them stays among styles that the
@@ -20,7 +21,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from dsmap.errors import InputError
-from dsmap.runtime.backends.base import Codes
+from dsmap.runtime.backends.base import Codes, Frames, Pending
+from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, TranslatorWrapper
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleLike, StyleResolver
 
 USUAL_SECONDS = 10.0
@@ -93,6 +95,22 @@ class StylePlan:
         if self.kind == "fade":
             return f"{self.names[0]} to {self.names[1]}"
         return f"{', '.join(self.names)} in turn, {self.seconds:g} s a round"
+
+
+StyleAt: TypeAlias = Callable[[float, float | None], Codes]
+"""What a StylePath is called with and gives; any function will do."""
+
+
+class StylePathTranslator(TranslatorWrapper):
+    """A translator whose style changes along the clip."""
+
+    def __init__(self, inner: FrameTranslator, style_at: StyleAt) -> None:
+        super().__init__(inner)
+        self.style_at = style_at
+
+    def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
+        """As `FrameTranslator.submit`; without `style`, in the path's style at that time."""
+        return self.inner.submit(frames_rgb, self.style_at(*at) if style is None else style, at)
 
 
 def plan_style_path(

@@ -16,6 +16,7 @@ from dsmap.tools.video.plan import Checked, StyleChoice
 
 if TYPE_CHECKING:
     from dsmap.runtime.bundle.bundle import Bundle
+    from dsmap.runtime.frame_translator import FrameTranslator
     from dsmap.runtime.jobs.plan import Job
     from dsmap.runtime.jobs.report import JobReport, Progress
 
@@ -57,14 +58,15 @@ class Work:
             trust_engines=network.trust_engines,
             for_frames=self._largest(sizes),
         )
-        self._translator: Any = translator
+        self._translator = translator
+        self._frames: FrameTranslator = translator
         if network.strength != 1:
             from dsmap.runtime.styles.strength import StrengthTranslator
 
-            self._translator = StrengthTranslator(translator, network.strength)
+            self._frames = StrengthTranslator(translator, network.strength)
         self._style_at = styles.path.load(translator.find_style) if styles.path else None
         if len(checked) == 1 and sizes:  # images of a folder, and several inputs: each before its turn
-            self._translator.check_size(sizes[0][1], sizes[0][0])
+            self._frames.check_size(sizes[0][1], sizes[0][0])
 
     def _largest(self, sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
         """(width, height) of the largest frames; None when there is no video. Between two directions, as if twice."""
@@ -108,9 +110,9 @@ class Work:
             names = ("height", "upscale", "side_by_side", "overwrite", "strip_metadata")
             options = {name: self._options[name] for name in names}
             if job.kind == "picture":
-                return translate_image(job.source, job.output, self._translator, **options)
+                return translate_image(job.source, job.output, self._frames, **options)
             options["resume"] = self._options["resume"]
-            return translate_folder(job.source, job.output, self._translator, **options, progress=progress)
+            return translate_folder(job.source, job.output, self._frames, **options, progress=progress)
         steady = None
         if self._network.stabilize:
             from dsmap.runtime.stabilization.stabilizer import Stabilizer
@@ -119,7 +121,7 @@ class Work:
         return translate_video(
             job.source,
             job.output,
-            self._translator,
+            self._frames,
             style_at=self._style_at,
             steady=steady,
             made_with=self._made_with(),

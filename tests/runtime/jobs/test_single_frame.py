@@ -11,22 +11,22 @@ import pytest
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends.base import Pending
 from dsmap.runtime.backends.concurrency import AtOnce
+from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.images import translate_folder, translate_image
 
 FRAME = np.zeros((24, 32, 3), np.uint8)
 
 
-class SlowTranslator:
+class SlowTranslator(FrameTranslator):
     """Takes ten seconds for an image, but for the first `quick` ones, unless it is cancelled."""
-
-    in_flight = 1
 
     def __init__(self, quick: int = 0) -> None:
         self.quick, self.begun = quick, threading.Event()
         self.cancelled = threading.Event()
 
-    def submit(self, frame: np.ndarray) -> object:
+    def submit(self, frame: np.ndarray, style: object = None, at: ClipTime = FIRST_FRAME) -> Pending:
         self.quick -= 1
         quick = self.quick >= 0
 
@@ -38,9 +38,6 @@ class SlowTranslator:
             return 255 - frame
 
         return wait
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        return self.submit(frame)()  # type: ignore[operator, no-any-return]
 
     def cancel(self) -> None:
         self.cancelled.set()

@@ -15,6 +15,7 @@ from stand_in import assert_refused, run, start
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.frame_translator import FIRST_FRAME, FrameTranslator
 from dsmap.runtime.jobs.plan import plan_jobs
 from dsmap.runtime.jobs.resume import kept_parts
 from dsmap.runtime.jobs.video import translate_video
@@ -310,10 +311,8 @@ def test_a_style_path_comes_to_its_end_with_a_variable_rate(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mkv", frames=30, pts=pts)
     shares: list[float] = []
 
-    class Submitter:
-        in_flight = 1
-
-        def submit(self, frame, style):
+    class Submitter(FrameTranslator):
+        def submit(self, frame, style=None, at=FIRST_FRAME):
             return lambda: frame
 
     def style_at(seconds: float, share: float | None) -> None:

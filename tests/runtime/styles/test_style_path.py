@@ -161,11 +161,15 @@ def strong(bundle, strength: float, backend: str = "cpu", frames_at_once: int = 
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])
 def test_strength_0_is_the_reconstruction_of_torch(tiny_bundle, tiny_model, backend):
     nothing = strong(tiny_bundle, 0, backend)
-    assert (nothing.source, nothing.target, nothing.backend_name) == ("summer", "winter", backend)
+    assert (nothing.translator.source, nothing.translator.target, nothing.translator.backend_name) == (
+        "summer",
+        "winter",
+        backend,
+    )
     for seed in (0, 1):  # the style is that of the first frame throughout
         expected = rebuilt_by_torch(tiny_model, frame(64, 64, seed), frame(64, 64, 0))
         assert np.abs(nothing(frame(64, 64, seed)) - expected).max() <= 1
-    nothing.forget_source_style()
+    nothing.start_clip()
     expected = rebuilt_by_torch(tiny_model, frame(64, 64, 1), frame(64, 64, 1))
     assert np.abs(nothing(frame(64, 64, 1)) - expected).max() <= 1
     nothing.close()
@@ -176,7 +180,7 @@ def test_strength_1_is_the_translation_and_loads_nothing_else(tiny_bundle, trans
     np.testing.assert_array_equal(whole(frame()), translator(frame()))
     np.testing.assert_array_equal(whole.submit(frame(), A[:3])(), translator.submit(frame(), A[:3])())
     assert whole.source_style is None
-    assert whole._both() == [whole.translator]
+    assert whole._rebuilder is None
 
 
 def test_strength_between_mixes_the_two(tiny_bundle, translator):
