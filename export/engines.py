@@ -1,4 +1,4 @@
-"""The engines of a bundle: for which GPUs, all of them in turn, and one line about each."""
+"""Builds the TensorRT engines of a bundle."""
 
 import contextlib
 import hashlib
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dsmap.common.notify import Notify
 from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import InputError
+from dsmap.export.request import EngineRequest
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
 from dsmap.runtime.engines.build import SizeProfile
 from dsmap.runtime.engines.progress import Progress
@@ -28,19 +29,20 @@ from dsmap.runtime.engines.tensorrt_api import (
     architecture_number,
     current_architecture,
     known_architectures,
+    load_trt,
 )
 
 _STYLE = "style_encoder"
 
 
 class EngineJob(NamedTuple):
-    """One engine to be."""
+    """An engine to build."""
 
     component: str
     domain: str
     precision: str
     onnx: Path | bytes
-    """The graph: a file, or the bytes of a bundle's that were checked."""
+    """The graph: a file, or the checked bytes of one."""
 
     @property
     def sha256(self) -> str:
@@ -54,30 +56,52 @@ class EngineJob(NamedTuple):
 
 
 class EngineOptions(NamedTuple):
-    """Which engines to build."""
+    """Engines to build."""
 
     flavour: Flavour
     architectures: tuple[str, ...]
     """See `parse_gpu_arch`."""
     profile: SizeProfile
-    """Of the frames that are translated."""
+    """Sizes of the translated frames."""
+
+
+class EngineTarget(NamedTuple):
+    """The installed TensorRT and the GPUs to build for. Image sizes are checked against a network by `options`."""
+
+    flavour: Flavour
+    architectures: tuple[str, ...]
+    sizes: str
+    max_batch: int
+
+    def options(self, sizes: Sizes) -> EngineOptions:
+        """Engines for a network with such `sizes`. Raises InputError for frame sizes that it does not accept."""
+        profile = SizeProfile.parse(
+            self.sizes, multiple_of=sizes.multiple_of, minimum=sizes.minimum, max_batch=self.max_batch
+        )
+        return EngineOptions(self.flavour, self.architectures, profile)
 
 
 class BuiltEngine(NamedTuple):
-    """One engine that is there now."""
+    """An engine of a bundle."""
 
     job: EngineJob
     path: Path
     sidecar: Sidecar
     reused: bool
-    """It was there already, and is what was asked for."""
+    """Built earlier, and still up to date."""
+
+
+def resolve_engines(request: EngineRequest) -> EngineTarget:
+    """Finds the TensorRT to build with. Raises DsmapError if it is not installed, InputError for an unknown GPU."""
+    flavour = load_trt(request.kind)
+    return EngineTarget(flavour, parse_gpu_arch(request.gpu_arch, flavour), request.sizes, request.max_batch)
 
 
 def parse_gpu_arch(text: str | None, flavour: Flavour) -> tuple[str, ...]:
-    """Reads `--gpu-arch`: "8.6,8.9", or "current" for the GPU of this machine; None takes the flavour's default.
+    """Parses `--gpu-arch`: "8.6,8.9", or "current" for the GPU of this machine; None is the flavour's default.
 
-    Returns compute capabilities in rising order: "current" becomes a number, since it means another GPU elsewhere.
-    Raises InputError for an architecture that the flavour does not know, listing those that it does.
+    Returns compute capabilities in ascending order, "current" resolved to a number. Raises InputError for one that the
+    flavour does not support, and lists the supported ones.
     """
     known = known_architectures(flavour)
     if text is None:
@@ -89,16 +113,16 @@ def parse_gpu_arch(text: str | None, flavour: Flavour) -> tuple[str, ...]:
         return DEFAULT_ARCHITECTURES
     if not known:
         raise InputError(
-            f"{flavour.title} builds for the GPU of this machine alone, not for --gpu-arch {text}",
+            f"{flavour.title} builds only for the GPU of this machine, not for --gpu-arch {text}",
             "Pass --gpu-arch current, or --engine rtx.",
         )
     for name in names:
         if name not in known:
-            told = "current stands alone" if name == "current" else f"{flavour.title} does not know it"
-            alone = f"current alone, {DEFAULT_ARCHITECTURES[0]} alone (that and later; the default)"
+            reason = "cannot be combined" if name == "current" else f"not supported by {flavour.title}"
             raise InputError(
-                f"--gpu-arch {name or text!r}: {told}",
-                f"It knows {', '.join(known)}, some with commas between; {alone}.",
+                f"--gpu-arch {name or text!r}: {reason}",
+                f"Pass one or more of {', '.join(known)} with commas between, or only current, "
+                f"or only {DEFAULT_ARCHITECTURES[0]} (that and later; the default).",
             )
     return tuple(sorted(set(names), key=architecture_number))
 
@@ -107,11 +131,11 @@ def _gpu_here(flavour: Flavour) -> str:
     current = current_architecture()
     if current is None:
         raise InputError(
-            f"{flavour.title} cannot build for the GPU of this machine: there is none, or no driver",
-            "Look with nvidia-smi; TensorRT for RTX (--engine rtx) builds without a GPU, with --gpu-arch as numbers.",
+            f"{flavour.title} cannot build for the GPU of this machine: there is no GPU, or no driver",
+            "Check with nvidia-smi. TensorRT for RTX (--engine rtx) builds without a GPU if --gpu-arch is a number.",
         )
     if flavour.name == "rtx" and current in NOT_RTX:
-        raise InputError(NOT_RTX[current], "Use --engine tensorrt, or --gpu-arch for the GPU it is meant for.")
+        raise InputError(NOT_RTX[current], "Use --engine tensorrt, or --gpu-arch with the GPU to build for.")
     return current
 
 
@@ -121,10 +145,10 @@ def build_engines(
     say: Notify,
     progress: Callable[[EngineJob], Progress] | None = None,
 ) -> list[BuiltEngine]:
-    """Builds the engines of all graphs of a bundle into it: of the fp16 ones where it has them, else of the fp32 ones.
+    """Builds an engine for every graph of a bundle into the bundle, from its fp16 graphs if it has them, else fp32.
 
-    The style encoder's takes images from the smallest size to three times the training images' on either side, as
-    the runtime hands them to it.
+    The engine of the style encoder accepts sides from the minimum to three times those of the training images, since
+    the runtime passes it style images in such sizes. See `build_bundle_engines` for `say`, `progress` and errors.
     """
     precision = "fp16" if "fp16" in bundle.precisions else "fp32"
     jobs = [
@@ -161,11 +185,11 @@ def _style_profile(sizes: Sizes) -> SizeProfile:
 
 
 def _own_folder(engines: Path) -> Path:
-    """The bundle's folder for engines, made where it is missing. InputError where it is a link to another place."""
+    """The bundle's folder for engines, created if missing. Raises InputError if it is a link."""
     with contextlib.suppress(FileExistsError):
         engines.mkdir()
     if engines.is_symlink() or not engines.is_dir():
-        kind = "a link" if engines.is_symlink() else "no folder"
+        kind = "a link" if engines.is_symlink() else "not a folder"
         raise InputError(f"{engines} is {kind}: engines are written into the bundle itself", f"Remove {engines}.")
     return engines
 
@@ -180,10 +204,10 @@ def build_bundle_engines(
     say: Notify,
     progress: Callable[[EngineJob], Progress] | None = None,
 ) -> list[BuiltEngine]:
-    """Builds the engine of every job into `folder`/engines; those that were built here and fit are kept.
+    """Builds the engine of every job into `folder`/engines, except those that were built here and are up to date.
 
-    `say` gets one line for each, `progress` makes the callback of each build. Raises as `build_engine`; the engines
-    built until then stay, and are found by the next call.
+    `say` receives a line about each, `progress` makes the callback of each build. Raises as `build_engine`; engines
+    built until then stay, and the next call keeps them.
     """
     check_folder_writable(folder, "-o")
     engines = _own_folder(folder / ENGINES)

@@ -1,34 +1,29 @@
-"""What an export has made, in numbers: for a JSON file, and as lines for people."""
+"""Reports on exports: all numbers for JSON, and a summary to print."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dsmap import __version__
-from dsmap.export.bundle_writer import Exported
+from dsmap.export.bundle_writer import WrittenBundle
 from dsmap.export.costs import SIDE, Cost
 from dsmap.export.differences import OutputCheck
 from dsmap.export.engines import BuiltEngine
+from dsmap.export.precision_check import PrecisionCheck
 from dsmap.runtime.bundle.bundle import Components, Manifest
 
 
-def report(
-    out: Path,
-    exported: Exported,
-    costs: dict[str, Cost],
-    built: Iterable[BuiltEngine],
-    *,
-    command: str,
-    seconds: float,
+def export_report(
+    folder: Path, written: WrittenBundle, costs: Mapping[str, Cost], built: Iterable[BuiltEngine], *, seconds: float
 ) -> dict[str, Any]:
-    """Everything about an export, for JSON. `costs` by component; `command` is the next one to type."""
-    manifest, engines = exported.manifest, list(built)
+    """All numbers of an export, ready for JSON. `costs` are by component."""
+    manifest, engines = written.manifest, list(built)
     return {
         "dsmap": __version__,
         "torch": torch.__version__,
-        "bundle": str(out),
+        "bundle": str(folder),
         "name": manifest.name,
         "domains": manifest.domains,
         "provenance": manifest.provenance,
@@ -39,10 +34,9 @@ def report(
         },
         "multiply_adds_at": f"{SIDE}x{SIDE}",
         "verification": manifest.verification,
-        "seconds_for_graphs": {precision: round(spent, 2) for precision, spent in exported.seconds.items()},
+        "seconds_for_graphs": {precision: round(spent, 2) for precision, spent in written.seconds.items()},
         "engines": engine_rows(engines),
         "seconds": round(seconds, 2),
-        "next": command,
     }
 
 
@@ -68,13 +62,24 @@ def _checks(manifest: Manifest, precision: str, graph: str) -> dict[str, Any]:
 
 
 def engine_rows(built: Iterable[BuiltEngine]) -> list[dict[str, Any]]:
-    """The engines, for JSON."""
+    """The engines, ready for JSON."""
     return [{"file": b.path.name, "reused": b.reused, **b.sidecar.model_dump(mode="json")} for b in built]
 
 
-def summary(exported: Exported, costs: dict[str, Cost]) -> list[str]:
-    """The table that `dsmap-export` prints: cost and size of each graph, then how close each precision is."""
-    manifest = exported.manifest
+def summary(folder: Path, written: WrittenBundle, costs: Mapping[str, Cost]) -> list[str]:
+    """Lines to print: cost and size of each graph, the accuracy of each precision, the styles, the total size."""
+    manifest = written.manifest
+    return [
+        *_cost_table(manifest, costs),
+        f"float32 graphs against torch, {written.verification.images} images:",
+        *map(_check_line, written.verification.checks),
+        *(line for check in written.precision_checks for line in _precision_lines(check)),
+        *_style_lines(manifest),
+        f"saved as {folder} ({sum(file.bytes for file in manifest.files()) / 1e6:.1f} MB)",
+    ]
+
+
+def _cost_table(manifest: Manifest, costs: Mapping[str, Cost]) -> list[str]:
     parts = {"fp32": manifest.components, **manifest.variants}
     lines = [f"  {'':25} parameters   G multiply-adds at {SIDE}x{SIDE}   MB {' / '.join(parts)}"]
     domain = manifest.domains[1]
@@ -87,14 +92,25 @@ def summary(exported: Exported, costs: dict[str, Cost]) -> list[str]:
         lines.append(
             f"  {component:25} {cost.parameters / 1e6:8.2f} M   {before:9.2f} -> {after:7.2f}        {megabytes}"
         )
-    lines.append(f"float32 graphs against torch, {exported.verification.images} images:")
-    lines += [_check_line(c) for c in exported.verification.checks]
-    for check in exported.precision_checks:
-        lines.append(f"{check.precision} against float32, {check.images} images (gate: {check.limit_db:.0f} dB):")
-        lines += [_check_line(c) for c in check.checks]
-        lines.append(
-            f"  finite for {', '.join(check.extremes)}" if all(check.extremes.values()) else "  NOT ALWAYS FINITE"
-        )
+    return lines
+
+
+def _precision_lines(check: PrecisionCheck) -> list[str]:
+    finite = f"finite for {', '.join(check.extremes)}" if all(check.extremes.values()) else "NOT ALWAYS FINITE"
+    return [
+        f"{check.precision} against float32, {check.images} images (required: {check.limit_db:.0f} dB):",
+        *map(_check_line, check.checks),
+        f"  {finite}",
+    ]
+
+
+def _style_lines(manifest: Manifest) -> list[str]:
+    lines = []
+    for domain, style in manifest.styles.items():
+        if style.pictures == 0:
+            lines.append(f"default style of {domain}: mean of the prior; pass --data to use the mean over images")
+        if style.named:
+            lines.append(f"named styles of {domain}: {', '.join(style.named)}")
     return lines
 
 

@@ -10,6 +10,7 @@ All are exact for every padding. Where a padded border is not a plain one in the
 """
 
 import copy
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -24,12 +25,20 @@ MID_GREY = 127.5  # what 0 in [-1, 1] is as a grey level: the border of zero pad
 
 
 class Rewrites(NamedTuple):
-    """Which rewrites are made."""
+    """Rewrites to apply."""
 
     upsampling: bool = True
     tail: bool = True
     """Needs `upsampling`: without it there is no block layout to read."""
     scaling: bool = True
+
+    @classmethod
+    def without(cls, names: Iterable[str]) -> "Rewrites":
+        """All rewrites but those called `names`, and but those that need one of them."""
+        left_out = set(names)
+        if "upsampling" in left_out:
+            left_out.add("tail")
+        return cls()._replace(**dict.fromkeys(left_out, False))
 
 
 class BlockUpsampleConv(nn.Module):

@@ -1,4 +1,4 @@
-"""What is exported: the generators of a checkpoint, ours or the authors', and what is known of them."""
+"""Opens checkpoints for export: generators, style statistics, images to check on, provenance."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.common.images import list_images
+from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.export.named_styles import NamedStyle, check_domains
+from dsmap.export.request import ExportRequest
 from dsmap.export.verify import generated_images
 from dsmap.model.authors_checkpoint import load_official, read_official_config
 from dsmap.model.dsmap import DSMAP, is_finite
-from dsmap.runtime.bundle.bundle import file_sha256
-from dsmap.training.checkpoint import load_generators, read_checkpoint
+from dsmap.runtime.bundle.bundle import Sizes, file_sha256
+from dsmap.training.checkpoint import best_checkpoint, load_generators, read_checkpoint
 from dsmap.training.data import Domains, find_domains, load_readable_nchw
 from dsmap.training.datasets import check_same_domains, default_style_images
 from dsmap.training.output_adjustments import OutputAdjustments
@@ -26,17 +28,58 @@ _WEIGHTS = ("ema", "generators")
 
 
 class TrainedModel(NamedTuple):
-    """Generators to export, and what is known of them."""
+    """Generators to export, with their statistics and origin."""
 
     model: DSMAP
     trained_at: int
     """Shorter side of the training images in pixels."""
     styles: dict[str, StyleStatistics]
     images: dict[str, list[Path]]
-    """CheckImages of each domain to check the graphs on; empty lists when none are at hand."""
+    """Images of each domain to check the graphs on; empty lists if there are none."""
     provenance: dict[str, Any]
     named_styles: Sequence[NamedStyle] = ()
-    """CheckImages whose styles get a name."""
+    """Images whose styles get a name."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Image sizes that the network takes, and the one that it was trained at."""
+        config = self.model.config
+        return Sizes(
+            multiple_of=config.multiple_of,
+            minimum=config.minimum_size,
+            style_minimum=config.style_minimum_size,
+            trained_at=self.trained_at,
+        )
+
+
+def open_model(request: ExportRequest, say: Notify = lambda _line: None) -> TrainedModel:
+    """Opens the checkpoint of `request`. Raises as `open_checkpoint` and `open_official`."""
+    if request.official_config is not None:
+        names, domains = request.domain_names, None
+        if request.data is not None or request.domain_folders:
+            domains = find_domains(request.data, request.domain_folders, names=names or ("a", "b"))
+            names = names or (domains.a.name, domains.b.name)
+        return open_official(
+            request.checkpoint,
+            request.official_config,
+            names or ("a", "b"),
+            domains,
+            request.named_styles,
+            request.default_styles,
+        )
+    path = request.checkpoint
+    if request.best:
+        path = best_checkpoint(path).path
+        say(f"best: {path}")
+    return open_checkpoint(
+        path,
+        weights=request.weights,
+        data=request.data,
+        folders=request.domain_folders,
+        named_styles=request.named_styles,
+        adjustments=OutputAdjustments(request.sharpen, request.contrast, request.margin),
+        default_styles=request.default_styles,
+    )
 
 
 def open_checkpoint(
@@ -48,25 +91,20 @@ def open_checkpoint(
     adjustments: OutputAdjustments | None = None,
     default_styles: Mapping[str, Path] | None = None,
 ) -> TrainedModel:
-    """The generators of a run of dsmap-train; `weights` is ema or generators (live).
+    """Opens a checkpoint of dsmap-train; `weights` is "ema" or "generators" (not averaged).
 
-    `path` is the run, one of its checkpoints, or a checkpoint's ema.safetensors or generators.safetensors: that then.
-    `data` or `folders` (see `find_domains`) replace the images that the run was trained on; the default styles of the
-    domains in `default_styles` are the means over the images of a folder. Raises InputError for `named_styles` or
-    `default_styles` of a domain that it does not have, and for a value of `adjustments` out of range.
+    `path` is a run, one of its checkpoints, or the ema.safetensors or generators.safetensors of one, which then decides
+    about `weights`. `data` or `folders` (see `find_domains`) replace the images that the run was trained on.
+    `default_styles` are folders of images by domain, whose mean styles become the default ones. Raises InputError for
+    an unknown domain in `named_styles` or `default_styles`, and for `adjustments` out of range.
     """
-    if path.suffix == ".safetensors" and path.is_file():
-        if path.stem not in _WEIGHTS:
-            raise InputError(
-                f"{path} holds no generators", f"Pass {' or '.join(_WEIGHTS)}.safetensors of a checkpoint."
-            )
-        path, weights = path.parent, path.stem
+    path, weights = _choose_weights(path, weights)
     checkpoint = read_checkpoint(path)
-    adjustments = adjustments or OutputAdjustments()
-    config = checkpoint.config.model_copy(update={"model": adjustments.apply(checkpoint.config.model)})
+    network = (adjustments or OutputAdjustments()).apply(checkpoint.config.model)
+    config = checkpoint.config.model_copy(update={"model": network})
     checkpoint = checkpoint._replace(config=config)
-    check_domains(named_styles, config.model.domains)
-    chosen = default_style_images(default_styles or {}, config.model.domains)
+    check_domains(named_styles, network.domains)
+    style_images = default_style_images(default_styles or {}, network.domains)
     model = load_generators(checkpoint, weights)
     if not is_finite(model):
         raise InputError(
@@ -78,20 +116,28 @@ def open_checkpoint(
         for domain, found in checkpoint.images.items()
     }
     if data is not None or folders:
-        domains = find_domains(data, folders, names=config.model.domains)
+        domains = find_domains(data, folders, names=network.domains)
         check_same_domains(domains, model.domains)
-        chosen, images = {d.name: d.train for d in domains} | chosen, _to_check_on(domains)
-    styles = checkpoint.styles | styles_by_domain(model, chosen, config.data.shorter_side)
+        style_images, images = {d.name: d.train for d in domains} | style_images, _check_images(domains)
+    styles = checkpoint.styles | styles_by_domain(model, style_images, config.data.shorter_side)
     provenance = {
         "kind": "dsmap-train",
         "step": checkpoint.step,
         "weights": weights,
         "weights_sha256": file_sha256(checkpoint.path / f"{weights}.safetensors"),
-        "training": _portable(config),
+        "training": _without_local_paths(config),
     }
     further = {"polished": checkpoint.polished, "distilled": checkpoint.distilled}
-    provenance |= {name: what for name, what in further.items() if what is not None}
+    provenance |= {name: settings for name, settings in further.items() if settings is not None}
     return TrainedModel(model, config.data.shorter_side, styles, images, provenance, named_styles)
+
+
+def _choose_weights(path: Path, weights: str) -> tuple[Path, str]:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return path, weights
+    if path.stem not in _WEIGHTS:
+        raise InputError(f"{path} holds no generators", f"Pass {' or '.join(_WEIGHTS)}.safetensors of a checkpoint.")
+    return path.parent, path.stem
 
 
 def open_official(
@@ -102,13 +148,13 @@ def open_official(
     named_styles: Sequence[NamedStyle] = (),
     default_styles: Mapping[str, Path] | None = None,
 ) -> TrainedModel:
-    """The generators of a `gen_*.pt` by the authors' trainer.
+    """Opens a `gen_*.pt` by the authors' trainer.
 
-    It keeps no style statistics: they come from the images of `domains`, or else are those of the prior N(0, I).
+    Such a file holds no style statistics: they come from the images of `domains`, otherwise from the prior N(0, I).
     `default_styles`: see `open_checkpoint`.
     """
     check_domains(named_styles, names)
-    chosen = default_style_images(default_styles or {}, names)
+    style_images = default_style_images(default_styles or {}, names)
     model = load_official(path, config_yaml, names)
     config = read_official_config(config_yaml)
     trained_at = config.get("new_size") or config.get("new_size_a") or config.get("crop_image_height") or 256
@@ -116,15 +162,15 @@ def open_official(
         raise InputError(f"{config_yaml}: new_size is {trained_at!r}, expected pixels", "Correct the YAML.")
     images: dict[str, list[Path]] = {name: [] for name in names}
     if domains is not None:
-        chosen, images = {d.name: d.train for d in domains} | chosen, _to_check_on(domains)
+        style_images, images = {d.name: d.train for d in domains} | style_images, _check_images(domains)
     styles = {name: prior_statistics(model.config.style_dim) for name in names}
-    styles |= styles_by_domain(model, chosen, trained_at)
+    styles |= styles_by_domain(model, style_images, trained_at)
     provenance = {"kind": "the authors' checkpoint", "file": Path(path).name, "weights_sha256": file_sha256(Path(path))}
     return TrainedModel(model, trained_at, styles, images, provenance, named_styles)
 
 
 class CheckImages(NamedTuple):
-    """CheckImages to check graphs on, by domain: uint8 RGB (H, W, 3), of a size the network takes."""
+    """Images to check graphs on, by domain: uint8 RGB (H, W, 3), in a size that the network takes."""
 
     by_domain: dict[str, list[npt.NDArray[np.uint8]]]
     origin: str
@@ -135,17 +181,17 @@ class CheckImages(NamedTuple):
 
 
 def pick_images(source: TrainedModel, count: int, *, at_least: int = 1, part: int = 0) -> CheckImages:
-    """Up to `count` images of each domain at the training size, evenly picked; generated ones fill up to `at_least`.
+    """Up to `count` evenly picked images of each domain, resized to the training size.
 
-    `part` 0 and 1 are different images where there are enough: to calibrate on the one and to check on the other.
-    Where a domain has no image that can be read, all are generated.
+    Generated ones are added up to `at_least`; if no image of a domain can be read, all are generated. Parts 0 and 1
+    are different images where there are enough: calibration must not use the images of the check.
     """
     multiple = source.model.config.multiple_of
     size = max(source.trained_at // multiple * multiple, source.model.config.style_minimum_size)
     found: dict[str, list[npt.NDArray[np.uint8]]] = {}
     for domain, paths in source.images.items():
         picked = [paths[(2 * i + part) * len(paths) // (2 * count)] for i in range(count)] if paths else []
-        # A broken image was told of in training.
+        # Training has already reported broken images.
         found[domain] = [to_rgb(x_nchw)[0] for x_nchw in load_readable_nchw(dict.fromkeys(picked), size, multiple)]
     if not all(found.values()):
         seeds = {domain: 2 * i + part for i, domain in enumerate(source.model.domains)}
@@ -156,13 +202,13 @@ def pick_images(source: TrainedModel, count: int, *, at_least: int = 1, part: in
     return CheckImages(found, "real and generated" if lacking else "real")
 
 
-def _to_check_on(domains: Domains) -> dict[str, list[Path]]:
-    """Test images where there are any."""
+def _check_images(domains: Domains) -> dict[str, list[Path]]:
+    """Test images where there are any, else training images."""
     return {d.name: list(d.test or d.train) for d in domains}
 
 
-def _portable(config: TrainConfig) -> dict[str, Any]:
-    """The training configuration without paths of the machine it ran on."""
+def _without_local_paths(config: TrainConfig) -> dict[str, Any]:
+    """The training configuration without paths of the machine that it ran on."""
     tree = config.model_dump(mode="json")
     tree["features"] = Path(config.features).name
     return tree

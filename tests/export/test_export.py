@@ -132,7 +132,7 @@ def test_two_exports_to_one_folder_share_nothing(checkpoint, tmp_path):
 
     with pytest.raises(DsmapError, match=r"could not be named .*m exists") as caught:
         write_bundle(source, tmp_path / "m", licence="first", say=say)
-    assert caught.value.advice == f"It is whole, and lies in {tmp_path / 'm-2'}."
+    assert caught.value.advice == f"It is complete, and is kept as {tmp_path / 'm-2'}."
     assert [Bundle.read(tmp_path / name).manifest.licence for name in ("m", "m-2")] == ["second", "first"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m-2"]
 

@@ -365,11 +365,11 @@ def test_below_the_gate_nothing_is_written(checkpoint, exported, tmp_path, monke
     ("arguments", "text"),
     [
         (["--engine", "cuda"], "no engine called 'cuda'"),
-        (["--sizes", "64x64"], "--sizes is about engines"),
+        (["--sizes", "64x64"], "--sizes has no effect without --engine"),
         (["--engine", "rtx", "--sizes", "100x100"], "100 in 100x100 is not a multiple of 8"),
         (["--engine", "rtx", "--sizes", "64x64:32x32:128x128"], "out of order"),
         (["--engine", "rtx", "--gpu-arch", "9.9"], "--gpu-arch '9.9'"),
-        (["--engine", "rtx", "-o", "b"], "-o wants a checkpoint"),
+        (["--engine", "rtx", "-o", "b"], "-o needs a checkpoint"),
         ([], "Add --engine rtx"),
     ],
 )

@@ -6,24 +6,27 @@ from typing import Annotated
 import typer
 
 from dsmap.errors import InputError
+from dsmap.tools.shared.panels import INPUT, MODEL
 
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder with trainA and trainB; testA and testB are used where they are.")
+    Path | None, typer.Option("--data", metavar="FOLDER", help="Folder with trainA, trainB (testA, testB).")
 ]
 DomainFolders = Annotated[
     list[str] | None,
-    typer.Option("--domain", metavar="NAME=PATH", help="A domain's folder of images; give it twice."),
+    typer.Option("--domain", metavar="NAME=PATH", help="Images of one domain (pass it twice)."),
 ]
 DomainNames = Annotated[
-    str | None, typer.Option("--domains", metavar="A,B", help="Names of the domains, in the order A, B.")
+    str | None,
+    typer.Option("--domains", metavar="A,B", help="Names of the two domains.", rich_help_panel=INPUT),
 ]
 
 DefaultStyles = Annotated[
     list[str] | None,
     typer.Option(
         "--default-style",
-        metavar="DOMAIN=FOLDER",
-        help="The domain's default style is the mean over these images, not over all. May be repeated.",
+        metavar="NAME=PATH",
+        help="Default style: mean over these images.",
+        rich_help_panel=MODEL,
     ),
 ]
 

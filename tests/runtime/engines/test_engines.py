@@ -493,7 +493,7 @@ def test_architectures(rtx):
 
 @without_gpu
 def test_the_current_gpu_where_there_is_none(rtx):
-    with pytest.raises(InputError, match="there is none, or no driver"):
+    with pytest.raises(InputError, match="there is no GPU, or no driver"):
         parse_gpu_arch("current", rtx)
 
 

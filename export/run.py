@@ -1,0 +1,161 @@
+"""Exports from start to end: a request is checked, its checkpoint opened, the bundle written, its engines built."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dsmap.common.notify import Notify
+from dsmap.errors import InputError
+from dsmap.export.request import EngineRequest, ExportRequest, UpdateRequest
+
+if TYPE_CHECKING:
+    from dsmap.export.bundle_writer import WrittenBundle
+    from dsmap.export.costs import Cost
+    from dsmap.export.engines import BuiltEngine, EngineJob, EngineTarget
+    from dsmap.export.named_styles import Codes
+    from dsmap.runtime.engines.progress import Progress
+
+    EngineProgress = Callable[[EngineJob], Progress]
+    """Makes the callback that follows the build of one engine."""
+
+
+class ExportResult(NamedTuple):
+    """A finished export."""
+
+    folder: Path
+    written: "WrittenBundle"
+    costs: "dict[str, Cost]"
+    """By component."""
+    engines: "Sequence[BuiltEngine]"
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, ready for JSON."""
+        from dsmap.export.report import export_report
+
+        return export_report(self.folder, self.written, self.costs, self.engines, seconds=self.seconds)
+
+
+class UpdateResult(NamedTuple):
+    """What was added to a bundle."""
+
+    folder: Path
+    named_styles: "Codes"
+    engines: "Sequence[BuiltEngine]"
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, ready for JSON."""
+        from dsmap.export.report import engine_rows
+
+        return {
+            "bundle": str(self.folder),
+            "named_styles": self.named_styles,
+            "engines": engine_rows(self.engines),
+        }
+
+
+def export_model(
+    request: ExportRequest, *, say: Notify = lambda _line: None, progress: "EngineProgress | None" = None
+) -> ExportResult:
+    """Writes the bundle `request.out`, whole and checked or not at all, then builds its engines.
+
+    `say` receives a line about each step, `progress` follows the builds of engines. Raises InputError for a request
+    that cannot be met (before torch is loaded where possible), DsmapError when a check fails or the disk is full.
+    """
+    from dsmap.export.bundle_folder import check_bundle_folder
+
+    began = time.monotonic()
+    if request.best and not (request.checkpoint / "checkpoints").is_dir():
+        raise InputError(
+            f"--best picks a checkpoint of a run folder; {request.checkpoint} is not one",
+            "Leave it out, or pass the run.",
+        )
+    card = _read_card(request.card)
+    check_bundle_folder(request.out, overwrite=request.overwrite)
+    engines = _resolve(request.engines, say)
+    say("loading torch ...")
+    from dsmap.export.bundle_writer import Variants, write_bundle
+    from dsmap.export.costs import graph_costs
+    from dsmap.export.report import summary
+    from dsmap.export.rewrites import Rewrites
+    from dsmap.export.trained_model import open_model
+
+    source = open_model(request, say)
+    if engines is not None:
+        engines.options(source.sizes)  # before the long work
+    rewrites = Rewrites.without(request.without)
+    written = write_bundle(
+        source,
+        request.out,
+        name=request.name,
+        licence=request.licence,
+        card=card,
+        overwrite=request.overwrite,
+        rewrites=rewrites,
+        variants=Variants(fp16=request.fp16, int8=request.int8, force=request.force),
+        say=say,
+    )
+    costs = graph_costs(source.model, rewrites)
+    for line in summary(request.out, written, costs):
+        say(line)
+    built = _build(request.out, engines, say, progress)
+    return ExportResult(request.out, written, costs, built, time.monotonic() - began)
+
+
+def update_bundle(
+    request: UpdateRequest, *, say: Notify = lambda _line: None, progress: "EngineProgress | None" = None
+) -> UpdateResult:
+    """Adds named styles and engines to a bundle; nothing else in it changes.
+
+    `say` and `progress`: see `export_model`. Raises InputError for a request that cannot be met, DsmapError when a
+    file cannot be written or an engine cannot be built; engines built until then stay.
+    """
+    from dsmap.export.named_styles import add_named_styles
+    from dsmap.runtime.bundle.manifest import read_manifest
+
+    began = time.monotonic()
+    engines = _resolve(request.engines, say)
+    if engines is not None:
+        engines.options(read_manifest(request.bundle).sizes)  # before anything is written
+    codes: Codes = {}
+    if request.named_styles:
+        codes = add_named_styles(request.bundle, request.named_styles, overwrite=request.overwrite)
+    for domain, added in codes.items():
+        say(f"named styles of {domain}: {', '.join(added)}")
+    built = _build(request.bundle, engines, say, progress)
+    return UpdateResult(request.bundle, codes, built, time.monotonic() - began)
+
+
+def _resolve(request: EngineRequest | None, say: Notify) -> "EngineTarget | None":
+    if request is None:
+        return None
+    from dsmap.export.engines import resolve_engines
+
+    target = resolve_engines(request)
+    if target.flavour.note:
+        say(f"engines: {target.flavour.title} ({target.flavour.note})")
+    return target
+
+
+def _build(
+    folder: Path, target: "EngineTarget | None", say: Notify, progress: "EngineProgress | None"
+) -> "list[BuiltEngine]":
+    if target is None:
+        return []
+    from dsmap.export.engines import build_engines
+    from dsmap.runtime.bundle.bundle import Bundle
+
+    bundle = Bundle.read(folder)
+    say(f"building engines with {target.flavour.title} for GPUs of {', '.join(target.architectures)}")
+    return build_engines(bundle, target.options(bundle.manifest.sizes), say, progress)
+
+
+def _read_card(card: Path | None) -> str | None:
+    if card is None:
+        return None
+    try:
+        return card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the model card {card}: {error}", "Pass --card a text file.") from error
