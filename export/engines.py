@@ -11,17 +11,11 @@ from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import InputError
 from dsmap.export.request import EngineRequest
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
-from dsmap.runtime.engines.build import SizeProfile
-from dsmap.runtime.engines.progress import Progress
-from dsmap.runtime.engines.sidecars import (
-    EngineKey,
-    Sidecar,
-    build_engine,
-    check_engine,
-    engine_name,
-    read_sidecar,
-    trust_fault,
-)
+from dsmap.runtime.engines.build import build_engine
+from dsmap.runtime.engines.lookup import check_engine, trust_fault
+from dsmap.runtime.engines.progress import BuildProgress
+from dsmap.runtime.engines.sidecars import EngineKey, Sidecar, engine_name, read_sidecar
+from dsmap.runtime.engines.size_profile import SizeProfile
 from dsmap.runtime.engines.tensorrt_api import (
     DEFAULT_ARCHITECTURES,
     NOT_RTX,
@@ -143,7 +137,7 @@ def build_engines(
     bundle: Bundle,
     options: EngineOptions,
     say: Notify,
-    progress: Callable[[EngineJob], Progress] | None = None,
+    progress: Callable[[EngineJob], BuildProgress] | None = None,
 ) -> list[BuiltEngine]:
     """Builds an engine for every graph of a bundle into the bundle, from its fp16 graphs if it has them, else fp32.
 
@@ -202,7 +196,7 @@ def build_bundle_engines(
     flavour: Flavour,
     architectures: tuple[str, ...],
     say: Notify,
-    progress: Callable[[EngineJob], Progress] | None = None,
+    progress: Callable[[EngineJob], BuildProgress] | None = None,
 ) -> list[BuiltEngine]:
     """Builds the engine of every job into `folder`/engines, except those that were built here and are up to date.
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from dsmap.export.costs import Cost
     from dsmap.export.engines import BuiltEngine, EngineJob, EngineTarget
     from dsmap.export.named_styles import Codes
-    from dsmap.runtime.engines.progress import Progress
+    from dsmap.runtime.engines.progress import BuildProgress
 
-    EngineProgress = Callable[[EngineJob], Progress]
+    EngineProgress = Callable[[EngineJob], BuildProgress]
     """Makes the callback that follows the build of one engine."""
 
 

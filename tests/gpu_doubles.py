@@ -12,8 +12,8 @@ import onnxruntime
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.cuda.base import Address, Cuda, Device, Event, Graph, OutOfMemoryError, Stream
-from dsmap.runtime.engines.build import SizeProfile
-from dsmap.runtime.engines.store import Shelf
+from dsmap.runtime.engines.size_profile import SizeProfile
+from dsmap.runtime.engines.store import EngineStore
 from dsmap.runtime.engines.tensorrt_api import Flavour
 
 FLAVOUR = Flavour("tensorrt", "11.4.0", None)
@@ -253,7 +253,7 @@ class CpuContext:
         self.cuda.put(stream, f"enqueue {self.engine.title.partition('.')[0]}", run)
 
 
-class CpuShelf(Shelf):
+class CpuEngineStore(EngineStore):
     """Engines of the bundle's graphs, without TensorRT."""
 
     cuda: LateCuda

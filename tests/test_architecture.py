@@ -20,8 +20,10 @@ BUNDLE_FORMAT = {
     "dsmap.runtime.bundle.manifest",
     "dsmap.runtime.bundle.style_images",
     "dsmap.runtime.engines.build",
+    "dsmap.runtime.engines.lookup",
     "dsmap.runtime.engines.progress",
     "dsmap.runtime.engines.sidecars",
+    "dsmap.runtime.engines.size_profile",
     "dsmap.runtime.engines.tensorrt_api",
     "dsmap.runtime.engines.trust",
 }  # what export may use of the runtime

@@ -57,8 +57,7 @@ def _dim(model: str) -> int:
 def check_cache() -> Finding:
     """The folder for engines and measurements: writable, with room; engines that nothing here can run any more."""
     try:
-        from dsmap.common.cache_folder import folder_fault
-        from dsmap.runtime.engines.cache import VARIABLE, user_cache_folder
+        from dsmap.common.cache_folder import VARIABLE, folder_fault, user_cache_folder
     except ImportError as error:
         return not_tried(f"{(error.name or first_line(error)).partition('.')[0]} cannot be imported")
     folder = user_cache_folder()

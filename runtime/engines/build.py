@@ -1,193 +1,96 @@
-"""Builds a TensorRT engine from an ONNX file: shape profile, precision gate, progress and Ctrl-C. A leaf; light.
+"""Builds TensorRT engines from ONNX graphs: size profile, precision gate, progress and Ctrl-C.
 
 The graphs' dynamic dimensions are called n, h, w, FACTOR*h or FACTOR*h + MARGIN, with h = H / multiple_of: the names
 are read from the file, so every graph of a bundle takes the same profile.
 """
 
+import hashlib
+import logging
 import re
+import shutil
 import time
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.engines.progress import Monitor, Progress, interrupts
+from dsmap import __version__
+from dsmap.common.output_files import check_folder_writable
+from dsmap.common.state_files import write_state
+from dsmap.errors import DsmapError
+from dsmap.runtime.engines.layer_statistics import LayerStatistics, layer_statistics
+from dsmap.runtime.engines.progress import BuildMonitor, BuildProgress, interrupts
+from dsmap.runtime.engines.sidecars import EngineKey, Sidecar, sidecar_path
+from dsmap.runtime.engines.size_profile import Size, SizeProfile
 from dsmap.runtime.engines.tensorrt_api import Flavour, Log, new_builder, new_network, set_architectures
+from dsmap.runtime.engines.trust import remember_engine
 
-RECIPE = 2
-"""How engines are built here: raised with every change of flags, types or profiles, so that old ones are not used."""
-LARGEST_SIDE = 16384
-LEAST_HALF = 0.9
-"""The share of convolutions that an fp16 graph must have in half."""
+_log = logging.getLogger("dsmap")
 
 
-class Size(NamedTuple):
-    """Of a picture, pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizeProfile:
-    """The picture sizes an engine takes: `minimum` to `maximum`, fastest at `optimum`; batches of 1 to max_batch."""
-
-    minimum: Size
-    optimum: Size
-    maximum: Size
-    multiple_of: int
-    max_batch: int = 1
-
-    @classmethod
-    def parse(cls, text: str, *, multiple_of: int = 8, minimum: int = 1, max_batch: int = 1) -> "SizeProfile":
-        """Reads WIDTHxHEIGHT, or MIN:OPT:MAX of such. `minimum` is the smallest side the network takes.
-
-        Raises InputError, which names --sizes, for everything that makes no profile.
-        """
-        parts = text.split(":")
-        if len(parts) not in (1, 3):
-            raise InputError(f"--sizes {text!r} has {len(parts)} sizes, expected one or min:opt:max", _EXAMPLE)
-        sizes = [_parse_size(part, multiple_of, minimum) for part in parts]
-        low, best, high = sizes if len(sizes) == 3 else sizes * 3
-        for names, small, large in (("min and opt", low, best), ("opt and max", best, high)):
-            if small.width > large.width or small.height > large.height:
-                raise InputError(f"--sizes {text}: {names} are out of order: {small} is not within {large}", _EXAMPLE)
-        if max_batch < 1:
-            raise InputError(f"the largest batch is {max_batch}, expected 1 or more", "Pass a positive number.")
-        return cls(minimum=low, optimum=best, maximum=high, multiple_of=multiple_of, max_batch=max_batch)
-
-    def __str__(self) -> str:
-        sizes = (self.minimum, self.optimum, self.maximum)
-        return str(self.optimum) if len(set(sizes)) == 1 else ":".join(map(str, sizes))
-
-    def takes(self, width: int, height: int, batch: int = 1) -> bool:
-        """Whether pictures of this size are within the profile."""
-        low, high = self.minimum, self.maximum
-        return (
-            low.width <= width <= high.width
-            and low.height <= height <= high.height
-            and width % self.multiple_of == height % self.multiple_of == 0
-            and 1 <= batch <= self.max_batch
-        )
-
-
-_EXAMPLE = "For example --sizes 512x512, or --sizes 256x256:512x512:1920x1088."
-
-
-def _parse_size(text: str, multiple_of: int, minimum: int) -> Size:
-    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text.strip(), re.ASCII | re.IGNORECASE)
-    if match is None:
-        raise InputError(f"--sizes: {text!r} is not WIDTHxHEIGHT", _EXAMPLE)
-    size = Size(int(match[1]), int(match[2]))
-    for side in size:
-        if side % multiple_of:
-            below, above = side - side % multiple_of, side + multiple_of - side % multiple_of
-            near = f"{below} and {above}" if below else f"{above}"
-            raise InputError(f"--sizes: {side} in {size} is not a multiple of {multiple_of}", f"Near it: {near}.")
-        if not minimum <= side <= LARGEST_SIDE:
-            raise InputError(
-                f"--sizes: {side} in {size} is out of range: sides are {minimum} to {LARGEST_SIDE} pixels", _EXAMPLE
-            )
-    return size
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerStatistics:
-    """Types in a parsed network, counted: what will be computed in half precision."""
-
-    convolutions: int
-    """Convolutions and deconvolutions."""
-    convolutions_half: int
-    products: int
-    """Matrix products."""
-    products_half: int
-    norms: int
-    """Normalisations, as layers or as means of squares."""
-    norms_float32: int
-    """Those that take their statistics in float32."""
-
-    def describe(self) -> str:
-        """One line: "100 % of 31 convolutions in half, 18 of 18 norms in float32"."""
-        parts = []
-        if self.convolutions:
-            share = 100 * self.convolutions_half / self.convolutions
-            parts.append(f"{share:.0f} % of {self.convolutions} convolutions in half")
-        if self.products:
-            parts.append(f"{self.products_half} of {self.products} matrix products in half")
-        if self.norms:
-            parts.append(f"{self.norms_float32} of {self.norms} norms in float32")
-        return ", ".join(parts) or "no convolutions"
-
-    def check(self, name: str, precision: str) -> None:
-        """Raises DsmapError unless the graph `name` is what its precision, fp32 or fp16, promises."""
-        # A graph without convolutions is judged by its matrix products.
-        kind, total, half = (
-            ("convolutions", self.convolutions, self.convolutions_half)
-            if self.convolutions
-            else ("matrix products", self.products, self.products_half)
-        )
-        share = f"{half} of {total} {kind} are in half"
-        if precision == "fp16" and half < LEAST_HALF * total:
-            raise DsmapError(
-                f"{name} is called fp16, but {share}, expected {LEAST_HALF:.0%} or more",
-                "Export it again in half precision: TensorRT takes the types from the graph.",
-            )
-        if precision == "fp32" and half:
-            raise DsmapError(f"{name} is called fp32, but {share}", "Export it again.")
-        if self.norms_float32 < self.norms:
-            raise DsmapError(
-                f"{name}: {self.norms - self.norms_float32} of {self.norms} norms take their statistics in half, where "
-                "they overflow",
-                "Export it again, with norms in float32.",
-            )
-
-
-def layer_statistics(flavour: Flavour, network: Any) -> LayerStatistics:
-    """Counts the types of a parsed network's layers. Needs no GPU."""
-    trt = flavour.module
-    kinds, float32, half = trt.LayerType, trt.DataType.FLOAT, trt.DataType.HALF
-    counts = dict.fromkeys(LayerStatistics.__dataclass_fields__, 0)
-    makers: dict[str, Any] = {}
-    for i in range(network.num_layers):
-        layer = network.get_layer(i)
-        makers.update((layer.get_output(k).name, layer) for k in range(layer.num_outputs))
-        if layer.type in (kinds.CONVOLUTION, kinds.DECONVOLUTION):
-            counts["convolutions"] += 1
-            counts["convolutions_half"] += _types(layer) == {half}
-        elif layer.type == kinds.MATRIX_MULTIPLY:
-            counts["products"] += 1
-            counts["products_half"] += _types(layer) == {half}
-        elif layer.type == kinds.NORMALIZATION or _is_mean_of_squares(trt, layer, makers):
-            counts["norms"] += 1
-            counts["norms_float32"] += _types(layer) == {float32}
-    return LayerStatistics(**counts)
-
-
-def _types(layer: Any) -> set[Any]:
-    """Of what a layer takes and of what it gives."""
-    return {layer.get_input(0).dtype, layer.get_output(0).dtype}
-
-
-def _is_mean_of_squares(trt: Any, layer: Any, makers: dict[str, Any]) -> bool:
-    """Whether a layer sums squares: a variance, where a norm is written out, or a vector's length."""
-    if layer.type != trt.LayerType.REDUCE:
-        return False
-    maker = makers.get(layer.get_input(0).name)
-    if maker is None or maker.type != trt.LayerType.ELEMENTWISE:
-        return False
-    maker.__class__ = trt.IElementWiseLayer  # how TensorRT's Python interface casts
-    same = maker.get_input(0).name == maker.get_input(1).name
-    return maker.op == trt.ElementWiseOperation.POW or (maker.op == trt.ElementWiseOperation.PROD and same)
-
-
-class Plan(NamedTuple):
+class SerializedEngine(NamedTuple):
     """An engine as built, and what it holds."""
 
     data: bytes
     layers: LayerStatistics
     seconds: float
+
+
+def build_engine(
+    onnx: bytes | Path,
+    out_path: Path,
+    *,
+    component: str,
+    domain: str,
+    precision: str,
+    profile: SizeProfile,
+    flavour: Flavour,
+    architectures: tuple[str, ...],
+    progress: BuildProgress | None = None,
+    option: str = "-o",
+) -> Sidecar:
+    """Builds the engine of a graph (a file or its bytes), and writes it with its sidecar into the folder of `out_path`.
+
+    From then on it is known as built here; where that cannot be written down, a warning says so.
+
+    Raises DsmapError for a graph that TensorRT or the precision gate refuses and for a full disk, InputError for a
+    folder that takes no files (`option` chooses another), KeyboardInterrupt on Ctrl-C. Nothing half-made is left.
+    """
+    data = onnx if isinstance(onnx, bytes) else onnx.read_bytes()
+    check_folder_writable(out_path.parent, option)
+    # An engine holds the weights, and code: with less than that there is no use in starting.
+    if (free := shutil.disk_usage(out_path.parent).free) < len(data):
+        raise _no_space(out_path, len(data), free)
+    built = build_plan(
+        data,
+        f"{component}.{domain}" if isinstance(onnx, bytes) else onnx.name,
+        flavour=flavour,
+        profile=profile,
+        precision=precision,
+        architectures=architectures,
+        progress=progress,
+    )
+    sidecar = Sidecar(
+        key=EngineKey.of(hashlib.sha256(data).hexdigest(), flavour, architectures, precision, profile),
+        engine_sha256=hashlib.sha256(built.data).hexdigest(),
+        bytes=len(built.data),
+        component=component,
+        domain=domain,
+        layers=built.layers,
+        build_seconds=round(built.seconds, 3),
+        dsmap_version=__version__,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    # The engine first: until its sidecar follows, an old one's hash does not match it, and it is not used.
+    _write_whole(out_path, built.data)
+    _write_whole(sidecar_path(out_path), sidecar.model_dump_json(indent=1).encode() + b"\n")
+    try:
+        remember_engine(sidecar.engine_sha256, out_path)
+    except (DsmapError, OSError) as error:
+        reason = error.fact if isinstance(error, DsmapError) else error.strerror
+        _log.warning(
+            "%s: not kept on record as built here (%s); running it needs --trust-engines", out_path.name, reason
+        )
+    return sidecar
 
 
 def build_plan(
@@ -198,8 +101,8 @@ def build_plan(
     profile: SizeProfile,
     precision: str,
     architectures: tuple[str, ...],
-    progress: Progress | None = None,
-) -> Plan:
+    progress: BuildProgress | None = None,
+) -> SerializedEngine:
     """Builds the engine of an ONNX file's bytes; `name` is what messages call it.
 
     Raises DsmapError with TensorRT's reason, or where the graph is not of `precision`; KeyboardInterrupt on Ctrl-C; and
@@ -207,7 +110,7 @@ def build_plan(
     """
     started = time.perf_counter()
     with interrupts() as interrupted:
-        monitor = Monitor(progress, interrupted)
+        monitor = BuildMonitor(progress, interrupted)
         log = Log(flavour)
         builder = new_builder(flavour, log)
         network = new_network(flavour, builder)
@@ -231,7 +134,7 @@ def build_plan(
         raise DsmapError(
             f"{flavour.title} cannot build {name}: {log.last_error()}", "Other --sizes or --gpu-arch may work."
         )
-    return Plan(bytes(engine), layers, time.perf_counter() - started)
+    return SerializedEngine(bytes(engine), layers, time.perf_counter() - started)
 
 
 def _parse(parser: Any, onnx: bytes, failure: str, log: Log) -> None:
@@ -295,3 +198,19 @@ def _shape(dims: list[int | str], batch: int, size: Size, multiple_of: int, what
             raise DsmapError(f"{what} has a dimension {dim!r} that no size profile gives", "Export the bundle again.")
         shape.append(length + int(match[3] or 0))
     return tuple(shape)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Writes a file beside and renames it, never through a link; DsmapError when there is no room."""
+    try:
+        write_state(path, data)
+    except OSError as error:
+        raise _no_space(path, len(data), shutil.disk_usage(path.parent).free, error.strerror or str(error)) from error
+
+
+def _no_space(path: Path, needed: int, free: int, reason: str = "no space") -> DsmapError:
+    sizes = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB free"
+    return DsmapError(
+        f"cannot write {path.name} into {path.parent}: {reason}; {sizes}",
+        "Make room there, or choose a folder on another disk.",
+    )

@@ -3,14 +3,12 @@
 import hashlib
 from pathlib import Path
 
-from dsmap.common.cache_folder import VARIABLE as VARIABLE
-from dsmap.common.cache_folder import private_folder
-from dsmap.common.cache_folder import user_cache_folder as user_cache_folder
+from dsmap.common.cache_folder import VARIABLE, private_folder, user_cache_folder
 from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES
-from dsmap.runtime.engines.build import SizeProfile
 from dsmap.runtime.engines.sidecars import EngineKey, engine_name
+from dsmap.runtime.engines.size_profile import SizeProfile
 
 
 def cached_engine_path(key: EngineKey, component: str, domain: str) -> Path:

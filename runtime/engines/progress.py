@@ -1,4 +1,4 @@
-"""How far a TensorRT build is, and Ctrl-C during it. Light; for `trt_build`."""
+"""Progress of a TensorRT build, and Ctrl-C during it."""
 
 import functools
 import signal
@@ -11,17 +11,17 @@ from dsmap.runtime.engines.tensorrt_api import Flavour
 
 PROGRESS_STEPS = 1000
 
-Progress = Callable[[str, int, int], None]
+BuildProgress = Callable[[str, int, int], None]
 """Called with what TensorRT is doing, how far the whole build is, and PROGRESS_STEPS. It never goes backwards."""
 
 
-class Monitor:
+class BuildMonitor:
     """Turns TensorRT's nested phases into one number, and passes on the wish to stop.
 
     TensorRT may call from several threads, and loses exceptions: they are kept, and raised by `check`.
     """
 
-    def __init__(self, progress: Progress | None, interrupted: threading.Event) -> None:
+    def __init__(self, progress: BuildProgress | None, interrupted: threading.Event) -> None:
         self._progress, self._interrupted = progress, interrupted
         self._lock = threading.RLock()
         self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
@@ -31,14 +31,14 @@ class Monitor:
     def start(self, phase: str, parent: str | None, steps: int) -> None:
         with self._lock:
             self._phases[phase] = (parent, max(steps, 1), 0)
-            self._tell(phase)
+            self._report(phase)
 
     def step(self, phase: str, step: int) -> bool:
         """Whether to go on."""
         with self._lock:
             parent, steps, done = self._phases.get(phase, (None, 1, 0))
             self._phases[phase] = (parent, steps, min(steps, max(done, step + 1)))
-            self._tell(phase)
+            self._report(phase)
             return self._error is None and not self._interrupted.is_set()
 
     def finish(self, phase: str) -> None:
@@ -52,7 +52,7 @@ class Monitor:
         if self._interrupted.is_set():
             raise KeyboardInterrupt
 
-    def _tell(self, phase: str) -> None:
+    def _report(self, phase: str) -> None:
         self._shown = max(self._shown, int(PROGRESS_STEPS * self._fraction(phase)))
         if self._progress is None or self._error is not None:
             return
@@ -82,7 +82,7 @@ def _reporter_class(trt: Any) -> Any:
     """Made once: a class that TensorRT's interface knows is not thrown away."""
 
     class Reporter(trt.IProgressMonitor):
-        def __init__(self, monitor: Monitor) -> None:
+        def __init__(self, monitor: BuildMonitor) -> None:
             trt.IProgressMonitor.__init__(self)
             self.monitor = monitor
 

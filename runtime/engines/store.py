@@ -6,24 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dsmap.common.cache_folder import check_private, user_cache_folder
+from dsmap.common.cache_folder import VARIABLE, check_private, user_cache_folder
 from dsmap.common.files import is_own_file
 from dsmap.common.text import printable
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
-from dsmap.runtime.engines.build import LARGEST_SIDE, Size, SizeProfile
-from dsmap.runtime.engines.cache import VARIABLE, cached_engine_path, make_cache_folder
-from dsmap.runtime.engines.progress import Progress
-from dsmap.runtime.engines.sidecars import (
-    REBUILD,
-    EngineKey,
-    build_engine,
-    find_engine,
-    read_engine,
-    read_sidecar,
-    trust_fault,
-)
+from dsmap.runtime.engines.build import build_engine
+from dsmap.runtime.engines.cache import cached_engine_path, make_cache_folder
+from dsmap.runtime.engines.lookup import find_engine, read_engine, trust_fault
+from dsmap.runtime.engines.progress import BuildProgress
+from dsmap.runtime.engines.sidecars import REBUILD, EngineKey, read_sidecar
+from dsmap.runtime.engines.size_profile import MAX_SIDE, Size, SizeProfile
 from dsmap.runtime.engines.tensorrt_api import DEFAULT_ARCHITECTURES, Flavour, covers, known_architectures
 from dsmap.runtime.engines.trust import NOT_OURS, was_built_here
 
@@ -39,12 +33,12 @@ _USELESS = ("another TensorRT", "another GPU", _NOT_BUILT)
 _log = logging.getLogger("dsmap")
 
 
-def say(line: str) -> None:
+def log_line(line: str) -> None:
     """One line about what takes time or is otherwise than asked: on stderr, unless the program set up logging."""
     _log.warning(printable(line))  # it may quote a sidecar, or a name of a bundle's files
 
 
-class Shelf:
+class EngineStore:
     """The engines of one bundle for one TensorRT and GPU."""
 
     def __init__(
@@ -142,7 +136,7 @@ class Shelf:
         def scaled(factor: float) -> Size:
             sides = [int(side * factor) // multiple * multiple for side in size]
             floor = -(-least // multiple) * multiple
-            return Size(*(min(max(side, floor), LARGEST_SIDE // multiple * multiple) for side in sides))
+            return Size(*(min(max(side, floor), MAX_SIDE // multiple * multiple) for side in sides))
 
         low, high = (size, size) if self._exact else (scaled(0.5), scaled(2))
         low = Size(min(low.width, size.width), min(low.height, size.height))
@@ -174,7 +168,7 @@ class Shelf:
         make_cache_folder()
         path = cached_engine_path(key, component, domain)
         why = f" ({reasons[0]})" if reasons else ""
-        say(f"building the engine {title} for {size} with {self._flavour.title}, kept for the next time{why}")
+        log_line(f"building the engine {title} for {size} with {self._flavour.title}, kept for the next time{why}")
         refusal: DsmapError | None = None
         stops = self._stops
         for architectures in self._architectures():
@@ -205,7 +199,7 @@ class Shelf:
         unknown = self._flavour.name == "rtx" and self._architecture not in known_architectures(self._flavour)
         return [here, DEFAULT_ARCHITECTURES] if unknown and covers(DEFAULT_ARCHITECTURES, here[0]) else [here]
 
-    def _progress(self, title: str, stops: int) -> Progress:
+    def _progress(self, title: str, stops: int) -> BuildProgress:
         told = time.monotonic()
 
         def progress(_phase: str, step: int, steps: int) -> None:
@@ -214,6 +208,6 @@ class Shelf:
                 raise DsmapError(f"stopped while building {title}", "Run it again: what was built is kept.")
             if time.monotonic() - told > _SECONDS_BETWEEN:
                 told = time.monotonic()
-                say(f"building the engine {title}: {100 * step // steps} %")
+                log_line(f"building the engine {title}: {100 * step // steps} %")
 
         return progress

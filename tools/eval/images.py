@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsmap.common.cache_folder import user_cache_folder
 from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.metrics.evaluate import Evaluator, Judged, Means
@@ -16,7 +17,6 @@ from dsmap.metrics.feature_cache import FeatureCache
 from dsmap.metrics.findings import Report
 from dsmap.metrics.report.grids import side_by_side, worst
 from dsmap.metrics.results import Result, ResultFolder, comparable, look_through, read_results
-from dsmap.runtime.engines.cache import user_cache_folder
 from dsmap.tools.eval.notes import doubts, few, missing, unequal, usual_size
 from dsmap.tools.shared.progress import progress
 

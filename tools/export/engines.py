@@ -10,7 +10,7 @@ from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
     from dsmap.export.engines import EngineJob
-    from dsmap.runtime.engines.progress import Progress
+    from dsmap.runtime.engines.progress import BuildProgress
 
 
 def parse_engines(kind: str, sizes: str | None, gpu_arch: str | None, max_batch: int | None) -> EngineRequest | None:
@@ -41,7 +41,7 @@ class EngineBar:
         """Print a line."""
         say(line) if self._bar is None else self._bar.say(line)
 
-    def follow(self, job: "EngineJob") -> "Progress":
+    def follow(self, job: "EngineJob") -> "BuildProgress":
         """Show the build of one engine."""
         from dsmap.runtime.engines.progress import PROGRESS_STEPS
 

@@ -30,8 +30,8 @@ from dsmap.runtime.backends.tensorrt.memory import Engine, Shape, run_once
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.cuda.bindings import load_cuda
-from dsmap.runtime.engines.build import Size, SizeProfile
-from dsmap.runtime.engines.store import Shelf, say
+from dsmap.runtime.engines.size_profile import Size, SizeProfile
+from dsmap.runtime.engines.store import EngineStore, log_line
 from dsmap.runtime.engines.tensorrt_api import load_trt
 
 MOST_SLOTS = 3
@@ -68,7 +68,7 @@ class TensorRT(Backend):
         side = -(-max(sizes.trained_at, sizes.minimum) // sizes.multiple_of) * sizes.multiple_of
         self._usual = Size(side, side)
         self._cuda = load_cuda(settings.cuda_binding)
-        self._shelf = Shelf(
+        self._store = EngineStore(
             bundle, self._trt, architecture, self.precision, exact=exact, trust_engines=settings.trust_engines
         )
         self._own_graphs = graphs and self._cuda.no_graphs is not None
@@ -108,7 +108,7 @@ class TensorRT(Backend):
             self._give_back(plan, slot)  # what is left of it is done before the slot's next frame: streams keep order
             raise
         if plan.no_graphs != graphs_before:
-            say(f"without CUDA graphs, which makes no difference but in speed: {plan.no_graphs}")
+            log_line(f"without CUDA graphs, which makes no difference but in speed: {plan.no_graphs}")
 
         def wait() -> Frames:
             try:
@@ -124,7 +124,7 @@ class TensorRT(Backend):
     def cancel(self) -> None:
         # What the GPU has begun it ends by itself, in milliseconds; only a build takes longer.
         self._cancelled += 1
-        self._shelf.stop()
+        self._store.stop()
 
     def close(self) -> None:
         try:
@@ -210,7 +210,7 @@ class TensorRT(Backend):
 
         parts = Parts(
             encoder=self._engine("content_encoder", self._source, size, batch),
-            mapping=engine("mapping") if self._shelf.has("mapping", self._target) else None,
+            mapping=engine("mapping") if self._store.has("mapping", self._target) else None,
             decoder=engine("decoder"),
             style_mlp=engine("style_mlp"),
         )
@@ -224,7 +224,7 @@ class TensorRT(Backend):
         for engine in opened:
             if engine.takes(size.width, size.height, batch):
                 return engine
-        engine = self._shelf.open(component, domain, size, batch, self._load)
+        engine = self._store.open(component, domain, size, batch, self._load)
         opened.append(engine)
         return engine
 

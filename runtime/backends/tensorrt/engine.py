@@ -14,7 +14,7 @@ from dsmap.common.state_files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.tensorrt.memory import Shape
 from dsmap.runtime.cuda.base import Address, OutOfMemoryError, Stream
-from dsmap.runtime.engines.build import SizeProfile
+from dsmap.runtime.engines.size_profile import SizeProfile
 from dsmap.runtime.engines.tensorrt_api import Flavour, Log
 
 _KERNELS = "rtx-kernels"

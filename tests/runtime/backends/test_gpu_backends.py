@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from gpu_doubles import FLAVOUR, CpuContext, CpuShelf, LateCuda
+from gpu_doubles import FLAVOUR, CpuContext, CpuEngineStore, LateCuda
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator, backends
@@ -30,11 +30,12 @@ from dsmap.runtime.bundle import bundle as bundle_format
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.cuda.bindings import load_cuda
-from dsmap.runtime.engines import store as _shelf
+from dsmap.runtime.engines import store as store_module
 from dsmap.runtime.engines import tensorrt_api as trt
-from dsmap.runtime.engines.build import Size, SizeProfile
-from dsmap.runtime.engines.sidecars import build_engine, read_sidecar, sidecar_path
-from dsmap.runtime.engines.store import Shelf
+from dsmap.runtime.engines.build import build_engine
+from dsmap.runtime.engines.sidecars import read_sidecar, sidecar_path
+from dsmap.runtime.engines.size_profile import Size, SizeProfile
+from dsmap.runtime.engines.store import EngineStore
 
 GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda")
 
@@ -62,9 +63,9 @@ def gpu(monkeypatch) -> LateCuda:
     monkeypatch.setattr(tensorrt, "need_gpu", lambda: "8.9")
     monkeypatch.setattr(tensorrt, "load_trt", lambda wanted: FLAVOUR)
     monkeypatch.setattr(tensorrt, "load_cuda", lambda binding: cuda)
-    monkeypatch.setattr(tensorrt, "Shelf", CpuShelf)
-    monkeypatch.setattr(CpuShelf, "cuda", cuda, raising=False)
-    monkeypatch.setattr(CpuShelf, "refuse", {}, raising=False)
+    monkeypatch.setattr(tensorrt, "EngineStore", CpuEngineStore)
+    monkeypatch.setattr(CpuEngineStore, "cuda", cuda, raising=False)
+    monkeypatch.setattr(CpuEngineStore, "refuse", {}, raising=False)
     return cuda
 
 
@@ -344,11 +345,11 @@ def test_what_was_cancelled_raises_and_what_comes_later_does_not(gpu, bundle, by
 
 
 def test_an_engine_that_does_not_run_is_found_out_at_once(gpu, bundle):
-    CpuShelf.refuse["style_mlp"] = DsmapError("it was built for another GPU", "Build it.")
+    CpuEngineStore.refuse["style_mlp"] = DsmapError("it was built for another GPU", "Build it.")
     with pytest.raises(DsmapError, match="built for another GPU"):
         make(bundle)
     assert gpu.closed
-    CpuShelf.refuse.clear()
+    CpuEngineStore.refuse.clear()
     gpu.fail["enqueue"] = DsmapError("no kernel image is available", "Buy one.")
     with pytest.raises(DsmapError, match="no kernel image"):
         make(bundle)
@@ -402,7 +403,7 @@ def rtx() -> trt.Flavour:
     ],
 )
 def test_sizes_of_an_engine_that_is_built(bundle, size, exact, profile):
-    found = Shelf(bundle, FLAVOUR, "8.9", "fp32", exact=exact).profile(size, 2, "decoder")
+    found = EngineStore(bundle, FLAVOUR, "8.9", "fp32", exact=exact).profile(size, 2, "decoder")
     assert (str(found), found.max_batch) == (profile, 2)
     assert found.takes(*size, 2)
 
@@ -412,14 +413,14 @@ def loaded(data: bytes, title: str, profile: SizeProfile) -> tuple[int, str, str
 
 
 def test_an_engine_is_built_once_kept_and_told(bundle, rtx, own_cache, caplog):
-    shelf = Shelf(bundle, rtx, "8.6", "fp32")
+    store = EngineStore(bundle, rtx, "8.6", "fp32")
     size, title = Size(32, 24), "mapping.winter fp32"
-    first = shelf.open("mapping", "winter", size, 1, loaded)
+    first = store.open("mapping", "winter", size, 1, loaded)
     assert first[0] > 1000
     assert first[1:] == (title, "16x16:32x24:64x48")
     line = f"building the engine {title} for 32x24 with {rtx.title}, kept for the next time"
     assert caplog.messages == [line]
-    again = Shelf(bundle, rtx, "8.6", "fp32")
+    again = EngineStore(bundle, rtx, "8.6", "fp32")
     assert again.open("mapping", "winter", size, 1, loaded) == first
     assert again.open("mapping", "winter", Size(64, 16), 1, loaded) == first  # within its sizes
     assert caplog.messages == [line]
@@ -462,38 +463,38 @@ def test_the_bundles_own_engine_comes_first(bundle, rtx, tmp_path, own_cache, ca
         flavour=rtx,
         architectures=("8.0+",),
     )
-    shelf = Shelf(copy, rtx, "8.9", "fp32")
-    assert shelf.open("mapping", "winter", Size(32, 32), 1, loaded)[2] == "32x32"
+    store = EngineStore(copy, rtx, "8.9", "fp32")
+    assert store.open("mapping", "winter", Size(32, 32), 1, loaded)[2] == "32x32"
     assert caplog.messages == []
-    assert shelf.open("mapping", "winter", Size(40, 32), 1, loaded)[2] == "16x16:40x32:80x64"
+    assert store.open("mapping", "winter", Size(40, 32), 1, loaded)[2] == "16x16:40x32:80x64"
     assert "it is for 32x32 in batches of up to 1, not for 1 of 40x32" in caplog.messages[0]
     assert len(list((own_cache / "engines").glob("*.engine"))) == 1
-    assert shelf.open("mapping", "winter", Size(32, 32), 2, loaded)[2] == "16x16:32x32:64x64"
+    assert store.open("mapping", "winter", Size(32, 32), 2, loaded)[2] == "16x16:32x32:64x64"
 
 
 def test_a_gpu_that_tensorrt_does_not_name(bundle, rtx, own_cache):
     """CURRENT needs the GPU to be there; then what runs on it and all later ones is built."""
     assert "9.0" not in trt.known_architectures(rtx)
-    Shelf(bundle, rtx, "9.0", "fp32").open("style_mlp", "winter", Size(32, 32), 1, loaded)
+    EngineStore(bundle, rtx, "9.0", "fp32").open("style_mlp", "winter", Size(32, 32), 1, loaded)
     (engine,) = (own_cache / "engines").glob("*.engine")
     assert read_sidecar(engine).key.architectures == ("8.0+",)
 
 
 def test_a_build_can_be_stopped(bundle, rtx, own_cache, monkeypatch):
-    shelf = Shelf(bundle, rtx, "8.6", "fp32")
-    monkeypatch.setattr(_shelf, "say", lambda line: None)
-    real = _shelf.build_engine
+    store = EngineStore(bundle, rtx, "8.6", "fp32")
+    monkeypatch.setattr(store_module, "log_line", lambda line: None)
+    real = store_module.build_engine
 
     def stopped(*args, **options):
-        shelf.stop()
+        store.stop()
         return real(*args, **options)
 
-    monkeypatch.setattr(_shelf, "build_engine", stopped)
+    monkeypatch.setattr(store_module, "build_engine", stopped)
     with pytest.raises(DsmapError, match=r"stopped while building mapping\.winter fp32"):
-        shelf.open("mapping", "winter", Size(32, 32), 1, loaded)
+        store.open("mapping", "winter", Size(32, 32), 1, loaded)
     assert list((own_cache / "engines").glob("*.engine")) == []
-    monkeypatch.setattr(_shelf, "build_engine", real)
-    assert shelf.open("mapping", "winter", Size(32, 32), 1, loaded)[0] > 1000
+    monkeypatch.setattr(store_module, "build_engine", real)
+    assert store.open("mapping", "winter", Size(32, 32), 1, loaded)[0] > 1000
 
 
 def test_without_a_gpu_a_real_engine_does_not_load(bundle, rtx):
@@ -504,7 +505,7 @@ def test_without_a_gpu_a_real_engine_does_not_load(bundle, rtx):
         return TrtEngine(rtx, data, title, profile, False)
 
     with pytest.raises(DsmapError, match=r"TensorRT for RTX .* cannot load style_mlp\.winter fp32: .+"):
-        Shelf(bundle, rtx, "8.6", "fp32").open("style_mlp", "winter", Size(32, 32), 1, load)
+        EngineStore(bundle, rtx, "8.6", "fp32").open("style_mlp", "winter", Size(32, 32), 1, load)
 
 
 class TrtContextDouble:

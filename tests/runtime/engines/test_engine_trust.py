@@ -17,11 +17,12 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineOptions, build_engines
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
-from dsmap.runtime.engines import store as _shelf
-from dsmap.runtime.engines.build import Size, SizeProfile
+from dsmap.runtime.engines import store as store_module
 from dsmap.runtime.engines.cache import make_cache_folder
-from dsmap.runtime.engines.sidecars import check_engine, read_sidecar, sidecar_path, trust_fault
-from dsmap.runtime.engines.store import Shelf
+from dsmap.runtime.engines.lookup import check_engine, trust_fault
+from dsmap.runtime.engines.sidecars import read_sidecar, sidecar_path
+from dsmap.runtime.engines.size_profile import Size, SizeProfile
+from dsmap.runtime.engines.store import EngineStore
 from dsmap.runtime.engines.tensorrt_api import DEFAULT_ARCHITECTURES, Validity, load_trt
 from dsmap.runtime.engines.trust import remember_engine, was_built_here
 
@@ -68,7 +69,7 @@ def loaded(data: bytes, title: str, profile: SizeProfile) -> str:
 
 
 def open_mapping(bundle: Bundle, rtx, *, load=loaded, **settings) -> str:
-    return Shelf(bundle, rtx, "8.9", "fp32", **settings).open("mapping", "b", SIZE, 1, load)
+    return EngineStore(bundle, rtx, "8.9", "fp32", **settings).open("mapping", "b", SIZE, 1, load)
 
 
 def engine_in(folder: Path) -> Path:
@@ -131,7 +132,7 @@ def test_an_engine_that_is_exchanged_once_it_was_chosen(exported_engines, bundle
     shutil.copytree(exported_engines[1], cache)
     path = engine_in(bundle.folder)
     evil: list[str] = []
-    real = _shelf.find_engine
+    real = store_module.find_engine
 
     def find(folder: Path, *arguments, **options):
         found = real(folder, *arguments, **options)
@@ -140,8 +141,8 @@ def test_an_engine_that_is_exchanged_once_it_was_chosen(exported_engines, bundle
             evil.append(forged(path))
         return found
 
-    monkeypatch.setattr(_shelf, "find_engine", find)
-    monkeypatch.setattr("dsmap.runtime.engines.sidecars.engine_validity", lambda *_: Validity("unknown"))
+    monkeypatch.setattr(store_module, "find_engine", find)
+    monkeypatch.setattr("dsmap.runtime.engines.lookup.engine_validity", lambda *_: Validity("unknown"))
     assert open_mapping(bundle, rtx) not in evil
     assert evil
     assert "it was not built here by you" in caplog.messages[0]
@@ -263,15 +264,15 @@ def test_commands_hand_the_option_on(command, trust, tmp_path, monkeypatch):
     assert set(seen) == {trust}
 
 
-def test_settings_reach_the_shelf(bundle, rtx, monkeypatch):
-    from gpu_doubles import FLAVOUR, CpuShelf, LateCuda
+def test_settings_reach_the_engine_store(bundle, rtx, monkeypatch):
+    from gpu_doubles import FLAVOUR, CpuEngineStore, LateCuda
 
     from dsmap.runtime.backends.base import BackendSettings
-    from dsmap.runtime.backends.tensorrt.backend import backend as tensorrt
+    from dsmap.runtime.backends.tensorrt import backend as tensorrt
 
     seen: list[bool] = []
 
-    class Shelf(CpuShelf):
+    class EngineStore(CpuEngineStore):
         def __init__(self, *arguments: object, trust_engines: bool, **options: object) -> None:
             seen.append(trust_engines)
             raise DsmapError("far enough", "Stop.")
@@ -279,7 +280,7 @@ def test_settings_reach_the_shelf(bundle, rtx, monkeypatch):
     monkeypatch.setattr(tensorrt, "need_gpu", lambda: "8.9")
     monkeypatch.setattr(tensorrt, "load_trt", lambda wanted: FLAVOUR)
     monkeypatch.setattr(tensorrt, "load_cuda", lambda binding: LateCuda())
-    monkeypatch.setattr(tensorrt, "Shelf", Shelf)
+    monkeypatch.setattr(tensorrt, "EngineStore", EngineStore)
     for trust in (True, False):
         with pytest.raises(DsmapError, match="far enough"):
             tensorrt.TensorRT(bundle, "b", BackendSettings(trust_engines=trust))

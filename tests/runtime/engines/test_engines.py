@@ -17,22 +17,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny import make_model
 
+from dsmap.common.cache_folder import user_cache_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.engines import EngineJob, build_bundle_engines, parse_gpu_arch
 from dsmap.export.graphs import graphs, write_graph
-from dsmap.runtime.engines.build import RECIPE, SizeProfile, build_plan, input_shapes
-from dsmap.runtime.engines.cache import cached_engine_path, make_cache_folder, user_cache_folder
-from dsmap.runtime.engines.progress import PROGRESS_STEPS, Monitor
-from dsmap.runtime.engines.sidecars import (
-    EngineKey,
-    build_engine,
-    check_engine,
-    engine_name,
-    find_engine,
-    read_engine,
-    read_sidecar,
-    sidecar_path,
-)
+from dsmap.runtime.engines.build import build_engine, build_plan, input_shapes
+from dsmap.runtime.engines.cache import cached_engine_path, make_cache_folder
+from dsmap.runtime.engines.lookup import check_engine, find_engine, read_engine
+from dsmap.runtime.engines.progress import PROGRESS_STEPS, BuildMonitor
+from dsmap.runtime.engines.sidecars import RECIPE, EngineKey, engine_name, read_sidecar, sidecar_path
+from dsmap.runtime.engines.size_profile import SizeProfile
 from dsmap.runtime.engines.tensorrt_api import (
     DEFAULT_ARCHITECTURES,
     Log,
@@ -272,7 +266,7 @@ def test_progress_of_nested_phases():
     import threading
 
     seen = []
-    monitor = Monitor(lambda *told: seen.append(told), threading.Event())
+    monitor = BuildMonitor(lambda *told: seen.append(told), threading.Event())
     monitor.start("all", None, 2)
     monitor.start("part", "all", 4)
     monitor.step("part", 0)
@@ -289,8 +283,9 @@ def test_ctrl_c_stops_a_build(graph_files, options, tmp_path):
     """Sent from outside, while TensorRT is at work; nothing is left, and Ctrl-C works as before."""
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from dsmap.runtime.engines.tensorrt_api import load_trt\nfrom dsmap.runtime.engines.build import SizeProfile\n"
-        "from dsmap.runtime.engines.sidecars import build_engine\n"
+        "from dsmap.runtime.engines.tensorrt_api import load_trt\n"
+        "from dsmap.runtime.engines.size_profile import SizeProfile\n"
+        "from dsmap.runtime.engines.build import build_engine\n"
         "def slow(phase, step, steps):\n"
         "    print('at', step, flush=True)\n"
         "    time.sleep(0.05)\n"
@@ -606,8 +601,9 @@ def test_no_space_for_the_engine(built, tiny_bundle, options, tmp_path):
     before = old.read_bytes()
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom dsmap.errors import DsmapError\n"
-        "from dsmap.runtime.engines.tensorrt_api import load_trt\nfrom dsmap.runtime.engines.build import SizeProfile\n"
-        "from dsmap.runtime.engines.sidecars import build_engine\n"
+        "from dsmap.runtime.engines.tensorrt_api import load_trt\n"
+        "from dsmap.runtime.engines.size_profile import SizeProfile\n"
+        "from dsmap.runtime.engines.build import build_engine\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
         "    build_engine(Path(sys.argv[1]), Path(sys.argv[2]), component='style_mlp', domain='winter',\n"
@@ -658,8 +654,9 @@ def test_a_tensorrt_that_does_not_work(fake, tmp_path):
         (tmp_path / "tensorrt" / "__init__.py").write_text(source)
     code += (
         "from dsmap.errors import DsmapError\nfrom dsmap.runtime.engines.tensorrt_api import load_trt\n"
-        "import dsmap.runtime.engines.build\n"
+        "from dsmap.runtime.engines import layer_statistics, progress, size_profile\n"
         "assert not {'tensorrt_rtx', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "import dsmap.runtime.engines.build\nassert not {'tensorrt_rtx', 'numpy'} & set(sys.modules)\n"
         "try: load_trt('tensorrt')\nexcept DsmapError as error: print(error)\n"
         "flavour = load_trt()\nprint(flavour.name, flavour.note)\n"
         "sys.modules['tensorrt_rtx'] = None\n"
