@@ -7,7 +7,8 @@ from dsmap.common.files import is_regular
 from dsmap.common.output_files import check_folder_writable, check_name
 from dsmap.common.part_files import is_part_name
 from dsmap.errors import InputError
-from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, MANIFEST, read_manifest
+from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, read_manifest
+from dsmap.runtime.bundle.manifest import MANIFEST
 
 
 def check_bundle_folder(out: Path, *, overwrite: bool, option: str = "-o") -> None:

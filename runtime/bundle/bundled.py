@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from dsmap.errors import InputError
-from dsmap.runtime.bundle.bundle import MANIFEST
+from dsmap.runtime.bundle.manifest import MANIFEST
 
 _FOLDER = Path(__file__).parents[1] / "models"
 DEFAULT_MODEL = "summer-winter"

@@ -14,8 +14,8 @@ from dsmap.common.atomic import finish_file
 from dsmap.common.output_files import naming_error, numbered
 from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.jobs.stages import scaled
 from dsmap.runtime.live.source import Pixels
+from dsmap.runtime.video.scaling import scaled
 from dsmap.runtime.video.writer import FORMATS, VideoWriter
 
 _TIME_BASE = Fraction(1, 90_000)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.jobs.stages import scaled
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.styles import Mix, Style, StyleCodes
 from dsmap.runtime.translator import Translator
-from dsmap.runtime.video.scaling import size_at_height
+from dsmap.runtime.video.scaling import scaled, size_at_height
 
 LoadTranslator = Callable[[str], Translator]
 """Loads the translator to a domain."""

@@ -6,7 +6,6 @@ template, so a template is written into memory: a Matroska file without a frame,
 
 import io
 from dataclasses import dataclass
-from typing import cast
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
@@ -69,7 +68,7 @@ def plan_projection(
 def add_projected_stream(container: OutputContainer, encoder: Encoder, projection: bytes) -> VideoStream:
     """A video stream of `container` with `projection`, to be set up as any other. The header is not written yet."""
     with av.open(io.BytesIO(_template(_CODECS[encoder.library], projection)), format="matroska") as template:
-        stream = cast(VideoStream, container.add_stream_from_template(template.streams.video[0], opaque=False))
+        stream = container.add_stream_from_template(template.streams.video[0], opaque=False)
     stream.codec_context.options = dict(encoder.options)
     stream.codec_context.flags |= Flags.global_header
     container.container_options["strict"] = "unofficial"  # the boxes of mp4 are Google's, not of the standard

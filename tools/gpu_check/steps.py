@@ -22,7 +22,8 @@ import numpy as np
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Backend, BackendSettings, Frames, Pending
 from dsmap.runtime.backends.registry import BACKENDS
-from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, Manifest
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.manifest import MANIFEST, Manifest
 
 Job = dict[str, Any]
 Submit = Callable[[Frames], Pending]

@@ -73,8 +73,9 @@ def tell_broken(broken: "Broken") -> None:
 
 def read_generators(given: str) -> "DSMAP":
     """Those of a run (the latest checkpoint's), a checkpoint, a bundle or a bundled model, averaged, in eval mode."""
-    from dsmap.runtime.bundle.bundle import MANIFEST, Bundle
+    from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.bundle.bundled import bundled_models, find_model
+    from dsmap.runtime.bundle.manifest import MANIFEST
     from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
 
     if given in bundled_models() or (Path(given) / MANIFEST).is_file():
