@@ -37,6 +37,21 @@ def processes_from_torchrun() -> Processes:
     return Processes(*(int(os.environ[name]) for name in names)) if all(map(os.environ.get, names)) else Processes()
 
 
+@contextmanager
+def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
+    """Within the block the processes form a group.
+
+    After an error it is not destroyed: that would wait for processes that have gone.
+    """
+    try:
+        init_process_group(processes, device)
+        yield
+    except KeyboardInterrupt:
+        destroy_process_group()
+        raise
+    destroy_process_group()
+
+
 def init_process_group(processes: Processes, device: torch.device) -> None:
     """Waits for the other processes. NCCL talks between GPUs, gloo between CPUs."""
     if processes.world_size > 1:

@@ -25,10 +25,10 @@ def start_as_identity(model: DSMAP) -> None:
     blocks begin with branches of 0, and the upsampling puts the blocks back. Images come out normalised by their own
     mean and spread: colours and contrast are what the style has to say.
 
-    Raises ValueError for a network without room (`ModelConfig.has_room`).
+    Raises ValueError for other networks (`ModelConfig.can_hold_every_pixel`).
     """
-    if not model.config.has_room:
-        raise ValueError("this network's content has no room for every pixel")
+    if not model.config.can_hold_every_pixel:
+        raise ValueError("the content of this network cannot hold every pixel")
     for part in model.modules():
         if isinstance(part, ContentEncoder):
             _split_signs(part.stem, model.config.patch)

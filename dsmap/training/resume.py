@@ -6,14 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dsmap.config import TrainConfig
+from dsmap.config import NOT_SHAPING, TrainConfig
 from dsmap.errors import InputError
 from dsmap.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
 from dsmap.training.checkpoint_folders import check_free_names
 from dsmap.training.datasets import Domains, Fingerprint, fingerprint
-
-SHAPELESS = {"model.output", "model.contrast", "model.sharpen", "model.margin", "discriminator.shift"}
-"""Settings of the networks that shape no weight: a training may go on with others."""
 
 
 def check_startable(
@@ -49,7 +46,7 @@ def check_resumable(
             f"Start a new training from it: --start-from {checkpoint.path}",
         )
     for key, (then, now) in changed_settings(checkpoint.config, config).items():
-        if key.startswith(("model.", "discriminator.")) and key not in SHAPELESS:
+        if key.startswith(("model.", "discriminator.")) and key not in NOT_SHAPING:
             raise InputError(
                 f"the checkpoint {checkpoint.path} is of another architecture: {key} got {now}, expected {then}",
                 f"Resume with the settings in {run / 'config.yaml'}, or start a new run with another -o.",

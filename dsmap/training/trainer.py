@@ -48,7 +48,7 @@ _AT_ONCE = 8
 SAMPLE_IMAGES = 4
 
 
-class Progress(NamedTuple):
+class TrainProgress(NamedTuple):
     """What an iteration tells: its number (from 1), the total losses and every unweighted term."""
 
     step: int
@@ -113,7 +113,7 @@ class Trainer:
             self.samples = self._images(SAMPLE_IMAGES)
             self.scorer = self._make_scorer()
 
-    def train(self, on_step: Callable[[Progress], None] = lambda _progress: None) -> Path:
+    def train(self, on_step: Callable[[TrainProgress], None] = lambda _progress: None) -> Path:
         """Runs until `config.steps`, and gives the last checkpoint.
 
         Ctrl-C, SIGTERM and SIGHUP save a checkpoint first and then raise KeyboardInterrupt. Raises DsmapError when a
@@ -190,7 +190,7 @@ class Trainer:
         log: RunLog | None,
         batches: Generator[Batch],
         stop_asked: Callable[[], bool],
-        on_step: Callable[[Progress], None],
+        on_step: Callable[[TrainProgress], None],
     ) -> Path:
         config = self.config
         started = time.monotonic()
@@ -199,7 +199,7 @@ class Trainer:
             batch = self._next(batches, stop_asked, log)
             waited = time.perf_counter() - asked
             losses = self.iterate(batch)
-            self._tell(on_step, Progress(self.step, losses, waited), log)
+            self._tell(on_step, TrainProgress(self.step, losses, waited), log)
             done = self.step == config.steps
             if log is not None:
                 if batch.step == 0:
@@ -242,7 +242,7 @@ class Trainer:
             self.say(f"stopped at step {self.step}, saved {self._save_once(log)}")
         raise KeyboardInterrupt
 
-    def _tell(self, on_step: Callable[[Progress], None], progress: Progress, log: RunLog | None) -> None:
+    def _tell(self, on_step: Callable[[TrainProgress], None], progress: TrainProgress, log: RunLog | None) -> None:
         """What was learnt is kept where nobody is told any more (`dsmap-train ... | head`), which raises OSError."""
         try:
             on_step(progress)

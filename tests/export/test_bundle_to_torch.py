@@ -98,7 +98,7 @@ def test_a_training_starts_from_a_bundle(image_folder, tmp_path):
     run = ("--data", image_folder, "-o", tmp_path / "run", "--start-from", tmp_path / "bundle", *NOTHING_LEARNT)
     code, out, err = train(*run)
     assert code == 0, err
-    assert "the generators begin as those of the other training" in out
+    assert "generators initialised with the weights of --start-from" in out
     checkpoint = read_checkpoint(tmp_path / "run")
     assert checkpoint.config.model == model.config
     for weights in ("ema", "generators"):
@@ -121,7 +121,7 @@ def test_going_on_takes_the_runs_own_weights(checkpoint, image_folder, tmp_path)
     shutil.copytree(tmp_path / "run", tmp_path / "kept")
     code, out, err = train(*run, "--steps", 1)
     assert code == 0, err
-    assert "begin as those" not in out
+    assert "generators initialised" not in out
     assert_same(load_generators(read_checkpoint(tmp_path / "run")), load_generators(read_checkpoint(tmp_path / "kept")))
 
 
@@ -137,8 +137,8 @@ def test_what_shapes_no_weight_may_be_another(checkpoint, image_folder, tmp_path
 @pytest.mark.parametrize(
     ("more", "fact"),
     [
-        (["--set", "model.dim=8"], "model.dim=8 is given beside --start-from"),
-        (["--method", "munit"], "--method munit is given beside --start-from"),
+        (["--set", "model.dim=8"], "model.dim=8 cannot be combined with --start-from"),
+        (["--method", "munit"], "--method munit cannot be combined with --start-from"),
         (["--domains", "winter,summer"], "the domains are given as winter, summer"),
     ],
 )

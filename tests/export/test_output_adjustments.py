@@ -63,7 +63,7 @@ def test_a_bundle_is_not_finished_again(flag, tiny_bundle):
 
 
 def test_contrast_is_of_the_tanh():
-    with pytest.raises(ValueError, match=r"model\.contrast goes with model\.output tanh"):
+    with pytest.raises(ValueError, match=r"model\.contrast needs model\.output tanh"):
         ModelConfig(output="clip", contrast=(1.0, 1.1))
     assert parse_contrast(["1.2", "winter:1.3"]) == {None: 1.2, "winter": 1.3}
     assert OutputAdjustments().apply(ModelConfig()) == ModelConfig()

@@ -392,9 +392,9 @@ def test_generators_that_start_as_identity(patch, dim):
 )
 def test_no_identity_without_room(changed):
     shape = {"patch": 2, "n_downsample": 0, "upsampling": "shuffle", "dim": 48} | changed
-    with pytest.raises(ValueError, match="no room for every pixel"):
+    with pytest.raises(ValueError, match="cannot hold every pixel"):
         start_as_identity(DSMAP(model_config(**shape)))
-    with pytest.raises(ValidationError, match="identity_init needs room for every pixel"):
+    with pytest.raises(ValidationError, match="identity_init needs a network that can hold every pixel"):
         TrainConfig(model=model_config(**shape), identity_init=True)
 
 

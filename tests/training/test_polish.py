@@ -291,7 +291,7 @@ def test_a_training_on_small_images_has_no_crop_for_features():
 
 
 def test_broken_images_are_told(checkpoint, image_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dsmap.training.polish.STANDARD_PICTURES", 24)
+    monkeypatch.setattr("dsmap.training.polish.STANDARD_IMAGES", 24)
     data = shutil.copytree(image_folder, tmp_path / "data")
     next((data / "trainA").iterdir()).write_bytes(b"no image")
     np.savez(tmp_path / "net.npz", **squeezenet_weights())

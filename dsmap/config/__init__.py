@@ -1,0 +1,43 @@
+"""Settings of the network and its training, validated on construction. Imports no torch.
+
+`networks` describes generators and discriminators, `training` everything else that decides a run, `loading` reads them
+from presets, YAML files and `--set key=value`.
+"""
+
+from dsmap.config.base import DOMAIN_NAME, MAX_NAME, MAX_SIDE, MAX_STEPS, MAX_WIDTH, Settings
+from dsmap.config.loading import (
+    known_keys,
+    load_train_config,
+    override_key,
+    parse_settings,
+    parse_yaml,
+    preset_names,
+    read_yaml,
+)
+from dsmap.config.networks import NOT_SHAPING, DiscriminatorConfig, GanType, ModelConfig, PadType
+from dsmap.config.training import DataConfig, LossWeights, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "DOMAIN_NAME",
+    "MAX_NAME",
+    "MAX_SIDE",
+    "MAX_STEPS",
+    "MAX_WIDTH",
+    "NOT_SHAPING",
+    "DataConfig",
+    "DiscriminatorConfig",
+    "GanType",
+    "LossWeights",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PadType",
+    "Settings",
+    "TrainConfig",
+    "known_keys",
+    "load_train_config",
+    "override_key",
+    "parse_settings",
+    "parse_yaml",
+    "preset_names",
+    "read_yaml",
+]
