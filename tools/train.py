@@ -38,9 +38,7 @@ app = new_app()
 def train(
     out: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", parser=path_given, metavar="RUN", help="Run folder: checkpoints, logs."
-        ),
+        typer.Option("--output", "-o", parser=path_given, metavar="RUN", help="Run folder: checkpoints, logs."),
     ],
     data: Data = None,
     domain: DomainFolders = None,
