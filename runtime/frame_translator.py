@@ -128,8 +128,18 @@ class FunctionTranslator(FrameTranslator):
 
 
 def as_frame_translator(translate: FrameTranslator | Callable[[Frames], Frames]) -> FrameTranslator:
-    """`translate` itself where it is a FrameTranslator, else the adapter for a plain function."""
-    return translate if isinstance(translate, FrameTranslator) else FunctionTranslator(translate)
+    """`translate` itself where it is a FrameTranslator, else the adapter for a plain function.
+
+    Raises InputError for what is neither.
+    """
+    if isinstance(translate, FrameTranslator):
+        return translate
+    if not callable(translate):
+        raise InputError(
+            f"{type(translate).__name__} is neither a FrameTranslator nor a function",
+            "Pass a Translator, or a function from frame to frame; classes of yours derive from FrameTranslator.",
+        )
+    return FunctionTranslator(translate)
 
 
 def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:

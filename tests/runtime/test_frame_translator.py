@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsmap.errors import InputError
 from dsmap.runtime import Stabilizer, Translator
 from dsmap.runtime.frame_translator import (
     FIRST_FRAME,
@@ -108,4 +109,6 @@ def test_a_function_is_adapted_and_a_translator_is_not(translator):
     np.testing.assert_array_equal(steps.finish(frame(), steps.begin(frame())())[:, 40:], 255 - frame())
     steps.cancel()
     assert as_frame_translator(translator) is translator
+    with pytest.raises(InputError, match="object is neither a FrameTranslator nor a function"):
+        as_frame_translator(object())
     assert not translator.keeps_frames

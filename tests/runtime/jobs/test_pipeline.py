@@ -14,6 +14,7 @@ import pytest
 from dsmap.common.interrupts import StopRequest
 from dsmap.errors import DsmapError
 from dsmap.runtime import Translator
+from dsmap.runtime.frame_translator import FIRST_FRAME, FrameTranslator
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.pipeline import Done, Pipeline
 from dsmap.runtime.jobs.video import translate_video
@@ -253,10 +254,10 @@ def test_a_translators_frames_come_from_few_arrays(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=60)
     arrays = set()
 
-    class Submitter:
+    class Submitter(FrameTranslator):
         in_flight = 2
 
-        def submit(self, frame):
+        def submit(self, frame, style=None, at=FIRST_FRAME):
             arrays.add(frame.ctypes.data)
             result = 255 - frame
             return lambda: result
