@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_OUT := demo-out
 
-.PHONY: demo test test-slow lint format golden clean
+.PHONY: demo test test-slow dev lint format docs golden clean
 
 demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say where the result is
 	@mkdir -p $(DEMO_OUT)
@@ -19,6 +19,8 @@ test: $(VENV)/.dev  ## Run every test
 test-slow: $(VENV)/.dev  ## Kill real jobs at random, for a quarter of an hour (KILLS=200: longer)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
+dev: $(VENV)/.dev  ## Set up the environment for development in .venv
+
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,6 +32,10 @@ lint: $(VENV)/.dev  ## Style and types
 format: $(VENV)/.dev  ## Let ruff write
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev  ## The documentation as a site, in build/site
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 golden: $(VENV)/.dev  ## Compare with the authors' numbers: make golden FOLDER=path
 	$(BIN)/python -m dsmap.tools.golden $(FOLDER)
