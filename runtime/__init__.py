@@ -1,19 +1,20 @@
 """From a bundle to frames. Needs no torch.
 
-from dsmap.runtime import Stabilizer, Translator, VideoReader, VideoWriter, translate_video
+from dsmap.runtime import Stabilizer, Translator, VideoReader, VideoWriter, translate_video, translate_videos
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsmap.runtime.jobs.batch import translate_videos
     from dsmap.runtime.jobs.video import translate_video
     from dsmap.runtime.stabilization.stabilizer import Stabilizer
     from dsmap.runtime.translator import Translator
     from dsmap.runtime.video.reader import VideoReader
     from dsmap.runtime.video.writer import VideoWriter
 
-__all__ = ["Stabilizer", "Translator", "VideoReader", "VideoWriter", "translate_video"]
+__all__ = ["Stabilizer", "Translator", "VideoReader", "VideoWriter", "translate_video", "translate_videos"]
 
 # Loaded when they are asked for: `import dsmap.runtime` is light.
 _MODULES = {
@@ -22,6 +23,7 @@ _MODULES = {
     "VideoReader": "video.reader",
     "VideoWriter": "video.writer",
     "translate_video": "jobs.video",
+    "translate_videos": "jobs.batch",
 }
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 _NEEDED = ("filelock", "rich.console", "rich.progress", "dsmap.runtime.jobs.video", "dsmap.runtime.jobs.images",
            "dsmap.runtime.jobs.plan", "dsmap.runtime.bundle.bundled", "dsmap.runtime.styles.resolver",
            "dsmap.runtime.stabilization.stabilizer",
-           "dsmap.tools.video.run", "dsmap.tools.video")  # fmt: skip
+           "dsmap.runtime.jobs.batch", "dsmap.tools.video.display", "dsmap.tools.video")  # fmt: skip
 _EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree"}
 
 

@@ -7,8 +7,9 @@ import sys
 # Stands in for the real Translator: the same names, and seconds to wait per frame from the environment.
 STAND_IN = """
 import os, sys, time, types
+from dsmap.runtime.frame_translator import FrameTranslator
 
-class Translator:
+class Translator(FrameTranslator):
     model_name, source = "summer-winter", "summer"
     backend_name, backend_description, backend_reason, precision = "stand-in", "inverts", "for tests", "fp32"
 
@@ -29,12 +30,16 @@ class Translator:
     def find_style(self, style):
         return [0.0]
 
-    def check_size(self, height, width):
+    def check_size(self, height, width, batch=1):
         if "STAND_IN_LARGEST" in os.environ and height > int(os.environ["STAND_IN_LARGEST"]):
             from dsmap.errors import InputError
             raise InputError("needs about 9 GB", "--height 16")
 
-    def __call__(self, frame):
+    def submit(self, frame, style=None, at=None):
+        result = self.invert(frame)
+        return lambda: result
+
+    def invert(self, frame):
         time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
         if "STAND_IN_FAILS" in os.environ:
             raise RuntimeError("no more memory\\nsecond line")

@@ -5,7 +5,6 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from dsmap.common.atomic import sync_folder
 from dsmap.common.files import cut_name
@@ -15,6 +14,7 @@ from dsmap.common.output_files import MAX_NAME_BYTES
 from dsmap.common.part_files import is_part_name, is_part_of
 from dsmap.errors import InputError
 from dsmap.runtime.frame_translator import FrameTranslator, as_frame_translator
+from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.output_paths import check_output_file, check_output_folder, check_replaceable
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.jobs.single_frame import translate_one
@@ -40,12 +40,22 @@ def translate_image(
     The result is sRGB and says so. It has the Exif of the image, less what no longer holds (orientation, thumbnail),
     or none with `strip_metadata`. After Ctrl-C nothing is written (`interrupted`).
     """
-    source, output = Path(source), Path(output)
-    check_image(source, output, overwrite=overwrite)
+    options = VideoOptions(
+        height=height,
+        upscale=upscale,
+        side_by_side=side_by_side,
+        overwrite=overwrite,
+        strip_metadata=strip_metadata,
+    )
+    return run_image_job(Path(source), Path(output), as_frame_translator(translate), options)
+
+
+def run_image_job(source: Path, output: Path, translator: FrameTranslator, options: VideoOptions) -> JobReport:
+    """See `translate_image`; of the options those that it has count."""
+    check_image(source, output, overwrite=options.overwrite)
     clock = StageClock()
-    options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
-        found = _one_image(source, output, translate, options, clock, stop, strip_metadata, replace=overwrite)
+        found = _one_image(source, output, translator, options, clock, stop, replace=options.overwrite)
     (width, lines), notes = found or ((0, 0), ())
     return JobReport(
         input=source,
@@ -95,7 +105,22 @@ def translate_folder(
     goes. Ctrl-C ends it within a second; the image that was under way is not written then. Raises InputError
     when there are no images, DsmapError when writing fails.
     """
-    source, output = Path(source), Path(output)
+    options = VideoOptions(
+        height=height,
+        upscale=upscale,
+        side_by_side=side_by_side,
+        overwrite=overwrite,
+        resume=resume,
+        strip_metadata=strip_metadata,
+    )
+    return run_folder_job(Path(source), Path(output), as_frame_translator(translate), options, progress=progress)
+
+
+def run_folder_job(
+    source: Path, output: Path, translator: FrameTranslator, options: VideoOptions, *, progress: Progress | None = None
+) -> JobReport:
+    """See `translate_folder`; of the options those that it has count."""
+    overwrite, resume = options.overwrite, options.resume
     check_folder(source, output, overwrite=overwrite, resume=resume)
     output.mkdir(exist_ok=True)
     sync_folder(output.absolute().parent)
@@ -107,16 +132,13 @@ def translate_folder(
     clock, failed, done, size = StageClock(), [], len(there), (0, 0)
     notes: list[str] = []
     replace = overwrite or resume  # two that resume make the same
-    options = {"lines": height, "upscale": upscale, "side_by_side": side_by_side}
     with stop_on_signals() as stop:
         for path, name in names.items():
             if stop:
                 break
             try:
                 with stop.interruptible():
-                    found = _one_image(
-                        path, output / name, translate, options, clock, stop, strip_metadata, replace=replace
-                    )
+                    found = _one_image(path, output / name, translator, options, clock, stop, replace=replace)
                 if found is None:
                     break
                 size, done = found[0], done + 1
@@ -213,21 +235,27 @@ def _alike(name: str) -> str:
 def _one_image(
     source: Path,
     output: Path,
-    translate: FrameTranslator | Translate,
-    options: dict[str, Any],
+    translator: FrameTranslator,
+    options: VideoOptions,
     clock: StageClock,
     stop: StopRequest,
-    strip_metadata: bool,
     *,
     replace: bool,
 ) -> tuple[tuple[int, int], tuple[str, ...]] | None:
     """(width, height) that the network worked at, and what there is to tell; None when `stop` came before the end."""
     with clock.stage("decode"):
         image = read_image(source)
-    steps = FrameSteps(as_frame_translator(translate), image.rgb.shape[1], image.rgb.shape[0], **options)
+    steps = FrameSteps(
+        translator,
+        image.rgb.shape[1],
+        image.rgb.shape[0],
+        lines=options.height,
+        upscale=options.upscale,
+        side_by_side=options.side_by_side,
+    )
     result_rgb = translate_one(steps, image.rgb, stop, clock)
     if result_rgb is None:
         return None
     with clock.stage("encode"):
-        write_image(output, result_rgb, exif=None if strip_metadata else image.exif, replace=replace)
+        write_image(output, result_rgb, exif=None if options.strip_metadata else image.exif, replace=replace)
     return steps.inside, image.notes

@@ -1,22 +1,68 @@
-"""What can be asked for when a video is translated, beside the translation."""
+"""Options of a translation, as a user gives them."""
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from dsmap.errors import InputError
+from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
 from dsmap.runtime.video.encoders import EncoderSettings
 
 AUDIO_CHOICES = ("copy", "convert", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model translates, to which domain, and what runs it."""
+
+    domain: str
+    """The domain to translate to."""
+    model: str | Path = DEFAULT_MODEL
+    """The name of a bundled model, or the folder of a bundle."""
+    backend: str = "auto"
+    precision: str = "auto"
+    """fp32, fp16 or int8; auto: what suits the backend."""
+    cuda_binding: str = "auto"
+    """cuda-python, pycuda or auto."""
+    trust_engines: bool = False
+    """Run the bundle's TensorRT engines although they were not built here. Engines are code."""
+    strength: float = 1.0
+    """1: the translation; 0: the input as the model reconstructs it."""
+    stabilize: bool = False
+    """Reduce the flicker of videos, by the motion in the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleOptions:
+    """The style: one (`style` or `seed`), or one that changes over time; the domain's mean if all are None."""
+
+    style: str | int | Path | None = None
+    """The name of a style of the model, a seed, or an image."""
+    seed: int | None = None
+    """Of a random style."""
+    style_from: str | None = None
+    """From this style to `style_to` in the course of each video."""
+    style_to: str | None = None
+    style_cycle: tuple[str, ...] = ()
+    """Through these styles in turn; a text may hold several, separated by commas."""
+    style_period: float | None = None
+    """Seconds that one round of `style_cycle` takes; None: 10."""
+
+    @property
+    def changes_over_time(self) -> bool:
+        """Whether an option for that was passed."""
+        ends = self.style_from is not None or self.style_to is not None
+        return ends or bool(self.style_cycle) or self.style_period is not None
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoOptions:
-    """What is done to a video, beside its translation."""
+    """What is done to a video or an image besides its translation."""
 
     height: int | None = None
-    """Translate at that many lines, the aspect kept."""
+    """Translate at this many lines, keeping the aspect ratio."""
     upscale: bool = True
-    """Bring the result back to the input's size; False leaves it at `height`."""
+    """Resize the result to the input's size; False leaves it at `height`."""
     side_by_side: bool = False
     """Input left, result right."""
     start: float | Fraction | None = None
@@ -24,25 +70,27 @@ class VideoOptions:
     end: float | Fraction | None = None
     """Seconds: up to the last frame before it."""
     frames: int | None = None
-    """At most so many."""
+    """At most this many frames."""
     programme: int | None = None
-    """The number of one, of a transport stream that has several; None: the first with a picture."""
+    """The number of a programme of a transport stream that has several; None: the first one with video."""
     deinterlace: bool = False
     """Make whole frames of two fields, see `Deinterlacer`."""
     rate: Fraction | float | None = None
-    """Frames a second, of an image sequence; 25 without it."""
+    """Frames per second of an image sequence; None: 25."""
     codec: str = "auto"
     """See `encoders`."""
     crf: int | None = None
+    """Quality: lower is better, and larger. None: the codec's default."""
     preset: str | None = None
+    """Speed against size, in the codec's own words. None: the codec's default."""
     audio: str = "copy"
-    """Of the sound: "copy" it as it is, "convert" it to AAC (in WebM Opus), "none"."""
+    """Audio: "copy" it as it is, "convert" it to AAC (in WebM Opus), or "none"."""
     overwrite: bool = False
     """Replace an output that exists."""
     strip_metadata: bool = False
-    """Leave out what tells about the recording: title, place, dates, device, and data streams (GPS tracks)."""
+    """Leave out what says something about the recording: Exif, title, place, dates, device, data streams (GPS)."""
     resume: bool = False
-    """Go on where an interrupted job for the same output was, if there was one."""
+    """Continue an interrupted job for the same output, if there was one."""
 
     def __post_init__(self) -> None:
         if self.audio not in AUDIO_CHOICES:

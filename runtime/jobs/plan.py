@@ -25,7 +25,7 @@ from dsmap.runtime.video.sequence_writer import is_sequence as is_written_sequen
 _MOVING_SUFFIXES = {"GIF": ".gif", "WebP": ".webp", "PNG": ".png", "AVIF": ".webp"}
 """What the translation of an animated image becomes, by its format, where nothing else was asked for."""
 
-Kind = Literal["video", "picture", "folder"]
+Kind = Literal["video", "image", "folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +216,8 @@ def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *,
         return _folder_jobs(path, output, domain, suffixes, alone=alone)
     found = kind_of(path)
     # What is refused (JPEG XL, camera raw) is refused where images are read.
-    kind: Kind = "picture" if found is not None and found.role in ("image", "unread") else "video"
-    beside = default_output(path, domain, ".png" if kind == "picture" else suffixes.of(path))
+    kind: Kind = "image" if found is not None and found.role in ("image", "unread") else "video"
+    beside = default_output(path, domain, ".png" if kind == "image" else suffixes.of(path))
     return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
 
 

@@ -58,8 +58,12 @@ def check_video(source: str | Path, output: str | Path, **options: Any) -> Input
 
     `options`: those of `VideoOptions`.
     """
-    wanted = VideoOptions(**options)
-    source, output = _named(source), Path(output)
+    return check_video_job(source, Path(output), VideoOptions(**options))
+
+
+def check_video_job(source: str | Path, output: Path, wanted: VideoOptions) -> InputFacts:
+    """See `check_video`."""
+    source = _named(source)
     with _open_reader(source, wanted) as reader:
         plan = _check_output(reader, source, output, wanted)
         size = size_at_height(reader.width, reader.height, wanted.height)
@@ -92,7 +96,7 @@ def translate_video(
     made_with: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
-    tell: Notify | None = None,
+    notify: Notify | None = None,
     **options: Any,
 ) -> JobReport:
     """Translate every frame of a video; other streams and all timestamps are kept as they are.
@@ -100,23 +104,45 @@ def translate_video(
     `source`: a file, an address (rtsp://, https://), or an image sequence (frames/%05d.png). `options`: those of
     `VideoOptions`. `style_at`: the style over time, for a `Translator`. `steady`: a `Stabilizer`, which is reset.
     `made_with`: whatever else the frames depend on, in JSON's types; with it the job can be resumed after an
-    interruption.
-    `tell` gets a line about a network that breaks off, and about what is resumed.
+    interruption. `notify` gets a line about a network that breaks off, and about what is resumed.
 
     The output appears under its name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged
     (not `complete`), it holds what was done: look at the report. When `translate` raises, nothing is left under the
     output's name. Raises InputError for what is wrong with the arguments, DsmapError when the output cannot be written.
     """
-    wanted = VideoOptions(**options)
-    source, output = _named(source), Path(output)
-    clock = clock or StageClock()
     translator = as_frame_translator(translate)
     if style_at is not None:
         translator = StylePathTranslator(translator, style_at)
     if steady is not None:
         translator = StabilizedTranslator(translator, steady)
+    return run_video_job(
+        source,
+        Path(output),
+        translator,
+        VideoOptions(**options),
+        made_with=made_with,
+        progress=progress,
+        clock=clock,
+        notify=notify,
+    )
+
+
+def run_video_job(
+    source: str | Path,
+    output: Path,
+    translator: FrameTranslator,
+    wanted: VideoOptions,
+    *,
+    made_with: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    clock: StageClock | None = None,
+    notify: Notify | None = None,
+) -> JobReport:
+    """See `translate_video`."""
+    source = _named(source)
+    clock = clock or StageClock()
     pool = None if translator.keeps_frames else FramePool()
-    with _open_reader(source, wanted, tell, pool) as reader, stop_on_signals() as stop:
+    with _open_reader(source, wanted, notify, pool) as reader, stop_on_signals() as stop:
         plan = _check_output(reader, source, output, wanted)
         steps = FrameSteps(
             translator,
@@ -130,9 +156,9 @@ def translate_video(
         with _kept_parts(source, output, wanted, None if animation else made_with) as parts:
             projection = _projection(reader, output, wanted).kept
             work = VideoWork(reader, steps, clock, stop, parts, pool)
-            if parts is not None and tell is not None:
+            if parts is not None and notify is not None:
                 for line in parts.lines():
-                    tell(line)
+                    notify(line)
             writer = work.open_writer(output, plan, wanted, projection)
             try:
                 work.run(writer, progress)
@@ -153,8 +179,10 @@ def translate_video(
             if parts is not None and not interrupted:
                 parts.remove()
             resumable = parts is not None and interrupted and parts.keep()
-        if tell is not None and reader.clock_jumps:
-            tell(f"the clock of {reader.name} jumps ({reader.clock_jumps}): its parts follow each other without a gap")
+        if notify is not None and reader.clock_jumps:
+            notify(
+                f"the clock of {reader.name} jumps ({reader.clock_jumps}): its parts follow each other without a gap"
+            )
         # Within the block: streams of a closed file may not be touched.
         lost = reader.missing_frames + reader.failed_packets
         return JobReport(
@@ -187,7 +215,7 @@ def _named(source: str | Path) -> str | Path:
 def _open_reader(
     source: str | Path,
     wanted: VideoOptions,
-    tell: Notify | None = None,
+    notify: Notify | None = None,
     pool: FramePool | None = None,
 ) -> Reader:
     return open_reader(
@@ -199,7 +227,7 @@ def _open_reader(
         programme=wanted.programme,
         deinterlace=wanted.deinterlace,
         ten_bits=keeps_ten_bits(wanted.codec),
-        notify=tell,
+        notify=notify,
         pool=pool,
     )
 

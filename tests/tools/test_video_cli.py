@@ -87,7 +87,7 @@ def test_help_has_examples_and_says_what_auto_does() -> None:
     told = run("--help")[1]
     lines = [line.strip() for line in told.splitlines()]
     assert "dsmap-video holiday.mp4 --domain winter" in lines  # each on a line of its own
-    assert "dsmap-video photos/ --domain summer --height 480 -o summer-photos" in lines
+    assert "dsmap-video photos/ clip.mkv --domain winter --height 480 -o results" in lines
     assert "fastest" not in told
 
 

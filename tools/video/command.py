@@ -8,25 +8,21 @@
 Nothing heavy is imported at the top: `--help` must be quick.
 """
 
+import re
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsmap.errors import InputError
 from dsmap.tools.shared import cli
-from dsmap.tools.shared.terminal import say
-from dsmap.tools.video.plan import (
-    check_all,
-    check_names,
-    check_use,
-    choose_style,
-    open_bundle,
-    plan,
-    result_folders,
-    seconds_given,
-    tell_left_out,
-)
-from dsmap.tools.video.run import Network, Work, conclude, report_jobs, run_jobs
+from dsmap.tools.shared.panels import INPUT, MODEL, OUTPUT
+
+if TYPE_CHECKING:
+    from dsmap.runtime.jobs.batch_report import BatchReport
+
+INTERRUPTED = 130
 
 app = cli.new_app()
 
@@ -39,14 +35,12 @@ def main() -> None:
 @app.command(
     help="""Translate videos, images or folders of them to another domain.
 
-    Audio, subtitles and chapters are copied, every timestamp is kept, video comes out as H.264. The default style is
-    the domain's mean.
-
-    
+    Audio, subtitles, chapters and timestamps are kept. Videos are encoded as H.264.
+    """,
+    epilog="""
     dsmap-video holiday.mp4 --domain winter
-    dsmap-video photos/ --domain summer --height 480 -o summer-photos
-    dsmap-video a.mp4 b.mkv --domain winter --codec hevc -o results
-    """
+    dsmap-video photos/ clip.mkv --domain winter --height 480 -o results
+    """,
 )
 @cli.explained
 def video(
@@ -55,98 +49,112 @@ def video(
         typer.Argument(
             metavar="INPUT",
             parser=cli.text_given,
-            help="Videos, images, folders of either, image sequences (frames/%05d.png), addresses (rtsp://, http://).",
+            help="Files, folders, sequences (frames/%05d.png), URLs.",
         ),
     ],
     domain: cli.Domain,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="<path>",
-            parser=cli.path_given,
-            help="Result: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .avif; animated .gif, .webp, .apng; or a folder.",
-        ),
+        typer.Option("-o", "--output", metavar="PATH", parser=cli.path_given, help="Output file or folder."),
     ] = None,
-    model: cli.Model = "summer-winter",
     style: Annotated[
         str | None,
-        typer.Option(
-            "--style",
-            metavar="STYLE",
-            parser=cli.text_given,
-            help="A style of the model by its name, such as fresh-snow, or an image whose style to take.",
-        ),
+        typer.Option("--style", metavar="STYLE", parser=cli.text_given, help="A named style, or an image."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Draw a style at random, by this number.")] = None,
-    style_from: Annotated[
-        str | None, typer.Option(metavar="STYLE", help="Begin with this style: a name, an image, a seed, or mean.")
-    ] = None,
-    style_to: Annotated[str | None, typer.Option(metavar="STYLE", help="And end with this one.")] = None,
-    style_cycle: Annotated[
-        list[str] | None, typer.Option(metavar="STYLE,STYLE...", help="Go through these styles, and round again.")
-    ] = None,
-    style_period: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="How long one round of --style-cycle takes; 10 without it.")
-    ] = None,
-    strength: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="1 is the translation, 0 the input as the network rebuilds it.")
-    ] = 1.0,
-    stabilize: Annotated[
-        bool, typer.Option("--stabilize", help="Steady what flickers, by the motion in the input.")
-    ] = False,
     height: Annotated[
         int | None,
-        typer.Option(
-            "--height", min=16, max=8192, help="Translate at this height; the result is brought back to the input's."
-        ),
+        typer.Option("--height", min=16, max=8192, metavar="N", help="Translate at N lines: faster."),
     ] = None,
-    no_upscale: Annotated[bool, typer.Option("--no-upscale", help="Leave the result at --height.")] = False,
-    side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Input on the left, result on the right.")
-    ] = False,
-    start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here: seconds, or H:MM:SS.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="End here.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Translate at most so many frames.")] = None,
-    programme: Annotated[
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start here: seconds, or H:MM:SS.", rich_help_panel=INPUT)
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="Stop here.", rich_help_panel=INPUT)] = None,
+    frames: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Of a transport stream with several programmes, the one with this number."),
+        typer.Option(min=1, metavar="N", help="Translate at most N frames.", rich_help_panel=INPUT),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=1000, metavar="FPS", help="Of image sequences (default: 25).", rich_help_panel=INPUT),
     ] = None,
     deinterlace: Annotated[
-        bool, typer.Option("--deinterlace", help="Make whole frames of the two fields of interlaced video (bwdif).")
+        bool, typer.Option("--deinterlace", help="Deinterlace the input (bwdif).", rich_help_panel=INPUT)
     ] = False,
-    rate: Annotated[
-        float | None, typer.Option(min=0.1, max=1000, help="Frames a second of an image sequence; 25 without it.")
+    programme: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Programme of a transport stream.", rich_help_panel=INPUT),
     ] = None,
-    codec: Annotated[
-        str,
-        typer.Option(
-            help="h264, hevc, av1, vp9, lossless; 10 bits: hevc10, av1-10, prores; h264_nvenc, hevc_nvenc, av1_nvenc."
-        ),
-    ] = "auto",
-    crf: Annotated[int | None, typer.Option(help="Quality: lower is better and larger.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Speed against size, in the codec's own words.")] = None,
-    audio: Annotated[
-        str,
-        typer.Option(metavar="copy|convert|none", help="Copy the sound as it is, encode it as AAC, or leave it out."),
-    ] = "copy",
-    strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Leave out Exif, GPS positions, titles, dates and data streams.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run was; results that are there stay.")
-    ] = False,
     password_env: Annotated[
         str | None,
         typer.Option(
             "--password-env",
             metavar="NAME",
             parser=cli.text_given,
-            help="Take the password of an address (rtsp://user@host/...) from this environment variable.",
+            help="Environment variable with a URL's password.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
+    model: cli.Model = "summer-winter",
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Use a random style.", rich_help_panel=MODEL)
+    ] = None,
+    style_from: Annotated[
+        str | None,
+        typer.Option(metavar="STYLE", help="Fade from this style: name, image, seed, mean.", rich_help_panel=MODEL),
+    ] = None,
+    style_to: Annotated[
+        str | None, typer.Option(metavar="STYLE", help="Fade to this style.", rich_help_panel=MODEL)
+    ] = None,
+    style_cycle: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STYLES", help="Cycle through STYLE,STYLE,...", rich_help_panel=MODEL),
+    ] = None,
+    style_period: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Length of one cycle (default: 10).", rich_help_panel=MODEL),
+    ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, metavar="X", help="1: full (default), 0: none.", show_default=False, rich_help_panel=MODEL
+        ),
+    ] = 1.0,
+    stabilize: Annotated[bool, typer.Option("--stabilize", help="Reduce flicker.", rich_help_panel=MODEL)] = False,
+    no_upscale: Annotated[
+        bool, typer.Option("--no-upscale", help="Leave the result at --height.", rich_help_panel=OUTPUT)
+    ] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Input left, result right.", rich_help_panel=OUTPUT)
+    ] = False,
+    codec: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="h264, hevc, av1, vp9, prores, hevc10, av1-10, lossless, h264_nvenc, hevc_nvenc or av1_nvenc.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "auto",
+    crf: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Quality: lower is better, and larger.", rich_help_panel=OUTPUT),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Encoder preset, such as slow.", rich_help_panel=OUTPUT),
+    ] = None,
+    audio: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="copy, convert (to AAC or Opus) or none.", show_default=False, rich_help_panel=OUTPUT
+        ),
+    ] = "copy",
+    strip_metadata: Annotated[
+        bool,
+        typer.Option("--strip-metadata", help="Remove Exif, GPS, titles and dates.", rich_help_panel=OUTPUT),
+    ] = False,
     report: cli.TimesReport = None,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
@@ -155,49 +163,78 @@ def video(
     debug: cli.Debug = False,
     version: cli.Version = False,
 ) -> None:
-    options = {
-        "height": height,
-        "upscale": not no_upscale,
-        "side_by_side": side_by_side,
-        "start": seconds_given(start, "--start"),
-        "end": seconds_given(end, "--end"),
-        "frames": frames,
-        "programme": programme,
-        "deinterlace": deinterlace,
-        "rate": rate,
-        "codec": codec,
-        "crf": crf,
-        "preset": preset,
-        "audio": audio,
-        "strip_metadata": strip_metadata,
-        "overwrite": overwrite,
-        "resume": resume,
-    }
-    bundle = open_bundle(model)
-    styles = choose_style(style, seed, style_from, style_to, style_cycle or [], style_period, bundle, domain)
-    jobs = plan(sources, output, domain, codec, password_env)
-    left_out = tell_left_out(sources)
-    check_use(jobs, options, styles, stabilize=stabilize)
-    network = Network(
-        bundle=bundle,
-        domain=domain,
-        backend=backend,
-        precision=precision,
-        cuda_binding=cuda_binding,
-        trust_engines=trust_engines,
-        strength=strength,
-        stabilize=stabilize,
+    seconds = seconds_given(start, "--start"), seconds_given(end, "--end")
+    from dsmap.runtime.jobs.batch import run_request
+    from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+    from dsmap.runtime.jobs.request import resolve_request
+    from dsmap.tools.video.display import Display, show_conclusion
+
+    request = resolve_request(
+        sources,
+        output,
+        model=ModelOptions(
+            model=model,
+            domain=domain,
+            backend=backend,
+            precision=precision,
+            cuda_binding=cuda_binding,
+            trust_engines=trust_engines,
+            strength=strength,
+            stabilize=stabilize,
+        ),
+        style=StyleOptions(
+            style=style,
+            seed=seed,
+            style_from=style_from,
+            style_to=style_to,
+            style_cycle=tuple(style_cycle or ()),
+            style_period=style_period,
+        ),
+        options=VideoOptions(
+            height=height,
+            upscale=not no_upscale,
+            side_by_side=side_by_side,
+            start=seconds[0],
+            end=seconds[1],
+            frames=frames,
+            programme=programme,
+            deinterlace=deinterlace,
+            rate=rate,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            audio=audio,
+            overwrite=overwrite,
+            strip_metadata=strip_metadata,
+            resume=resume,
+        ),
+        report=report,
+        password_env=password_env,
     )
-    check_names(jobs, styles, bundle.folder, report, overwrite=overwrite)
-    with result_folders(jobs):
-        checked = check_all(jobs, options)
-        if not checked:
-            if report is not None:
-                report_jobs(report, left_out, [], several=True)
-            return
-        work = Work(network, styles, checked, options)
-        say(*work.header())
-        outcomes = run_jobs([(one.job, one.frames) for one in checked], work.run)
-    if report is not None:
-        report_jobs(report, work.facts() | left_out, outcomes, several=len(jobs) > 1)
-    conclude(outcomes, len(checked))
+    with Display(request) as display:
+        batch = run_request(request, display.show)
+    show_conclusion(batch)
+    if code := exit_code(batch):
+        raise typer.Exit(code)
+
+
+def seconds_given(text: str | None, option: str) -> Fraction | None:
+    """Seconds, exactly, from 83.5, 1:23.5 or 0:01:23.5; InputError that names the option for anything else."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text, re.ASCII):
+        raise InputError(f"{option} {text} is not a valid time", "Write seconds, such as 83.5, or H:MM:SS.")
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = seconds * 60 + Fraction(part)
+    return seconds
+
+
+def exit_code(batch: "BatchReport") -> int:
+    """0 when every result is whole, 130 after an interruption, 2 when all inputs were wrong, else 1."""
+    if batch.interrupted:
+        return INTERRUPTED
+    errors = batch.errors
+    if errors and len(errors) == batch.planned and all(isinstance(error, InputError) for error in errors):
+        return InputError.exit_code
+    return 0 if batch.complete else 1

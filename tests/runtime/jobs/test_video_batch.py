@@ -19,7 +19,7 @@ from dsmap.runtime.frame_translator import FIRST_FRAME, FrameTranslator
 from dsmap.runtime.jobs.plan import plan_jobs
 from dsmap.runtime.jobs.resume import kept_parts
 from dsmap.runtime.jobs.video import translate_video
-from dsmap.tools.video.plan import seconds_given
+from dsmap.tools.video.command import seconds_given
 
 WINTER = ("-d", "winter")
 
@@ -278,7 +278,7 @@ def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
         (("c.png", "--style-from", "1", "--style-to", "2"), "--style-from"),
         (("a.mp4", "--rate", "5"), "--rate is for image sequences"),
         (("a.mp4", "--crf", "5", "-o", "x/%d.png"), "--crf is for videos that are encoded"),
-        (("a.mp4", "--no-upscale"), "--no-upscale is of --height"),
+        (("a.mp4", "--no-upscale"), "--no-upscale needs --height"),
         (("a.mp4", "c.png", "-o", "x.mp4"), "names a file"),
     ],
 )

@@ -89,7 +89,7 @@ def test_jobs_keep_the_shape_too(tmp_path: Path, options: dict) -> None:
     path = joined(tmp_path / "in.ts", {"size": (64, 48)}, {"size": (64, 36)})
     told: list[str] = []
     report = translate_video(
-        path, tmp_path / "out.mp4", lambda rgb: rgb, steady=Stabilizer(), tell=told.append, crf=4, **options
+        path, tmp_path / "out.mp4", lambda rgb: rgb, steady=Stabilizer(), notify=told.append, crf=4, **options
     )
     assert (report.frames, report.complete, report.size_changes, len(told)) == (2 * FRAMES, True, 1, 1)
     last = clips.read(tmp_path / "out.mp4").frames[-1]

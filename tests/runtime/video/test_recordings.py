@@ -79,7 +79,7 @@ def test_a_jump_of_the_clock_is_told(tmp_path: Path) -> None:
     part = beeps.make_beeps(tmp_path / "part.ts").read_bytes()
     (tmp_path / "joined.ts").write_bytes(3 * part)
     lines: list[str] = []
-    translate_video(tmp_path / "joined.ts", tmp_path / "out.mp4", same, tell=lines.append, **FAST)
+    translate_video(tmp_path / "joined.ts", tmp_path / "out.mp4", same, notify=lines.append, **FAST)
     assert any("joined.ts jumps (2)" in line for line in lines)
 
 

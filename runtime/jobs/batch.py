@@ -1,0 +1,226 @@
+"""Runs requests: all inputs are checked, the model is loaded once, then one job runs after the other.
+
+report = translate_videos(["clips/", "holiday.mp4"], "results", domain="winter", codec="hevc", resume=True)
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dsmap.common.interrupts import stop_on_signals
+from dsmap.common.reports import write_report
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
+from dsmap.runtime.jobs.batch_report import (
+    BatchReport,
+    JobNotice,
+    JobOutcome,
+    JobProgress,
+    JobSkipped,
+    JobStarted,
+    ModelLoaded,
+    OnEvent,
+)
+from dsmap.runtime.jobs.images import check_folder, check_image, run_folder_job, run_image_job
+from dsmap.runtime.jobs.loaded_model import LoadedModel
+from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+from dsmap.runtime.jobs.plan import Job, is_done, make_result_folders, tidy_up_after
+from dsmap.runtime.jobs.report import InputFacts
+from dsmap.runtime.jobs.request import VideoRequest, resolve_request
+from dsmap.runtime.jobs.video import check_video_job, run_video_job
+
+
+class CheckedJob(NamedTuple):
+    """A job whose input was opened: what is known of it, or what is wrong with it."""
+
+    job: Job
+    facts: InputFacts | None
+    error: InputError | None = None
+
+
+def translate_videos(
+    sources: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    domain: str,
+    model: str | Path = DEFAULT_MODEL,
+    style: str | int | Path | StyleOptions | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+    cuda_binding: str = "auto",
+    trust_engines: bool = False,
+    strength: float = 1.0,
+    stabilize: bool = False,
+    report: str | Path | None = None,
+    password_env: str | None = None,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> BatchReport:
+    """Translate videos, images, folders of either, image sequences and streams, as the command dsmap-video does.
+
+    `sources`: one or several. `output`: a file for one, a folder for several; None: NAME-DOMAIN beside each input.
+    `style`: the name of one of the model's, a seed or an image; a `StyleOptions` for one that changes over time.
+    The arguments from `model` to `stabilize` are those of `ModelOptions`, `options` those of `VideoOptions`. `report`:
+    a JSON file for the numbers. `password_env`: the environment variable with the password of an address.
+    `on_event` gets every `BatchEvent`.
+
+    All names, options, inputs and outputs are checked before the model loads. An input that cannot be translated does
+    not stop the others: its outcome has the error. Each result appears under its name when it is whole. After an
+    interruption, the same call with `resume=True` goes on where it was.
+
+    Raises InputError for what is wrong with the arguments, with all inputs, or with the only one; DsmapError when the
+    model does not run, when the only input fails, and when the report cannot be written.
+    """
+    request = resolve_request(
+        [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)],
+        None if output is None else Path(output),
+        model=ModelOptions(
+            domain=domain,
+            model=model,
+            backend=backend,
+            precision=precision,
+            cuda_binding=cuda_binding,
+            trust_engines=trust_engines,
+            strength=strength,
+            stabilize=stabilize,
+        ),
+        style=style if isinstance(style, StyleOptions) else StyleOptions(style=style),
+        options=VideoOptions(**options),
+        report=None if report is None else Path(report),
+        password_env=password_env,
+    )
+    return run_request(request, on_event)
+
+
+def run_request(request: VideoRequest, on_event: OnEvent | None = None) -> BatchReport:
+    """Do what `request` asks for, and write its report. See `translate_videos` for the guarantees and errors."""
+    emit = on_event or (lambda _event: None)
+    left_out = {"files_left_out": request.files_left_out} if request.files_left_out else {}
+    with make_result_folders(request.jobs):
+        skipped = _skipped(request, emit)
+        todo = _checked_jobs(request, [job for job in request.jobs if job not in skipped])
+        outcomes, facts = _translated(request, todo, emit) if todo else ([], {})
+    batch = BatchReport(outcomes=tuple(outcomes), skipped=skipped, planned=len(todo), facts=facts | left_out)
+    if request.report is not None:
+        write_report(request.report, batch.as_dict(), "the result itself is done")
+    return batch
+
+
+def _skipped(request: VideoRequest, emit: OnEvent) -> tuple[Job, ...]:
+    """With `resume`, the jobs whose results are there and whole."""
+    if not request.options.resume or request.options.overwrite:
+        return ()
+    done = tuple(job for job in request.jobs if is_done(job))
+    for job in done:
+        tidy_up_after(job)
+        emit(JobSkipped(job))
+    return done
+
+
+def _checked_jobs(request: VideoRequest, jobs: Sequence[Job]) -> list[CheckedJob]:
+    """Looks at every input and output. Raises the InputError of a single job, and the first when all have one."""
+    checked = []
+    for job in jobs:
+        try:
+            checked.append(CheckedJob(job, _facts(job, request.options)))
+        except InputError as error:
+            if len(request.jobs) == 1:
+                raise
+            checked.append(CheckedJob(job, None, error))
+    errors = [one.error for one in checked if one.error is not None]
+    if errors and len(errors) == len(checked):
+        raise errors[0]
+    return checked
+
+
+def _facts(job: Job, options: VideoOptions) -> InputFacts:
+    if job.kind == "video":
+        return check_video_job(job.source, job.output, options)
+    source = Path(job.source)
+    if job.kind == "folder":
+        return check_folder(source, job.output, overwrite=options.overwrite, resume=options.resume)
+    return check_image(source, job.output, height=options.height, overwrite=options.overwrite)
+
+
+def _translated(
+    request: VideoRequest, todo: Sequence[CheckedJob], emit: OnEvent
+) -> tuple[list[JobOutcome], dict[str, Any]]:
+    """The outcomes, and which model ran."""
+    videos = any(one.job.kind == "video" for one in todo)
+    sizes = [(one.facts.width, one.facts.height) for one in todo if one.facts is not None and one.facts.width]
+    largest = max(sizes, key=lambda size: size[0] * size[1]) if sizes and videos else None
+    with LoadedModel(request, largest=largest) as model:
+        if len(todo) == 1 and sizes:  # images of a folder, and several inputs: each before its turn
+            model.for_images.check_size(sizes[0][1], sizes[0][0])
+        emit(ModelLoaded(tuple(_described(todo, model))))
+        if len(todo) == 1:
+            outcomes = [_run(todo[0], request, model, emit)]
+            emit(outcomes[0])
+        else:
+            outcomes = list(_run_several(todo, request, model, emit))
+        return outcomes, model.facts()
+
+
+def _run_several(
+    todo: Sequence[CheckedJob], request: VideoRequest, model: LoadedModel, emit: OnEvent
+) -> Iterator[JobOutcome]:
+    """One after the other, whatever becomes of the others; Ctrl-C ends them all."""
+    with stop_on_signals() as stop:  # between two jobs as well
+        for one in todo:
+            try:
+                outcome = _run(one, request, model, emit)
+            except DsmapError as error:
+                outcome = JobOutcome(one.job, None, error)
+            emit(outcome)
+            yield outcome
+            if stop:
+                break
+
+
+def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEvent) -> JobOutcome:
+    """Does a job. Raises what is wrong with it."""
+    job, options = one.job, request.options
+    emit(JobStarted(job, one.facts.frames if one.facts is not None else None))
+    if one.error is not None:
+        raise one.error
+
+    def progress(done: int, expected: int | None) -> None:
+        emit(JobProgress(job, done, expected))
+
+    if job.kind == "video":
+        report = run_video_job(
+            job.source,
+            job.output,
+            model.for_videos,
+            options,
+            made_with=model.fingerprint(),
+            progress=progress,
+            notify=lambda line: emit(JobNotice(job, line)),
+        )
+    elif job.kind == "folder":
+        report = run_folder_job(Path(job.source), job.output, model.for_images, options, progress=progress)
+    else:
+        report = run_image_job(Path(job.source), job.output, model.for_images, options)
+    return JobOutcome(job, report)
+
+
+def _described(todo: Sequence[CheckedJob], model: LoadedModel) -> Iterator[str]:
+    """What will be done, and by what: a few lines for people."""
+    if len(todo) > 1:
+        yield f"{model.direction}, {len(todo)} inputs"
+    for one in todo:
+        if one.facts is not None:
+            yield f"{one.job.shown if len(todo) > 1 else model.direction}, {_described_input(one.job, one.facts)}"
+            yield from (f"  {note}" for note in one.facts.notes)
+            if one.facts.left_out:
+                yield f"  left out: {', '.join(one.facts.left_out)}"
+    yield from model.describe()
+
+
+def _described_input(job: Job, facts: InputFacts) -> str:
+    size = f"{facts.width}x{facts.height}" if facts.width else "each at its own size"
+    word = "frames" if job.kind == "video" else "images"
+    parts = [size, *([f"{facts.frames} {word}"] if (facts.frames or 0) > 1 else [])]
+    counted = {"audio": facts.audio_streams, "subtitles": facts.subtitle_streams, "chapters": facts.chapters}
+    copied = ", ".join(f"{count} {name}" for name, count in counted.items() if count)
+    return ", ".join([*parts, *([f"{copied} copied"] if copied else [])])

@@ -1,0 +1,91 @@
+"""The model of a request, loaded for its inputs."""
+
+from typing import Any, Self
+
+from dsmap.runtime.frame_translator import FrameTranslator
+from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
+from dsmap.runtime.styles.strength import StrengthTranslator
+from dsmap.runtime.styles.style_path import StylePathTranslator
+from dsmap.runtime.translator import Translator
+
+
+class LoadedModel:
+    """The translator of a request, and its style over time. A context manager, which closes the translator."""
+
+    def __init__(self, request: VideoRequest, *, largest: tuple[int, int] | None) -> None:
+        """`largest`: (width, height) of the largest video frames, None without videos.
+
+        Raises InputError for a backend, precision or strength that is not available, DsmapError when it does not run.
+        """
+        options = request.model
+        if largest is not None and 0 < options.strength < 1:  # both directions at once need as much as a double frame
+            largest = 2 * largest[0], largest[1]
+        translator = Translator.load(
+            request.bundle,
+            domain=options.domain,
+            backend=options.backend,
+            style=request.style.fixed,
+            precision=options.precision,
+            cuda_binding=options.cuda_binding,
+            trust_engines=options.trust_engines,
+            for_frames=largest,
+        )
+        self._request = request
+        self.translator = translator
+        self.for_images: FrameTranslator = translator
+        self.for_videos: FrameTranslator
+        if options.strength != 1:
+            self.for_images = StrengthTranslator(translator, options.strength)
+        self.for_videos = self.for_images
+        self._codes = [translator.style]
+        if request.style.path is not None:
+            path = request.style.path.load(translator.find_style)
+            self.for_videos = StylePathTranslator(self.for_videos, path)
+            self._codes += path.codes
+        if options.stabilize:
+            self.for_videos = StabilizedTranslator(self.for_videos, Stabilizer())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.for_images.close()
+
+    @property
+    def direction(self) -> str:
+        """The model and its domains, for people."""
+        return f"{self.translator.model_name}: {self.translator.source} -> {self.translator.target}"
+
+    def describe(self) -> list[str]:
+        """The style, unless it is the usual one, and the backend: a line each, for people."""
+        style, translator = self._request.style, self.translator
+        backend = f"{translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
+        return [*([] if style.is_default else [f"style: {style}{style.note}"]), f"backend: {backend}"]
+
+    def facts(self) -> dict[str, Any]:
+        """What ran, for the report of the run."""
+        translator = self.translator
+        return {
+            "model": translator.model_name,
+            "backend": translator.backend_name,
+            "style": str(self._request.style),
+            "source": translator.source,
+            "target": translator.target,
+            "backend_description": translator.backend_description,
+            "backend_reason": translator.backend_reason,
+            "precision": translator.precision,
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything about the model that frames depend on, in JSON's types; the keys are those of unfinished jobs."""
+        translator, request = self.translator, self._request
+        return {
+            "model": translator.bundle.fingerprint,
+            "--domain": translator.target,
+            "style": [[float(number) for number in code] for code in self._codes],
+            "style over time": str(request.style.path) if request.style.path else None,
+            "--strength": request.model.strength,
+            "--stabilize": request.model.stabilize,
+            "--precision": translator.precision,
+        }

@@ -1,0 +1,119 @@
+"""What `dsmap-video` shows: a bar for each job, its result, what is missing in the end."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from dsmap.common.images import left_out_line
+from dsmap.runtime.jobs.batch_report import (
+    BatchEvent,
+    BatchReport,
+    JobNotice,
+    JobOutcome,
+    JobProgress,
+    JobSkipped,
+    JobStarted,
+    ModelLoaded,
+)
+from dsmap.tools.shared.progress import Bar, bar
+from dsmap.tools.shared.terminal import note, say, tell
+
+if TYPE_CHECKING:
+    from dsmap.runtime.jobs.report import JobReport
+    from dsmap.runtime.jobs.request import VideoRequest
+
+
+class Display:
+    """Shows the events of a run. A context manager: a bar disappears with its end, however it ends."""
+
+    def __init__(self, request: "VideoRequest") -> None:
+        self._several = len(request.jobs) > 1
+        self._stack = ExitStack()
+        self._bar: Bar | None = None
+        for folder, kinds in request.files_left_out.items():
+            say(left_out_line(tuple(kinds.items()), Path(folder)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+
+    def show(self, event: BatchEvent) -> None:
+        """Print what there is to say about `event`, or move the bar."""
+        match event:
+            case JobSkipped(job):
+                say(f"{job.output} is there already")
+            case ModelLoaded(lines):
+                say(*lines)
+            case JobStarted(job, frames):
+                self._begin(job.name if self._several else "", frames)
+            case JobProgress(_, done, expected):
+                self._advance(done, expected)
+            case JobNotice(_, line):
+                note(line)
+            case JobOutcome(job, report, error):
+                self._stack.close()
+                if report is not None:
+                    _show_report(report)
+                elif error is not None:
+                    tell(f"{job.shown}: {error.fact}", error.advice)
+
+    def _begin(self, name: str, frames: int | None) -> None:
+        """A bar with frames per second and the time left; nothing when the output is not a terminal."""
+        self._bar = self._stack.enter_context(bar(title=bool(name), text=True))
+        if self._bar is not None:
+            self._bar.begin(name, total=frames, text="- fps")
+
+    def _advance(self, done: int, expected: int | None) -> None:
+        if self._bar is not None:
+            speed = f"{self._bar.speed:.1f}" if self._bar.speed else "-"
+            self._bar.update(done, total=max(done, expected) if expected else None, text=f"{speed} fps")
+
+
+def show_conclusion(batch: BatchReport) -> None:
+    """Say how many inputs are done, and what is missing in the results."""
+    if batch.planned > 1:
+        say(f"{sum(outcome.complete for outcome in batch.outcomes)} of {batch.planned} inputs done")
+    for outcome in batch.outcomes:
+        if outcome.report is not None and not outcome.report.complete:
+            _show_what_is_missing(outcome.report)
+
+
+def _show_report(report: "JobReport") -> None:
+    if report.frames and not report.spared:
+        say(
+            f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
+            f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
+        )
+    for line in report.notes if report.frames_expected != 1 else ():  # of a single image they were shown before
+        say(f"  {line}")
+
+
+def _show_what_is_missing(report: "JobReport") -> None:
+    if report.frames == 0 and report.interrupted:
+        tell("stopped before the first frame was done", "nothing was written")
+    elif report.spared:
+        fact = f"{report.output} is still the earlier result; what was done is kept"
+        tell("stopped before the end", f"{fact}: the same command with --resume goes on from there")
+    elif report.interrupted:
+        again = "; the same command with --resume goes on from there" if report.resumable else ""
+        tell("stopped before the end", f"{report.output} holds what was done{again}")
+    elif report.failed:
+        tell(
+            f"{len(report.failed)} of {report.frames_expected} images could not be translated:",
+            "replace or remove them and run again",
+            *report.failed,
+        )
+    elif report.broken_off:
+        tell(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
+    elif report.dropped_packets and report.frames == report.frames_expected:
+        tell(
+            f"the input is damaged: {report.dropped_packets} packets of its sound or subtitles could not be copied",
+            f"{report.output} holds the rest and plays; get a whole copy of the input for them",
+        )
+    else:
+        tell(
+            f"the input is damaged or cut off: {report.frames} of {report.frames_expected} frames could be translated",
+            f"{report.output} holds them and plays; get a whole copy of the input for the rest",
+        )
