@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.live.report import LiveReport
     from dsmap.runtime.live.request import LiveRequest
-    from dsmap.runtime.live.styles import Style
+    from dsmap.runtime.live.styles import LiveStyle
     from dsmap.runtime.translator import Translator
 
 app = cli.new_app()
@@ -226,7 +226,7 @@ def live(
     _conclude(result)
 
 
-def _styles(texts: list[str], seeds: list[int], bundle: "Bundle", domain: str) -> "tuple[Style, ...]":
+def _styles(texts: list[str], seeds: list[int], bundle: "Bundle", domain: str) -> "tuple[LiveStyle, ...]":
     """What --style and --seed ask for, and the other styles of the model. Raises InputError."""
     from dsmap.runtime.live.styles import style_list
     from dsmap.runtime.styles.resolver import StyleResolver

@@ -10,7 +10,7 @@ from dsmap.common.text import printable
 from dsmap.runtime.live.session import KEYS, View
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.statistics import RecentStatistics
-from dsmap.runtime.live.translation import Translated
+from dsmap.runtime.live.translation import LiveFrame
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE, _BLACK, _RED, _YELLOW = (255, 255, 255), (0, 0, 0), (230, 30, 30), (255, 220, 60)
@@ -54,7 +54,7 @@ class Status:
         return lines
 
 
-def compose(frame: Translated, view: View) -> Pixels:
+def compose(frame: LiveFrame, view: View) -> Pixels:
     """A new image of input and result as the view has it, uint8 RGB."""
     if view is View.SIDE_BY_SIDE:
         return np.hstack([frame.input_rgb, frame.result_rgb])

@@ -11,7 +11,7 @@ from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.recorder import Recorder, name_by_time, unused
 from dsmap.runtime.live.source import Pixels
-from dsmap.runtime.live.translation import Translated
+from dsmap.runtime.live.translation import LiveFrame
 
 
 class Recordings:
@@ -50,12 +50,12 @@ class Recordings:
             self._current.finish()
             self._current = None
 
-    def put(self, frame: Translated) -> None:
+    def put(self, frame: LiveFrame) -> None:
         """Record the frame's result, when that is on."""
         if self._current is not None:
             self._current.put(frame.result_rgb, frame.captured)
 
-    def seconds(self, frame: Translated | None) -> float | None:
+    def seconds(self, frame: LiveFrame | None) -> float | None:
         """How much of it there is, up to `frame`; None when nothing is being recorded."""
         if self._current is None:
             return None
@@ -100,7 +100,7 @@ class SnapshotWriter:
         self._notify = notify
         self._writer = ThreadPoolExecutor(1, "snapshot")
 
-    def take(self, frame: Translated) -> None:
+    def take(self, frame: LiveFrame) -> None:
         """Keep this frame."""
         self._writer.submit(self._write, frame)
 
@@ -108,7 +108,7 @@ class SnapshotWriter:
         """Until all are written."""
         self._writer.shutdown()
 
-    def _write(self, frame: Translated) -> None:
+    def _write(self, frame: LiveFrame) -> None:
         plain = Path.cwd() / name_by_time(".png")
         free = (path for path in numbered(plain) if not path.exists() and not _input_of(path).exists())
         try:

@@ -18,7 +18,7 @@ from dsmap.runtime.live.open_source import opener
 from dsmap.runtime.live.report import LiveReport
 from dsmap.runtime.live.run import LiveRun, LiveSettings
 from dsmap.runtime.live.source import CaptureRequest, SourceName
-from dsmap.runtime.live.translation import Direction
+from dsmap.runtime.live.translation import LoadedDirection
 from dsmap.runtime.live.virtual_camera import VirtualCamera
 from dsmap.runtime.live.window import CvWindow, NoWindow, Window
 from dsmap.runtime.translator import Translator
@@ -80,7 +80,7 @@ def run_live(
     window = _open_window(request.window)
     virtual_camera = VirtualCamera(request.capture.fps or _USUAL_FPS) if request.virtual_camera else None
     with _captures(request, notify) as cameras:
-        direction = Direction.load(request.load, request.domain, request.settings.styles)
+        direction = LoadedDirection.load(request.load, request.domain, request.settings.styles)
         for _, capture in cameras:
             if capture.error is not None:
                 direction.translator.close()

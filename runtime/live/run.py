@@ -25,14 +25,14 @@ from dsmap.runtime.live.screen import Screen
 from dsmap.runtime.live.session import Action, SessionState
 from dsmap.runtime.live.source import SourceName
 from dsmap.runtime.live.statistics import FrameTiming, LiveStatistics
-from dsmap.runtime.live.styles import Style, StyleWheel
+from dsmap.runtime.live.styles import LiveStyle, StyleSelector
 from dsmap.runtime.live.translation import (
-    Direction,
+    DirectionLoader,
+    LiveFrame,
+    LoadedDirection,
     LoadTranslator,
-    OtherDirection,
     Preparation,
-    Translated,
-    Translation,
+    TranslationThread,
 )
 from dsmap.runtime.live.virtual_camera import VirtualCamera
 from dsmap.runtime.live.window import NoWindow, Window
@@ -46,7 +46,7 @@ class LiveSettings:
     """What was asked for."""
 
     preparation: Preparation = Preparation()  # noqa: RUF009  # frozen
-    styles: tuple[Style, ...]
+    styles: tuple[LiveStyle, ...]
     """For the keys; it begins with the first that the direction has."""
     record: Path | None = None
     """Record from the beginning, to this file."""
@@ -70,7 +70,7 @@ class LiveRun:
         self,
         settings: LiveSettings,
         cameras: Sequence[tuple[SourceName, Capture]],
-        direction: Direction,
+        direction: LoadedDirection,
         load: LoadTranslator,
         *,
         window: Window,
@@ -79,7 +79,7 @@ class LiveRun:
         began: float | None = None,
     ) -> None:
         target = direction.translator.target
-        self.session = SessionState(StyleWheel(settings.styles, np.random.default_rng(), target))
+        self.session = SessionState(StyleSelector(settings.styles, np.random.default_rng(), target))
         self.statistics = LiveStatistics()
         self._settings = settings
         self._cameras = cameras
@@ -90,9 +90,11 @@ class LiveRun:
         self._screen = Screen(window, self.session, self._status)
         self._recordings = Recordings(settings.record, self._say, overwrite=settings.overwrite)
         self._snapshots = SnapshotWriter(self._say)
-        self._directions = OtherDirection(load, settings.styles, direction)
+        self._directions = DirectionLoader(load, settings.styles, direction)
         self._wanted_domain = target
-        self._translation = Translation(cameras[0][1], direction, settings.preparation, lambda: self.session.style)
+        self._translation = TranslationThread(
+            cameras[0][1], direction, settings.preparation, lambda: self.session.style
+        )
         self._paused_at: float | None = None
         for _, capture in cameras:
             capture.notify = self._say
@@ -136,13 +138,13 @@ class LiveRun:
             if (reason := self._reason_to_stop(stop)) is not None:
                 return reason
 
-    def _deliver(self, frame: Translated) -> None:
+    def _deliver(self, frame: LiveFrame) -> None:
         self._screen.show(frame)
         self._recordings.put(frame)
         if self._virtual_camera is not None:
             self._virtual_camera.send(frame.result_rgb)
 
-    def _measure(self, frame: Translated) -> None:
+    def _measure(self, frame: LiveFrame) -> None:
         now = time.monotonic()
         self.statistics.add(FrameTiming(captured=frame.captured, begun=frame.begun, translated=frame.done, shown=now))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, draw_signs, enlarge, message_image
 from dsmap.runtime.live.session import SessionState
 from dsmap.runtime.live.source import Pixels
-from dsmap.runtime.live.translation import Translated
+from dsmap.runtime.live.translation import LiveFrame
 from dsmap.runtime.live.window import NoWindow, Window
 
 _REDRAW = 0.1  # seconds between two redraws when no frame comes: messages come and go
@@ -16,14 +16,14 @@ class Screen:
     """The window and the frame in it. Without a window nothing is drawn either. `status` gives the numbers of now."""
 
     def __init__(self, window: Window, session: SessionState, status: Callable[[], Status]) -> None:
-        self.frame: Translated | None = None
+        self.frame: LiveFrame | None = None
         """The newest that was shown."""
         self._window = window
         self._session = session
         self._status = status
         self._drawn_at = 0.0
 
-    def show(self, frame: Translated) -> None:
+    def show(self, frame: LiveFrame) -> None:
         """Show a new frame."""
         self.frame = frame
         self.refresh(at_once=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import Enum
 from time import monotonic
 
-from dsmap.runtime.live.styles import StyleWheel
+from dsmap.runtime.live.styles import StyleSelector
 
 NOTICE_SECONDS = 4.0
 """How long a notice stays on the screen."""
@@ -51,19 +51,19 @@ class SessionState:
     `notice` is a line for the screen that goes away by itself.
     """
 
-    def __init__(self, wheel: StyleWheel, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, selector: StyleSelector, *, clock: Callable[[], float] = monotonic) -> None:
         self.view = View.RESULT
         self.paused = False
         self.hud = True
         self.help = False
-        self._wheel = wheel
+        self._selector = selector
         self._clock = clock
         self._notices: list[tuple[float, str]] = []
-        self.style = wheel.at(clock())
+        self.style = selector.at(clock())
         """What is on now; `tick` moves it on."""
         self._keys: dict[str, Callable[[], None]] = {
-            "s": lambda: self._turn(wheel.next),
-            "r": lambda: self._turn(wheel.random),
+            "s": lambda: self._turn(selector.next),
+            "r": lambda: self._turn(selector.random),
             "i": self._interpolate,
             "b": self._change_view,
             "p": self._pause,
@@ -87,13 +87,13 @@ class SessionState:
 
     def tick(self) -> None:
         """Let time pass: styles move."""
-        if self._wheel.moving and not self.paused:
-            self.style = self._wheel.at(self._clock())
+        if self._selector.moving and not self.paused:
+            self.style = self._selector.at(self._clock())
 
     def turn_round(self, domain: str) -> None:
         """From now on it is translated to `domain`: its styles are those to choose from."""
         before = self.style.first
-        self._turn(lambda now: self._wheel.turn(domain, now))
+        self._turn(lambda now: self._selector.switch_domain(domain, now))
         if self.style.first.name != before.name:
             self.note(f"{domain} has no style {before.name}")
 
@@ -110,11 +110,11 @@ class SessionState:
     def _turn(self, change: Callable[[float], None]) -> None:
         now = self._clock()
         change(now)
-        self.style = self._wheel.at(now)
+        self.style = self._selector.at(now)
 
     def _interpolate(self) -> None:
-        self._turn(self._wheel.interpolate)
-        self.note("interpolating" if self._wheel.moving else f"style stays at {self.style.label}")
+        self._turn(self._selector.interpolate)
+        self.note("interpolating" if self._selector.moving else f"style stays at {self.style.label}")
 
     def _change_view(self) -> None:
         views = list(View)

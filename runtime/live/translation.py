@@ -1,4 +1,4 @@
-"""The thread that translates: always the newest frame, with the style that is on, in the direction that is wanted."""
+"""Translation thread of a live session: the newest frame, in the current style and direction."""
 
 import threading
 import time
@@ -11,29 +11,29 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.source import Pixels
-from dsmap.runtime.live.styles import Mix, Style, StyleCodes
+from dsmap.runtime.live.styles import LiveStyle, StyleCodeCache, StyleMix
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
 LoadTranslator = Callable[[str], Translator]
-"""Loads the translator to a domain."""
+"""Loads the translator to the domain that it is called with."""
 
-_POLL = 0.05  # seconds after which the thread looks up
-_LEAVE = 5.0  # seconds that a frame under way may take to end after it was cancelled
+_POLL_SECONDS = 0.05  # between two looks at whether to stop
+_JOIN_SECONDS = 5.0  # that a cancelled frame may take to end
 
 
 @dataclass(frozen=True)
-class Direction:
+class LoadedDirection:
     """A loaded translator and the codes of its styles."""
 
     translator: Translator
-    codes: StyleCodes
+    codes: StyleCodeCache
 
     @classmethod
-    def load(cls, load: LoadTranslator, domain: str, styles: Sequence[Style]) -> "Direction":
-        """Load the translator to `domain`, and find the styles' codes."""
+    def load(cls, load: LoadTranslator, domain: str, styles: Sequence[LiveStyle]) -> "LoadedDirection":
+        """Loads the translator to `domain` and finds the codes of `styles`. Raises InputError, DsmapError."""
         translator = load(domain)
-        codes = StyleCodes(translator)
+        codes = StyleCodeCache(translator)
         try:
             codes.prepare(styles)
         except BaseException:
@@ -43,126 +43,128 @@ class Direction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Translated:
-    """A frame and what became of it."""
+class LiveFrame:
+    """A frame and its translation, both uint8 RGB (H, W, 3) of one size."""
 
     input_rgb: Pixels
     result_rgb: Pixels
-    """As large as the input."""
     captured: float
-    """When each happened, by `time.monotonic`."""
+    """When it was captured, by `time.monotonic`."""
     begun: float
+    """When its translation began."""
     done: float
+    """When its translation was done."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What happens to a frame before it is translated."""
+    """Preprocessing of a frame, before it is translated."""
 
     height: int | None = None
-    """Lines to scale to, aspect kept; None leaves it."""
+    """Height in pixels to scale to, with the aspect kept; None keeps the size."""
     mirror: bool = False
+    """Swap left and right."""
 
     def __call__(self, rgb: Pixels) -> Pixels:
-        """uint8 (H, W, 3), C-contiguous."""
+        """uint8 RGB (H, W, 3) -> the same, C-contiguous."""
         rgb = scaled(rgb, size_at_height(rgb.shape[1], rgb.shape[0], self.height))
         return np.ascontiguousarray(rgb[:, ::-1] if self.mirror else rgb)
 
 
-class Translation:
-    """Translates in a thread of its own from `start` to `close`; results are taken from `results`.
+class TranslationThread:
+    """Translates in a thread of its own from `start` to `close`; the newest result is in `results`.
 
-    `capture` and `direction` may be changed at any time and count from the next frame on. When a translation fails,
-    `error` says why and the thread ends.
+    `capture` and `direction` may be replaced at any time, from the next frame on. When a translation fails, `error`
+    holds the reason and the thread ends.
     """
 
-    def __init__(self, capture: Capture, direction: Direction, prepare: Preparation, style: Callable[[], Mix]) -> None:
+    def __init__(
+        self, capture: Capture, direction: LoadedDirection, prepare: Preparation, style: Callable[[], StyleMix]
+    ) -> None:
         self.capture = capture
         self.direction = direction
-        self.results: LatestFrame[Translated] = LatestFrame()
+        self.results: LatestFrame[LiveFrame] = LatestFrame()
         self.count = 0
-        """Frames that were translated."""
+        """Number of frames translated so far."""
         self.error: Exception | None = None
         self.exhausted = False
-        """Whether the camera's last frame was translated, and no more will come."""
+        """Whether the last frame of the capture was translated, and no more will come."""
         self._prepare = prepare
         self._style = style
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="translate", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Starts the thread."""
         self._thread.start()
 
     def close(self) -> bool:
-        """End the thread; whether it has ended, so that the translators may be closed."""
+        """Stops the thread. Returns whether it has ended: only then may the translators be closed."""
         self._stop.set()
         if self._thread.is_alive():
             self.direction.translator.cancel()
-            self._thread.join(_LEAVE)
+            self._thread.join(_JOIN_SECONDS)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
                 capture = self.capture
-                ended = capture.status == "ended"  # looked at first: nothing is left behind the last frame
-                frame = capture.latest.take(_POLL)
+                ended = capture.status == "ended"  # read before the frame: then no frame comes after it
+                frame = capture.latest.take(_POLL_SECONDS)
                 if frame is not None:
                     self._translate(self.direction, frame.at, frame.load)
                 self.exhausted = ended and frame is None
         except DsmapError as error:
-            if not self._stop.is_set():  # then it is only the cancelled frame
+            if not self._stop.is_set():  # else it is only the cancelled frame
                 self.error = error
         except Exception as error:
             self.error = error
 
-    def _translate(self, direction: Direction, captured: float, load: Callable[[], Pixels]) -> None:
+    def _translate(self, direction: LoadedDirection, captured: float, load: Callable[[], Pixels]) -> None:
         begun = time.monotonic()
         input_rgb = self._prepare(load())
         code = direction.codes.of(self._style())
-        # A copy: a backend may give a view of memory that it uses again.
+        # A copy: a backend may return a view of memory that it uses again.
         result_rgb = direction.translator.submit(input_rgb, code)().copy()
         self.count += 1
         self.results.put(
-            Translated(
-                input_rgb=input_rgb, result_rgb=result_rgb, captured=captured, begun=begun, done=time.monotonic()
-            )
+            LiveFrame(input_rgb=input_rgb, result_rgb=result_rgb, captured=captured, begun=begun, done=time.monotonic())
         )
 
 
-class OtherDirection:
-    """Loads the translator of the other direction in the background, once; the present one goes on meanwhile."""
+class DirectionLoader:
+    """Loads the translator of the other direction in the background, once; the current one goes on meanwhile."""
 
-    def __init__(self, load: LoadTranslator, styles: Sequence[Style], first: Direction) -> None:
+    def __init__(self, load: LoadTranslator, styles: Sequence[LiveStyle], first: LoadedDirection) -> None:
         self._load = load
         self._styles = styles
-        self._ready: dict[str, Direction] = {first.translator.target: first}
+        self._ready: dict[str, LoadedDirection] = {first.translator.target: first}
         self._thread: threading.Thread | None = None
-        self._fault: Exception | None = None
+        self._error: Exception | None = None
 
     def want(self, domain: str) -> None:
-        """Get ready to translate to `domain`; see `take`."""
+        """Starts loading the direction to `domain`; see `take`."""
         if self._thread is None and domain not in self._ready:
             self._thread = threading.Thread(target=self._run, args=(domain,), name="load", daemon=True)
             self._thread.start()
 
-    def take(self, domain: str) -> Direction | None:
-        """The direction when it is ready. Raises what went wrong with loading it, once."""
+    def take(self, domain: str) -> LoadedDirection | None:
+        """The direction to `domain`, or None while it is not loaded. Raises the error of a failed load, once."""
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
-            if self._fault is not None:
-                fault, self._fault = self._fault, None
+            if self._error is not None:
+                fault, self._error = self._error, None
                 raise fault
         return self._ready.get(domain)
 
     def close(self) -> None:
-        """Give back what was loaded; nothing may be under way."""
+        """Closes all translators; no frame may be under way."""
         for direction in list(self._ready.values()):
             direction.translator.close()
 
     def _run(self, domain: str) -> None:
         try:
-            self._ready[domain] = Direction.load(self._load, domain, self._styles)
+            self._ready[domain] = LoadedDirection.load(self._load, domain, self._styles)
         except Exception as error:
-            self._fault = error
+            self._error = error

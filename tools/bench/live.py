@@ -9,7 +9,7 @@ from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.run import LiveRun, LiveSettings
 from dsmap.runtime.live.source import CaptureRequest
 from dsmap.runtime.live.styles import style_list
-from dsmap.runtime.live.translation import Direction, Preparation
+from dsmap.runtime.live.translation import LoadedDirection, Preparation
 from dsmap.runtime.live.window import NoWindow
 from dsmap.runtime.translator import Translator
 from dsmap.tools.bench.model import machine_facts
@@ -44,7 +44,7 @@ def _session(clip: Path, network: Network, height: int | None, frames: int) -> A
     def load(target: str) -> Translator:
         return network.load(None, target)
 
-    direction = Direction.load(load, network.target(), styles)
+    direction = LoadedDirection.load(load, network.target(), styles)
     capture.start()
     settings = LiveSettings(preparation=Preparation(height=height), styles=styles, frames=frames)
     try:

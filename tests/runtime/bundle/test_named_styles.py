@@ -22,8 +22,8 @@ from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import MANIFEST, Bundle, file_sha256, read_manifest
 from dsmap.runtime.bundle.style_images import fit_style_image
 from dsmap.runtime.live.session import SessionState
-from dsmap.runtime.live.styles import Mix, Style, StyleWheel, style_list
-from dsmap.runtime.live.translation import Direction
+from dsmap.runtime.live.styles import LiveStyle, StyleMix, StyleSelector, style_list
+from dsmap.runtime.live.translation import LoadedDirection
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.styles.style_path import plan_style_path
 from dsmap.tools import export, live, video
@@ -315,15 +315,15 @@ NAMED = {"summer": ("dusk",), "winter": ("fresh-snow", "dusk")}
 def test_the_list_of_styles_follows_the_direction():
     given = [("dusk", "dusk"), (Path("a/snow.jpg"), "a/snow.jpg"), (9, "seed:9")]
     styles = style_list([ResolvedStyle(source=source, written=written) for source, written in given], NAMED)
-    session = SessionState(StyleWheel(styles, np.random.default_rng(0), "winter"), clock=lambda: 5.0)
+    session = SessionState(StyleSelector(styles, np.random.default_rng(0), "winter"), clock=lambda: 5.0)
     seen = []
     for _ in range(9):
         seen.append(session.style.label)
         session.press("s")
     assert seen == ["dusk", "snow.jpg", "seed 9", "mean", "fresh-snow", "seed 1", "seed 2", "seed 3", "seed 4"]
-    assert session.style.first == Style("dusk", "dusk", "winter")
+    assert session.style.first == LiveStyle("dusk", "dusk", "winter")
     session.turn_round("summer")
-    assert session.style.first == Style("dusk", "dusk", "summer")
+    assert session.style.first == LiveStyle("dusk", "dusk", "summer")
     session.turn_round("winter")
     for _ in range(4):
         session.press("s")
@@ -343,8 +343,8 @@ def test_codes_of_both_directions(bundle):
         return Translator.load(bundle, domain=domain, backend="cpu", threads=1)
 
     styles = style_list([resolver(bundle).resolve("fresh-snow")], NAMED)
-    snow, mean = styles[0], Style("mean", None)
-    winter, summer = (Direction.load(load, domain, styles) for domain in ("winter", "summer"))
-    np.testing.assert_array_equal(winter.codes.of(Mix(snow, snow, 0)), winter.translator.find_style("fresh-snow"))
+    snow, mean = styles[0], LiveStyle("mean", None)
+    winter, summer = (LoadedDirection.load(load, domain, styles) for domain in ("winter", "summer"))
+    np.testing.assert_array_equal(winter.codes.of(StyleMix(snow, snow, 0)), winter.translator.find_style("fresh-snow"))
     # Between the key and the first frame in the other direction.
-    np.testing.assert_array_equal(summer.codes.of(Mix(snow, snow, 0)), summer.codes.of(Mix(mean, mean, 0)))
+    np.testing.assert_array_equal(summer.codes.of(StyleMix(snow, snow, 0)), summer.codes.of(StyleMix(mean, mean, 0)))

@@ -16,7 +16,7 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.live.recorder import Recorder
 from dsmap.runtime.live.recordings import SnapshotWriter
-from dsmap.runtime.live.translation import Translated
+from dsmap.runtime.live.translation import LiveFrame
 from dsmap.runtime.video.encoders import EncoderSettings
 from dsmap.runtime.video.sequence_writer import SequenceWriter
 from dsmap.runtime.video.writer import VideoWriter
@@ -166,7 +166,7 @@ def test_snapshots_never_take_a_name_that_is_there(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("dsmap.runtime.live.recordings.name_by_time", lambda suffix: f"now{suffix}")
     told: list[str] = []
     sessions = [SnapshotWriter(told.append) for _ in range(3)]
-    frame = Translated(input_rgb=RGB, result_rgb=RGB, captured=0.0, begun=0.0, done=0.0)
+    frame = LiveFrame(input_rgb=RGB, result_rgb=RGB, captured=0.0, begun=0.0, done=0.0)
     start = threading.Barrier(3)
 
     def take(session: SnapshotWriter) -> None:

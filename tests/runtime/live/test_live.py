@@ -28,7 +28,7 @@ from dsmap.runtime.live.report import LiveReport
 from dsmap.runtime.live.run import LiveRun, LiveSettings
 from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.live.styles import style_list
-from dsmap.runtime.live.translation import Direction, Preparation
+from dsmap.runtime.live.translation import LoadedDirection, Preparation
 from dsmap.runtime.live.virtual_camera import VirtualCamera
 from dsmap.runtime.live.window import NoWindow, Window
 from dsmap.runtime.translator import Translator
@@ -63,7 +63,7 @@ def run_live(
     settings = {"preparation": Preparation(), "styles": tuple(style_list([])), **settings}
     for _, capture in captures:
         capture.start()
-    direction = Direction.load(load, "winter", settings["styles"])
+    direction = LoadedDirection.load(load, "winter", settings["styles"])
     notify = (said if said is not None else []).append
     run = LiveRun(
         LiveSettings(**settings),

@@ -21,8 +21,16 @@ from dsmap.runtime.live.recorder import Recorder
 from dsmap.runtime.live.session import KEYS, Action, SessionState, View
 from dsmap.runtime.live.source import CaptureRequest, Pixels, SourceLostError, SourceName
 from dsmap.runtime.live.statistics import DurationHistogram, RecentStatistics
-from dsmap.runtime.live.styles import MEAN, SECONDS_PER_STYLE, Mix, Style, StyleCodes, StyleWheel, style_list
-from dsmap.runtime.live.translation import Preparation, Translated
+from dsmap.runtime.live.styles import (
+    MEAN,
+    SECONDS_PER_STYLE,
+    LiveStyle,
+    StyleCodeCache,
+    StyleMix,
+    StyleSelector,
+    style_list,
+)
+from dsmap.runtime.live.translation import LiveFrame, Preparation
 from dsmap.runtime.live.virtual_camera import import_pyvirtualcam
 from dsmap.runtime.live.window import key_name
 from dsmap.runtime.styles.resolver import ResolvedStyle
@@ -156,14 +164,14 @@ def test_the_systems_list_of_cameras():
 # Keys and styles
 
 
-def wheel() -> StyleWheel:
+def selector() -> StyleSelector:
     snow = ResolvedStyle(source=Path("snow.jpg"), written="./snow.jpg")
-    return StyleWheel(style_list([snow, ResolvedStyle(source=7, written="7")]), np.random.default_rng(0))
+    return StyleSelector(style_list([snow, ResolvedStyle(source=7, written="7")]), np.random.default_rng(0))
 
 
 def test_every_key_does_what_the_help_says():
     now = [100.0]
-    session = SessionState(wheel(), clock=lambda: now[0])
+    session = SessionState(selector(), clock=lambda: now[0])
     asks = {"q": Action.QUIT, "esc": Action.QUIT, "d": Action.DIRECTION, "c": Action.SNAPSHOT}
     asks |= {"v": Action.RECORD, "tab": Action.CAMERA}
     for key, action in asks.items():
@@ -190,11 +198,11 @@ def test_every_key_does_what_the_help_says():
 
 def test_styles_move_from_one_to_the_next_and_stay_where_they_are_stopped():
     now = [0.0]
-    session = SessionState(wheel(), clock=lambda: now[0])
+    session = SessionState(selector(), clock=lambda: now[0])
     session.press("i")
     now[0] += SECONDS_PER_STYLE * 1.25
     session.tick()
-    assert session.style == Mix(Style("seed 7", 7), Style(MEAN, None), 0.25)
+    assert session.style == StyleMix(LiveStyle("seed 7", 7), LiveStyle(MEAN, None), 0.25)
     assert session.style.label == "seed 7 > mean 25%"
     session.press("i")
     now[0] += 50
@@ -211,12 +219,13 @@ def test_styles_move_from_one_to_the_next_and_stay_where_they_are_stopped():
 def test_codes_of_mixed_styles(tiny_bundle, tmp_path):
     write_rgb(tmp_path / "snow.png", grey_rgb())
     translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu")
-    codes = StyleCodes(translator)
-    image, mean = Style("snow", translator.styles.resolve(tmp_path / "snow.png")), Style(MEAN, None)
+    codes = StyleCodeCache(translator)
+    image, mean = LiveStyle("snow", translator.styles.resolve(tmp_path / "snow.png")), LiveStyle(MEAN, None)
     codes.prepare([image, mean])
     (tmp_path / "snow.png").unlink()  # it was read before it was needed
     np.testing.assert_allclose(
-        codes.of(Mix(image, mean, 0.25)), 0.75 * codes.of(Mix(image, mean, 0)) + 0.25 * translator.find_style(None)
+        codes.of(StyleMix(image, mean, 0.25)),
+        0.75 * codes.of(StyleMix(image, mean, 0)) + 0.25 * translator.find_style(None),
     )
 
 
@@ -289,7 +298,7 @@ def test_names_on_the_screen_are_one_line_each():
 
 
 def test_before_and_after():
-    frame = Translated(input_rgb=grey_rgb(10), result_rgb=grey_rgb(200), captured=0, begun=0, done=0)
+    frame = LiveFrame(input_rgb=grey_rgb(10), result_rgb=grey_rgb(200), captured=0, begun=0, done=0)
     assert (compose(frame, View.RESULT) == 200).all()
     beside = compose(frame, View.SIDE_BY_SIDE)
     assert (beside[:, :64] == 10).all()
