@@ -2,7 +2,7 @@
 
 import math
 
-from dsmap.metrics.findings import Metric
+from dsmap.metrics.types import Metric
 
 PRESERVED = ("edge_structure", "ssim", "feature_similarity")
 """Keys of the metrics that compare a result with its content."""

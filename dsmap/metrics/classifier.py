@@ -17,7 +17,7 @@ RELIABLE = 0.8
 """The held-out accuracy from which on the classifier's word means something."""
 
 _PENALTY = 5e-5  # chosen by cross-validation on landscapes (summer, winter); 5 times more or less changes little
-_SMALLEST_SPREAD = 1e-6
+_MIN_SPREAD = 1e-6
 _STEPS = 500
 
 
@@ -106,7 +106,7 @@ def _fit(source: Array, target: Array) -> tuple[Array, float]:
     """Weights (D,) and bias for features as they are; fitted on standardised ones."""
     both = np.concatenate([source, target])
     mean, spread = both.mean(0), both.std(0)
-    scale = np.where(spread > _SMALLEST_SPREAD, 1 / np.maximum(spread, _SMALLEST_SPREAD), 0)
+    scale = np.where(spread > _MIN_SPREAD, 1 / np.maximum(spread, _MIN_SPREAD), 0)
     scale = scale / max(1, len(scale)) ** 0.5  # so that the penalty means the same for any number of features
     x_nd = torch.from_numpy((both - mean) * scale)
     is_target_n = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).double()

@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 # Two images are the same one if their features differ by less than this part of their length: what the arithmetic of
 # another batch size changes is about 1e-6, another JPEG quality about 1e-2.
 _SAME = 1e-5
-_SMALLEST_SPREAD = 1e-6
+_MIN_SPREAD = 1e-6
 
 
 class ResampledDistance(Protocol):
@@ -76,7 +76,7 @@ class KernelReference:
         self._used = np.ones(self.given_md.shape[1], dtype=bool)
         if standardise:
             mean, spread = self.given_md.mean(0), self.given_md.std(0, ddof=1)
-            self._used = spread > _SMALLEST_SPREAD  # a feature that is the same in all of the reference has no scale
+            self._used = spread > _MIN_SPREAD  # a feature that is the same in all of the reference has no scale
             self._mean, self._spread = mean[self._used], spread[self._used]
         self.md = self.scaled(self.given_md)
         self.kernel_mm = _cubic(self.md, self.md)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from dsmap.metrics.findings import Image
+from dsmap.metrics.types import Image
 
 if TYPE_CHECKING:  # torch
     from dsmap.metrics.extractors import PairDistance

@@ -22,7 +22,7 @@ from torch import Tensor
 from dsmap.common.archives import check_archive
 from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError, InputError
-from dsmap.metrics.findings import Image
+from dsmap.metrics.types import Image
 from dsmap.model.feature_networks import SqueezeNetFeatures
 
 SQUEEZENET_SIZE = 227

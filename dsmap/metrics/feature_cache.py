@@ -1,45 +1,47 @@
-"""Features of sets of images, kept on disk: a reference is the same in every evaluation, and takes a minute."""
+"""A cache on disk for features of image sets: the reference is the same in every evaluation, and takes a minute."""
 
 import hashlib
 import io
 import os
 import re
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-import dsmap.common.images
-import dsmap.model.feature_networks
 from dsmap.common.files import is_regular
 from dsmap.common.state_files import write_state
 from dsmap.errors import InputError
-from dsmap.metrics import extractors
-from dsmap.metrics.extractors import Extractor
+
+if TYPE_CHECKING:  # torch
+    from dsmap.metrics.extractors import Extractor
 
 Features = npt.NDArray[np.float32]
 
-_FEWEST = 24  # fewer images are measured sooner than looked up
-_MOST_FILES = 32  # of some megabytes each
+_MIN_CACHED = 24  # fewer are measured sooner than looked up
+_MAX_FILES = 32  # of some megabytes each
 
 
 class FeatureCache:
-    """Features in `folder`, found again by what they are of: the bytes of every image, those of the network's file
-    and those of the code between, and the size they were resized to. So no name, date or version brings up wrong ones.
+    """Features in `folder`, keyed by what they were computed from.
 
-    A file that is damaged is made anew. The files that were not used for longest are removed.
+    The key is a hash of every image's bytes, the network's file, the source code in between and the size that images
+    were resized to, so a changed image, network or version is never mistaken for another. Damaged files are computed
+    anew; the files used least recently are removed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.problem = ""
-        """Why features could not be kept; "" where they could."""
+        """Why features could not be kept; empty if they could."""
 
     def get(
-        self, extractor: Extractor, images: Sequence[Path], make: Callable[[], Features], side: int | None = None
+        self, extractor: "Extractor", images: Sequence[Path], make: Callable[[], Features], side: int | None = None
     ) -> Features:
-        """The features (N, D) of `images`, from the folder or else from `make`, which resizes them to `side`."""
+        """The features (N, D) of `images`, from the folder or else from `make`, which resizes images to `side`."""
         path = self._path(extractor, images, side)
         if path is None:
             return make()
@@ -49,13 +51,13 @@ class FeatureCache:
             self._keep(path, found)
         return found
 
-    def _path(self, extractor: Extractor, images: Sequence[Path], side: int | None) -> Path | None:
-        """Where the features are or will be; None where they are not kept."""
-        if len(images) < _FEWEST:
+    def _path(self, extractor: "Extractor", images: Sequence[Path], side: int | None) -> Path | None:
+        """The file of the features; None if they are not to be kept."""
+        if len(images) < _MIN_CACHED:
             return None
         whole = hashlib.sha256(f"{extractor.fingerprint} {side}".encode())
         try:
-            for path in (*_CODE, *images):
+            for path in (*source_files(), *images):
                 whole.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError:
             return None  # reading the images will say what is wrong
@@ -67,9 +69,9 @@ class FeatureCache:
             data = io.BytesIO()
             np.save(data, features, allow_pickle=False)
             write_state(path, data.getvalue())
-            ours = [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and is_regular(p)]
-            kept = sorted(ours, key=lambda p: p.stat().st_mtime, reverse=True)
-            for old in kept[_MOST_FILES:]:
+            cached = [p for p in self.folder.iterdir() if _CACHED.fullmatch(p.name) and is_regular(p)]
+            kept = sorted(cached, key=lambda p: p.stat().st_mtime, reverse=True)
+            for old in kept[_MAX_FILES:]:
                 old.unlink(missing_ok=True)
         except InputError as error:  # a link in its place
             self.problem = error.fact
@@ -77,17 +79,27 @@ class FeatureCache:
             self.problem = f"{error.strerror or error}: {self.folder}"
 
 
-_OURS = re.compile(r".+-[0-9a-f]{32}\.npy")
-_CODE = (
-    *(Path(str(module.__file__)) for module in (extractors, dsmap.model.feature_networks, dsmap.common.images)),
-    *sorted(Path(str(dsmap.common.images.__file__)).parent.glob("*.py")),
-)
+_CACHED = re.compile(r".+-[0-9a-f]{32}\.npy")
+
+
+def source_files() -> list[Path]:
+    """The source files that features depend on: from the decoders of images to the networks."""
+    modules = ("dsmap.metrics.extractors", "dsmap.model.feature_networks", "dsmap.common.primaries")
+    images = _source_file("dsmap.common.images").parent
+    return [*map(_source_file, modules), *sorted(images.glob("*.py"))]
+
+
+def _source_file(module: str) -> Path:
+    spec = find_spec(module)  # without importing it: torch takes seconds
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no module named {module}", name=module)
+    return Path(spec.origin)
 
 
 def _read(path: Path, count: int) -> Features | None:
-    """The features in the file at `path`, marked as used; None where there are none of `count` images."""
+    """The features in the file at `path`, which is marked as used; None unless they are of `count` images."""
     try:
-        if not is_regular(path):  # a FIFO would make us wait
+        if not is_regular(path):  # opening a FIFO would wait
             return None
         features = np.load(path, allow_pickle=False)
         os.utime(path)

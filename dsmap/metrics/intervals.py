@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.metrics.distances import ResampledDistance, number_contents
-from dsmap.metrics.findings import Interval
+from dsmap.metrics.types import Interval
 
 Counts = npt.NDArray[np.int64]
 

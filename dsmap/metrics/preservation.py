@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import InputError
-from dsmap.metrics.findings import Image
+from dsmap.metrics.types import Image
 
 if TYPE_CHECKING:
     from dsmap.metrics.extractors import SqueezeNet
 
-SMALLEST_SIDE = 11
+MIN_SIDE = 11
 """The window of the structural similarity, in pixels: no image may be smaller."""
 
 _SIGMA = 1.5
@@ -109,11 +109,11 @@ def feature_similarity(
 
 
 def _two_lumas(content_rgb: Image, result_rgb: Image) -> tuple[_Plane, _Plane]:
-    if min(content_rgb.shape[:2]) < SMALLEST_SIDE:
+    if min(content_rgb.shape[:2]) < MIN_SIDE:
         height, width = content_rgb.shape[:2]
         raise InputError(
             f"structure cannot be compared on an image of {width}x{height} pixels",
-            f"Use contents of {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels or more.",
+            f"Use contents of {MIN_SIDE}x{MIN_SIDE} pixels or more.",
         )
     return _luma(content_rgb), _luma(like_content(content_rgb, result_rgb))
 
@@ -133,7 +133,7 @@ def _gradient(luma: _Plane, scale: float) -> _Plane:
 
 def _windows(plane: _Plane) -> _Plane:
     """The weighted mean of the window around every pixel."""
-    return np.asarray(cv2.GaussianBlur(plane, (SMALLEST_SIDE, SMALLEST_SIDE), _SIGMA), dtype=np.float64)
+    return np.asarray(cv2.GaussianBlur(plane, (MIN_SIDE, MIN_SIDE), _SIGMA), dtype=np.float64)
 
 
 def _moments(plane: _Plane) -> tuple[_Plane, _Plane]:

@@ -1,5 +1,6 @@
 """`dsmap-eval images`: folders of results from anywhere, of one system or several."""
 
+import importlib
 import json
 import os
 import re
@@ -15,12 +16,14 @@ from tiny import squeezenet_weights
 from typer.testing import CliRunner
 
 from dsmap.errors import InputError
+from dsmap.metrics.comparison import FolderComparison, SystemFolder, compare_folders
 from dsmap.metrics.extractors import load_extractor
-from dsmap.metrics.feature_cache import FeatureCache
-from dsmap.metrics.report.grids import label
-from dsmap.metrics.results import Result, ResultFolder, comparable, find_images, look_through, read_results
+from dsmap.metrics.feature_cache import FeatureCache, source_files
+from dsmap.metrics.report.grids import shorten
+from dsmap.metrics.result_folders import ResultFolder, ResultImage, comparable, find_images, read_results, scan_images
+from dsmap.metrics.suite import load_metric_suite
 from dsmap.tools.eval import app
-from dsmap.tools.eval.images import Given, Source, check_systems, evaluate, load_means, parse_system
+from dsmap.tools.eval.images import parse_system
 
 pytestmark = [
     pytest.mark.usefixtures("torch_alone"),
@@ -48,10 +51,11 @@ def run(*arguments: object):
     return CliRunner().invoke(app, ["images", *map(str, arguments)])
 
 
-def measure(folder: Path, *systems: Given, content: Path | None = None, reference: Path | None = None, **means):
+def measure(folder: Path, *systems: SystemFolder, content: Path | None = None, reference: Path | None = None, **other):
     """The report, of the tiny network."""
-    source = Source(systems=systems, reference=reference or folder / "winter", content=content)
-    return evaluate(source, load_means([folder / "net.npz"], None, **{"pairs": 2, "seed": 0} | means), lambda _: None)
+    request = FolderComparison(systems=systems, reference=reference or folder / "winter", content=content)
+    suite = load_metric_suite([folder / "net.npz"], None, **{"pairs": 2, "seed": 0} | other)
+    return compare_folders(request, suite, say=lambda _: None)
 
 
 def value(report, name: str, key: str) -> float:
@@ -67,7 +71,7 @@ def test_four_systems_from_anywhere_come_out_in_their_order(folder, tmp_path):
     write_images(tmp_path / "poor", {f"{i}/a.webp": snowy(x, 0.35) for i, x in enumerate(contents[:24])})
     write_images(tmp_path / "none", {f"x{i:03d}.png": x for i, x in enumerate(contents)})
     names = ["poor", "good", "none", "fair"]
-    report = measure(folder, *(Given(name, tmp_path / name) for name in names))
+    report = measure(folder, *(SystemFolder(name, tmp_path / name) for name in names))
     assert [system.name for system in report.systems] == names
     for key in (KERNEL, FRECHET):
         values = {name: value(report, name, key) for name in names}
@@ -86,8 +90,8 @@ def test_identical_halved_and_tinted_folders(folder, tmp_path):
         for name, found in (("same", images), ("half", images[::2]), ("other", images[1::2]), ("tinted", tint))
     )
     for key in (KERNEL, FRECHET):
-        assert value(measure(folder, Given("same", same)), "same", key) == pytest.approx(0, abs=1e-3)
-    report = measure(folder, Given("half", half), Given("tinted", tinted), reference=other)
+        assert value(measure(folder, SystemFolder("same", same)), "same", key) == pytest.approx(0, abs=1e-3)
+    report = measure(folder, SystemFolder("half", half), SystemFolder("tinted", tinted), reference=other)
     kernel = next(m for m in report.systems[0].measured if m.metric.key == KERNEL)
     assert kernel.interval.low < 0 < kernel.interval.high
     for key in (KERNEL, FRECHET):
@@ -165,7 +169,7 @@ def test_the_page_shows_the_systems_side_by_side(told):
 
 
 def test_a_single_system_is_shown_in_its_styles(folder, told):
-    ours = Given("ours", folder / "ours", "lake 1*")
+    ours = SystemFolder("ours", folder / "ours", "lake 1*")
     report, again, other = (measure(folder, ours, content=folder / "contents", seed=seed) for seed in (3, 3, 4))
     assert report.title == "Results of ours"
     assert report.grids[0].rows == ("lake 1", "lake 10", "lake 11")
@@ -181,17 +185,19 @@ def test_a_single_system_is_shown_in_its_styles(folder, told):
 def test_two_networks_beside_each_other(folder, told, tmp_path):
     """Inception is known by its file alone: another network under its interface gives no FID."""
     network = saved(TinyInception(), tmp_path / "inception.pt")
-    source = Source(
-        systems=(Given("ours", folder / "ours", "lake 1*"),), reference=folder / "winter", content=folder / "contents"
+    request = FolderComparison(
+        systems=(SystemFolder("ours", folder / "ours", "lake 1*"),),
+        reference=folder / "winter",
+        content=folder / "contents",
     )
-    both = evaluate(
-        source, load_means([network, folder / "net.npz"], None, pairs=1, seed=0, run_code=True), lambda _: None
-    )
+    suite = load_metric_suite([network, folder / "net.npz"], None, pairs=1, seed=0, run_code=True)
+    both = compare_folders(request, suite, say=lambda _: None)
     titles = {m.metric.key: m.metric.title for m in both.systems[0].measured}
     assert titles["kernel_distance/inception"] == "kernel distance x1000 (inception)"
     assert titles["frechet_distance/squeezenet"] == "Frechet distance"
     assert "feature_similarity" in titles
-    alone = evaluate(source, load_means([network], None, pairs=1, seed=0, run_code=True), lambda _: None)
+    suite = load_metric_suite([network], None, pairs=1, seed=0, run_code=True)
+    alone = compare_folders(request, suite, say=lambda _: None)
     keys = [m.metric.key for m in alone.systems[0].measured]
     assert keys == ["kernel_distance/inception", "frechet_distance/inception", "edge_structure", "ssim"]
     assert any("need a SqueezeNet .npz" in note for note in alone.notes)
@@ -203,7 +209,7 @@ def test_what_looks_wrong_is_told(folder, tmp_path):
     real = {f"lake {i}_real_A.jpg": x for i, x in contents.items()}
     fake = {f"lake {i}_fake_B.png": cv2.resize(snowy(x, 1), (40, 40)) for i, x in contents.items()}
     write_images(tmp_path / "cyclegan", real | fake)
-    report = measure(folder, Given("cyclegan", tmp_path / "cyclegan"), content=folder / "contents")
+    report = measure(folder, SystemFolder("cyclegan", tmp_path / "cyclegan"), content=folder / "contents")
     assert any("cyclegan: 12 of 24 results are their contents unchanged, the first lake 0" in n for n in report.notes)
     report = measure(folder, parse_system(f"{tmp_path}/cyclegan/*_fake_B.png"), content=folder / "contents")
     told = " ".join(report.notes)
@@ -216,7 +222,7 @@ def test_what_looks_wrong_is_told(folder, tmp_path):
     )
     assert any(
         "1 of 13 images have another shape than the rest" in n
-        for n in measure(folder, Given("odd", tmp_path / "odd")).notes
+        for n in measure(folder, SystemFolder("odd", tmp_path / "odd")).notes
     )
 
 
@@ -230,7 +236,7 @@ def test_results_of_one_content_in_several_sizes(folder, tmp_path):
         )
     grey = np.repeat(landscape(1).mean(2, keepdims=True), 3, axis=2)
     cv2.imwrite(str(tmp_path / "lake 1_a.png"), grey[..., 0].astype(np.uint16) * 257)
-    report = measure(folder, Given("ours", tmp_path), content=folder / "contents")
+    report = measure(folder, SystemFolder("ours", tmp_path), content=folder / "contents")
     assert value(report, "ours", "diversity/perceptual_distance") > 0
     assert report.systems[0].notes == ("8 of 12 results have another shape than their contents.",)
 
@@ -291,7 +297,7 @@ def test_which_images_are_results(tmp_path):
     assert [path.name for path in find_images(tmp_path / "real", "the folder", "*_fake.*")] == ["e_fake.png"]
     assert [path.name for path in find_images(tmp_path / "link", "the folder")] == ["c.webp"]
     told = []
-    look_through(tmp_path / "real", "the folder", told)
+    scan_images(tmp_path / "real", "the folder", told)
     assert told == [f"2 files left out of {tmp_path / 'real'}: 1 hidden file, 1 .txt"]
     with pytest.raises(InputError, match=r"match \*_x\.png"):
         find_images(tmp_path / "real", "the folder", "*_x.png")
@@ -306,21 +312,21 @@ def test_systems_as_they_are_passed(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "a=b").mkdir()
     (tmp_path / "[x]").mkdir()
-    assert parse_system("out/") == Given("out", Path("out"))
-    assert parse_system("munit=out") == Given("munit", Path("out"))
-    assert parse_system("a=b") == Given("a=b", Path("a=b"))
-    assert parse_system("[x]") == Given("[x]", Path("[x]"))
-    assert parse_system("gan=out/*_B.png") == Given("gan", Path("out"), "*_B.png")
-    assert parse_system("out/*_B.png") == Given("out", Path("out"), "*_B.png")
-    assert parse_system(".") == Given(tmp_path.name, Path("."))
+    assert parse_system("out/") == SystemFolder("out", Path("out"))
+    assert parse_system("munit=out") == SystemFolder("munit", Path("out"))
+    assert parse_system("a=b") == SystemFolder("a=b", Path("a=b"))
+    assert parse_system("[x]") == SystemFolder("[x]", Path("[x]"))
+    assert parse_system("gan=out/*_B.png") == SystemFolder("gan", Path("out"), "*_B.png")
+    assert parse_system("out/*_B.png") == SystemFolder("out", Path("out"), "*_B.png")
+    assert parse_system(".") == SystemFolder(tmp_path.name, Path("."))
     with pytest.raises(InputError, match="two systems are called out"):
-        check_systems([parse_system("out"), parse_system("./out")])
+        FolderComparison(systems=(parse_system("out"), parse_system("./out")), reference=tmp_path)
 
 
 def system(name: str, contents: str) -> ResultFolder:
     """Results of contents by their numbers; ? is one of none."""
     results = [
-        Result(path=Path(f"{name}{i}.png"), content=None if c == "?" else int(c)) for i, c in enumerate(contents)
+        ResultImage(path=Path(f"{name}{i}.png"), content=None if c == "?" else int(c)) for i, c in enumerate(contents)
     ]
     return ResultFolder(name=name, results=tuple(results))
 
@@ -364,8 +370,11 @@ def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (results / "lake 9.png").write_bytes(bomb)
     said = []
-    source = Source(systems=(Given("ours", results),), reference=folder / "winter", content=folder / "contents")
-    report = evaluate(source, load_means([folder / "net.npz"], None, pairs=0, seed=0), said.append)
+    request = FolderComparison(
+        systems=(SystemFolder("ours", results),), reference=folder / "winter", content=folder / "contents"
+    )
+    suite = load_metric_suite([folder / "net.npz"], None, pairs=0, seed=0)
+    report = compare_folders(request, suite, say=said.append)
     lines = [f"1 file left out of {results}: 1 .txt", f"{results / 'lake 9.png'} is left out: 60000x60000 pixels"]
     for line in lines:
         assert any(one.startswith(line) for one in said)
@@ -391,7 +400,7 @@ def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
             "all results of many that can be compared",
         ),
         ("winter --reference winter --features net.npz --features net.npz", "two feature networks of one kind"),
-        ("winter --reference winter --features net.npz --lpips best", "no LPIPS network named 'best'"),
+        ("winter --reference winter --features net.npz --lpips best", "'best' is not a valid LPIPS network"),
         ("winter --reference winter --features net.npz --lpips alex --pairs 0", "--pairs is 0"),
         ("winter --reference winter --features net.npz --report same --page same", "both name same"),
         ("winter --reference winter --features net.npz --report winter", "--report winter is the reference folder"),
@@ -445,8 +454,17 @@ def test_features_are_kept_for_the_next_time(folder, tmp_path):
     assert "Not a directory" in blocked.problem
 
 
+def test_kept_features_depend_on_the_code_from_decoders_to_networks():
+    """Found where the modules really are: a file that has moved would no longer count."""
+    names = ["metrics.extractors", "model.feature_networks", "common.primaries"]
+    names += [f"common.images.{name}" for name in ("reading", "colour", "pixels", "exif", "gif", "pillow_decoders")]
+    files = {Path(importlib.import_module(f"dsmap.{name}").__file__) for name in (*names, "common.images")}
+    assert files <= set(source_files())
+    assert all(path.is_file() for path in source_files())
+
+
 def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 1)
+    monkeypatch.setattr("dsmap.metrics.feature_cache._MAX_FILES", 1)
     extractor, images = load_extractor(folder / "net.npz"), find_images(folder / "winter", "")
     cache = FeatureCache(tmp_path)
     (tmp_path / "mine.npy").write_text("precious")
@@ -460,7 +478,7 @@ def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
 
 def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, monkeypatch):
     """Somebody's arrays are never removed, nor is anything written through a link, nor a pipe waited for."""
-    monkeypatch.setattr("dsmap.metrics.feature_cache._MOST_FILES", 2)
+    monkeypatch.setattr("dsmap.metrics.feature_cache._MAX_FILES", 2)
     extractor = load_extractor(folder / "net.npz")
     images = find_images(folder / "winter", "")
     cache = FeatureCache(tmp_path)
@@ -488,8 +506,8 @@ def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, mon
 
 
 def test_labels_are_short():
-    assert label("lake") == "lake"
-    assert label("2013-05-22_00_17_20_to_2014-08-19") == "2013-05-22_00_1…14-08-19"
+    assert shorten("lake") == "lake"
+    assert shorten("2013-05-22_00_17_20_to_2014-08-19") == "2013-05-22_00_1…14-08-19"
 
 
 def test_lpips_needs_torchvision(folder, monkeypatch):

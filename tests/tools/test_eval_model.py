@@ -19,13 +19,13 @@ from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.export import bundle_writer
 from dsmap.metrics.protocol import PROTOCOLS, Protocol, draw_styles, pick_contents
+from dsmap.metrics.suite import load_metric_suite
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.translator import Translator
 from dsmap.tools.eval import app
-from dsmap.tools.eval.images import load_means
-from dsmap.tools.eval.model import Wishes, evaluate, open_bundle
-from dsmap.tools.eval.outputs import check_results, kept_results
+from dsmap.tools.eval.model import ModelEvaluation, evaluate_model, open_bundle
+from dsmap.tools.eval.outputs import check_results_folder, results_folder
 from dsmap.training.datasets import find_domains
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
@@ -70,12 +70,12 @@ def measure(
 ):
     """The report of the direction to winter, in few images."""
     few = Protocol(**{"contents": 3, "pairs": 1, "pair_contents": 3, "seed": seed} | protocol)
-    wishes = Wishes(
+    request = ModelEvaluation(
         protocol=few, preset="quick", named=False, target="winter", height=height, backend="cpu", precision="fp32",
         threads=1, keep=keep,
     )  # fmt: skip
-    means = load_means([folder / "net.npz"], None, pairs=few.pairs, seed=seed)
-    (report,) = evaluate(bundle, find_domains(data or folder / "data"), means, wishes, tmp_path, lambda _: None)
+    suite = load_metric_suite([folder / "net.npz"], None, pairs=few.pairs, seed=seed)
+    (report,) = evaluate_model(bundle, find_domains(data or folder / "data"), suite, request, tmp_path, lambda _: None)
     return report
 
 
@@ -97,10 +97,10 @@ def test_both_directions_are_measured(told):
     assert [report["title"] for report in reports] == ["tiny: summer to winter", "tiny: winter to summer"]
     for report, source, target in zip(reports, ("summer", "winter"), ("winter", "summer"), strict=True):
         systems = {system["name"]: system for system in report["systems"]}
-        assert list(systems) == ["mean style", "styles of images", f"untranslated {source}", f"real {target}"]
+        assert list(systems) == ["mean style", "styles of pictures", f"untranslated {source}", f"real {target}"]
         assert [system["baseline"] for system in systems.values()] == [False, False, True, True]
         assert set(systems["mean style"]["metrics"]) == EVERY | {"identity"}
-        assert set(systems["styles of images"]["metrics"]) == EVERY | {DIVERSITY}
+        assert set(systems["styles of pictures"]["metrics"]) == EVERY | {DIVERSITY}
         assert f"<h1>tiny: {source} to {target}</h1>" in page
         assert f"{source} to {target}" in said
     assert page.count("From one style to another</h2>") == 2
@@ -121,7 +121,7 @@ def test_the_papers_protocol():
 
 def test_styles_and_repeats_are_those_of_the_protocol(told):
     report, kept = told[1][0], told[3] / "to-winter"
-    styles = next(system for system in report["systems"] if system["name"] == "styles of images")["metrics"]
+    styles = next(system for system in report["systems"] if system["name"] == "styles of pictures")["metrics"]
     # 4 contents in 2 styles each, 3 times; a pair of every content.
     assert styles["ssim"]["count"] == 4 * 2 * 3
     assert styles[KERNEL]["count"] == 4 * 2  # the mean of three distances of so many is none of three times as many
@@ -132,7 +132,7 @@ def test_styles_and_repeats_are_those_of_the_protocol(told):
         assert measured["value"] == pytest.approx(np.mean(repeats[key]))
         assert measured["low"] <= measured["value"] <= measured["high"]
     lent = [
-        sorted(one["style"] for one in report["raw"]["results"]["styles of images"][8 * i : 8 * i + 8])
+        sorted(one["style"] for one in report["raw"]["results"]["styles of pictures"][8 * i : 8 * i + 8])
         for i in range(3)
     ]
     assert len({str(styles) for styles in lent}) == 3
@@ -141,7 +141,7 @@ def test_styles_and_repeats_are_those_of_the_protocol(told):
     }  # fmt: skip
     notes = " ".join(report["notes"])
     assert "means over 3 repeats" in notes
-    assert "intervals are means of the repeats' own" in notes
+    assert "So are their intervals" in notes
     assert "Standard deviations between the repeats: kernel distance x1000" in notes
     assert "Images: mean style 4, styles of images 8, untranslated summer 4, real winter 7." in notes
     assert sorted(path.name for path in kept.iterdir()) == [
@@ -161,7 +161,7 @@ def test_translations_are_kept_and_are_the_models(told, tiny_bundle, folder):
     report = told[1][0]
     translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu", settings=BackendSettings(threads=1))
     try:
-        for system in ("mean style", "styles of images"):
+        for system in ("mean style", "styles of pictures"):
             one = report["raw"]["results"][system][1]
             content = (
                 out / "to-winter" / "contents" / f"{one['path'].split('/')[2].split('_')[0].removesuffix('.png')}.png"
@@ -205,7 +205,7 @@ def test_seeds_repeat_everything(folder, tiny_bundle, tmp_path):
     assert first.systems == again.systems
     assert first.raw == again.raw
     assert numbers_of(first)["mean style"] == numbers_of(other)["mean style"]  # nothing is drawn for it
-    styles = [[one["style"] for one in report.raw["results"]["styles of images"]] for report in reports]
+    styles = [[one["style"] for one in report.raw["results"]["styles of pictures"]] for report in reports]
     assert styles[0] == styles[1] != styles[2]
 
 
@@ -241,7 +241,7 @@ def test_images_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):
     assert "10 contents are translated, not 20: there are no more." in notes
     assert "Distances are of few images (10 results, 12 of the reference)" in notes
     assert "real winter" not in numbers_of(report)
-    assert DIVERSITY in numbers_of(report)["styles of images"]
+    assert DIVERSITY in numbers_of(report)["styles of pictures"]
 
 
 def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
@@ -254,7 +254,7 @@ def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
     report = measure(Bundle.read(tiny_bundle), tmp_path, tmp_path / "out", contents=2, styles=9)
     counts = {m.metric.key: m.count for m in report.systems[1].measured}
     assert counts[KERNEL] == 2 * 9
-    assert len({one["path"] for one in report.raw["results"]["styles of images"]}) == 2 * 9
+    assert len({one["path"] for one in report.raw["results"]["styles of pictures"]}) == 2 * 9
     assert report.raw["results"]["mean style"][0]["content"] == long
 
 
@@ -290,7 +290,7 @@ def test_wrong_input_is_told(folder, tiny_bundle, monkeypatch, arguments, fact, 
 
 def test_translations_appear_whole_or_not_at_all(tmp_path):
     def stopped():
-        with kept_results(tmp_path / "kept") as part:
+        with results_folder(tmp_path / "kept") as part:
             (part / "a.png").touch()
             raise KeyboardInterrupt
 
@@ -298,16 +298,16 @@ def test_translations_appear_whole_or_not_at_all(tmp_path):
         stopped()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "kept").mkdir()
-    check_results(tmp_path / "kept")
-    with kept_results(tmp_path / "kept") as part:
+    check_results_folder(tmp_path / "kept")
+    with results_folder(tmp_path / "kept") as part:
         (part / "a.png").touch()
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["kept", "kept/a.png"]
     for name in ("kept", "kept/a.png"):
         with pytest.raises(InputError, match="--results"):
-            check_results(tmp_path / name)
+            check_results_folder(tmp_path / name)
 
     def together():
-        with kept_results(tmp_path / "both") as part:
+        with results_folder(tmp_path / "both") as part:
             (part / "mine.png").touch()
             (tmp_path / "both").mkdir()
             (tmp_path / "both" / "another's.png").touch()
@@ -337,7 +337,7 @@ def test_images_of_any_size_are_compared_at_the_size_of_the_translations(folder,
         work = tmp_path / f"work-{data.name}"
         work.mkdir()
         reports.append(numbers_of(measure(Bundle.read(tiny_bundle), folder, work, data=data, **side)))
-    for name in set(reports[0]) - {"styles of images"}:  # styles are taken from the images as they are
+    for name in set(reports[0]) - {"styles of pictures"}:  # styles are taken from the images as they are
         assert reports[0][name] == reports[1][name]
 
 

@@ -17,7 +17,7 @@ from evaluation_helpers import HEIGHT, WIDTH, noisy, pan, texture, write_clip
 from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.stabilization.flicker import Steadiness, SteadinessMeter
-from dsmap.tools.eval.video import Comparison, check_results, measure
+from dsmap.tools.eval.video import VideoComparison, check_files, measure
 
 
 def measured(inputs: list[np.ndarray], outputs: list[np.ndarray]) -> Steadiness:
@@ -135,7 +135,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
-def compared(source: Path, output: Path, **chosen: int | None) -> Comparison:
+def compared(source: Path, output: Path, **chosen: int | None) -> VideoComparison:
     return measure(source, [("out", output)], **{"height": None, "frames": None} | chosen)[0]
 
 
@@ -158,7 +158,7 @@ def test_the_command_prints_reports_and_draws(videos, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "r.json"]
 
     with pytest.raises(InputError, match=r"r\.json exists already"):
-        check_results(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
+        check_files(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
 
 
 def test_a_refusal_is_two_lines(videos, tmp_path):
@@ -207,14 +207,14 @@ def test_names_that_would_lose_something_are_refused(videos, tmp_path):
         (None, tmp_path / "p.txt", "cannot draw into p.txt"),
     ]:
         with pytest.raises(InputError, match=fact):
-            check_results(source, [output], report=report, plot=plot, overwrite=True)
+            check_files(source, [output], report=report, plot=plot, overwrite=True)
 
 
 def test_without_matplotlib_only_the_plot_is_missing(videos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    check_results(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
+    check_files(videos / "in.mp4", [videos / "steady.mp4"], report=tmp_path / "r.json", overwrite=False)
     with pytest.raises(DsmapError, match="--plot needs matplotlib") as caught:
-        check_results(videos / "in.mp4", [videos / "steady.mp4"], plot=tmp_path / "p.png", overwrite=False)
+        check_files(videos / "in.mp4", [videos / "steady.mp4"], plot=tmp_path / "p.png", overwrite=False)
     assert "pip install 'dsmap[eval]'" in caught.value.advice
 
 

@@ -15,11 +15,19 @@ from typer.testing import CliRunner
 
 from dsmap.common.images import read_rgb, write_rgb
 from dsmap.errors import InputError
-from dsmap.metrics.evaluate import Means
+from dsmap.metrics.frames import (
+    MAX_FRAMES,
+    FrameReference,
+    FrameSampler,
+    evaluate_frames,
+    frame_sampler,
+    load_frame_reference,
+)
 from dsmap.metrics.preservation import edge_structure, ssim
+from dsmap.metrics.suite import MetricSuite
 from dsmap.tools.eval import app
-from dsmap.tools.eval.video import check_results, measure, parse_outputs
-from dsmap.tools.eval.video_frames import MOST, Against, KeptFrames, judge, kept_frames, read_against, report
+from dsmap.tools.eval.video import check_files, measure, parse_outputs
+from dsmap.tools.eval.video_report import make_report
 
 FRAMES = 8
 
@@ -99,15 +107,15 @@ def test_several_translations_with_a_reference(folder, tmp_path, monkeypatch):
 
 def test_frames_are_compared_as_they_are(folder):
     """Each with the input's frame of its own time."""
-    with kept_frames() as kept:
+    with frame_sampler() as kept:
         compared = measure(folder / "in.mp4", [("bad", folder / "bad.mp4")], height=None, frames=None, keep=kept.add)
-        quality = judge(kept, ["bad"], Against(means=Means(extractors=())), print)
-        scores = quality.judged[0].scores
+        quality = evaluate_frames(kept, ["bad"], FrameReference(suite=MetricSuite(extractors=())))
+        scores = quality.evaluations[0].scores
         for i, (one, other) in enumerate(zip(kept.of(0), kept.of(1), strict=True)):
             one_rgb, other_rgb = read_rgb(one), read_rgb(other)
             assert scores["ssim"][i] == pytest.approx(ssim(one_rgb, other_rgb))
             assert scores["edge_structure"][i] == pytest.approx(edge_structure(one_rgb, other_rgb))
-        found = report(compared, quality)
+        found = make_report(compared, quality)
     (bad, baseline) = found.systems
     assert [measured.metric.key for measured in bad.measured[:2]] == ["flicker", "warping_error"]
     assert bad.measured[0].value == pytest.approx(compared[0].steadiness.flicker)
@@ -124,15 +132,15 @@ def test_frames_are_compared_as_they_are(folder):
     assert not kept.folder.exists()
 
 
-@pytest.mark.parametrize("frames", [1, MOST, MOST + 1, 5 * MOST + 3])
+@pytest.mark.parametrize("frames", [1, MAX_FRAMES, MAX_FRAMES + 1, 5 * MAX_FRAMES + 3])
 def test_kept_frames_are_evenly_spread(frames, tmp_path):
-    kept, image = KeptFrames(tmp_path), np.zeros((2, 2, 3), np.uint8)
+    kept, image = FrameSampler(tmp_path), np.zeros((2, 2, 3), np.uint8)
     for number in range(frames):
         kept.add(number, [image + np.uint8(number % 256), image])
-    assert min(frames, MOST // 2) <= len(kept.numbers) <= MOST
+    assert min(frames, MAX_FRAMES // 2) <= len(kept.numbers) <= MAX_FRAMES
     assert kept.numbers[0] == 0
     assert len(set(np.diff(kept.numbers))) <= 1
-    assert frames - kept.numbers[-1] <= max(1, frames // (MOST // 2))  # to the end
+    assert frames - kept.numbers[-1] <= max(1, frames // (MAX_FRAMES // 2))  # to the end
     for place in (0, 1):
         assert sorted((tmp_path / str(place)).iterdir()) == list(kept.of(place))
     assert [read_rgb(path)[0, 0, 0] for path in kept.of(0)] == [number % 256 for number in kept.numbers]
@@ -151,20 +159,20 @@ def test_what_cannot_be_compared_is_told(folder, tmp_path):
     with pytest.raises(InputError, match=r"short\.mp4 has 5 frames and .*in\.mp4 has more"):
         measure(clip, [("good", outputs[0]), ("short", outputs[1])], height=None, frames=None)
     with pytest.raises(InputError, match=r"short\.mp4 is OUT itself"):
-        check_results(clip, outputs, page=outputs[1], overwrite=True)
+        check_files(clip, outputs, page=outputs[1], overwrite=True)
     (tmp_path / "p.html").touch()
     with pytest.raises(InputError, match=r"p\.html exists already"):
-        check_results(clip, outputs, page=tmp_path / "p.html", overwrite=False)
+        check_files(clip, outputs, page=tmp_path / "p.html", overwrite=False)
     with pytest.raises(InputError, match="--report and --page both name"):
-        check_results(clip, outputs, report=tmp_path / "p.html", page=tmp_path / "p.html", overwrite=True)
+        check_files(clip, outputs, report=tmp_path / "p.html", page=tmp_path / "p.html", overwrite=True)
     with pytest.raises(InputError, match="--reference needs a feature network"):
-        read_against([], folder / "winter", None, print)
+        load_frame_reference([], folder / "winter", None, print)
     with pytest.raises(InputError, match="--source needs --reference"):
-        read_against([folder / "net.npz"], None, folder / "summer", print)
+        load_frame_reference([folder / "net.npz"], None, folder / "summer", print)
     (tmp_path / "one").mkdir()
     write_rgb(tmp_path / "one" / "0.png", pan(1)[0])
     with pytest.raises(InputError, match=r"needs two or more, .*one has one"):
-        read_against([folder / "net.npz"], tmp_path / "one", None, print)
+        load_frame_reference([folder / "net.npz"], tmp_path / "one", None, print)
     (tmp_path / "one" / "0.png").unlink()
     with pytest.raises(InputError, match="no images in the reference folder"):
-        read_against([folder / "net.npz"], tmp_path, None, print)
+        load_frame_reference([folder / "net.npz"], tmp_path, None, print)

@@ -1,9 +1,4 @@
-"""dsmap-eval: how good results are, in numbers with intervals, as a table, as JSON and as a page of images.
-
-dsmap-eval model summer-winter --data yosemite --features squeezenet_v1.0_imagenet.npz
-dsmap-eval images ours=out/ours munit=out/munit --reference yosemite/trainB --content yosemite/testA --features FILE
-dsmap-eval video holiday.mp4 holiday-winter.mp4                          how steady the translation is
-"""
+"""dsmap-eval: quality of translations in numbers with intervals, as a table, as JSON and as a page with images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,75 +6,49 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.errors import InputError
+from dsmap.tools.eval.options import (
+    Features,
+    JsonFile,
+    Lpips,
+    Overwrite,
+    Page,
+    RunCode,
+    Seed,
+    Source,
+    check_outputs,
+    inputs_of,
+)
 from dsmap.tools.shared import cli
 from dsmap.tools.shared.cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.images import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
+from dsmap.tools.shared.panels import HARDWARE, MEASURES, OUTPUT
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dsmap.metrics.findings import Report
     from dsmap.metrics.protocol import Protocol
 
 app = new_app()
 
-Features = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FILE",
-        parser=path_given,
-        help="Feature network: an .npz of SqueezeNet v1.0, or inception-2015-12-05.pt (TorchScript) for FID and KID. "
-        "One of each may be passed.",
-    ),
-]
-RunCode = Annotated[
-    bool,
-    typer.Option(
-        "--features-run-code",
-        help="Run --features FILE.pt although it is not NVIDIA's: TorchScript is a program that can do what you can.",
-    ),
-]
-Lpips = Annotated[
-    str | None,
-    typer.Option(
-        "--lpips", metavar="NET", help="Measure diversity by LPIPS on alex, vgg or squeeze (needs torchvision)."
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")]
-JsonFile = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE.json", parser=path_given, help="Write every number as JSON.")
-]
-Page = Annotated[
-    Path | None,
-    typer.Option("--page", metavar="FILE.html", parser=path_given, help="Write numbers and images as one HTML page."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 
-
-@app.callback(help="Measure results: numbers with their definitions in docs/evaluation.md and docs/steadiness.md.")
+@app.callback(
+    help="Measure the quality of translations. What the numbers mean: docs/evaluation.md and docs/steadiness.md."
+)
 def evaluate() -> None:
     pass
 
 
 @app.command(
-    help="""A model, judged by its translations of images that it has not seen, in both directions.
-
-    
+    help="Evaluate a model on its translations of unseen images, in both directions. Test images are translated in the"
+    " mean style and in the styles of test images, and compared with training images of the target domain.",
+    epilog="""
     dsmap-eval model summer-winter --data yosemite --features squeezenet.npz --page page.html
     dsmap-eval model runs/winter --data yosemite --features squeezenet.npz --preset paper --report numbers.json
-
-    Test images are translated in the mean style, and in the styles of test images; both are compared with the
-    training images of the target domain. What the numbers mean: docs/evaluation.md.
-    """
+    """,
 )
 @explained
 def model(
     model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", parser=cli.text_given, help="A bundled model, a bundle's folder, or a dsmap-train run."
-        ),
+        str, typer.Argument(metavar="MODEL", parser=cli.text_given, help="A model's name or folder, or a training run.")
     ],
     data: Data = None,
     domain: DomainFolders = None,
@@ -87,43 +56,63 @@ def model(
     features: Features = None,
     features_run_code: RunCode = False,
     target: Annotated[
-        str | None, typer.Option("--to", metavar="DOMAIN", help="Only translations to this domain. Default: both.")
+        str | None, typer.Option("--to", metavar="DOMAIN", help="Evaluate translations to this domain only.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="quick, or paper: 100 contents x 10 styles x 10 repeats.")] = "quick",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Protocol: quick or paper (slow).", rich_help_panel=MEASURES)
+    ] = "quick",
     contents: Annotated[
-        int | None, typer.Option(min=2, help="Translate so many images, not those of --preset.")
+        int | None, typer.Option(min=2, metavar="N", help="Images to translate.", rich_help_panel=MEASURES)
     ] = None,
-    styles: Annotated[int | None, typer.Option(min=1, help="Each in the styles of so many images.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="So often, with other images' styles.")] = None,
+    styles: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Styles per image.", rich_help_panel=MEASURES)
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Repeats, each with other styles.", rich_help_panel=MEASURES),
+    ] = None,
     pairs: Annotated[
-        int | None, typer.Option(min=0, help="Pairs of styles of a content for diversity; 0: none.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Pairs per image, for diversity.", rich_help_panel=MEASURES),
     ] = None,
     lpips: Lpips = None,
     seed: Seed = 0,
     height: Annotated[
-        int | None, typer.Option(min=16, max=8192, help="Shorter side of the images. Default: that of the training.")
+        int | None,
+        typer.Option(
+            min=16,
+            max=8192,
+            metavar="PIXELS",
+            help="Shorter side (default: as in training).",
+            rich_help_panel=MEASURES,
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", parser=path_given, help="Keep every translation in this new folder."),
+        typer.Option(
+            metavar="FOLDER", parser=path_given, help="Keep the translations in a new folder.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     report: JsonFile = None,
     page: Page = None,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="CPU threads (default: all cores).", rich_help_panel=HARDWARE),
+    ] = None,
     trust_engines: cli.TrustEngines = False,
     overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    from dsmap.tools.eval.outputs import check_results, kept_results
+    from dsmap.tools.eval.outputs import check_results_folder, results_folder, write_results
 
     folders = parse_domain_folders(domain)
     read = [(data, "the folder of images"), *((path, f"the images of {name}") for name, path in folders)]
     closed = [(Path(model), "the model's folder")]
-    _check_outputs({"--report": report, "--page": page}, read, features, closed=closed, overwrite=overwrite)
-    check_results(results)
+    check_outputs({"--report": report, "--page": page}, read, features, closed=closed, overwrite=overwrite)
+    check_results_folder(results)
     protocol = _protocol(preset, contents, styles, repeats, pairs, seed)
     from dsmap.training.datasets import find_domains, without_too_large
 
@@ -131,32 +120,30 @@ def model(
     for line in (line for one in found for line in one.left_out):
         say(line)
     say("loading torch ...")
-    from dsmap.tools.eval import model as work
-    from dsmap.tools.eval.images import load_means
+    from dsmap.metrics.suite import load_metric_suite
+    from dsmap.tools.eval.model import ModelEvaluation, evaluate_model, open_bundle, use_threads
 
-    work.use_threads(threads)
-    means = load_means(features or [], lpips, pairs=protocol.pairs, seed=seed, run_code=features_run_code)
-    wishes = work.Wishes(
+    use_threads(threads)
+    suite = load_metric_suite(features or [], lpips, pairs=protocol.pairs, seed=seed, run_code=features_run_code)
+    request = ModelEvaluation(
         protocol=protocol, preset=preset, named=bool(domain or domains), target=target, height=height, backend=backend,
         precision=precision, threads=threads, trust_engines=trust_engines, keep=results is not None,
     )  # fmt: skip
-    with kept_results(results) as folder, work.open_bundle(model, say) as bundle:
-        reports = work.evaluate(bundle, found, means, wishes, folder, say)
-    _tell(reports, report, page)
+    with results_folder(results) as folder, open_bundle(model, say) as bundle:
+        reports = evaluate_model(bundle, found, suite, request, folder, say)
+    write_results(reports, report, page, say)
     if results is not None:
         say(f"translations: {results}")
 
 
 @app.command(
-    help="""Folders of results of any systems, side by side on the same images.
-
-    
+    help="Compare folders of results, of one system or several, on the same images. A result belongs to the content"
+    " whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), in whose folder it lies (lake/3.png), or whose"
+    " name it contains (fake_lake.png).",
+    epilog="""
     dsmap-eval images out/winter --reference yosemite/trainB --content yosemite/testA --features squeezenet.npz
     dsmap-eval images ours=out/ours munit=out/munit --reference dogs --content cats --features squeezenet.npz
-
-    A result belongs to the content whose name it begins with (lake.png, lake_snow.png, lake-3.jpg), in whose folder it
-    lies (lake/3.png), or whose name it holds (fake_lake.png). What the numbers mean: docs/evaluation.md.
-    """
+    """,
 )
 @explained
 def images(
@@ -165,8 +152,7 @@ def images(
         typer.Argument(
             metavar="RESULTS",
             parser=cli.text_given,
-            help="Folders of results, one for each system: FOLDER or NAME=FOLDER. With other images among them, a "
-            "pattern in quotes: NAME='FOLDER/*_fake_B.png'.",
+            help="A folder per system, as FOLDER, NAME=FOLDER or 'FOLDER/*_fake.png'.",
         ),
     ],
     reference: Annotated[
@@ -174,19 +160,15 @@ def images(
     ],
     content: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", parser=path_given, help="The images that were translated, to tell what is kept of them."
-        ),
+        typer.Option(metavar="FOLDER", parser=path_given, help="The images that were translated."),
     ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", parser=path_given, help="Other images of the contents' domain, for a classifier."
-        ),
-    ] = None,
+    source: Source = None,
     features: Features = None,
     features_run_code: RunCode = False,
-    pairs: Annotated[int, typer.Option(min=0, help="Pairs of results of a content for diversity; 0: none.")] = 4,
+    pairs: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Pairs per content, for diversity.", rich_help_panel=MEASURES),
+    ] = 4,
     lpips: Lpips = None,
     seed: Seed = 0,
     report: JsonFile = None,
@@ -201,106 +183,93 @@ def images(
         (content, "the content folder"),
         (source, "the source folder"),
     ]
-    _check_outputs({"--report": report, "--page": page}, read, features, overwrite=overwrite)
-    say("loading torch ...")
-    from dsmap.tools.eval import images as work
+    check_outputs({"--report": report, "--page": page}, read, features, overwrite=overwrite)
+    from functools import partial
 
-    where = work.Source(
-        systems=tuple(map(work.parse_system, results)), reference=reference, content=content, training=source
-    )
-    work.check_systems(where.systems)
-    means = work.load_means(features or [], lpips, pairs=pairs, seed=seed, run_code=features_run_code)
-    found = work.evaluate(where, means, say)
-    _tell([found], report, page)
+    from dsmap.metrics.comparison import FolderComparison, compare_folders
+    from dsmap.metrics.suite import load_metric_suite
+    from dsmap.tools.eval.images import evaluator_with_progress, parse_system
+    from dsmap.tools.eval.outputs import write_results
+
+    systems = tuple(map(parse_system, results))
+    request = FolderComparison(systems=systems, reference=reference, content=content, training=source)
+    say("loading torch ...")
+    suite = load_metric_suite(features or [], lpips, pairs=pairs, seed=seed, run_code=features_run_code)
+    made = compare_folders(request, suite, say=say, make_evaluator=partial(evaluator_with_progress, say=say))
+    write_results([made], report, page, say)
 
 
 @app.command(
-    help="""How steady a translated video is, and how good its frames are as images: one translation or several.
-
-    
-    dsmap-eval video holiday.mp4 holiday-winter.mp4
-    dsmap-eval video holiday.mp4 holiday-winter.mp4 --report steady.json --plot steady.png
-    dsmap-eval video holiday.mp4 plain=a.mp4 steadied=b.mp4 --features squeezenet.npz --reference snow --page page.html
-
-    Flicker and warping error are measured along the motion of the input, and stand beside the input's own. Some 50
-    frames are compared as images: what they keep of the input, and how far they are from --reference.
-    """
+    help="Measure how steady a translated video is, and the quality of its frames: one translation or several. Flicker"
+    " and warping error are measured along the motion of the input; about 50 frames are compared as images.",
+    epilog="""
+    dsmap-eval video holiday.mp4 holiday-winter.mp4 --plot flicker.png
+    dsmap-eval video holiday.mp4 plain=a.mp4 steady=b.mp4 --features squeezenet.npz --reference snow --page page.html
+    """,
 )
 @explained
 def video(
     clip: Annotated[Path, typer.Argument(metavar="IN", parser=path_given, help="The video that was translated.")],
     output: Annotated[
         list[str],
-        typer.Argument(metavar="OUT", parser=cli.text_given, help="Its translation, or several: FILE or NAME=FILE."),
+        typer.Argument(metavar="OUT", parser=cli.text_given, help="Its translations: FILE or NAME=FILE."),
     ],
     height: Annotated[
         int | None,
-        typer.Option(min=16, max=8192, help="Measure at this height. Default: the lowest of all, but at most 360."),
+        typer.Option(
+            min=16,
+            max=8192,
+            metavar="PIXELS",
+            help="Height to measure at (default: up to 360).",
+            rich_help_panel=MEASURES,
+        ),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=2, help="Measure only so many frames from the start.")] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Measure the first N frames only.", rich_help_panel=MEASURES),
+    ] = None,
     features: Features = None,
     features_run_code: RunCode = False,
     reference: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", parser=path_given, help="Real images of the target domain, for distances to them."
-        ),
+        typer.Option(metavar="FOLDER", parser=path_given, help="Real images of the target domain."),
     ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", parser=path_given, help="Images of the clip's own domain, for a classifier."),
-    ] = None,
+    source: Source = None,
     report: JsonFile = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", parser=path_given, help="Draw the numbers over time.")
+        Path | None, typer.Option(metavar="FILE.png", parser=path_given, help="Plot the numbers over time.")
     ] = None,
     page: Page = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    from dsmap.tools.eval import video as work
-    from dsmap.tools.eval import video_frames as images
+    from functools import partial
 
-    outputs = work.parse_outputs(output)
+    from dsmap.metrics.frames import evaluate_frames, frame_sampler, load_frame_reference
+    from dsmap.tools.eval.images import evaluator_with_progress
+    from dsmap.tools.eval.video import check_files, measure, parse_outputs
+    from dsmap.tools.eval.video_report import write_results
+
+    outputs = parse_outputs(output)
+    read = inputs_of([(reference, "the reference folder"), (source, "the source folder")], features)
     paths = [path for _, path in outputs]
-    read = [(reference, "the reference folder"), (source, "the source folder")]
-    others = _given(read, features)
-    work.check_results(clip, paths, report=report, plot=plot, page=page, others=others, overwrite=overwrite)
-    against = images.read_against(features or [], reference, source, say, run_code=features_run_code)
-    with images.kept_frames() as kept:
-        compared = work.measure(clip, outputs, height=height, frames=frames, keep=kept.add)
-        quality = images.judge(kept, [name for name, _ in outputs], against, say)
-        images.tell(compared, quality, report, page, say)
+    check_files(clip, paths, report=report, plot=plot, page=page, others=read, overwrite=overwrite)
+    against = load_frame_reference(features or [], reference, source, say, run_code=features_run_code)
+    make_evaluator = partial(evaluator_with_progress, say=say)
+    with frame_sampler() as sampler:
+        compared = measure(clip, outputs, height=height, frames=frames, keep=sampler.add)
+        quality = evaluate_frames(sampler, [name for name, _ in outputs], against, make_evaluator)
+        write_results(compared, quality, report, page, say)
     if plot is not None:
-        work.draw(compared, plot)
+        from dsmap.tools.eval.video_plot import draw
+
+        draw(compared, plot)
         say(f"plot: {plot}")
 
 
-_Read = list[tuple[Path | None, str]]
-"""Files and folders that a command reads, as far as they were passed, with what to call them."""
-
-
-def _check_outputs(
-    outputs: dict[str, Path | None],
-    read: _Read,
-    features: list[Path] | None,
-    *,
-    closed: "Sequence[tuple[Path, str]]" = (),
-    overwrite: bool,
-) -> None:
-    from dsmap.common.output_files import check_outputs
-
-    check_outputs(outputs, _given(read, features), closed=closed, overwrite=overwrite)
-
-
-def _given(read: _Read, features: list[Path] | None) -> list[tuple[Path, str]]:
-    networks = [(path, "a feature network") for path in features or []]
-    return [*((path, name) for path, name in read if path is not None), *networks]
-
-
 def _named_folders(text: str) -> list[Path]:
-    """What FOLDER, NAME=FOLDER or either with a pattern may name."""
+    """The folders that FOLDER, NAME=FOLDER or either with a pattern may name."""
     paths = [Path(text), Path(text.partition("=")[2] or text)]
     patterned = [path.parent for path in paths if any(char in path.name for char in "*?[")]
     return [*(path for path in paths if path.exists()), *patterned]
@@ -317,12 +286,6 @@ def _protocol(
         raise InputError(f"no preset named {preset!r}", f"Known presets: {', '.join(PROTOCOLS)}.")
     changed = {"contents": contents, "styles": styles, "repeats": repeats, "pairs": pairs}
     return replace(PROTOCOLS[preset], seed=seed, **{name: n for name, n in changed.items() if n is not None})
-
-
-def _tell(reports: "list[Report]", report: Path | None, page: Path | None) -> None:
-    from dsmap.tools.eval.outputs import tell
-
-    tell(reports, report, page, say)
 
 
 def main() -> None:

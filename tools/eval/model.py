@@ -1,4 +1,4 @@
-"""A model, judged by its translations of unseen images in both directions."""
+"""The job of `dsmap-eval model`: a report on a model's translations of unseen images, for each direction."""
 
 import shutil
 import tempfile
@@ -14,39 +14,37 @@ from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import even_indices, pick_evenly
 from dsmap.errors import InputError
-from dsmap.metrics.catalogue import LIMITS, METRICS
-from dsmap.metrics.evaluate import Evaluator, Judged, Means, average
-from dsmap.metrics.findings import Measured, Report
-from dsmap.metrics.intervals import mean_interval
-from dsmap.metrics.protocol import Protocol, draw_styles, pick_contents
-from dsmap.metrics.report.grids import worst
-from dsmap.metrics.results import Result, ResultFolder
-from dsmap.runtime.backends.base import BackendSettings, Codes
+from dsmap.metrics.comparison import result_scores
+from dsmap.metrics.evaluator import Evaluation, Evaluator, average
+from dsmap.metrics.protocol import Protocol, pick_contents
+from dsmap.metrics.report.grids import worst_results
+from dsmap.metrics.report.notes import few_images, protocol_notes, repeat_notes, suite_notes, unequal_counts, value_of
+from dsmap.metrics.suite import MetricSuite
+from dsmap.metrics.types import Report, System
+from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.translator import Translator
-from dsmap.tools.eval.images import facts, make_evaluator, notes, single_scores
-from dsmap.tools.eval.notes import few, of_repeats, shortcomings, unequal, value_of
-from dsmap.tools.eval.styles import Direction, matrix, strip
-from dsmap.tools.shared.progress import progress
+from dsmap.tools.eval.images import evaluator_with_progress
+from dsmap.tools.eval.model_results import evaluate_exemplar_styles, evaluate_mean_style, identity_drift, result_name
+from dsmap.tools.eval.styles import ModelDirection, interpolation_grid, style_grid
 from dsmap.training.datasets import Domain, Domains
 
-_IDENTITY_IMAGES = 40
-_FEWEST = 8  # images of the target domain to compare with
-_MOST_STYLES = 500  # images that lend their styles
-_LONGEST = 80  # bytes of an image's name in the name of a result
+_MIN_REFERENCES = 8  # images of the target domain
+_MAX_STYLES = 500  # images whose styles are used
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What of a model is measured, and how it runs."""
+class ModelEvaluation:
+    """What is measured on a model, and how it runs."""
 
     protocol: Protocol
     preset: str
+    """The protocol's name, for the report."""
     named: bool = True
-    """Whether the images' domains have their names; if not, they get the model's, in its order."""
+    """Whether the image folders have the domains' names; if not, they get the model's, in its order."""
     target: str | None = None
-    """The direction; None: both."""
+    """The target domain; None: both."""
     height: int | None = None
     """Shorter side of the images; None: that of the training."""
     backend: str = "auto"
@@ -54,51 +52,50 @@ class Wishes:
     threads: int | None = None
     trust_engines: bool = False
     keep: bool = True
-    """Whether translations stay; if not, they go with each direction."""
+    """Whether translations are kept; if not, they are removed after each direction."""
 
 
 def use_threads(count: int | None) -> None:
-    """How many cores the networks that measure take; None: all."""
+    """Limits the threads of the feature networks; None: all cores."""
     if count is not None:
         torch.set_num_threads(count)
 
 
 @contextmanager
 def open_bundle(model: str, say: Notify) -> Iterator[Bundle]:
-    """The bundle `model`, bundled or in a folder; a checkpoint of dsmap-train is exported for the while (fp32)."""
+    """The bundle `model`, by name or folder; a checkpoint of dsmap-train is exported to a temporary one (fp32)."""
     folder = Path(model)
     if _is_checkpoint(folder):
         from dsmap.export.bundle_writer import write_bundle
         from dsmap.export.trained_model import open_checkpoint
 
         with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
-            say(f"exporting the checkpoint {folder} to measure what it will be in use ...")
+            say(f"exporting the checkpoint {folder}, so that the model is measured as it will be used ...")
             write_bundle(open_checkpoint(folder), Path(scratch, "model"), name=folder.resolve().name)
             yield Bundle.read(Path(scratch, "model"))
     else:
         yield Bundle.read(find_model(model))
 
 
-def evaluate(
-    bundle: Bundle, domains: Domains, means: Means, wishes: Wishes, results: Path, say: Notify
+def evaluate_model(
+    bundle: Bundle, domains: Domains, suite: MetricSuite, request: ModelEvaluation, results: Path, say: Notify
 ) -> list[Report]:
     """A report for each direction; translations are written under `results`. Raises InputError."""
-    names = [domain.name for domain in domains] if wishes.named else bundle.domains
+    names = [domain.name for domain in domains] if request.named else bundle.domains
     by_name = dict(zip(names, domains, strict=True))
-    directions = _directions(bundle, by_name, wishes)
     reports = []
-    for source, target in directions:
+    for source, target in _directions(bundle, by_name, request):
         say(f"{source} to {target}")
         settings = BackendSettings(
-            threads=wishes.threads, precision=wishes.precision, trust_engines=wishes.trust_engines
+            threads=request.threads, precision=request.precision, trust_engines=request.trust_engines
         )
-        translator = Translator(bundle, target, wishes.backend, settings=settings)
+        translator = Translator(bundle, target, request.backend, settings=settings)
         try:
-            direction = _prepare(translator, by_name, wishes, results / f"to-{target}")
-            reports.append(_of_direction(direction, means, wishes, results, say))
+            direction = _prepare(translator, by_name, request, results / f"to-{target}")
+            reports.append(_report(direction, suite, request, results, say))
         finally:
             translator.close()
-        if not wishes.keep:
+        if not request.keep:
             shutil.rmtree(direction.folder)  # by the paper's protocol more than a gigabyte
     return reports
 
@@ -109,197 +106,154 @@ def _is_checkpoint(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "checkpoints").is_dir() or (folder / "training.json").is_file())
 
 
-def _directions(bundle: Bundle, by_name: Mapping[str, Domain], wishes: Wishes) -> list[tuple[str, str]]:
-    """(source, target) of all that is measured. Raises InputError for whatever would stop the work half-way."""
+def _directions(bundle: Bundle, by_name: Mapping[str, Domain], request: ModelEvaluation) -> list[tuple[str, str]]:
+    """(source, target) of all that is measured. Raises InputError for whatever would stop the work halfway."""
     if set(by_name) != set(bundle.domains):
         got, expected = " and ".join(by_name), " and ".join(bundle.domains)
         names = ",".join(bundle.domains)
-        raise InputError(f"the images are of {got}, the model of {expected}", f"Call them so: --domains {names}.")
-    if wishes.target is not None and wishes.target not in by_name:
+        raise InputError(f"the images are of {got}, the model of {expected}", f"Name them: --domains {names}.")
+    if request.target is not None and request.target not in by_name:
         raise InputError(
-            f"the model {bundle.manifest.name} has no domain {wishes.target!r}",
+            f"the model {bundle.manifest.name} has no domain {request.target!r}",
             f"Pass --to {bundle.domains[0]} or --to {bundle.domains[1]}.",
         )
-    targets = [wishes.target] if wishes.target else [bundle.domains[1], bundle.domains[0]]
+    targets = [request.target] if request.target else [bundle.domains[1], bundle.domains[0]]
     found = [(bundle.source_of(target), target) for target in targets]
     for source, target in found:
         unseen = by_name[source].test or by_name[source].train
         if len(unseen) < 2:
             raise InputError(f"one image of {source} to translate, expected 2 or more", "Pass more images.")
-        if len(by_name[target].train) < _FEWEST:
+        if len(by_name[target].train) < _MIN_REFERENCES:
             raise InputError(
-                f"{len(by_name[target].train)} images of {target} to compare with, expected {_FEWEST} or more",
-                "Pass a folder with more images; a few hundred make distances mean something.",
+                f"{len(by_name[target].train)} images of {target} to compare with, expected {_MIN_REFERENCES} or more",
+                "Pass a folder with more images; a few hundred make distances meaningful.",
             )
     return found
 
 
-def _prepare(translator: Translator, by_name: Mapping[str, Domain], wishes: Wishes, folder: Path) -> Direction:
-    """Unseen images, or those of the training where there are none, at the size that they are translated at."""
+def _prepare(
+    translator: Translator, by_name: Mapping[str, Domain], request: ModelEvaluation, folder: Path
+) -> ModelDirection:
+    """The direction's images: unseen ones, or those of the training where there are none, at the evaluation's size."""
     source, target = by_name[translator.source], by_name[translator.target]
     unseen = source.test or source.train
-    side = _side(translator, wishes)
+    side = _side(translator, request)
     (folder / "contents").mkdir(parents=True, exist_ok=True)
-    chosen = pick_contents(wishes.protocol, len(unseen))
+    chosen = pick_contents(request.protocol, len(unseen))
     contents: list[Path] = []
     for number in chosen:
-        path = folder / "contents" / f"{_file_name(len(contents), unseen[number])}.png"
+        path = folder / "contents" / f"{result_name(len(contents), unseen[number])}.png"
         write_rgb(path, resize_shorter_side(read_rgb(unseen[number], at_least=side), side), durable=False)
         contents.append(path)
-    return Direction(
+    return ModelDirection(
         translator=translator,
         source=replace(source, name=translator.source),
         target=replace(target, name=translator.target),
         contents=tuple(contents),
         names=tuple(unseen[number].stem for number in chosen),
-        styles=tuple(pick_evenly(target.test or target.train, _MOST_STYLES)),
+        styles=tuple(pick_evenly(target.test or target.train, _MAX_STYLES)),
         folder=folder,
     )
 
 
-def _side(translator: Translator, wishes: Wishes) -> int:
+def _side(translator: Translator, request: ModelEvaluation) -> int:
     """Shorter side of every image of the evaluation."""
-    return wishes.height or translator.bundle.manifest.sizes.trained_at
+    return request.height or translator.bundle.manifest.sizes.trained_at
 
 
-def _file_name(number: int, path: Path) -> str:
-    """A name for what is made of the image at `path`: its own, told apart by a number, and not too long."""
-    own = path.stem.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
-    return f"{number:03d}-{own}"
-
-
-def _of_direction(direction: Direction, means: Means, wishes: Wishes, results: Path, say: Notify) -> Report:
-    protocol, target, source = wishes.protocol, direction.target.name, direction.source.name
-    reference = direction.target.train
-    side = _side(direction.translator, wishes)
-    evaluator = make_evaluator(reference, means, direction.contents, direction.source.train, say, side)
+def _report(
+    direction: ModelDirection, suite: MetricSuite, request: ModelEvaluation, results: Path, say: Notify
+) -> Report:
+    side, reference = _side(direction.translator, request), direction.target.train
+    evaluator = evaluator_with_progress(
+        reference, suite, contents=direction.contents, source=direction.source.train, say=say, side=side
+    )
     # Copies: what ONNX Runtime hands out can keep a session's memory alive, 17 MB a style.
     codes = [np.array(direction.translator.find_style(path)) for path in direction.styles]
-    plain = _judge_mean_style(direction, evaluator, say)
-    measured = (*plain.system.measured, *_identity(direction, means.seed, side))
+    plain = evaluate_mean_style(direction, evaluator, say)
+    measured = (*plain.system.measured, *identity_drift(direction, suite.seed, side))
     plain = plain._replace(system=replace(plain.system, measured=measured))
-    repeats = [_judge_exemplars(direction, evaluator, codes, r, protocol, say) for r in range(protocol.repeats)]
+    repeats = [
+        evaluate_exemplar_styles(direction, evaluator, codes, repeat, request.protocol, say)
+        for repeat in range(request.protocol.repeats)
+    ]
     exemplar = average(repeats)
-    baselines = [evaluator.baseline(f"untranslated {source}", direction.contents)]
-    if direction.target.test:
-        unseen = [direction.target.test[i] for i in even_indices(len(direction.target.test), len(exemplar.results))]
-        baselines.append(evaluator.baseline(f"real {target}", unseen, "What a perfect translation could reach."))
-    systems = (plain.system, exemplar.system, *baselines)
-    manifest = direction.translator.bundle.manifest
+    baselines = _baselines(direction, evaluator, len(exemplar.results))
     return Report(
-        title=f"{manifest.name}: {source} to {target}",
-        facts={
-            "model": f"{manifest.name}, {direction.translator.backend_description}",
-            "contents": f"{len(direction.contents)} {_origin(direction.source)} images of {source}",
-            "styles": _styles_fact(direction, protocol, len(codes)),
-            "reference": f"{len(reference)} training images of {target}",
-            "size": f"shorter sides of {side} pixels, of every image",
-            "protocol": wishes.preset,
-            **facts(means),
-        },
-        systems=systems,
+        title=f"{direction.translator.bundle.manifest.name}: {direction.source.name} to {direction.target.name}",
+        facts=_facts(direction, request, len(codes), side) | suite.facts(),
+        systems=(plain.system, exemplar.system, *baselines),
         grids=(
-            matrix(direction, codes),
-            strip(direction, codes),
-            *worst(plain, direction.contents, direction.names),
-            *worst(exemplar, direction.contents, direction.names),
+            style_grid(direction, codes),
+            interpolation_grid(direction, codes),
+            *worst_results(plain, direction.contents, direction.names),
+            *worst_results(exemplar, direction.contents, direction.names),
         ),
         notes=(
-            *notes(means, evaluator),
-            *few(len(direction.contents), len(reference)),
-            *shortcomings(direction, protocol),
-            *unequal((plain.system, repeats[0].system, *baselines)),
-            *of_repeats(repeats),
+            *suite_notes(suite, evaluator),
+            *few_images(len(direction.contents), len(reference)),
+            *protocol_notes(
+                request.protocol,
+                source=direction.source,
+                target=direction.target,
+                contents=len(direction.contents),
+                styles=len(direction.styles),
+            ),
+            *unequal_counts((plain.system, repeats[0].system, *baselines)),
+            *repeat_notes(repeats),
             *(f"{line}." for line in dict.fromkeys((*direction.source.left_out, *direction.target.left_out))),
         ),
-        raw={
-            "protocol": asdict(protocol),
-            "precision": direction.translator.precision,
-            "repeats": {
-                m.metric.key: [value_of(one, m.metric.key) for one in repeats] for m in exemplar.system.measured
-            },
-            "results": {one.system.name: single_scores(one, direction.names, results) for one in (plain, exemplar)},
-        },
+        raw=_raw(direction, request.protocol, plain, exemplar, repeats, results),
     )
+
+
+def _baselines(direction: ModelDirection, evaluator: Evaluator, count: int) -> list[System]:
+    """The untranslated contents, and up to `count` real images of the target domain where unseen ones exist."""
+    baselines = [evaluator.baseline(f"untranslated {direction.source.name}", direction.contents)]
+    test = direction.target.test
+    if test:
+        real = [test[i] for i in even_indices(len(test), count)]
+        baselines.append(
+            evaluator.baseline(f"real {direction.target.name}", real, "What a perfect translation could reach.")
+        )
+    return baselines
+
+
+def _facts(direction: ModelDirection, request: ModelEvaluation, styles: int, side: int) -> dict[str, str]:
+    source, target, translator = direction.source, direction.target, direction.translator
+    return {
+        "model": f"{translator.bundle.manifest.name}, {translator.backend_description}",
+        "contents": f"{len(direction.contents)} {_origin(source)} images of {source.name}",
+        "styles": _styles_fact(direction, request.protocol, styles),
+        "reference": f"{len(target.train)} training images of {target.name}",
+        "size": f"all images at a shorter side of {side} pixels",
+        "protocol": request.preset,
+    }
+
+
+def _raw(
+    direction: ModelDirection,
+    protocol: Protocol,
+    plain: Evaluation,
+    exemplar: Evaluation,
+    repeats: Sequence[Evaluation],
+    results: Path,
+) -> dict[str, object]:
+    return {
+        "protocol": asdict(protocol),
+        "precision": direction.translator.precision,
+        "repeats": {m.metric.key: [value_of(one, m.metric.key) for one in repeats] for m in exemplar.system.measured},
+        "results": {one.system.json_name: result_scores(one, direction.names, results) for one in (plain, exemplar)},
+    }
 
 
 def _origin(domain: Domain) -> str:
     return "unseen" if domain.test else "training"
 
 
-def _styles_fact(direction: Direction, protocol: Protocol, available: int) -> str:
+def _styles_fact(direction: ModelDirection, protocol: Protocol, available: int) -> str:
     count = min(protocol.styles, available)
-    of_each = f"the style{'s' * (count > 1)} of {count} image{'s' * (count > 1)}" if count > 1 else "that of one"
-    lending = f"{available} {_origin(direction.target)} images of {direction.target.name}"
-    again = f", {protocol.repeats} times over" if protocol.repeats > 1 else ""
-    return f"the mean style; and for each content {of_each} drawn from {lending}{again}"
-
-
-def _judge_mean_style(direction: Direction, evaluator: Evaluator, say: Notify) -> Judged:
-    """The style that the model has without being told."""
-    folder = direction.folder / "mean-style"
-    folder.mkdir(exist_ok=True)
-    say(f"translating {len(direction.contents)} images in the mean style ...")
-    results = []
-    with progress(len(direction.contents)) as update:
-        for number, path in enumerate(direction.contents):
-            write_rgb(folder / path.name, direction.translator(read_rgb(path)), durable=False)
-            results.append(Result(path=folder / path.name, content=number))
-            update(number + 1)
-    return evaluator.judge(ResultFolder(name="mean style", results=tuple(results)))
-
-
-def _judge_exemplars(
-    direction: Direction, evaluator: Evaluator, codes: Sequence[Codes], repeat: int, protocol: Protocol, say: Notify
-) -> Judged:
-    """The styles of images: as many of each content as the protocol says, and more of some for diversity."""
-    contents = direction.contents
-    pairs = protocol.pairs if evaluator.means.pair_distance is not None else 0
-    drawn = draw_styles(protocol, repeat, len(contents), len(codes), max(protocol.styles, _styles_for(pairs)))
-    several = set(pick_contents(protocol, len(contents), protocol.pair_contents)) if pairs else set()
-    folder, more = (direction.folder / f"{name}-{repeat}" for name in ("styles", "more-styles"))
-    folder.mkdir(exist_ok=True)
-    times = f", repeat {repeat + 1} of {protocol.repeats}" if protocol.repeats > 1 else ""
-    say(f"translating {len(contents)} images in the styles of images{times} ...")
-    results: tuple[list[Result], list[Result]] = ([], [])
-    with progress(len(contents)) as update:
-        for number, path in enumerate(contents):
-            frame_rgb = read_rgb(path)
-            for place, style in enumerate(drawn[number][: None if number in several else protocol.styles]):
-                further = place >= protocol.styles
-                out = more if further else folder
-                out.mkdir(exist_ok=True)
-                result = out / f"{path.stem}_{_file_name(style, direction.styles[style])}.png"
-                write_rgb(result, direction.translator.submit(frame_rgb, codes[style])(), durable=False)
-                results[further].append(Result(path=result, content=number, style=direction.styles[style].stem))
-            update(number + 1)
-    return evaluator.judge(ResultFolder(name="styles of images", results=tuple(results[0])), results[1])
-
-
-def _styles_for(pairs: int) -> int:
-    """How many styles have at least so many pairs."""
-    count = 0
-    while count * (count - 1) // 2 < pairs:
-        count += 1
-    return count
-
-
-def _identity(direction: Direction, seed: int, side: int) -> Iterator[Measured]:
-    """How far images of the target domain come back changed from their own decoder."""
-    translator, domain = direction.translator, direction.target.name
-    settings = replace(translator.settings, source=domain, precision=translator.precision)
-    own = Translator(translator.bundle, domain, translator.backend_name, settings=settings)
-    drifts = []
-    try:
-        for number in even_indices(len(direction.styles), _IDENTITY_IMAGES):
-            frame_rgb = resize_shorter_side(read_rgb(direction.styles[number], at_least=side), side)
-            back_rgb = own.submit(frame_rgb, own.find_style(frame_rgb))()
-            drifts.append(float(np.abs(back_rgb.astype(np.int16) - frame_rgb).mean()))
-    finally:
-        own.close()
-    yield Measured(
-        metric=METRICS["identity"],
-        value=float(np.mean(drifts)),
-        interval=mean_interval(drifts, seed=seed, limits=LIMITS["identity"]),
-        count=len(drifts),
-    )
+    of_each = f"the styles of {count} images" if count > 1 else "that of one"
+    drawn_from = f"{available} {_origin(direction.target)} images of {direction.target.name}"
+    again = f", {protocol.repeats} times" if protocol.repeats > 1 else ""
+    return f"the mean style; and for each content {of_each} drawn from {drawn_from}{again}"

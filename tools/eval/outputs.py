@@ -1,4 +1,4 @@
-"""Where an evaluation goes: the terminal, JSON, a page, and a folder of translations that are kept."""
+"""Outputs of an evaluation: the terminal, JSON, a page, and a folder of translations."""
 
 import shutil
 import tempfile
@@ -12,13 +12,13 @@ from dsmap.common.output_files import check_folder_writable, keep_beside
 from dsmap.common.part_files import part_folder
 from dsmap.common.reports import write_report
 from dsmap.errors import DsmapError, InputError
-from dsmap.metrics.findings import Report
 from dsmap.metrics.report.html import write_page
 from dsmap.metrics.report.table import numbers, table
+from dsmap.metrics.types import Report
 
 
-def check_results(folder: Path | None) -> None:
-    """Raises InputError unless the folder of the translations can be made: it must be new, or empty."""
+def check_results_folder(folder: Path | None) -> None:
+    """Raises InputError unless `folder`, for the translations, is new or empty and can be made."""
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
@@ -29,8 +29,8 @@ def check_results(folder: Path | None) -> None:
 
 
 @contextmanager
-def kept_results(folder: Path | None) -> Iterator[Path]:
-    """A folder for translations that becomes `folder` when all of them are there; None: that is gone afterwards."""
+def results_folder(folder: Path | None) -> Iterator[Path]:
+    """A folder for translations, which becomes `folder` once all of them are there; None: it is removed afterwards."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
             yield Path(scratch)
@@ -56,8 +56,8 @@ def kept_results(folder: Path | None) -> Iterator[Path]:
     sync_folder(final.parent)
 
 
-def tell(reports: Sequence[Report], report: Path | None, page: Path | None, say: Notify) -> None:
-    """The tables, and the files that were asked for."""
+def write_results(reports: Sequence[Report], report: Path | None, page: Path | None, say: Notify) -> None:
+    """Says the tables, and writes the files that were asked for."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     for one in reports:
         for line in ("", *table(one, width=width).split("\n")):

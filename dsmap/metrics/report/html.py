@@ -14,18 +14,18 @@ import numpy as np
 from dsmap import __version__
 from dsmap.common.reports import write_text
 from dsmap.common.text import printable
-from dsmap.metrics.findings import Grid, Image, Measured, Metric, Report, System
 from dsmap.metrics.report.table import (
     MISSING,
     READING,
     all_metrics,
     best,
     cell,
-    in_order,
+    find_value,
     metrics_as_rows,
-    of_metric,
     overlaps,
+    sorted_systems,
 )
+from dsmap.metrics.types import Grid, Image, Metric, MetricValue, Report, System
 
 _LONGER_SIDE, _QUALITY = 256, 88
 _TICKS = 4
@@ -162,7 +162,7 @@ def _links(label: str, places: Iterable[tuple[str, str]]) -> str:
 
 def _of_numbers(report: Report, place: str) -> Iterator[str]:
     """The table, the plots and the definitions."""
-    metrics, systems = all_metrics(report), in_order(report)
+    metrics, systems = all_metrics(report), sorted_systems(report)
     notes = [f"{_text(system.name)}: {_text(note)}" for system in systems for note in system.notes]
     if not metrics:
         yield f"<p>Nothing was measured.</p>{_list(notes) if notes else ''}"
@@ -207,7 +207,7 @@ def _table(metrics: Sequence[Metric], systems: Sequence[System], top: dict[str, 
     cells = [
         [
             _cell(
-                of_metric(system, metric),
+                find_value(system, metric),
                 is_best=place in top[metric.key],
                 unsure=metric.key in unsure,
                 counted=not counts[metric.key],
@@ -235,11 +235,11 @@ def _name(system: System) -> str:
 
 def _count(metric: Metric, systems: Sequence[System]) -> str:
     """How many images all values of the metric are of, as HTML; "" where that differs."""
-    counts = {measured.count for system in systems if (measured := of_metric(system, metric))}
+    counts = {measured.count for system in systems if (measured := find_value(system, metric))}
     return f"n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else ""
 
 
-def _cell(measured: Measured | None, *, is_best: bool, unsure: bool, counted: bool) -> str:
+def _cell(measured: MetricValue | None, *, is_best: bool, unsure: bool, counted: bool) -> str:
     if measured is None:
         return f"<td>{MISSING}</td>"
     value, interval = cell(measured)
@@ -255,7 +255,7 @@ def _box(label: str, content: str) -> str:
 
 def _plot(metric: Metric, systems: Sequence[System]) -> str:
     """A dot with its interval for each system, one below the other."""
-    found = [(system, measured) for system in systems if (measured := of_metric(system, metric))]
+    found = [(system, measured) for system in systems if (measured := find_value(system, metric))]
     numbers = [
         number
         for _, measured in found
@@ -277,7 +277,7 @@ def _plot(metric: Metric, systems: Sequence[System]) -> str:
     )
 
 
-def _plot_row(system: System, measured: Measured, axis: "_Axis") -> str:
+def _plot_row(system: System, measured: MetricValue, axis: "_Axis") -> str:
     drawn = "".join(
         f'<line class="tick" x1="{axis.place(tick)}" x2="{axis.place(tick)}" y1="0" y2="100%"/>'
         for tick, _ in axis.ticks

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsmap import __version__
 from dsmap.common.text import printable
-from dsmap.metrics.findings import Measured, Metric, Report, System
+from dsmap.metrics.types import Metric, MetricValue, Report, System
 
 READING = {"lower": "lower is better", "higher": "higher is better", "neither": ""}
 MISSING = "-"
@@ -32,7 +32,7 @@ def table(report: Report, *, width: int = 100) -> str:
     A row for each system, the ones to compare with below; a row for each metric where that suits better; several
     tables below each other where neither fits. The notes follow.
     """
-    metrics, systems = all_metrics(report), in_order(report)
+    metrics, systems = all_metrics(report), sorted_systems(report)
     lines = [printable(report.title), ""]
     if metrics and systems:
         lines += [_numbers_table(metrics, systems, width), ""]
@@ -68,7 +68,7 @@ def numbers(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "systems": [
             {
-                "name": system.name,
+                "name": system.json_name,
                 "baseline": system.baseline,
                 "notes": list(system.notes),
                 "metrics": {measured.metric.key: _as_numbers(measured) for measured in system.measured},
@@ -92,29 +92,29 @@ def all_metrics(report: Report) -> list[Metric]:
     return list(found.values())
 
 
-def in_order(report: Report) -> list[System]:
+def sorted_systems(report: Report) -> list[System]:
     """The systems, then what they are compared with."""
     return sorted(report.systems, key=lambda system: system.baseline)
 
 
-def of_metric(system: System, metric: Metric) -> Measured | None:
+def find_value(system: System, metric: Metric) -> MetricValue | None:
     """What was measured of `system`; None when that was not."""
     return next((measured for measured in system.measured if measured.metric.key == metric.key), None)
 
 
-def as_text(number: float, metric: Metric) -> str:
+def format_value(number: float, metric: Metric) -> str:
     """With the metric's digits; "nan" and "inf" as they are, and no "-0.00"."""
     return f"{round(number, metric.digits) + 0.0:.{metric.digits}f}"
 
 
-def cell(measured: Measured | None) -> Cell:
+def cell(measured: MetricValue | None) -> Cell:
     """What stands in a table for `measured`."""
     if measured is None:
         return Cell(MISSING)
-    value = as_text(measured.value, measured.metric)
+    value = format_value(measured.value, measured.metric)
     if measured.interval is None:
         return Cell(value)
-    low, high = (as_text(end, measured.metric) for end in measured.interval)
+    low, high = (format_value(end, measured.metric) for end in measured.interval)
     return Cell(value, f"[{low}, {high}]")
 
 
@@ -128,7 +128,7 @@ def best(metric: Metric, systems: Sequence[System]) -> set[int]:
     found = {
         place: measured
         for place, system in enumerate(systems)
-        if (measured := of_metric(system, metric)) and not system.baseline and math.isfinite(measured.value)
+        if (measured := find_value(system, metric)) and not system.baseline and math.isfinite(measured.value)
     }
     values = {place: round(measured.value, metric.digits) for place, measured in found.items()}
     if metric.better == "neither" or len(set(values.values())) < 2:
@@ -144,7 +144,7 @@ def overlaps(metric: Metric, systems: Sequence[System], top: set[int]) -> bool:
     intervals = {
         place: measured.interval
         for place, system in enumerate(systems)
-        if (measured := of_metric(system, metric)) and measured.interval and not system.baseline
+        if (measured := find_value(system, metric)) and measured.interval and not system.baseline
     }
     return any(
         first != other and interval.low <= intervals[first].high and intervals[first].low <= interval.high
@@ -153,7 +153,7 @@ def overlaps(metric: Metric, systems: Sequence[System], top: set[int]) -> bool:
     )
 
 
-def _as_numbers(measured: Measured) -> dict[str, Any]:
+def _as_numbers(measured: MetricValue) -> dict[str, Any]:
     low, high = measured.interval or (None, None)
     return {
         "value": _json_value(measured.value),
@@ -179,7 +179,7 @@ def _numbers_table(metrics: list[Metric], systems: list[System], width: int) -> 
     """The table alone, turned so that it fits `width`."""
     names = [printable(system.name) + (" (baseline)" if system.baseline else "") for system in systems]
     titles = [list(filter(None, (printable(metric.title), READING[metric.better]))) for metric in metrics]
-    cells = [[cell(of_metric(system, metric)) for metric in metrics] for system in systems]
+    cells = [[cell(find_value(system, metric)) for metric in metrics] for system in systems]
     apart = sum(not system.baseline for system in systems)
     turned_cells = [list(column) for column in zip(*cells, strict=True)]
     upright = _fewest(list(map("\n".join, titles)), names, cells, width, apart)

@@ -13,9 +13,9 @@ import pytest
 
 from dsmap.common.reports import write_report
 from dsmap.errors import DsmapError
-from dsmap.metrics.findings import Grid, Interval, Measured, Metric, Report, System
 from dsmap.metrics.report.html import page, write_page
 from dsmap.metrics.report.table import best, numbers, overlaps, table
+from dsmap.metrics.types import Grid, Interval, Metric, MetricValue, Report, System
 
 DISTANCE = Metric(key="distance", title="kernel distance", better="lower", definition="Times 1000.", digits=1)
 EDGES = Metric(key="edges", title="edge similarity", better="higher", definition="Correlation.")
@@ -25,9 +25,9 @@ SHOWN = "<script>alert(1)</script>\"'&\\udcff\\x00\\x1b[31m\\u202e .jpg"
 VOID = {"meta", "img", "line", "rect", "circle"}
 
 
-def measured(metric: Metric, value: float, low: float | None = None, high: float | None = None) -> Measured:
+def measured(metric: Metric, value: float, low: float | None = None, high: float | None = None) -> MetricValue:
     interval = None if low is None or high is None else Interval(low, high)
-    return Measured(metric=metric, value=value, interval=interval, count=17)
+    return MetricValue(metric=metric, value=value, interval=interval, count=17)
 
 
 GOOD = System(name="good", measured=(measured(DISTANCE, 41.23, 36.04, 46.46), measured(EDGES, 0.7)))

@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers with their intervals, and the images that belong to them. No torch in here."""
+"""Types of evaluation reports: metrics, values with intervals, systems and image grids. Imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One quantity: what it is called and how it is read."""
+    """A quantity: its name, direction and definition."""
 
     key: str
     """Its name in JSON, such as kernel_distance."""
@@ -27,42 +27,49 @@ class Metric:
     """Its name in tables, such as "kernel distance"."""
     better: Literal["lower", "higher", "neither"]
     definition: str
-    """A sentence or two: what is computed, of what, in which unit."""
+    """A sentence or two: what is computed, on what, in which unit."""
     digits: int = 3
     """Digits after the point in tables."""
 
     @property
     def is_distance(self) -> bool:
-        """Whether it is of two sets of images, not a mean over images."""
+        """Whether it compares two sets of images, and is not a mean over images."""
         return self.key.startswith(("kernel_distance/", "frechet_distance/"))
 
     @property
     def falls_with_count(self) -> bool:
-        """Whether it is lower for more images alone."""
+        """Whether more images alone lower it."""
         return self.key.startswith("frechet_distance/")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MetricValue:
     """The value of a metric."""
 
     metric: Metric
     value: float
     interval: Interval | None = None
     count: int
-    """How many images (pairs, for diversity) it is of."""
+    """Number of images (for diversity: of pairs) it was computed on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """What was measured of one system: a model, a folder of results, or the untranslated images to compare with."""
+    """The measurements of a system: a model, a folder of results, or a baseline."""
 
     name: str
-    measured: tuple[Measured, ...]
+    measured: tuple[MetricValue, ...]
     notes: tuple[str, ...] = ()
-    """What a reader must know of these numbers, a sentence each."""
+    """What a reader must know about these numbers, a sentence each."""
     baseline: bool = False
-    """Not a system but something to compare with: the untranslated images, real images of the target."""
+    """Not a system but images to compare with: the untranslated contents, real images of the target domain."""
+    key: str = ""
+    """Its name in JSON where that differs from `name`: names shown to people may change, keys may not."""
+
+    @property
+    def json_name(self) -> str:
+        """Its name in JSON."""
+        return self.key or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,26 +78,26 @@ class Grid:
 
     title: str
     rows: tuple[str, ...]
-    """Labels, one for each row; "" for none."""
+    """Labels, one per row; "" for none."""
     columns: tuple[str, ...]
-    """Labels, one for each column."""
+    """Labels, one per column."""
     cells: tuple[tuple[Image | None, ...], ...]
     captions: tuple[tuple[str, ...], ...] | None = None
     """A line below each cell, such as its scores."""
     text: str = ""
-    """A sentence that says what is seen."""
+    """A sentence that explains the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One page: systems side by side on the same images."""
+    """A report: several systems on the same images."""
 
     title: str
     facts: dict[str, str]
-    """What was compared: data, reference, features, protocol, seed, command; label to text."""
+    """What was compared (data, reference, features, protocol, seed), label to text."""
     systems: tuple[System, ...]
     grids: tuple[Grid, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader must know of all numbers, such as that they are not comparable with published FID."""
+    """What a reader must know about all numbers, such as that they cannot be compared with published FID."""
     raw: dict[str, object] = field(default_factory=dict)
-    """More for the JSON file: the scores of single images, settings. JSON values only."""
+    """More for the JSON file, such as the scores of single images. JSON values only."""

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ResultImage:
     """One translated image."""
 
     path: Path
@@ -33,7 +33,7 @@ class ResultFolder:
     """The results of one system."""
 
     name: str
-    results: tuple[Result, ...]
+    results: tuple[ResultImage, ...]
     contradictory: int = 0
     """How many results name one content by their file and another one by their folder."""
     doubtful: int = 0
@@ -41,9 +41,9 @@ class ResultFolder:
     left_out: tuple[str, ...] = ()
     """A line for what in the folder is no still image, and for each that is too large."""
 
-    def of_content(self) -> dict[int, list[Result]]:
+    def of_content(self) -> dict[int, list[ResultImage]]:
         """The results of each content, in the order of their names."""
-        found: dict[int, list[Result]] = {}
+        found: dict[int, list[ResultImage]] = {}
         for result in self.results:
             if result.content is not None:
                 found.setdefault(result.content, []).append(result)
@@ -55,10 +55,10 @@ def find_images(folder: Path, what: str, pattern: str | None = None) -> list[Pat
 
     `what` names the folder in errors. `pattern`: only files whose names match it, such as *_fake_B.png.
     """
-    return look_through(folder, what, [], pattern)
+    return scan_images(folder, what, [], pattern)
 
 
-def look_through(folder: Path, what: str, left_out: list[str], pattern: str | None = None) -> list[Path]:
+def scan_images(folder: Path, what: str, left_out: list[str], pattern: str | None = None) -> list[Path]:
     """`find_images`; what is no still image, or does not fit into memory, is told in lines added to `left_out`."""
     if not folder.is_dir():
         fault = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -113,11 +113,11 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
     left_out: list[str] = []
     named = [
         (path, _content_of(path.relative_to(folder), numbers))
-        for path in look_through(folder, "the folder of results", left_out, pattern)
+        for path in scan_images(folder, "the folder of results", left_out, pattern)
     ]
     return ResultFolder(
         name=name,
-        results=tuple(Result(path=path, content=found.content, style=found.style) for path, found in named),
+        results=tuple(ResultImage(path=path, content=found.content, style=found.style) for path, found in named),
         contradictory=sum(found.contradictory for _, found in named),
         doubtful=sum(found.doubtful for _, found in named),
         left_out=tuple(left_out),
