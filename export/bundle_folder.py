@@ -1,4 +1,4 @@
-"""Where a bundle may be written. Light, so that a command can tell before torch is loaded."""
+"""Checks whether a bundle may be written to a folder. Light: commands use it before torch is loaded."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from dsmap.runtime.bundle.manifest import MANIFEST
 def check_bundle_folder(out: Path, *, overwrite: bool, option: str = "-o") -> None:
     """Raises InputError unless the bundle `out` may be written: nothing but a bundle is ever replaced.
 
-    Of a bundle's folder every file must be one that its bundle.json names, or an engine's, by its name: all of it goes.
+    An existing bundle may hold only engines and files that its bundle.json names, since the whole folder is replaced.
     """
     check_name(out, option)
     check_folder_writable(Path(os.path.realpath(out)).parent, option)
@@ -26,13 +26,13 @@ def check_bundle_folder(out: Path, *, overwrite: bool, option: str = "-o") -> No
         raise InputError(f"{out} exists", f"Pass --overwrite to replace it, or choose another {option}.")
     if foreign := _foreign(out):
         raise InputError(
-            f"{out} holds {foreign}, which no export has put there and which would be lost",
+            f"{out} holds {foreign}, which is not part of the bundle and would be lost",
             f"Move it, or choose another {option}.",
         )
 
 
 def _foreign(out: Path) -> str | None:
-    """The name of something in the bundle's folder `out` that is not of the bundle; None where all of it is."""
+    """The name of something in the folder `out` that is not part of the bundle; None if there is nothing."""
     try:
         written = {file.path for file in read_manifest(out).files()} | {MANIFEST}
     except InputError as error:

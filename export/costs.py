@@ -1,4 +1,4 @@
-"""What graphs cost: parameters, and multiply-adds before and after the rewrites."""
+"""Counts parameters and multiply-adds of graphs, before and after the rewrites."""
 
 import copy
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from dsmap.export.rewrites import Rewrites
 from dsmap.model.dsmap import DSMAP
 
 SIDE = 256
-"""Multiply-adds are for one image of this height and width."""
+"""Height and width of the image that multiply-adds are counted for."""
 
 
 class Cost(NamedTuple):
-    """Of one graph."""
+    """The size and the work of one graph."""
 
     parameters: int
-    """As trained: before the rewrites."""
+    """Before the rewrites."""
     multiply_adds_before: int
     multiply_adds_after: int
 
 
 def graph_costs(model: DSMAP, rewrites: Rewrites) -> dict[str, Cost]:
-    """The cost of each kind of graph, by component: both domains' cost the same."""
+    """The cost of each component; it is the same for both domains."""
     plain, made = (
         {g.component: g for g in graphs(model, chosen)} for chosen in (Rewrites(False, False, False), rewrites)
     )
@@ -40,9 +40,9 @@ def graph_costs(model: DSMAP, rewrites: Rewrites) -> dict[str, Cost]:
 
 
 def _multiply_adds(graph: Graph, multiple_of: int) -> int:
-    """Counted on the meta device: nothing is computed."""
+    """Counted on the meta device, without computing anything."""
     module: nn.Module = copy.deepcopy(graph.module).to("meta")
-    side = -(-SIDE // multiple_of)  # of the content
+    side = -(-SIDE // multiple_of)  # of the content, in positions
     sides = {"frames": multiple_of * side, "content": side, "mapped": side, "skip": 2 * side}
     inputs = {name: _sized(x, name, sides.get(name)) for name, x in graph.inputs.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -51,7 +51,7 @@ def _multiply_adds(graph: Graph, multiple_of: int) -> int:
 
 
 def _sized(x: Tensor, name: str, side: int | None) -> Tensor:
-    """An empty input for one image, `side` high and wide where it has such dimensions."""
+    """An empty input for one image, with height and width `side` if it has such dimensions."""
     shape = [1, *x.shape[1:]]
     if side is not None:
         shape[1 if name == "frames" else 2] = shape[2 if name == "frames" else 3] = side

@@ -1,4 +1,4 @@
-"""How far two forms of one output are apart, over many images."""
+"""Measures the difference between two versions of an output over many images."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,19 +10,19 @@ Array = npt.NDArray[Any]
 
 
 class OutputCheck(NamedTuple):
-    """One output of one graph (or of the chain into one domain) over all images."""
+    """The result for one output of a graph, or of the chain to one domain, over all images."""
 
     name: str
     max_error: float
-    """Largest absolute difference: of frames in grey levels, of features in their own unit."""
+    """Largest absolute difference; of frames in grey levels."""
     psnr: float
-    """In dB against the output's range (frames: 255; features: their largest value); infinite when equal."""
+    """In dB relative to the range (255 for frames, the largest value for features); infinite when equal."""
     worst_psnr: float
-    """That of the image where it is lowest."""
+    """The lowest of a single image."""
     passed: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For bundle.json; an infinite PSNR is written as null."""
+        """As bundle.json holds it; an infinite PSNR is null."""
         return {
             "max_error": self.max_error,
             "psnr_db": None if np.isinf(self.psnr) else round(self.psnr, 2),
@@ -31,17 +31,17 @@ class OutputCheck(NamedTuple):
 
 
 class Difference:
-    """What is between two forms of one output, image after image."""
+    """Accumulates the difference between two versions of one output, batch by batch."""
 
     def __init__(self) -> None:
         self.max_error = self.largest = 0.0
         self.squares: list[float] = []
         """The mean squared difference of each batch."""
         self.frames = self.broken = False
-        """Whether they are uint8 images; whether a shape or type differed, or a value was no number."""
+        """`frames`: the arrays are uint8 images. `broken`: a shape or type differed, or a value was not finite."""
 
     def add(self, expected: Array, got: Array) -> None:
-        """One more batch."""
+        """Adds a batch."""
         if expected.shape != got.shape or expected.dtype != got.dtype:
             self.broken, self.max_error = True, float("inf")
             return
@@ -55,17 +55,17 @@ class Difference:
         self.squares.append(float(np.mean(difference**2)))
 
     def check(self, name: str, passes: Callable[["Difference"], bool]) -> OutputCheck:
-        """The OutputCheck called `name`; `passes` judges what can be compared."""
+        """The result under `name`; `passes` decides whether it is good enough. Broken outputs never pass."""
         return OutputCheck(name, self.max_error, self.psnr, self.worst_psnr, not self.broken and passes(self))
 
     @property
     def psnr(self) -> float:
-        """In dB over all images; 0 when they cannot be compared."""
+        """In dB over all images; 0 for a broken output."""
         return 0.0 if self.broken else self._decibels(float(np.mean(self.squares)))
 
     @property
     def worst_psnr(self) -> float:
-        """In dB of the worst image."""
+        """In dB, of the worst batch; 0 for a broken output."""
         return 0.0 if self.broken else self._decibels(max(self.squares))
 
     def _decibels(self, square: float) -> float:

@@ -1,8 +1,8 @@
-"""Half precision, made on the torch side: what is computed in half is in the graph, and no backend has a say in it.
+"""Converts networks to half precision in torch, so that the graph and not the backend decides what is float16.
 
-Weights of convolutions and matrix products, and so their arithmetic, are in half. The statistics of every norm, the
-scales and shifts of AdaIN and layer norm, means over an image and the last sigmoid stay in float32: a variance
-overflows half from values of 256 on. Inputs and outputs of the graphs keep their types.
+Convolutions and matrix products are float16. Statistics of norms, scales and shifts of AdaIN and layer norm, means over
+an image and the last sigmoid stay float32: a variance overflows float16 from values of 256 on. Inputs and outputs of
+the graphs keep their types.
 """
 
 import torch
@@ -13,16 +13,16 @@ from dsmap.export.rewrites import MID_GREY, ScaledStem
 from dsmap.model.dsmap import DSMAP
 from dsmap.model.layers import LayerNorm
 
-# Scales and shifts of a norm, in a module that also holds a convolution's weights.
-_OF_NORMS = ("scale", "shift")
-# Grey levels less 127.5, over 128: a power of two near the range's half, so that every one of them is exact in half.
+# Scales and shifts of a norm, in a module that also holds the weights of a convolution.
+_NORM_PARAMETERS = ("scale", "shift")
+# Centred grey levels are divided by a power of two near half their range: all of them are exact in float16.
 _DIVISOR = 128.0
 
 
 class CentredStem(nn.Module):
-    """A `ScaledStem` for half precision: the grey levels are centred before the conv, not by its bias.
+    """A `ScaledStem` for half precision: grey levels are centred before the convolution, not by its bias.
 
-    With the centre in the bias, sums of hundreds cancel; half keeps three digits of them.
+    A bias would have to cancel sums in the hundreds, of which float16 keeps three digits.
     """
 
     def __init__(self, stem: ScaledStem) -> None:
@@ -37,13 +37,13 @@ class CentredStem(nn.Module):
 
 
 def to_half(model: DSMAP) -> DSMAP:
-    """`model`, as `rewritten` gave it, with the weights of its convolutions and matrix products in half. In place."""
+    """Converts the weights of convolutions and matrix products of a `rewritten` model to float16, in place."""
     for encoder in (*model.content_encoders.values(), *model.style_encoders.values()):
         if isinstance(encoder.stem, ScaledStem):
             encoder.stem = CentredStem(encoder.stem)
     for module in model.modules():
         if not isinstance(module, LayerNorm):
             for name, parameter in module.named_parameters(recurse=False):
-                if name not in _OF_NORMS:
+                if name not in _NORM_PARAMETERS:
                     parameter.data = parameter.data.to(torch.float16)
     return model.requires_grad_(False)

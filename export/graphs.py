@@ -1,4 +1,4 @@
-"""The ONNX graphs of a bundle: wrappers around the network's parts that take and give what the runtime handles.
+"""Exports the parts of a network as ONNX graphs whose inputs and outputs are those of the runtime.
 
 Frames are uint8 (N, H, W, 3) RGB on both sides; the scaling to [-1, 1] and back is inside the graphs.
 """
@@ -20,7 +20,7 @@ from dsmap.export.rewrites import Rewrites, RewrittenDecoder, rewritten
 from dsmap.model.dsmap import DSMAP, SLOTS
 from dsmap.runtime.bundle.bundle import graph_file
 
-OPSET = 20  # 21 brings a GroupNormalization that TensorRT computes wrongly for one group (its issue 4756)
+OPSET = 20  # 21 introduces a GroupNormalization that TensorRT computes wrongly for one group (its issue 4756)
 ALL_REWRITES = Rewrites()
 
 
@@ -29,7 +29,7 @@ Dims = dict[int, Any]
 
 
 class Graph(NamedTuple):
-    """One ONNX file to be: what it computes, example inputs to trace, and what is dynamic in its inputs and outputs."""
+    """An ONNX graph to export: its module, example inputs to trace, and dynamic dimensions of inputs and outputs."""
 
     component: str
     domain: str
@@ -41,7 +41,7 @@ class Graph(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Where it goes in the bundle."""
+        """The name of its file in the bundle."""
         return graph_file(self.component, self.domain, self.precision)
 
 
@@ -55,7 +55,7 @@ class ContentEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        content, skip = self.encoder(_as(_images(frames, self.scaling), self.encoder))
+        content, skip = self.encoder(_to_dtype_of(self.encoder, _images(frames, self.scaling)))
         return self.shared(content).float(), skip.float()
 
 
@@ -67,7 +67,7 @@ class MappingGraph(nn.Module):
         self.mapping = model.mappings[model.slot(target)]
 
     def forward(self, content: Tensor, skip: Tensor) -> Tensor:
-        return self.mapping(_as(content, self.mapping), _as(skip, self.mapping)).float()
+        return self.mapping(_to_dtype_of(self.mapping, content), _to_dtype_of(self.mapping, skip)).float()
 
 
 class StyleMLPGraph(nn.Module):
@@ -78,7 +78,7 @@ class StyleMLPGraph(nn.Module):
         self.mlp = model.style_mlps[model.slot(domain)]
 
     def forward(self, style: Tensor) -> Tensor:
-        return self.mlp(_as(style, self.mlp)).float()
+        return self.mlp(_to_dtype_of(self.mlp, style)).float()
 
 
 class DecoderGraph(nn.Module):
@@ -90,7 +90,7 @@ class DecoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, mapped: Tensor, style_params: Tensor) -> Tensor:
-        y = self.decoder(_as(mapped, self.decoder), style_params)  # in float32 at the end, in half too
+        y = self.decoder(_to_dtype_of(self.decoder, mapped), style_params)  # float32 at the end, in half precision too
         return _grey_levels(y) if self.scaling else to_frames(y)
 
 
@@ -103,7 +103,7 @@ class StyleEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.encoder(_as(_images(frames, self.scaling), self.encoder)).float()
+        return self.encoder(_to_dtype_of(self.encoder, _images(frames, self.scaling))).float()
 
 
 def from_frames(frames: Tensor) -> Tensor:
@@ -117,14 +117,14 @@ def to_frames(x_nchw: Tensor) -> Tensor:
 
 
 def _images(frames: Tensor, scaling: bool) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), left in 0..255 where the network does the scaling."""
-    # Cast before the transpose (TensorRT refuses a uint8 one); torch.export needs the layout made plain after it.
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1], or in 0..255 if the weights include the scaling."""
+    # Cast before the transpose (TensorRT refuses a uint8 one); torch.export needs a contiguous layout after it.
     x_nchw = frames.float().permute(0, 3, 1, 2).contiguous()
     return x_nchw if scaling else x_nchw / 127.5 - 1
 
 
-def _as(x: Tensor, part: nn.Module) -> Tensor:
-    """`x` in the type that `part` computes in: half or float32."""
+def _to_dtype_of(part: nn.Module, x: Tensor) -> Tensor:
+    """`x` in the type of the weights of `part`: float16 or float32."""
     return x.to(next(part.parameters()).dtype)
 
 
@@ -133,11 +133,11 @@ def _grey_levels(x_nchw: Tensor) -> Tensor:
 
 
 def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp32") -> Iterator[Graph]:
-    """Every graph of a bundle of `model` (in eval mode, on the CPU). `precision` is fp32 or fp16 (see `half`)."""
+    """All graphs of a bundle of `model` (in eval mode, on the CPU). `precision` is "fp32" or "fp16" (see `to_half`)."""
     scaling, fast = rewrites.scaling, rewritten(model, rewrites)
     if precision == "fp16":
         to_half(fast)
-    # h, w: the content's size. The factor keeps every image's size a multiple that the network takes.
+    # h, w: the size of the content. The factor keeps image sizes at multiples that the network accepts.
     multiple = model.config.multiple_of
     n, h, w = torch.export.Dim("n", min=1), torch.export.Dim("h", min=2), torch.export.Dim("w", min=2)
     of_style = {0: n}
@@ -145,7 +145,7 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp
     beyond = 2 * model.config.margin // multiple
     of_content = {0: n, 2: h + beyond, 3: w + beyond} if beyond else {0: n, 2: h, 3: w}
     of_skip = {0: n} | {axis: 2 * side for axis, side in of_content.items() if axis}
-    # Large enough for every graph; both sides differ, or they would be taken for one.
+    # Large enough for every graph. The sides differ, or the exporter would take them for one dimension.
     tall = max(4, -(-model.config.style_minimum_size // multiple))
     frames = torch.randint(0, 256, (2, tall * multiple, (tall + 1) * multiple, 3), dtype=torch.uint8)
     style = torch.randn(2, model.config.style_dim)
@@ -179,9 +179,9 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp
 
 
 def write_graph(graph: Graph, path: Path, templates: "Templates | None" = None) -> None:
-    """Exports `graph` to `path`, weights inside the file; the ONNX checker has passed it.
+    """Exports `graph` to `path` with the weights inside, after the ONNX checker has passed it.
 
-    GraphFiles that are written with the same `templates` share the work where only their weights differ.
+    Graphs written with the same `templates` are traced once if only their weights differ.
     """
     import onnx
 
@@ -191,17 +191,17 @@ def write_graph(graph: Graph, path: Path, templates: "Templates | None" = None) 
 
 
 class Templates:
-    """ONNX graphs by component and precision, to be filled with the weights of either domain.
+    """Traced ONNX graphs by component and precision, filled with the weights of either domain.
 
-    torch's exporter takes seconds for each graph, and both domains' differ in their weights alone, where their contrast
-    is the same. It runs on a copy of the module with random weights, which show where each weight went.
+    torch's exporter takes seconds per graph, and the graphs of both domains differ only in their weights if they have
+    the same contrast. A copy of the module with random weights is exported, to find out where each weight goes.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, tuple[float, ...]], tuple[Any, dict[str, str]] | None] = {}
 
     def model(self, graph: Graph) -> Any:
-        """The ONNX model of `graph`, its weights in it."""
+        """The ONNX model of `graph` with its weights."""
         from onnx import numpy_helper
 
         contrasts = tuple(part.contrast for part in graph.module.modules() if isinstance(part, RewrittenDecoder))
@@ -223,7 +223,7 @@ class Templates:
 def _template(graph: Graph) -> tuple[Any, dict[str, str]] | None:
     """The ONNX model of `graph` with random weights, and the name of the parameter behind each of its tensors.
 
-    None when a weight is not found again: one that is not used, or that the exporter changed.
+    None if a weight cannot be found, since it is unused or the exporter changed it.
     """
     from onnx import numpy_helper
 
@@ -240,7 +240,7 @@ def _template(graph: Graph) -> tuple[Any, dict[str, str]] | None:
 
 
 def _export(graph: Graph) -> Any:
-    """torch's exporter: `graph` as an ONNX model."""
+    """Exports `graph` with torch's exporter."""
     with _quiet_exporter():
         program = torch.onnx.export(
             graph.module.eval(),
@@ -256,12 +256,12 @@ def _export(graph: Graph) -> Any:
     model = program.model_proto
     _name_dimensions(model, graph.output_dims)
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        part.ClearField("metadata_props")  # where in which file on this machine each node comes from
+        part.ClearField("metadata_props")  # source locations on this machine
     return model
 
 
 def _name_dimensions(model: Any, output_dims: dict[str, Dims]) -> None:
-    """Gives the outputs' dynamic dimensions readable names: torch.export leaves symbols such as s39."""
+    """Gives dynamic dimensions of outputs readable names instead of symbols of torch.export such as s39."""
     for output in model.graph.output:
         for axis, dim in output_dims[output.name].items():
             output.type.tensor_type.shape.dim[axis].dim_param = dim.__name__
@@ -269,7 +269,7 @@ def _name_dimensions(model: Any, output_dims: dict[str, Dims]) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter prints its progress and warns of its own deprecations; none of it is for the user."""
+    """Silences the exporter, which prints its progress and warns of its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

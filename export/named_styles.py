@@ -1,6 +1,6 @@
-"""Named styles of a bundle: the codes of images that were chosen, by the model's own style encoders.
+"""Computes named styles of a bundle: the style codes of chosen images, which are not stored themselves.
 
-The images themselves stay outside. This file is light, so that a command can tell before torch is loaded.
+Light: commands use it before torch is loaded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +18,14 @@ from dsmap.runtime.bundle.style_images import fit_style_image
 OPTION = "--named-style"
 _EXAMPLE = f"Write it like {OPTION} winter:fresh-snow=photo.jpg."
 
-_SICK = "The model is damaged: export another checkpoint."
+_DAMAGED = "The model is damaged: export another checkpoint."
 
 Codes = dict[str, dict[str, list[float]]]
 """Style codes by domain and name."""
 
 
 class NamedStyle(NamedTuple):
-    """A style to be: the code of `image` in `domain`, under `name`."""
+    """A style to add: the code of `image` in `domain`, under `name`."""
 
     domain: str
     name: str
@@ -33,15 +33,14 @@ class NamedStyle(NamedTuple):
 
     @property
     def title(self) -> str:
-        """As people write it."""
+        """As users write it: DOMAIN:NAME."""
         return f"{self.domain}:{self.name}"
 
 
 def parse_named_styles(texts: Iterable[str]) -> list[NamedStyle]:
-    """Reads DOMAIN:NAME=IMAGE, once for each style.
+    """Parses DOMAIN:NAME=IMAGE texts.
 
-    Raises InputError for another spelling, a name that cannot be one, two styles of one name, and an image that
-    cannot be read.
+    Raises InputError for other texts, an invalid name, a name that is used twice, and an image that cannot be read.
     """
     styles: list[NamedStyle] = []
     for text in texts:
@@ -51,11 +50,11 @@ def parse_named_styles(texts: Iterable[str]) -> list[NamedStyle]:
             raise InputError(f"{OPTION} {text!r} is not DOMAIN:NAME=IMAGE", _EXAMPLE)
         if not STYLE_NAME.fullmatch(name):
             raise InputError(
-                f"{OPTION} {title}: {name!r} is no name for a style",
-                "Use letters (a to z), digits, - and _; neither mean, nor a number, nor a - in front.",
+                f"{OPTION} {title}: {name!r} is not a valid name for a style",
+                "Use letters (a to z), digits, - and _; not mean, not a number, no leading -.",
             )
         if any(title == other.title for other in styles):
-            raise InputError(f"{OPTION} {title} was passed twice", "Give each style of a domain a name of its own.")
+            raise InputError(f"{OPTION} {title} was passed twice", "Give each style of a domain its own name.")
         try:
             read_rgb(Path(image))
         except InputError as error:
@@ -65,7 +64,7 @@ def parse_named_styles(texts: Iterable[str]) -> list[NamedStyle]:
 
 
 def check_domains(styles: Iterable[NamedStyle], domains: tuple[str, str]) -> None:
-    """Raises InputError for a style of a domain that the model does not have."""
+    """Raises InputError for a style in a domain that the model does not have."""
     for style in styles:
         if style.domain not in domains:
             raise InputError(
@@ -75,9 +74,9 @@ def check_domains(styles: Iterable[NamedStyle], domains: tuple[str, str]) -> Non
 
 
 def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path | bytes], sizes: Sizes) -> Codes:
-    """The codes, as a translator would find them for the same files: `encoders` are the float32 graphs by domain.
+    """The codes that a translator computes for the same files. `encoders` are the float32 graphs by domain.
 
-    Raises DsmapError when a graph gives what is no number.
+    Raises DsmapError when a code is not finite.
     """
     if not styles:
         return {}
@@ -91,24 +90,26 @@ def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path | byte
                 frames = fit_style_image(read_rgb(style.image), sizes)[None]
                 code_s = session.run(["style"], {"frames": frames})[0][0]
                 if not np.isfinite(code_s).all():
-                    raise DsmapError(f"the style encoder of {domain} gives no numbers for {style.image}", _SICK)
+                    raise DsmapError(
+                        f"the style encoder of {domain} gives a code for {style.image} that is not finite", _DAMAGED
+                    )
                 codes.setdefault(domain, {})[style.name] = code_s.tolist()
     return codes
 
 
 def check_names_free(folder: Path, styles: Iterable[NamedStyle], *, overwrite: bool) -> None:
-    """Raises InputError for a domain that the bundle `folder` does not have, and for a name that is taken."""
+    """Raises InputError for an unknown domain, and without `overwrite` for a name that the bundle already has."""
     manifest = read_manifest(folder)
     check_domains(styles, manifest.domains)
     taken = [style for style in styles if style.name in manifest.styles[style.domain].named]
     if taken and not overwrite:
         raise InputError(
-            f"{folder} has a style {taken[0].title}", "Pass --overwrite to replace it, or choose another name."
+            f"{folder} already has a style {taken[0].title}", "Pass --overwrite to replace it, or choose another name."
         )
 
 
 def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: bool = False) -> Codes:
-    """Adds the codes of images to the bundle `folder`; nothing else in it changes.
+    """Adds the style codes of images to the bundle `folder`; nothing else in it changes.
 
     Raises InputError as `check_names_free`, DsmapError when bundle.json cannot be written.
     """
@@ -118,7 +119,7 @@ def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: b
     graphs = {domain: bundle.graph_data("style_encoder", domain) for domain in wanted}
     encoders = {domain: graph.data for domain, graph in graphs.items() if graph is not None}
     codes = style_codes(styles, encoders, bundle.manifest.sizes)
-    tree = read_manifest_tree(folder)  # with what a later writer may have put there
+    tree = read_manifest_tree(folder)  # with fields of later versions
     for domain, added in codes.items():
         tree["styles"][domain]["named"] = tree["styles"][domain].get("named", {}) | added
     try:

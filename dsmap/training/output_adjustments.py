@@ -1,4 +1,4 @@
-"""What an export changes of the images that a finished training gives: detail, contrast and their edges."""
+"""Adjusts the output of a trained network: sharpness, contrast and a margin against border artefacts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from dsmap.training.datasets import check_named_domains
 
 
 class OutputAdjustments(NamedTuple):
-    """`sharpen`, `contrast` and `margin` replace the network's own (`ModelConfig`)."""
+    """Values that replace those of a network (`ModelConfig`)."""
 
     sharpen: float | None = None
     contrast: Mapping[str | None, float] = {}
-    """By domain; None is every domain that is not named."""
+    """By domain; None stands for every domain that is not named."""
     margin: int | None = None
 
     def apply(self, config: ModelConfig) -> ModelConfig:
-        """`config` with what is replaced. Raises InputError for a value out of range and for an unknown domain."""
+        """`config` with the values replaced. Raises InputError for a value out of range and for an unknown domain."""
         check_named_domains("--contrast", (d for d in self.contrast if d is not None), config.domains)
         single = {"sharpen": self.sharpen, "margin": self.margin}
         changed: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
@@ -28,7 +28,7 @@ class OutputAdjustments(NamedTuple):
 
 
 def parse_contrast(texts: Sequence[str]) -> dict[str | None, float]:
-    """FACTOR and DOMAIN:FACTOR, as `OutputAdjustments.contrast`. Raises InputError for a text that is neither."""
+    """Parses FACTOR and DOMAIN:FACTOR into `OutputAdjustments.contrast`. Raises InputError for anything else."""
     found: dict[str | None, float] = {}
     for text in texts:
         domain, colon, factor = text.rpartition(":")
@@ -36,7 +36,7 @@ def parse_contrast(texts: Sequence[str]) -> dict[str | None, float]:
         try:
             value = float(factor)
         except ValueError:
-            raise InputError(f"--contrast {text!r} is no number", "Write it like 1.1 or winter:1.1.") from None
+            raise InputError(f"--contrast {text!r} is not a number", "Write it like 1.1 or winter:1.1.") from None
         if name in found:
             raise InputError(f"--contrast is given twice for {name or 'all domains'}", "Give it once.")
         found[name] = value

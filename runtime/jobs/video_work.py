@@ -3,9 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2  # noqa: F401  # before av
-
-# isort: split
 from av.packet import Packet
 
 from dsmap.common.interrupts import StopRequest

@@ -155,7 +155,7 @@ def test_only_what_a_bundle_names_goes_with_it(tiny_bundle, tmp_path, foreign):
     else:
         (mine / foreign).parent.mkdir(exist_ok=True)
         (mine / foreign).write_text("precious")
-    with pytest.raises(InputError, match="which no export has put there"):
+    with pytest.raises(InputError, match="which is not part of the bundle"):
         check_bundle_folder(mine, overwrite=True)
     assert (precious / "x.engine").read_text() == "precious"
 

@@ -42,7 +42,7 @@ def test_an_export_is_finished(checkpoint, tmp_path):
     ("given", "fact"),
     [
         (("--contrast", "0.5"), "contrast"),
-        (("--contrast", "much"), "--contrast 'much' is no number"),
+        (("--contrast", "much"), "--contrast 'much' is not a number"),
         (("--contrast", "autumn:1.1"), "--contrast names a domain 'autumn'"),
         (("--sharpen", "3"), "sharpen"),
         (("--margin", "5"), "must be a multiple of 8 pixels, got 5"),

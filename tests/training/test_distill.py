@@ -17,7 +17,9 @@ from dsmap.model.dsmap import initialise_generators
 from dsmap.tools import distill as tool
 from dsmap.tools import train
 from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
-from dsmap.training.distill import distill, likeness
+from dsmap.training.distill import distill, psnr_to_teacher
+from dsmap.training.distill_run import student_config
+from dsmap.training.requests import DistillRequest
 from dsmap.training.resume import check_resumable
 
 
@@ -39,10 +41,10 @@ def test_a_student_of_another_shape_comes_near():
     teacher, student = make_model(**SMALL).eval(), new_student(n_res=2)
     unseen = [soft(1000 + i) for i in range(4)]
     style = torch.tensor(means(teacher)["b"])
-    before = likeness(teacher, student, unseen, "b", style)
+    before = psnr_to_teacher(teacher, student, unseen, "b", style)
     batches = batches_of(soft, lambda step: soft(500 + step))
     told = list(distill(teacher, student, batches, means(teacher), steps=120, lr=5e-3))
-    after = likeness(teacher, student, unseen, "b", style)
+    after = psnr_to_teacher(teacher, student, unseen, "b", style)
     assert after > before + 3
     assert [now.step for now in told] == list(range(1, 121))
     thirds = [np.mean([now.style for now in part]) for part in (told[:40], told[80:])]
@@ -67,14 +69,14 @@ def test_every_part_learns_and_the_teacher_stays():
 def test_the_likeness_is_a_psnr():
     model, images = make_model(**SMALL).eval(), [soft(0), soft(1)]
     style = torch.tensor(means(model)["b"])
-    assert likeness(model, model, images, "b", style) == float("inf")
+    assert psnr_to_teacher(model, model, images, "b", style) == float("inf")
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.decoders["b"].tail.bias.add_(0.01)
         drawn = [[m.translate(x, "a", "b", style.expand(2, -1)) for x in images] for m in (model, other)]
     grey = [np.concatenate([(y.numpy() + 1) * 127.5 for y in one]) for one in drawn]
     expected = 10 * np.log10(255**2 / np.square(grey[0] - grey[1]).mean())
-    assert likeness(model, other, images, "b", style) == pytest.approx(expected, abs=1e-3)
+    assert psnr_to_teacher(model, other, images, "b", style) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_loss_that_is_not_finite_is_told():
@@ -160,8 +162,8 @@ def test_a_teacher_that_is_none_is_told(image_folder, tmp_path):
     assert "does not exist" in err
 
 
-def test_contrast_is_the_teachers_unless_set(checkpoint):
+def test_contrast_is_the_teachers_unless_set(checkpoint, tmp_path):
     teacher = read_checkpoint(checkpoint).config.model.model_copy(update={"contrast": (1.1, 1.2)})
-    chosen = [tool._student(teacher, "lite", overrides, 5, 0).model.contrast
+    chosen = [student_config(teacher, DistillRequest(out=tmp_path, overrides=overrides, steps=5)).model.contrast
               for overrides in ([], ["model.contrast=[1,1]"], ["model.output=clip"])]  # fmt: skip
     assert chosen == [(1.1, 1.2), (1, 1), (1, 1)]

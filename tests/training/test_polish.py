@@ -18,10 +18,18 @@ from dsmap.model.discriminator import WholeDiscriminator
 from dsmap.runtime.bundle.bundle import read_manifest
 from dsmap.tools import export
 from dsmap.tools import polish as tool
+from dsmap.training.artefacts import limit_detail, remove_grid
 from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
-from dsmap.training.polish import _Matching, _Seen, calmed, polish, without_grid
+from dsmap.training.feature_matching import FeatureMatching, FeatureStatistics
+from dsmap.training.polish import polish
+from dsmap.training.polish_run import crop_size
 from dsmap.training.resume import check_resumable
 from dsmap.training.style_statistics import style_statistics
+
+
+@pytest.fixture
+def few_statistics(monkeypatch):
+    monkeypatch.setattr("dsmap.training.polish.STATISTICS_IMAGES", 100)
 
 
 def grid(period: int, side: int = 96, size: float = 0.06) -> torch.Tensor:
@@ -34,13 +42,13 @@ def grid(period: int, side: int = 96, size: float = 0.06) -> torch.Tensor:
 def test_a_grid_is_found_and_smooth_images_stay(period, left):
     plain = image(3)
     gridded = plain + grid(period)
-    found = without_grid(gridded, period)
+    found = remove_grid(gridded, period)
     assert (found - plain).abs().mean() < left * (gridded - plain).abs().mean()
     # An image without one stays as it is, also its slopes, whose pixels differ within a block.
-    assert (without_grid(plain, period) - plain).abs().mean() < 0.01
+    assert (remove_grid(plain, period) - plain).abs().mean() < 0.01
     slope = torch.linspace(-0.9, 0.9, 240).expand(1, 3, 240, 240)
     inside = (..., slice(48, -48), slice(48, -48))
-    torch.testing.assert_close(without_grid(slope, period)[inside], slope[inside], atol=2e-3, rtol=0)
+    torch.testing.assert_close(remove_grid(slope, period)[inside], slope[inside], atol=2e-3, rtol=0)
 
 
 def test_what_is_smooth_stays_smooth():
@@ -48,16 +56,16 @@ def test_what_is_smooth_stays_smooth():
     source = torch.cat([torch.full((1, 3, 64, 32), 0.2), 0.3 * torch.randn(1, 3, 64, 32, generator=generator)], 3)
     specks = 0.5 * (torch.rand(1, 1, 64, 64, generator=generator) < 0.02)
     drawn = (0.8 * source + specks).clamp(-1, 1)
-    found = calmed(drawn, source)
+    found = limit_detail(drawn, source)
     sky, rock = (..., slice(0, 22)), (..., slice(40, 64))
     assert (found - drawn)[rock].abs().max() < 1e-6  # texture is left, specks and all
     rough = [(x - x.mean((2, 3), keepdim=True))[sky].std() for x in (drawn, found)]
     assert rough[1] < 0.35 * rough[0]
     assert (found[sky].mean() - drawn[sky].mean()).abs() < 0.02
     # Detail as strong as in the image passes as it is, and so does what is no detail.
-    torch.testing.assert_close(calmed(source, source), source)
+    torch.testing.assert_close(limit_detail(source, source), source)
     slope = torch.linspace(-0.9, 0.9, 64).expand(1, 3, 64, 64)
-    torch.testing.assert_close(calmed(slope, slope * 0 + 0.1)[..., 10:-10], slope[..., 10:-10], atol=0.01, rtol=0)
+    torch.testing.assert_close(limit_detail(slope, slope * 0 + 0.1)[..., 10:-10], slope[..., 10:-10], atol=0.01, rtol=0)
 
 
 def test_decoders_lose_their_grid():
@@ -73,7 +81,7 @@ def test_decoders_lose_their_grid():
     def strength():
         with torch.no_grad():
             y = model.translate(x, "a", "b", style)
-        return float((y - without_grid(y, 4)).abs().mean()), y
+        return float((y - remove_grid(y, 4)).abs().mean()), y
 
     had, drawn = strength()
     progress = list(polish(model, batches, means(model), steps=40, lr=3e-3))
@@ -82,13 +90,14 @@ def test_decoders_lose_their_grid():
     assert all(p.matching == 0 for p in progress)
     assert has < 0.4 * had
     assert progress[-1].kept < 0.5 * progress[0].kept
-    assert (without_grid(drawn, 4) - redrawn).abs().mean() < 0.5 * had  # what was drawn is kept
+    assert (remove_grid(drawn, 4) - redrawn).abs().mean() < 0.5 * had  # what was drawn is kept
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(name.startswith("decoders.") for name in changed)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.usefixtures("few_statistics")
 def test_features_come_to_those_of_real_images():
     model = make_model(**SMALL).eval()
     red = torch.tensor([0.5, -0.3, -0.3]).view(1, 3, 1, 1)
@@ -116,21 +125,21 @@ def test_the_mean_of_many_is_followed_by_what_changed_in_a_few():
     generator = torch.Generator().manual_seed(3)
     real, drawn = (0.4 * torch.rand(40, 3, 32, 32, generator=generator) + shift for shift in (0.1, -0.3))
     style = torch.randn(40, 2, generator=generator)
-    seen = _Seen(Colours(), pairs(real, style, 4))
-    matching = _Matching(seen, [seen.weighted(*part) for part in pairs(drawn, style, 8)], by_style=False)
+    seen = FeatureStatistics(Colours(), pairs(real, style, 4))
+    matching = FeatureMatching(seen, [seen.weighted(*part) for part in pairs(drawn, style, 8)], by_style=False)
 
     def apart(x_nchw):
         return float(torch.stack([rows.mean(0).square().mean() for rows in seen(x_nchw)]).mean())
 
-    assert float(matching.apart) == pytest.approx(apart(drawn), rel=1e-4)
+    assert float(matching.distance) == pytest.approx(apart(drawn), rel=1e-4)
     few, of_few = drawn[:2], style[:2]
     assert apart(few) != pytest.approx(apart(drawn), rel=0.02)
     matching.loss(few, few, of_few)
-    assert float(matching.apart) == pytest.approx(apart(drawn), rel=1e-4)  # nothing changed
+    assert float(matching.distance) == pytest.approx(apart(drawn), rel=1e-4)  # nothing changed
     closer = (few + 0.1).requires_grad_(True)
     matching.loss(closer, few, of_few).backward()
     assert closer.grad.mean() < 0  # brighter would be closer still
-    assert float(matching.apart) < 0.8 * apart(drawn)
+    assert float(matching.distance) < 0.8 * apart(drawn)
 
 
 def test_what_is_seen_shall_go_with_the_style_as_in_real_images():
@@ -141,10 +150,10 @@ def test_what_is_seen_shall_go_with_the_style_as_in_real_images():
     grain = 0.05 * torch.randn(60, 3, 16, 16, generator=generator)
     real = grain.clone()
     real[:, 0] += 0.2 * style[:, :1, None]
-    seen = _Seen(Colours(), pairs(real, style, 6))
+    seen = FeatureStatistics(Colours(), pairs(real, style, 6))
     found = {}
     for by_style in (False, True):
-        matching = _Matching(seen, [seen.weighted(grain, style)], by_style=by_style)
+        matching = FeatureMatching(seen, [seen.weighted(grain, style)], by_style=by_style)
         y = grain.clone().requires_grad_(True)
         matching.loss(y, grain, style).backward()
         found[by_style] = -y.grad.mean((2, 3))  # where each colour is to go
@@ -154,7 +163,7 @@ def test_what_is_seen_shall_go_with_the_style_as_in_real_images():
     assert wanted.abs().mean() > 5 * max(found[False][:, 0].abs().mean(), *others.values())
     redder = grain.clone()
     redder[:, 0] += 0.2 * style[:, :1, None]
-    there = _Matching(seen, [seen.weighted(redder, style)], by_style=True)
+    there = FeatureMatching(seen, [seen.weighted(redder, style)], by_style=True)
     assert float(there.loss(redder, redder, style)) == pytest.approx(0, abs=1e-6)
 
 
@@ -163,8 +172,8 @@ def test_the_lower_third_comes_to_that_of_real_images():
     grain = 0.02 * torch.randn(30, 3, 24, 24, generator=torch.Generator().manual_seed(7))
     slope = torch.linspace(-0.5, 0.5, 24)[:, None]
     style = torch.zeros(30, 2)
-    seen = _Seen(Colours(), pairs(grain + slope, style, 6))
-    matching = _Matching(seen, [seen.weighted(grain - slope, style)], by_style=False)
+    seen = FeatureStatistics(Colours(), pairs(grain + slope, style, 6))
+    matching = FeatureMatching(seen, [seen.weighted(grain - slope, style)], by_style=False)
     y = (grain - slope).requires_grad_(True)
     matching.loss(y, grain - slope, style).backward()
     above, middle, below = (part.mean() for part in (-y.grad).chunk(3, dim=2))
@@ -172,6 +181,7 @@ def test_the_lower_third_comes_to_that_of_real_images():
     assert middle.abs() < 0.2 * min(below, -above)
 
 
+@pytest.mark.usefixtures("few_statistics")
 def test_only_the_decoder_that_is_asked_for_is_trained():
     found = {}
     for targets in (None, ["b"]):
@@ -252,7 +262,7 @@ def test_the_command(checkpoint, image_folder, tmp_path):
         (("--matching", "nan", "--features", "f.npz"), "--matching is nan"),
         (("--contrast", ":1.2"), "--contrast names a domain ''"),
         (("--contrast", "1.1", "--contrast", "1.2"), "--contrast is given twice"),
-        (("--contrast", "winter"), "--contrast 'winter' is no number"),
+        (("--contrast", "winter"), "--contrast 'winter' is not a number"),
         (("--features", "none.npz"), "none.npz"),
         (("--steps", "0"), "Invalid value for '--steps'"),
     ],
@@ -282,16 +292,16 @@ def trained_at(side):
     ("side", "features", "crop"), [(256, True, 224), (64, False, 56), (32, True, 32), (16, False, 16)]
 )
 def test_crops_are_as_large_as_the_networks_need(side, features, crop):
-    assert tool._crop(trained_at(side), features) == crop
+    assert crop_size(trained_at(side), features) == crop
 
 
 def test_a_training_on_small_images_has_no_crop_for_features():
-    with pytest.raises(InputError, match="expected 32 or more"):
-        tool._crop(trained_at(28), True)
+    with pytest.raises(InputError, match="expected at least 32"):
+        crop_size(trained_at(28), True)
 
 
 def test_broken_images_are_told(checkpoint, image_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dsmap.training.polish.STANDARD_IMAGES", 24)
+    monkeypatch.setattr("dsmap.training.polish.STATISTICS_IMAGES", 24)
     data = shutil.copytree(image_folder, tmp_path / "data")
     next((data / "trainA").iterdir()).write_bytes(b"no image")
     np.savez(tmp_path / "net.npz", **squeezenet_weights())
@@ -354,6 +364,6 @@ def test_a_default_style_that_is_none_is_told(command, texts, fact, checkpoint, 
 def test_what_is_there_stays(checkpoint, image_folder):
     code, _, err = call(tool, checkpoint, "-o", checkpoint, "--data", image_folder)
     assert code == 2
-    assert "is there and not empty" in err
+    assert "exists and is not empty" in err
     code, _, err = call(tool, checkpoint, "-o", checkpoint.parent / "new")
-    assert (code, err.splitlines()[0]) == (2, "error: no images are given")
+    assert (code, err.splitlines()[0]) == (2, "error: no images were passed")

@@ -84,7 +84,7 @@ def test_what_cannot_be_typed_safely_is_no_name(tiny_bundle, tmp_path, images, n
     (folder / MANIFEST).write_text(json.dumps(tree))
     with pytest.raises(InputError, match="of winter is no name for a style"):
         read_manifest(folder)
-    with pytest.raises(InputError, match=r"is no name for a style|is not DOMAIN:NAME=IMAGE"):
+    with pytest.raises(InputError, match=r"is not a valid name for a style|is not DOMAIN:NAME=IMAGE"):
         parse_named_styles([f"winter:{name}={images / 'snow.png'}"])
 
 
@@ -171,7 +171,7 @@ def test_styles_are_added_to_a_bundle_that_is_there(bundle, images, tmp_path):
     (folder / MANIFEST).write_text(json.dumps(tree | {"of_a_later_writer": 1}))
     option = "--named-style", f"winter:dusk={images / 'dot.png'}"
     code, _, err = call(export, folder, *option)
-    assert (code, err.splitlines()[0]) == (2, f"error: {folder} has a style winter:dusk")
+    assert (code, err.splitlines()[0]) == (2, f"error: {folder} already has a style winter:dusk")
     code, out, err = call(export, folder, *option, "--overwrite", "--report", tmp_path / "r.json")
     assert (code, out.splitlines()[0], err) == (0, "named styles of winter: dusk", "")
     got, before = json.loads((folder / MANIFEST).read_text()), tree["styles"]["winter"]["named"]

@@ -1,0 +1,60 @@
+"""Parts of runs that train generators without discriminators: their images, progress and checkpoint."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from dsmap.common.notify import Notify
+from dsmap.errors import DsmapError, InputError
+from dsmap.model.dsmap import DSMAP
+from dsmap.training.checkpoint import Checkpoint, save_checkpoint
+from dsmap.training.data import Broken
+from dsmap.training.datasets import Domains, check_same_domains, find_domains
+from dsmap.training.requests import GeneratorRunRequest
+from dsmap.training.run_log import write_config
+
+
+class HasStep(Protocol):
+    """Progress of an iteration; steps count from 1."""
+
+    @property
+    def step(self) -> int: ...
+
+
+ProgressT = TypeVar("ProgressT", bound=HasStep)
+
+
+def find_images(request: GeneratorRunRequest, names: tuple[str, str]) -> Domains:
+    """The images of `request` in the order of a network's domains `names`. Raises InputError if there are none."""
+    if request.data is None and not request.domain_folders:
+        raise InputError("no images were passed", "Pass --data FOLDER, or --domain NAME=PATH twice.")
+    found = find_domains(request.data, request.domain_folders, names=names)
+    check_same_domains(found, names)
+    return Domains(*sorted(found, key=lambda domain: names.index(domain.name)))
+
+
+def report_progress(
+    progress: Iterable[ProgressT], steps: int, every: int, losses: Callable[[ProgressT], str], say: Notify
+) -> None:
+    """Runs all iterations; reports one in `every`, and the last."""
+    began = None
+    for now in progress:
+        began = began or time.monotonic()
+        if now.step % every == 0 or now.step == steps:
+            rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
+            say(f"step {now.step}/{steps}  {rate:.2f} it/s  {losses(now)}")
+
+
+def report_broken(say: Notify) -> Callable[[Broken], None]:
+    """Makes the callback that reports an image that cannot be read."""
+    return lambda broken: say(f"skipped a broken image: {broken.fact}")
+
+
+def save_generators(checkpoint: Checkpoint, model: DSMAP) -> None:
+    """Writes a checkpoint that holds only generators, then the run's configuration. Raises DsmapError on failure."""
+    run = checkpoint.path.parent.parent
+    try:
+        save_checkpoint(checkpoint, {"generators": model, "ema": model}, {})
+        write_config(run, checkpoint.config)
+    except DsmapError as error:
+        raise DsmapError(error.fact, "Free disk space, then run again into a new folder.") from error
