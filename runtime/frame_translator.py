@@ -1,4 +1,4 @@
-"""The interface of everything that translates frames, and the base of its wrappers.
+"""Interface of everything that translates frames, and the base class of its wrappers.
 
     translator = Translator.load("summer-winter", domain="winter")
     translator = StylePathTranslator(StrengthTranslator(translator, 0.6), StyleFade(start, end))
@@ -34,7 +34,7 @@ FIRST_FRAME = ClipTime()
 class FrameTranslator(Protocol):
     """Translates the frames of one clip after another, uint8 RGB of any size, from one thread at a time.
 
-    Only `submit` has to be written; everything else has a default in the classes that derive from this one.
+    Subclasses must define `submit`; everything else has a default.
     """
 
     in_flight: int = 1
@@ -44,14 +44,14 @@ class FrameTranslator(Protocol):
 
     @abstractmethod
     def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
-        """Begins a translation and gives what waits for its result, which has the shape of the input.
+        """Starts a translation and returns a function that waits for its result, of the input's shape and dtype.
 
         One frame (H, W, 3), or a batch (N, H, W, 3) where the translator takes batches. The input may not be changed
         before the wait is over. `style`: a code (S,) for these frames only. `at`: when they are shown.
         """
 
     def finish(self, input_rgb: Frames, output_rgb: Frames) -> Frames:
-        """What is left to do with a result: called once for each frame, in their order, with its input (H, W, 3)."""
+        """Postprocesses a result; called once per frame, in order, with the frame's input. Both are (H, W, 3)."""
         return output_rgb
 
     def __call__(self, frames_rgb: Frames) -> Frames:
@@ -59,7 +59,7 @@ class FrameTranslator(Protocol):
         return self.finish(frames_rgb, self.submit(frames_rgb)())
 
     def start_clip(self, first_rgb: Frames | None = None) -> None:
-        """Forgets the frames so far: those to come are of another clip.
+        """Starts another clip: state of the frames so far is dropped.
 
         `first_rgb`: the clip's first frame (H, W, 3), when the work begins at a later one.
         """
@@ -70,11 +70,11 @@ class FrameTranslator(Protocol):
         return
 
     def cancel(self) -> None:
-        """Ends what is under way as soon as possible, from any thread: waiting for it raises DsmapError."""
+        """Cancels what is under way, from any thread: waiting for it raises DsmapError."""
         return
 
     def close(self) -> None:
-        """Gives back what it holds outside of Python's memory. It cannot be used any more."""
+        """Frees what it holds, such as GPU memory. It cannot be used afterwards."""
         return
 
 
@@ -114,7 +114,7 @@ class TranslatorWrapper(FrameTranslator):
 
 
 class FunctionTranslator(FrameTranslator):
-    """A function from frame to frame, uint8 RGB (H, W, 3) of the same size. It knows no styles."""
+    """Adapter for a function from frame to frame, uint8 RGB (H, W, 3) of the same size. It ignores styles."""
 
     keeps_frames = True
 
@@ -122,28 +122,28 @@ class FunctionTranslator(FrameTranslator):
         self._function = function
 
     def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
-        """As `FrameTranslator.submit`; the function is called here, and `style` makes no difference."""
+        """As `FrameTranslator.submit`; the function is called here, `style` and `at` are ignored."""
         result = self._function(frames_rgb)
         return lambda: result
 
 
 def as_frame_translator(translate: FrameTranslator | Callable[[Frames], Frames]) -> FrameTranslator:
-    """`translate` itself where it is a FrameTranslator, else the adapter for a plain function.
+    """Returns `translate` if it is a FrameTranslator, else an adapter for the function that it is.
 
-    Raises InputError for what is neither.
+    Raises InputError if it is neither.
     """
     if isinstance(translate, FrameTranslator):
         return translate
     if not callable(translate):
         raise InputError(
             f"{type(translate).__name__} is neither a FrameTranslator nor a function",
-            "Pass a Translator, or a function from frame to frame; classes of yours derive from FrameTranslator.",
+            "Pass a Translator, a subclass of FrameTranslator, or a function from frame to frame.",
         )
     return FunctionTranslator(translate)
 
 
 def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:
-    """Raises InputError unless it is a non-empty uint8 array of RGB with one of the numbers of dimensions."""
+    """Raises InputError unless `frames_rgb` is a non-empty uint8 RGB array with one of `dims` dimensions."""
     array = np.asarray(frames_rgb)
     if array.dtype != np.uint8 or array.ndim not in dims or array.shape[-1] != 3 or 0 in array.shape:
         wanted = " or ".join({3: "(H, W, 3)", 4: "(N, H, W, 3)"}[n] for n in dims)

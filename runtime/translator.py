@@ -1,4 +1,4 @@
-"""Translator: frames in, frames out, whatever the backend."""
+"""Translation of frames to a domain of a model, on any backend."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
 
-_MOST_AT_ONCE = 4
+_MAX_FRAMES_AT_ONCE = 4
 
 
 class Translator(FrameTranslator):
@@ -44,13 +44,18 @@ class Translator(FrameTranslator):
         cuda_binding: str = "auto",
         trust_engines: bool = False,
     ) -> "Translator":
-        """Loads a bundled model by name, a bundle by path, or an opened one, for translations to `domain`.
+        """Loads a model for translations to `domain`.
 
-        `backend`: auto or the name of one. `style`: see StyleLike. `threads`: of a CPU backend; None is all cores.
-        `precision`: one that the bundle has, or auto for what suits the backend. `frames_at_once`: how many frames will
-        be under way together (see `submit`); 1 for the least delay. `for_frames`: (width, height) of a video's frames,
-        in place of it: as many as gain speed and fit into memory. `cuda_binding`: cuda-python, pycuda or auto.
-        `trust_engines`: the bundle's TensorRT engines are loaded although they were not built here; they are code.
+        `model`: the name of a bundled model, the path of a bundle, or an opened `Bundle`.
+        `backend`: "auto" or the name of a backend. `style`: see `StyleLike`.
+        `threads`: CPU threads; None uses all cores.
+        `precision`: one that the bundle has, or "auto" for the one that suits the backend.
+        `frames_at_once`: how many frames will be under way together (see `submit`); 1 has the lowest latency.
+        `for_frames`: (width, height) of the frames of a video; replaces `frames_at_once` by as many as are faster
+        together and fit into memory.
+        `cuda_binding`: "cuda-python", "pycuda" or "auto".
+        `trust_engines`: load the bundle's TensorRT engines even if they were not built here; engines are code.
+
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
         """
@@ -79,7 +84,7 @@ class Translator(FrameTranslator):
         self.model_name = bundle.manifest.name
         self.target = domain
         self.source = settings.source or bundle.source_of(domain)
-        bundle.source_of(self.source)  # it raises for a name that the model does not have
+        bundle.source_of(self.source)  # raises for a domain that the model does not have
         self.styles = StyleResolver(bundle.manifest, domain)
         if settings.threads is not None and settings.threads < 1:
             raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")
@@ -99,25 +104,25 @@ class Translator(FrameTranslator):
         bundle.release()
 
     def set_style(self, style: StyleLike) -> None:
-        """The style of the frames from now on. Raises InputError, as `find_style`, and the style stays as it was."""
+        """Sets the style of the frames from now on. Raises InputError as `find_style`; the style then stays."""
         self.style = self.find_style(style)
 
     def find_style(self, style: StyleLike) -> Codes:
-        """The style code (S,) that `style` stands for, float32.
+        """The style code (S,), float32, of `style`.
 
         Raises InputError for a name that the model does not have, and for an image that is missing or unreadable.
         """
         return self.styles.resolve(style).encode(self._backend.encode_style)
 
     def __call__(self, frames_rgb: Frames) -> Frames:
-        """One frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size -> the same shape, translated."""
+        """Translates one frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size; the shape stays."""
         return self.submit(frames_rgb)()
 
     def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:
-        """Begins a translation and gives what waits for its result, which is that of calling the translator.
+        """Starts a translation and returns a function that waits for its result, that of calling the translator.
 
         At most `in_flight` may be under way. The frames may not be changed before the wait is over. `style`: a code
-        (S,) for these frames only, see `find_style`. `at` makes no difference.
+        (S,) for these frames only, see `find_style`. `at` is ignored.
         """
         check_frames(frames_rgb, dims=(3, 4))
         single = frames_rgb.ndim == 3
@@ -132,22 +137,22 @@ class Translator(FrameTranslator):
 
         def wait() -> Frames:
             out = pending()[:, :height, :width]
-            # The backend keeps the memory of its largest batch, and it serves again.
+            # The backend keeps the memory of its largest batch and uses it again.
             self._held_bytes = max(self._held_bytes, self._bytes_for(*padded.shape[:3]))
             return out[0] if single else out
 
         return wait
 
     def cancel(self) -> None:
-        """Ends what is under way as soon as possible, from any thread: waiting for it raises DsmapError."""
+        """Cancels what is under way, from any thread: waiting for it raises DsmapError."""
         self._backend.cancel()
 
     def close(self) -> None:
-        """Gives back what the backend holds outside of Python's memory. The translator cannot be used any more."""
+        """Frees what the backend holds, such as GPU memory. The translator cannot be used afterwards."""
         self._backend.close()
 
     def check_size(self, height: int, width: int, batch: int = 1) -> None:
-        """Raises InputError when frames of that size need more memory than is available, with a height that fits."""
+        """Raises InputError, with a height that fits, when frames of that size need more memory than is available."""
         available = available_bytes()
         if available is None or not self._backend.on_host:
             return
@@ -171,21 +176,21 @@ class Translator(FrameTranslator):
 
 
 def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
-    """Frames at once for a video: one for each core, up to what backends gain from."""
+    """Frames at once for a video: one per core, up to the number that backends gain from."""
     cores = allowed_cores() or os.cpu_count() or 1
     return frames_that_fit(
         height,
         width,
         dim=memory_width(bundle.manifest.architecture),
         available=available_bytes(),
-        most=min(cores, _MOST_AT_ONCE),
+        most=min(cores, _MAX_FRAMES_AT_ONCE),
     )
 
 
 def pad_frames(frames_rgb: Frames, sizes: Sizes) -> Frames:
-    """Frames (N, H, W, 3) grown at the right and the bottom to the sizes the graphs take, C-contiguous.
+    """Pads frames (N, H, W, 3) at the right and the bottom to a size that the graphs take; C-contiguous.
 
-    By reflection; where that would need more rows or columns than there are, the last one is repeated.
+    By reflection; where that needs more rows or columns than there are, the last one is repeated.
     """
     height, width = frames_rgb.shape[1:3]
     bottom = max(sizes.minimum, -(-height // sizes.multiple_of) * sizes.multiple_of) - height

@@ -1,4 +1,4 @@
-"""How an image becomes what a bundle's style encoder takes: the same for who exports a bundle and who runs it."""
+"""Preparation of style images for the style encoder of a bundle, for the export and the runtime alike."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from dsmap.runtime.bundle.bundle import Sizes
 
 Image = npt.NDArray[Any]
 
-# A style image is cut to at most this aspect ratio: a panorama would need gigabytes for eight numbers.
+# Style images are cropped to this aspect ratio: a panorama would need gigabytes of memory for eight numbers.
 _MAX_STYLE_ASPECT = 3.0
 
 
 def fit_style_image(image_rgb: Image, sizes: Sizes) -> Image:
-    """A style image as the style encoder saw them in training: not larger, the centre cut to sizes the graphs take.
+    """Scales and centre-crops a style image to a size that the style encoder takes, at most that of training.
 
-    uint8 RGB (H, W, 3) -> the same of other sides. A smaller one stays as it is unless the encoder needs it larger:
+    uint8 RGB (H, W, 3) -> the same, of another size. A smaller image is enlarged only to the encoder's minimum:
     enlarging adds no texture to read a style from.
     """
     height, width = image_rgb.shape[:2]

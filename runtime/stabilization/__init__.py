@@ -1,1 +1,1 @@
-"""Stabilization: less flicker from frame to frame."""
+"""Optical flow, stabilization, and measurement of flicker."""

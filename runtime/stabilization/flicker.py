@@ -1,19 +1,19 @@
-"""How steady a translated clip is: what changes from frame to frame along the input's motion.
+"""Measurement of flicker: changes from frame to frame of a translated clip that the input's motion does not explain.
 
-The flow between two frames of the input says where each pixel was before. The frame before is moved along it, and
-what then still differs is change that motion does not explain. It is measured in the input and in the output, at the
-same places; the input's own (noise, light, flow that is not exact) is the baseline.
+The optical flow between two frames of the input says where each pixel was. The previous frame is warped along it, and
+what still differs is change that motion does not explain. It is measured in the input and in the output, at the same
+pixels; that of the input (noise, light, inexact flow) is the baseline.
 
 - change: mean absolute difference, in grey levels (0 to 255), over R, G and B
-- flicker: the output's change less the input's; 0 when the translation adds none
-- warping error: mean squared difference of values from 0 to 1, as Lai et al. 2018, "Learning blind video temporal
-  consistency", define it (they find the flow with a network; here it is DIS)
-- brightness change: the mean difference without its sign: of the picture as a whole, "pumping"
-- sharpness: mean absolute Laplacian of the grey picture; a blur lowers flicker too, and shows here
+- flicker: change of the output minus change of the input; 0 when the translation adds none
+- warping error: mean squared difference of values from 0 to 1, as defined by Lai et al. 2018, "Learning blind video
+  temporal consistency" (they find the flow with a network; here it is DIS)
+- brightness change: absolute mean difference, of the frame as a whole ("pumping")
+- sharpness: mean absolute Laplacian of the grey frame; a blur lowers flicker too, and shows here
 
-Only pixels that can be followed count: the flow back and then forth must lead home, it must be smooth, and the place
-must lie in the picture (the mask of Ruder et al. 2016, which Lai et al. use). A pair of frames with hardly any such
-pixel, or whose input does not look alike there, is a cut and counts for nothing.
+Only pixels that can be tracked count: backward and forward flow must agree, the flow must be smooth, and the position
+must lie in the frame (the mask of Ruder et al. 2016, which Lai et al. use). A pair of frames with hardly any such
+pixel, or whose input differs too much there, is a cut and is left out.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from dsmap.errors import InputError
 from dsmap.runtime.stabilization.flow import (
     MEDIUM,
-    SMALLEST,
+    MIN_SIDE,
     Floats,
     Flow,
     FlowFinder,
@@ -37,64 +37,64 @@ from dsmap.runtime.stabilization.flow import (
     warped,
 )
 
-# A pair is a cut with a smaller share of pixels followed, or where those seem to change by more grey levels. Real cuts
-# were measured to have at most 0.07, and 24 or more; consecutive frames 0.5 or more, and about 2.
-_LEAST_FOLLOWED, _MOST_CHANGE = 0.1, 16.0
-# Ruder et al. 2016: a pixel is followed where |there and back|^2 < 0.01 (|back|^2 + |forth|^2) + 0.5 and the flow's
+# A pair is a cut when a smaller share of pixels is tracked, or when those change by more grey levels. Real cuts were
+# measured to have at most 0.07, and 24 or more; consecutive frames 0.5 or more, and about 2.
+_MIN_TRACKED, _MAX_CHANGE = 0.1, 16.0
+# Ruder et al. 2016: a pixel is tracked where |there and back|^2 < 0.01 (|back|^2 + |forth|^2) + 0.5 and the flow's
 # gradient stays below |gradient|^2 < 0.01 |back|^2 + 0.002.
 _MISS_SHARE, _MISS = 0.01, 0.5
 _BEND_SHARE, _BEND = 0.01, 0.002
 
 
 class Change(NamedTuple):
-    """What changes from one frame to the next of one clip, along the motion."""
+    """Change from one frame of a clip to the next, along the motion."""
 
     change: float
     """Grey levels, 0 to 255."""
     warping_error: float
-    """Of values from 0 to 1, squared."""
+    """Mean square, of values from 0 to 1."""
     brightness_change: float
-    """Grey levels, of the picture as a whole."""
+    """Grey levels, of the frame as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two consecutive frames; `input` and `output` are None at a cut."""
+    """Changes between two consecutive frames; `input` and `output` are None at a cut."""
 
     followed: float
-    """Share of the pixels that count."""
+    """Share of the pixels that are tracked."""
     input: Change | None
     output: Change | None
 
     @property
     def flicker(self) -> float | None:
-        """Grey levels."""
+        """Grey levels; None at a cut."""
         return None if self.input is None or self.output is None else self.output.change - self.input.change
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steadiness:
-    """Of a whole clip: means over the pairs of frames that are no cuts."""
+    """Flicker of a whole clip: means over the pairs of frames that are not cuts."""
 
     frames: int
     cuts: tuple[int, ...]
-    """Frames, counted from 0, whose content does not come from the frame before."""
+    """Indices of the frames that do not continue the previous frame."""
     followed: float
     input: Change
     output: Change
     input_sharpness: float
     output_sharpness: float
     pairs: tuple[Pair, ...]
-    """The first is of frames 0 and 1."""
+    """The first pair is of frames 0 and 1."""
 
     @property
     def flicker(self) -> float:
-        """Grey levels by which the output changes more than the input from frame to frame."""
+        """Grey levels by which the output changes more than the input."""
         return self.output.change - self.input.change
 
 
 class SteadinessMeter:
-    """Takes the frames of a clip and of its translation, in order, and then tells how steady it is."""
+    """Measures the flicker of a translated clip: `add` its frames in order, then read the `result`."""
 
     def __init__(self) -> None:
         self._find_flow = FlowFinder(MEDIUM)
@@ -103,9 +103,9 @@ class SteadinessMeter:
         self._sharpness: list[tuple[float, float]] = []
 
     def add(self, input_rgb: Pixels, output_rgb: Pixels) -> None:
-        """The next frame of both, uint8 RGB (H, W, 3), of one size throughout, at least 16 x 16.
+        """Adds the next frame of the input and of the output, uint8 RGB (H, W, 3), of one size, at least 16 x 16.
 
-        They may not be changed before the next call.
+        They may not be changed before the next call. Raises InputError for anything else.
         """
         for name, rgb in (("input", input_rgb), ("output", output_rgb)):
             expected = input_rgb.shape if self._before is None else self._before[0].shape
@@ -113,10 +113,10 @@ class SteadinessMeter:
                 raise InputError(
                     f"the {name} is {rgb.dtype} {rgb.shape}, expected uint8 {expected}", "Pass RGB frames of one size."
                 )
-        if min(input_rgb.shape[:2]) < SMALLEST:
+        if min(input_rgb.shape[:2]) < MIN_SIDE:
             raise InputError(
-                f"the frames are {input_rgb.shape[1]}x{input_rgb.shape[0]}; motion can be followed from"
-                f" {SMALLEST}x{SMALLEST} on",
+                f"the frames are {input_rgb.shape[1]}x{input_rgb.shape[0]}; motion can be tracked from"
+                f" {MIN_SIDE}x{MIN_SIDE} on",
                 "Measure at a larger --height.",
             )
         grey = grey_at(input_rgb, input_rgb.shape[0])
@@ -127,10 +127,10 @@ class SteadinessMeter:
         self._before = input_rgb, output_rgb, grey
 
     def result(self) -> Steadiness:
-        """Of all frames so far. Raises InputError when nothing can be said."""
+        """The measurement of all frames so far. Raises InputError when there is nothing to measure."""
         measured = [pair for pair in self._pairs if pair.input and pair.output]
         if not self._pairs:
-            raise InputError("there are fewer than two frames", "Pass a clip: one picture alone cannot flicker.")
+            raise InputError("there are fewer than two frames", "Pass a clip: a single image cannot flicker.")
         if not measured:
             raise InputError(
                 f"none of the {len(self._pairs) + 1} frames continues the one before it",
@@ -152,19 +152,19 @@ class SteadinessMeter:
         assert self._before is not None
         input_before, output_before, grey_before = self._before
         flow = self._find_flow(grey, grey_before)
-        seen = _followed(flow)
-        share = float(seen.mean())
-        if share < _LEAST_FOLLOWED:
+        tracked = _followed(flow)
+        share = float(tracked.mean())
+        if share < _MIN_TRACKED:
             return Pair(followed=share, input=None, output=None)
-        of_input = _change(input_rgb, input_before, flow.places_hw2, seen)
-        if of_input.change > _MOST_CHANGE:
+        of_input = _change(input_rgb, input_before, flow.places_hw2, tracked)
+        if of_input.change > _MAX_CHANGE:
             return Pair(followed=share, input=None, output=None)
-        of_output = _change(output_rgb, output_before, flow.places_hw2, seen)
+        of_output = _change(output_rgb, output_before, flow.places_hw2, tracked)
         return Pair(followed=share, input=of_input, output=of_output)
 
 
 def _followed(flow: Flow) -> npt.NDArray[np.bool_]:
-    """Where the pixel now is surely one of the frame before."""
+    """Where pixels are tracked reliably: a mask (H, W)."""
     length = squared_length(flow.back_hw2)
     bend = np.zeros_like(length)
     for part in cv2.split(flow.back_hw2):
@@ -175,9 +175,9 @@ def _followed(flow: Flow) -> npt.NDArray[np.bool_]:
     return home & (bend < _BEND_SHARE * length + _BEND) & (flow.inside_hw > 0)
 
 
-def _change(now: Pixels, before: Pixels, places: Floats, seen: npt.NDArray[np.bool_]) -> Change:
+def _change(now: Pixels, before: Pixels, places: Floats, tracked: npt.NDArray[np.bool_]) -> Change:
     moved = warped(before.astype(np.float32), places)
-    difference = (now.astype(np.float32) - moved)[seen].astype(np.float64)
+    difference = (now.astype(np.float32) - moved)[tracked].astype(np.float64)
     return Change(
         change=float(np.abs(difference).mean()),
         warping_error=float(np.square(difference / 255).mean()),

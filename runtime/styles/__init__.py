@@ -1,1 +1,1 @@
-"""Styles: what users write, style paths over time, strength."""
+"""Resolution of styles, styles over time, and translation strength."""

@@ -1,14 +1,14 @@
-"""Styles over time: from one to another along a clip, or several in turn.
+"""Styles over time: a fade from one style to another along a clip, or a cycle through several.
 
     plan = plan_style_path(translator.styles, style_from="seed:7", style_to="snow.jpg")  # None without options
     path = plan.load(translator.find_style)
     translator = StylePathTranslator(translator, path)
     translator.submit(frame_rgb, at=ClipTime(seconds, share))
 
-Codes are mixed linearly. Styles of real images lie around the mean style, and that near the origin (in the bundled
-model 0.2 from it, images 0.8, random draws 2.7): the straight way between two of them stays among styles that the
-decoder knows. A spherical mix keeps the length of random draws, but has no direction to start from at the mean style,
-leads two images around the middle where the others are, and between random styles its steps are no more even.
+Codes are interpolated linearly. Styles of real images lie around the mean style, which is near the origin (in the
+bundled model 0.2 from it; images 0.8, random draws 2.7): the straight line between two of them stays among styles that
+the decoder knows. Spherical interpolation keeps the length of random draws, but has no direction at the mean style,
+leads two images around the middle where the others are, and its steps between random styles are no more even.
 """
 
 import math
@@ -25,64 +25,64 @@ from dsmap.runtime.backends.base import Codes, Frames, Pending
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, TranslatorWrapper
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleLike, StyleResolver
 
-USUAL_SECONDS = 10.0
+DEFAULT_SECONDS = 10.0
 
 
 class StyleFade:
     """From one style to another: `start` at the first frame, `end` at the last, both exactly."""
 
-    def __init__(self, start: Codes, end: Codes, *, seconds: float = USUAL_SECONDS) -> None:
-        """Codes (S,). `seconds`: how long it takes where the clip's length is not known."""
+    def __init__(self, start: Codes, end: Codes, *, seconds: float = DEFAULT_SECONDS) -> None:
+        """Codes (S,). `seconds`: the duration where the length of the clip is not known."""
         self.start, self.end = _code(start), _code(end)
         self.codes: tuple[Codes, ...] = (self.start, self.end)
-        """What it leads through."""
+        """The codes (S,) that it passes through."""
         self.seconds = check_seconds(seconds)
 
     def __call__(self, seconds: float, share: float | None = None) -> Codes:
-        """The style at that time; before the beginning and after the end, that of the beginning and the end."""
+        """The style code (S,) at that time; outside of the clip that of its first or last frame."""
         return _mixed(self.start, self.end, seconds / self.seconds if share is None else share)
 
 
 class StyleCycle:
-    """Styles in turn, and then the first again: each is reached smoothly, rests for a moment, and is left smoothly."""
+    """Styles in turn, then the first again. The style slows down at each of them: there are no jumps and no kinks."""
 
-    def __init__(self, codes: Sequence[Codes], *, seconds: float = USUAL_SECONDS) -> None:
-        """Codes (S,), at least two. `seconds`: of a whole round."""
+    def __init__(self, codes: Sequence[Codes], *, seconds: float = DEFAULT_SECONDS) -> None:
+        """Codes (S,), at least two. `seconds`: the duration of a round."""
         if len(codes) < 2:
-            raise InputError(f"a cycle of {len(codes)} style", "Pass two styles or more.")
+            raise InputError(f"a style cycle of {len(codes)} style", "Pass two styles or more.")
         self.codes: tuple[Codes, ...] = tuple(_code(code) for code in codes)
-        """What it leads through."""
+        """The codes (S,) that it passes through."""
         self.seconds = check_seconds(seconds)
 
     def __call__(self, seconds: float, share: float | None = None) -> Codes:
-        """The style at that time; the share of the clip makes no difference."""
+        """The style code (S,) at that time; `share` is ignored."""
         turn, part = divmod(seconds / self.seconds * len(self.codes), 1)
         here = int(turn) % len(self.codes)
         return _mixed(self.codes[here], self.codes[(here + 1) % len(self.codes)], (1 - math.cos(math.pi * part)) / 2)
 
 
 StylePath: TypeAlias = StyleFade | StyleCycle
-"""(seconds from the clip's start, share of the clip from 0 at its first frame to 1 at its last; None when its length is
+"""(seconds since the first frame, share of the clip from 0 at its first frame to 1 at its last, None when its length is
 not known) -> a style code (S,), float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StylePlan:
-    """A style path as it was asked for, every style resolved; only images still need the model's encoder."""
+    """A style path whose styles are resolved; those of images still need the model's style encoder."""
 
     kind: Literal["fade", "cycle"]
     styles: tuple[ResolvedStyle, ...]
     seconds: float
 
     def load(self, find_style: Callable[[StyleLike], Codes]) -> StylePath:
-        """The path, with the codes that `find_style` gives, such as `Translator.find_style`."""
+        """The path. `find_style`: gives the code of a style, such as `Translator.find_style`."""
         codes = [find_style(style) for style in self.styles]
         if self.kind == "cycle":
             return StyleCycle(codes, seconds=self.seconds)
         return StyleFade(*codes, seconds=self.seconds)
 
     def images(self) -> list[Path]:
-        """The style images: no output may replace one."""
+        """The files of style images, which no output may replace."""
         return [style.source for style in self.styles if isinstance(style.source, Path)]
 
     @property
@@ -98,7 +98,7 @@ class StylePlan:
 
 
 StyleAt: TypeAlias = Callable[[float, float | None], Codes]
-"""What a StylePath is called with and gives; any function will do."""
+"""The call of a `StylePath`; any function will do."""
 
 
 class StylePathTranslator(TranslatorWrapper):
@@ -121,15 +121,15 @@ def plan_style_path(
     cycle: Sequence[str] = (),
     seconds: float | None = None,
 ) -> StylePlan | None:
-    """What --style-from and --style-to, or --style-cycle, ask for; None without them.
+    """The path that --style-from and --style-to, or --style-cycle, describe; None without them.
 
-    `cycle`: texts with one style or several, separated by commas. `seconds` (--style-period): of a cycle's round, and
-    of a fade where the clip's length is not known. Raises InputError that names the option.
+    `cycle`: texts of one style or several, separated by commas. `seconds` (--style-period): the duration of a round of
+    a cycle, and of a fade where the length of the clip is not known. Raises InputError that names the option.
     """
     ends = {"--style-from": style_from, "--style-to": style_to}
     if cycle and any(text is not None for text in ends.values()):
         raise InputError("--style-cycle cannot be used with --style-from and --style-to", "Choose one of the two.")
-    period = check_seconds(USUAL_SECONDS if seconds is None else seconds, "--style-period")
+    period = check_seconds(DEFAULT_SECONDS if seconds is None else seconds, "--style-period")
     if cycle:
         names = [name for text in cycle for name in _split(text)]
         if len(names) < 2:
@@ -138,27 +138,27 @@ def plan_style_path(
         return StylePlan(kind="cycle", styles=styles, seconds=period)
     if style_from is None and style_to is None:
         if seconds is not None:
-            raise InputError("--style-period is of a style path, and none was asked for", "Add --style-cycle.")
+            raise InputError("--style-period needs a style over time, and there is none", "Add --style-cycle.")
         return None
     if style_from is None or style_to is None:
         missing = next(option for option, text in ends.items() if text is None)
-        raise InputError(f"{missing} is missing", "Pass both --style-from and --style-to; mean is the usual style.")
+        raise InputError(f"{missing} is missing", "Pass both --style-from and --style-to; mean is the default style.")
     styles = resolver.resolve(style_from, "--style-from"), resolver.resolve(style_to, "--style-to")
     return StylePlan(kind="fade", styles=styles, seconds=period)
 
 
-def check_seconds(seconds: float, option: str = "the style path's time") -> float:
-    """`seconds`, or InputError that names `option` unless it is more than 0 and not endless."""
-    if not 0 < seconds < math.inf:  # not so for NaN either
+def check_seconds(seconds: float, option: str = "the duration of the style path") -> float:
+    """Returns `seconds`. Raises InputError, naming `option`, unless it is above 0 and finite."""
+    if not 0 < seconds < math.inf:  # also refuses NaN
         raise InputError(f"{option} is {seconds:g} seconds", "Use a number of seconds above 0.")
     return float(seconds)
 
 
 def share_of_clip(seconds: float, length: float | None, frame: float) -> float | None:
-    """The share that a StylePath takes: 0 at a clip's first frame, 1 at its last. All in seconds.
+    """The share for a StylePath: 0 at the first frame of a clip, 1 at its last. All times in seconds.
 
     `seconds`: since the first frame. `length`: from the first frame to the end of the last; None when unknown.
-    `frame`: how long a frame lasts. By time, not by number: with a variable frame rate the number is not known.
+    `frame`: the duration of a frame. The share goes by time: with a variable frame rate the count is not known.
     """
     if length is None:
         return None
@@ -167,7 +167,7 @@ def share_of_clip(seconds: float, length: float | None, frame: float) -> float |
 
 
 def _split(text: str) -> list[str]:
-    """The styles in a text; a file whose name has a comma is one style."""
+    """Splits a text into styles at its commas, unless it is the name of a file."""
     if os.path.exists(text):
         return [text]
     return [part.strip() for part in text.split(",")]
@@ -178,6 +178,6 @@ def _code(code: Codes) -> Codes:
 
 
 def _mixed(start: Codes, end: Codes, share: float) -> Codes:
-    """Exactly `start` at 0 and below, exactly `end` at 1 and above."""
+    """Interpolates: exactly `start` at 0 and below, exactly `end` at 1 and above."""
     weight = np.float32(min(1.0, max(0.0, share)))
     return (np.float32(1) - weight) * start + weight * end

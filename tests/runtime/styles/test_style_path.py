@@ -113,7 +113,7 @@ def test_an_image_that_cannot_be_read_is_reported_before_the_model_loads(styles,
         ({"cycle": ["1,,2"]}, "--style-cycle is empty"),
         ({"cycle": ["1,2"], "seconds": 0.0}, "--style-period is 0 seconds"),
         ({"cycle": ["1,2"], "seconds": float("nan")}, "--style-period is nan seconds"),
-        ({"seconds": 3.0}, "--style-period is of a style path"),
+        ({"seconds": 3.0}, "--style-period needs a style over time"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(styles, options, fact):
