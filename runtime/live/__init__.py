@@ -1,5 +1,5 @@
-"""A camera, translated as it comes: `dsmap-live`.
+"""Real-time translation of cameras: `dsmap-live`.
 
-A thread per camera keeps the newest frame (`capture`), one thread translates it (`translation`), and the caller's
-shows, records and hands on what comes out (`live_run`). There is no queue but the encoder's: what is late is dropped.
+A thread per camera keeps the latest frame (`capture`), one thread translates it (`translation`), and the caller's
+shows, records and publishes the result (`run`). There is no queue but the encoder's: late frames are dropped.
 """

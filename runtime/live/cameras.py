@@ -1,4 +1,4 @@
-"""Cameras, through OpenCV."""
+"""Listing, finding and reading cameras, through OpenCV."""
 
 import os
 import sys
@@ -8,17 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dsmap.common.images import read_rgb  # noqa: F401  # its module silences OpenCV's log, as failures are told by us
+from dsmap.common.images import read_rgb  # noqa: F401  # its module silences OpenCV's log, as we report failures
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, StreamInfo
 
-_COMPRESSED = "MJPG"  # uncompressed, USB has room for small frames only
+_COMPRESSED = "MJPG"  # USB has no bandwidth for large uncompressed frames
 _RATE_TOLERANCE = 0.1  # cameras say 29.97 or 30.00003 for 30
 _FRAME_TIMEOUT = "2"  # seconds that OpenCV waits for a frame on Linux; its default is 10
 
 
 class CameraSource:
-    """The camera with that index. Raises InputError when there is none, DsmapError when it gives no frames."""
+    """The camera with this index. Raises InputError when there is none, DsmapError when it gives no frames."""
 
     def __init__(self, index: int, asked: CaptureRequest) -> None:
         os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", _FRAME_TIMEOUT)
@@ -54,7 +54,7 @@ class CameraSource:
         """See `FrameSource`."""
         try:
             grabbed = self._capture.grab()
-            at = time.monotonic()  # before the decoding, which is part of the delay
+            at = time.monotonic()  # before decoding, which is part of the latency
             good, bgr = self._capture.retrieve() if grabbed else (False, None)
         except cv2.error as error:
             raise SourceLostError(" ".join(str(error).split())) from error
@@ -68,17 +68,17 @@ class CameraSource:
 
 
 def list_cameras() -> dict[int, str]:
-    """Cameras by index, with their names, as the system lists them; none is opened for it."""
+    """Cameras by index, with their names, as the system lists them, without opening any."""
     from cv2_enumerate_cameras import enumerate_cameras
 
-    # That of OpenCV's ways to reach cameras which it takes by itself: its indices are those of `VideoCapture(index)`.
-    ways = {"linux": cv2.CAP_V4L2, "win32": cv2.CAP_MSMF, "darwin": cv2.CAP_AVFOUNDATION}
-    found = enumerate_cameras(ways.get(sys.platform, cv2.CAP_ANY))
+    # The backend that OpenCV uses by default, so that indices are those of `VideoCapture(index)`.
+    backends = {"linux": cv2.CAP_V4L2, "win32": cv2.CAP_MSMF, "darwin": cv2.CAP_AVFOUNDATION}
+    found = enumerate_cameras(backends.get(sys.platform, cv2.CAP_ANY))
     return {camera.index: camera.name or "" for camera in sorted(found, key=lambda camera: camera.index)}
 
 
 def find_camera(text: str) -> int:
-    """The index of the camera that `text` means: its number, its name, or a part of that. Raises InputError."""
+    """The index of the camera given by its number, its name or part of the name. Raises InputError."""
     if text.isascii() and text.isdecimal():
         return int(text)
     cameras = list_cameras()
@@ -93,7 +93,7 @@ def find_camera(text: str) -> int:
         )
     if len(matching) > 1:
         found = _listed({index: cameras[index] for index in matching})
-        raise InputError(f"{len(matching)} cameras are called {text!r}: {found}", "pass the number of one of them")
+        raise InputError(f"{len(matching)} cameras match {text!r}: {found}", "pass the number of one of them")
     return matching[0]
 
 
@@ -107,7 +107,7 @@ def _cannot_open(index: int) -> DsmapError:
     if device.exists():
         if not os.access(device, os.R_OK | os.W_OK):
             return DsmapError(
-                f"camera {index} may not be used: no permission for {device}",
+                f"camera {index} cannot be used: no permission for {device}",
                 "add yourself to the group video: sudo usermod -aG video $USER, then log in again",
             )
         return DsmapError(
@@ -122,22 +122,22 @@ def _cannot_open(index: int) -> DsmapError:
 
 
 def _ask(capture: cv2.VideoCapture, asked: CaptureRequest) -> None:
-    """Cameras take what they can and say nothing; see `_refused`."""
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an old frame in the driver is delay
+    """Request size, rate and format. Cameras do not report what they refuse: see `_refused`."""
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # frames buffered in the driver add latency
     if not (asked.size or asked.fps):
         return
     compressed = cv2.VideoWriter.fourcc(*_COMPRESSED)
-    capture.set(cv2.CAP_PROP_FOURCC, compressed)  # first, as each format has sizes of its own
+    capture.set(cv2.CAP_PROP_FOURCC, compressed)  # first, as sizes depend on the format
     if asked.size:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, asked.size[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, asked.size[1])
     if asked.fps:
         capture.set(cv2.CAP_PROP_FPS, asked.fps)
-    capture.set(cv2.CAP_PROP_FOURCC, compressed)  # and last, as drivers go back to another one with a new size
+    capture.set(cv2.CAP_PROP_FOURCC, compressed)  # again, as drivers change it with the size
 
 
 def _fourcc_name(code: float) -> str | None:
-    """The four letters of a pixel format; None where the driver does not say."""
+    """The four letters of a pixel format; None where the driver does not report it."""
     if not 0 < code < 1 << 32:
         return None
     letters = int(code).to_bytes(4, "little")
@@ -147,11 +147,11 @@ def _fourcc_name(code: float) -> str | None:
 def _refused(asked: CaptureRequest, width: int, height: int, rate: float, pixel_format: str | None) -> str | None:
     refused = []
     if asked.size and asked.size != (width, height):
-        refused.append(f"{asked.size[0]}x{asked.size[1]} was asked for and it gives {width}x{height}")
+        refused.append(f"{asked.size[0]}x{asked.size[1]} was requested, but it delivers {width}x{height}")
     if asked.fps and rate > 0 and abs(rate - asked.fps) > _RATE_TOLERANCE * asked.fps:
-        refused.append(f"{asked.fps:g} frames per second were asked for and it says {rate:g}")
+        refused.append(f"{asked.fps:g} frames per second were requested, but it reports {rate:g}")
     if (asked.size or asked.fps) and pixel_format not in (None, _COMPRESSED):
-        refused.append(f"{_COMPRESSED} was asked for and it gives {pixel_format}")
+        refused.append(f"{_COMPRESSED} was requested, but it delivers {pixel_format}")
     return "; ".join(refused) or None
 
 

@@ -1,4 +1,4 @@
-"""A thread per camera: it keeps the newest frame, and opens the camera again when it is lost."""
+"""Capturing in a thread per camera: it keeps the latest frame, and reopens the camera when it is lost."""
 
 import threading
 import time
@@ -12,18 +12,18 @@ from dsmap.runtime.live.source import CapturedFrame, FrameSource, SourceLostErro
 
 Opener = Callable[[threading.Event], FrameSource]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # seconds between two tries to open a lost camera
+_FIRST_PAUSE, _MAX_PAUSE = 0.25, 2.0  # seconds between two attempts to reopen a lost camera
 _LEAVE = 0.5  # seconds to wait for the thread; a driver or a network may hold it longer
 
 
 class Capture:
-    """Reads a source in a thread of its own from `start` to `close`, and keeps its newest frame.
+    """Reads a source in its own thread from `start` to `close`, and keeps its latest frame.
 
-    `name` is for people. `open_source` opens it, again whenever it is lost. `notify`, which may be replaced, is told in
-    words what happens to it, from that thread. When the source cannot be opened the first time, `error` says why, and
-    that is the end.
+    `name` is for messages. `open_source` opens the source, again whenever it is lost. `notify`, which may be replaced,
+    gets a line about each event, from that thread. If the source cannot be opened the first time, `error` says why, and
+    the thread ends.
 
-    `latest` fills only while `wanted`; frames that come otherwise are counted in `unwanted`.
+    `latest` is filled only while `wanted`; other frames are counted in `unwanted`.
     """
 
     def __init__(self, name: str, open_source: Opener, notify: Notify) -> None:
@@ -33,13 +33,13 @@ class Capture:
         self.info: StreamInfo | None = None
         self.error: Exception | None = None
         self.captured = 0
-        """Frames that were read."""
+        """Frames read."""
         self.unwanted = 0
-        """Of those, the ones that came while nobody wanted any: before the model was ready, or during a pause."""
+        """Of those, frames that came while not `wanted`: before the model was ready, or during a pause."""
         self.reconnections = 0
         self.lost_seconds = 0.0
         self.ready = threading.Event()
-        """Set when the source has opened, or will not."""
+        """Set when the source has been opened, or has failed."""
         self._wanted = False
         self._lost_at: float | None = None
         self.notify = notify
@@ -49,7 +49,7 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name=f"capture {name}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     @property
@@ -60,22 +60,22 @@ class Capture:
     @wanted.setter
     def wanted(self, wanted: bool) -> None:
         self._wanted = wanted
-        self.unwanted += self.latest.clear()  # what came before is old by now
+        self.unwanted += self.latest.clear()  # an earlier frame is old by now
         if wanted:
             self._begin.set()
 
     def lost_for(self) -> float:
-        """Seconds since the source was lost; 0 when it is there."""
+        """Seconds since the source was lost; 0 while it is available."""
         lost_at = self._lost_at
         return time.monotonic() - lost_at if lost_at is not None else 0.0
 
     def stop(self) -> None:
-        """Ask the thread to end; returns at once."""
+        """Ask the thread to end; returns immediately."""
         self._stop.set()
         self._begin.set()
 
     def close(self) -> None:
-        """End the thread and give the source back. A driver that holds the thread is left alone: it is a daemon."""
+        """End the thread and release the source. If a driver blocks the thread, it is abandoned: it is a daemon."""
         self.stop()
         if self._thread.is_alive():
             self._thread.join(_LEAVE)
@@ -97,7 +97,7 @@ class Capture:
             self.ready.set()
 
     def _opened(self) -> FrameSource | None:
-        """The open source, however many tries it takes; None when it is time to stop."""
+        """The open source, however many attempts that takes; None when asked to stop."""
         pause = _FIRST_PAUSE
         if self._lost_at is not None:
             self._stop.wait(pause)
@@ -108,7 +108,7 @@ class Capture:
                 if self.info is None:
                     raise
                 self._stop.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, _MAX_PAUSE)
                 continue
             self._note_opened(source.info)
             return source
@@ -127,7 +127,7 @@ class Capture:
 
     def _read_from(self, source: FrameSource) -> None:
         if not source.info.live:
-            self._begin.wait()  # for somebody who wants frames, so that the first ones are not lost
+            self._begin.wait()  # until frames are wanted, so that the first ones are not lost
         while not self._stop.is_set():
             try:
                 frame = source.read()

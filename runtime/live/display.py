@@ -1,7 +1,7 @@
-"""Is there a display? OpenCV's windows end the whole process where there is none, so this looks first.
+"""Checking for a display: without one, OpenCV's windows abort the whole process.
 
-With Qt, which OpenCV's wheels for Linux draw with, a missing display, a refused one and a missing system library are
-all fatal (SIGABRT, nothing to catch). What Qt would do is done here by hand: load its library for X11, and connect.
+With Qt, which OpenCV's Linux wheels use, a missing display, a refused one and a missing system library are all fatal
+(SIGABRT, nothing to catch). So what Qt would do is tried here first: load its X11 library, and connect.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ def gui_framework() -> str:
     """What this OpenCV draws windows with (QT5, GTK3, WIN32, COCOA, ...); empty without windows."""
     try:
         return cv2.currentUIFramework().upper()
-    except (cv2.error, AttributeError):  # before 4.5.3 there is no such question
+    except (cv2.error, AttributeError):  # missing before 4.5.3
         line = next((text for text in cv2.getBuildInformation().splitlines() if "GUI:" in text), "GUI: NONE")
         name = line.partition("GUI:")[2].strip().upper()
         return "" if name == "NONE" else name
@@ -52,7 +52,7 @@ def _check_qt() -> None:
     available = [name for name in wanted if (plugins / f"libq{name}.so").exists()]
     if plugins.is_dir() and not available:
         raise DsmapError(
-            f"OpenCV's windows cannot use {wanted[0]} (they can: {', '.join(_names(plugins)) or 'nothing'})",
+            f"OpenCV's windows do not support {wanted[0]} (supported: {', '.join(_names(plugins)) or 'nothing'})",
             f"start an X server (Xwayland) and set DISPLAY, unset QT_QPA_PLATFORM; or {_INSTEAD}",
         )
     if "xcb" in (available or wanted):
@@ -61,7 +61,7 @@ def _check_qt() -> None:
 
 
 def _qt_platforms(plugins: Path) -> list[str]:
-    """Qt's platforms that would be tried, as its plugins are called; empty without any display."""
+    """The Qt platforms (names of plugins) that would be tried; empty without a display."""
     if chosen := os.environ.get("QT_QPA_PLATFORM"):
         return [part.partition(":")[0] for part in chosen.split(";")]
     if os.environ.get("DISPLAY"):
@@ -74,9 +74,9 @@ def _names(plugins: Path) -> list[str]:
 
 
 def _check_library(path: Path) -> None:
-    """Qt's own libraries are in the wheel; what it needs of the system shows when it is loaded."""
+    """Load Qt's plugin: its own libraries are in the wheel, but missing system libraries show."""
     if not path.exists():
-        return  # a build of its own: it knows where its libraries are
+        return  # a custom build, which knows where its libraries are
     try:
         ctypes.CDLL(str(path))
     except OSError as error:
@@ -87,18 +87,18 @@ def _check_library(path: Path) -> None:
 
 
 def _check_x11() -> None:
-    """Connect to the X server as DISPLAY and the user's rights have it, and leave again."""
+    """Connect to the X server given by DISPLAY, with the user's rights, and disconnect."""
     display = os.environ.get("DISPLAY")
     if not display:
         raise _no_display()
     try:
         xcb = ctypes.CDLL("libxcb.so.1")
     except OSError:
-        return  # a Qt that was built in another way
+        return  # a Qt that was built differently
     xcb.xcb_connect.restype = ctypes.c_void_p
     xcb.xcb_connect.argtypes = [ctypes.c_char_p, ctypes.POINTER(ctypes.c_int)]
     xcb.xcb_connection_has_error.argtypes = xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
-    connection = xcb.xcb_connect(None, None)  # never null: a failed connection knows its error
+    connection = xcb.xcb_connect(None, None)  # never null: a failed connection reports an error
     failed = xcb.xcb_connection_has_error(connection)
     xcb.xcb_disconnect(connection)
     if failed:

@@ -18,27 +18,27 @@ _LINE = 0.045  # height of a line of text as a share of the image's shorter side
 _SMALLEST, _LARGEST = 0.3, 1.2  # font scale: below, letters run together
 _SPACING = 1.55  # from line to line, in heights of a letter
 _SHOWN_SIDE = 480  # smaller images are enlarged to this shorter side for the screen, so that text has pixels
-_MOST_SHOWN = (1600, 960)  # but not beyond this width and height
+_MAX_SHOWN = (1600, 960)  # but not beyond this width and height
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 _LONGEST_KEYS = max((keys for keys, _ in KEYS), key=len)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What the numbers on the screen are made of."""
+    """What the overlay shows."""
 
     source: str
     target: str
     backend: str
     style: str
     now: RecentStatistics | None
-    """None before there are any."""
+    """None before there is one."""
     dropped: int
     recording: float | None = None
-    """Seconds recorded; None when nothing is."""
+    """Seconds recorded; None when not recording."""
     paused: bool = False
     camera: str | None = None
-    """What is wrong with the camera, or which one it is when there are several."""
+    """What is wrong with the camera, or its name when there are several."""
     notices: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
@@ -70,7 +70,7 @@ def compose(frame: LiveFrame, view: View) -> Pixels:
 def enlarge(rgb: Pixels) -> Pixels:
     """Enlarges a small image so that text on it can be read; others are returned unchanged."""
     height, width = rgb.shape[:2]
-    factor = min(_SHOWN_SIDE / min(height, width), _MOST_SHOWN[0] / width, _MOST_SHOWN[1] / height)
+    factor = min(_SHOWN_SIDE / min(height, width), _MAX_SHOWN[0] / width, _MAX_SHOWN[1] / height)
     if factor <= 1:
         return rgb
     size = (round(width * factor), round(height * factor))
@@ -82,14 +82,14 @@ def draw_hud(rgb: Pixels, status: Status) -> None:
     lines = status.lines()
     scale = fitting_scale(rgb, lines)
     beside = _width(lines[0], scale) + _width(_recording_text(0), fitting_scale(rgb, [_recording_text(0)]))
-    first = int(status.recording is not None and beside > rgb.shape[1] * 0.85)  # below the sign in a narrow image
+    first = int(status.recording is not None and beside > rgb.shape[1] * 0.85)  # below the sign if the image is narrow
     for row, line in enumerate(lines):
         _text(rgb, line, _margin(rgb), _top(rgb, scale, row + first), scale, _WHITE)
     draw_signs(rgb, status)
 
 
 def draw_signs(rgb: Pixels, status: Status) -> None:
-    """What must not be overlooked, with or without numbers: notices, a lost camera, pause, and that it records."""
+    """Draw what must not be overlooked, with or without numbers: notices, a lost camera, pause, recording."""
     height = rgb.shape[0]
     bottom = [line for line in (status.camera, "paused" if status.paused else None, *status.notices) if line]
     if bottom:
@@ -114,7 +114,7 @@ def draw_help(rgb: Pixels) -> None:
 
 
 def message_image(text: Sequence[str], width: int = 640, height: int = 480) -> Pixels:
-    """A dark image with a few lines, for when there is no frame yet."""
+    """A dark image with a few lines, for use before the first frame."""
     rgb = np.full((height, width, 3), 24, np.uint8)
     scale = fitting_scale(rgb, text)
     for row, line in enumerate(text):
@@ -153,7 +153,7 @@ def _text(rgb: Pixels, text: str, x: int, y: int, scale: float, colour: tuple[in
     """One line, outlined, readable on any image; (x, y) is its left end on the base line."""
     text = printable(text)
     thickness = _thickness(scale)
-    for right, down in _AROUND:  # not one thicker text below: OpenCV 5 makes that wider, too
+    for right, down in _AROUND:  # not one thicker text below, which OpenCV 5 makes wider
         at = (x + right * thickness, y + down * thickness)
         cv2.putText(rgb, text, at, _FONT, scale, _BLACK, thickness, cv2.LINE_AA)
     cv2.putText(rgb, text, (x, y), _FONT, scale, colour, thickness, cv2.LINE_AA)

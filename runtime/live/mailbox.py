@@ -1,4 +1,4 @@
-"""A place for one item between two threads: the newest wins, so nothing that waits grows old."""
+"""A mailbox for one item between two threads: the latest replaces an older one, so nothing waits and grows old."""
 
 import threading
 from typing import Generic, TypeVar
@@ -7,17 +7,17 @@ Item = TypeVar("Item")
 
 
 class LatestFrame(Generic[Item]):
-    """Holds the newest item until it is taken; one that nobody took in time is replaced, and counted in `dropped`."""
+    """Holds the latest item until it is taken; one that is replaced before that is counted in `dropped`."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Items that were put here."""
+        """Items put so far."""
         self.dropped = 0
         self._item: Item | None = None
         self._changed = threading.Condition()
 
     def put(self, item: Item) -> None:
-        """Leave an item; an older one goes."""
+        """Put an item, replacing an older one."""
         with self._changed:
             self.count += 1
             self.dropped += self._item is not None
@@ -25,7 +25,7 @@ class LatestFrame(Generic[Item]):
             self._changed.notify()
 
     def take(self, timeout: float) -> Item | None:
-        """The newest item that was not taken yet; None when there is none within `timeout` seconds."""
+        """The latest item not yet taken; None if none comes within `timeout` seconds."""
         with self._changed:
             if self._item is None:
                 self._changed.wait(timeout)
@@ -34,11 +34,11 @@ class LatestFrame(Generic[Item]):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no item is waiting."""
         return self._item is None
 
     def clear(self) -> int:
-        """Forget what waits, without counting it as dropped; how many that were."""
+        """Discard a waiting item without counting it as dropped; returns how many there were (0 or 1)."""
         with self._changed:
             forgotten, self._item = int(self._item is not None), None
             return forgotten

@@ -13,7 +13,7 @@ from dsmap.runtime.video.addresses import check_address, check_not_almost_addres
 
 
 def find_source(text: str) -> SourceName:
-    """What `--camera TEXT` means: a number or /dev/videoN, an address with ://, a file, or the name of a camera.
+    """The source that `--camera TEXT` names: a number or /dev/videoN, an address, a file, or a camera's name.
 
     Raises InputError when it is none of them.
     """
@@ -32,9 +32,9 @@ def find_source(text: str) -> SourceName:
 
 
 def opener(name: SourceName, asked: CaptureRequest, *, loop: bool) -> Callable[[threading.Event], FrameSource]:
-    """A function that opens the source, as often as it is lost; it raises InputError or DsmapError when it cannot.
+    """A function that opens the source, and reopens it when lost; it raises InputError or DsmapError.
 
-    Setting the event that it is given ends waits within `read`. `loop`: a file starts over at its end.
+    Its argument is an event that ends waits within `read`. `loop`: a file starts over at its end.
     """
     if name.kind == "camera":
         return lambda stop: CameraSource(

@@ -1,4 +1,4 @@
-"""Records what is shown: encoded in a thread of its own, timestamps are those of the capture, no audio."""
+"""Recording results: encoded in a separate thread, with capture timestamps, without sound."""
 
 import os
 import queue
@@ -19,21 +19,21 @@ from dsmap.runtime.video.scaling import scaled
 from dsmap.runtime.video.writer import FORMATS, VideoWriter
 
 _TIME_BASE = Fraction(1, 90_000)
-_DEPTH = 8  # frames that wait for the encoder, at most: it may fall behind for a moment, not for good
+_DEPTH = 8  # frames that may wait for the encoder: it may fall behind briefly
 _POLL = 0.1  # seconds
 
 
 class Recorder:
-    """Writes frames to `path` until `finish`; the file has its name when it is whole.
+    """Writes frames to `path` until `finish`; the file gets its name when it is complete.
 
-    Frames are fitted into the first one's size. When the encoder does not keep up, frames are left out and counted in
-    `dropped`. When the file cannot be written, `error` says why and nothing stays. `rate`: frames per second, about.
+    Frames are fitted into the first one's size. If the encoder cannot keep up, frames are left out and counted in
+    `dropped`. If the file cannot be written, `error` says why. `rate`: approximate frames per second.
     """
 
     def __init__(self, path: Path, *, rate: float, overwrite: bool) -> None:
         self.path = path
         self.frames = 0
-        """Frames that the encoder took."""
+        """Frames encoded."""
         self.dropped = 0
         self.error: Exception | None = None
         self.begun: float | None = None
@@ -46,7 +46,7 @@ class Recorder:
         self._thread.start()
 
     def put(self, rgb: Pixels, at: float) -> None:
-        """Record a frame that was captured then (seconds). Never waits. The pixels may not be changed any more."""
+        """Record a frame captured at `at` (seconds). Never blocks. The pixels must not be changed afterwards."""
         self.begun = at if self.begun is None else self.begun
         try:
             self._queue.put_nowait((rgb, at))
@@ -59,12 +59,12 @@ class Recorder:
         return not self._thread.is_alive()
 
     def finish(self) -> None:
-        """Ask for the file to be finished; returns at once."""
+        """Ask for the file to be finished; returns immediately."""
         self._ending.set()
 
     def wait(self) -> None:
-        """Until the file is finished, or failed."""
-        while self._thread.is_alive():  # in steps, so that Ctrl-C comes through
+        """Wait until the file is finished, or has failed."""
+        while self._thread.is_alive():  # in steps, so that Ctrl-C gets through
             self._thread.join(_POLL)
 
     def as_dict(self) -> dict[str, object]:
@@ -104,7 +104,7 @@ class Recorder:
 
 
 class _Writer:
-    """Opens the file with the first frame, and writes each when the next tells how long it was shown."""
+    """Opens the file with the first frame, and writes each frame when the next one determines its duration."""
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.path = path
@@ -145,7 +145,7 @@ class _Writer:
 
 
 def fit(rgb: Pixels, width: int, height: int) -> Pixels:
-    """`rgb` within width x height, aspect kept, black beside it; as it is when it has that size."""
+    """`rgb` scaled to fit width x height, aspect kept, with black bars; unchanged if it has that size."""
     old_height, old_width = rgb.shape[:2]
     if (old_width, old_height) == (width, height):
         return rgb
@@ -158,7 +158,7 @@ def fit(rgb: Pixels, width: int, height: int) -> Pixels:
 
 
 def check_recording(path: Path) -> None:
-    """Raise InputError unless a recording can have that name; that it may be written there, `check_outputs` tells."""
+    """Raise InputError unless the name suits a recording; `check_outputs` checks that it may be written."""
     if path.suffix.lower() not in FORMATS:
         raise InputError(
             f"cannot record as {path.suffix or 'a file without a suffix'} ({path.name})",
@@ -179,7 +179,7 @@ def name_by_time(suffix: str) -> str:
 
 
 def _finish(part: Path, path: Path, overwrite: bool) -> None:
-    """Give the recording its name. Raises DsmapError when that fails; it says where the recording is then."""
+    """Give the recording its name. Raises DsmapError when that fails, saying where the recording is."""
     try:
         finish_file(part, path, replace=overwrite)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a live session leaves on disk when a key asks for it: recordings and snapshots, neither ever over another."""
+"""Recordings and snapshots of a live session; none ever replaces another."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +15,9 @@ from dsmap.runtime.live.translation import LiveFrame
 
 
 class Recordings:
-    """At most one recording at a time, any number after each other.
+    """At most one recording at a time, any number in a row.
 
-    The first has the name `path` when that was given; the others are numbered after it, or named by the time.
+    The first is named `path` if given; later ones are numbered, or named by the time.
     """
 
     def __init__(self, path: Path | None, notify: Notify, *, overwrite: bool) -> None:
@@ -25,16 +25,16 @@ class Recordings:
         self._overwrite = overwrite
         self._notify = notify
         self._all: list[Recorder] = []
-        self._untold: list[Recorder] = []
+        self._unreported: list[Recorder] = []
         self._current: Recorder | None = None
 
     @property
     def on(self) -> bool:
-        """Whether one is being recorded."""
+        """Whether a recording is in progress."""
         return self._current is not None
 
     def start(self, rate: float) -> None:
-        """Begin one, of about `rate` frames per second."""
+        """Start one of about `rate` frames per second."""
         overwrite = self._overwrite and not self._all
         path = self._path or Path.cwd() / name_by_time(".mp4")
         taken = [recorder.path for recorder in self._all]
@@ -42,49 +42,49 @@ class Recordings:
             path = unused(path, taken)
         self._current = Recorder(path, rate=rate, overwrite=overwrite)
         self._all.append(self._current)
-        self._untold.append(self._current)
+        self._unreported.append(self._current)
 
     def stop(self) -> None:
-        """Let the present one be finished in the background."""
+        """Finish the current one in the background."""
         if self._current is not None:
             self._current.finish()
             self._current = None
 
     def put(self, frame: LiveFrame) -> None:
-        """Record the frame's result, when that is on."""
+        """Record the frame's result, if recording."""
         if self._current is not None:
             self._current.put(frame.result_rgb, frame.captured)
 
     def seconds(self, frame: LiveFrame | None) -> float | None:
-        """How much of it there is, up to `frame`; None when nothing is being recorded."""
+        """Its length up to `frame`; None when not recording."""
         if self._current is None:
             return None
         if frame is None or self._current.begun is None:
             return 0.0
         return max(0.0, frame.captured - self._current.begun)
 
-    def look(self) -> None:
-        """Tell of those that are finished, or have failed."""
-        for recorder in [recorder for recorder in self._untold if recorder.done]:
-            self._untold.remove(recorder)
+    def report_finished(self) -> None:
+        """Report those that have finished or failed."""
+        for recorder in [recorder for recorder in self._unreported if recorder.done]:
+            self._unreported.remove(recorder)
             if recorder is self._current:
                 self._current = None
             if recorder.error is not None:
                 self._notify(f"the recording failed: {_fact(recorder.error)}")
             elif recorder.frames:
-                lost = f", {recorder.dropped} left out as the encoder was too slow" if recorder.dropped else ""
+                lost = f", {recorder.dropped} left out because the encoder was too slow" if recorder.dropped else ""
                 self._notify(f"recorded {recorder.path}: {recorder.frames} frames{lost}")
 
     def wait(self) -> None:
-        """Until all are finished."""
+        """Wait until all are finished."""
         self.stop()
         for recorder in self._all:
             recorder.wait()
-        self.look()
+        self.report_finished()
 
     @property
     def error(self) -> Exception | None:
-        """What was wrong with the first that failed."""
+        """The error of the first that failed."""
         return next((recorder.error for recorder in self._all if recorder.error is not None), None)
 
     def as_list(self) -> list[dict[str, object]]:
@@ -93,7 +93,7 @@ class Recordings:
 
 
 class SnapshotWriter:
-    """PNG files of a result and its input in the working folder, named by the time; written in the background."""
+    """PNG files of a result and its input in the working folder, named by the time and written in the background."""
 
     def __init__(self, notify: Notify) -> None:
         self.paths: list[Path] = []
@@ -101,11 +101,11 @@ class SnapshotWriter:
         self._writer = ThreadPoolExecutor(1, "snapshot")
 
     def take(self, frame: LiveFrame) -> None:
-        """Keep this frame."""
+        """Save this frame."""
         self._writer.submit(self._write, frame)
 
     def close(self) -> None:
-        """Until all are written."""
+        """Wait until all are written."""
         self._writer.shutdown()
 
     def _write(self, frame: LiveFrame) -> None:
@@ -114,7 +114,7 @@ class SnapshotWriter:
         try:
             result = next(path for path in free if _write_new(path, frame.result_rgb))
             if not _write_new(_input_of(result), frame.input_rgb):
-                raise DsmapError(f"{_input_of(result)} was made meanwhile", "take another")
+                raise DsmapError(f"{_input_of(result)} was created meanwhile", "take another")
         except (DsmapError, OSError) as error:
             self._notify(f"no snapshot: {_fact(error)}")
             return

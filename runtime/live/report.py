@@ -1,4 +1,4 @@
-"""What a live session did, for the report and the last line on the screen."""
+"""The report on a live session, and its summary in one line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from dsmap.runtime.translator import Translator
 StoppedBy = Literal["quit", "window closed", "frames", "seconds", "end of file", "signal", "error"]
 
 _FROM = {
-    "camera": "the frame handed over by the camera's driver (exposure and the driver's own buffer are not seen)",
-    "stream": "the frame decoded from the stream (the sender and the network are not seen)",
-    "file": "the frame's turn by the file's clock",
+    "camera": "delivery by the camera's driver (without exposure and the driver's buffer)",
+    "stream": "the frame being decoded from the stream (without the sender and the network)",
+    "file": "the frame's due time by the file's clock",
 }
-_TO_WINDOW = "the frame given to the window system (the screen's own delay is not seen)"
+_TO_WINDOW = "the window system (without the screen's own delay)"
 _TO_RESULT = "the translated frame"
 
 
@@ -28,28 +28,28 @@ class LiveReport:
     cameras: Sequence[tuple[SourceName, Capture]]
     statistics: LiveStatistics
     translated: int
-    """Frames that were translated; a few of them may not have been shown."""
+    """Frames translated; a few of them may not have been shown."""
     window: bool
     stopped_by: StoppedBy
     error: Exception | None = None
-    """What ended it, when that was a failure."""
+    """The failure that ended it."""
     recordings: list[dict[str, object]] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
     first_shown_seconds: float | None = None
-    """From the start of the command's work to the first frame shown, loading the model included."""
+    """From the start of the command to the first frame shown, loading the model included."""
     style: str
-    """That was on at the end."""
+    """The active one at the end."""
     size: tuple[int, int] | None = None
     """(width, height) of the translated frames."""
 
     @property
     def captured(self) -> int:
-        """Frames that the cameras gave, wanted or not."""
+        """Frames that the cameras delivered, wanted or not."""
         return sum(capture.captured for _, capture in self.cameras)
 
     @property
     def dropped(self) -> int:
-        """Frames that a newer one replaced before the translator had time for them."""
+        """Frames replaced by a newer one before the translator was free."""
         return sum(capture.latest.dropped for _, capture in self.cameras)
 
     @property
@@ -59,14 +59,14 @@ class LiveReport:
 
     @property
     def latency_from(self) -> str:
-        """What the latency begins with."""
+        """Where the latency starts."""
         name, capture = self.cameras[0]
-        by_the_clock = capture.info is not None and not capture.info.live  # a whole video on a web server, too
+        by_the_clock = capture.info is not None and not capture.info.live  # also for a complete video on a web server
         return _FROM["file" if by_the_clock else name.kind]
 
     @property
     def latency_to(self) -> str:
-        """What the latency ends with."""
+        """Where the latency ends."""
         return _TO_WINDOW if self.window else _TO_RESULT
 
     def line(self) -> str:

@@ -1,6 +1,6 @@
-"""A live session from the first frame to the last: brings cameras, network, window, keys and recording together.
+"""Running a live session from the first frame to the last: cameras, network, window, keys and recordings.
 
-    run = LiveRun(settings, direction, load, window, notify)
+    run = LiveRun(settings, cameras, direction, load, window=window, notify=notify)
     report = run.run()
 
 It runs in the caller's thread, which must be the main one where there is a window.
@@ -37,19 +37,19 @@ from dsmap.runtime.live.translation import (
 from dsmap.runtime.live.virtual_camera import VirtualCamera
 from dsmap.runtime.live.window import NoWindow, Window
 
-_POLL = 0.004  # seconds to wait for a frame; short, as of two keys between two looks Qt keeps only one
-_USUAL_RATE = 30.0  # where a camera does not tell its own
+_POLL = 0.004  # seconds to wait for a frame; short, as Qt keeps only one key between two polls
+_USUAL_RATE = 30.0  # where a camera does not report its own
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveSettings:
-    """What was asked for."""
+    """Settings of a session."""
 
     preparation: Preparation = Preparation()  # noqa: RUF009  # frozen
     styles: tuple[LiveStyle, ...]
-    """For the keys; it begins with the first that the direction has."""
+    """For the keys; the session begins with the first that the direction has."""
     record: Path | None = None
-    """Record from the beginning, to this file."""
+    """Record to this file from the beginning."""
     overwrite: bool = False
     frames: int | None = None
     """Stop after this many frames."""
@@ -60,10 +60,10 @@ class LiveSettings:
 
 
 class LiveRun:
-    """A session over `cameras`, which were started; the first is shown first. `direction` was loaded by `load`.
+    """A session over started `cameras`; the first is shown first. `direction` was loaded by `load`.
 
-    `virtual_camera`: gets every result. `notify` is told in words what happens, from any thread. `began`: when the
-    work began, by `time.monotonic`, for the report. `run` closes everything that was passed in.
+    `virtual_camera` gets every result. `notify` gets a line about each event, from any thread. `began`: start of the
+    command, by `time.monotonic`, for the report. `run` closes everything that was passed in.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LiveRun:
             capture.notify = self._say
 
     def run(self) -> LiveReport:
-        """Go on until somebody or something stops it. What goes wrong is in the report, with all that was done."""
+        """Run until something stops it. Failures are in the report, with everything that was done."""
         error: Exception | None = None
         stopped_by: StoppedBy = "error"
         with stop_on_signals() as stop:
@@ -124,7 +124,7 @@ class LiveRun:
         while True:
             frame = self._translation.results.take(_POLL)
             if self.session.paused:
-                frame = None  # it was under way when the key came
+                frame = None  # it was in progress when the key was pressed
             if frame is not None:
                 self._deliver(frame)
             else:
@@ -134,7 +134,7 @@ class LiveRun:
                 self._measure(frame)
             if key is not None and self._press(key):
                 return "quit"
-            self._look_around()
+            self._check_background()
             if (reason := self._reason_to_stop(stop)) is not None:
                 return reason
 
@@ -149,7 +149,7 @@ class LiveRun:
         self.statistics.add(FrameTiming(captured=frame.captured, begun=frame.begun, translated=frame.done, shown=now))
 
     def _press(self, key: str) -> bool:
-        """Whether the key means the end."""
+        """Handle a key; whether it ends the session."""
         action = self.session.press(key)
         if action is Action.DIRECTION:
             self._turn_round()
@@ -163,10 +163,10 @@ class LiveRun:
         self._screen.refresh(at_once=True)
         return action is Action.QUIT
 
-    def _look_around(self) -> None:
-        """What may have happened meanwhile in other threads."""
+    def _check_background(self) -> None:
+        """React to other threads: finished recordings, and a loaded direction."""
         self.session.tick()
-        self._recordings.look()
+        self._recordings.report_finished()
         if self._wanted_domain != self._translation.direction.translator.target:
             try:
                 direction = self._directions.take(self._wanted_domain)
@@ -179,7 +179,7 @@ class LiveRun:
                 self._translation.direction = direction
 
     def _reason_to_stop(self, stop: StopRequest) -> StoppedBy | None:
-        """Raises what a camera or the translation failed with."""
+        """Why to stop now, if so. Raises the error of a camera or the translation."""
         settings, capture = self._settings, self._translation.capture
         for error in (self._translation.error, *(camera.error for _, camera in self._cameras)):
             if error is not None:
@@ -198,7 +198,7 @@ class LiveRun:
         if settings.patience is not None and capture.lost_for() > settings.patience:
             raise DsmapError(
                 f"{capture.name} was lost and did not come back within {settings.patience:g} s",
-                "check the cable, the network and the other side; --patience sets how long to wait",
+                "check the cable, the network and the sender; --patience sets how long to wait",
             )
         return None
 
@@ -209,7 +209,7 @@ class LiveRun:
 
     def _next_camera(self) -> None:
         if len(self._cameras) < 2:
-            self.session.note("there is one camera only")
+            self.session.note("there is only one camera")
             return
         captures = [capture for _, capture in self._cameras]
         capture = captures[(captures.index(self._translation.capture) + 1) % len(captures)]
@@ -259,7 +259,7 @@ class LiveRun:
         )
 
     def _close(self, stop: StopRequest) -> None:
-        """The recording first: it is what people would miss."""
+        """Close everything, recordings first, as they matter most."""
         for _, capture in self._cameras:
             capture.wanted = False
         with stop.interruptible(), contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Draws what a session shows, and shows it."""
+"""Drawing and showing the current frame of a session."""
 
 import time
 from collections.abc import Callable
@@ -9,15 +9,15 @@ from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.translation import LiveFrame
 from dsmap.runtime.live.window import NoWindow, Window
 
-_REDRAW = 0.1  # seconds between two redraws when no frame comes: messages come and go
+_REDRAW = 0.1  # seconds between two redraws when no frame comes: for messages that come and go
 
 
 class Screen:
-    """The window and the frame in it. Without a window nothing is drawn either. `status` gives the numbers of now."""
+    """The window and its frame. Nothing is drawn without a window. `status` gives the current numbers."""
 
     def __init__(self, window: Window, session: SessionState, status: Callable[[], Status]) -> None:
         self.frame: LiveFrame | None = None
-        """The newest that was shown."""
+        """The latest one shown."""
         self._window = window
         self._session = session
         self._status = status
@@ -29,7 +29,7 @@ class Screen:
         self.refresh(at_once=True)
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Draw the frame again with what has changed around it: now and then, or at once."""
+        """Redraw the frame and its overlay: at intervals, or at once."""
         now = time.monotonic()
         if not isinstance(self._window, NoWindow) and (at_once or now - self._drawn_at > _REDRAW):
             self._drawn_at = now

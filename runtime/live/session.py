@@ -1,4 +1,4 @@
-"""What the keys do: the state of a live session, without a window, camera or network."""
+"""The state of a live session that keys change, without window, camera or network."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -11,7 +11,7 @@ NOTICE_SECONDS = 4.0
 
 
 class View(Enum):
-    """What is shown."""
+    """What the window shows."""
 
     RESULT = "result"
     SIDE_BY_SIDE = "side by side"
@@ -19,7 +19,7 @@ class View(Enum):
 
 
 class Action(Enum):
-    """What a key asks of others; the session itself changes nothing for it."""
+    """A key's request that others carry out."""
 
     QUIT = "quit"
     DIRECTION = "direction"
@@ -48,7 +48,7 @@ KEYS = (
 class SessionState:
     """The state that keys change. Only the thread that presses keys changes it; any may read.
 
-    `notice` is a line for the screen that goes away by itself.
+    `notices` are lines for the screen that disappear by themselves.
     """
 
     def __init__(self, selector: StyleSelector, *, clock: Callable[[], float] = monotonic) -> None:
@@ -60,7 +60,7 @@ class SessionState:
         self._clock = clock
         self._notices: list[tuple[float, str]] = []
         self.style = selector.at(clock())
-        """What is on now; `tick` moves it on."""
+        """The active style; `tick` advances it."""
         self._keys: dict[str, Callable[[], None]] = {
             "s": lambda: self._turn(selector.next),
             "r": lambda: self._turn(selector.random),
@@ -80,18 +80,18 @@ class SessionState:
         }
 
     def press(self, key: str) -> Action | None:
-        """Do what the key (a lower-case letter, "esc" or "tab") stands for, or say what others should do."""
+        """Handle a key (a lower-case letter, "esc" or "tab"); returns an action for others to carry out."""
         if key in self._keys:
             self._keys[key]()
         return self._actions.get(key)
 
     def tick(self) -> None:
-        """Let time pass: styles move."""
+        """Advance moving styles to the present time."""
         if self._selector.moving and not self.paused:
             self.style = self._selector.at(self._clock())
 
     def turn_round(self, domain: str) -> None:
-        """From now on it is translated to `domain`: its styles are those to choose from."""
+        """Switch to translating to `domain`, and to its styles."""
         before = self.style.first
         self._turn(lambda now: self._selector.switch_domain(domain, now))
         if self.style.first.name != before.name:

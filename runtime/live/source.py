@@ -14,33 +14,33 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedFrame:
-    """One frame as it was handed to us."""
+    """A captured frame."""
 
     at: float
-    """When, by `time.monotonic`. What a camera's driver did before that is not seen."""
+    """Time of capture, by `time.monotonic`; a camera driver's own delay is not included."""
     load: Callable[[], Pixels] = field(repr=False)
-    """Gives the pixels, uint8 RGB (H, W, 3). Only frames that are wanted pay for the conversion."""
+    """Returns the pixels, uint8 RGB (H, W, 3). Only frames that are used are converted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamInfo:
-    """What a source turned out to give."""
+    """What a source delivers."""
 
     width: int
     """Pixels."""
     height: int
     rate: float | None
-    """Frames per second as it says; None when it does not."""
+    """Frames per second as reported; None when unknown."""
     live: bool
-    """Whether frames come when they like; a file waits for its beginning."""
+    """Whether frames come at their own time; a file waits until frames are wanted."""
     pixel_format: str | None = None
-    """Of a camera, such as MJPG or YUYV; None when it does not say."""
+    """Of a camera, such as MJPG or YUYV; None when unknown."""
     refused: str | None = None
-    """What was asked of it and is not given, in words."""
+    """What was requested but is not delivered, in words."""
 
 
 class SourceLostError(Exception):
-    """No more frames for now: unplugged, or the connection broke. Its text says why in a few words."""
+    """No more frames for now: unplugged, or disconnected. Its text says why in a few words."""
 
 
 class FrameSource(Protocol):
@@ -52,12 +52,12 @@ class FrameSource(Protocol):
         """The next frame, waited for; None at the end of a file. Raises SourceLostError."""
 
     def close(self) -> None:
-        """Give the device, connection or file back."""
+        """Release the device, connection or file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest:
-    """What is asked of the cameras."""
+    """What is requested of cameras."""
 
     size: tuple[int, int] | None = None
     """(width, height); None leaves it to the camera."""
@@ -66,7 +66,7 @@ class CaptureRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceName:
-    """Which source is meant."""
+    """A source as the user named it."""
 
     kind: Literal["camera", "stream", "file"]
     text: str
@@ -74,7 +74,7 @@ class SourceName:
 
     @property
     def shown(self) -> str:
-        """How people read it; an address without the secrets that it may hold."""
+        """Its name for messages; an address without its secrets."""
         if self.kind == "camera":
             return f"camera {self.text}"
         return self.text if self.kind == "file" else shown(self.text)

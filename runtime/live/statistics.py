@@ -1,4 +1,4 @@
-"""Numbers of a live session: the last seconds for the screen, all of it for the report. Memory stays flat."""
+"""Statistics of a live session: the last seconds for the screen, all of it for the report, in constant memory."""
 
 import time
 from collections import deque
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 WINDOW_SECONDS = 3.0
-"""What "now" means on the screen."""
+"""The period that the screen's numbers cover."""
 _STEP_MS = 0.1
-_LONGEST_MS = 20_000.0  # what takes longer counts as this
+_MAX_MS = 20_000.0  # longer durations count as this
 PERCENTILES = (50, 95, 99)
 
 
@@ -21,17 +21,17 @@ class DurationHistogram:
         self.seconds = 0.0
         """Their sum."""
         self.longest = 0.0
-        self._counts = np.zeros(round(_LONGEST_MS / _STEP_MS) + 1, np.int64)
+        self._counts = np.zeros(round(_MAX_MS / _STEP_MS) + 1, np.int64)
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Add one."""
         self.count += 1
         self.seconds += seconds
         self.longest = max(self.longest, seconds)
         self._counts[min(len(self._counts) - 1, max(0, round(seconds * 1000 / _STEP_MS)))] += 1
 
     def percentile_ms(self, percent: float) -> float | None:
-        """The smallest duration that at least `percent` of them do not exceed; None without any."""
+        """The smallest duration that at least `percent` of them do not exceed; None if there are none."""
         if not self.count:
             return None
         rank = max(1, int(np.ceil(self.count * percent / 100)))
@@ -47,7 +47,7 @@ class DurationHistogram:
 
 
 class FrameTiming(NamedTuple):
-    """The moments in a frame's way, by `time.monotonic`."""
+    """The times of a frame's stages, by `time.monotonic`."""
 
     captured: float
     begun: float
@@ -57,17 +57,17 @@ class FrameTiming(NamedTuple):
 
 
 class RecentStatistics(NamedTuple):
-    """The last seconds in numbers; latencies in milliseconds."""
+    """Statistics of the last seconds; latencies in milliseconds."""
 
     fps: float
     latency: float
     latency_p95: float
     busy: float
-    """Part of the time in which the translator computes, 0 to 1."""
+    """Share of time in which the translator computes, 0 to 1."""
 
 
 class LiveStatistics:
-    """Collects the timing of every frame that was shown."""
+    """Collects the timing of every frame shown."""
 
     def __init__(self) -> None:
         self.frames = 0
@@ -83,7 +83,7 @@ class LiveStatistics:
         self._recent: deque[FrameTiming] = deque()
 
     def add(self, timing: FrameTiming) -> None:
-        """Count a frame."""
+        """Add a frame."""
         self.frames += 1
         self.first_shown = self.first_shown or timing.shown
         self.last_shown = timing.shown
@@ -95,7 +95,7 @@ class LiveStatistics:
         self._forget(timing.shown)
 
     def now(self) -> RecentStatistics | None:
-        """The last seconds; None when nothing was shown in them."""
+        """Statistics of the last seconds; None with fewer than two frames."""
         now = time.monotonic()
         self._forget(now)
         if len(self._recent) < 2:
@@ -112,7 +112,7 @@ class LiveStatistics:
 
     @property
     def seconds(self) -> float:
-        """From the first frame shown to the last, pauses left out."""
+        """From the first frame shown to the last, without pauses."""
         if self.first_shown is None or self.last_shown is None:
             return 0.0
         return max(0.0, self.last_shown - self.first_shown - self.paused_seconds)
@@ -124,7 +124,7 @@ class LiveStatistics:
 
     @property
     def busy(self) -> float:
-        """Part of that time in which the translator computed."""
+        """Share of that time in which the translator computed."""
         return min(1.0, self.translating.seconds / self.seconds) if self.seconds > 0 else 0.0
 
     def _forget(self, now: float) -> None:

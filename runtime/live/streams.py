@@ -1,4 +1,4 @@
-"""Addresses and files as cameras, through PyAV: a stream gives its frames as they come, a file at its own rate."""
+"""Reading addresses and files as cameras, through PyAV: streams as they come, files at their own rate."""
 
 import contextlib
 import threading
@@ -22,19 +22,19 @@ from dsmap.runtime.video.patience import Patience
 from dsmap.runtime.video.stream import check_size, find_video_stream
 from dsmap.runtime.video.stream_side_data import stream_side_data
 
-_NETWORK = NetworkSettings(read_seconds=5.0)  # a camera that is silent for longer is opened again
+_NETWORK = NetworkSettings(read_seconds=5.0)  # a camera that is silent for longer is reopened
 _MAX_FAILURES = 16  # packets in a row that do not decode
-_TOO_FAR = 5.0  # seconds: a gap in the timestamps, not a wait
-_LATE = 0.1  # seconds after which a file's clock gives in: a camera does not hurry either
+_TOO_FAR = 5.0  # seconds: a longer wait is a gap in the timestamps
+_LATE = 0.1  # seconds of delay after which a file's clock is reset: a camera does not catch up either
 _USUAL_RATE = 25.0
-_NEARLY_ALL = 1.0  # seconds before the end that count as the end
+_NEARLY_ALL = 1.0  # seconds before the end that still count as the end
 
 
 class StreamSource:
     """Frames of an address or a file. `stop` ends waits.
 
-    Files, and addresses of whole videos over HTTP, are played at their own rate; what is live comes as it comes.
-    Raises InputError for what is no video or cannot be opened, DsmapError where no frame comes.
+    Files, and complete videos over HTTP, are played at their own rate; live streams are read as they come. Raises
+    InputError for what is not a video or cannot be opened, DsmapError where no frame comes.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class StreamSource:
             return None
         if frame is None and self._loop and self._paced and self._played_all():
             self.close()
-            self._stop.wait(1 / (self.info.rate or _USUAL_RATE))  # the last frame's time
+            self._stop.wait(1 / (self.info.rate or _USUAL_RATE))  # the last frame's duration
             try:
                 self._open()
-            except DsmapError as error:  # it may be there again soon, when another program has written it
+            except DsmapError as error:  # it may be back soon, if another program is writing it
                 raise SourceLostError(error.fact) from None
             frame = self._next()
         if frame is None:
@@ -103,10 +103,10 @@ class StreamSource:
             raise
         whole = self._container.duration is not None and scheme_of(self._name.text) in WEB
         self._paced = self._name.kind == "file" or whole
-        # Decoding several frames at the same time is faster and holds that many back.
+        # Decoding several frames at once is faster, but delays them.
         self._video.thread_type = "AUTO" if self._paced else "SLICE"
         self._frames = self._decode()
-        self._anchor: tuple[float, float] | None = None  # (clock, media time) that belong together
+        self._anchor: tuple[float, float] | None = None  # (clock, media time) of the same moment
         self._time = 0.0
 
     def _next(self) -> VideoFrame | None:
@@ -132,17 +132,17 @@ class StreamSource:
                         patience.leave_out()
                 except av.error.EOFError:
                     return
-                except av.FFmpegError:  # a stream may be joined between keyframes, and lines lose packets
+                except av.FFmpegError:  # streams may be joined between keyframes, and packets get lost
                     failures += 1
                     if failures > _MAX_FAILURES and self._name.kind != "file":  # a file goes on to its end
                         raise SourceLostError("its frames cannot be decoded") from None
         except (av.FFmpegError, OSError) as error:
             if self._name.kind == "file":
-                return  # damaged: that was the end
+                return  # damaged: treated as the end
             raise SourceLostError(_reason(error)) from None
 
     def _wait_for(self, frame: VideoFrame) -> None:
-        """Until the frame's turn by the file's clock."""
+        """Wait until the frame is due by the file's clock."""
         step = 1 / (self.info.rate or _USUAL_RATE)
         self._time = float(frame.time) if frame.time is not None else self._time + step
         now = time.monotonic()
@@ -155,7 +155,7 @@ class StreamSource:
             self._stop.wait(wait)
 
     def _played_all(self) -> bool:
-        """Whether the end is the video's, and not that of a connection that broke."""
+        """Whether the video has ended, rather than its connection."""
         if self._name.kind == "file" or self._container.duration is None:
             return True
         start = (self._container.start_time or 0) / av.time_base

@@ -1,4 +1,4 @@
-"""The result as a camera for other programs, through pyvirtualcam. That is GPL-2, so it is not part of dsmap."""
+"""Publishing the result as a virtual camera, through pyvirtualcam, which is GPL-2 and so not a dependency."""
 
 import importlib
 import sys
@@ -16,7 +16,7 @@ _DEVICES = {
 
 
 class VirtualCamera:
-    """A camera that other programs see. Its size is that of the first frame; later ones are fitted into it.
+    """A camera that other programs can use. Its size is that of the first frame; later ones are fitted into it.
 
     Raises DsmapError when pyvirtualcam or the system's device is missing.
     """
@@ -24,20 +24,20 @@ class VirtualCamera:
     def __init__(self, fps: float) -> None:
         self.module = import_pyvirtualcam()
         self.device: str | None = None
-        """What other programs call it, once it is open."""
+        """Its name in other programs, once it is open."""
         self._fps = fps
         self._camera: Any = None
 
     def send(self, rgb: Pixels) -> None:
         """Send a frame, uint8 RGB (H, W, 3)."""
         if self._camera is None:
-            height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # video chat wants even sizes
+            height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # video chats need even sizes
             self._camera = self._open(max(2, width), max(2, height))
             self.device = str(self._camera.device)
         self._camera.send(fit(rgb, self._camera.width, self._camera.height))
 
     def close(self) -> None:
-        """Take the camera away."""
+        """Remove the camera."""
         if self._camera is not None:
             self._camera.close()
             self._camera = None
@@ -58,6 +58,6 @@ def import_pyvirtualcam() -> Any:
         return importlib.import_module("pyvirtualcam")
     except ImportError as error:
         raise DsmapError(
-            f"--virtual-camera needs pyvirtualcam, which is not there ({error})",
+            f"--virtual-camera needs pyvirtualcam, which is not installed ({error})",
             "pip install pyvirtualcam (its licence is GPL-2)",
         ) from error

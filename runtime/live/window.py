@@ -6,12 +6,12 @@ import cv2
 
 from dsmap.runtime.live.source import Pixels
 
-_LARGEST = (1280, 800)  # pixels that a window takes by itself, at most
-_FUNCTION_KEYS = range(0xFE00, 0x10000)  # X11's codes of arrows, F1, Caps Lock and the like: no letters
+_LARGEST = (1280, 800)  # maximum initial size of a window in pixels
+_FUNCTION_KEYS = range(0xFE00, 0x10000)  # X11's codes of arrows, F1, Caps Lock and so on: not letters
 _NAMES = {27: "esc", 9: "tab"}
-# X11's old codes of letters in other scripts: the high byte tells the script, the low one is that of an 8-bit charset.
+# X11's old codes of letters in other scripts: the high byte is the script, the low one is in an 8-bit charset.
 _SCRIPTS = {0x06: "koi8-r", 0x07: "iso8859-7"}
-# The keys where a Latin keyboard has the letters that we use.
+# Letters in the places where a Latin keyboard has ours.
 _SAME_KEYS = str.maketrans("йвыкшизсмрт" + "δσριβπψωην", "qdsribpcvhn" + "dsribpcvhn")
 
 
@@ -22,14 +22,14 @@ class Window(Protocol):
         """Show an image, uint8 RGB (H, W, 3)."""
 
     def key(self) -> str | None:
-        """The key that was pressed since (see `key_name`). Lets the window live: call it often."""
+        """The key pressed since the last call (see `key_name`). Runs the window's event loop: call it often."""
 
     @property
     def closed(self) -> bool:
-        """Whether somebody closed it."""
+        """Whether the user has closed it."""
 
     def close(self) -> None:
-        """Take it away."""
+        """Close the window."""
 
 
 class NoWindow:
@@ -38,14 +38,14 @@ class NoWindow:
     closed = False
 
     def show(self, rgb: Pixels) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
     def key(self) -> str | None:
-        """No keys."""
+        """Return None: there are no keys."""
         return None
 
     def close(self) -> None:
-        """There is nothing to take away."""
+        """Do nothing."""
 
 
 class CvWindow:
@@ -58,9 +58,9 @@ class CvWindow:
         self._shape = (0, 0)
 
     def show(self, rgb: Pixels) -> None:
-        """See `Window`. Images of another size change that of the window, which people may change as well."""
+        """See `Window`. An image of another size resizes the window, as may the user."""
         if not self._open:
-            # Without GUI_NORMAL, Qt adds a tool bar and takes keys for itself.
+            # Without GUI_NORMAL, Qt adds a toolbar and intercepts keys.
             cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             self._open = True
         if rgb.shape[:2] != self._shape:
@@ -75,7 +75,7 @@ class CvWindow:
 
     @property
     def closed(self) -> bool:
-        """Once visible and not any more; a minimised window counts as visible."""
+        """Whether it was visible and no longer is; a minimised window counts as visible."""
         if not self._open:
             return False
         visible = self._visible()
@@ -96,9 +96,9 @@ class CvWindow:
 
 
 def key_name(code: int) -> str | None:
-    """What `cv2.waitKeyEx` gave as a lower-case letter, "esc" or "tab"; None for no key and for keys without a name.
+    """A code of `cv2.waitKeyEx` as a lower-case letter, "esc" or "tab"; None for no key and for keys without a name.
 
-    The low byte alone would take the left arrow for a Q. GTK adds Shift, Caps Lock and Num Lock in the high bits.
+    The low byte alone would mistake the left arrow for Q. GTK adds Shift, Caps Lock and Num Lock in the high bits.
     """
     if code < 0:
         return None

@@ -1,4 +1,4 @@
-"""Addresses of videos: what they are, how they are shown without their secrets, and how long they are waited for."""
+"""Addresses of videos: recognising and checking them, and showing them without their secrets."""
 
 import os
 import re
@@ -21,27 +21,27 @@ _ADVICE = "in a user name or password write / as %2F, ? as %3F, # as %23, [ as %
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """How long to wait for an address, in seconds, and how often to try again."""
+    """Timeouts, in seconds, and how often to try again."""
 
     open_seconds: float = 10.0
-    """For the connection, and again for the first packets."""
+    """To connect, and again for the first packets."""
     read_seconds: float = 10.0
-    """Without any data, after which the connection counts as broken."""
+    """Without data, after which the connection counts as broken."""
     frame_seconds: float = 20.0
     """For the first frame, and between two: a stream that sends data for so long and no frame has failed."""
     tries: int = 5
-    """To connect again, in a row."""
+    """Consecutive attempts to reconnect."""
     first_pause: float = 0.5
-    """Before the first try; each pause after it is twice as long."""
+    """Before the first attempt; each later pause is twice as long."""
     longest_pause: float = 8.0
 
 
 class _Parts(NamedTuple):
-    """What of an address may be shown."""
+    """The parts of an address that may be shown."""
 
     scheme: str
     host: str
-    """With the port; empty where it cannot be told from a password."""
+    """With the port; empty where it cannot be distinguished from a password."""
     path: str
     has_query: bool
 
@@ -52,15 +52,15 @@ def is_address(source: str | Path) -> bool:
 
 
 def scheme_of(address: str) -> str:
-    """In lower case; empty for what is no address."""
+    """In lower case; empty if `address` is not an address."""
     return address.partition("://")[0].lower() if is_address(address) else ""
 
 
 def shown(address: str) -> str:
-    """`address` without user name, password and query, which hold secrets.
+    """`address` without user name, password and query, which may be secret.
 
-    A password may hold any character, `/`, `?`, `#`, `[` and `@` too: all up to the last `@` is left out, and where
-    even that could leave a part of it, everything but the scheme.
+    A password may contain any character, even `/`, `?`, `#`, `[` and `@`: everything up to the last `@` is removed, and
+    where that could leave a part of it, everything but the scheme.
     """
     scheme, host, path, has_query = _parts(address)
     return f"{scheme}://{host}{path}{'?...' if has_query else ''}" if host or path else f"{scheme}://..."
@@ -74,37 +74,37 @@ def name_of(address: str) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raise InputError unless it is the address of something that can be read."""
+    """Raise InputError unless `address` is of a supported kind and well formed."""
     scheme = scheme_of(address)
     if scheme not in SCHEMES:
         raise InputError(
-            f"{shown(address)}: {scheme or 'this'} is not a kind of address that can be read",
+            f"{shown(address)}: {scheme or 'this'} is not a supported kind of address",
             f"use one of {', '.join(f'{known}://' for known in SCHEMES)}, or the path of a file",
         )
     if re.search(r"[\x00-\x1f\x7f]", address):
-        raise InputError(f"{shown(address)} holds a control character, such as a line end", "write the address anew")
+        raise InputError(f"{shown(address)} contains a control character (a line break?)", "type the address again")
     if _has_odd_password(address):
-        raise InputError(f"{shown(address)}: its user name or password holds a / ? or #, which ends the host", _ADVICE)
+        raise InputError(f"{shown(address)}: its user name or password has a / ? or #, which ends the host", _ADVICE)
 
 
 def check_not_almost_address(source: str | Path) -> None:
-    """Raise InputError for what was meant as an address and lacks a part of `scheme://`; it could hold a password."""
+    """Raise InputError for a malformed address (without `scheme://`), which could contain a password."""
     match = _ALMOST_ADDRESS.match(str(source))
     if match and not os.path.lexists(source):
         scheme = match[1].lower()
         raise InputError(
-            f"an address that begins with {scheme}: is not written as one",
+            f"an address that begins with {scheme}: is not written correctly",
             f"write {scheme}://USER:PASSWORD@HOST/..., with two slashes and nothing before it",
         )
     if _NO_SCHEME.match(str(source)) and not os.path.lexists(source):
         raise InputError(
-            "there is no such file, and it reads like an address with a password and without a scheme",
+            "there is no such file; it looks like an address with a password but without a scheme",
             "write rtsp://USER:PASSWORD@HOST/... (or http://, ...), or check the spelling",
         )
 
 
 def advice_for(address: str) -> str:
-    """What to do about an address that cannot be opened."""
+    """Advice for an address that cannot be opened."""
     advice = "check the address, and that it is that of a video"
     authority = re.split(r"[/?#]", _rest(address), maxsplit=1)[0]
     if "@" in _rest(address)[len(authority) :] or re.search(r"[\[\]].*@|@.*@", authority):
@@ -115,32 +115,34 @@ def advice_for(address: str) -> str:
 def with_password(address: str, variable: str, option: str) -> str:
     """`address` with the password that the environment variable holds, for its user name. Raises InputError.
 
-    So a password need not stand on a command line, which every user of the machine can read.
+    This keeps the password off the command line, which every user of the machine can read.
     """
     password = os.environ.get(variable)
     if not password:
-        raise InputError(f"{option}: there is no environment variable {variable}, or it is empty", "set and export it")
+        raise InputError(f"{option}: the environment variable {variable} is not set or empty", "set and export it")
     scheme, _, rest = address.partition("://")
     if scheme.lower() == "srt":
         return f"{address}{'&' if '?' in rest else '?'}passphrase={quote(password, safe='')}"
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, at, _ = authority.rpartition("@")
     if not at or not user or ":" in user:
-        fact = "has a password of its own" if at and ":" in user else "has no user name"
-        raise InputError(f"{option} was passed, and {shown(address)} {fact}", f"write {scheme}://USER@HOST/...")
+        fact = "already has a password" if at and ":" in user else "has no user name"
+        raise InputError(f"{option} was passed, but {shown(address)} {fact}", f"write {scheme}://USER@HOST/...")
     # FFmpeg decodes %2F and the like for all but RTMP.
     written = password if scheme.lower().startswith("rtmp") else quote(password, safe="")
     if re.search(r"[/?#]", written):
-        raise InputError(f"{option}: an {scheme} password cannot hold / ? or #", "choose another password")
+        raise InputError(f"{option}: an {scheme} password cannot contain / ? or #", "choose another password")
     return f"{scheme}://{user}:{written}{rest[len(user) :]}"
 
 
 def with_passwords(sources: Sequence[str], variable: str | None, option: str) -> list[str]:
-    """`sources`, of which the addresses get the password of the environment variable. Raises InputError."""
+    """`sources`, with the environment variable's password inserted into addresses. Raises InputError."""
     if variable is None:
         return list(sources)
     if not any(is_address(source) for source in sources):
-        raise InputError(f"{option} was passed, and no address", "leave it out, or pass an address such as rtsp://...")
+        raise InputError(
+            f"{option} was passed without an address", "leave it out, or pass an address such as rtsp://..."
+        )
     return [with_password(source, variable, option) if is_address(source) else source for source in sources]
 
 
@@ -164,7 +166,7 @@ def _parts(address: str) -> _Parts:
 
 
 def _has_odd_password(address: str) -> bool:
-    """Whether the `/`, `?` or `#` after the host belongs to a password: then it is not a host that comes before it."""
+    """Whether the `/`, `?` or `#` after the host belongs to a password, so that it is not the host that precedes it."""
     rest = _rest(address)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in rest[len(authority) :]:

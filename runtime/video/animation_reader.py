@@ -1,4 +1,4 @@
-"""Animated images (GIF, WebP, PNG, AVIF) as videos: every frame with its time, laid on white, in sRGB."""
+"""Reading animated images (GIF, WebP, PNG, AVIF) as videos: every frame with its time, on white, in sRGB."""
 
 import io
 import itertools
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 2**31
 _WEBP_ALPHA = 0x10
-_TIME_BASE = Fraction(1, 90_000)  # whole hundredths, milliseconds, and the usual frame rates
+_TIME_BASE = Fraction(1, 90_000)  # divisible by hundredths, milliseconds and common frame rates
 
 
 class AnimationReader(ImageFrames):
     """Reads the frames of the animated image `source`; the interface is that of `VideoReader`.
 
     Frames are composed as browsers show them (disposal, blending, transparency on white). `start` and `end` in seconds;
-    times begin at 0. `plays`: how often it is played, 0 for endlessly. `failed_packets` counts frames that the file
-    announces and that do not decode. Raises InputError when no frame decodes, or one does not fit into memory.
+    times begin at 0. `plays`: how often it is played, 0 for endlessly. `failed_packets` counts frames that are
+    announced but do not decode. Raises InputError when no frame decodes, or one does not fit into memory.
     """
 
     time_base = _TIME_BASE
@@ -79,7 +79,7 @@ class AnimationReader(ImageFrames):
         self.width, self.height = size_at_height(first.shape[1], first.shape[0], height)
 
     def _choose(self, span: Span, durations: tuple[Fraction, ...]) -> None:
-        """The frames that are shown within `span`."""
+        """Choose the frames within `span`."""
         begins = itertools.accumulate(durations[:-1], initial=Fraction(0))
         wanted = [
             index
@@ -121,7 +121,7 @@ class AnimationReader(ImageFrames):
             return np.asarray(self._opened.convert("RGBA" if has_alpha else "RGB"))
         except MemoryError:
             raise
-        except Exception:  # whatever damage makes of Pillow
+        except Exception:  # whatever Pillow raises for damage
             return None
 
 
@@ -129,11 +129,11 @@ def _open(path: Path, data: bytes) -> "PillowImage":
     from PIL import Image
 
     if data[12:16] == b"VP8X":
-        # Frames need not cover the canvas, whether or not the file says that it is transparent somewhere.
+        # Frames need not cover the canvas, whether or not the file declares transparency.
         data = data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image_memory knows better
         try:
             return Image.open(io.BytesIO(data))
-        except Exception as error:  # whatever damage makes of Pillow
+        except Exception as error:  # whatever Pillow raises for damage
             raise InputError(f"{path} cannot be read: {error}", "It is damaged: get a whole copy.") from error

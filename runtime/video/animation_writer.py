@@ -1,4 +1,4 @@
-"""Writes an animated image: GIF, WebP or PNG, with every frame's duration and how often it is played."""
+"""Writing an animated image: GIF, WebP or PNG, with frame durations and loop count."""
 
 import contextlib
 import zlib
@@ -36,14 +36,14 @@ _PALETTE, _USE = "stats_mode=single:reserve_transparent=0", "new=1:dither=sierra
 
 
 class _Kind(NamedTuple):
-    """How libav writes one."""
+    """How libav writes an animated format."""
 
     container: str
     codec: str
     pix_fmt: str
     time_base: Fraction
     shortest: int
-    """Ticks that a frame is shown at least: less is taken for a tenth of a second by players."""
+    """Minimum ticks per frame: players take less for a tenth of a second."""
     options: dict[str, str]
 
 
@@ -57,7 +57,7 @@ _KINDS = {
 
 
 def check_animation_size(output: Path, width: int, height: int) -> None:
-    """Raises InputError where the format of `output` takes no frames of that size."""
+    """Raise InputError where the format of `output` cannot hold frames of that size."""
     most = _LARGEST[output.suffix.lower()]
     if max(width, height) > most:
         fact = f"{output.suffix} takes sides of at most {most}, got {width}x{height}"
@@ -65,7 +65,7 @@ def check_animation_size(output: Path, width: int, height: int) -> None:
 
 
 def animation_notes(output: Path, rate: Fraction) -> list[str]:
-    """What to tell before an animated image of frames at `rate` a second is written."""
+    """Notes before writing an animated image of `rate` frames per second."""
     kind = _KINDS[output.suffix.lower()]
     if 1 / rate >= kind.shortest * kind.time_base:
         return []
@@ -76,8 +76,8 @@ def animation_notes(output: Path, rate: Fraction) -> list[str]:
 class AnimationWriter:
     """Encodes frames into `path`, whose suffix is .gif, .webp, .apng or .png; it appears there in `close()`, whole.
 
-    `time_base`: of the frames' times. `plays`: how often it is played, 0 for endlessly. Raises InputError for a size
-    that does not fit, DsmapError when the file cannot be written.
+    `time_base`: of the frames' times. `plays`: how often it is played, 0 for endlessly. Raises InputError for an
+    unsupported size, DsmapError when the file cannot be written.
     """
 
     dropped_packets = 0
@@ -103,7 +103,7 @@ class AnimationWriter:
 
     def _open(self, width: int, height: int, plays: int) -> None:
         kind = self._kind
-        # What a GIF holds is how often it is played again; -1 for never.
+        # A GIF stores the number of repetitions; -1 for none.
         again = {"loop": str(0 if plays == 0 else plays - 1 if plays > 1 else -1)} if kind.codec == "gif" else {}
         times = {"plays": str(plays)} if kind.codec == "apng" else {"loop": str(plays)}
         self._container = av.open(str(self._part.absolute()), "w", format=kind.container, options=again or times)
@@ -146,7 +146,7 @@ class AnimationWriter:
         self._container.mux(self._stream.encode(frame))
 
     def copy(self, packet: Packet) -> None:
-        """An animated image has no sound: nothing is done."""
+        """Do nothing: animated images have no sound."""
 
     def close(self, *, drop_audio_after_video: bool = False, interrupted: bool = False) -> None:
         """Finish the file, and give it its name. Raises DsmapError, and removes it, when it could not be written."""
@@ -186,7 +186,7 @@ class AnimationWriter:
 
 
 def _palette_graph(width: int, height: int, time_base: Fraction) -> av.filter.Graph:
-    """A filter from RGB to 256 colours, chosen for each frame."""
+    """A filter from RGB to 256 colours, with a palette per frame."""
     graph = av.filter.Graph()
     source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=time_base)
     split, palette, use = graph.add("split"), graph.add("palettegen", _PALETTE), graph.add("paletteuse", _USE)
@@ -201,7 +201,7 @@ def _palette_graph(width: int, height: int, time_base: Fraction) -> av.filter.Gr
 
 
 def _set_last_duration(path: Path, kind: _Kind, ticks: int) -> None:
-    """libav guesses how long the last frame of a WebP or PNG is shown: put right in the file."""
+    """Correct the last frame's duration in a WebP or PNG, which libav guesses."""
     if kind.codec == "gif":
         return
     with path.open("r+b") as file:

@@ -1,8 +1,8 @@
-"""R'G'B' from a frame where swscale does not know the way: YCgCo, derived matrices, RGB of limited range.
+"""Converting frames to R'G'B' where swscale cannot: YCgCo, derived matrices, RGB of limited range.
 
-Y'CbCr of BT.601, BT.709, BT.2020, FCC and SMPTE 240M     swscale, see `video_frames`
+Y'CbCr of BT.601, BT.709, BT.2020, FCC and SMPTE 240M     swscale, see `frame_to_rgb`
 YCgCo, matrices derived from the primaries, G'B'R' in planes called YUV, RGB of limited range     here
-constant luminance, ICtCp and their like     refused: no linear matrix leads back to R'G'B'
+constant luminance, ICtCp and the like     refused: no linear matrix converts them to R'G'B'
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _REFUSED = {
 
 
 def check_matrix(frame: VideoFrame) -> None:
-    """Raises InputError for a frame whose colours cannot be read here."""
+    """Raise InputError for a frame whose colours cannot be converted."""
     if not frame.format.is_rgb and frame.colorspace in _REFUSED:
         raise InputError(
             f"the video's colour matrix ({_REFUSED[frame.colorspace]}) cannot be converted to RGB",
@@ -43,7 +43,7 @@ def check_matrix(frame: VideoFrame) -> None:
 
 
 def matrix_note(frame: VideoFrame) -> str:
-    """What the user should know about `frame`'s colour matrix; empty for a usual one."""
+    """A note on an unusual colour matrix; empty for a usual one."""
     if frame.format.is_rgb or frame.colorspace != GBR or _is_gbr(frame) or _is_grey(frame):
         return ""
     guess = "BT.601" if guessed_matrix(frame) == Colorspace.ITU601 else "BT.709"
@@ -51,14 +51,14 @@ def matrix_note(frame: VideoFrame) -> str:
 
 
 def guessed_matrix(frame: VideoFrame) -> Colorspace:
-    """What players assume of untagged video: BT.709 from 720 lines (or 1280 columns) up, BT.601 below."""
+    """The matrix that players assume for untagged video: BT.709 from 720 lines (or 1280 columns) up, BT.601 below."""
     if frame.color_primaries == ColorPrimaries.BT2020:
         return Colorspace.BT2020
     return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
 
 
 def value_range(frame: VideoFrame) -> ColorRange | None:
-    """Limited or full; None where the file does not say."""
+    """Limited or full range; None where the file does not say."""
     if frame.format.name.startswith("yuvj"):
         return ColorRange.JPEG
     with contextlib.suppress(ValueError):
@@ -67,7 +67,7 @@ def value_range(frame: VideoFrame) -> ColorRange | None:
 
 
 def needs_own_matrix(frame: VideoFrame) -> bool:
-    """Whether `to_full_rgb` must be used. Raises InputError where nothing can be."""
+    """Whether `to_full_rgb` must be used. Raises InputError for colours that cannot be converted."""
     check_matrix(frame)
     if frame.format.is_rgb:
         return value_range(frame) == ColorRange.MPEG
@@ -80,7 +80,7 @@ def to_full_rgb(frame: VideoFrame, width: int, height: int, scaler: VideoReforma
     unit, top = 2 ** (_bits(frame) - 8), 2 ** _bits(frame) - 1
     is_full = value_range(frame) == ColorRange.JPEG
     black, span = (0, top) if is_full else (16 * unit, 219 * unit)
-    # YCgCo is made of R, G and B as they are coded, so its differences span what they do.
+    # YCgCo is computed from coded R, G and B, so its differences have their span.
     colour_span = top if is_full else (219 if frame.colorspace == YCGCO else 224) * unit
     if frame.format.is_rgb or frame.colorspace == GBR:
         green, blue, red = ((plane - black) / span for plane in (first, second, third))
@@ -95,7 +95,7 @@ def to_full_rgb(frame: VideoFrame, width: int, height: int, scaler: VideoReforma
 
 
 def luma_weights(primaries: int) -> tuple[float, float, float]:
-    """How much red, green and blue of these primaries weigh in the luminance; BT.709's where they are not known."""
+    """Weights of red, green and blue in the luminance for these primaries; BT.709's for unknown ones."""
     pairs = iter(PRIMARIES.get(primaries, SRGB))
     white, *corners = ((x / y, 1.0, (1 - x - y) / y) for x, y in zip(pairs, pairs, strict=True))
     red, green, blue = np.linalg.solve(np.array(corners).T, np.array(white))
@@ -103,7 +103,7 @@ def luma_weights(primaries: int) -> tuple[float, float, float]:
 
 
 def _is_gbr(frame: VideoFrame) -> bool:
-    """Whether planes that are called Y, U and V hold G, B and R."""
+    """Whether planes called Y, U and V contain G, B and R."""
     if frame.colorspace != GBR or frame.format.is_rgb:
         return False
     components = frame.format.components
@@ -125,7 +125,7 @@ def _stored_planes(frame: VideoFrame, width: int, height: int, scaler: VideoRefo
         format=format,
         src_colorspace=Colorspace.ITU601,
         dst_colorspace=Colorspace.ITU601,
-        src_color_range=ColorRange.MPEG,  # and out: no value is moved, whatever they mean
+        src_color_range=ColorRange.MPEG,  # the same out: values are not changed, whatever they mean
         dst_color_range=ColorRange.MPEG,
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
     )

@@ -1,4 +1,4 @@
-"""The files that videos are written into: which container a name means, and what fits in it."""
+"""Containers of output files: which one a name means, and what it can hold."""
 
 import contextlib
 import io
@@ -23,14 +23,14 @@ from dsmap.runtime.video.windows_sound import add_by_windows_name, goes_by_windo
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffixes of videos, and libav's names for them."""
 
-# What is written at least once a second. delay_moov: the header waits for the first fragment, which tells its start.
+# Written at least once a second. delay_moov: the header waits for the first fragment, which determines the start time.
 _FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
 _CLUSTERS = {"cluster_time_limit": "1000"}
 _RECOVERABLE = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": _CLUSTERS, "webm": _CLUSTERS}
 
 
 def format_of(path: Path) -> str:
-    """libav's name of the container that `path`'s suffix asks for. Raises InputError when it is none of ours."""
+    """libav's name of the container that `path`'s suffix asks for. Raises InputError for an unsupported one."""
     if path.suffix.lower() not in FORMATS:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise InputError(
@@ -45,7 +45,7 @@ def format_of(path: Path) -> str:
 
 
 def check_container(path: Path, audio: Sequence[Stream]) -> None:
-    """Raise InputError when the container that `path`'s suffix asks for is not known or cannot hold `audio`."""
+    """Raise InputError when the container that `path`'s suffix asks for is unknown or cannot hold `audio`."""
     format_of(path)
     if holds(path.suffix, audio):
         return
@@ -53,14 +53,14 @@ def check_container(path: Path, audio: Sequence[Stream]) -> None:
 
 
 def no_room(suffix: str, audio: Sequence[Stream], path: Path | None = None) -> InputError:
-    """The container cannot hold the sound as it is: which one can, and what else helps."""
+    """The error for a container that cannot hold the sound as it is, with one that can."""
     refused = [stream for stream in audio if not holds(suffix, [stream])] or list(audio)
     codecs = ", ".join(sorted({codec_name(stream) for stream in refused}))
     fact = f"{suffix} files cannot hold this video's audio ({codecs}) as it is"
     if suffix.lower() == ".webm":
         fact = f"{suffix} files hold Opus and Vorbis audio; this video's ({codecs}) would be copied as it is"
     other = next((known for known in (".mkv", ".mov", ".mp4") if holds(known, audio)), None)
-    advice = "pass --audio convert to have it encoded anew, or --audio none to leave it out"
+    advice = "pass --audio convert to encode it again, or --audio none to leave it out"
     if other:
         name = path.with_suffix(other) if path else f"NAME{other}"
         advice = f"choose a container that can: -o {name}; or {advice}"
@@ -68,7 +68,7 @@ def no_room(suffix: str, audio: Sequence[Stream], path: Path | None = None) -> I
 
 
 def holds(suffix: str, streams: Sequence[Stream]) -> bool:
-    """Whether the container takes these streams as they are, by writing its header to memory."""
+    """Whether the container can hold these streams as they are; tried by writing its header to memory."""
     if not streams:
         return True
     probe = av.open(io.BytesIO(), "w", format=FORMATS[suffix.lower()])
@@ -86,7 +86,7 @@ def holds(suffix: str, streams: Sequence[Stream]) -> bool:
 
 
 def add_copy(container: OutputContainer, suffix: str, stream: Stream) -> tuple[Stream, bool]:
-    """Add a stream as it is, and say whether it goes by a Windows codec's name. Raises what PyAV raises."""
+    """Add a copy of a stream; also whether it is stored under a Windows codec's name. Raises PyAV's errors."""
     try:
         return container.add_stream_from_template(stream, opaque=True), False
     except ValueError:
@@ -96,10 +96,10 @@ def add_copy(container: OutputContainer, suffix: str, stream: Stream) -> tuple[S
 
 
 def open_output(path: Path, time_base: Fraction, *, recoverable: bool = False) -> OutputContainer:
-    """A new file at `path` for video with timestamps in `time_base`. Raises what PyAV raises.
+    """A new file at `path` for video with timestamps in `time_base`. Raises PyAV's errors.
 
-    `recoverable`: what was written until a second or two ago plays even when the process is killed. An mp4 grows in
-    fragments then, and becomes an ordinary one at its end, with the index behind the frames.
+    `recoverable`: if the process is killed, the file plays up to the last second or two. An mp4 consists of
+    fragments until it is closed; then it becomes an ordinary one, with the index after the frames.
     """
     name = format_of(path)
     # Matroska's default moves everything so that no timestamp is negative: audio often starts just before 0.
@@ -120,7 +120,7 @@ def open_output(path: Path, time_base: Fraction, *, recoverable: bool = False) -
 
 
 def codec_name(stream: Stream) -> str:
-    """For people."""
+    """The codec's name for messages."""
     if stream.codec_context is not None:
         return stream.codec_context.name
     return getattr(stream, "name", None) or "unknown codec"  # PyAV has no name without a codec context

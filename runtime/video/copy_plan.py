@@ -23,7 +23,7 @@ _MAX_ENCODED = 64
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A stream that the output will not have."""
+    """A stream that the output will not contain."""
 
     stream: Stream
     reason: str
@@ -35,27 +35,27 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyPlan:
-    """What becomes of the streams that are not translated."""
+    """What becomes of each stream that is not translated."""
 
     copied: tuple[Stream, ...] = ()
     """Bit for bit."""
     converted: tuple[tuple[Stream, str], ...] = ()
-    """Text subtitles, each with the codec that they are rewritten in."""
+    """Text subtitles, each with the codec they are converted to."""
     encoded: tuple[AudioStream, ...] = ()
-    """Sound that is encoded anew."""
+    """Sound that is encoded again."""
     left_out: tuple[LeftOut, ...] = ()
 
     @property
     def written(self) -> list[Stream]:
-        """The streams that the output has something of."""
+        """The streams that the output contains in some form."""
         return [*self.copied, *(stream for stream, _ in self.converted), *self.encoded]
 
 
 def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> CopyPlan:
-    """What a container (its suffix, one of `FORMATS`) can take of `streams`.
+    """Which of `streams` a container (its suffix, one of `FORMATS`) can hold, and how.
 
-    `audio`: "copy"; "convert" encodes all sound anew; "none" leaves it out. Raises InputError for audio that cannot be
-    copied.
+    `audio`: "copy"; "convert" encodes all sound again; "none" leaves it out. Raises InputError for sound that cannot
+    be copied.
     """
     suffix = suffix.lower()
     fitting: list[Stream] = []
@@ -64,7 +64,7 @@ def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> 
     left_out: list[LeftOut] = []
     for stream in streams:
         if _is_chapter_text(stream):
-            continue  # chapters travel by themselves
+            continue  # chapters are copied separately
         if isinstance(stream, AudioStream) and (reason := _why_silent(stream, audio)):
             left_out.append(LeftOut(stream=stream, reason=reason))
         elif isinstance(stream, AudioStream) and audio == "convert":
@@ -79,25 +79,25 @@ def plan_copies(suffix: str, streams: Sequence[Stream], audio: str = "copy") -> 
             left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold {_words(stream)}"))
     converted, encoded = converted[:_MAX_STREAMS], encoded[:_MAX_ENCODED]
     room = max(_MAX_STREAMS - len(converted) - len(encoded), 0)
-    copied = fitting[: _most_together(suffix, fitting[:room])]
+    copied = fitting[: _max_together(suffix, fitting[:room])]
     for stream in fitting[len(copied) :]:
         if stream.type == "audio":
             raise no_room(suffix, [stream])
-        left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold so many streams"))
+        left_out.append(LeftOut(stream=stream, reason=f"{suffix} files cannot hold that many streams"))
     return CopyPlan(copied=tuple(copied), converted=tuple(converted), encoded=tuple(encoded), left_out=tuple(left_out))
 
 
 def _why_silent(stream: AudioStream, audio: str) -> str:
-    """Why nothing of a sound can be in the result; empty where it can."""
+    """Why a sound stream cannot be in the result; empty where it can."""
     if audio == "none":
         return "--audio none"
     if not stream.codec_context.sample_rate:
-        return "it is announced, and none of it was found in the beginning of the file"
+        return "it is announced, but none of it was found at the beginning of the file"
     return ""
 
 
-def _most_together(suffix: str, streams: Sequence[Stream]) -> int:
-    """How many of the streams, from the first on, the container takes together. Each fits alone."""
+def _max_together(suffix: str, streams: Sequence[Stream]) -> int:
+    """How many of the streams, from the first on, the container can hold together. Each fits alone."""
     if holds(suffix, streams):
         return len(streams)
     fits, too_many = 0, len(streams)
@@ -112,11 +112,11 @@ def _is_text(stream: SubtitleStream) -> bool:
 
 
 def _fits(suffix: str, stream: Stream) -> bool:
-    """What a container's header does not tell."""
+    """Whether the container can hold the stream, where writing its header does not show it."""
     if stream.type == "attachment":
         return suffix == ".mkv"  # WebM takes them and does not write them
     if stream.type == "data":
-        return stream.name not in (None, "bin_data")  # time codes and camera data fail when the file is closed
+        return stream.name not in (None, "bin_data")  # timecodes and camera data fail when the file is closed
     return stream.type != "video" or bool(stream.disposition & Disposition.attached_pic)
 
 
@@ -129,5 +129,5 @@ def _words(stream: Stream) -> str:
 
 
 def _is_chapter_text(stream: Stream) -> bool:
-    """Whether this is the track in which mov and mp4 keep the names of chapters."""
+    """Whether this is the track in which mov and mp4 store the names of chapters."""
     return stream.type == "data" and stream.name == "bin_data" and bool(stream.container.chapters())

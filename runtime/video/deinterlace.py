@@ -1,4 +1,4 @@
-"""Deinterlaces decoded frames with libavfilter's bwdif: one frame out for each that comes in, at its own time."""
+"""Deinterlacing decoded frames with libavfilter's bwdif: one frame out for each frame in, at the same time."""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -29,12 +29,12 @@ class _Times:
 
 
 class Deinterlacer:
-    """Deinterlaces the frames of one video, called with each in order; a frame comes out after the one that follows it.
+    """Deinterlaces the frames of one video, called with each in order; a frame is returned once the next one is given.
 
-    Raises InputError for frames that are too small for that.
+    Raises InputError for frames that are too small.
 
-    Frames that are marked as progressive stay as they are where the first is marked as interlaced; where it is not,
-    all are deinterlaced. `field_order`: AVFieldOrder of the container, for frames that do not say which field is first.
+    If the first frame is marked as interlaced, frames marked as progressive are left alone; otherwise all frames are
+    deinterlaced. `field_order`: AVFieldOrder of the container, for frames that do not say which field comes first.
     """
 
     def __init__(self, field_order: int = 0) -> None:
@@ -47,7 +47,7 @@ class Deinterlacer:
         self._times: deque[_Times] = deque()
 
     def __call__(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        """The frames that are ready: at most one, but where the size changes."""
+        """The frames that are ready: at most one, except where the size changes."""
         if self._mode is None:
             self.was_marked = frame.interlaced_frame
             self._mode = "interlaced" if self.was_marked else "all"
@@ -62,14 +62,14 @@ class Deinterlacer:
         yield from self._ready()
 
     def flush(self) -> Iterator[VideoFrame]:
-        """The frames that are left."""
+        """The remaining frames."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._ready()
         self._graph = self._kind = None
 
     def items(self, items: Iterable[VideoFrame | Other]) -> Generator[VideoFrame | Other, None, None]:
-        """`items` with their frames deinterlaced; all else passes through at once."""
+        """`items` with frames deinterlaced; everything else passes through at once."""
         for item in items:
             if isinstance(item, VideoFrame):
                 yield from self(item)
@@ -83,7 +83,7 @@ class Deinterlacer:
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
                 f"frames of {frame.width}x{frame.height} ({frame.format.name}) cannot be deinterlaced",
-                "leave --deinterlace away",
+                "leave out --deinterlace",
             ) from error
 
     def _build(self, frame: VideoFrame, mode: str) -> Graph:

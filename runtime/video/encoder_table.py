@@ -27,7 +27,7 @@ _X26X_PRESETS = _same(["ultrafast", "superfast", "veryfast", "faster", "fast", "
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRange:
-    """How a codec is told its quality: the option's name, its range (both ends included), and our default."""
+    """A codec's quality option: its name, its range (both ends included), and our default."""
 
     option: str
     best: int
@@ -37,7 +37,7 @@ class QualityRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """One encoder of libav, with everything that it is told."""
+    """An encoder of libav, with all its options."""
 
     codec: str
     """The name in `CODECS`."""
@@ -51,15 +51,15 @@ class Encoder:
     quality: QualityRange | None = None
     preset_option: str = "preset"
     presets: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """The names it knows, and what libav calls them."""
+    """Names for users, and libav's names."""
     preset: str | None = None
-    """The one in use."""
+    """The selected one."""
     crf: int | None = None
-    """The one in use."""
+    """The selected one."""
     fixed: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Options that nobody chooses."""
+    """Options that users cannot change."""
     mp4_tag: str | None = None
-    """Codec tag in mp4 and mov, where libav's own choice does not play everywhere."""
+    """Codec tag in mp4 and mov where libav's default does not play everywhere."""
 
     @property
     def options(self) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _nvenc(codec: str, title: str, *, worst: int, default: int, containers: tupl
     )
 
 
-# Closed groups of pictures everywhere: a job is resumed at a keyframe, and players seek to one.
+# Closed GOPs everywhere: a job is resumed at a keyframe, and players seek to one.
 ENCODERS = (
     Encoder(
         codec="h264",

@@ -27,20 +27,20 @@ _OPENING_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """What was asked for. None and "auto" leave the choice to `resolve`."""
+    """The codec, quality and speed that were asked for; `resolve` chooses for None and "auto"."""
 
     codec: str = AUTO
     """A name of `CODECS`, or "auto": VP9 in .webm, H.264 elsewhere."""
     crf: int | None = None
     """Quality: lower is better and larger. Its range is the codec's."""
     preset: str | None = None
-    """Speed against size, in the codec's own words."""
+    """Speed against size; the names are the codec's own."""
 
 
 def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
-    """The encoder for a file of this suffix (".mp4"). Raises InputError, saying what there is to choose from.
+    """The encoder for a file with this suffix (".mp4"). Raises InputError, listing the choices.
 
-    A codec that was named is opened to see that it works here, never replaced. `suffix` is one of `FORMATS`.
+    A codec that was named is opened to check that it works, never replaced. `suffix` is one of `FORMATS`.
     """
     suffix = suffix.lower()
     encoder = _found(settings.codec, suffix)
@@ -48,14 +48,14 @@ def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
     kind = encoder.library, encoder.pix_fmt
     if settings.codec != AUTO and (failure := _failure(*kind)) is not None:
         raise InputError(
-            f"--codec {encoder.codec} does not work here: {_told_by_libav(*kind) or failure}",
+            f"--codec {encoder.codec} does not work on this machine: {_libav_reason(*kind) or failure}",
             f"choose another --codec ({', '.join(working_codecs(suffix))})",
         )
     return encoder
 
 
 def default_suffix(codec: str) -> str:
-    """The usual container of a codec: ".mp4", or what it needs. Raises InputError for an unknown name."""
+    """Default container of a codec, such as ".mp4". Raises InputError for an unknown name."""
     if codec == AUTO:
         return ".mp4"
     return _named(codec)[0].containers[0]
@@ -67,7 +67,7 @@ def keeps_ten_bits(codec: str) -> bool:
 
 
 def working_codecs(suffix: str | None = None) -> list[str]:
-    """The codecs that open on this machine, of those that `suffix` takes: for messages and for checks."""
+    """The codecs that work on this machine, of those that a container takes: for messages and checks."""
     fitting = (encoder for encoder in ENCODERS if suffix is None or suffix in encoder.containers)
     return list(
         dict.fromkeys(encoder.codec for encoder in fitting if _failure(encoder.library, encoder.pix_fmt) is None)
@@ -77,7 +77,7 @@ def working_codecs(suffix: str | None = None) -> list[str]:
 def _named(codec: str) -> list[Encoder]:
     found = [encoder for encoder in ENCODERS if encoder.codec == codec]
     if not found:
-        raise InputError(f"there is no codec {codec!r}", f"choose --codec from {', '.join((AUTO, *CODECS))}")
+        raise InputError(f"unknown codec {codec!r}", f"choose --codec from {', '.join((AUTO, *CODECS))}")
     return found
 
 
@@ -100,7 +100,7 @@ def _preset(encoder: Encoder, preset: str | None) -> str | None:
     if preset is None:
         return encoder.preset
     if not encoder.presets:
-        raise InputError(f"{encoder.title} has no presets (got {preset})", "leave --preset away")
+        raise InputError(f"{encoder.title} has no presets, got {preset!r}", "leave out --preset")
     if preset not in encoder.presets:
         raise InputError(
             f"{encoder.title} has no preset {preset!r}",
@@ -115,7 +115,7 @@ def _crf(encoder: Encoder, crf: int | None) -> int | None:
         if crf is None:
             return None
         instead = f"; --preset sets the quality ({', '.join(encoder.presets)})" if encoder.codec == "prores" else ""
-        raise InputError(f"{encoder.title} takes no CRF (got {crf})", f"leave --crf away{instead}")
+        raise InputError(f"{encoder.title} takes no CRF (got {crf})", f"leave out --crf{instead}")
     if crf is None:
         return quality.default
     if not quality.best <= crf <= quality.worst:
@@ -129,7 +129,7 @@ def _crf(encoder: Encoder, crf: int | None) -> int | None:
 
 @cache
 def _failure(library: str, pix_fmt: str) -> str | None:
-    """How opening this encoder fails here; None when it does not. It is opened for real, at a small size."""
+    """Why this encoder cannot be opened; None when it can. It really is opened, at a small size."""
     silence()
     try:
         _open(library, pix_fmt)
@@ -148,15 +148,15 @@ def _open(library: str, pix_fmt: str) -> None:
 
 
 @cache  # it takes half a second, and every input of a job asks
-def _told_by_libav(library: str, pix_fmt: str) -> str | None:
-    """Why this encoder fails to open: its error code alone does not say that a driver is missing, libav's log does.
+def _libav_reason(library: str, pix_fmt: str) -> str | None:
+    """Why this encoder fails to open, from libav's log: the error code does not mention a missing driver, for example.
 
-    In a process of its own. With Python listening to libav's log, every decoder's thread that has something to say
-    waits for the interpreter, and where that one waits for the decoder, or ends, both wait for ever.
+    Runs in a separate process. With Python listening to libav's log, every decoder thread that logs waits for the
+    interpreter; if the interpreter waits for the decoder, or exits, that is a deadlock.
     """
     target = "dsmap.runtime.video.encoders:log_of_opening"
-    told: str | None = isolated(target, _OPENING_SECONDS, nested=True, library=library, pix_fmt=pix_fmt).value
-    return told
+    reason: str | None = isolated(target, _OPENING_SECONDS, nested=True, library=library, pix_fmt=pix_fmt).value
+    return reason
 
 
 def log_of_opening(library: str, pix_fmt: str) -> str:

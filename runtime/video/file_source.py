@@ -1,4 +1,4 @@
-"""Reads the packets of a video file."""
+"""Reading the packets of a video file."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,7 +18,7 @@ MAX_READ_FAILURES = 16  # in a row; then the rest of the file counts as lost
 
 
 class FileSource:
-    """The packets of the file `path`. Raises InputError when it is no video."""
+    """The packets of the file `path`. Raises InputError when it is not a video."""
 
     reconnections = 0
     broken_off: DsmapError | None = None
@@ -28,13 +28,13 @@ class FileSource:
         self.name = str(path)
         self.container = open_file(path)
         self.failures = 0
-        """Places where nothing could be read; reading went on behind them."""
+        """Unreadable places in the file, after which reading continued."""
         self._cancelled = False
 
     def restart(self, at: Fraction | None) -> None:
         """Go to a keyframe at or before `at` seconds of the file's clock; None: to the beginning.
 
-        Raises av.FFmpegError where the file cannot do that.
+        Raises av.FFmpegError where the file cannot seek.
         """
         if at is None:
             self.container.close()
@@ -43,7 +43,7 @@ class FileSource:
         self.container.seek(int(at * av.time_base))
 
     def packets(self) -> Iterator[Packet]:
-        """All packets of all streams; reading goes on after an error while anything comes."""
+        """All packets of all streams; reading continues after errors as long as packets come."""
         failures = 0
         while failures < MAX_READ_FAILURES:
             try:
@@ -63,19 +63,19 @@ class FileSource:
         yield from flush_packets(self.container)  # reading gave up: take what is still in the decoder
 
     def saw_frame(self) -> None:
-        """Nothing: a file ends by itself."""
+        """Do nothing: a file ends by itself."""
 
     def cancel(self) -> None:
-        """Ends `packets` at the next one. Any thread may call it."""
+        """End `packets` at the next one. Any thread may call it."""
         self._cancelled = True
 
     def close(self) -> None:
-        """Closes the file. No iteration may be under way."""
+        """Close the file. No iteration may be in progress."""
         self.container.close()
 
 
 def flush_packets(container: InputContainer) -> Iterator[Packet]:
-    """What makes the video decoders give what they still hold."""
+    """Empty packets, which make the video decoders return the frames they still hold."""
     for stream in container.streams.video:
         packet = Packet()
         packet.stream = stream

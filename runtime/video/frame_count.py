@@ -1,4 +1,4 @@
-"""How many frames a video should have, and how many of them are not there."""
+"""Counting frames: how many a video should have, and how many are missing."""
 
 from fractions import Fraction
 
@@ -10,17 +10,17 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 BROADCAST_FORMATS = ("mpegts", "mpeg")
-"""Recordings of what is sent: their clock begins anywhere, and may jump."""
+"""Broadcast recordings: their clock begins anywhere, and may jump."""
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
 _FORMATS_THAT_SAY_THE_END = ("matroska", "flv", "asf", "nut")  # counted from 0, wherever the first packet stands
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
-_LEAST_BYTES_PER_SECOND = 1000
+_MIN_BYTES_PER_SECOND = 1000
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 
 
 def rate_of(stream: VideoStream) -> Fraction:
-    """Frames per second, about: for estimates and the encoder's rate control, never for timestamps."""
+    """Approximate frames per second: for estimates and rate control, never for timestamps."""
     rates = [stream.average_rate, stream.guessed_rate]
     if stream.container.format.flags & _NO_TIMESTAMPS:  # a raw stream: libav says 25, and guesses by what it holds
         rates.reverse()
@@ -34,7 +34,7 @@ def has_index(container: InputContainer) -> bool:
 
 
 def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Where the video ends, seconds on the file's clock; None when it does not say."""
+    """End of the video in seconds on the file's clock; None when unknown."""
     if stream.duration and stream.time_base:
         begin = (stream.start_time or 0) * stream.time_base
         return begin + _length_from(container, begin, stream.duration * stream.time_base)
@@ -43,20 +43,20 @@ def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
 
 
 def start_of(container: InputContainer) -> Fraction:
-    """Where the file's clock begins, in seconds: that of a recording of a running stream may say hours."""
+    """Start of the file's clock, in seconds: hours, perhaps, in a recording of a running stream."""
     return Fraction(container.start_time or 0, av.time_base)
 
 
 def _length(container: InputContainer) -> Fraction | None:
-    """Seconds from the first packet to the end of the last; None when the file does not say."""
+    """Seconds from the first packet to the end of the last; None when unknown."""
     if container.duration is None:
         return None
     return _length_from(container, start_of(container), Fraction(container.duration, av.time_base))
 
 
 def _is_incredible(container: InputContainer, length: Fraction) -> bool:
-    """Whether a recording is too small for its length: its clock jumps ahead somewhere."""
-    return container.format.name in BROADCAST_FORMATS and 0 < container.size < _LEAST_BYTES_PER_SECOND * length
+    """Whether a recording is too small for its length, as its clock jumps ahead somewhere."""
+    return container.format.name in BROADCAST_FORMATS and 0 < container.size < _MIN_BYTES_PER_SECOND * length
 
 
 def _length_from(container: InputContainer, start: Fraction, duration: Fraction) -> Fraction:
@@ -64,14 +64,14 @@ def _length_from(container: InputContainer, start: Fraction, duration: Fraction)
 
 
 def _says_the_end(container: InputContainer) -> bool:
-    """Whether what is called the duration is counted from 0; so do single fragments of an mp4."""
+    """Whether the container's duration is counted from 0, as in single fragments of an mp4."""
     if has_index(container):
         return not any(video.frames for video in container.streams.video)
     return container.format.name.startswith(_FORMATS_THAT_SAY_THE_END)
 
 
 def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:
-    """Frames that the whole file would give: exact for mp4 and mov, an estimate elsewhere, None when unknown."""
+    """Frames in the whole file: exact for mp4 and mov, an estimate elsewhere, None when unknown."""
     if has_index(container) and video.frames > 0:
         return sum(not entry.is_discard for entry in video.index_entries) or None
     if video.frames:
@@ -85,10 +85,10 @@ def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fra
 def missing_frames(
     container: InputContainer, video: VideoStream, rate: Fraction, *, read: int | None, size: int | None, end: Fraction
 ) -> int:
-    """Frames that the header promises and that are not there, when all has been read.
+    """Frames that the header promises but that were missing, once everything has been read.
 
-    `read`: video packets that came, None when reading did not begin at the beginning. `size`: of the file in bytes,
-    None when unknown. `end`: of the last packet, in seconds.
+    `read`: video packets read, None when reading did not start at the beginning. `size`: of the file in bytes, None
+    when unknown. `end`: of the last packet, in seconds.
     """
     if has_index(container):
         entries = video.index_entries

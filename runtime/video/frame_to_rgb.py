@@ -26,10 +26,10 @@ from dsmap.runtime.video.scaling import fitted_size, scaled
 from dsmap.runtime.video.stream_side_data import Crop
 from dsmap.runtime.video.tone_mapping import Tone, ToneMapper, tone_of
 
-# Chroma interpolated, not repeated, and values rounded: without, RGB comes out 1 to 1.5 levels too dark on average.
+# Chroma is interpolated, not repeated, and values are rounded: otherwise RGB is 1 to 1.5 levels too dark on average.
 _DECODE_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
-# AVColorSpace (the file's tag) to what swscale calls its matrix. Other tags, and none, are guessed.
+# AVColorSpace (the file's tag) to swscale's matrix. For other tags, and none, the matrix is guessed.
 _MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -38,20 +38,20 @@ _MATRICES = {
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
 }
-_ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale ends the whole process on some of these
+_ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale aborts the whole process on some of these
 
 
-# Limited range to full, for grey frames: swscale takes all of them for full.
+# Limited range to full, for grey frames: swscale takes all of them for full range.
 _EXPANDED = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
 class _Placement(NamedTuple):
-    """Where a stored frame goes in the stored target; sizes as (width, height)."""
+    """Position of a stored frame in the stored target; sizes as (width, height)."""
 
     converted: tuple[int, int]
     """The size that swscale is asked for."""
     crop: Crop
-    """What is cut off after that: odd numbers too, though chroma is stored for two pixels."""
+    """Cut off after that; odd numbers too, although chroma is stored for two pixels."""
     fitted: tuple[int, int]
     bars: tuple[int, int, int, int] | None
     """Black rows above and below, columns left and right."""
@@ -59,9 +59,9 @@ class _Placement(NamedTuple):
 
 @dataclass
 class FrameToRgb:
-    """Turns decoded frames into upright RGB, all of one size. Keep one per video: it keeps the scaler's tables.
+    """Converts decoded frames to upright RGB, all of one size. Keep one per video: it caches the scaler's tables.
 
-    `width`, `height`: of the result, upright. `crop`: what the container says not to show of the stored frame.
+    `width`, `height`: of the result, upright. `crop`: the part of the stored frame that the container hides.
     `shape`: width / height of the stored frame as displayed, pixel aspect and all; None: that of square pixels. With a
     `pool` the results lie in its arrays.
     """
@@ -81,7 +81,7 @@ class FrameToRgb:
     def __call__(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> Pixels:
         """uint8 (height, width, 3), BT.709 primaries, full range. `aspect`: width / height of the frame's pixels.
 
-        A frame of another size is scaled, and one of another shape comes between black bars. Raises InputError for
+        A frame of another size is scaled, and one of another shape gets black bars. Raises InputError for
         pixels that cannot be converted.
         """
         place = self._placement(frame, aspect)
@@ -89,7 +89,7 @@ class FrameToRgb:
         return self._upright([red, green, blue])
 
     def with_residual(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> tuple[Pixels, Residual | None]:
-        """The same, and what it lacks of a frame of more than 8 bits; None for others. See `Residual`."""
+        """The same, with the residual of a frame of more than 8 bits; None for others."""
         if _bits(frame) <= 8 and tone_of(frame) is None:
             return self(frame, aspect), None
         place = self._placement(frame, aspect)
@@ -97,12 +97,12 @@ class FrameToRgb:
         planes = (_full_16_bits(_pixels(plane, np.uint16), white, frame) for plane in wide)
         green, blue, red = (self._placed(plane, place) for plane in planes)
         exact = self.orientation.apply(np.asarray(cv2.merge([red, green, blue])))
-        exact += LEVEL // 2  # no more than 16 bits hold: white is 255 levels
+        exact += LEVEL // 2  # fits into 16 bits: white is 255 levels
         rgb = (exact >> 8).astype(np.uint8)
         return rgb, (exact.astype(np.uint8) ^ 0x80).view(np.int8)  # the lower byte, less half a level
 
     def fills(self, frame: VideoFrame, aspect: Fraction = Fraction(1)) -> bool:
-        """Whether `frame` comes without bars."""
+        """Whether `frame` fills the result, without bars."""
         return self._placement(frame, aspect).bars is None
 
     @property
@@ -117,7 +117,7 @@ class FrameToRgb:
 
     def _new_placement(self, width: int, height: int, aspect: Fraction) -> _Placement:
         crop, whole, target = self.crop, (width, height), self._target
-        if not crop.fits(*whole):  # it was for frames of another size
+        if not crop.fits(*whole):  # it is for frames of another size
             crop = Crop()
         fitted = fitted_size(target, Fraction(*crop.size(*whole)) * aspect / (self.shape or Fraction(*target)))
         across, down = (all_of_it - part for all_of_it, part in zip(target, fitted, strict=True))
@@ -165,7 +165,7 @@ class FrameToRgb:
         return target
 
     def _mapper_for(self, tone: Tone, white: float, width: int, height: int) -> ToneMapper:
-        """One table for the whole clip, also where the metadata's peak changes on the way: the tone must not jump."""
+        """One table for the whole clip, even if the metadata's peak changes: the tone must not jump."""
         kind = (tone.transfer, tone.primaries)
         if self._tone is None or kind != (self._tone.transfer, self._tone.primaries):
             self._tone, self._mapper = tone, None
@@ -212,12 +212,12 @@ def _is_limited_grey(frame: VideoFrame) -> bool:
 
 
 def _needs_16_bits(frame: VideoFrame) -> bool:
-    """Whether swscale, asked for 8 bits, would be off by half a level: full range of more than 8 bits."""
+    """Whether swscale's 8-bit output would be off by half a level: full range of more than 8 bits."""
     return _bits(frame) > 8 and (frame.format.is_rgb or value_range(frame) == ColorRange.JPEG)
 
 
 def _white(frame: VideoFrame) -> float:
-    """What swscale makes of white in 16 bits."""
+    """The value of white in swscale's 16-bit output."""
     bits = _bits(frame)
     if frame.format.is_rgb or value_range(frame) == ColorRange.JPEG:
         return (2**bits - 1) * 2 ** (16 - bits)

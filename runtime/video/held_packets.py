@@ -15,7 +15,7 @@ _MAX_HELD_BYTES = 64 << 20
 
 
 class HeldPackets:
-    """Packets in the order of their time, held until the video has got there; few enough that memory stays small."""
+    """Packets in order of time, held until the video has caught up, within a limit of memory."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[Fraction, int, Packet]] = []
@@ -23,12 +23,12 @@ class HeldPackets:
         self._count = itertools.count()
 
     def add(self, packet: Packet) -> None:
-        """Hold one more."""
+        """Add a packet."""
         heapq.heappush(self._heap, (start_of(packet), next(self._count), packet))
         self._bytes += packet.size
 
     def due(self, end: Fraction) -> Iterator[Packet]:
-        """Take out those that start no later than `end` (seconds), and the earliest where too much is held."""
+        """Take out those that start no later than `end` (seconds), and the earliest ones while too much is held."""
         while self._heap and (self._heap[0][0] <= end or self._too_many):
             yield self._pop()
 
@@ -50,6 +50,6 @@ class HeldPackets:
 
 
 def start_of(packet: Packet) -> Fraction:
-    """Where the packet begins, in seconds."""
+    """Start of the packet, in seconds."""
     time = packet.pts if packet.pts is not None else packet.dts
     return (time or 0) * packet.time_base if packet.time_base else Fraction(0)

@@ -1,4 +1,4 @@
-"""What readers of images as the frames of a video share: no sound, no clock to put right, nothing that breaks off."""
+"""Base class of readers of images as video frames: no sound, no clock to repair, no connection to lose."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it stands in PyAV's type hints only
 
 
 class ImageFrames:
-    """The part of `VideoReader`'s interface that is the same for all images. `pool`: where scaled frames lie.
+    """The part of `VideoReader`'s interface that is the same for all images. `pool`: for scaled frames.
 
     A subclass sets `width` and `height`, and iterates until it is `_cancelled`.
     """
@@ -55,11 +55,11 @@ class ImageFrames:
         self.close()
 
     def cancel(self) -> None:
-        """Ends the iteration before the next frame. Any thread may call it."""
+        """End the iteration before the next frame. Any thread may call it."""
         self._cancelled = True
 
     def close(self) -> None:
-        """Nothing is open between two frames."""
+        """Do nothing: no file is open between frames."""
 
     def _scaled(self, rgb: Pixels) -> Pixels:
         """uint8 (H, W, 3) at `width` and `height`."""

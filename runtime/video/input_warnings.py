@@ -26,7 +26,7 @@ def input_warnings(
     *,
     ten_bits: bool = False,
 ) -> tuple[str, ...]:
-    """About the video that begins with the frame `first`, which has been deinterlaced if there is a `deinterlacer`."""
+    """Notes on the video that begins with the frame `first`, which is deinterlaced if there is a `deinterlacer`."""
     notes = [
         _crop(first, side_data.crop),
         _depth(first, ten_bits),
@@ -45,7 +45,7 @@ def _crop(frame: VideoFrame, crop: Crop) -> str:
         return ""
     width, height = crop.size(frame.width, frame.height)
     if not crop.fits(frame.width, frame.height):
-        return f"the file asks to crop its {frame.width}x{frame.height} frames to nothing: they stay as they are"
+        return f"the file asks to crop its {frame.width}x{frame.height} frames to nothing: they are left uncropped"
     return f"cropped from {frame.width}x{frame.height} to {width}x{height}, as the file asks"
 
 
@@ -54,7 +54,7 @@ def _depth(frame: VideoFrame, ten_bits: bool) -> str:
     if bits <= 8:
         return ""
     if ten_bits:
-        return f"{bits}-bit input: translated in 8 bits, to which the input's finer steps are added"
+        return f"{bits}-bit input: translated in 8 bits, with the input's finer steps added"
     return f"{bits}-bit input: the result has 8 bits"
 
 
@@ -65,12 +65,12 @@ def _colours(frame: VideoFrame) -> str:
         dropped = f"; its metadata ({mastering}) is left out" if mastering else ""
         return f"HDR ({kind}): tone-mapped to SDR{dropped}"
     if mastering:
-        return f"the metadata of its HDR mastering ({mastering}) is left out"
-    return f"wide colours ({gamut}): brought to BT.709" if gamut else ""
+        return f"its HDR mastering metadata ({mastering}) is left out"
+    return f"wide gamut ({gamut}): converted to BT.709" if gamut else ""
 
 
 def _mastering(frame: VideoFrame) -> str:
-    """The metadata that describes how HDR was mastered, in a few words; empty without any."""
+    """The HDR mastering metadata in a few words; empty without any."""
     found, words = frame_side_data(frame), []
     if (display := found.get("MASTERING_DISPLAY_METADATA")) is not None:
         # AVMasteringDisplayMetadata: ten fractions, the last two the darkest and brightest light, and two flags.
@@ -89,16 +89,16 @@ def _dolby_vision(profile: int | None) -> str:
         return ""
     if profile in _OWN_COLOURS:
         return (
-            f"Dolby Vision profile {profile}: its colours (IPT) cannot be read here, they come out wrong (green and "
+            f"Dolby Vision profile {profile}: its colours (IPT) cannot be converted and come out wrong (green and "
             "violet); convert the video to HDR10 or SDR first"
         )
     return f"Dolby Vision profile {profile}: its metadata is left out, the base layer is used"
 
 
 def _unknown_sphere(frame: VideoFrame, side_data: StreamSideData) -> str:
-    """What `plan_projection` does not see, as no header of Matroska has it: fisheye, half a sphere."""
+    """Projections that Matroska's header cannot express, and `plan_projection` does not see: fisheye, half a sphere."""
     unknown = "SPHERICAL" in frame_side_data(frame) and not side_data.is_spherical
-    return "spherical video of an unusual kind: its tag is left out" if unknown else ""
+    return "spherical video of an unsupported kind: its tag is left out" if unknown else ""
 
 
 def _alpha(stream: VideoStream, frame: VideoFrame) -> str:
@@ -112,7 +112,7 @@ def _fields(stream: VideoStream, frame: VideoFrame, deinterlacer: Deinterlacer |
     kind = f" ({order})" if order else ""
     if deinterlacer is not None:
         marked = deinterlacer.was_marked or order
-        return f"interlaced{kind}: deinterlaced" if marked else "deinterlaced, though it is not marked as interlaced"
+        return f"interlaced{kind}: deinterlaced" if marked else "deinterlaced, although it is not marked as interlaced"
     if not frame.interlaced_frame and not order:
         return ""
-    return f"interlaced{kind}: not deinterlaced; --deinterlace does that"
+    return f"interlaced{kind}: not deinterlaced (see --deinterlace)"

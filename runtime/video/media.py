@@ -1,7 +1,7 @@
-"""The one door to media: every file and address that is read is opened here, within the same limits.
+"""Opening media, within limits: every file and address that is read is opened here.
 
-A file is that file and nothing else: no format that names other files, no protocol but `file`. An address leads to
-other addresses at most, never to files of this machine, and has deadlines. No decoder makes frames beyond MAX_PIXELS.
+A file is read alone: no format that names other files, no protocol but `file`. An address may lead to other addresses,
+never to local files, and has timeouts. No decoder makes frames beyond MAX_PIXELS.
 """
 
 import functools
@@ -31,7 +31,7 @@ from dsmap.runtime.video.addresses import (
 from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, nested_playlists, variants_of
 
 MAX_PIXELS = 16384 * 8192
-"""Of a frame: more is gigabytes in work."""
+"""Of a frame: more would take gigabytes."""
 
 _USUALLY_PROBED_BYTES = 5_000_000  # FFmpeg's own limit
 _PROBED_BYTES, _PROBED_SECONDS = 256 << 20, 300  # where sound begins late; they are held in memory meanwhile
@@ -47,7 +47,7 @@ _ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 
 
 def open_file(path: Path) -> InputContainer:
-    """Raises InputError, with the reason, when `path` is no video file."""
+    """An open container. Raises InputError, with the reason, when `path` is not a video file."""
     av.logging.set_libav_level(av.logging.PANIC)  # we report failures ourselves
     if not path.exists():
         check_not_almost_address(path)
@@ -55,7 +55,7 @@ def open_file(path: Path) -> InputContainer:
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name a video file")
     if not path.is_file():
-        raise InputError(f"{path} is not a file but a pipe or a device", "save the video in a file first")
+        raise InputError(f"{path} is a pipe or a device, not a file", "save the video to a file first")
     try:
         container = _open_file(path)
         if _lacks_sound(container):
@@ -79,7 +79,7 @@ def _open_file(path: Path, **options: str) -> InputContainer:
 
 
 def _lacks_sound(container: InputContainer) -> bool:
-    """Whether sound may begin later than libav has looked: 5 MB or a few seconds."""
+    """Whether sound may begin later than libav probed: 5 MB or a few seconds."""
     sounds = container.streams.audio
     if not sounds:  # these announce their streams nowhere
         return container.format.name in ("mpeg", "flv") and container.size > _USUALLY_PROBED_BYTES
@@ -87,9 +87,9 @@ def _lacks_sound(container: InputContainer) -> bool:
 
 
 def open_address(address: str, settings: NetworkSettings, *, live: bool = False) -> InputContainer:
-    """Raises InputError when there is no answer, no video, or what should not be followed.
+    """An open container. Raises InputError when there is no answer, no video, or a forbidden redirect.
 
-    `live`: the first frame soon, and no trying again within FFmpeg: the caller does that.
+    `live`: the first frame soon, and no retries within FFmpeg: the caller does that.
     """
     av.logging.set_libav_level(av.logging.PANIC)  # its lines would show passwords
     check_address(address)
@@ -105,7 +105,7 @@ def open_address(address: str, settings: NetworkSettings, *, live: bool = False)
 
 
 def _open_address(address: str, options: dict[str, str], settings: NetworkSettings) -> InputContainer:
-    """Without playlists at first: each names any number of further addresses, so they are looked at before."""
+    """Playlists are not followed at first: each may name any number of addresses, so they are checked before."""
     plain = _formats(but=_PLAYLISTS | _NAMING_FILES)
     try:
         return _opened(address, options | {"format_whitelist": plain}, settings)
@@ -116,7 +116,7 @@ def _open_address(address: str, options: dict[str, str], settings: NetworkSettin
 
 
 def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
-    """Whether it is a playlist. Raises InputError for one that names more than anybody could want."""
+    """Whether it is a playlist. Raises InputError for one that names too much."""
     text = _read_text(address, settings)
     if not is_playlist(text):
         return False
@@ -136,7 +136,7 @@ def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
 
 
 def _read_text(address: str, settings: NetworkSettings) -> str:
-    """What is there, taken as text, up to the size that a playlist may have."""
+    """The content as text, up to the maximum size of a playlist."""
     check_address(address)
     options = _protocol_options(scheme_of(address), settings, live=True) | {"raw_packet_size": str(1 << 16)}
     timeout = (settings.open_seconds, settings.read_seconds)
@@ -180,7 +180,7 @@ def _protocol_options(scheme: str, settings: NetworkSettings, *, live: bool) -> 
     options = {"protocol_whitelist": _PROTOCOLS} | (_LIVE_OPTIONS if live else {})
     if scheme in WEB:
         options |= {"rw_timeout": patience}
-        if not live:  # a break within a file is mended by FFmpeg: it asks for the rest of the bytes
+        if not live:  # a break within a file is repaired by FFmpeg: it asks for the rest of the bytes
             # FFmpeg 8.1 also goes on with connections that the server has closed: the last one covers that.
             options |= dict.fromkeys(("reconnect", "reconnect_streamed", "reconnect_on_network_error"), "1")
             options |= {"reconnect_delay_max": "2"}  # after a second, it is our turn
@@ -199,24 +199,24 @@ def _why_no_address(address: str, error: BaseException, *, silent: bool) -> Inpu
         return InputError(f"{name} does not answer in time", "check the address, the network and the sender")
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return InputError(
-            f"{name} asks for a user name and a password", "write them as SCHEME://USER:PASSWORD@HOST/..."
+            f"{name} requires a user name and a password", "write them as SCHEME://USER:PASSWORD@HOST/..."
         )
     if isinstance(error, av.error.ProtocolNotFoundError):
         return InputError(
-            f"{name} cannot be opened: the FFmpeg that PyAV brings has no {scheme_of(address)}",
+            f"{name} cannot be opened: PyAV's FFmpeg does not support {scheme_of(address)}",
             "have the sender send RTSP, RTMP or HTTP, or install PyAV from source with an FFmpeg that has it",
         )
     reason = getattr(error, "strerror", None) or "it cannot be read"
     if isinstance(error, av.error.ArgumentError):  # "Invalid argument"
-        reason = "it is not a video, or leads to an address that is not followed"
+        reason = "it is not a video, or leads to an address that is not allowed"
     return InputError(f"{name} cannot be opened: {reason}", advice_for(address))
 
 
 def _why_no_file(path: Path, error: BaseException) -> InputError:
     if _lacks_index(path):
         return InputError(
-            f"{path} is cut off: its index (moov), which stands at the end, is missing",
-            "copy or download the whole file again; a recording that broke off needs a repair tool",
+            f"{path} is truncated: its index (moov), at the end of the file, is missing",
+            "copy or download the whole file again; an interrupted recording needs a repair tool",
         )
     if _begins_as_playlist(path):
         return InputError(
@@ -224,9 +224,9 @@ def _why_no_file(path: Path, error: BaseException) -> InputError:
             "pass the video itself, or the playlist's own address (https://...)",
         )
     if isinstance(error, MemoryError):
-        fact = f"{path} asks for more memory than there is, or holds more than 1000 streams"
-        return InputError(fact, "it is damaged, or made to do harm; get a sound copy")
-    # Other errors' texts mislead: "Device or resource busy" for an impossible size.
+        fact = f"{path} needs more memory than available, or contains more than 1000 streams"
+        return InputError(fact, "it is damaged, or malicious; get an intact copy")
+    # The texts of other errors mislead: "Device or resource busy" for an impossible size.
     reason = "it is damaged at its beginning"
     if isinstance(error, av.error.InvalidDataError) and error.strerror:
         reason = error.strerror
@@ -252,7 +252,7 @@ def _lacks_index(path: Path) -> bool:
             if header[4:8] == b"moov":
                 return False
             size = int.from_bytes(header[:4], "big")
-            if size == 1:  # the real one stands behind the name
+            if size == 1:  # the actual size follows the name
                 size = int.from_bytes(header[8:16], "big")
             if size < 8:  # 0: up to the end of the file
                 break

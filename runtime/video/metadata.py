@@ -6,12 +6,12 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 from av.stream import Stream
 
 _STREAM_METADATA = ("language", "title", "handler_name")
-# What describes the old file rather than its content.
+# Describes the old file rather than its content.
 _TECHNICAL_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 
 
 def describe(metadata: dict[str, str], stream: Stream) -> None:
-    """Give an output stream the language and title in `metadata`, and nothing else."""
+    """Set an output stream's language and title from `metadata`, and nothing else."""
     known = {key.lower(): text for key, text in metadata.items()}
     if "name" in known:
         known.setdefault("title", known["name"])  # what mp4 calls it
@@ -20,5 +20,5 @@ def describe(metadata: dict[str, str], stream: Stream) -> None:
 
 
 def container_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """What of a file's metadata (title, artist, ...) is true for its translation too."""
+    """The part of a file's metadata (title, artist, ...) that holds for its translation too."""
     return {key.lower(): text for key, text in metadata.items() if key.lower() not in _TECHNICAL_METADATA}

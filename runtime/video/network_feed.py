@@ -35,7 +35,7 @@ class NetworkFeed:
         self.reconnections = 0
         self.broken_off: DsmapError | None = None
         self.connecting = False
-        """Whether it is waiting for another connection."""
+        """Whether it is reconnecting."""
         self.seek_to: Fraction | None = None
         self._address, self._settings, self._notify = address, settings, notify
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUED_PACKETS)
@@ -61,7 +61,7 @@ class NetworkFeed:
         raise self._first
 
     def packets(self) -> Iterator[Packet | None]:
-        """None where nothing has come for a moment."""
+        """Packets; None when nothing has come for a moment."""
         self._go.set()
         while not self._cancelled.is_set():
             try:
@@ -79,10 +79,10 @@ class NetworkFeed:
         self._cancelled.set()
 
     def give_up(self, seconds: float) -> None:
-        """The stream is of no use: end it."""
+        """End a stream that gives no frames."""
         self.broken_off = DsmapError(
             f"{shown(self._address)} sent no frame that can be decoded for {seconds:g} s",
-            "what came until then is kept; check the sender, and that the address is that of a video",
+            "everything received so far is kept; check the sender, and that the address is that of a video",
         )
         self.cancel()
 
@@ -101,7 +101,7 @@ class NetworkFeed:
             if self.seek_to is not None:
                 _seek(container, self.seek_to)
             self._read_all(container)
-        except BaseException as error:  # or whoever reads would wait for ever
+        except BaseException as error:  # or the reader would wait for ever
             self._error = error
         self._put(_END)
 
@@ -117,7 +117,7 @@ class NetworkFeed:
             self.connecting = False
 
     def _read(self, container: InputContainer) -> bool:
-        """Whether the stream came to its own end."""
+        """Whether the stream came to its proper end."""
         failures = 0
         while failures < MAX_READ_FAILURES:
             try:
@@ -141,7 +141,7 @@ class NetworkFeed:
         if container.duration is not None:
             start = Fraction(container.start_time or 0, av.time_base)
             return self._clock.end >= start + Fraction(container.duration, av.time_base) - _SHORT
-        return scheme_of(self._address) in WEB  # what is live has no end
+        return scheme_of(self._address) in WEB  # a live stream has no end
 
     def _connect_again(self, broken: InputContainer, tries: int) -> tuple[InputContainer | None, int]:
         name, settings = shown(self._address), self._settings
@@ -167,12 +167,12 @@ class NetworkFeed:
             return container, number + 1
         self.broken_off = DsmapError(
             f"{name} broke off after {float(lost):.1f} s and did not come back in {settings.tries} tries",
-            "what came until then is kept; check the network and the sender",
+            "everything received so far is kept; check the network and the sender",
         )
         return None, 0
 
     def _is_new(self, packet: Packet) -> bool:
-        """False for packets that came before the break already. Video needs them all, from the keyframe on."""
+        """False for packets that already came before the break. Video needs them all, from the keyframe on."""
         if packet.dts is None or packet.stream.type == "video":
             return True
         index = packet.stream.index
@@ -192,11 +192,11 @@ class NetworkFeed:
 
 
 class _LiveClock:
-    """Moves the timestamps of a stream that began anew, so that they go on after the gap."""
+    """Shifts the timestamps of a restarted stream so that they continue after the gap."""
 
     def __init__(self) -> None:
         self.end = Fraction(0)
-        """Seconds: the end of what has come."""
+        """End of everything received, in seconds."""
         self._moved_by = Fraction(0)
         self._last_arrival = time.monotonic()
         self._check = False

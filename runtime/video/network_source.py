@@ -1,4 +1,4 @@
-"""Reads a video from an address: a thread of its own waits for the network, and connects again when it breaks off."""
+"""Reading a video from an address: the packets of a `NetworkFeed`, as long as they give frames."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -26,10 +26,10 @@ _END: Any = object()
 class NetworkSource:
     """The packets of the stream at `address`, read by a thread. Raises InputError when it cannot be opened.
 
-    When the connection breaks off it is made again, with growing pauses: `notify` gets a line about each step (from the
-    thread), and `reconnections` counts. Timestamps go on: they never jump back, and the gap stays. When it cannot be
-    made again, or no frame comes for too long (see `saw_frame`), the packets end and `broken_off` says so. Whatever
-    else ends the thread is raised by `packets`.
+    A connection that breaks off is re-established, with growing pauses: `notify` gets a line about each step (from the
+    thread), and `reconnections` counts. Timestamps never jump back, and the gap stays. If reconnecting fails, or no
+    frame comes for too long (see `saw_frame`), the packets end and `broken_off` says why. Any other error in the thread
+    is raised by `packets`.
     """
 
     failures = 0
@@ -46,16 +46,16 @@ class NetworkSource:
 
     @property
     def reconnections(self) -> int:
-        """How often the connection was made again."""
+        """How often the connection was re-established."""
         return self._feed.reconnections
 
     @property
     def broken_off(self) -> DsmapError | None:
-        """Why the stream ended, where it did not end by itself."""
+        """Why the stream ended early; None where it did not."""
         return self._feed.broken_off
 
     def restart(self, at: Fraction | None) -> None:
-        """Go to a keyframe at or before `at` seconds; None: to the beginning. A live stream has neither: it goes on."""
+        """Go to a keyframe at or before `at` seconds; None: to the beginning. A live stream just continues."""
         if self._started and self.container.duration is not None:
             self._feed.cancel()
             self._feed = self._new_feed()
@@ -88,9 +88,9 @@ class NetworkSource:
         self._patience.saw_frame()
 
     def cancel(self) -> None:
-        """Ends `packets` soon. Any thread may call it."""
+        """End `packets` soon. Any thread may call it."""
         self._feed.cancel()
 
     def close(self) -> None:
-        """Ends the thread; it closes the connection by itself."""
+        """End the thread, which closes the connection."""
         self._feed.cancel()

@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 
 @dataclass(frozen=True, kw_only=True)
 class Orientation:
-    """How stored pixels are turned upright: swap rows and columns first, then mirror."""
+    """How to turn stored pixels upright: swap rows and columns first, then mirror."""
 
     swap: bool = False
     mirror_x: bool = False
@@ -33,7 +33,7 @@ class Orientation:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """The orientation that `frame`'s display matrix asks for; odd angles go to the nearest quarter turn."""
+    """The orientation that `frame`'s display matrix asks for; other angles are rounded to a quarter turn."""
     try:
         # Missing from PyAV's type of side_data: every kind but motion vectors.
         matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)  # type: ignore[typeddict-item]

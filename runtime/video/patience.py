@@ -18,17 +18,17 @@ class Patience:
         self._seen = False
 
     def saw_frame(self) -> None:
-        """Begin anew."""
+        """Reset: a frame came."""
         self._without, self._seen = 0.0, True
 
     def count(self) -> None:
-        """The time since the last call was spent waiting for the stream."""
+        """Count the time since the last call as spent waiting for the stream."""
         now = time.monotonic()
         self._without += now - self._last
         self._last = now
 
     def leave_out(self) -> None:
-        """The time since the last call was spent on something else."""
+        """Do not count the time since the last call."""
         self._last = time.monotonic()
 
     @contextmanager
@@ -44,5 +44,5 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has gone on for too long."""
+        """Whether the stream has given no frame for too long."""
         return self._without > self.seconds

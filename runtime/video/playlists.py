@@ -1,4 +1,4 @@
-"""Playlists (HLS, DASH) from the network: what they name is counted before FFmpeg follows it."""
+"""Checking playlists (HLS, DASH) from the network before FFmpeg follows them."""
 
 import re
 from urllib.parse import urljoin
@@ -17,7 +17,7 @@ _NAMED = re.compile(r"#EXT-X-(?:STREAM-INF|I-FRAME-STREAM-INF|MEDIA):|<(?:\w+:)?
 
 
 def is_playlist(text: str) -> bool:
-    """Whether it begins as one."""
+    """Whether the text begins as a playlist."""
     start = text[:4096].lstrip("\ufeff \t\r\n")
     return start.startswith(("#EXTM3U", "<MPD")) or (start.startswith(("<?xml", "<!--")) and "<MPD" in start)
 
@@ -42,11 +42,11 @@ def check_playlist(name: str, text: str, segments: int = 0) -> int:
 
 def nested_playlists(name: str) -> InputError:
     """The error for playlists whose variants are such lists again."""
-    return _refused(name, "names playlists that name further ones")
+    return _refused(name, "names playlists that name further playlists")
 
 
 def _refused(name: str, reason: str) -> InputError:
     return InputError(
         f"{name} is a playlist that {reason}",
-        "it is damaged, or made to do harm; pass the address of one of the videos in it",
+        "it is damaged, or malicious; pass the address of one of the videos in it",
     )

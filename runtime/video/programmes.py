@@ -1,6 +1,6 @@
-"""The programmes of a transport stream: a recording of a whole multiplex holds several, each with video and sound.
+"""Choosing a programme of a transport stream: a multiplex contains several, each with video and sound.
 
-PyAV does not give libav's programmes, so the tables that name them (PAT, PMT, SDT) are read here from the file.
+PyAV does not expose libav's programmes, so the tables that list them are read from the file: see `transport_tables`.
 """
 
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ _END_BYTES = 2 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Programme:
-    """One programme: its number and name, and the ids of its streams."""
+    """A programme: its number and name, and the ids of its streams."""
 
     number: int
     name: str = ""
     streams: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
-        """For people."""
+        """For messages."""
         return f"{self.number} ({self.name})" if self.name else str(self.number)
 
 
 def programmes_of(path: Path) -> tuple[Programme, ...]:
-    """The programmes of the transport stream in `path`, in its order; none where its tables say nothing."""
+    """The programmes of the transport stream in `path`, in its order; empty where its tables list none."""
     with path.open("rb") as file:
         tables = tables_in(file.read(_READ_BYTES))
     return tuple(
@@ -54,7 +54,7 @@ def choose_programme(
     if number is None and len(known) < 2:
         return None, ()
     if not known:
-        raise InputError(f"{name} has no programmes, as recordings of a transport stream have", "leave --programme out")
+        raise InputError(f"{name} is not a transport stream with programmes", "leave out --programme")
     videos = {stream.id for stream in container.streams.video if not is_cover(stream)}
     seen = [one for one in known if one.streams & videos]
     choice = f"choose one of {', '.join(map(str, seen))}" if seen else "pass a recording with a video"
@@ -68,7 +68,7 @@ def choose_programme(
 
 
 def announced_later(container: InputContainer, path: Path | None, programme: Programme | None) -> int:
-    """How many streams of a transport stream are announced only behind its beginning: nothing of them can be read."""
+    """How many streams of a transport stream are announced only after its beginning, so that they cannot be read."""
     if path is None or container.format.name != "mpegts":
         return 0
     announced = [programme] if programme else programmes_of(path)
@@ -77,9 +77,9 @@ def announced_later(container: InputContainer, path: Path | None, programme: Pro
 
 
 def codecs_that_change(container: InputContainer, path: Path | None) -> dict[int, tuple[str, str]]:
-    """Of a transport stream: the streams, by id, that have another codec at its end, with the first and the last.
+    """Streams of a transport stream, by id, whose codec differs at its end, with the first and the last codec.
 
-    libav goes on with the first one: joined recordings lose video or sound there without an error.
+    libav keeps decoding with the first one: joined recordings lose video or sound there without an error.
     """
     if path is None or container.format.name != "mpegts":
         return {}
@@ -92,9 +92,9 @@ def codecs_that_change(container: InputContainer, path: Path | None) -> dict[int
 
 
 def companions_of(container: InputContainer, stream: Stream) -> frozenset[int]:
-    """The indexes of the streams in `stream`'s programme, by libav's own table; all of them where there is none.
+    """The indexes of the streams in `stream`'s programme, by libav's own table; all streams where there is none.
 
-    PyAV shows that table only by its choice of the best stream beside another: each stream is made the best in turn.
+    PyAV exposes that table only through its choice of the best related stream: each stream is made the best in turn.
     """
     found = {stream.index}
     for kind in ("video", "audio", "subtitle", "data"):

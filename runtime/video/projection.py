@@ -1,7 +1,7 @@
-"""Keeps what tells players that a video is a sphere (360 degrees) or holds two views (3D).
+"""Keeping the tags of spherical (360 degree) and stereoscopic (3D) video.
 
-libav's muxers write it from a stream's side data, which PyAV cannot set. It is there on a stream that was made from a
-template, so a template is written into memory: a Matroska file without a frame, whose only content is the side data.
+libav's muxers write them from a stream's side data, which PyAV cannot set. A stream made from a template has it, so a
+template is written to memory: a Matroska file without frames, whose only content is the side data.
 """
 
 import io
@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from dsmap.runtime.video.encoder_table import Encoder
 from dsmap.runtime.video.stream_side_data import SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, StreamSideData, element
 
-# libav takes the usual encoder of the template's codec: these are. AV1 has a decoder of another name.
+# libav uses the default encoder of the template's codec, which these are. For AV1 it is another one.
 _CODECS = {
     "libx264": b"V_MPEG4/ISO/AVC",
     "libx265": b"V_MPEGH/ISO/HEVC",
@@ -36,26 +36,26 @@ class Projection:
     kept: bytes = b""
     """As `StreamSideData.projection`; empty where the result has none."""
     note: str = ""
-    """For the user; empty for a usual video."""
+    """For the user; empty for a flat video."""
 
 
 def plan_projection(
     source: StreamSideData, encoder: Encoder | None, suffix: str, *, turned: bool, cropped: bool, side_by_side: bool
 ) -> Projection:
-    """Whether a result has the projection of its source. `encoder`: None for a sequence of images; `suffix`: ".mp4".
+    """Whether a result keeps its source's projection. `encoder`: None for an image sequence; `suffix`: such as ".mp4".
 
-    `turned`, `cropped`, `side_by_side`: what is done to the pixels; then they lie otherwise than the tag says.
+    `turned`, `cropped`, `side_by_side`: changes to the pixels that make the tag wrong.
     """
     if not source.projection or source.projection == _ONE_FLAT_VIEW:
         return Projection()
-    what = "spherical video" if source.is_spherical else "3D video (two views in a frame)"
+    what = "spherical video" if source.is_spherical else "3D video (two views per frame)"
     reasons = {
         "the frames are turned": turned,
         "the frames are cropped": cropped,
         "the frames are put side by side": side_by_side,
         "images have no such tag": encoder is None,
-        ".mov files have none that players share (.mp4 and .mkv have)": suffix.lower() == ".mov",
-        f"it cannot be written with {encoder.title if encoder else ''} here (with h264, hevc and vp9 it can)": (
+        ".mov has no such tag that players agree on (.mp4 and .mkv have)": suffix.lower() == ".mov",
+        f"it cannot be written with {encoder.title if encoder else ''} (h264, hevc and vp9 can)": (
             encoder is not None and encoder.library not in _CODECS
         ),
     }
@@ -66,12 +66,12 @@ def plan_projection(
 
 
 def add_projected_stream(container: OutputContainer, encoder: Encoder, projection: bytes) -> VideoStream:
-    """A video stream of `container` with `projection`, to be set up as any other. The header is not written yet."""
+    """A video stream of `container` with `projection`, to be set up like any other. The header is not written yet."""
     with av.open(io.BytesIO(_template(_CODECS[encoder.library], projection)), format="matroska") as template:
         stream = container.add_stream_from_template(template.streams.video[0], opaque=False)
     stream.codec_context.options = dict(encoder.options)
     stream.codec_context.flags |= Flags.global_header
-    container.container_options["strict"] = "unofficial"  # the boxes of mp4 are Google's, not of the standard
+    container.container_options["strict"] = "unofficial"  # the mp4 boxes are Google's, not in the standard
     return stream
 
 

@@ -14,12 +14,12 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 _ENCODE_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 
 RGB_FORMATS = ("rgb24", "bgr0")
-"""The formats of `RgbToFrame` that hold RGB itself, bit for bit."""
+"""Pixel formats that hold RGB itself, bit for bit."""
 
 
 @dataclass
 class RgbToFrame:
-    """Turns RGB into frames for an encoder: BT.709 limited range, tagged so; or RGB itself. Keep one per video."""
+    """Converts RGB to frames for an encoder: tagged BT.709 in limited range, or RGB itself. Keep one per video."""
 
     pix_fmt: str = "yuv420p"
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
@@ -27,12 +27,12 @@ class RgbToFrame:
     def __call__(self, rgb: npt.NDArray) -> VideoFrame:
         """`rgb`: (H, W, 3), uint8, or uint16 with `LEVEL` for each level of 8 bits.
 
-        Its size is one that `pix_fmt` takes: see `pad_to_even`.
+        Its size must suit `pix_fmt`: see `pad_to_even`.
         """
         format = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
         frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=format)
         if self.pix_fmt in RGB_FORMATS:
-            # The values stay as they are, and so does the range; the matrix is "none".
+            # Values and range are unchanged; the matrix is "none".
             frame = self._scaler.reformat(frame, format=self.pix_fmt)
             frame.colorspace, frame.color_range = 0, int(ColorRange.JPEG)
         else:
@@ -57,7 +57,7 @@ def pad_to_even(rgb: npt.NDArray, pix_fmt: str = "yuv420p") -> npt.NDArray:
 
 
 def padded_size(width: int, height: int, pix_fmt: str) -> tuple[int, int]:
-    """(width, height) of what `pad_to_even` gives."""
+    """(width, height) after `pad_to_even`."""
     if pix_fmt in RGB_FORMATS:
         return width, height
     return width + width % 2, height + (height % 2 if "420" in pix_fmt else 0)

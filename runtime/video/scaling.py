@@ -17,7 +17,7 @@ def size_at_height(width: int, height: int, wanted_height: int | None) -> tuple[
 
 
 def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
-    """(width, height) in `target` of a frame that is `wider` times as wide for its height as the target."""
+    """(width, height) in `target` of a frame whose aspect ratio is `wider` times the target's."""
     width, height = target
     if wider >= 1:
         return width, max(1, round(height / wider))
@@ -25,9 +25,9 @@ def fitted_size(target: tuple[int, int], wider: Fraction) -> tuple[int, int]:
 
 
 def scaled(pixels: npt.NDArray, size: tuple[int, int], pool: ArrayPool | None = None) -> npt.NDArray:
-    """(H, W) or (H, W, 3) at `size` (width, height): averaged when it gets smaller, cubic when larger.
+    """(H, W) or (H, W, 3) at `size` (width, height): area-averaged when shrinking, cubic when enlarging.
 
-    With a `pool` the result of uint8 lies in one of its arrays, unless it is `pixels` as they came.
+    With a `pool`, a uint8 result uses one of its arrays, unless it is `pixels` itself.
     """
     height, width = pixels.shape[:2]
     if size == (width, height):

@@ -1,4 +1,4 @@
-"""Numbered images as a video: `frames/%05d.png` or `frames/*.png`."""
+"""Reading numbered images as a video: `frames/%05d.png` or `frames/*.png`."""
 
 import glob
 import itertools
@@ -29,11 +29,11 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class SequenceReader(ImageFrames):
-    """Reads the images of `source` in natural order (2 before 10), each shown for 1/`rate` second.
+    """Reads the images of `source` in natural order (2 before 10), each shown for 1/`rate` seconds.
 
     The interface is that of `VideoReader`: iterate over `Frame`s. `start` and `end` in seconds; times begin at 0.
-    An image that cannot be read is left out, and its time stays empty: `failed_packets` counts them. `notes` tells
-    gaps in the numbers. Raises InputError when there are no images, or when they differ in size.
+    An image that cannot be read is skipped, leaving a gap: `failed_packets` counts them. `notes` reports gaps in the
+    numbering. Raises InputError when there are no images, or their sizes differ.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class SequenceReader(ImageFrames):
         raise fault
 
     def _check_sizes(self) -> None:
-        """By their headers, before any work. Sides may be swapped: the image may be turned when it is read."""
+        """Check headers before any work. Sides may be swapped: the image may be rotated when it is read."""
         expected: tuple[int, int] | None = None
         for path in self.images:
             size = image_size(path)
@@ -126,7 +126,7 @@ def open_reader(
     notify: Notify | None = None,
 ) -> VideoReader | SequenceReader | AnimationReader:
     """A `SequenceReader` for a pattern of images (at `rate` per second, 25), an `AnimationReader` for an animated
-    image, a `VideoReader` for all else. Raises InputError for a still image: it is no video of one frame.
+    image, otherwise a `VideoReader`. Raises InputError for a still image, which is not a video of one frame.
     """
     if is_sequence(source):
         return SequenceReader(source, rate=rate or 25, height=height, start=start, end=end, frames=frames, pool=pool)
@@ -152,7 +152,7 @@ def open_reader(
 
 
 def is_sequence(source: str | Path) -> bool:
-    """Whether `source` is a pattern of image names: with %d, %05d, *, ? or [...], and no file of that very name."""
+    """Whether `source` is a pattern of image names: with %d, %05d, *, ? or [...], and not an existing file."""
     if is_address(source):
         return False
     path = Path(source)
@@ -161,7 +161,7 @@ def is_sequence(source: str | Path) -> bool:
 
 
 def sequence_images(source: str | Path) -> list[Path]:
-    """The images that the pattern `source` means, in natural order. Raises InputError when there are none."""
+    """The images that match the pattern `source`, in natural order. Raises InputError when there are none."""
     path = Path(source)
     number = _NUMBER.search(path.name)
     if number:
@@ -182,13 +182,13 @@ def sequence_images(source: str | Path) -> list[Path]:
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts names with numbers by their numbers: 2 before 10."""
+    """Sort key that orders names by their numbers: 2 before 10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
 
 
 def _gaps(images: list[Path]) -> tuple[str, ...]:
-    """What to tell about numbers that are missing between the first and the last."""
+    """A note on numbers missing between the first and the last."""
     numbers = []
     for path in images:
         found = re.findall(r"\d+", path.stem)

@@ -1,8 +1,8 @@
-"""Writes an image sequence: one numbered image per frame, instead of a video.
+"""Writing an image sequence: one numbered image per frame.
 
     frames/%05d.png  ->  frames/00001.png, frames/00002.png, ...
 
-Images have no clock: timestamps, audio and everything else beside the frames stay behind.
+Images have no clock: timestamps, audio and everything else besides the frames are dropped.
 """
 
 import re
@@ -32,12 +32,12 @@ _WRITTEN = WRITTEN_SUFFIXES
 
 
 def is_sequence(output: Path) -> bool:
-    """Whether the name asks for an image sequence: an image's, with a place for the number."""
+    """Whether the name asks for an image sequence: an image's name with a placeholder for the number."""
     return output.suffix.lower() in IMAGE_SUFFIXES and _NUMBER.search(output.name) is not None
 
 
 def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Raise InputError unless images of that pattern may be written: into a folder, which may be missing itself.
+    """Raise InputError unless images of that pattern may be written. Their folder may not exist yet.
 
     With `overwrite` earlier ones are replaced, but never one that is among `inputs`.
     """
@@ -70,7 +70,7 @@ def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
 def open_writer(
     path: Path, *, overwrite: bool = False, animation: bool = False, plays: int = 0, **options: Any
 ) -> "VideoWriter | SequenceWriter | AnimationWriter":
-    """The writer that `path`'s name asks for. `options`: those of `VideoWriter`, of which images need none.
+    """The writer that `path`'s name asks for. `options`: those of `VideoWriter`; images need none.
 
     `animation`: an animated image, to be played `plays` times.
     """
@@ -81,10 +81,10 @@ def open_writer(
 
 
 class SequenceWriter:
-    """Writes frames as images, numbered from 1. They appear under their names together, in `close()`.
+    """Writes frames as images, numbered from 1. They all get their names in `close()`.
 
-    Until then they grow in a folder of their own, in the one they will be in or beside it. `path`: the pattern. Raises
-    InputError as `check_sequence` does, DsmapError when an image cannot be written.
+    Until then they are in a temporary folder inside or beside the final one. `path`: the pattern. Raises InputError
+    like `check_sequence`, DsmapError when an image cannot be written.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -108,12 +108,12 @@ class SequenceWriter:
         self.frames += 1
 
     def copy(self, packet: Packet) -> None:
-        """Images have no sound: nothing is done."""
+        """Do nothing: images have no sound."""
 
     def close(self, *, drop_audio_after_video: bool = False, interrupted: bool = False) -> None:
-        """Give the images their names, once they are on the disk: all of them, or after Ctrl-C those that were done.
+        """Flush the images to disk and give them their names: all of them, or after Ctrl-C those that were done.
 
-        Raises DsmapError when that fails; it says where they are. Closed once, nothing more is done.
+        Raises DsmapError when that fails, saying where they are. Later calls do nothing.
         """
         if self._closed:
             return
@@ -130,7 +130,7 @@ class SequenceWriter:
             raise DsmapError(fact, f"they are whole, and lie in {place}{also}") from error
 
     def discard(self) -> None:
-        """Remove the images of an unfinished sequence; those of a closed one stay where they are."""
+        """Remove the images of an unfinished sequence; a closed one stays."""
         if not self._closed:
             self._closed = True
             shutil.rmtree(self._part, ignore_errors=True)
@@ -151,12 +151,12 @@ class SequenceWriter:
         self._move(names, folder)
         if not interrupted:
             for path in self._beyond(earlier):
-                path.unlink()  # a longer result than this one: its end does not belong to it
+                path.unlink()  # an earlier, longer result: its end does not belong to this one
         self._part.rmdir()
         sync_folder(folder)
 
     def _move(self, names: Sequence[str], folder: Path) -> None:
-        """All of them, or after an error none unless earlier ones were replaced."""
+        """Rename all of them, or after an error none, unless earlier ones were replaced."""
         moved: list[str] = []
         try:
             for name in names:
@@ -171,7 +171,7 @@ class SequenceWriter:
             raise
 
     def _beyond(self, earlier: Sequence[Path]) -> list[Path]:
-        """The earlier images that go on where this sequence ends, without a gap."""
+        """The earlier images that continue this sequence without a gap."""
         known = {path.name: path for path in earlier if is_regular(path)}
         number, found = self.frames + 1, []
         while path := known.get(self._name(number)):
@@ -184,7 +184,7 @@ class SequenceWriter:
 
 
 def written_images(pattern: Path) -> list[Path]:
-    """The images of that pattern that are there, by number."""
+    """Existing images of the pattern, by number."""
     if not pattern.parent.is_dir():
         return []
     start, _, end = _NUMBER.sub("\0", pattern.name).partition("\0")
@@ -194,7 +194,7 @@ def written_images(pattern: Path) -> list[Path]:
 
 
 def is_image_of(pattern: Path, path: Path) -> bool:
-    """Whether a sequence of that pattern may write an image under that name."""
+    """Whether a sequence of the pattern may write an image with this name."""
     start, _, end = _NUMBER.sub("\0", pattern.name).partition("\0")
     match = re.fullmatch(rf"{re.escape(start)}(\d+){re.escape(end)}", path.name, re.ASCII)
     same_folder = identity(pattern.parent) == identity(path.parent)

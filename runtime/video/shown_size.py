@@ -1,4 +1,4 @@
-"""Follows the size of a video's frames, which may change on the way: broadcasts and screen recordings do that."""
+"""Tracking the size of a video's frames, which may change, as in broadcasts and screen recordings."""
 
 from fractions import Fraction
 
@@ -12,16 +12,16 @@ from dsmap.runtime.video.stream_side_data import Crop
 
 
 class ShownSize:
-    """What is shown of the frames of `stream`, as they are stored; `first` is the one that the result takes after."""
+    """The visible size of the frames of `stream`, as stored; `first` determines the result's size."""
 
     def __init__(self, stream: VideoStream, first: VideoFrame, crop: Crop) -> None:
         self.crop = crop if crop.fits(first.width, first.height) else Crop()
         self.aspect = stream.sample_aspect_ratio or Fraction(1)
-        """Width / height of the pixels of the frame that was looked at last."""
+        """Pixel aspect (width / height) of the latest frame."""
         self.changed = 0
         self._stream = stream
         self._coded_size = first.width, first.height
-        # Where the container has an aspect of its own, it holds for the whole video, as in players.
+        # An aspect set by the container holds for the whole video, as in players.
         self._follows_codec = self._codec_aspect() == self.aspect
 
     @property
@@ -31,13 +31,13 @@ class ShownSize:
 
     @property
     def shape(self) -> Fraction:
-        """Width / height, as it looks."""
+        """Display aspect (width / height)."""
         return Fraction(*self.size) * self.aspect
 
     def changes(self, frame: VideoFrame) -> bool:
         """Whether `frame`, the next one, differs from the one before in its size or its pixels' aspect."""
         size, aspect = (frame.width, frame.height), self.aspect
-        # The decoder may be ahead of its frames: what it says now holds from the next keyframe on.
+        # The decoder may be ahead of its frames: its aspect holds from the next keyframe on.
         if self._follows_codec and (frame.key_frame or size != self._coded_size):
             aspect = self._codec_aspect()
         if (size, aspect) == (self._coded_size, self.aspect):

@@ -1,4 +1,4 @@
-"""Sound that is encoded anew, for containers that cannot hold it as it is: AAC, in WebM Opus."""
+"""Encoding sound again, for containers that cannot hold it as it is: AAC, in WebM Opus."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ _RATES = {
     "aac": (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000),
     "libopus": (48000, 24000, 16000, 12000, 8000),
 }
-_BITS_OF_A_CHANNEL = 96_000  # a second
-_MOST_APART = Fraction(3, 100)  # seconds by which sound may stand off its place before it is moved there
-_LONGEST_SILENCE = 10  # seconds
-_SILENCE_AT_ONCE = Fraction(1)  # seconds
+_BITS_PER_CHANNEL = 96_000  # a second
+_MAX_OFFSET = Fraction(3, 100)  # seconds by which sound may be off before it is moved to its place
+_MAX_SILENCE = 10  # seconds
+_SILENCE_CHUNK = Fraction(1)  # seconds
 
 
 def encoder_for(suffix: str) -> str:
@@ -36,28 +36,28 @@ def encoder_for(suffix: str) -> str:
 
 
 def encoder_title(suffix: str) -> str:
-    """For people."""
+    """The encoder's name for messages."""
     return _NAMES[encoder_for(suffix)]
 
 
 def add_encoded(container: OutputContainer, suffix: str, stream: AudioStream) -> "SoundEncoder":
-    """Adds a stream to `container` for what `stream` holds, encoded anew."""
+    """Add a stream to `container` for the sound of `stream`, encoded again."""
     name = encoder_for(suffix)
     layout = _layout(name, stream)
     rate = _rate(name, stream.codec_context.sample_rate)
     encoded = cast(AudioStream, container.add_stream(name, rate=rate))
     context = encoded.codec_context
     context.layout = layout
-    context.bit_rate = _BITS_OF_A_CHANNEL * len(context.layout.channels)
+    context.bit_rate = _BITS_PER_CHANNEL * len(context.layout.channels)
     context.time_base = encoded.time_base = Fraction(1, rate)
     context.flags |= Flags.bitexact
     return SoundEncoder(encoded)
 
 
 class SoundEncoder:
-    """Turns packets of the input's sound into packets of `stream`. Each sample keeps its time to within 0.03 s.
+    """Encodes packets of the input's sound as packets of `stream`. Samples keep their time to within 0.03 s.
 
-    Short gaps are filled with silence, and what overlaps is left out: the result plays alike everywhere.
+    Short gaps are filled with silence and overlaps removed, so that the result plays the same everywhere.
     """
 
     def __init__(self, stream: AudioStream) -> None:
@@ -67,11 +67,11 @@ class SoundEncoder:
         self._rate = stream.codec_context.sample_rate
         self._resampler: AudioResampler | None = None
         self._set_up_for: tuple[str, str, int] | None = None
-        self._next: int | None = None  # the sample that comes next
-        self._given = 0  # samples that the encoder got
+        self._next: int | None = None  # the next sample
+        self._given = 0  # samples given to the encoder
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
-        """What a packet of the input becomes. Those that are not presented begin the decoder and are not heard."""
+        """The packets for a packet of the input. Packets that are not presented only start the decoder."""
         try:
             frames = cast("list[AudioFrame]", packet.decode())
         except av.FFmpegError:
@@ -99,7 +99,7 @@ class SoundEncoder:
             context = self.stream.codec_context
             self._resampler = AudioResampler(context.format, context.layout, self._rate)
             self._set_up_for = kind
-        frame.pts = None  # the resampler would fill gaps with nothing
+        frame.pts = None  # the resampler would leave gaps empty
         for made in self._resampled(frame):
             yield from self._placed(made, at)
             at = None
@@ -116,7 +116,7 @@ class SoundEncoder:
         due = self._next if at is None else round(at * self._rate)
         if self._next is None:
             self._next = due or 0
-        elif due is not None and abs(due - self._next) > _MOST_APART * self._rate:
+        elif due is not None and abs(due - self._next) > _MAX_OFFSET * self._rate:
             if due > self._next:
                 yield from self._gap(due, frame)
             else:
@@ -127,17 +127,17 @@ class SoundEncoder:
         yield from self._encode(frame)
 
     def _gap(self, due: int, like: AudioFrame) -> Iterator[Packet]:
-        """Nothing is heard until `due`: silence, or where that is long, no packets."""
+        """A gap until `due`: silence, or if it is long, no packets."""
         assert self._next is not None
-        if due - self._next <= _LONGEST_SILENCE * self._rate:
+        if due - self._next <= _MAX_SILENCE * self._rate:
             yield from self._silence(due - self._next, like)
             return
         size = self.stream.codec_context.frame_size or 1
-        yield from self._silence(-self._given % size, like)  # the encoder holds no rest: what follows has its own time
+        yield from self._silence(-self._given % size, like)  # fills the encoder's last frame
         self._next = due
 
     def _silence(self, samples: int, like: AudioFrame) -> Iterator[Packet]:
-        most = int(_SILENCE_AT_ONCE * self._rate)
+        most = int(_SILENCE_CHUNK * self._rate)
         while samples > 0:
             count = min(samples, most)
             silence = AudioFrame(like.format.name, like.layout.name, count)
@@ -158,20 +158,20 @@ class SoundEncoder:
 def _without(frame: AudioFrame, skip: int) -> AudioFrame:
     """The frame without its first `skip` samples."""
     width = 1 if frame.format.is_planar else len(frame.layout.channels)
-    samples = cast(Any, np.ascontiguousarray(frame.to_ndarray()[:, skip * width :]))  # of the format's own type
+    samples = cast(Any, np.ascontiguousarray(frame.to_ndarray()[:, skip * width :]))  # of the format's dtype
     rest = AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout.name)
     rest.sample_rate = frame.sample_rate
     return rest
 
 
 def _rate(encoder: str, rate: int) -> int:
-    """The encoder's sample rate that loses nothing of `rate`, or its highest."""
+    """The encoder's lowest sample rate not below `rate`, or its highest."""
     rates = _RATES[encoder]
     return min((known for known in rates if known >= rate), default=rates[0])
 
 
 def _layout(encoder: str, stream: AudioStream) -> str:
-    """The stream's channels where the encoder takes them, else stereo."""
+    """The stream's channel layout if the encoder takes it, otherwise stereo."""
     count = len(stream.codec_context.layout.channels)
     wanted = {1: "mono", 2: "stereo"}.get(count, stream.codec_context.layout.name)
     trial = cast(AudioCodecContext, av.CodecContext.create(encoder, "w"))

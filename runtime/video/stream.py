@@ -1,4 +1,4 @@
-"""Which of a container's streams is the video."""
+"""Finding a container's video stream, and its peculiarities."""
 
 from collections.abc import Collection
 
@@ -18,7 +18,7 @@ _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
 
 
 def find_video_stream(container: InputContainer, name: str, ids: Collection[int] | None = None) -> VideoStream:
-    """The stream that players show, of those whose ids are in `ids` where these are given.
+    """The stream that players show, among those with an id in `ids` if given.
 
     Raises InputError, calling the source `name`, when there is none that decodes.
     """
@@ -27,19 +27,19 @@ def find_video_stream(container: InputContainer, name: str, ids: Collection[int]
         streams = [stream for stream in streams if stream.id in ids]
     if not streams or container.format.name in _NOT_VIDEO_FORMATS:
         held = ", ".join(sorted({s.type for s in container.streams})) if not streams else container.format.long_name
-        raise InputError(f"{name} holds no video (found: {held or 'nothing'})", "pass a file with a video stream")
+        raise InputError(f"{name} contains no video (found: {held or 'nothing'})", "pass a file with a video stream")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
     if stream.codec_context is None:
-        raise InputError(f"{name}: its video codec is unknown here", "convert the video to H.264 first")
+        raise InputError(f"{name}: its video codec is not supported", "convert the video to H.264 first")
     check_size(name, stream.codec_context.width, stream.codec_context.height)
     return stream
 
 
 def has_decoding_times_only(stream: VideoStream) -> bool:
-    """Whether the container says when to decode its frames, and not when to show them.
+    """Whether the container stores decoding times only, not presentation times.
 
-    libav makes up the latter, in the order of decoding: with B-frames they run back and forth.
+    libav invents the latter, in decoding order: with B-frames they run back and forth.
     """
     name = stream.container.format.name
     # A tag in Matroska: the stream is written as in an AVI ("VFW").
@@ -47,7 +47,7 @@ def has_decoding_times_only(stream: VideoStream) -> bool:
 
 
 def delay_of_reordering(stream: VideoStream, first: VideoFrame) -> int:
-    """Ticks by which frames come out of the decoder later than they are shown, where only decoding times are known.
+    """Ticks by which frames leave the decoder after their presentation time, where only decoding times are known.
 
     ASF counts them in; in AVI sound and video begin together.
     """
@@ -61,5 +61,5 @@ def check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise InputError(
             f"{name} has frames of {width}x{height}, expected at most {MAX_PIXELS // 1_000_000} megapixels",
-            "it is damaged, or made to do harm; scale it down with another tool first",
+            "it is damaged, or malicious; scale it down with another tool first",
         )

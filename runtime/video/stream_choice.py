@@ -38,36 +38,36 @@ class StreamChoice:
             self._companions = companions_of(container, self.video)
 
     def take(self, container: InputContainer) -> None:
-        """From now on the streams are those of `container`, which is the same source, opened again."""
+        """Switch to the streams of `container`, the same source opened again."""
         self._container = container
         ids = self._programme.streams if self._programme else None
         self.video: VideoStream = find_video_stream(container, self._name, ids)
         """The one that is decoded."""
 
     def start(self) -> Fraction:
-        """Where the file's clock begins, in seconds; where there are several programmes, each has its own."""
+        """Start of the file's clock, in seconds; each of several programmes has its own."""
         if self._programme is None and self._companions is None:
             return start_of(self._container)
         streams = [self.video, *(one for one in self._container.streams.audio if self.is_copied(one))]
         return min((one.start_time or 0) * (one.time_base or Fraction(1)) for one in streams)
 
     def is_copied(self, stream: Stream) -> bool:
-        """Whether its packets, or its data (attachments), are given out untouched. Cover art is: one packet."""
+        """Whether its packets, or its data (attachments), are passed on unchanged. So is cover art: one packet."""
         if stream.index == self.video.index or not self._is_in_programme(stream):
             return False
-        # PyAV copies no sound or subtitles whose codec it does not know.
+        # PyAV cannot copy sound or subtitles of an unknown codec.
         known = stream.type not in ("audio", "subtitle") or stream.codec_context is not None
         if is_timecode(stream):
-            return False  # made anew, see `timecode`
+            return False  # written separately, see `timecode`
         return (stream.type in _COPIED and known) or is_cover(stream)
 
     def notes(self) -> Iterator[str]:
-        """What the user should know about the programmes."""
+        """Notes on the choice of a programme."""
         if self._programme is not None and self._others:
             yield f"programme {self._programme} of {1 + len(self._others)}: --programme N takes another"
 
     def left_out(self) -> Iterator[str]:
-        """What is not read, a word for each: a second video, unknown kinds, programmes, what a new codec cuts off."""
+        """What is not read, a few words each: a second video, unknown kinds, programmes, parts after a codec change."""
         for stream in self._container.streams:
             taken = stream.index == self.video.index or self.is_copied(stream) or is_timecode(stream)
             if self._is_in_programme(stream) and not taken:
@@ -77,12 +77,12 @@ class StreamChoice:
         if self._companions is not None and others:
             yield f"{others} streams of other programmes"
         if later := announced_later(self._container, self._path, self._programme):
-            yield f"{later} stream{'s' * (later > 1)} that the recording announces later than its beginning"
+            yield f"{later} stream{'s' * (later > 1)} that the recording announces only after its beginning"
         changed = codecs_that_change(self._container, self._path)
         for stream in (self.video, *filter(self.is_copied, self._container.streams.audio)):
             if stream.id in changed:
                 first, last = changed[stream.id]
-                yield f"{stream.type} from where the recording goes over from {first} to {last}: cut it in two there"
+                yield f"{stream.type} after the recording changes from {first} to {last}: cut it in two there"
 
     def _is_in_programme(self, stream: Stream) -> bool:
         if self._companions is not None:

@@ -27,13 +27,13 @@ _MAX_PRIMING, _MAX_PRIMING_SECONDS = 4, Fraction(1, 10)  # packets, seconds: AAC
 
 
 class StreamCopier:
-    """Adds the streams of `plan` to a new container, and turns their packets into packets for it."""
+    """Adds the streams of `plan` to a new container, and makes its packets of theirs."""
 
     def __init__(self, container: OutputContainer, plan: CopyPlan, suffix: str) -> None:
         self._tracks: dict[int, _CopiedTrack] = {}
         self._encoders: dict[int, SoundEncoder] = {}
         self.windows_names = 0
-        """Sounds whose tracks must be named when the file is whole: see `windows_sound`."""
+        """Sound tracks that must be renamed when the file is complete: see `windows_sound`."""
         for sound in plan.encoded:
             self._encoders[sound.index] = encoder = add_encoded(container, suffix, sound)
             _describe(encoder.stream, sound)
@@ -55,24 +55,24 @@ class StreamCopier:
         return packet.stream.index in self._tracks or packet.stream.index in self._encoders
 
     def packets(self, packet: Packet) -> Iterable[Packet]:
-        """What to mux for a packet of the input: itself, itself rewritten, or nothing."""
+        """The packets to mux for one of the input: itself, a converted one, or none."""
         if packet.stream.index in self._encoders:
             return self._encoders[packet.stream.index].packets(packet)
         return self._tracks[packet.stream.index].packets(packet)
 
     def rest(self) -> Iterator[Packet]:
-        """What the encoders still hold, at the end."""
+        """The packets that the encoders still hold at the end."""
         for encoder in self._encoders.values():
             yield from encoder.flush()
 
     @property
     def failures(self) -> int:
-        """Packets of encoded sound that did not decode: there is silence instead."""
+        """Packets of converted sound that did not decode: silence replaces them."""
         return sum(encoder.failures for encoder in self._encoders.values())
 
 
 class _CopiedTrack:
-    """One stream of the output, with a clock that never stands still."""
+    """A copied stream of the output, with strictly increasing times where the container needs them."""
 
     def __init__(self, stream: Stream, converter: "_TextConverter | None" = None) -> None:
         self._stream = stream
@@ -82,7 +82,7 @@ class _CopiedTrack:
         self._lead_in = _LeadIn(stream)
 
     def packets(self, packet: Packet) -> list[Packet]:
-        if packet.is_discard:  # cut away by an edit list: the source does not present it
+        if packet.is_discard:  # removed by an edit list: the source does not present it
             self._lead_in.add(packet)
             return []
         return [made for one in (*self._lead_in.before(packet), packet) for made in self._copies(one)]
@@ -93,7 +93,7 @@ class _CopiedTrack:
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
-            return []  # no time at all: no container takes it
+            return []  # without any time: no container takes it
         self._step_on(packet)
         if self._is_mov_text and packet.size <= _EMPTY_MOV_TEXT:
             return []  # the pause between two texts: the muxer writes those itself
@@ -104,15 +104,15 @@ class _CopiedTrack:
         return [made]
 
     def _step_on(self, packet: Packet) -> None:
-        """No packet at or before the one before it: muxers refuse that, and damaged recordings have it.
+        """Keep packets in order: muxers refuse one that is not after its predecessor, as in damaged recordings.
 
-        Counted in the output's unit: two times of the input's finer clock may be one there.
+        Compared in the output's unit, in which two times of the input's finer clock may be equal.
         """
         unit = self._stream.time_base
         if packet.dts is None or not unit or not packet.time_base:
             return
         at = _ticks(packet.dts, packet.time_base, unit)
-        # Two lines of text may begin together, and where the container says so any two packets.
+        # Two subtitles may begin together, and where the container says so, any two packets.
         loose = self._stream.type in ("subtitle", "data") or self._stream.container.format.flags & _TIMES_MAY_REPEAT
         earliest = at if self._last_dts is None else self._last_dts + (0 if loose else 1)
         if at < earliest:
@@ -124,10 +124,10 @@ class _CopiedTrack:
 
 
 class _LeadIn:
-    """The packets in front of a sound's first presented one that its decoder needs to begin with.
+    """The packets before a sound's first presented one that its decoder needs to start.
 
-    An encoder's priming (0.02 to 0.06 s) stays whole. Of a longer lead-in, which cutting has left, the last packet
-    stays where an edit list can say that it is not to be heard.
+    An encoder's priming (0.02 to 0.06 s) is kept. Of a longer lead-in, left by cutting, only the last packet is kept,
+    and only where an edit list can mark it as not to be heard.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -151,15 +151,15 @@ class _LeadIn:
 
 
 class _TextConverter:
-    """Rewrites text subtitles in another codec; times stay as they are."""
+    """Converts text subtitles to another codec; times are kept."""
 
     def __init__(self, source: SubtitleStream, encoder: SubtitleCodecContext) -> None:
         self._decoder, self._encoder = source.codec_context, encoder
         self._decoder.open(strict=False)
-        encoder.subtitle_header = self._decoder.subtitle_header  # styles: every text encoder asks for them
+        encoder.subtitle_header = self._decoder.subtitle_header  # styles, which every text encoder requires
 
     def __call__(self, packet: Packet) -> Packet | None:
-        with contextlib.suppress(av.FFmpegError):  # one damaged line: the others are worth having
+        with contextlib.suppress(av.FFmpegError):  # one damaged line must not cost the others
             lines = self._decoder.decode2(packet)
             if lines is not None and len(lines):
                 made = self._encoder.encode_subtitle(lines)
@@ -177,7 +177,7 @@ def _describe(copy: Stream, template: Stream) -> None:
 
 
 def _ticks(time: int, unit: Fraction, other: Fraction) -> int:
-    """`time` in another unit, rounded as libav does: halves away from zero."""
+    """`time` in another unit, rounded like libav: halves away from zero."""
     exact = abs(time) * unit / other
     whole = (2 * exact + 1) // 2
     return int(whole) if time >= 0 else -int(whole)

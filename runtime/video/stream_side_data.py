@@ -1,8 +1,8 @@
-"""Reads what a container says about a whole video stream and PyAV does not show: cropping, projection, Dolby Vision.
+"""Reading a container's side data of a video stream that PyAV does not expose: cropping, projection, Dolby Vision.
 
-libav reads these from every container (mp4's `clap`, `st3d`, `sv3d` and `dvcC`, Matroska's elements of the same
-meaning, descriptors of transport streams). It is asked to write a Matroska header for the stream into memory, where
-all of them have one form, and that header is read: it is libav's own, so nothing of a stranger's is parsed here.
+libav reads it from every container (mp4's `clap`, `st3d`, `sv3d` and `dvcC`, the equivalent elements of Matroska,
+descriptors of transport streams). It writes a Matroska header for the stream to memory, which has one form for all of
+them, and that header is parsed here: it is libav's own, so no untrusted data is.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _DOLBY_VISION = (int.from_bytes(b"dvcC", "big"), int.from_bytes(b"dvvC", "big"),
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Pixels at each side of the stored frame that are not to be shown."""
+    """Pixels at each side of the stored frame that are hidden."""
 
     left: int = 0
     top: int = 0
@@ -42,30 +42,30 @@ class Crop:
         return bool(self.left or self.top or self.right or self.bottom)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of what is shown of a frame; all of it where nothing would be left."""
+        """(width, height) of the visible part of a frame; the whole frame where nothing would be left."""
         cropped = width - self.left - self.right, height - self.top - self.bottom
         return cropped if min(cropped) > 0 else (width, height)
 
     def fits(self, width: int, height: int) -> bool:
-        """Whether something of a frame is left."""
+        """Whether any of the frame is left."""
         return self.left + self.right < width and self.top + self.bottom < height
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSideData:
-    """What the container says about a video stream as a whole."""
+    """What the container says about a whole video stream."""
 
     crop: Crop = Crop()  # frozen
     projection: bytes = b""
-    """How the pixels lie on a sphere, and in which way two views share a frame: Matroska's elements StereoMode and
-    Projection as they are. Empty for a usual video."""
+    """The mapping to a sphere, and the layout of two views in a frame: Matroska's elements StereoMode and Projection,
+    unchanged. Empty for a flat video."""
     is_spherical: bool = False
     """Whether `projection` is more than two views in a frame."""
     dolby_vision_profile: int | None = None
 
 
 def stream_side_data(stream: VideoStream) -> StreamSideData:
-    """The side data of `stream`; nothing where libav cannot describe its codec in Matroska."""
+    """The side data of `stream`; empty where libav cannot describe its codec in Matroska."""
     values: dict[int, int] = {}
     projection, spherical, addition, profile = b"", False, 0, None
     for number, body in _elements(_matroska_header(stream)):
@@ -89,13 +89,13 @@ def stream_side_data(stream: VideoStream) -> StreamSideData:
 
 def frame_side_data(frame: VideoFrame) -> dict[str, bytes]:
     """The side data of a decoded frame, by PyAV's names of its kinds ("SPHERICAL")."""
-    # PyAV's type hints know of one kind only, and of no iteration.
+    # PyAV's type hints know one kind only, and no iteration.
     found = cast(Iterable[SideData], frame.side_data)
     return {one.type.name: bytes(one) for one in found}
 
 
 def element(number: int, body: bytes) -> bytes:
-    """A Matroska element of that number."""
+    """A Matroska element with that id."""
     name = number.to_bytes((number.bit_length() + 7) // 8, "big")
     return name + (1 << 28 | len(body)).to_bytes(4, "big") + body
 
@@ -116,7 +116,7 @@ def _matroska_header(stream: VideoStream) -> bytes:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of all elements but the parents, in the order of the file."""
+    """(id, content) of all elements but the parents, in the order of the file."""
     at = 0
     while at < len(data):
         length = 9 - data[at].bit_length()

@@ -1,4 +1,4 @@
-"""Timecodes (01:02:03:04, as cameras and editors count): read from a container, moved to another frame."""
+"""Timecodes (01:02:03:04): reading them from a container, and moving them to another frame."""
 
 import re
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Timecode:
     """What becomes of a video's timecode."""
 
     kept: str | None = None
-    """That of the first frame."""
+    """Timecode of the first frame."""
     note: str = ""
-    """For the user: why there is none in the result though the file has one."""
+    """For the user: why the result has none although the file has one."""
 
 
 def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction) -> Timecode:
@@ -40,23 +40,23 @@ def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction)
 
 
 def start_of_stream(stream: VideoStream) -> Fraction:
-    """Where the video begins, seconds on the file's clock."""
+    """Start of the video, seconds on the file's clock."""
     return (stream.start_time or 0) * (stream.time_base or Fraction(1))
 
 
 def is_timecode(stream: Stream) -> bool:
-    """Whether this is the track in which mov and mp4 keep timecodes."""
+    """Whether this is the track in which mov and mp4 store timecodes."""
     return stream.type == "data" and "timecode" in stream.metadata
 
 
 def moved_timecode(text: str, seconds: Fraction, rate: Fraction) -> str | None:
-    """`text` as it stands `seconds` later at `rate` frames per second; None for what is no timecode at that rate."""
+    """The timecode `seconds` after `text` at `rate` frames per second; None if `text` is not valid at that rate."""
     match = _TIMECODE.fullmatch(text)
     if match is None:
         return None
     hours, minutes, whole, frames = (int(match[number]) for number in (1, 2, 3, 5))
     each, drops = round(rate), match[4] != ":"
-    # Drop frame leaves out numbers, two a minute for each 30, so that 30000/1001 keeps step with the clock.
+    # Drop-frame skips numbers, two per minute for each 30, so that 30000/1001 keeps step with the clock.
     dropped = each // 30 * 2 if drops else 0
     if frames >= each or hours > 23 or (drops and (each % 30 or rate.denominator == 1)):
         return None

@@ -1,13 +1,13 @@
-"""One clock for all streams of a recording whose clock jumps: joined files, a counter that wraps, damage.
+"""Placing all streams of a recording on one clock where its own clock jumps: joined files, wrapped counters, damage.
 
 A jump moves every stream alike, so that sound, subtitles and data stay with the video. Times are seconds as floats,
-which is quick, and exact far below a tick; what is moved is moved by whole ticks. What jumps is told by the decoding
-times of the sound and the video, in the order of the file:
+which is fast, and exact far below a tick; packets are moved by whole ticks. Jumps are detected by the decoding times of
+sound and video, in the order of the file:
 
 - backwards by more than 0.1 s within a stream, or ahead of all streams by more than `longest_gap`: a new part begins,
-  and goes on where the one before ended;
-- a single packet that is far off, with its stream as before after it: damage, it gets the time that was due;
-- what is left of the part before, where the streams are not interleaved well, still belongs there.
+  and continues where the previous one ended;
+- a single packet that is far off, with its stream unchanged after it: damage; it gets the time that was due;
+- late packets of the previous part, where the streams are not interleaved well, still belong to it.
 """
 
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ from av.packet import Packet
 
 from dsmap.runtime.video.trim import is_cover
 
-_BACK = 0.1  # seconds that a stream may step back within a part; also an overlap that no one hears
+_BACK = 0.1  # seconds that a stream may step back within a part; also an inaudible overlap
 _SUDDEN = 10.0  # seconds: a packet so far ahead of all is damaged, or those behind it are as far ahead
-_SAME_CLOCK = 1.0  # seconds: a packet so near is on a clock that was there before
-_LONGEST_HOLD = 3.0  # seconds of a new part that are waited for, until all streams have come to it
-_MOST_HELD, _MOST_HELD_BYTES = 4000, 64 << 20
-_MOST_CLOCKS = 16
-_LEADING = ("audio", "video")  # their packets come all the time
+_SAME_CLOCK = 1.0  # seconds: a packet this close is on an earlier clock
+_LONGEST_HOLD = 3.0  # seconds of a new part to wait for, until all streams have reached it
+_MAX_HELD, _MAX_HELD_BYTES = 4000, 64 << 20
+_MAX_CLOCKS = 16
+_LEADING = ("audio", "video")  # their packets come continuously
 
 
 @dataclass
 class _Course:
-    """One stream: where it is, in seconds of the result's clock."""
+    """The position of a stream, in seconds on the result's clock."""
 
     kind: str
     unit: float
@@ -41,14 +41,14 @@ class _Course:
     last: float | None = None
     """Decoding time of the latest packet."""
     end: float = 0.0
-    """Where what is shown or heard of it ends so far."""
+    """End of the material presented so far."""
     lead: bool = False
-    """Whether its packets are in a new part, behind an end that the streams must not overlap."""
+    """Whether it has just entered a new part, which must not overlap the previous one."""
 
 
 @dataclass
 class _NewPart:
-    """The packets of a part whose place is not known yet."""
+    """The packets of a part whose position is not known yet."""
 
     latest: float
     first: float
@@ -58,9 +58,9 @@ class _NewPart:
 
 
 class Timeline:
-    """Moves packets, in the order of the file, onto one clock. `longest_gap`: seconds without anything that are kept.
+    """Moves packets, in the order of the file, onto one clock. `longest_gap`: seconds of a gap that are kept.
 
-    `wraps_after`: seconds after which the counter of the container begins anew, None where it does not.
+    `wraps_after`: seconds after which the container's counter wraps, None where it does not.
     """
 
     def __init__(self, longest_gap: float, wraps_after: float | None = None) -> None:
@@ -73,7 +73,7 @@ class Timeline:
         self._new: _NewPart | None = None
 
     def place(self, packets: Iterator[Packet]) -> Iterator[Packet]:
-        """The packets, their times moved where the clock has jumped. Some wait until it is clear by how much."""
+        """The packets, moved where the clock has jumped; some are held until it is clear by how much."""
         for packet in packets:
             if packet.size == 0:
                 yield from self._settled()
@@ -104,7 +104,7 @@ class Timeline:
             self._hold(packet)
 
     def _beside_new_part(self, packet: Packet) -> Iterator[Packet]:
-        """While a part has begun that not all streams have come to."""
+        """Place a packet while a new part has begun that not all streams have reached."""
         new = self._new
         assert new is not None
         course = self._course(packet)
@@ -114,7 +114,7 @@ class Timeline:
             return
         place, ahead = at + course.offset, abs(at - new.latest)
         if self._fits(course, place) and abs(place - self._due(course)) <= ahead:
-            if self._is_held(packet):  # it was no new part but a single packet
+            if self._is_held(packet):  # it was a single packet, not a new part
                 yield from self._dismissed()
             yield from self._moved(packet, course)
             return
@@ -127,7 +127,7 @@ class Timeline:
         self._hold(packet)
         waiting = [index for index, one in self._courses.items() if self._is_alive(one) and index not in new.starts]
         far = new.latest - new.first > _LONGEST_HOLD
-        if not waiting or far or len(new.packets) > _MOST_HELD or new.bytes > _MOST_HELD_BYTES:
+        if not waiting or far or len(new.packets) > _MAX_HELD or new.bytes > _MAX_HELD_BYTES:
             yield from self._settled()
 
     def _is_held(self, packet: Packet) -> bool:
@@ -147,14 +147,14 @@ class Timeline:
             new.latest = max(new.latest, _time(packet, course))
 
     def _settled(self) -> Iterator[Packet]:
-        """The packets that were held, at their place: the new part follows what came before it."""
+        """The held packets in their place: the new part follows the previous one."""
         new, self._new = self._new, None
         if new is None:
             return
         offset = self._place_of(new)
         self.jumps += offset != self._offset
         self._offset = offset
-        self._clocks = [*self._clocks[1 - _MOST_CLOCKS :], self._offset]
+        self._clocks = [*self._clocks[1 - _MAX_CLOCKS :], self._offset]
         for packet in new.packets:
             course = self._course(packet)
             if course.offset != self._offset:
@@ -162,7 +162,7 @@ class Timeline:
             yield from self._moved(packet, course)
 
     def _dismissed(self) -> Iterator[Packet]:
-        """The packets that were held, each where its stream is: their own times are damaged."""
+        """The held packets, each at the position of its stream, as their own times are damaged."""
         new, self._new = self._new, None
         assert new is not None
         for packet in new.packets:
@@ -174,9 +174,9 @@ class Timeline:
             yield from self._moved(packet, course)
 
     def _place_of(self, new: _NewPart) -> float:
-        """The offset of a new part: after all streams' ends, and where it is nearly the same, at the video's.
+        """The offset of a new part: after the ends of all streams, or at the video's end where that is nearly the same.
 
-        A gap that is not too long stays.
+        A gap that is not too long is kept.
         """
         if 0 <= new.first + self._offset - self._front() <= self._longest_gap:
             return self._offset  # the same clock, after a gap
@@ -210,14 +210,14 @@ class Timeline:
         length = (packet.duration or 0) * course.unit
         start = _shown(packet, course)
         if course.lead and course.kind == "audio" and start + length / 2 < course.end:
-            return  # it would be heard together with the end of the part before
+            return  # it would overlap the end of the previous part
         course.lead = False
         course.end = start + length if course.last is None else max(course.end, start + length)
         course.last = packet.dts * course.unit
         yield packet
 
     def _fits(self, course: _Course, at: float) -> bool:
-        """Whether a stream can go on at `at`."""
+        """Whether a stream can continue at `at`."""
         if course.last is None or course.kind not in _LEADING:
             return not self._has_begun or abs(at - self._front()) <= self._longest_gap
         if at < course.last - _BACK:
@@ -226,7 +226,7 @@ class Timeline:
         return farthest <= course.end or farthest <= self._front()  # the second is slow, and nearly never needed
 
     def _known_clock(self, course: _Course, at: float) -> float | None:
-        """The offset of an earlier clock that the packet is on again, or of the same one after its counter wrapped."""
+        """The offset of an earlier clock that the packet returns to, or of the same one after its counter wrapped."""
         if course.last is None:
             return None
         offsets = list(reversed(self._clocks))
@@ -238,13 +238,13 @@ class Timeline:
         return None
 
     def _nearest(self, course: _Course, at: float) -> float:
-        """Of the stream's own clock and that of the latest part, the one that the packet goes on by."""
+        """Of the offsets of the stream and of the latest part, the one that suits the packet."""
         due = self._due(course)
         own, latest = (abs(at + offset - due) for offset in (course.offset, self._offset))
         return course.offset if own < latest or not self._fits(course, at + self._offset) else self._offset
 
     def _due(self, course: _Course) -> float:
-        """Where the next packet of a stream belongs: after the latest, or beside the others."""
+        """Where the next packet of a stream belongs: after its latest, or beside the other streams."""
         return course.end if self._is_alive(course) else self._front()
 
     def _course(self, packet: Packet) -> _Course:
@@ -265,12 +265,12 @@ class Timeline:
         return max(ends, default=0.0)
 
     def _is_alive(self, course: _Course) -> bool:
-        """Whether more of a stream is to be expected soon."""
+        """Whether more packets of a stream are expected soon."""
         return course.kind in _LEADING and course.last is not None and self._front() - course.end <= _LONGEST_HOLD
 
 
 def _leads(packet: Packet, course: _Course) -> bool:
-    """Whether the packet says something about the clock: those that are not presented need not go on as others do."""
+    """Whether the packet is evidence of the clock; packets that are not presented are not."""
     return course.kind in _LEADING and packet.dts is not None and not packet.is_discard
 
 

@@ -1,4 +1,4 @@
-"""Repairs the timestamps of single frames; a clock that jumps is the business of `video.timeline`."""
+"""Repairing the timestamps of single frames; for a clock that jumps see `timeline`."""
 
 from fractions import Fraction
 
@@ -6,9 +6,9 @@ LONGEST_GAP = 3600  # seconds; an mp4 cannot hold much longer ones
 
 
 class TimestampRepair:
-    """Makes timestamps strictly increasing: missing and repeated ones are filled in, good ones kept as they are.
+    """Makes timestamps strictly increasing: missing and repeated ones are filled in, valid ones are kept.
 
-    Where the file's clock jumps back, or ahead by more than an hour, it goes on from the frame before.
+    Where the file's clock jumps back, or ahead by more than an hour, it continues from the previous frame.
     """
 
     def __init__(self, time_base: Fraction, rate: Fraction) -> None:
@@ -18,14 +18,14 @@ class TimestampRepair:
         self._moved_by = 0
 
     def next(self, pts: int | None, duration: int) -> int:
-        """The timestamp for a frame that says `pts`; all in ticks."""
+        """The timestamp of a frame with `pts`; all in ticks."""
         last, frame = self._last, duration or self._frame
         if last is None:
             pts = pts or 0
         elif pts is None:
             pts = last + frame
         else:
-            if 0 < pts - last <= self._second:  # in step, perhaps again
+            if 0 < pts - last <= self._second:  # in step (again)
                 self._moved_by = 0
             if not -self._second <= pts + self._moved_by - last <= LONGEST_GAP * self._second:
                 self._moved_by = last + frame - pts

@@ -1,8 +1,8 @@
-"""HDR (PQ and HLG) and wide gamuts to SDR in BT.709: one table per clip, applied by libavfilter.
+"""Tone mapping of HDR (PQ and HLG) and wide gamuts to SDR in BT.709: one table per clip, applied by libavfilter.
 
-Diffuse white in HDR, 203 cd/m2 by ITU-R BT.2408, is white in SDR, shown by BT.1886 (gamma 2.4). Up to a knee the tone
-is kept exactly; above it the highlights are rolled off, so that they stay apart up to the clip's peak. All three
-channels are scaled alike, which keeps the hue; colours that BT.709 cannot show are drawn towards grey, not cut off.
+Diffuse white in HDR, 203 cd/m2 by ITU-R BT.2408, is white in SDR, displayed by BT.1886 (gamma 2.4). Up to a knee,
+tones are kept exactly; above it, highlights are rolled off so that they stay distinct up to the clip's peak. All three
+channels are scaled alike, which keeps the hue; colours outside BT.709 are desaturated, not clipped.
 """
 
 import functools
@@ -26,11 +26,11 @@ Values = npt.NDArray[np.float64]
 SDR_WHITE = 203.0  # cd/m2
 _GAMMA = 2.4
 _KNEE = 0.9  # of the SDR signal (229 of 255): white itself comes out as 243
-_HLG_PEAK = 1000.0  # cd/m2: the display that BT.2408 takes for HLG
+_HLG_PEAK = 1000.0  # cd/m2: the display that BT.2408 assumes for HLG
 _DEFAULT_PEAK = 1000.0
 _HIGHEST_PEAK = 4000.0
 _NODES = 49
-_TABLE_FORMAT = "gbrp16le"  # the one that the filter does four times as fast as others
+_TABLE_FORMAT = "gbrp16le"  # four times as fast in the filter as others
 
 _LUMA_709 = np.array([0.2126, 0.7152, 0.0722])
 _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
@@ -39,7 +39,7 @@ _TO_709: dict[int, Values] = {
     ColorPrimaries.BT2020: np.array(
         [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]]
     ),
-    ColorPrimaries.SMPTE432: np.array(  # P3 with the white of television
+    ColorPrimaries.SMPTE432: np.array(  # P3 with D65 white
         [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]]
     ),
 }
@@ -48,7 +48,7 @@ _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 
 @dataclass(frozen=True, kw_only=True)
 class Tone:
-    """What a clip's values mean. `transfer`: PQ, HLG, or anything else for SDR; `peak`: the brightest light, cd/m2."""
+    """The meaning of a clip's values. `transfer`: PQ, HLG, or anything else for SDR; `peak`: in cd/m2."""
 
     transfer: int = ColorTrc.BT709
     primaries: int = ColorPrimaries.BT2020
@@ -75,7 +75,7 @@ def is_hdr(frame: VideoFrame) -> bool:
 
 
 def tone_of(frame: VideoFrame) -> Tone | None:
-    """How to bring `frame` to SDR in BT.709; None when it is, or is near enough."""
+    """How to convert `frame` to SDR in BT.709; None when it already is, or nearly."""
     primaries = frame.color_primaries
     if not is_hdr(frame):
         wide = primaries in (ColorPrimaries.BT2020, ColorPrimaries.SMPTE432)
@@ -86,7 +86,7 @@ def tone_of(frame: VideoFrame) -> Tone | None:
 
 
 def _peak(frame: VideoFrame) -> float:
-    """The clip's brightest light by its metadata, in cd/m2, within reason."""
+    """The clip's peak luminance by its metadata, in cd/m2, within plausible limits."""
     try:
         light = frame.side_data["CONTENT_LIGHT_LEVEL"]  # type: ignore[typeddict-item]
     except KeyError:
@@ -116,9 +116,9 @@ def hlg_to_light(code_rgb: Values) -> Values:
 
 
 def rolled_off(light: Values, peak: float) -> Values:
-    """Light (1: SDR white) brought into 0..1: the same up to the knee, then slower and slower up to 1 at `peak`.
+    """Light (1: SDR white) mapped to 0..1: unchanged up to the knee, then rolled off to reach 1 at `peak`.
 
-    The bend is made in PQ, which counts in steps that the eye sees alike.
+    The roll-off is computed in PQ, whose steps are perceptually uniform.
     """
     knee = light_to_pq(np.array(SDR_WHITE * _KNEE**_GAMMA))
     room = light_to_pq(np.array(SDR_WHITE)) - knee
@@ -131,7 +131,7 @@ def rolled_off(light: Values, peak: float) -> Values:
 
 
 def _in_gamut(linear: Values) -> Values:
-    """Colours with a negative channel drawn towards the grey of their luminance until none is."""
+    """Colours desaturated, at constant luminance, until no channel is negative."""
     luma = np.maximum(linear @ _LUMA_709, 0)[..., None]
     lowest = np.minimum(linear.min(axis=-1, keepdims=True), 0)
     share = luma / np.maximum(luma - lowest, 1e-9)
@@ -139,7 +139,7 @@ def _in_gamut(linear: Values) -> Values:
 
 
 class ToneMapper:
-    """Applies one `Tone` to frames of one size: gbrp16le in, where `white` is the greatest value, gbrp16le out."""
+    """Applies one `Tone` to frames of one size: gbrp16le in, with `white` as its maximum, gbrp16le out."""
 
     format = _TABLE_FORMAT
 
@@ -154,7 +154,7 @@ class ToneMapper:
     def _build(self, table: Path) -> tuple[FilterContext, FilterContext]:
         size = {"width": self.width, "height": self.height, "time_base": Fraction(1, 1000)}
         source = self._graph.add_buffer(**size, format=_TABLE_FORMAT)  # type: ignore[arg-type]
-        # As an argument of its own: the colons of Windows paths would end it in the usual string.
+        # As a separate argument: in the usual string, the colon of a Windows path would end it.
         lut = self._graph.add("lut3d", file=str(table), interp="tetrahedral")
         sink = self._graph.add("buffersink")
         self._graph.link_nodes(source, lut, sink)
@@ -162,7 +162,7 @@ class ToneMapper:
         return source, sink
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """`frame`: full range R'G'B' as the file has it; returns it for SDR in BT.709."""
+        """`frame`: full range R'G'B' as stored in the file. Returns the frame in SDR with BT.709 primaries."""
         frame.pts = None
         self._source.push(frame)
         mapped = self._sink.pull()

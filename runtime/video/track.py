@@ -1,4 +1,4 @@
-"""The video stream of an output file: encoded frames, timestamps as they came, and packets kept from earlier runs."""
+"""Encoding the video stream of an output file, with timestamps kept and packets of earlier runs first."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,8 +22,8 @@ from dsmap.runtime.video.projection import add_projected_stream
 from dsmap.runtime.video.rgb_to_frame import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
 
 _BT709, _RGB, _LIMITED, _FULL = 1, 0, 1, 2
-# Seconds that frames wait in an encoder, at most: for one or two frames, libx265 gives random decoding times.
-_LONGEST_DELAY = 60
+# Seconds that a frame may wait in an encoder: for one or two frames, libx265 gives random decoding times.
+_MAX_DELAY = 60
 _FINEST_TIME_BASE = Fraction(1, 1_000_000)  # mp4 counts a sample's duration in 32 bits
 
 
@@ -33,11 +33,11 @@ def encoder_time_base(time_base: Fraction) -> Fraction:
 
 
 class VideoTrack:
-    """Encodes frames into a stream of `container`; `stream` is that stream. Raises what PyAV and the disk raise.
+    """Encodes frames into a stream of `container`; `stream` is that stream. Raises PyAV's errors and OSError.
 
     `projection`: see `plan_projection`.
 
-    With a `journal`, every packet is written there too, and the packets that it holds can be muxed first.
+    With a `journal`, every packet is written there too, and its earlier packets can be muxed first.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class VideoTrack:
         return stream
 
     def facts(self) -> dict[str, Any]:
-        """What must be equal for packets of two encoders to fit together. Call it after the header is written."""
+        """What must be equal for packets of two encoders to be joined. Call it after the header is written."""
         context = self.stream.codec_context
         return {
             "encoder": self._encoder.library,
@@ -107,16 +107,16 @@ class VideoTrack:
         }
 
     def encode(self, rgb: npt.NDArray[np.uint8], pts: int, duration: int) -> None:
-        """Encode a frame: uint8 (H, W, 3); times in the time base that was given."""
+        """Encode a frame: uint8 (H, W, 3); times in the given time base."""
         self.mux_earlier()
         frame = self._to_frame(pad_to_even(rgb, self._encoder.pix_fmt))
         frame.pts, frame.time_base = self._ticks(pts), self.time_base
         frame.duration = self._ticks(duration)
         if not self._has_encoded and self._last_pts is not None and frame.pts <= self._last_pts:
             raise DsmapError(
-                f"the first frame to do stands at {float(frame.pts * self.time_base):.3f} s, "
-                f"the last one done at {float(self._last_pts * self.time_base):.3f} s",
-                "the finished parts belong to another input: begin the job anew",
+                f"the first remaining frame is at {float(frame.pts * self.time_base):.3f} s, "
+                f"the last finished one at {float(self._last_pts * self.time_base):.3f} s",
+                "the finished parts belong to another input: start the job again",
             )
         if not self._has_encoded:
             self._first_pts = frame.pts
@@ -130,19 +130,19 @@ class VideoTrack:
         self._mux(frame)
 
     def cut(self) -> None:
-        """The next frame begins a new segment: it becomes a keyframe that nothing before it depends on."""
+        """The next frame begins a new segment: it becomes a keyframe that no earlier frame refers past."""
         self._cut_next = self._journal is not None
 
     def flush(self, *, keep: bool) -> None:
-        """Take the last packets out of the encoder; with `keep` they are a finished segment of the journal."""
+        """Flush the encoder; with `keep`, its last packets become a finished segment of the journal."""
         self.mux_earlier()
-        if self._has_encoded:  # some encoders wait for ever for a first frame
+        if self._has_encoded:  # some encoders wait for a first frame for ever
             self._mux(None)
         if self._journal is not None and keep:
             self._journal.finish_segment()
 
     def begin_after(self, journal: PacketJournal) -> Fraction:
-        """The journal's packets come first; seconds where they end. Call it before the first frame."""
+        """Put the journal's packets first; returns their end in seconds. Call it before the first frame."""
         self._earlier = journal.packets()
         self._next_earlier = next(self._earlier, None)
         if journal.last_pts is None:
@@ -173,14 +173,14 @@ class VideoTrack:
             self._container.mux(packet)
 
     def _repair(self, packet: Packet) -> None:
-        """Durations that encoders forget, and decoding times that go on where earlier packets ended."""
+        """Restore durations that encoders lose, and keep decoding times increasing after earlier packets."""
         if packet.pts is None:
             return
         packet.duration = self._durations.pop(packet.pts, packet.duration or 0)
-        if packet.dts is None or not self._first_pts - _LONGEST_DELAY / self.time_base <= packet.dts <= packet.pts:
+        if packet.dts is None or not self._first_pts - _MAX_DELAY / self.time_base <= packet.dts <= packet.pts:
             packet.dts = packet.pts if self._last_dts is None else self._last_dts + 1
         if self._last_dts is not None and packet.dts <= self._last_dts:
-            packet.dts = self._last_dts + 1  # there is room: frames wait between the two, each with a pts of its own
+            packet.dts = self._last_dts + 1  # there is room: the frames in between have distinct pts
         self._last_dts = packet.dts
 
     def _ticks(self, time: int) -> int:

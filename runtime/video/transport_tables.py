@@ -23,25 +23,25 @@ _CODECS = {
     0x81: "AC-3",
     0x87: "E-AC-3",
 }
-"""What PMTs call them. Of other numbers (0x06: private) nothing short of their descriptors tells the codec."""
+"""By the stream types of PMTs. Other types (0x06: private) leave the codec to descriptors."""
 
 
 @dataclass
 class TransportTables:
-    """What has been read so far."""
+    """The programmes, names, streams and codecs read so far."""
 
     pmt_pids: dict[int, int] = field(default_factory=dict)
     """By programme number, in the stream's order."""
     streams: dict[int, set[int]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     codecs: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """The first and the latest of a stream, by its id; those that have a name here."""
+    """By stream id: the first and the latest codec, where it is in `_CODECS`."""
 
     def take(self, pid: int, section: bytes) -> None:
         if section[0] == _PAT and pid == _PAT_PID:
             for at in range(8, len(section) - 4, 4):
                 number = int.from_bytes(section[at : at + 2], "big")
-                if number:  # 0: where the network's tables are
+                if number:  # 0: the network's own tables
                     self.pmt_pids[number] = int.from_bytes(section[at + 2 : at + 4], "big") & 0x1FFF
         elif section[0] == _PMT and pid in self.pmt_pids.values():
             found = dict(_streams(section))
@@ -58,7 +58,7 @@ class TransportTables:
 
 
 def tables_in(data: bytes, *, to_the_end: bool = False) -> TransportTables:
-    """The tables in a piece of a transport stream; without `to_the_end`, only until each was seen once."""
+    """The tables in a piece of a transport stream; without `to_the_end`, only until each has been seen."""
     tables = TransportTables()
     parts: dict[int, bytes] = {}
     for pid, starts, payload in _packets(data):
@@ -72,7 +72,7 @@ def tables_in(data: bytes, *, to_the_end: bool = False) -> TransportTables:
 
 
 def _packets(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
-    """Every packet: its id, whether a section starts in it, and what it carries."""
+    """Every packet: its id, whether a section starts in it, and its payload."""
     found = _framing(data)
     if found is None:
         return
@@ -92,7 +92,7 @@ def _packets(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
 
 
 def _framing(data: bytes) -> tuple[int, int] | None:
-    """Where the first packet begins, and how far apart they are."""
+    """Offset of the first packet, and the distance between packets."""
     for size in _PACKET_SIZES:
         for at in range(min(2 * size, len(data))):
             marks = data[at : at + 8 * size : size]
@@ -102,7 +102,7 @@ def _framing(data: bytes) -> tuple[int, int] | None:
 
 
 def _sections(parts: dict[int, bytes], pid: int, payload: bytes, *, starts: bool) -> Iterator[bytes]:
-    """The sections that are whole with this packet. `parts`: what is not yet, by id."""
+    """The sections completed by this packet. `parts`: incomplete ones, by packet id."""
     if starts:
         pointer = payload[0]
         rest = parts.pop(pid, b"") + payload[1 : 1 + pointer]
@@ -119,7 +119,7 @@ def _sections(parts: dict[int, bytes], pid: int, payload: bytes, *, starts: bool
 
 
 def _whole(data: bytes) -> Iterator[bytes]:
-    """The section at the beginning of `data`, if it is whole and sound."""
+    """The section at the beginning of `data`, if it is complete and intact."""
     if len(data) < 3 or data[0] == 0xFF:  # stuffing
         return
     size = 3 + (int.from_bytes(data[1:3], "big") & 0xFFF)
@@ -127,9 +127,9 @@ def _whole(data: bytes) -> Iterator[bytes]:
         yield data[:size]
 
 
-@lru_cache(maxsize=256)  # tables are repeated all the time
+@lru_cache(maxsize=256)  # tables are repeated constantly
 def _checksum(data: bytes) -> int:
-    """MPEG's CRC-32: 0 for a section with its own behind it."""
+    """MPEG's CRC-32: 0 for a section followed by its own checksum."""
     value = 0xFFFFFFFF
     for byte in data:
         value ^= byte << 24
@@ -139,7 +139,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _streams(section: bytes) -> Iterator[tuple[int, int]]:
-    """The ids in a PMT, and what kind of stream each is."""
+    """Stream ids in a PMT, each with its stream type."""
     at = 12 + (int.from_bytes(section[10:12], "big") & 0xFFF)
     while at + 5 <= len(section) - 4:
         yield int.from_bytes(section[at + 1 : at + 3], "big") & 0x1FFF, section[at]
@@ -170,7 +170,7 @@ def _name(descriptors: bytes) -> str:
 
 
 def _text(data: bytes) -> str:
-    """DVB's text: a first byte below 32 names the alphabet."""
+    """DVB text: a first byte below 32 selects the alphabet."""
     alphabet = "utf-8" if data[:1] == b"\x15" else "latin-1"
     if data[:1] < b" ":
         data = data[3 if data[:1] == b"\x10" else 1 :]

@@ -1,7 +1,7 @@
-"""A part of a video: from `start` to `end`, at most `frames` frames. Copied packets are cut to the same time.
+"""Cutting a part of a video: from `start` to `end`, at most `frames` frames, with copied packets cut to the same time.
 
-Packets stay whole: an audio packet (20 to 30 ms) belongs to the part when it begins in it. Subtitles, which last long,
-are shortened where they reach over an end.
+Packets are not split: an audio packet (20 to 30 ms) belongs to the part if it begins in it. Subtitles, which last long,
+are shortened where they extend beyond an end.
 """
 
 import math
@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 
 from dsmap.errors import InputError
 
-if TYPE_CHECKING:  # it stands in PyAV's type hints only
+if TYPE_CHECKING:  # only in PyAV's type hints
     from av.container.core import Chapter
 
 Seconds = Fraction | float | int
@@ -36,7 +36,7 @@ class Span:
     frames: int | None = None
 
     def __bool__(self) -> bool:
-        """Whether it asks for anything but the whole video."""
+        """Whether it is anything but the whole video."""
         return self != Span()
 
     def moved(self, by: Fraction) -> "Span":
@@ -45,7 +45,7 @@ class Span:
         return Span(start=start, end=end, frames=self.frames)
 
     def expected(self, frames: int | None, rate: Fraction) -> int | None:
-        """How many of a video's `frames` are in it, about; None when unknown."""
+        """Roughly how many of a video's `frames` are in it; None when unknown."""
         if self.start is not None and frames is not None:
             frames = max(1, frames - math.ceil(self.start * rate))
         if self.end is not None:
@@ -57,10 +57,10 @@ class Span:
 
 
 def span_of(start: Seconds | None, end: Seconds | None, frames: int | None) -> Span:
-    """Raises InputError for times and counts that leave nothing."""
+    """A validated span. Raises InputError for times and counts that leave nothing."""
     first, last = (None if at is None else exact(at) for at in (start, end))
     if first is not None and first < 0:
-        raise InputError(f"--start is {float(first):g}, before the beginning", "give seconds from 0 on")
+        raise InputError(f"--start is {float(first):g}, before the beginning", "give seconds, 0 or more")
     if last is not None and last <= (first or 0):
         fact = f"--end ({float(last):g} s) is not after --start ({float(first or 0):g} s)"
         raise InputError(fact, "give a later end, in seconds")
@@ -70,16 +70,16 @@ def span_of(start: Seconds | None, end: Seconds | None, frames: int | None) -> S
 
 
 def exact(number: Seconds) -> Fraction:
-    """`number` as it is written: 0.1 is 1/10. Raises InputError for infinities and such."""
+    """`number` exactly as written: 0.1 is 1/10. Raises InputError for infinities and NaN."""
     if isinstance(number, float):
         if not math.isfinite(number):
-            raise InputError(f"{number} is not a number to count with", "give seconds, such as 12.5")
+            raise InputError(f"{number} is not a valid time", "give seconds, such as 12.5")
         return Fraction(str(number))
     return Fraction(number)
 
 
 class SpanCutter:
-    """Passes on what belongs to `span`, whose times are those of the packets.
+    """Passes on the items that belong to `span`, whose times are on the packets' clock.
 
     `first`: the time of its first frame, None where nothing is cut off before it.
     """
@@ -95,7 +95,7 @@ class SpanCutter:
         self._now = Fraction(0)
 
     def cut(self, items: Iterable[VideoFrame | Packet], waited_for: set[int]) -> Iterator[VideoFrame | Packet]:
-        """The items of the span. Ends when nothing more can come from the streams `waited_for`."""
+        """The items of the span; ends when the streams `waited_for` have nothing more in it."""
         for item in items:
             if isinstance(item, VideoFrame):
                 if not self._done and self._take(item):
@@ -140,7 +140,7 @@ class SpanCutter:
 
 
 def cut_packet(packet: Packet, first: Fraction | None, end: Fraction | None) -> Packet | None:
-    """`packet` if it belongs to the time from `first` to `end`, a subtitle shortened to it; else None."""
+    """`packet` if it belongs to the time from `first` to `end` (subtitles are shortened to it); otherwise None."""
     start = _start(packet)
     if start is None:
         return None
@@ -161,7 +161,7 @@ def cut_packet(packet: Packet, first: Fraction | None, end: Fraction | None) -> 
 def cut_chapters(
     chapters: "list[Chapter]", first: Fraction | None, end: Fraction | None, shift: Fraction
 ) -> "list[Chapter]":
-    """The chapters that reach into the time from `first` to `end`, cut to it, then moved by `shift` seconds."""
+    """The chapters that overlap the time from `first` to `end`, cut to it, then moved by `shift` seconds."""
     kept: list[Chapter] = []
     for chapter in chapters:
         unit = chapter["time_base"] or Fraction(1, 1000)
@@ -174,7 +174,7 @@ def cut_chapters(
 
 
 def streams_to_wait_for(streams: Iterable[Stream]) -> set[int]:
-    """Of the copied streams, those whose packets come all the time."""
+    """Indexes of the copied streams whose packets come continuously."""
     return {stream.index for stream in streams if stream.type == "audio"}
 
 

@@ -1,9 +1,9 @@
-"""Sound that Matroska holds under the name of a Windows codec (WMA, ADPCM, ...), which PyAV alone cannot write there.
+"""Writing sound that Matroska stores under a Windows codec's name (WMA, ADPCM, ...), which PyAV alone cannot write.
 
-PyAV asks libav whether a container "normally" takes a codec, and of these Matroska says no, although it has a place for
-them: the track A_MS/ACM, whose private data is Windows' own description of the codec. libav's writer of sound-only
-Matroska makes that description. It travels into the video under the name of another codec of as many letters, and the
-name is put right in the finished file.
+PyAV asks libav whether a container "normally" takes a codec, and for these Matroska says no, although it has a track
+type for them: A_MS/ACM, whose private data is Windows' own description of the codec. libav's muxer for sound-only
+Matroska makes that description. It is copied into the video under the name of another codec of equal length, and the
+name is corrected in the finished file.
 """
 
 import io
@@ -21,22 +21,22 @@ from av.stream import Stream
 
 from dsmap.errors import DsmapError
 
-_CODECS = ("adpcm_", "gsm_ms", "pcm_", "truespeech", "wma")  # beginnings of libav's names
+_CODECS = ("adpcm_", "gsm_ms", "pcm_", "truespeech", "wma")  # prefixes of libav's names
 _NAME, _STAND_IN = b"A_MS/ACM", b"A_TRUEHD"
 _ELEMENT = b"\x86\x88"  # Matroska's CodecID, of 8 letters
 _CLUSTER = b"\x1f\x43\xb6\x75"
-_LONGEST_HEADER = 64 << 20  # bytes; attachments stand in it
+_MAX_HEADER_BYTES = 64 << 20  # bytes; attachments are in it
 
 
 def goes_by_windows_name(suffix: str, stream: Stream) -> bool:
-    """Whether files with `suffix` hold this sound in a track that names a Windows codec."""
+    """Whether files with `suffix` store this sound under a Windows codec's name."""
     if suffix.lower() != ".mkv" or not isinstance(stream, AudioStream) or stream.codec_context is None:
         return False
     return stream.codec_context.name.startswith(_CODECS) and _described(stream) is not None
 
 
 def add_by_windows_name(container: OutputContainer, stream: AudioStream) -> AudioStream:
-    """Add the stream's copy to a Matroska file; `name_tracks` must follow when the file is whole."""
+    """Add the stream's copy to a Matroska file; call `name_tracks` when the file is complete."""
     described = _described(stream)
     assert described is not None
     with av.open(io.BytesIO(described.replace(_NAME, _STAND_IN))) as template:
@@ -46,11 +46,11 @@ def add_by_windows_name(container: OutputContainer, stream: AudioStream) -> Audi
 
 
 def name_tracks(path: Path, count: int) -> None:
-    """Give `count` tracks of the finished file their right name. Raises DsmapError when it has not as many."""
+    """Correct the codec name of `count` tracks in the finished file. Raises DsmapError if it has fewer or more."""
     if not count:
         return
     with path.open("r+b") as file:
-        header = file.read(_LONGEST_HEADER)
+        header = file.read(_MAX_HEADER_BYTES)
         header = header[: header.find(_CLUSTER) if _CLUSTER in header else len(header)]
         if header.count(_ELEMENT + _STAND_IN) != count:
             raise DsmapError(f"{path}: the tracks of its sound cannot be named", "pass --audio convert")
@@ -62,7 +62,7 @@ def name_tracks(path: Path, count: int) -> None:
 
 
 class _SoundFile(io.BytesIO):
-    name = "sound.mka"  # PyAV takes the format from it
+    name = "sound.mka"  # PyAV derives the format from it
 
 
 def _described(stream: AudioStream) -> bytes | None:

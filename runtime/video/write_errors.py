@@ -1,4 +1,4 @@
-"""What is told when a video or an animated image cannot be written."""
+"""Errors for videos and animated images that cannot be written."""
 
 import errno
 from pathlib import Path
@@ -14,12 +14,12 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_full_disk(error: av.FFmpegError | OSError) -> bool:
-    """Whether there was no room for what was to be written: libav's errors have the system's numbers too."""
+    """Whether the disk is full; libav's errors carry the system's error numbers too."""
     return error.errno in _DISK_FULL
 
 
 def write_error(path: Path, error: av.FFmpegError | OSError, *, frames: int, advice: str) -> DsmapError:
-    """What to raise for `error` when `path` already holds `frames`. `advice`: for all but a full disk."""
+    """The error to raise for `error` after `frames` written frames. `advice`: unless the disk is full."""
     if is_full_disk(error):
         return DsmapError(
             f"the disk is full: {path.parent} has no room for the result (after {frames} frames)",

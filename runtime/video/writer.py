@@ -1,4 +1,4 @@
-"""Writes a video: frames in the codec that was asked for, other streams as they came, timestamps as they came."""
+"""Writing a video: frames in the requested codec, other streams copied, timestamps kept."""
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -41,15 +41,15 @@ _ADVICE = "check the folder and the disk; with an unusual frame size try --heigh
 class VideoWriter:
     """Encodes frames and copies other streams into `path`; the container follows its suffix (see `FORMATS`).
 
-    `width`, `height`: of the frames; odd sides are padded by one repeated pixel where the codec needs it. `time_base`:
-    unit of the frames' timestamps. `rate`: frames per second, about, for rate control only. `encoding`: codec, quality
-    and speed. `audio` and `copied`: streams whose packets will be copied, or with `sound` "convert" or "none" encoded
-    anew or left out; `plan_copies` tells what becomes of them, and audio that is copied must fit the container: see
-    `check_container`. `chapters`: as PyAV's `Container.chapters()` gives them.
+    `width`, `height`: of the frames; odd sides are padded by repeating one pixel where the codec needs it. `time_base`:
+    unit of the frames' timestamps. `rate`: approximate frames per second, for rate control only. `encoding`: codec,
+    quality and speed. `audio` and `copied`: streams whose packets will be copied, or with `sound` "convert" or "none"
+    encoded again or left out, as `plan_copies` plans; copied audio must suit the container: see `check_container`.
+    `chapters`: as from PyAV's `Container.chapters()`.
     `journal`: keeps the packets for a later run. `recoverable`: see `open_output`; not for an mp4 with other streams.
-    `projection`: what makes the video a sphere, see `plan_projection`. `timecode`: of the first frame (01:02:03:04).
+    `projection`: marks spherical video, see `plan_projection`. `timecode`: of the first frame (01:02:03:04).
 
-    Raises InputError for settings that do not fit, DsmapError when the file cannot be written. Call `close()` to
+    Raises InputError for invalid settings, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.
     """
 
@@ -78,7 +78,7 @@ class VideoWriter:
         self.path = path = Path(path)
         self.frames = 0
         self.dropped_packets = 0
-        """Packets of other streams that are not in the file: no container takes them, or they could not be decoded."""
+        """Packets of other streams that are missing from the file: refused by the muxer, or damaged."""
         self.encoder = resolve(encoding, path.suffix)
         self._journal = journal
         self._time_base = time_base
@@ -106,9 +106,9 @@ class VideoWriter:
                 )
                 describe(video_metadata or {}, self._track.stream)
                 self._copier = StreamCopier(self._container, plan, path.suffix)
-                self._container.set_chapters(list(_sound(chapters)))
+                self._container.set_chapters(list(_valid_chapters(chapters)))
                 self._container.metadata.update(container_metadata(metadata or {}))
-                self._container.metadata.pop("timecode", None)  # of the source's first frame, perhaps not of ours
+                self._container.metadata.pop("timecode", None)  # of the source's first frame, perhaps not ours
                 if timecode is not None:  # mov and mp4 make a track of it
                     self._track.stream.metadata["timecode"] = timecode
                 self._start(width, height)
@@ -118,13 +118,13 @@ class VideoWriter:
                 raise
 
     def _start(self, width: int, height: int) -> None:
-        """Write the header: what is wrong shows now."""
+        """Write the header, so that errors show now."""
         context = self._track.stream.codec_context
         try:
             context.open(strict=False)
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
-                f"{self.encoder.title} takes no frames of {width}x{height} here: "
+                f"{self.encoder.title} cannot encode frames of {width}x{height}: "
                 f"{getattr(error, 'strerror', None) or error}",
                 "choose another --height, or another --codec",
             ) from error
@@ -133,10 +133,10 @@ class VideoWriter:
             self._journal.check_encoder(self._track.facts())
 
     def prefill(self) -> int:
-        """Begin with the frames that the journal holds from earlier runs, and say how many there are.
+        """Begin with the frames that the journal holds from earlier runs; returns how many there are.
 
-        Call it before the first frame. They need not be written again: go on with the frame after them, but pass
-        all packets of the other streams to `copy` from the start.
+        Call it before the first frame. Do not write them again: continue with the frame after them, but pass all
+        packets of the other streams to `copy` from the start.
         """
         if self._journal is not None and self._journal.frames:
             self._end = self._track.begin_after(self._journal)
@@ -144,7 +144,7 @@ class VideoWriter:
         return self.frames
 
     def cut(self) -> None:
-        """The next frame begins a new segment of the journal; the frames before it become safe soon after."""
+        """The next frame begins a new segment of the journal; earlier frames become resumable soon after."""
         self._track.cut()
 
     def write(self, rgb: npt.NDArray[np.uint8], pts: int, duration: int = 0) -> None:
@@ -156,9 +156,9 @@ class VideoWriter:
             self._release()
 
     def copy(self, packet: Packet) -> None:
-        """Pass a packet of another stream on; those of streams that are left out are ignored.
+        """Copy a packet of another stream; those of streams that are left out are ignored.
 
-        It is held until the video has got there, so that all streams can end together.
+        It is held until the video has caught up, so that all streams can end together.
         """
         if not self._copier.knows(packet):
             return
@@ -167,12 +167,12 @@ class VideoWriter:
             self._release()
 
     def close(self, *, drop_audio_after_video: bool = False, interrupted: bool = False) -> None:
-        """Finish the file, on the disk. Raises DsmapError, and removes the file, when it could not be written whole.
+        """Finish the file and flush it to disk. Raises DsmapError, and removes the file, if it could not be completed.
 
-        Closed once, nothing more is done.
+        Later calls do nothing.
 
         `drop_audio_after_video`: packets of other streams that begin after the last frame are left out.
-        `interrupted`: the job is not done, so the journal keeps what the encoder still held.
+        `interrupted`: the job is not done, so the journal keeps the encoder's last packets.
         """
         if self._closed:
             return
@@ -212,11 +212,11 @@ class VideoWriter:
         self._mux_copies(packet, self._copier.packets(packet))
 
     def _mux_copies(self, packet: Packet | None, copies: Iterable[Packet]) -> None:
-        """Mux what has become of `packet` (None: of the last ones)."""
+        """Mux the packets made of `packet` (None: the last ones)."""
         for copy in copies:
             try:
                 self._container.mux(copy)
-            except av.error.InvalidDataError:  # damaged, as in a broken transport stream: the rest is not
+            except av.error.InvalidDataError:  # damaged, as in a broken transport stream; the rest may not be
                 self.dropped_packets += 1
             except av.FFmpegError as error:
                 if is_full_disk(error):
@@ -232,7 +232,7 @@ class VideoWriter:
         )
 
     def _refused_some(self, error: av.FFmpegError) -> DsmapError:
-        """libav refuses a packet late, when it has packets of all streams: it may be of any that is copied."""
+        """libav refuses a packet late, once it has packets of all streams: it may belong to any copied one."""
         streams = [stream for stream in self._container.streams if stream.type != "video"]
         named = ", ".join(f"{stream.type} ({codec_name(stream)})" for stream in streams)
         return DsmapError(
@@ -248,18 +248,18 @@ class VideoWriter:
         return advice
 
     def _check(self) -> None:
-        """A full disk can go unnoticed until the very end: look at what was written."""
+        """Check the written file: a full disk can go unnoticed until the very end."""
         try:
             with open_file(self.path) as written:
                 frames = written.streams.video[0].frames
         except InputError as error:
             raise DsmapError(
-                f"{self.path} could not be written whole: it cannot be read again",
+                f"{self.path} could not be completed: it cannot be read back",
                 "free some disk space and try again",
             ) from error
         if frames not in (0, self.frames):  # matroska does not say (0)
             raise DsmapError(
-                f"{self.path} came out with {frames} frames instead of {self.frames}",
+                f"{self.path} has {frames} frames instead of {self.frames}",
                 "free some disk space and try again",
             )
 
@@ -273,8 +273,8 @@ class VideoWriter:
             raise write_error(self.path, error, frames=self.frames, advice=_ADVICE) from error
 
 
-def _sound(chapters: Sequence["Chapter"]) -> Iterator["Chapter"]:
-    """Those that a container takes: one chapter that ends before it begins would spoil the whole file."""
+def _valid_chapters(chapters: Sequence["Chapter"]) -> Iterator["Chapter"]:
+    """The valid ones: a chapter that ends before it begins would spoil the whole file."""
     for chapter in chapters:
         if chapter["time_base"] and 0 <= chapter["start"] <= chapter["end"]:
             yield chapter

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import clips
@@ -25,6 +26,8 @@ from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.display import gui_framework
 from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.report import LiveReport
+from dsmap.runtime.live.request import LiveRequest
+from dsmap.runtime.live.request import run_live as request_live
 from dsmap.runtime.live.run import LiveRun, LiveSettings
 from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.live.styles import style_list
@@ -292,6 +295,25 @@ def test_the_other_direction_comes_when_it_is_loaded(clip, load):
     assert report.stopped_by == "quit"
     assert loaded == ["winter", "summer"]
     assert report.translator.target == "summer"
+
+
+def test_a_session_from_python(clip, tiny_bundle):
+    loaded: list[str] = []
+    request = LiveRequest(
+        sources=(find_source(str(clip)),),
+        loop=True,
+        bundle=Bundle.read(tiny_bundle),
+        domain="winter",
+        backend="cpu",
+        settings=LiveSettings(styles=tuple(style_list([])), frames=3),
+        window=False,
+    )
+    report = request_live(request, notify=print, on_loaded=lambda translator: loaded.append(translator.target))
+    assert (report.stopped_by, report.error, loaded) == ("frames", None, ["winter"])
+    assert report.statistics.frames >= 3
+    missing = replace(request, sources=(SourceName(kind="file", text="nothing.mp4"),))
+    with pytest.raises(InputError, match=r"nothing\.mp4"):
+        request_live(missing, notify=print)
 
 
 # The virtual camera

@@ -100,8 +100,8 @@ def test_a_camera_says_what_it_refuses_and_when_it_is_unplugged(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", FakeVideoCapture)
     camera = cameras_module.CameraSource(0, CaptureRequest(size=(1920, 1080), fps=60))
     assert camera.info.refused == (
-        "1920x1080 was asked for and it gives 64x48; 60 frames per second were asked for and it says 30; "
-        "MJPG was asked for and it gives YUYV"
+        "1920x1080 was requested, but it delivers 64x48; 60 frames per second were requested, but it reports 30; "
+        "MJPG was requested, but it delivers YUYV"
     )
     assert camera.info.pixel_format == "YUYV"
     assert (cv2.CAP_PROP_BUFFERSIZE, 1) in camera._capture.asked
@@ -128,7 +128,7 @@ def test_cameras_are_found_by_name(monkeypatch):
     monkeypatch.setattr(cameras_module, "list_cameras", lambda: cameras)
     assert find_source("c920") == SourceName(kind="camera", text="c920")
     assert [cameras_module.find_camera(text) for text in ("7", "c920", "brio", "webcam")] == [7, 2, 6, 0]
-    with pytest.raises(InputError, match=r"2 cameras are called 'logitech': 2 \(Logitech C920\), 4 \(Logitech BRIO\)"):
+    with pytest.raises(InputError, match=r"2 cameras match 'logitech': 2 \(Logitech C920\), 4 \(Logitech BRIO\)"):
         cameras_module.find_camera("logitech")
     with pytest.raises(InputError, match=r"no camera or file 'nikon'; cameras: 0 \(Integrated Webcam\)"):
         find_source("nikon")

@@ -162,5 +162,5 @@ def test_frames_too_small_are_refused_before_the_work(tmp_path: Path) -> None:
 
 def test_progressive_video_says_that_it_is_not_marked(tmp_path: Path) -> None:
     with VideoReader(clips.make_clip(tmp_path / "in.mp4", frames=3), deinterlace=True) as reader:
-        assert reader.notes == ("deinterlaced, though it is not marked as interlaced",)
+        assert reader.notes == ("deinterlaced, although it is not marked as interlaced",)
         assert len(frames_of(reader)) == 3

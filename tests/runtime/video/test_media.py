@@ -111,7 +111,7 @@ def test_what_came_before_a_stream_spoils_is_kept() -> None:
         assert len(frames) >= 29
         assert {frame.rgb.shape for frame in frames} == {(48, 64, 3)}
         assert reader.broken_off is not None
-        assert "what came until then is kept" in reader.broken_off.advice
+        assert "everything received so far is kept" in reader.broken_off.advice
 
 
 def test_a_stream_that_goes_on_with_sound_alone_is_given_up(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_playlist_of_a_few_variants_is_followed(tmp_path: Path, web: servers.W
     ("name", "text", "words"),
     [
         ("v.m3u8", master(*(f"v{index}.m3u8" for index in range(MAX_VARIANTS + 1))), "names 101 streams"),
-        ("v.m3u8", master("v.m3u8", "v.m3u8"), "names playlists that name further ones"),
+        ("v.m3u8", master("v.m3u8", "v.m3u8"), "names playlists that name further playlists"),
     ],
 )
 def test_playlists_that_name_too_much_are_refused(

@@ -105,7 +105,7 @@ def test_a_stream_that_is_announced_too_late_is_told(tmp_path: Path, monkeypatch
     opened = media._open_file
     monkeypatch.setattr(media, "_open_file", lambda path, **options: opened(path, probesize="500"))
     (left_out,) = check_video(source, tmp_path / "x.mp4").left_out  # libav may have seen its name at the file's end
-    assert "that the recording announces later" in left_out or "announced, and none of it was found" in left_out
+    assert "that the recording announces only after" in left_out or "announced, but none of it was found" in left_out
     assert translate_video(source, tmp_path / "out.mp4", same, **FAST).complete
 
 
@@ -114,7 +114,7 @@ def test_a_codec_that_changes_within_a_recording_is_told(tmp_path: Path) -> None
     source = tmp_path / "two.ts"
     source.write_bytes(b"".join(part.read_bytes() for part in parts))
     (left_out,) = check_video(source, tmp_path / "x.mp4").left_out
-    assert left_out.startswith("audio from where the recording goes over from AAC to MPEG audio")
+    assert left_out.startswith("audio after the recording changes from AAC to MPEG audio")
     source.write_bytes(parts[0].read_bytes() * 2)
     assert check_video(source, tmp_path / "x.mp4").left_out == ()
 

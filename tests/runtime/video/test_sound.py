@@ -79,7 +79,7 @@ def test_several_sounds_of_windows_names_are_all_named(tmp_path: Path) -> None:
     assert beeps.beeps(output, 0) == pytest.approx(beeps.beeps(output, 1), abs=0.002)
 
 
-# --- encoded anew, or left out
+# --- encoded again, or left out
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_sound_that_begins_late_is_looked_for_further(tmp_path: Path, monkeypatc
     assert heard[0] == pytest.approx(7, abs=0.1)
     monkeypatch.setattr(media, "_PROBED_BYTES", 500)
     facts = check_video(source, tmp_path / "x.mp4")
-    assert facts.left_out == ("audio stream 1: it is announced, and none of it was found in the beginning of the file",)
+    assert facts.left_out == ("audio stream 1: it is announced, but none of it was found at the beginning of the file",)
 
 
 # --- programmes
@@ -348,5 +348,5 @@ def test_a_programme_that_is_none_is_told(multiplex: Path, tmp_path: Path) -> No
         with pytest.raises(InputError, match=words) as caught:
             check_video(multiplex, tmp_path / "x.mp4", programme=number)
         assert caught.value.advice == "choose one of 11, 12"
-    with pytest.raises(InputError, match="has no programmes"):
+    with pytest.raises(InputError, match="is not a transport stream with programmes"):
         check_video(beeps.make_beeps(tmp_path / "in.mkv"), tmp_path / "x.mp4", programme=1)

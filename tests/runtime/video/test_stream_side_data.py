@@ -200,7 +200,7 @@ def test_two_views_and_the_direction_are_kept(tmp_path: Path) -> None:
 
 
 LOSSES = {
-    "out.mov": ({}, ".mov files have none"),
+    "out.mov": ({}, ".mov has no such tag"),
     "av1.mp4": ({"codec": "av1"}, "it cannot be written with AV1"),
     "side.mp4": ({"side_by_side": True}, "the frames are put side by side"),
     "%03d.png": ({}, "images have no such tag"),

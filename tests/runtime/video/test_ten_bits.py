@@ -54,7 +54,7 @@ TEN = {"hevc10": "out.mp4", "av1-10": "out.mkv", "prores": "out.mov"}
 def test_ten_bits_go_through_a_translation(ramp: Path, tmp_path: Path, codec: str) -> None:
     options = {"codec": codec} | ({} if codec == "prores" else {"crf": 1})
     (note,) = check_video(ramp, tmp_path / TEN[codec], **options).notes
-    assert note == "10-bit input: translated in 8 bits, to which the input's finer steps are added"
+    assert note == "10-bit input: translated in 8 bits, with the input's finer steps added"
     translate_video(ramp, tmp_path / TEN[codec], lambda rgb: rgb, **options)
     pix_fmt, row = luma(tmp_path / TEN[codec])
     assert "10" in pix_fmt

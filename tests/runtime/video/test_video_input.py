@@ -116,7 +116,7 @@ def test_a_part_tells_how_many_frames_to_expect(sixty: dict[str, Path]) -> None:
         ({"start": -1}, "--start is -1"),
         ({"start": 2, "end": 2}, r"--end \(2 s\) is not after --start \(2 s\)"),
         ({"frames": 0}, "--frames is 0"),
-        ({"start": float("nan")}, "nan is not a number"),
+        ({"start": float("nan")}, "nan is not a valid time"),
         ({"start": 50}, r"no frame at or after --start 50 s, it ends at 2\.0"),
     ],
 )
@@ -333,7 +333,7 @@ NOTES = {
         ("10-bit input: the result has 8 bits", "HDR (PQ, BT.2020): tone-mapped to SDR"),
     ),
     "hlg": ({"trc": 18, "primaries": 9, "colourspace": 9}, ("HDR (HLG, BT.2020): tone-mapped to SDR",)),
-    "wide": ({"primaries": 9, "colourspace": 9}, ("wide colours (BT.2020): brought to BT.709",)),
+    "wide": ({"primaries": 9, "colourspace": 9}, ("wide gamut (BT.2020): converted to BT.709",)),
 }
 
 
@@ -372,7 +372,7 @@ def test_interlaced_video_is_flagged_and_left_alone(tmp_path: Path) -> None:
         out.mux(video.encode(None))
     with VideoReader(path) as reader:
         assert [note for note in reader.notes if note.startswith("interlaced")], reader.notes
-        assert all(note.endswith("not deinterlaced; --deinterlace does that") for note in reader.notes)
+        assert all(note.endswith("not deinterlaced (see --deinterlace)") for note in reader.notes)
         assert len(frames_of(reader)) == 5
 
 
@@ -706,7 +706,7 @@ def test_addresses_that_do_not_answer_are_told_without_their_secrets(tmp_path: P
             assert chain is None
     assert "does not answer" in told["rtsp"] or "refused" in told["rtsp"]
     assert "user name and a password" in told["http"]
-    assert "gopher is not a kind of address" in told["gopher"]
+    assert "gopher is not a supported kind of address" in told["gopher"]
 
 
 def test_names_of_addresses() -> None:

@@ -28,7 +28,7 @@ MS = Fraction(1, 1000)
 def test_an_mp4_without_its_index_is_told_as_cut_off(tmp_path: Path) -> None:
     for options in ({}, {"brand": "qt  "}):
         cut = clips.truncate(clips.make_clip(tmp_path / "cut.mp4", container_options=options), 0.5)
-        with pytest.raises(InputError, match=r"cut off: its index \(moov\)"):
+        with pytest.raises(InputError, match=r"truncated: its index \(moov\)"):
             VideoReader(cut)
     (tmp_path / "text.mp4").write_text("no video at all")
     with pytest.raises(InputError, match="is not a video"):
