@@ -27,7 +27,8 @@ from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, is_done, make_result_folders, tidy_up_after
 from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
-from dsmap.runtime.jobs.video import check_video_job, run_video_job
+from dsmap.runtime.jobs.video import run_video_job
+from dsmap.runtime.jobs.video_plan import check_video_job
 
 
 class CheckedJob(NamedTuple):

@@ -83,7 +83,7 @@ class JobReport:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text, times rounded, `fps` and `complete` included."""
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        plain |= {key: round(value, 3) for key, value in plain.items() if isinstance(value, float)}
+        plain |= {key: round(value, 6) for key, value in plain.items() if isinstance(value, float)}
         return plain | {"fps": round(self.fps, 2), "complete": self.complete}
 
 

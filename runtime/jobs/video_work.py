@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from av.packet import Packet
 
@@ -15,25 +16,16 @@ from dsmap.runtime.jobs.pipeline import Done, Pipeline
 from dsmap.runtime.jobs.report import Pixels, Progress, StageClock
 from dsmap.runtime.jobs.resume import JobParts
 from dsmap.runtime.jobs.stages import FrameSteps, Translated
+from dsmap.runtime.jobs.video_plan import Reader, writes_animation
 from dsmap.runtime.styles.style_path import share_of_clip
-from dsmap.runtime.video.animation_reader import AnimationReader
-from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES, AnimationWriter
+from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video.copy_plan import CopyPlan
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
-from dsmap.runtime.video.sequence_reader import SequenceReader
 from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, open_writer
 from dsmap.runtime.video.writer import VideoWriter
 
-Reader = VideoReader | SequenceReader | AnimationReader
 Writer = VideoWriter | SequenceWriter | AnimationWriter
-
-
-def writes_animation(reader: Reader, output: Path) -> bool:
-    """Whether `output` is to be an animated image: by its suffix, and for .png by the input too."""
-    suffix = output.suffix.lower()
-    moves = suffix in ANIMATION_SUFFIXES or (suffix == ".png" and isinstance(reader, AnimationReader))
-    return moves and not is_sequence(output)
 
 
 class VideoWork:
@@ -55,13 +47,13 @@ class VideoWork:
         self.interrupted = False
         """Whether somebody stopped it before its end."""
 
-    def open_writer(self, output: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes = b"") -> Writer:
+    def open_writer(self, output: Path, plan: CopyPlan, options: VideoOptions, projection: bytes = b"") -> Writer:
         """The writer, with the frames in it that an earlier job made."""
         if is_sequence(output) or writes_animation(self._reader, output):
-            return self._open(output, plan, wanted, projection)
+            return self._open(output, plan, options, projection)
         path = self._new_file(output)
         try:
-            return self._open(path, plan, wanted, projection)
+            return self._open(path, plan, options, projection)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -75,7 +67,7 @@ class VideoWork:
         except OSError as error:
             raise DsmapError(f"cannot write into {output.parent}: {error.strerror}", "check the disk") from error
 
-    def _open(self, path: Path, plan: CopyPlan, wanted: VideoOptions, projection: bytes) -> Writer:
+    def _open(self, path: Path, plan: CopyPlan, options: VideoOptions, projection: bytes) -> Writer:
         width, height = self._steps.written
         writer = open_writer(
             path,
@@ -84,16 +76,16 @@ class VideoWork:
             time_base=self._reader.time_base,
             rate=self._reader.rate,
             sample_aspect=self._reader.sample_aspect,
-            encoding=wanted.encoding,
+            encoding=options.encoding,
             copied=plan.written,
-            sound=wanted.audio,
+            sound=options.audio,
             chapters=self._reader.chapters,
-            metadata={} if wanted.strip_metadata else self._reader.metadata,
-            video_metadata={} if wanted.strip_metadata else self._reader.video_metadata,
+            metadata={} if options.strip_metadata else self._reader.metadata,
+            video_metadata={} if options.strip_metadata else self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
             projection=projection,
-            timecode=None if wanted.strip_metadata else self._reader.timecode,
-            overwrite=wanted.overwrite,
+            timecode=None if options.strip_metadata else self._reader.timecode,
+            overwrite=options.overwrite,
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
             animation=writes_animation(self._reader, path),
             plays=getattr(self._reader, "plays", 0),
@@ -136,6 +128,28 @@ class VideoWork:
         with self._clock.stage("encode"):
             interrupted = self._stop.requested
             writer.close(drop_audio_after_video=interrupted or self._reader.missing_frames > 0, interrupted=interrupted)
+
+    def report(self, writer: Writer) -> dict[str, Any]:
+        """The fields of a `JobReport` that are about the work."""
+        reader = self._reader
+        return {
+            "width": self._steps.inside[0],
+            "height": self._steps.inside[1],
+            "frames": writer.frames,
+            "frames_expected": self._frames_expected(writer.frames),
+            "failed_packets": reader.failed_packets,
+            "dropped_packets": writer.dropped_packets,
+            "broken_off": reader.broken_off.fact if reader.broken_off else None,
+            "reconnections": reader.reconnections,
+            "size_changes": reader.size_changes,
+            **self._clock.report(),
+        }
+
+    def _frames_expected(self, frames: int) -> int | None:
+        lost = self._reader.missing_frames + self._reader.failed_packets
+        if self.interrupted or (lost and self._reader.counts_exactly):
+            return self._reader.expected_frames
+        return frames + lost
 
     def _items(self) -> Iterator[Frame | Packet]:
         """What the reader gives, but for the frames that are there already."""

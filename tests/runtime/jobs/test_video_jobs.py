@@ -315,3 +315,18 @@ def test_folders_that_cannot_be_done(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             translate_folder(folder, output, same, overwrite=True)
     assert names(source) == ["0.png", "1.jpg", "2.webp", "readme.txt"]
+
+
+def test_a_quick_stage_is_not_rounded_to_nothing(tmp_path: Path) -> None:
+    """Ten small frames can take a function less than half a millisecond."""
+    report = JobReport(
+        input=tmp_path,
+        output=tmp_path,
+        width=1,
+        height=1,
+        frames=1,
+        frames_expected=1,
+        seconds=0.25,
+        translate_seconds=0.0003,
+    )
+    assert report.as_dict()["translate_seconds"] == 0.0003
