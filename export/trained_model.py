@@ -18,10 +18,9 @@ from dsmap.model.authors_checkpoint import load_official, read_official_config
 from dsmap.model.dsmap import DSMAP, is_finite
 from dsmap.runtime.bundle.bundle import Sizes, file_sha256
 from dsmap.training.checkpoint import best_checkpoint, load_generators, read_checkpoint
-from dsmap.training.data import Domains, find_domains, load_readable_nchw
-from dsmap.training.datasets import check_same_domains, default_style_images
+from dsmap.training.datasets import Domains, check_same_domains, default_style_images, find_domains
+from dsmap.training.image_tensors import load_readable_nchw, to_rgb
 from dsmap.training.output_adjustments import OutputAdjustments
-from dsmap.training.samples import to_rgb
 from dsmap.training.style_statistics import StyleStatistics, prior_statistics, styles_by_domain
 
 _WEIGHTS = ("ema", "generators")

@@ -84,7 +84,7 @@ def image_folder(tmp_path_factory) -> Path:
 def checkpoint(image_folder, tmp_path_factory) -> Path:
     """A run of two steps."""
     from dsmap.config import load_train_config
-    from dsmap.training.data import find_domains
+    from dsmap.training.datasets import find_domains
     from dsmap.training.trainer import Trainer
 
     config = load_train_config(

@@ -4,48 +4,19 @@ The networks are small for a GPU: launching their kernels one by one takes the C
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError, first_line
-from dsmap.training.objective import ByDomain, Shift
+from dsmap.training.step_inputs import StepInputs
 
 _WARM_UP = 3
 """Iterations that run as they are, before the capture: libraries prepare themselves, Adam makes its state."""
 
 Losses = dict[str, Tensor]
-
-
-class StepInputs(NamedTuple):
-    """What an iteration computes with, beside the networks; on their device."""
-
-    x: ByDomain
-    """Images (N, 3, H, W) in [-1, 1]."""
-    styles: ByDomain
-    """Random style codes (N, S)."""
-    d_styles: ByDomain
-    """Those that the discriminators see; empty where they see the same."""
-    noise: ByDomain
-    """Of a KL style encoder, (N, S); empty without one."""
-    shift: Shift | None
-
-    def tensors(self) -> Iterator[Tensor]:
-        """All of them, in a fixed order."""
-        for part in self:
-            yield from part.values() if isinstance(part, Mapping) else part or ()
-
-    def copied(self) -> "StepInputs":
-        """The same in memory of its own."""
-        x, styles, d_styles, noise = (
-            {domain: tensor.clone() for domain, tensor in part.items()}
-            for part in (self.x, self.styles, self.d_styles, self.noise)
-        )
-        shift = self.shift and Shift(*(indices.clone() for indices in self.shift))
-        return StepInputs(x, styles, d_styles, noise, shift)
 
 
 class NotCapturedError(Exception):

@@ -4,7 +4,7 @@ No random state is kept anywhere: which images batch `t` holds, their crops and 
 training resumed at step t sees exactly what it would have seen, with any number of workers.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,20 +20,9 @@ from dsmap.common.images import read_rgb, resize_shorter_side
 from dsmap.common.notify import Notify
 from dsmap.config import DataConfig
 from dsmap.errors import InputError
-from dsmap.training.datasets import Domain, Domains, find_domains
+from dsmap.training.datasets import Domains
+from dsmap.training.image_tensors import to_nchw
 from dsmap.training.readers import MAX_AHEAD, Readers
-
-__all__ = [
-    "BROKEN_SHARE",
-    "Batch",
-    "Broken",
-    "Domain",
-    "Domains",
-    "UnpairedBatches",
-    "find_domains",
-    "load_image_nchw",
-    "load_readable_nchw",
-]
 
 # More than this share of broken images in a domain (and more than one image) stops the training.
 BROKEN_SHARE = 0.1
@@ -283,35 +272,3 @@ def _pinned(read: _Read, *, device: int) -> Batch:
 @lru_cache(maxsize=8)
 def _order(seed: int, side: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, _ORDER, side, epoch)).permutation(count)
-
-
-def to_nchw(images_rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 (B, H, W, 3) in 0..255 to float32 (B, 3, H, W) in [-1, 1]: v / 127.5 - 1."""
-    # In numpy, as a second team of torch's threads, beside the training's, takes ten times as long as one thread does.
-    x_nchw = np.ascontiguousarray(images_rgb.transpose(0, 3, 1, 2)).astype(np.float32)
-    x_nchw /= 127.5
-    x_nchw -= 1
-    return torch.from_numpy(x_nchw)
-
-
-def load_image_nchw(path: Path, shorter_side: int, multiple_of: int = 8) -> torch.Tensor:
-    """One image for a sample grid or as a style: float32 (1, 3, H, W) RGB in [-1, 1].
-
-    The shorter side is resized to `shorter_side`, then the centre is cut to multiples of `multiple_of`.
-    Raises InputError when the image cannot be read or `shorter_side` is below `multiple_of`.
-    """
-    if shorter_side < multiple_of:
-        raise InputError(f"The shorter side is {shorter_side}, expected {multiple_of} or more.", "Use a larger size.")
-    image_rgb = resize_shorter_side(read_rgb(path, at_least=shorter_side), shorter_side)
-    height, width = (size // multiple_of * multiple_of for size in image_rgb.shape[:2])
-    top, left = (image_rgb.shape[0] - height) // 2, (image_rgb.shape[1] - width) // 2
-    return to_nchw(image_rgb[None, top : top + height, left : left + width])
-
-
-def load_readable_nchw(paths: Iterable[Path], shorter_side: int, multiple_of: int = 8) -> Iterator[torch.Tensor]:
-    """`load_image_nchw` of each, those passed over that cannot be read."""
-    for path in paths:
-        try:
-            yield load_image_nchw(path, shorter_side, multiple_of)
-        except InputError:
-            continue

@@ -14,11 +14,12 @@ from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
 from dsmap.model.feature_networks import load_features
 from dsmap.training.checkpoint import Checkpoint
-from dsmap.training.data import UnpairedBatches, load_readable_nchw
+from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import Domains, fingerprint, training_folders
 from dsmap.training.device import choose_device
 from dsmap.training.distill import DistillProgress, distill, psnr_to_teacher
 from dsmap.training.generator_run import find_images, report_broken, report_progress, save_generators
+from dsmap.training.image_tensors import load_readable_nchw
 from dsmap.training.learner import new_generators
 from dsmap.training.readers import readers_here
 from dsmap.training.requests import DistillRequest

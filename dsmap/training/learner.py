@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +21,11 @@ from dsmap.model.feature_networks import load_features
 from dsmap.model.identity_init import start_as_identity
 from dsmap.model.layers import AdainResidualBlock, ShuffleConv, UpsampleConv
 from dsmap.training.appearance import Appearance, appearance_of
-from dsmap.training.cuda_graph import CudaGraphRunner, StepInputs
+from dsmap.training.cuda_graph import CudaGraphRunner
 from dsmap.training.data import Batch
 from dsmap.training.device import Hardware, compile_networks
 from dsmap.training.objective import (
     ByDomain,
-    Shift,
     Translations,
     discriminator_terms,
     generator_terms,
@@ -35,9 +33,7 @@ from dsmap.training.objective import (
     weighted_sum,
 )
 from dsmap.training.optim import descend, learning_rate, make_adam, set_learning_rate
-
-# The first number of each stream of random numbers.
-_D_STYLES, _G_STYLES, _KL_NOISE, _SHIFT = range(4)
+from dsmap.training.step_inputs import RandomDraws, StepInputs
 
 
 class NotFiniteError(Exception):
@@ -79,6 +75,7 @@ class Learner:
         for module in self.modules.values():
             hardware.place_module(module)
         broadcast_weights(*self.modules.values())
+        self._draws = RandomDraws(config, processes, self.model, hardware.device)
         on_device = hardware.device if hardware.cuda_graph else None
         self.optimizers = {
             "generators": make_adam(self._generator_groups(), config.optimizer, on_device),
@@ -123,22 +120,10 @@ class Learner:
         self._set_learning_rates(batch.step)
         a, b = self.model.domains
         x = {a: self.hardware.place(batch.x_a_nchw), b: self.hardware.place(batch.x_b_nchw)}
-        inputs = self._step_inputs(x, batch.step)
+        inputs = self._draws.inputs(x, batch.step)
         losses = self._graph_runner(inputs) if self._graph_runner else self._descend(inputs)
         self._average(batch.step)
         return self._numbers(losses, batch)
-
-    def _step_inputs(self, x: ByDomain, step: int) -> StepInputs:
-        """What iteration `step` computes with."""
-        config, n = self.config, len(next(iter(x.values())))
-        return StepInputs(
-            x,
-            self._draw(_G_STYLES, step, n),
-            # The discriminators see another draw of random styles, as in the authors' training.
-            {} if config.shared_style_draw else self._draw(_D_STYLES, step, n),
-            self._draw(_KL_NOISE, step, n) if config.model.style_kl else {},
-            self._draw_shift(step),
-        )
 
     def _descend(self, inputs: StepInputs) -> dict[str, Tensor]:
         """A step of the discriminators, then one of the generators. Nothing that differs between iterations comes from
@@ -227,7 +212,7 @@ class Learner:
         followed = {name: buffer.clone() for name, buffer in self.discriminators.named_buffers()}
         data = self.config.data
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
-        inputs = self._step_inputs(dict.fromkeys(self.model.domains, empty), 0)
+        inputs = self._draws.inputs(dict.fromkeys(self.model.domains, empty), 0)
         first, d_terms = self._first_half(inputs)
         terms = self._second_half(inputs, first)
         (weighted_sum(terms, self.config.loss) + torch.stack(list(d_terms.values())).sum()).backward()
@@ -249,32 +234,6 @@ class Learner:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 set_learning_rate(group, lr * group.get("lr_factor", 1.0))
-
-    def _draw(self, stream: int, step: int, n: int) -> ByDomain:
-        """Random style codes (n, S) for both domains that depend on (seed, stream, step) only.
-
-        Those of all processes are drawn, and this one's rows taken.
-        """
-        generator = self._generator(stream, step)
-        n *= self.processes.world_size
-        drawn = {domain: self.model.random_style(n, generator) for domain in self.model.domains}
-        low, high = self.config.style_scale
-        if stream != _KL_NOISE and not low == high == 1:
-            for domain, s in drawn.items():
-                drawn[domain] = s * (low + (high - low) * torch.rand(n, 1, generator=generator).to(s))
-        return {domain: self.processes.shard(s) for domain, s in drawn.items()}
-
-    def _draw_shift(self, step: int) -> Shift | None:
-        """Both steps of an iteration, and all processes, see the same."""
-        most = self.config.discriminator.shift
-        if not most:
-            return None
-        top, left = torch.randint(most + 1, (2,), generator=self._generator(_SHIFT, step)).tolist()
-        return Shift.of(top, left, self.config.data.crop - most, self.hardware.device)
-
-    def _generator(self, stream: int, step: int) -> torch.Generator:
-        seed = np.random.SeedSequence((self.config.seed, stream, step)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(seed[0]))
 
     def _numbers(self, losses: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
         """The losses of all processes as numbers; NotFiniteError when one is not finite."""

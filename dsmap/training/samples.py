@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
-from dsmap.training.data import Batch, load_image_nchw
+from dsmap.training.data import Batch
+from dsmap.training.image_tensors import load_image_nchw, to_rgb
 from dsmap.training.style_statistics import StyleStatistics
 
 COLUMNS = ("input", "reconstruction", "exemplar", "translation", "mean style", "random", "cycle")
@@ -67,12 +68,6 @@ def draw_batch(batch: Batch, domains: tuple[str, str]) -> npt.NDArray[np.uint8]:
     """uint8 (H, W, 3) with a column per domain: the images of a batch as the network sees them."""
     rows = [list(pair) for pair in zip(batch.x_a_nchw.split(1), batch.x_b_nchw.split(1), strict=True)]
     return _draw(rows, domains)
-
-
-def to_rgb(x_nchw: Tensor) -> npt.NDArray[np.uint8]:
-    """Float (N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3) RGB, rounded."""
-    x_nchw = ((x_nchw.float() + 1) * 127.5).round().clamp(0, 255)
-    return x_nchw.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _centre(x_nchw: Tensor, size: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from dsmap.common.sampling import pick_evenly
 from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
-from dsmap.training.data import load_readable_nchw
+from dsmap.training.image_tensors import load_readable_nchw
 
 
 class StyleStatistics(NamedTuple):

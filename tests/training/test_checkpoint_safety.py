@@ -99,7 +99,7 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
     def scored(judge, _model):
         return Score(judge.name, judge.basis, {"a": next(distances), "b": 0.5})
 
-    monkeypatch.setattr("dsmap.training.trainer.CheckpointScorer.score", scored)
+    monkeypatch.setattr("dsmap.training.checkpoint_score.CheckpointScorer.score", scored)
     trainer_in(tmp_path, data, "checkpoint_every=1", "keep_checkpoints=2", steps=5).train()
     kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert kept == ["00000002", "00000004", "00000005"]
@@ -121,7 +121,7 @@ def test_scores_are_measured_and_can_be_left_out(data, tmp_path):
     trainer = trainer_in(tmp_path / "on", data, steps=1)
     found = read_checkpoint(trainer.train()).score
     assert found.features == "random"
-    x = trainer.scorer.x
+    x = trainer.writer.scorer.x
     assert len(x["a"]) == 5  # one test image is too few: those of the training are used
     train = {d.name: load_samples(d.train, 72, 200) for d in trainer.domains}
     reference = {domain: pooled([real], RandomFeatures(), torch.device("cpu")) for domain, real in train.items()}

@@ -12,8 +12,9 @@ import torch
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import InputError
-from dsmap.training.data import UnpairedBatches, find_domains, load_image_nchw
-from dsmap.training.datasets import Domain, Domains
+from dsmap.training.data import UnpairedBatches
+from dsmap.training.datasets import Domain, Domains, find_domains
+from dsmap.training.image_tensors import load_image_nchw
 
 SHARED = Path(os.environ.get("DSMAP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 

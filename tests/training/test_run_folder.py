@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from training_helpers import read_log, train, trainer_in
 
 from dsmap.errors import InputError
-from dsmap.training import trainer as trainer_module
+from dsmap.training import run_writer
 from dsmap.training.checkpoint import list_checkpoints, prune_checkpoints, read_checkpoint
 from dsmap.training.run_log import RunLog
 
@@ -88,7 +88,7 @@ def test_what_others_keep_under_a_checkpoints_name_is_in_the_way(data, run, tmp_
     going_on = trainer_in(tmp_path / "run", data, *QUICK, steps=3, resume=run / "checkpoints" / "00000003")
     going_on.step = 4  # it came in during the training
     with pytest.raises(InputError, match="holds what no training wrote"):
-        going_on.save()
+        going_on.writer.save(going_on.step)
     assert notes.read_text() == "notes"
 
 
@@ -126,15 +126,15 @@ def test_nothing_is_written_through_links_and_pipes(data, tmp_path, name, kind):
 def test_a_score_is_logged_before_its_checkpoint_is_there(data, tmp_path, monkeypatch):
     """Or the last line is missing for ever where a training is killed in between: there is nothing to go on with."""
     trainer = trainer_in(tmp_path, data, "score_pictures=4", "tensorboard=false", steps=1)
-    trainer.scorer = trainer.scorer or pytest.skip("too few images are scored")
+    trainer.writer.scorer = trainer.writer.scorer or pytest.skip("too few images are scored")
     seen = []
-    real = trainer_module.save_checkpoint
+    real = run_writer.save_checkpoint
 
     def save(*arguments):
         seen.append((tmp_path / "scores.jsonl").read_text())
         real(*arguments)
 
-    monkeypatch.setattr(trainer_module, "save_checkpoint", save)
+    monkeypatch.setattr(run_writer, "save_checkpoint", save)
     trainer.train()
     assert seen == [(tmp_path / "scores.jsonl").read_text()]
     assert '"step": 1' in seen[0]

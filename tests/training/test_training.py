@@ -37,6 +37,7 @@ from dsmap.training.datasets import find_domains
 from dsmap.training.device import choose_hardware
 from dsmap.training.objective import term_weight
 from dsmap.training.optim import learning_rate
+from dsmap.training.step_inputs import Stream
 from dsmap.training.style_statistics import style_statistics
 from dsmap.training.trainer import Trainer
 
@@ -272,7 +273,7 @@ def test_a_poisoned_weight_never_gets_into_a_checkpoint(data, tmp_path):
     assert "Start again" in caught.value.advice
     assert list_checkpoints(tmp_path / "checkpoints") == []
     with pytest.raises(DsmapError, match="the weights are not finite"):
-        trainer.save()
+        trainer.writer.save(trainer.step)
     assert list_checkpoints(tmp_path / "checkpoints") == []
 
 
@@ -518,7 +519,7 @@ def test_feature_matching_and_appearance_go_on_where_they_were(data, tmp_path):
     halves = trainer_in(tmp_path / "halves", data, *overrides, steps=4)
     for step in range(2):
         assert whole.iterate(batch_of(whole, step)) == halves.iterate(batch_of(halves, step))
-    saved = halves.save().path
+    saved = halves.writer.save(halves.step).path
     again = trainer_in(tmp_path / "halves", data, *overrides, steps=4, resume=saved)
     for step in range(2, 4):
         assert whole.iterate(batch_of(whole, step)) == again.iterate(batch_of(again, step))
@@ -527,8 +528,8 @@ def test_feature_matching_and_appearance_go_on_where_they_were(data, tmp_path):
 
 def test_the_discriminators_shift_is_drawn_anew_and_can_be_repeated(data, tmp_path):
     trainer = trainer_in(tmp_path, data, "discriminator.shift=5", "discriminator.n_scales=2")
-    drawn = [trainer.learner._draw_shift(step) for step in range(40)]
-    again = [trainer.learner._draw_shift(step) for step in range(40)]
+    drawn = [trainer.learner._draws.shift(step) for step in range(40)]
+    again = [trainer.learner._draws.shift(step) for step in range(40)]
     assert all(torch.equal(*pair) for shifts in zip(drawn, again, strict=True) for pair in zip(*shifts, strict=True))
     size = trainer.config.data.crop - 5
     for indices in zip(*drawn, strict=True):
@@ -548,12 +549,11 @@ def with_cuda_graph(trainer, say, capture):
 
     def strict(work, _stream):
         def again():
-            draw, draw_shift = learner._draw, learner._draw_shift
-            learner._draw = learner._draw_shift = None
+            draws, learner._draws = learner._draws, None
             try:
                 return work()
             finally:
-                learner._draw, learner._draw_shift = draw, draw_shift
+                learner._draws = draws
 
         return capture(again)
 
@@ -612,7 +612,7 @@ def test_a_cuda_graph_learns_the_same(data, tmp_path, compiled):
         if compiled:
             trainer.learner.compile(print)
         losses.append([trainer.iterate(batch_of(trainer, step)) for step in range(8)])
-        assert trainer.hardware.replayed == (trainer.learner._graph_runner is not None) == graph
+        assert trainer.hardware.cuda_graph == (trainer.learner._graph_runner is not None) == graph
         assert trainer.learner._graph_runner is None or trainer.learner._graph_runner.repeats
     for plain, ours in zip(*losses, strict=True):
         assert ours == pytest.approx(plain, rel=0.02)
@@ -703,7 +703,8 @@ def test_methods(data, tmp_path):
 
 def test_random_styles_can_be_scaled(data, tmp_path):
     plain, scaled = trainer_in(tmp_path / "1", data), trainer_in(tmp_path / "2", data, "style_scale=[0,0.5]")
-    factors = scaled.learner._draw(1, 7, 400)["a"] / plain.learner._draw(1, 7, 400)["a"]
+    factors = scaled.learner._draws.styles(Stream.G_STYLES, 7, 400)["a"]
+    factors /= plain.learner._draws.styles(Stream.G_STYLES, 7, 400)["a"]
     assert factors.std(1).max() < 1e-6  # one factor for a whole style code
     assert 0 <= factors.min() < 0.05
     assert 0.45 < factors.max() <= 0.5
