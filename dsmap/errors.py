@@ -1,11 +1,11 @@
-"""The errors people see: one line of fact, one line of what to do.
+"""Errors for people: one line of fact, one line of advice.
 
 A leaf: it imports nothing, and every part of the project may use it.
 """
 
 
 class DsmapError(Exception):
-    """A failure that is explained to the person at the keyboard. The command exits with `exit_code` (1).
+    """A failure with an explanation for the user. The command exits with `exit_code` (1).
 
     `fact` says what happened, with got and expected where there are two. `advice` says what to do about it.
     """
@@ -18,15 +18,15 @@ class DsmapError(Exception):
         self.advice = advice
 
     def __reduce__(self) -> tuple[type["DsmapError"], tuple[str, str]]:
-        return type(self), (self.fact, self.advice)  # it takes two arguments but keeps one: pickling needs to be told
+        return type(self), (self.fact, self.advice)  # pickling would pass the one argument it keeps
 
 
 class InputError(DsmapError):
-    """What was passed in is wrong: a missing file, an unknown name, a bad setting. Exit code 2."""
+    """Invalid input: a missing file, an unknown name, a bad setting. Exit code 2."""
 
     exit_code = 2
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's text that is not blank; empty where there is none."""
+    """The first non-blank line of an error's text, or an empty string."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -1,1 +1,1 @@
-"""The network: layers, generators, discriminators, and the networks whose features losses use."""
+"""Networks: layers, generators, discriminators, and frozen feature networks."""

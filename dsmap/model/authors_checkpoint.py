@@ -1,6 +1,6 @@
-"""The authors' checkpoint format: `gen_*.pt`, `dis_*.pt` and their YAML, as facts (key names and layouts).
+"""The authors' checkpoint format: key names and layouts of `gen_*.pt`, `dis_*.pt` and their YAML.
 
-Loading runs no code from the file: `torch.load(weights_only=True)`, then every key and shape is checked.
+Loading runs no code from the file: it uses `torch.load(weights_only=True)` and checks every key and shape.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from dsmap.model.dsmap import DSMAP, SLOTS
 
 StateDict = Mapping[str, Tensor]
 
-_SMALL = 1_000_000_000  # bytes of a network that is made without looking at the file first
+_SMALL = 1_000_000_000  # bytes: smaller networks are created without comparing sizes first
 
 # The authors' loss weights under the names of the terms here.
 _WEIGHT_NAMES = {
@@ -34,7 +34,7 @@ _WEIGHT_NAMES = {
 
 
 def read_official_config(path: Path) -> dict[str, Any]:
-    """The authors' YAML as a mapping; InputError when it is none of theirs."""
+    """The authors' YAML as a mapping. Raises InputError for other YAML."""
     config = read_yaml(Path(path), "the authors' YAML")
     if not isinstance(config.get("gen"), dict):
         raise InputError(f"{path} has no `gen:` section", "Pass the YAML file the checkpoint was trained with.")
@@ -42,7 +42,7 @@ def read_official_config(path: Path) -> dict[str, Any]:
 
 
 def official_model_config(config: Mapping[str, Any], domains: tuple[str, str] = ("a", "b")) -> ModelConfig:
-    """The network that the authors' YAML describes; InputError for what this project has no network for."""
+    """The network that the authors' YAML describes; InputError for variants without a network here."""
     gen = config["gen"]
     expected = {"activ": ("relu",), "mid_downsample": (1,), "kl_mode": (False,)}
     _refuse_others(gen, expected, "gen")
@@ -89,11 +89,11 @@ def load_official(gen_path: Path, config_yaml: Path, domains: tuple[str, str] = 
 
 
 def _check_size(config: ModelConfig, states: Mapping[str, StateDict], path: Path) -> None:
-    """Raises InputError for a network with more weights than the file: a YAML may say that it has any number."""
+    """Raises InputError if the YAML describes a network with many more weights than the file holds."""
     with torch.device("meta"):  # takes no memory
         needed = sum(p.numel() * p.element_size() for p in DSMAP(config).parameters())
     there = sum(value.untyped_storage().nbytes() for slot in SLOTS for value in states[slot].values())
-    if needed > max(2 * there, _SMALL):  # some may lie there in half precision; a small one is told weight by weight
+    if needed > max(2 * there, _SMALL):  # may be in half precision; small networks are compared by weight
         raise InputError(
             f"{path} holds {there / 1e6:.0f} MB of weights, the network of the YAML has {needed / 1e6:.0f} MB",
             "Check that the YAML is the one this checkpoint was trained with (dim, n_res, style_dim, mlp_dim, ...).",
@@ -106,7 +106,7 @@ def read_state_dicts(path: Path) -> dict[str, StateDict]:
     check_archive(path, "the checkpoint", advice)
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types here; every one means the file is not plain weights
+    except Exception as error:  # torch raises half a dozen types; each means that the file is not plain weights
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{path} is not a file of plain weights ({reason[:160]})", f"Nothing in it was run. {advice}"
@@ -125,7 +125,7 @@ def load_generator_weights(model: DSMAP, states: Mapping[str, StateDict], where:
     """Copies the authors' generator state dicts into `model`; InputError for keys or shapes that do not fit."""
 
     def unused(key: str) -> bool:
-        """Buffers their AdaIN keeps and never reads, and the mapping that a MUNIT checkpoint may carry along."""
+        """Buffers that their AdaIN never reads, and the unused mapping in a MUNIT checkpoint."""
         if key.startswith("domain_mapping."):
             return not model.config.mapping
         return key.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
@@ -141,8 +141,8 @@ def load_discriminator_weights(discriminators: nn.ModuleDict, states: Mapping[st
 def generator_key_map(model: DSMAP) -> dict[tuple[str, str], str]:
     """(slot, authors' key) -> parameter name here, for every weight of both generators.
 
-    Both of the authors' generators repeat the one content encoder. Their mapping's name is crossed: the one kept with a
-    maps to B, and the other way round.
+    Both of the authors' generators contain the one content encoder. Their mappings are crossed: the one stored with a
+    maps to B, and vice versa.
     """
     names: dict[tuple[str, str], str] = {}
     for slot, other in (SLOTS, SLOTS[::-1]):

@@ -1,4 +1,4 @@
-"""The discriminators: of patches at several scales, and of what a feature network sees in an image."""
+"""Discriminators on patches at several scales and on the maps of a feature network."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from dsmap.common.distributed import mean_over_processes
 from dsmap.config import DiscriminatorConfig
 from dsmap.model.feature_networks import FeatureNetwork
-from dsmap.model.layers import conv
+from dsmap.model.layers import at_least_float32, conv
 from dsmap.model.networks import LRELU_SLOPE
-from dsmap.training.losses import at_least_float32
 
 FEATURE_SLOPE = 0.2
-_MIXED = 96  # channels that the random mixing leaves of a map of 128 to 512
-_FAINT = 0.01  # what varies less is taken for noise
-_FOLLOW = 0.03  # share of the newest iteration in the mean of what translations look like
+_MIXED = 96  # channels after random mixing, of 128 to 512
+_FAINT = 0.01  # smaller deviations count as noise
+_FOLLOW = 0.03  # share of the latest iteration in the running mean of translations
 
 
 class PatchDiscriminator(nn.Module):
@@ -38,8 +37,8 @@ class PatchDiscriminator(nn.Module):
         return self.head(x_nchw)
 
 
-class Standard(nn.Module):
-    """Numbers in standard deviations from their mean over real images: (N, C) or (N, C, H, W), as they came."""
+class Standardization(nn.Module):
+    """Values in standard deviations from their mean over real images: (N, C) or (N, C, H, W), shape preserved."""
 
     mean: Tensor
     spread: Tensor
@@ -50,7 +49,7 @@ class Standard(nn.Module):
         self.register_buffer("spread", torch.ones(dim))
 
     def set(self, seen: "Moments") -> None:
-        """Takes the mean and the standard deviation of what was seen from now on."""
+        """Use the mean and standard deviation of `seen` from now on."""
         self.mean.copy_(seen.mean)
         self.spread.copy_(seen.spread + _FAINT)
 
@@ -60,7 +59,7 @@ class Standard(nn.Module):
 
 
 class Moments:
-    """Mean and standard deviation of rows that come in parts."""
+    """Mean and standard deviation of rows added in batches."""
 
     def __init__(self) -> None:
         self._count: int = 0
@@ -82,15 +81,15 @@ class Moments:
 
 
 def log_taps(features: FeatureNetwork, x_nchw: Tensor) -> list[Tensor]:
-    """The maps of `features` as log(1 + x), for activations are sparse and run into the hundreds."""
+    """The maps of `features` as log(1 + x): activations are sparse and reach the hundreds."""
     return [tap.log1p() for tap in features.taps(x_nchw)]
 
 
 class FeatureDiscriminator(nn.Module):
-    """Judges the maps of a frozen feature network at one depth (Sauer et al., "Projected GANs", NeurIPS 2021).
+    """Judges maps of a frozen feature network at one depth (Sauer et al., "Projected GANs", NeurIPS 2021).
 
-    What the network learnt from ImageNet need not be learnt again from two small folders: snow, rock and trees are told
-    apart from the first step. The map is one of `log_taps`. Its channels are mixed by fixed random weights, so that no
+    What the network learned on ImageNet need not be learned again from two small folders: snow, rock and trees are
+    distinguished from the first step. The map is one of `log_taps`. Fixed random weights mix its channels, so that no
     few of them decide alone.
     """
 
@@ -98,10 +97,10 @@ class FeatureDiscriminator(nn.Module):
 
     def __init__(self, in_dim: int, depth: int, halvings: int, dim: int, pad_type: str) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(depth)  # the same on every machine: no weight of a checkpoint
+        generator = torch.Generator().manual_seed(depth)  # the same on every machine, so checkpoints do not store it
         mixing = torch.randn(_MIXED, in_dim, 1, 1, generator=generator) / in_dim**0.5
         self.register_buffer("mixing", mixing, persistent=False)
-        self.standard = Standard(in_dim)
+        self.standard = Standardization(in_dim)
         self.layers = nn.ModuleList([conv(_MIXED, dim, 3, padding=1, pad_type=pad_type)])
         self.layers.extend(conv(dim, dim, 4, stride=2, padding=1, pad_type=pad_type) for _ in range(halvings))
         self.head = nn.Conv2d(dim, 1, 1)
@@ -114,36 +113,36 @@ class FeatureDiscriminator(nn.Module):
         return self.head(y)
 
 
-class WholeDiscriminator(nn.Module):
-    """Judges what the feature network sees in the image as a whole: the mean and the spread of every channel.
+class WholeImageDiscriminator(nn.Module):
+    """Judges the whole image by the mean and standard deviation of every channel of the feature network.
 
-    Domains such as seasons differ in what images show, not in every patch: where the heads of patches told 0.76 of
-    pairs of translation and photograph apart (winter landscapes, 600 batches of 2), this one told 0.89; without the
-    spreads and in no standard, 0.80.
+    Domains such as seasons differ in what images show, not in every patch: where the patch heads distinguished 0.76 of
+    the pairs of translation and photograph (winter landscapes, 600 batches of 2), this one distinguished 0.89; without
+    deviations and standardization, 0.80.
     """
 
     running: Tensor
-    """Mean of what was seen of the translations of the last iterations, (2 * in_dim,); 0 is that of real images."""
+    """Running mean of the translations' statistics, (2 * in_dim,); 0 is the mean of real images."""
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("running", torch.zeros(2 * in_dim))
-        self.standard = Standard(2 * in_dim)
+        self.standard = Standardization(2 * in_dim)
         self.layer = nn.Conv2d(2 * in_dim, dim, 1)
         self.head = nn.Conv2d(dim, 1, 1)
 
     def forward(self, taps_nchw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps (N, C, h, w) at several depths, `in_dim` channels in all -> logits (N, 1, 1, 1), and what they are
-        of, (N, 2 * in_dim).
+        """Maps (N, C, h, w) at several depths, `in_dim` channels in total -> logits (N, 1, 1, 1), and the statistics
+        that they judge, (N, 2 * in_dim).
         """
         seen_nc = self.standard(self.pooled(taps_nchw))
         return self.head(F.leaky_relu(self.layer(seen_nc[:, :, None, None]), FEATURE_SLOPE)), seen_nc
 
     def matching_loss(self, seen_nc: Tensor) -> Tensor:
-        """How far translations are from real images on average: the mean square of `running`, which follows them.
+        """Distance of translations from real images on average: the mean square of `running`, which this updates.
 
-        The gradient is that of a mean over many images, of which only `seen_nc` are at hand: a batch alone would be
-        drawn to the middle, where no image need be (feature matching: Salimans et al., NIPS 2016).
+        The gradient is that of a mean over many images, of which `seen_nc` is the latest batch. A batch alone would be
+        drawn to the mean, where no image needs to be (feature matching: Salimans et al., NIPS 2016).
         """
         mean_c = mean_over_processes(seen_nc.mean(0))
         now_c = mean_c.detach()
@@ -153,39 +152,39 @@ class WholeDiscriminator(nn.Module):
 
     @staticmethod
     def pooled(taps_nchw: Sequence[Tensor]) -> Tensor:
-        """(N, 2 * in_dim): mean and spread over the positions."""
-        # A channel that is 0 all over has no derivative of its spread; hence the summand.
+        """(N, 2 * in_dim): mean and standard deviation over the positions."""
+        # The summand: the deviation of a constant channel has no derivative.
         taps = [at_least_float32(tap) for tap in taps_nchw]
         rows = [(tap.mean((2, 3)), (tap.var((2, 3), correction=0) + _FAINT**2).sqrt()) for tap in taps]
         return torch.cat([part for row in rows for part in row], 1)
 
 
 class Discriminator(nn.Module):
-    """The same image judged at several scales, each half the size of the one before.
+    """Judges an image at several scales, each half the size of the one before.
 
-    With `config.features` also at several depths of the network `features`, and as a whole; it must be given then, and
-    is used, not owned: neither its weights nor its place are this module's.
+    With `config.features` also at several depths of the network `features`, and as a whole. `features` is then
+    required. It is not a submodule: its weights and device are managed elsewhere.
     """
 
     def __init__(self, config: DiscriminatorConfig, features: FeatureNetwork | None = None) -> None:
         super().__init__()
         self.scales = nn.ModuleList(PatchDiscriminator(config) for _ in range(config.n_scales))
         self.depths = nn.ModuleList()
-        self._features = (features,)  # in a tuple, or it would become a part of this module
+        self._features = (features,)  # in a tuple, so that it does not become a submodule
         if config.features:
             if features is None:
                 raise ValueError("a discriminator of features needs the feature network")
             dims, last = features.tap_dims, len(features.tap_dims) - 1
             for depth, dim in enumerate(dims):
                 self.depths.append(FeatureDiscriminator(dim, depth, last - depth, config.dim, config.pad_type))
-            self.whole = WholeDiscriminator(sum(dims), 2 * config.dim)
+            self.whole = WholeImageDiscriminator(sum(dims), 2 * config.dim)
 
     def forward(self, x_nchw: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [-1, 1] -> logits of each depth, of the whole, then of each scale."""
+        """(N, 3, H, W) in [-1, 1] -> logits of each depth, of the whole image, then of each scale."""
         return self.judge(x_nchw)[0]
 
     def judge(self, x_nchw: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """The logits, and what those of the whole are of (None without features): for `whole.matching_loss`."""
+        """The logits, and the whole image's statistics for `whole.matching_loss` (None without features)."""
         logits: list[Tensor] = []
         seen_nc: Tensor | None = None
         if self.depths:
@@ -201,7 +200,7 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def fit_feature_statistics(self, batches: Iterable[Tensor]) -> None:
-        """From now on features are judged in standard deviations of those of the real images (n, 3, H, W)."""
+        """Standardise features by their mean and deviation over real images, in batches (n, 3, H, W)."""
         if not self.depths:
             return
         sums = [Moments() for _ in (*self.depths, self.whole)]
@@ -211,7 +210,7 @@ class Discriminator(nn.Module):
             for moments, rows_nc in zip(sums, [*rows, self.whole.pooled(taps)], strict=True):
                 moments.add(rows_nc)
         for part, moments in zip((*self.depths, self.whole), sums, strict=True):
-            assert isinstance(part, FeatureDiscriminator | WholeDiscriminator)
+            assert isinstance(part, FeatureDiscriminator | WholeImageDiscriminator)
             part.standard.set(moments)
 
     def _taps(self, x_nchw: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""DSMAP: the generators of both domains behind one interface that speaks in domain names."""
+"""The DSMAP model: the generators of both domains behind one interface, by domain name."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ SLOTS = ("a", "b")
 
 
 class Content(NamedTuple):
-    """What `DSMAP.encode` finds in images (for the published network C = 256 and the scale is 1/8)."""
+    """The result of `DSMAP.encode` (in the published network C = 256 and the scale is 1/8)."""
 
     shared: Tensor
     """c = E_shared(h): domain-invariant content, (N, C, H/8, W/8)."""
@@ -35,8 +35,8 @@ class Content(NamedTuple):
 class DSMAP(nn.Module):
     """Encoders, mappings and decoders of two named domains (Chang et al., ECCV 2020).
 
-    Parts that belong to a domain are kept under its slot, a or b, so that weights do not depend on the domains' names;
-    a mapping is kept under the domain it maps TO.
+    Parts of a domain are stored under its slot, a or b, so that names of weights do not depend on names of domains; a
+    mapping is stored under the domain it maps TO.
     Images are float tensors (N, 3, H, W) in [-1, 1], RGB, height and width multiples of `config.multiple_of`.
     """
 
@@ -74,7 +74,7 @@ class DSMAP(nn.Module):
     def map(self, content: Content, target: str) -> Tensor:
         """Phi_target: shared content to the content space of `target`, (N, C, H/8, W/8) (paper section 3.2).
 
-        Without a mapping (MUNIT) it is the shared content itself.
+        Without a mapping (MUNIT) it is the shared content.
         """
         slot = self.slot(target)
         if not self.config.mapping:
@@ -82,14 +82,14 @@ class DSMAP(nn.Module):
         return self.mappings[slot](content.shared, content.skip)
 
     def encode_style(self, x_nchw: Tensor, domain: str) -> Tensor:
-        """The style codes (N, S) of images of `domain`; of a KL encoder the mean."""
+        """Style codes (N, S) of images of `domain`; the mean of a KL encoder."""
         self._check_size(x_nchw, self.config.style_minimum_size)
         return self.style_encoders[self.slot(domain)](x_nchw)
 
     def decode(self, mapped_nchw: Tensor, style_ns: Tensor, domain: str) -> Tensor:
         """Images of `domain` from content in its space and style codes (N, S); (N, 3, H, W) in [-1, 1].
 
-        Style codes in the authors' shape, (N, S, 1, 1), are taken as well.
+        Also accepts style codes in the authors' shape (N, S, 1, 1).
         """
         style_params = self.style_mlps[self.slot(domain)](style_ns.flatten(1))
         return self.decoders[self.slot(domain)](mapped_nchw, style_params)
@@ -104,7 +104,7 @@ class DSMAP(nn.Module):
         return torch.randn(n, self.config.style_dim, generator=generator).to(device)
 
     def slot(self, domain: str) -> str:
-        """Where the parts of `domain` are kept: "a" or "b"."""
+        """The slot of `domain`: "a" or "b"."""
         if domain not in self.domains:
             raise InputError(
                 f"no domain named {domain!r}", f"This model knows {self.domains[0]} and {self.domains[1]}."
@@ -124,12 +124,12 @@ class DSMAP(nn.Module):
 
 
 def is_finite(module: nn.Module) -> bool:
-    """Whether every weight is a number."""
+    """Whether every weight is finite."""
     return all(bool(value.isfinite().all()) for value in module.state_dict().values())
 
 
 def initialise_generators(model: nn.Module) -> None:
-    """Kaiming-normal (fan-in) weights and zero biases of every conv and linear layer, as the authors train."""
+    """Initialise conv and linear layers with Kaiming-normal (fan-in) weights and zero biases, as the authors do."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
@@ -137,22 +137,22 @@ def initialise_generators(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
         if isinstance(module, Decoder):
-            _start_alike(module.tail, module.patch**2)
+            _initialise_equal_pixels(module.tail, module.patch**2)
         elif isinstance(module, ShuffleConv):
-            _start_alike(module.conv, 4)
+            _initialise_equal_pixels(module.conv, 4)
 
 
 @torch.no_grad()
-def _start_alike(conv: nn.Conv2d, pixels: int) -> None:
-    """The pixels that a shuffle makes of a channel, or the first images are checkerboards (Aitken et al. 2017)."""
+def _initialise_equal_pixels(conv: nn.Conv2d, pixels: int) -> None:
+    """Equal weights for the pixels of a shuffle; otherwise the first images are checkerboards (Aitken et al. 2017)."""
     conv.weight.copy_(conv.weight[::pixels].repeat_interleave(pixels, 0))
 
 
 def make_twins(model: DSMAP) -> None:
-    """Gives every part of domain B the weights of domain A's.
+    """Copy the weights of every part of domain A to domain B.
 
-    Their contents then mean the same from the first step. Two encoders that start apart can agree on contents with
-    light and dark swapped, and only a long training undoes that.
+    Their contents then agree from the first step. Two encoders that start differently can agree on contents with light
+    and dark swapped, which only a long training undoes.
     """
     a, b = SLOTS
     for part in (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, model.decoders):
@@ -161,7 +161,7 @@ def make_twins(model: DSMAP) -> None:
 
 
 def initialise_discriminator(model: nn.Module) -> None:
-    """Weights from N(0, 0.02) and zero biases of every conv, as the authors train."""
+    """Initialise convolutions with weights from N(0, 0.02) and zero biases, as the authors do."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0.0, 0.02)

@@ -1,4 +1,4 @@
-"""Feature networks of the contextual loss: VGG16 (as the authors use) or SqueezeNet v1.0 from a file of weights."""
+"""Frozen feature networks: VGG16 (as the authors use) or SqueezeNet v1.0 from a file of weights."""
 
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,28 @@ from dsmap.common.archives import check_archive
 from dsmap.errors import InputError
 
 FEATURES_MINIMUM_SIZE = 32
-"""The smallest side of an image that every feature network takes: VGG16 halves it five times."""
+"""The smallest image side for every feature network: VGG16 halves it five times."""
 
 _IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 _IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (104.0, 117.0, 123.0)
-_POOL_BEFORE = (2, 5, 9)  # fire modules that a max pool stands before
+_POOL_BEFORE = (2, 5, 9)  # fire modules preceded by max pooling
 _FIRE_TAPS = (4, 8, 9)
 _VGG16_TAPS = (15, 22, 29)  # ReLU of conv3_3, conv4_3 and conv5_3
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen network: images (N, 3, H, W) in [-1, 1] -> features (N, C, h, w), and maps on the way there."""
+    """A frozen network: images (N, 3, H, W) in [-1, 1] -> features (N, C, h, w), and intermediate maps."""
 
     tap_dims: tuple[int, ...]
-    """Channels of each tap. The taps lie at about 1/4, 1/8 and 1/16 of the image's size."""
+    """Channels of each tap. Taps are at about 1/4, 1/8 and 1/16 of the image size."""
 
     def taps(self, x_nchw: Tensor) -> list[Tensor]:
         """Maps after ReLU at three depths, (N, `tap_dims`[i], ., .)."""
         raise NotImplementedError
 
     def summary(self, tap_nchw: Tensor) -> Tensor:
-        """What the last tap (N, C, h, w) says of the image as a whole: (N, K), the mean over the positions."""
+        """Summary of the whole image from the last tap (N, C, h, w): the mean over the positions, (N, K)."""
         return tap_nchw.mean((2, 3))
 
 
@@ -41,14 +41,14 @@ def load_features(name: str, *, trained: bool = True) -> FeatureNetwork:
     """`vgg16` (torchvision's ImageNet weights) or the path of a SqueezeNet v1.0 `.npz`; frozen, in eval mode.
 
     The module takes images (N, 3, H, W) in [-1, 1] and gives features (N, C, h, w). Raises InputError when
-    torchvision or the file is missing. `trained` False: nothing is downloaded, VGG16 has random weights.
+    torchvision or the file is missing. Without `trained` nothing is downloaded, and VGG16 has random weights.
     """
     features: FeatureNetwork = VGG16Features(trained) if name == "vgg16" else SqueezeNetFeatures(Path(name))
     return features.eval().requires_grad_(False)
 
 
 def check_features(name: str) -> None:
-    """Raises InputError where `load_features` would, but loads and downloads nothing large."""
+    """Raises InputError where `load_features` would, without loading or downloading anything large."""
     if name == "vgg16":
         _torchvision_vgg16()
     else:
@@ -85,8 +85,8 @@ class SqueezeNetFeatures(FeatureNetwork):
     """SqueezeNet v1.0 through fire9: (N, 3, H, W) in [-1, 1] -> (N, 512, about H/16, about W/16).
 
     `path` is an .npz of OIHW float32 weights and biases named conv1, fire2/squeeze1x1, fire2/expand1x1,
-    fire2/expand3x3, ..., fire9/expand3x3, each followed by .weight or .bias, and conv10, if it is there, for the
-    summary. What else it holds is left alone.
+    fire2/expand3x3, ..., fire9/expand3x3, each followed by .weight or .bias, and optionally conv10 for the summary.
+    Other arrays are ignored.
     """
 
     mean_bgr: Tensor
@@ -160,7 +160,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-    except Exception as error:  # numpy and zipfile raise a dozen types; every one means that it holds no weights
+    except Exception as error:  # numpy and zipfile raise a dozen types; each means that the file holds no weights
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"cannot read the feature network {path}: {reason}", advice) from error
 

@@ -1,7 +1,7 @@
-"""Generators that begin as a sharp copy of the image, in colours of their own.
+"""Initialisation of generators that reproduce their input sharply, in normalised colours.
 
-A training from random weights spends most of its time on learning to draw what it sees. Networks whose content has room
-for every pixel can be given that from the start: the training then changes what the domains differ in.
+A training from random weights spends most of its time on learning to reproduce the input. Networks whose content can
+hold every pixel can start there: the training then changes only what the domains differ in.
 """
 
 import torch
@@ -12,18 +12,18 @@ from dsmap.model.dsmap import DSMAP
 from dsmap.model.layers import LayerNorm
 from dsmap.model.networks import ContentEncoder, Decoder, DomainMapping, StyleMLP
 
-_FAINT = 0.1  # what the shared content adds to the skip at the start
+_FAINT = 0.1  # weight of the shared content beside the skip at the start
 _CONTRAST = 0.5  # tanh(0.5 z) of an image normalised to z: about the spread of photographs
 
 
 @torch.no_grad()
 def start_as_identity(model: DSMAP) -> None:
-    """Sets those weights of every generator that hand the image through; the others stay as they are.
+    """Set the weights of every generator that pass the image through; the others stay as they are.
 
     Every value of a block of pixels becomes two channels of the skip, one for its positive and one for its negative
     part, as ReLUs follow. The mapping gathers four blocks into the channels of one position, the decoder's residual
-    blocks begin with branches of 0, and the upsampling puts the blocks back. Images come out normalised by their own
-    mean and spread: colours and contrast are what the style has to say.
+    blocks start with branches of 0, and the upsampling restores the blocks. Images come out normalised by their own
+    mean and deviation: colours and contrast are left to the style.
 
     Raises ValueError for other networks (`ModelConfig.can_hold_every_pixel`).
     """
@@ -42,7 +42,7 @@ def start_as_identity(model: DSMAP) -> None:
 
 
 def _values(config: ModelConfig) -> int:
-    """Numbers of a block of pixels."""
+    """Number of values in a block of pixels."""
     return 3 * config.patch**2
 
 
@@ -58,7 +58,7 @@ def _split_signs(stem: nn.Conv2d, patch: int) -> None:
 
 
 def _gather(conv: nn.Conv2d, norm: LayerNorm, values: int) -> None:
-    """Channel place * values + k: value k of the block at that place, put together from both signs."""
+    """Channel place * values + k: value k of the block at that place, from both signs."""
     conv.weight[: 4 * values] = 0
     for place in range(4):
         row, column = divmod(place, 2)
@@ -69,7 +69,7 @@ def _gather(conv: nn.Conv2d, norm: LayerNorm, values: int) -> None:
 
 
 def _silence_second_norms(mlp: StyleMLP) -> None:
-    """The second norm of every residual block gives 0, whatever the style, until it has learnt to."""
+    """The second norm of every residual block outputs 0 for every style at first."""
     last = mlp.layers[-1]
     for parameter in (last.weight, last.bias):
         assert isinstance(parameter, Tensor)

@@ -1,6 +1,6 @@
-"""Layers the networks are made of. Every one takes and gives float tensors (N, C, H, W).
+"""Layers of the networks, on float tensors (N, C, H, W).
 
-All are plain functions of their inputs (no attribute is assigned in a forward), so torch.export takes them as they are.
+All are pure functions of their inputs (no forward assigns an attribute), so that torch.export accepts them.
 """
 
 from typing import Any, Literal
@@ -25,13 +25,18 @@ def conv(
 
 
 def wide(x: Tensor) -> Tensor:
-    """`x`, in float32 if it is in half: a variance overflows half precision from values of 256 on."""
+    """`x` in float32 if it is in half precision, where a variance overflows from values of 256 on."""
     return x.float() if x.dtype == torch.float16 else x
 
 
 def narrow_like(y: Tensor, x: Tensor) -> Tensor:
-    """`y` back in half where `x` is in half: the other end of `wide`."""
+    """`y` in half precision if `x` is: the inverse of `wide`."""
     return y.to(x.dtype) if x.dtype == torch.float16 else y
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32 if it has fewer bits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def instance_norm(x_nchw: Tensor) -> Tensor:
@@ -43,7 +48,7 @@ def instance_norm(x_nchw: Tensor) -> Tensor:
 
 
 def adaptive_instance_norm(x_nchw: Tensor, scale_nc: Tensor, shift_nc: Tensor) -> Tensor:
-    """AdaIN: instance norm, then scale and shift (N, C) that come from a style code. In float32 for half precision."""
+    """AdaIN: instance norm, then scale and shift (N, C) from a style code. Computed in float32 for half precision."""
     y = F.instance_norm(wide(x_nchw), eps=NORM_EPS)
     return narrow_like(y * scale_nc[:, :, None, None] + shift_nc[:, :, None, None], x_nchw)
 
@@ -51,7 +56,7 @@ def adaptive_instance_norm(x_nchw: Tensor, scale_nc: Tensor, shift_nc: Tensor) -
 def layer_norm(x_nchw: Tensor, weight_c: Tensor, bias_c: Tensor) -> Tensor:
     """Mean and variance over (C, H, W) of each image, then scale and shift per channel.
 
-    One group of a group norm is exactly this. Computed in float32 for half precision.
+    Equal to group norm with one group. Computed in float32 for half precision.
     """
     return narrow_like(F.group_norm(wide(x_nchw), 1, weight_c, bias_c, NORM_EPS), x_nchw)
 
@@ -62,9 +67,9 @@ def pixel_mean(x_nchw: Tensor) -> Tensor:
 
 
 class _Clip(torch.autograd.Function):
-    """Values cut off at -1 and 1. Gradients pass there too, unless they would lead further out.
+    """Clip to [-1, 1]. Gradients also pass outside, unless they would lead further out.
 
-    With the gradient of `clamp`, a pixel that is black by mistake would stay black for ever.
+    With the gradient of `clamp`, a pixel that is black by mistake would stay black.
     """
 
     @staticmethod
@@ -79,7 +84,7 @@ class _Clip(torch.autograd.Function):
 
 
 def to_image(z: Tensor, output: str, contrast: float = 1.0) -> Tensor:
-    """Any values -> [-1, 1], by tanh (times `contrast`, and then cut off) or (`clip`) cut off."""
+    """Any values -> [-1, 1]: tanh (times `contrast`, then clipped), or `clip`."""
     if output == "tanh":
         x = torch.tanh(z)
         if contrast == 1:
@@ -89,14 +94,14 @@ def to_image(z: Tensor, output: str, contrast: float = 1.0) -> Tensor:
 
 
 def without_margin(x_nchw: Tensor, margin: int) -> Tensor:
-    """`x_nchw` less `margin` rows and columns on every side."""
+    """`x_nchw` without `margin` rows and columns on every side."""
     return x_nchw[..., margin:-margin, margin:-margin] if margin else x_nchw
 
 
 def sharpened(x_nchw: Tensor, amount: float, black: float = -1.0, white: float = 1.0) -> Tensor:
-    """Images plus `amount` of what a 3x3 binomial blur takes from them, cut off at black and white.
+    """Unsharp masking: images plus `amount` of the difference to a 3x3 binomial blur, clipped to black and white.
 
-    0 changes nothing. Two means of 2x2 pixels are the blur.
+    An `amount` of 0 changes nothing. The blur is two averages of 2x2 pixels.
     """
     if not amount:
         return x_nchw
@@ -105,7 +110,7 @@ def sharpened(x_nchw: Tensor, amount: float, black: float = -1.0, white: float =
 
 
 class LayerNorm(nn.Module):
-    """`layer_norm` whose scale starts uniform in [0, 1), the shift at 0."""
+    """`layer_norm` with the scale initialised uniformly in [0, 1), the shift to 0."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -117,7 +122,7 @@ class LayerNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """3x3 conv, instance norm, leaky ReLU (slope 0: ReLU), 3x3 conv, instance norm; then the input is added."""
+    """3x3 conv, instance norm, leaky ReLU (slope 0: ReLU), 3x3 conv, instance norm, plus the input."""
 
     def __init__(self, dim: int, pad_type: str, slope: float = 0.0) -> None:
         super().__init__()
@@ -132,7 +137,7 @@ class ResidualBlock(nn.Module):
 
 
 class AdainResidualBlock(nn.Module):
-    """A residual block whose two norms take scale and shift from the style."""
+    """A residual block whose two norms get scale and shift from the style."""
 
     n_norms = 2
 
@@ -150,9 +155,9 @@ class AdainResidualBlock(nn.Module):
 class UpsampleConv(nn.Module):
     """Nearest upsampling x2, 5x5 conv, layer norm, ReLU.
 
-    It is computed as the 3x3 conv at the low resolution that it equals: 36 instead of 100 multiplies for each input
-    pixel and pair of channels, and the same gradients of the 5x5 kernel. Exact for every padding. `plain` switches that
-    off: equal up to rounding, slower.
+    Computed as the equivalent 3x3 conv at the low resolution: 36 instead of 100 multiplications per input pixel and
+    pair of channels, with the same gradients of the 5x5 kernel. Exact for every padding. `plain` disables this: equal
+    up to rounding, slower.
     """
 
     phase_taps: Tensor
@@ -178,7 +183,7 @@ class UpsampleConv(nn.Module):
 
 
 class ShuffleConv(nn.Module):
-    """3x3 conv to four channels for each, pixel shuffle x2, layer norm, ReLU: (N, I, H, W) -> (N, O, 2H, 2W)."""
+    """3x3 conv to four times the channels, pixel shuffle x2, layer norm, ReLU: (N, I, H, W) -> (N, O, 2H, 2W)."""
 
     def __init__(self, in_dim: int, out_dim: int, pad_type: str) -> None:
         super().__init__()
@@ -190,7 +195,7 @@ class ShuffleConv(nn.Module):
 
 
 def _repeat_edge(x_nchw: Tensor) -> Tensor:
-    """Padding by replication, one pixel wide. Written out: torch.compile goes wrong in the gradient of `F.pad` here."""
+    """Replication padding, one pixel wide. Not `F.pad`: torch.compile computes a wrong gradient for it here."""
     return _repeat_ends(_repeat_ends(x_nchw, 2, 1), 3, 1)
 
 
@@ -200,12 +205,12 @@ def _repeat_ends(x: Tensor, dim: int, count: int) -> Tensor:
 
 
 def _reflect_border(y_nchw: Tensor, x_nchw: Tensor, weight: Tensor) -> None:
-    """Turns, in place, the outer ring of a conv over an upsampled map padded by replication into that by reflection.
+    """Change, in place, the outer ring of a conv over an upsampled map from replication to reflection padding.
 
     `y_nchw` (N, O, 2H, 2W) came from `x_nchw` (N, I, H, W), upsampled x2, and the 5x5 kernel `weight`. Only its first
     and last rows and columns reach the second padded pixel, where reflection reads the map's second row (column) and
-    replication its first. Rows are read along reflected columns and columns along replicated rows: the corners come
-    out right that way.
+    replication its first. Rows are read along reflected columns and columns along replicated rows, which makes the
+    corners right.
     """
     for edge, inner, tap in ((0, 1, 0), (-1, -2, 4)):
         row = F.interpolate(x_nchw[:, :, inner] - x_nchw[:, :, edge], scale_factor=2.0, mode="nearest")
@@ -230,10 +235,10 @@ def phase_taps(kernel: int) -> Tensor:
 def fold_upsampling(weight: Tensor, bias: Tensor | None, taps: Tensor) -> tuple[Tensor, Tensor | None]:
     """The 3x3 conv at the low resolution that equals nearest upsampling x2 and then `weight` (O, I, k, k).
 
-    Gives weight (4 O, I, 3, 3) and bias (4 O), a channel's four phases side by side as `F.pixel_shuffle` wants them.
+    Returns weight (4 O, I, 3, 3) and bias (4 O), a channel's four phases side by side as `F.pixel_shuffle` expects.
     """
     out_dim, in_dim, kernel, _ = weight.shape
-    # s, t: taps of the kernel; p, q: phases; a, b: taps of the folded kernel. One product of matrices does it all.
+    # s, t: taps of the kernel; p, q: phases; a, b: taps of the folded kernel. One matrix product does it all.
     matrix = torch.einsum("pas,qbt->stpqab", taps, taps).reshape(kernel**2, 36)
     folded = (weight.reshape(out_dim * in_dim, kernel**2) @ matrix).view(out_dim, in_dim, 4, 3, 3)
     return folded.transpose(1, 2).flatten(0, 1), None if bias is None else bias.repeat_interleave(4)

@@ -1,4 +1,4 @@
-"""The parts of the generators (paper section 3; widths for dim 64, n_downsample 2 in the shape comments).
+"""Parts of the generators (paper section 3; widths for dim 64, n_downsample 2 in the shape comments).
 
 Shapes: N images, C channels, H x W an image's size, h x w = H/8 x W/8 the content's, S the style code's length.
 """
@@ -45,10 +45,10 @@ class ContentEncoder(nn.Module):
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) in [-1, 1] -> content (N, 256, H/8, W/8) and skip (N, 256, H/4, W/4).
 
-        Both are larger by the margin of the network, if it has one.
+        Both are larger by the network's margin, if any.
         """
         y = self.stem(F.pad(x_nchw, (self.margin,) * 4, mode="reflect") if self.margin else x_nchw)
-        # N, 64, H, W. A content without any norm would keep colours and contrast, and leave the style nothing to say.
+        # N, 64, H, W. Without any norm the content would keep colours and contrast, and the style would have no effect.
         y = F.leaky_relu(y, LRELU_SLOPE) if self.downs else F.relu(instance_norm(y))
         for down in self.downs:
             y = F.relu(instance_norm(down(y)))
@@ -59,7 +59,7 @@ class ContentEncoder(nn.Module):
 class SharedEncoder(nn.Module):
     """E_shared: domain-specific content -> shared (domain-invariant) content; one for both domains.
 
-    One residual block with a leaky ReLU inside; nothing follows the addition.
+    One residual block with a leaky ReLU; nothing follows the addition.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -79,7 +79,7 @@ class DomainMapping(nn.Module):
         dim = config.content_dim
         self.up = nn.ConvTranspose2d(dim, dim, 3, stride=2, padding=1, output_padding=1)
         self.up_norm = LayerNorm(dim)
-        self.down = conv(dim, dim, 3, stride=2, padding=1, pad_type="zero")  # zero whatever pad_type says
+        self.down = conv(dim, dim, 3, stride=2, padding=1, pad_type="zero")  # zero for every pad_type
         self.down_norm = LayerNorm(dim)
 
     def forward(self, shared_nchw: Tensor, skip_nchw: Tensor) -> Tensor:
@@ -128,12 +128,12 @@ class KLStyleEncoder(nn.Module):
         return self.mean(y), self.log_variance(y)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """The mean: what an image's style code is outside training. (N, 3, H, W) -> (N, S)."""
+        """The mean, which is the style code outside training. (N, 3, H, W) -> (N, S)."""
         return self.distribution(x_nchw)[0]
 
 
 class _PooledBlock(nn.Module):
-    """Pre-activation residual block that halves the size (2x2 average pool on both branches)."""
+    """Pre-activation residual block that halves the size (2x2 average pooling on both branches)."""
 
     def __init__(self, in_dim: int, out_dim: int, pad_type: str) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class _PooledBlock(nn.Module):
 
 
 class StyleMLP(nn.Module):
-    """Style code -> the scales and shifts of every AdaIN layer of a decoder."""
+    """Style code -> scales and shifts of all AdaIN layers of a decoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class StyleMLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, style_ns: Tensor) -> Tensor:
-        """(N, S) -> style parameters (N, L, 2, C): for each of L norms a row of C shifts, then a row of C scales."""
+        """(N, S) -> style parameters (N, L, 2, C): for each of L norms C shifts, then C scales."""
         y = style_ns
         for layer in self.layers[:-1]:
             y = F.relu(layer(y))
@@ -203,7 +203,7 @@ def _stem(config: ModelConfig) -> nn.Conv2d:
 def _style_widths(config: ModelConfig) -> Sequence[int]:
     """Widths of the style encoder before and after its stride-2 convs: doubled twice, then held.
 
-    There are four of them, less the halvings of a stem that takes blocks of pixels.
+    There are four, minus the halvings of a stem that reads blocks of pixels.
     """
     halvings = config.patch.bit_length() - 1
     return [config.dim * 2 ** min(i, 2 - halvings) for i in range(5 - halvings)]

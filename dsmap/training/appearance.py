@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsmap.common.distributed import mean_over_processes
-from dsmap.training.losses import at_least_float32
+from dsmap.model.layers import at_least_float32
 
 BANDS = 4
 APPEARANCE_DIM = 3 * (BANDS + 2)

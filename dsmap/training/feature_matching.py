@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsmap.model.discriminator import Moments, Standard, WholeDiscriminator
+from dsmap.model.discriminator import Moments, Standardization, WholeImageDiscriminator
 from dsmap.model.feature_networks import FeatureNetwork
 
 _BANDS = 3  # sky, distance and ground usually lie above each other
@@ -51,7 +51,7 @@ class FeatureStatistics:
         taps = self._features.taps(x_nchw)
         maps = [tap.log1p() for tap in taps]
         bands = torch.cat([F.adaptive_avg_pool2d(tap, (_BANDS, 1)).flatten(1) for tap in maps], 1)
-        return WholeDiscriminator.pooled(maps), bands, self._features.summary(taps[-1])
+        return WholeImageDiscriminator.pooled(maps), bands, self._features.summary(taps[-1])
 
 
 class FeatureMatching:
@@ -102,9 +102,9 @@ def _moments(weights_nw: Tensor, rows_nc: Tensor) -> Tensor:
     return weights_nw.t() @ rows_nc / len(rows_nc)
 
 
-def _standardiser(rows_nc: Tensor) -> Standard:
+def _standardiser(rows_nc: Tensor) -> Standardization:
     seen = Moments()
     seen.add(rows_nc)
-    standard = Standard(rows_nc.shape[1]).to(rows_nc.device)
+    standard = Standardization(rows_nc.shape[1]).to(rows_nc.device)
     standard.set(seen)
     return standard

@@ -12,14 +12,10 @@ from torch import Tensor
 
 from dsmap.common.distributed import mean_over_processes, world_size
 from dsmap.config import GanType
+from dsmap.model.layers import at_least_float32
 
 Logits = Sequence[Tensor]
 """What a discriminator says of a batch: one map of logits per scale."""
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 where it has fewer bits."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from dsmap.config import GanType, LossWeights
 from dsmap.model.discriminator import Discriminator
 from dsmap.model.dsmap import DSMAP, Content
+from dsmap.model.layers import at_least_float32
 from dsmap.model.networks import KLStyleEncoder
 from dsmap.training.appearance import Appearance, appearance_loss
 from dsmap.training.losses import (
     Logits,
-    at_least_float32,
     contextual_loss,
     discriminator_loss,
     generator_adversarial_loss,

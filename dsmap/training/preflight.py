@@ -29,7 +29,7 @@ class Check(NamedTuple):
     fact: str
 
 
-CHECKS = ("pictures", "readers", "sizes", "network", "hardware", "memory", "disk", "run")
+CHECKS = ("images", "readers", "sizes", "network", "hardware", "memory", "disk", "run")
 
 
 def preflight(

@@ -14,7 +14,7 @@ from training_helpers import SMALL, Colours, batches_of, image, means
 from dsmap.config import ModelConfig, TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.trained_model import open_checkpoint
-from dsmap.model.discriminator import WholeDiscriminator
+from dsmap.model.discriminator import WholeImageDiscriminator
 from dsmap.runtime.bundle.bundle import read_manifest
 from dsmap.tools import export
 from dsmap.tools import polish as tool
@@ -103,12 +103,12 @@ def test_features_come_to_those_of_real_images():
     red = torch.tensor([0.5, -0.3, -0.3]).view(1, 3, 1, 1)
     batches = batches_of(lambda step: image(step), lambda step: (image(step) * 0.4 + red).clamp(-1, 1))
     features, x, style = Colours(), image(500), torch.tensor([means(model)["b"]])
-    real = WholeDiscriminator.pooled([tap.log1p() for tap in features.taps(red + 0.4 * x)])
+    real = WholeImageDiscriminator.pooled([tap.log1p() for tap in features.taps(red + 0.4 * x)])
 
     def apart():
         with torch.no_grad():
             y = model.translate(x, "a", "b", style)
-        seen = WholeDiscriminator.pooled([tap.log1p() for tap in features.taps(y)])
+        seen = WholeImageDiscriminator.pooled([tap.log1p() for tap in features.taps(y)])
         return float((seen - real)[:, [0, 2, 4]].abs().mean())
 
     had = apart()
