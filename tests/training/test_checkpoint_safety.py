@@ -211,7 +211,7 @@ def test_the_preflight(data, tmp_path):
     checks = dict(checks_of(data, tmp_path, "data.shorter_side=80", "data.crop=64"))
     assert tuple(checks) == CHECKS
     assert checks["run"] == f"{tmp_path / 'run'}, from the start to step 20"
-    assert checks["pictures"] == "a: 5 images to train on, 1 to test on; b: 5 images to train on, 1 to test on"
+    assert checks["images"] == "a: 5 images to train on, 1 to test on; b: 5 images to train on, 1 to test on"
     assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
     assert "smaller than 80 and enlarged: 5 of 5 an images, 5 of 5 b images" in checks["sizes"]
     assert "DSMAP, 0.10 M parameters in the generators, 0.07 M in the discriminators" in checks["network"]
