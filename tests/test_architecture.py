@@ -210,38 +210,47 @@ def test_every_command_has_a_module_with_main():
         assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
-def readme_blocks() -> list[str]:
-    """The shell lines of the README, comments left out."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+STARTERS = ("README.md", "docs/get-started.md")  # what a newcomer reads, and types from
+
+
+def shell_lines(*documents: str) -> list[str]:
+    """The shell lines of documents, comments left out."""
+    text = "\n".join((ROOT / document).read_text(encoding="utf-8") for document in documents)
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
     joined = "\n".join(blocks).replace("\\\n", " ")
-    return [line.strip() for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line.partition("  #")[0].strip() for line in joined.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def test_the_readme_names_the_two_commands_first():
-    lines = readme_blocks()
-    assert "make demo" in lines
-    assert "make test" in lines
+    assert shell_lines("README.md")[:2] == ["make demo", "make test"]
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_readme_commands_use_options_that_exist():
-    checked = 0
-    for line in readme_blocks():
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_documents_use_commands_and_options_that_exist():
+    checked = set()
+    for line in shell_lines(*STARTERS, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
         words = line.split()
-        if words[0] not in commands():
+        if words[0] == "dsmap" and len(words) > 1 and not words[1].startswith("-"):
+            words[:2] = [f"dsmap-{words[1]}"]
+        if not words[0].startswith("dsmap-"):
             continue
+        assert words[0] in commands(), line
         app = __import__(commands()[words[0]].partition(":")[0], fromlist=["app"]).app
         command = typer.main.get_command(app)
-        command = getattr(command, "commands", {}).get(words[1], command)
-        known = {name for p in command.params for name in p.opts} | {"--help"}
-        assert {word for word in words if word.startswith("-")} <= known, line
-        checked += 1
-    assert checked >= 5
+        command = getattr(command, "commands", {}).get(words[1] if len(words) > 1 else "", command)
+        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+        assert {word for word in words if re.match(r"--?[a-z]", word)} <= known, line
+        checked.add(words[0])
+    assert checked >= {"dsmap-video", "dsmap-live", "dsmap-train", "dsmap-export", "dsmap-eval", "dsmap-bench"}
 
 
 def test_documents_name_no_missing_file():
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
@@ -256,7 +265,7 @@ def test_import_dsmap_is_light(tmp_path):
 
 @pytest.fixture
 def holiday(tmp_path) -> Path:
-    """A folder with the files that the README's examples name."""
+    """A folder with the files that the documents' examples name."""
     import clips
     import numpy as np
     from PIL import Image
@@ -275,12 +284,17 @@ def holiday(tmp_path) -> Path:
 
 
 def video_examples() -> list[str]:
-    return [line.partition("#")[0].strip() for line in readme_blocks() if line.startswith("dsmap-video")]
+    lines = [line for line in shell_lines(*STARTERS) if re.match(r"dsmap.video ", line)]
+    return sorted({line for line in lines if "my-model" not in line})
 
 
-@pytest.mark.parametrize("line", [line for line in video_examples() if "my-model" not in line])
-def test_readme_examples_run(line, holiday):
-    command = [sys.executable, "-m", "dsmap.tools.video", *line.split()[1:]]
+def test_there_are_examples_to_run():
+    assert len(video_examples()) >= 10
+
+
+@pytest.mark.parametrize("line", video_examples())
+def test_examples_of_documents_run(line, holiday):
+    command = [sys.executable, "-m", "dsmap", *line.split()[1:]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=holiday)
     assert done.returncode == 0, done.stderr
     result = re.search(r"^(\S+): (\d+) of \2 done", done.stdout, re.MULTILINE)

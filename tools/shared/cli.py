@@ -108,14 +108,14 @@ TrustEngines = Annotated[
     bool,
     typer.Option(
         "--trust-engines",
-        help="Run the model's TensorRT engines, which are code.",
+        help="Run TensorRT engines of the model (they are code).",
         rich_help_panel=HARDWARE,
     ),
 ]
 
 
 # For commands that translate.
-Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Domain to translate to, such as winter.")]
+Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Target domain, such as winter.")]
 Model = Annotated[
     str,
     typer.Option(

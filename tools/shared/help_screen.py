@@ -57,6 +57,8 @@ def _write_panels(params: list[Any], ctx: Any, formatter: Any) -> None:
             continue
         usual = "Arguments" if param.param_type_name == "argument" else "Options"
         name, text = record
+        if usual == "Arguments":
+            name = name.partition(" <")[0]
         sections[getattr(param, "rich_help_panel", None) or usual].append((name.replace(" range>", ">"), text))
     names = [name for rows in sections.values() for name, _ in rows]
     width = max((len(name) for name in names if len(name) <= MAX_NAME_WIDTH), default=0)
