@@ -97,7 +97,7 @@ class Translator(FrameTranslator):
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
         self.precision = choice.backend.precision
-        self.in_flight, self.computed_at_once = choice.backend.in_flight, choice.backend.computed_at_once
+        self.in_flight, self.concurrency = choice.backend.in_flight, choice.backend.concurrency
         self._last_size = (0, 0, 0)
         self._held_bytes = 0
         self.set_style(style)
@@ -160,7 +160,7 @@ class Translator(FrameTranslator):
         check_memory(
             height,
             width,
-            batch=batch * self._backend.computed_at_once,
+            batch=batch * self._backend.concurrency,
             dim=self._dim,
             multiple_of=sizes.multiple_of,
             minimum=sizes.minimum,
@@ -172,7 +172,7 @@ class Translator(FrameTranslator):
         return memory_width(self.bundle.manifest.architecture)
 
     def _bytes_for(self, batch: int, height: int, width: int) -> int:
-        return translation_bytes(height, width, batch=batch * self._backend.computed_at_once, dim=self._dim)
+        return translation_bytes(height, width, batch=batch * self._backend.concurrency, dim=self._dim)
 
 
 def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:

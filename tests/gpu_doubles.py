@@ -266,3 +266,11 @@ class CpuEngineStore(EngineStore):
         assert graph is not None
         title = f"{component}.{domain} {graph.precision}"
         return CpuEngine(self.cuda, graph.data, title, self.profile(size, batch, component))
+
+
+class OneSizeEngineStore(CpuEngineStore):
+    """Each engine takes one size alone, so that every size has engines of its own."""
+
+    def profile(self, size, batch, component):
+        multiple = self._bundle.manifest.sizes.multiple_of
+        return SizeProfile(minimum=size, optimum=size, maximum=size, multiple_of=multiple, max_batch=batch)

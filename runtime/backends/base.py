@@ -54,7 +54,7 @@ class Backend(ABC):
     in_flight: int = 1
     """How many submitted batches may be under way at once; more than one only where that is faster."""
 
-    computed_at_once: int = 1
+    concurrency: int = 1
     """How many of them are computed at the same time, each in memory of its own."""
     on_host: bool = True
     """Whether what lies between the graphs is in the host's memory."""

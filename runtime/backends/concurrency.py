@@ -1,4 +1,7 @@
-"""Several frames at once on a CPU: faster than one after the other on all cores, as no thread waits for another."""
+"""A pool of threads that translates several frames at once.
+
+On a CPU that is faster than one frame after the other on all cores: no thread waits for another.
+"""
 
 import os
 from collections.abc import Callable
@@ -8,27 +11,30 @@ from typing import Any
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Codes, Frames, Pending
 
-MOST = 4
-"""Frames at once. More would take more memory than they bring speed."""
+MAX_CONCURRENT = 4
+"""Frames at once. More would cost more memory than they gain speed."""
 
 
-class AtOnce:
-    """Runs a translation on `frames_at_once` threads; with one, at once and in the caller's, or in its `own_thread`."""
+class TranslationPool:
+    """Runs a translation on `frames_at_once` threads.
+
+    One frame at a time runs in the caller's thread, or with `own_thread` in one of the pool's.
+    """
 
     def __init__(self, frames_at_once: int, translate: Callable[..., Frames], *, own_thread: bool = False) -> None:
-        self.computed = min(frames_at_once, MOST)
-        # One waits, so that no thread does: 2 to 4 % more frames a second on two cores.
-        self.in_flight = self.computed + 1 if self.computed > 1 else 1
+        self.concurrency = min(frames_at_once, MAX_CONCURRENT)
+        # One more is queued, so that no thread waits: 2 to 4 % more frames a second on two cores.
+        self.in_flight = self.concurrency + 1 if self.concurrency > 1 else 1
         self._translate = translate
         self._under_way: list[Future[Frames]] = []
-        threads = self.computed > 1 or own_thread
-        self._pool = ThreadPoolExecutor(self.computed, "translate") if threads else None
+        threads = self.concurrency > 1 or own_thread
+        self._pool = ThreadPoolExecutor(self.concurrency, "translate") if threads else None
         self._process = os.getpid()
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes, *others: Any) -> Pending:
-        """As `Backend.submit`; `others` are for the translation too.
+        """As `Backend.submit`; `others` are passed to the translation.
 
-        Raises DsmapError in a process that was forked off since: the threads stayed behind.
+        Raises DsmapError in a process that was forked since: it does not have the threads.
         """
         if self._pool is None:
             done = self._translate(frames_nhwc, style_ns, *others)
@@ -52,7 +58,7 @@ class AtOnce:
         return wait
 
     def cancel(self) -> None:
-        """What waits for its turn does not begin any more."""
+        """Cancels frames that have not begun."""
         for under_way in list(self._under_way):
             under_way.cancel()
 
@@ -63,5 +69,5 @@ class AtOnce:
 
 
 def threads_each(cores: int, in_flight: int) -> int:
-    """Threads for each of several frames at once, when helpers are shared between them and each has one of its own."""
+    """Threads for each of several frames at once: each has one of its own, and they share the rest."""
     return max(1, cores - in_flight + 1)

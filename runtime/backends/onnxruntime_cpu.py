@@ -16,7 +16,7 @@ from dsmap.runtime.backends.base import (
     Pending,
     best_precision,
 )
-from dsmap.runtime.backends.concurrency import AtOnce, threads_each
+from dsmap.runtime.backends.concurrency import TranslationPool, threads_each
 from dsmap.runtime.backends.onnxruntime_session import import_onnxruntime, open_session, session_options
 from dsmap.runtime.backends.onnxruntime_session import run_session as _run
 from dsmap.runtime.bundle.bundle import Bundle
@@ -34,10 +34,10 @@ class OnnxRuntimeCPU(Backend):
         self.precision = best_precision(bundle, settings.precision, ("int8", "fp32"))
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
         self._threads = settings.threads if settings.threads is not None else allowed_cores()
-        self._at_once = AtOnce(settings.frames_at_once, self._translate)
-        self.in_flight, self.computed_at_once = self._at_once.in_flight, self._at_once.computed
-        if self.computed_at_once > 1:
-            self._threads = threads_each(self._threads or os.cpu_count() or 1, self.computed_at_once)
+        self._pool = TranslationPool(settings.frames_at_once, self._translate)
+        self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency
+        if self.concurrency > 1:
+            self._threads = threads_each(self._threads or os.cpu_count() or 1, self.concurrency)
         self._runs: set[Any] = set()  # the options of those under way: only through them can a run be ended
         self._lock = threading.Lock()
         self._bundle = bundle
@@ -78,17 +78,17 @@ class OnnxRuntimeCPU(Backend):
         return _run(self._decoder, ["frames"], {"mapped": content, "style_params": styled[1]}, run)[0]
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
-        return self._at_once.submit(frames_nhwc, style_ns, self._new_run())
+        return self._pool.submit(frames_nhwc, style_ns, self._new_run())
 
     def cancel(self) -> None:
-        self._at_once.cancel()
+        self._pool.cancel()
         with self._lock:
             for run in self._runs:
                 run.terminate = True
             self._runs.clear()
 
     def close(self) -> None:
-        self._at_once.close()
+        self._pool.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.

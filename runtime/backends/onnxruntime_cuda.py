@@ -1,7 +1,7 @@
-"""ONNX Runtime on an NVIDIA GPU: the step of the ladder below TensorRT. Nothing is built for it.
+"""ONNX Runtime on an NVIDIA GPU. Nothing has to be built for it.
 
 Tensors stay on the device from the frames to the result: the graph's inputs and output are bound to memory there,
-which is kept while the size stays.
+which is kept while the size stays the same.
 """
 
 import contextlib
@@ -27,30 +27,27 @@ from dsmap.runtime.backends.base import (
     best_precision,
     need_gpu,
 )
-from dsmap.runtime.backends.concurrency import AtOnce
+from dsmap.runtime.backends.concurrency import TranslationPool
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, gpu_graph
 from dsmap.runtime.backends.onnxruntime_session import (
     Providers,
-    explained,
+    encode_style_on_cpu,
     import_onnxruntime,
+    onnxruntime_errors,
     open_session,
     session_options,
-    style_on_the_cpu,
 )
 from dsmap.runtime.bundle.bundle import Bundle
 
 _INSTALL = "pip uninstall -y onnxruntime && pip install 'dsmap[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"
 _CUDNN = {"win32": "cudnn64_9.dll"}.get(sys.platform, "libcudnn.so.9")
-MAX_LANES = 3
-"""Frames under way: while one is computed, others are copied and the host prepares the next kernels."""
-CAPTURE_AT = 4
-"""The frame of a size, in a row, that becomes a CUDA graph: capturing takes as long as some frames."""
-_CAPTURED, _NOT_CAPTURED = "1", "-1"  # ONNX Runtime's annotations of a run
+MAX_CONCURRENT = 3
+"""Frames computed at once: while one is computed, others are copied and the host prepares the next kernels."""
 
 
 class _Bound(NamedTuple):
-    """A frame size: what is bound to the graph, in memory of the device."""
+    """What is bound to the graph for one frame size, in the device's memory."""
 
     shape: tuple[int, ...]
     """Of the frames."""
@@ -61,51 +58,18 @@ class _Bound(NamedTuple):
     """The session's inputs and outputs."""
 
 
-class _Lane:
-    """What one thread has of its own: one frame's memory, and where CUDA graphs are captured, a session."""
+class _ThreadMemory:
+    """The memory of one thread's frame."""
 
-    session: Any = None
     bound: _Bound | None = None
     style: Codes | None = None
-    """What its memory on the device has the parameters of."""
-    frames = 0
-    """Of this size, in a row."""
-
-
-class _Turns:
-    """Runs side by side, and captures alone: meanwhile no other thread may call CUDA."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._alone = False
-
-    @contextmanager
-    def turn(self, *, alone: bool) -> Iterator[None]:
-        """Waits for a turn beside others, or for one alone."""
-        with self._changed:
-            if alone:
-                self._changed.wait_for(lambda: not self._alone)
-                self._alone = True  # from now on nobody else begins
-                self._changed.wait_for(lambda: not self._running)
-            else:
-                self._changed.wait_for(lambda: not self._alone)
-                self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                if alone:
-                    self._alone = False
-                else:
-                    self._running -= 1
-                self._changed.notify_all()
+    """The codes whose parameters are on the device."""
 
 
 class OnnxRuntimeCUDA(Backend):
     """One graph from frames to frames (`gpu_graph`) in the CUDA provider, on the first GPU.
 
-    Up to `MAX_LANES` frames are under way, each in a thread of its own.
+    Up to `MAX_CONCURRENT` frames are computed at once, each in a thread of its own.
     """
 
     name = "cuda"
@@ -114,106 +78,64 @@ class OnnxRuntimeCUDA(Backend):
     _device = "cuda"
     _provider = _PROVIDER
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        target: str,
-        settings: BackendSettings = DEFAULT_SETTINGS,
-        *,
-        graphs: bool = False,
-        channels_last: bool = False,
-        lanes: int = MAX_LANES,
-    ) -> None:
-        """For measuring: `channels_last` takes kernels for that layout, `lanes` is how many frames may be under way.
-
-        With `graphs` the whole is one CUDA graph from the `CAPTURE_AT`th frame of a size on, which the device starts in
-        one call. Each lane has a session of its own then: a captured graph belongs to a session and a thread.
-        """
+    def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None:
         self._ort = self._checked_onnxruntime()
         if settings.precision == "int8":
             raise DsmapError("the CUDA provider runs fp16 and fp32 graphs, not int8", "Pass --precision fp16 or fp32.")
         self.precision = best_precision(bundle, settings.precision, ("fp16", "fp32", *bundle.precisions))
-        self._bundle, self._target, self._graphs = bundle, target, graphs
+        self._bundle, self._target = bundle, target
         # TF32 rounds the factors of float32's products to 10 bits, for several times the speed: not where float32 is
         # asked for by name.
         self._tf32 = self.precision == "fp32" and settings.precision != "fp32"
-        self._options = {"device_id": 0, "use_tf32": int(self._tf32), "enable_cuda_graph": int(graphs)}
-        self._options |= {"prefer_nhwc": 1} if channels_last else {}
-        self._model = self._whole_graph(settings.source or bundle.source_of(target))
-        self._style_mlp = self._style_session()
-        lanes = min(settings.frames_at_once, lanes)
-        self._at_once = AtOnce(lanes, self._translate, own_thread=True)
-        self.in_flight = self._at_once.in_flight
+        self._options = {"device_id": 0, "use_tf32": int(self._tf32)}
+        self._session = self._open_session(settings.source or bundle.source_of(target))
+        self._style_mlp = self._open_style_mlp()
+        self._pool = TranslationPool(min(settings.frames_at_once, MAX_CONCURRENT), self._translate, own_thread=True)
+        self.in_flight = self._pool.in_flight
         self._of_thread = threading.local()
-        self._lanes: list[_Lane] = []
-        self._opening, self._shared = threading.Lock(), None
-        self._turns = _Turns()
+        self._memories: list[_ThreadMemory] = []
         arithmetic = f"{self.precision} with TF32" if self._tf32 else self.precision
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {arithmetic}"
-        self._prove()
+        self._check_runs()
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         return self.submit(frames_nhwc, style_ns)()
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
-        return self._at_once.submit(frames_nhwc, style_ns)
+        return self._pool.submit(frames_nhwc, style_ns)
 
     def _translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        """In a thread of `AtOnce`'s."""
-        lane = getattr(self._of_thread, "lane", None)
-        if lane is None:
-            lane = self._of_thread.lane = _Lane()
-            self._lanes.append(lane)
-        with explained():
-            if lane.bound is None or lane.bound.shape != frames_nhwc.shape:
-                self._make_room(lane)
-                with self._turns.turn(alone=False):
-                    lane.session = lane.session or self._session_of_lane()
-                    lane.bound, lane.style = self._bind(lane.session, frames_nhwc, style_ns), style_ns.copy()
-            lane.frames += 1
-            captures = self._graphs and lane.frames == CAPTURE_AT
-            with self._turns.turn(alone=captures):
-                return self._run(lane, lane.bound, frames_nhwc, style_ns)
-
-    def _run(self, lane: _Lane, bound: _Bound, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
-        if lane.style is None or not np.array_equal(lane.style, style_ns):
-            lane.style = None
-            bound.style.update_inplace(self._style_params(style_ns))
-            lane.style = style_ns.copy()
-        captured = self._graphs and lane.frames >= CAPTURE_AT
-        lane.session.run_with_iobinding(bound.binding, self._how(_CAPTURED if captured else _NOT_CAPTURED))
-        # On a device this copies; elsewhere it may be the bound memory itself, which the next frame writes over.
-        return np.array(bound.output.numpy())
-
-    def _how(self, graph: str, *, shrink: bool = False) -> Any:
-        options = self._ort.RunOptions()
-        if self._graphs:
-            options.add_run_config_entry("gpu_graph_id", graph)
-        if shrink and self._provider == _PROVIDER:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
-        return options
-
-    def _make_room(self, lane: _Lane) -> None:
-        """Gives back what frames of another size took: two sizes may not fit beside each other."""
-        lane.bound = None
-        if self._graphs and lane.frames >= CAPTURE_AT:
-            with self._turns.turn(alone=True):
-                lane.session = None  # nothing else frees a captured graph and its memory
-        lane.frames = 0
+        """In a thread of the pool."""
+        memory = getattr(self._of_thread, "memory", None)
+        if memory is None:
+            memory = self._of_thread.memory = _ThreadMemory()
+            self._memories.append(memory)
+        with onnxruntime_errors():
+            if memory.bound is None or memory.bound.shape != frames_nhwc.shape:
+                memory.bound = None  # before the new size is bound: the memory of both may not fit
+                memory.bound, memory.style = self._bind(frames_nhwc, style_ns), style_ns.copy()
+            bound = memory.bound
+            bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
+            if memory.style is None or not np.array_equal(memory.style, style_ns):
+                memory.style = None
+                bound.style.update_inplace(self._style_params(style_ns))
+                memory.style = style_ns.copy()
+            self._session.run_with_iobinding(bound.binding, self._ort.RunOptions())
+            # On a device this copies; elsewhere it may be the bound memory itself, which the next frame overwrites.
+            return np.array(bound.output.numpy())
 
     def cancel(self) -> None:
-        self._at_once.cancel()  # what is being computed ends by itself
+        self._pool.cancel()  # what is being computed ends by itself
 
     def close(self) -> None:
-        self._at_once.close()
-        for lane in self._lanes:
-            lane.bound = lane.session = None
-        self._shared = self._style_mlp = None
+        self._pool.close()
+        for memory in self._memories:
+            memory.bound = None
+        self._session = self._style_mlp = None
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
-        # Once per style picture, if at all: not worth a session on the device.
-        return style_on_the_cpu(self._bundle, self._target, frames_nhwc)
+        # Once per style image, if at all: not worth a session on the device.
+        return encode_style_on_cpu(self._bundle, self._target, frames_nhwc)
 
     def _checked_onnxruntime(self) -> Any:
         """ONNX Runtime with a CUDA provider whose libraries load. Raises DsmapError with the reason."""
@@ -222,14 +144,14 @@ class OnnxRuntimeCUDA(Backend):
         if _PROVIDER not in ort.get_available_providers():
             raise DsmapError("the installed onnxruntime has no CUDA provider: it is the one for CPUs", _INSTALL)
         if hasattr(ort, "preload_dlls"):
-            # It prints what it does not find; what is really missing is told below.
+            # It prints what it does not find; what is really missing is reported below.
             with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
                 ort.preload_dlls()
         if reason := missing_library(Path(ort.__file__).parent / "capi"):
             raise DsmapError(f"ONNX Runtime cannot load its CUDA provider: {reason}", _INSTALL)
         return ort
 
-    def _prove(self) -> None:
+    def _check_runs(self) -> None:
         """Translates the smallest frame: a provider that loads may still have no kernels for this GPU."""
         sizes = self._bundle.manifest.sizes
         side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
@@ -248,7 +170,9 @@ class OnnxRuntimeCUDA(Backend):
     def _device_name(self) -> str:
         return "an NVIDIA GPU (CUDA)"
 
-    def _whole_graph(self, source: str) -> bytes:
+    def _open_session(self, source: str) -> Any:
+        """A session of the whole translation from `source`."""
+
         def read(component: str, domain: str) -> bytes | None:
             graph = self._bundle.graph_data(component, domain, self.precision)
             return None if graph is None else graph.data
@@ -256,24 +180,15 @@ class OnnxRuntimeCUDA(Backend):
         encoder, decoder = read("content_encoder", source), read("decoder", self._target)
         assert encoder is not None, "a bundle is read only if it has it"
         assert decoder is not None
-        return gpu_graph(encoder, read("mapping", self._target), decoder)
-
-    def _session_of_lane(self) -> Any:
-        if self._graphs:
-            return self._session()
-        with self._opening:
-            self._shared = self._shared or self._session()
-        return self._shared
-
-    def _session(self) -> Any:
+        graph = gpu_graph(encoder, read("mapping", self._target), decoder)
         providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
         if self._provider != _PROVIDER:
             providers = [self._provider]
         with _quiet(self._ort):
-            return open_session(self._ort, self._model, session_options(self._ort), providers)
+            return open_session(self._ort, graph, session_options(self._ort), providers)
 
-    def _style_session(self) -> Any:
-        """The style's MLP, on the CPU: a few products, once per style."""
+    def _open_style_mlp(self) -> Any:
+        """A session of the style's MLP, on the CPU: a few products, once per style."""
         graph = self._bundle.graph_data("style_mlp", self._target)
         assert graph is not None, "a bundle is read only if it has it"
         return open_session(self._ort, graph, session_options(self._ort), ["CPUExecutionProvider"])
@@ -283,14 +198,17 @@ class OnnxRuntimeCUDA(Backend):
         style_ns = np.ascontiguousarray(style_ns, np.float32)
         return np.asarray(self._style_mlp.run(["style_params"], {"style": style_ns})[0], np.float32)
 
-    def _bind(self, session: Any, frames_nhwc: Frames, style_ns: Codes) -> _Bound:
-        """What is bound for frames of this size. The graph runs once, which makes the output's memory."""
+    def _bind(self, frames_nhwc: Frames, style_ns: Codes) -> _Bound:
+        """Binds memory for frames of this size. The graph runs once, which allocates the output."""
         frames, style = self._on_device(frames_nhwc), self._on_device(self._style_params(style_ns))
-        binding = session.io_binding()
+        binding = self._session.io_binding()
         binding.bind_ortvalue_input(FRAMES, frames)
         binding.bind_ortvalue_input(STYLE, style)
         binding.bind_output(OUTPUT, self._device)
-        session.run_with_iobinding(binding, self._how(_NOT_CAPTURED, shrink=True))
+        options = self._ort.RunOptions()
+        if self._provider == _PROVIDER:  # what frames of another size took goes back to the device
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
+        self._session.run_with_iobinding(binding, options)
         (output,) = binding.get_outputs()
         binding.bind_ortvalue_output(OUTPUT, output)
         return _Bound(frames_nhwc.shape, frames, style, output, binding)

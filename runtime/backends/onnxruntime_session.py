@@ -47,7 +47,7 @@ def open_session(ort: Any, graph: GraphData | bytes, options: Any, providers: Pr
     return session
 
 
-def onnxruntime_is_there() -> bool:
+def onnxruntime_installed() -> bool:
     """Whether it is installed; it is not imported."""
     try:
         return importlib.util.find_spec("onnxruntime") is not None
@@ -55,7 +55,7 @@ def onnxruntime_is_there() -> bool:
         return False
 
 
-def style_on_the_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def encode_style_on_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Style codes (N, S) of pictures of the target domain, by the float32 graph: once per picture, on the CPU."""
     ort = import_onnxruntime()
     graph = bundle.graph_data("style_encoder", target)
@@ -68,12 +68,12 @@ def run_session(
     session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]], options: Any = None
 ) -> list[Any]:
     """The session's outputs; what goes wrong in it becomes DsmapError."""
-    with explained():
+    with onnxruntime_errors():
         return list(session.run(outputs, inputs, options))
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def onnxruntime_errors() -> Iterator[None]:
     """What goes wrong in ONNX Runtime within the block becomes DsmapError."""
     try:
         yield

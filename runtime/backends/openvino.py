@@ -19,7 +19,7 @@ from dsmap.runtime.backends.base import (
     Pending,
     best_precision,
 )
-from dsmap.runtime.backends.concurrency import MOST, AtOnce
+from dsmap.runtime.backends.concurrency import MAX_CONCURRENT, TranslationPool
 from dsmap.runtime.bundle.bundle import Bundle, GraphData
 from dsmap.runtime.system.cpu import allowed_cores
 
@@ -55,13 +55,13 @@ class OpenVINO(Backend):
         version = openvino.__version__.partition("-")[0]
         self.description = f"OpenVINO {version} on {self._device_name()}, {self.precision}"
         self._bundle, self._target = bundle, target
-        self._at_once = AtOnce(settings.frames_at_once, self.translate)
-        self.in_flight, self.computed_at_once = self._at_once.in_flight, self._at_once.computed
+        self._pool = TranslationPool(settings.frames_at_once, self.translate)
+        self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency
         encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         others = [self._optional("mapping", target), self._required("decoder", target)]
         compiled = [encoder, *others, self._required("style_mlp", target)]
         self._free: queue.SimpleQueue[_Requests] = queue.SimpleQueue()
-        for _ in range(self.computed_at_once):
+        for _ in range(self.concurrency):
             self._free.put(_Requests(*(None if graph is None else graph.create_infer_request() for graph in compiled)))
         # The last codes and what the MLP made of them.
         self._styled: tuple[Codes, npt.NDArray[np.float32]] | None = None
@@ -85,13 +85,13 @@ class OpenVINO(Backend):
         return np.array(_run(requests.decoder, mapped=content, style_params=styled[1])["frames"])
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
-        return self._at_once.submit(frames_nhwc, style_ns)
+        return self._pool.submit(frames_nhwc, style_ns)
 
     def cancel(self) -> None:
-        self._at_once.cancel()  # what is being computed ends by itself
+        self._pool.cancel()  # what is being computed ends by itself
 
     def close(self) -> None:
-        self._at_once.close()
+        self._pool.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Needed once per style picture, if at all: not kept.
@@ -104,7 +104,7 @@ class OpenVINO(Backend):
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         threads = settings.threads if settings.threads is not None else allowed_cores()
         if settings.frames_at_once > 1:
-            options["NUM_STREAMS"] = min(settings.frames_at_once, MOST)
+            options["NUM_STREAMS"] = min(settings.frames_at_once, MAX_CONCURRENT)
         return options if threads is None else {**options, "INFERENCE_NUM_THREADS": threads}
 
     def _device_name(self) -> str:

@@ -48,13 +48,12 @@ class EngineStore:
         architecture: str,
         precision: str,
         *,
-        exact: bool = False,
         trust_engines: bool = False,
     ) -> None:
-        """`exact`: engines that are built take one size alone; else from half of it to twice. `trust_engines`: the
-        bundle's are loaded wherever they come from; else those alone that this user has built."""
+        """`trust_engines`: the bundle's engines are loaded wherever they come from; else only those that this user has
+        built."""
         self._bundle, self._flavour, self._architecture = bundle, flavour, architecture
-        self._precision, self._exact, self._trust = precision, exact, trust_engines
+        self._precision, self._trust = precision, trust_engines
         self._stops = 0
 
     def has(self, component: str, domain: str) -> bool:
@@ -125,11 +124,10 @@ class EngineStore:
         )
         # It holds engines of all models and sizes: of them only those tell that have become useless.
         reasons += [reason for reason in refused if any(what in reason for what in _USELESS)]
-        other = path is not None and self._exact and read_sidecar(path).key.profile != key.profile
-        return None if other else path
+        return path
 
     def profile(self, size: Size, batch: int, component: str) -> SizeProfile:
-        """The sizes of an engine that is built for frames of `size`: it is fastest there."""
+        """The sizes of an engine built for frames of `size`: half to twice as large, and fastest at `size`."""
         sizes = self._bundle.manifest.sizes
         multiple, least = sizes.multiple_of, sizes.style_minimum if component == "style_encoder" else sizes.minimum
 
@@ -138,7 +136,7 @@ class EngineStore:
             floor = -(-least // multiple) * multiple
             return Size(*(min(max(side, floor), MAX_SIDE // multiple * multiple) for side in sides))
 
-        low, high = (size, size) if self._exact else (scaled(0.5), scaled(2))
+        low, high = scaled(0.5), scaled(2)
         low = Size(min(low.width, size.width), min(low.height, size.height))
         high = Size(max(high.width, size.width), max(high.height, size.height))
         return SizeProfile(minimum=low, optimum=size, maximum=high, multiple_of=multiple, max_batch=batch)

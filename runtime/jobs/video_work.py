@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401  # before av
+
+# isort: split
 from av.packet import Packet
 
 from dsmap.common.interrupts import StopRequest

@@ -97,7 +97,7 @@ def measure_video(clip: Path | None, network: Network, options: Options, say: No
         machine = machine_facts(say)
         say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {options.rounds} rounds after {WARM_UP} frames")
         say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
-        say(f"frames at once: {translator.computed_at_once}")
+        say(f"frames at once: {translator.concurrency}")
         for _ in range(-(-WARM_UP // translator.in_flight)):
             for wait in [translator.submit(frames[0]) for _ in range(translator.in_flight)]:
                 wait()
@@ -117,7 +117,7 @@ def measure_video(clip: Path | None, network: Network, options: Options, say: No
         "backend": translator.backend_name,
         "backend_description": translator.backend_description,
         "precision": translator.precision,
-        "frames_at_once": translator.computed_at_once,
+        "frames_at_once": translator.concurrency,
     }
     return about | measured
 

@@ -1,9 +1,9 @@
-"""The steps of the GPU check. Each runs in a process of its own: one that fails, hangs or fills the device ends alone.
+"""Steps of the GPU check. Each runs in a process of its own: one that fails, hangs or fills the device ends alone.
 
-    python -m dsmap.tools.gpu_check.steps JOB.json RESULT.json
+    python -m dsmap.tools.gpu_check.steps JOB.json FOUND.json
 
-A job is a JSON object with the step's name and what it needs; so is the result. Speeds are from host frame to host
-frame, medians over blocks after a warm-up; what is compared with each other runs in turns.
+Both files hold a JSON object: the step's name with what it needs, and what it found. Speeds are from host frame to
+host frame, medians over blocks after a warm-up.
 """
 
 import gc
@@ -23,24 +23,14 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Backend, BackendSettings, Frames, Pending
 from dsmap.runtime.backends.registry import BACKENDS
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.bundle.manifest import MANIFEST, Manifest
+from dsmap.tools.gpu_check.plan import Job
 
-Job = dict[str, Any]
 Submit = Callable[[Frames], Pending]
 
 WARM_UP_SECONDS, WARM_UP_FRAMES, BLOCKS = 0.5, 12, 5
-LEAST_PSNR = 40.0
-"""dB between a runner's frames and the float32 ones of the CPU, the worst image: the gate of fp16 in the export."""
+MIN_PSNR = 40.0
+"""dB between a backend's frames and the CPU's in float32, of the worst image: the export's limit for fp16."""
 _IMAGES = 3
-_OPTIONS = ("graphs", "exact", "channels_last")  # of the backends themselves
-
-
-def open_bundle(job: Job) -> Bundle:
-    """The bundle of a job. Ours with random weights goes in one direction only, which `Bundle.read` refuses."""
-    folder = Path(job["model"])
-    if not job.get("one_direction"):
-        return Bundle.read(folder)
-    return Bundle(folder, Manifest.model_validate_json((folder / MANIFEST).read_bytes()))
 
 
 def target_of(bundle: Bundle) -> str:
@@ -48,16 +38,14 @@ def target_of(bundle: Bundle) -> str:
     return bundle.domains[1]
 
 
-def open_backend(bundle: Bundle, job: Job, **changes: Any) -> Any:
-    """The job's runner; `changes` are of BackendSettings, or one of _OPTIONS."""
-    options = {name: changes.pop(name) for name in _OPTIONS if name in changes}
-    settings = BackendSettings(**{"frames_at_once": 3, **job.get("settings", {}), **changes})
-    kind: Any = BACKENDS[job["runner"]]()
-    return kind(bundle, target_of(bundle), settings, **options)
+def open_backend(bundle: Bundle, job: Job) -> Any:
+    """The job's backend, for three frames under way."""
+    settings = BackendSettings(**{"frames_at_once": 3, **job.get("settings", {})})
+    return BACKENDS[job["backend"]]()(bundle, target_of(bundle), settings)
 
 
 def images_of(width: int, height: int, batch: int = 1, count: int = _IMAGES) -> list[Frames]:
-    """Frames (N, H, W, 3), generated: soft colours with a little grain."""
+    """Generated frames (N, H, W, 3): soft colours with a little grain."""
     import cv2
 
     found = []
@@ -77,13 +65,13 @@ def style_of(bundle: Bundle, batch: int = 1, seed: int | None = None) -> Any:
 
 
 def blocks_of(submit: Submit, in_flight: int, images: list[Frames], seconds: float, blocks: int = BLOCKS) -> Any:
-    """Yields frames a second, block by block; before the first the warm-up."""
+    """Frames a second, block by block, after a warm-up."""
     batch = len(images[0])
 
-    def run(least_seconds: float, least_frames: int) -> float:
+    def run(min_seconds: float, min_frames: int) -> float:
         under_way: deque[Pending] = deque()
         began, count = time.perf_counter(), 0
-        while count < least_frames or time.perf_counter() - began < least_seconds:
+        while count < min_frames or time.perf_counter() - began < min_seconds:
             under_way.append(submit(images[count % len(images)]))
             count += 1
             if len(under_way) >= in_flight:
@@ -98,7 +86,7 @@ def blocks_of(submit: Submit, in_flight: int, images: list[Frames], seconds: flo
 
 
 def delays_ms(submit: Submit, images: list[Frames], count: int = 60) -> dict[str, float]:
-    """One frame at a time, from giving it to having the result."""
+    """The delay of one frame at a time, from submitting it to its result: median and 95th percentile."""
     times = []
     for i in range(count + 5):
         began = time.perf_counter()
@@ -115,7 +103,7 @@ def psnr(a: Frames, b: Frames) -> float:
 
 
 def machine(job: Job) -> Job:
-    """Both bindings: what they see, whether copies come back as they went, how quick they are."""
+    """Check both bindings to CUDA: the device they see, whether copies are exact, and how fast they are."""
     from dsmap.runtime.cuda.bindings import BINDINGS, load_cuda
 
     found: Job = {"bindings": {}}
@@ -158,8 +146,8 @@ def machine(job: Job) -> Job:
 
 
 def check(job: Job) -> Job:
-    """A runner beside the CPU: sizes in turn, batches, styles, frames under way together, memory given back."""
-    bundle = open_bundle(job)
+    """Compare a backend with the CPU: several sizes, batches and styles, and frames under way together."""
+    bundle = Bundle.read(Path(job["model"]))
     try:
         reference: Backend = BACKENDS["cpu"]()(bundle, target_of(bundle), BackendSettings(precision="fp32"))
     except DsmapError as error:
@@ -182,7 +170,7 @@ def check(job: Job) -> Job:
         "open_seconds": round(opened - began, 2),
         "rows": rows,
         "graphs": getattr(backend, "graphs_in_use", None),
-        "passed": all(row["psnr_db"] >= LEAST_PSNR for row in rows),
+        "passed": all(row["psnr_db"] >= MIN_PSNR for row in rows),
     }
     if free_before is not None:
         used = (free_before - (_free_bytes(backend) or 0)) / 1e6
@@ -192,8 +180,8 @@ def check(job: Job) -> Job:
 
 
 def speed(job: Job) -> Job:
-    """A runner at several sizes: frames a second, delay, memory, and the time of each stage."""
-    bundle = open_bundle(job)
+    """Measure a backend at several sizes: frames a second, delay, memory, and the time of each stage."""
+    bundle = Bundle.read(Path(job["model"]))
     rows: list[Job] = []
     for width, height in job["sizes"]:
         row: Job = {"size": f"{width}x{height}"}
@@ -207,12 +195,11 @@ def speed(job: Job) -> Job:
 
 
 def _speed(bundle: Bundle, job: Job, width: int, height: int) -> Job:
-    batch = job.get("batch", 1)
     began = time.perf_counter()
     backend = open_backend(bundle, job)
     try:
         free = _free_bytes(backend)
-        frames, style = images_of(width, height, batch), style_of(bundle, batch)
+        frames, style = images_of(width, height), style_of(bundle)
         backend.translate(frames[0], style)
         first = time.perf_counter() - began
 
@@ -236,52 +223,10 @@ def _speed(bundle: Bundle, job: Job, width: int, height: int) -> Job:
         backend.close()
 
 
-def pair(job: Job) -> Job:
-    """One runner in two forms, in turns: with CUDA graphs and without, through both bindings, and so on."""
-    bundle = open_bundle(job)
-    rows = []
-    for width, height in job["sizes"]:
-        frames, style = images_of(width, height), style_of(bundle)
-        backends = [open_backend(bundle, job, **form) for form in job["forms"]]
-        try:
-            runs = [blocks_of(_submitter(b, style), b.in_flight, frames, job["seconds"]) for b in backends]
-            rates = [[round(rate, 1) for rate in pair_of] for pair_of in zip(*runs, strict=True)]
-        finally:
-            for backend in backends:
-                backend.close()
-        rows.append(
-            {
-                "size": f"{width}x{height}",
-                "fps": [round(statistics.median(r[i] for r in rates), 1) for i in range(2)],
-                "ratio": round(statistics.median(r[0] / r[1] for r in rates), 3),
-                "pairs": rates,
-                "graphs": [getattr(b, "graphs_in_use", None) for b in backends],
-            }
-        )
-    return {"rows": rows, "passed": True}
-
-
-def torch_speed(job: Job) -> Job:
-    """The same network in torch on the GPU, with random weights."""
-    from dsmap.tools.gpu_check.torch_steps import measure
-
-    return measure(job)
-
-
-def make_paper(job: Job) -> Job:
-    """A bundle of the paper's network with random weights, float32 and half, one direction."""
-    from dsmap.tools.gpu_check.torch_steps import write_paper_bundle
-
-    return write_paper_bundle(Path(job["model"]))
-
-
 STEPS: dict[str, Callable[[Job], Job]] = {
     "machine": machine,
     "check": check,
     "speed": speed,
-    "pair": pair,
-    "torch": torch_speed,
-    "make paper": make_paper,
 }
 
 
@@ -304,17 +249,17 @@ def _free_bytes(backend: Any) -> int | None:
         return None
 
 
-def main(job_file: str, result_file: str) -> None:
-    """Runs one step; what is wrong with it is in the result, too."""
+def main(job_file: str, found_file: str) -> None:
+    """Run one step; an error is a finding too."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     try:
-        result = STEPS[job["step"]](job)
+        found = STEPS[job["step"]](job)
     except DsmapError as error:
-        result = {"failed": error.fact, "advice": error.advice}
-    except Exception as error:  # one step's failure is told, and the rest goes on
+        found = {"failed": error.fact, "advice": error.advice}
+    except Exception as error:  # one step's failure is reported, and the others go on
         lines = str(error).strip().splitlines()
-        result = {"failed": f"{type(error).__name__}: {lines[0] if lines else ''}"}
-    Path(result_file).write_text(json.dumps(result), encoding="utf-8")
+        found = {"failed": f"{type(error).__name__}: {lines[0] if lines else ''}"}
+    Path(found_file).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import numpy as np
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Codes, Frames
-from dsmap.runtime.backends.tensorrt.memory import LEAST_SCRATCH, Context, Engine, Memory, Shape, Tensor, as_array
+from dsmap.runtime.backends.tensorrt.memory import MIN_SCRATCH_BYTES, Context, Engine, Memory, Shape, Tensor, as_array
 from dsmap.runtime.cuda.base import Address, Cuda, Graph, Stream
 
 _EXPORT_AGAIN = "Export the bundle again."
 
 
-class Parts(NamedTuple):
+class EngineSet(NamedTuple):
     """The engines of one direction."""
 
     encoder: Engine
@@ -64,16 +64,16 @@ class Slot:
         self.graph: Graph | None = None
 
 
-class Plan:
+class Executor:
     """Everything for frames of one size and batch, in so many slots. Made once for each size."""
 
     def __init__(
-        self, cuda: Cuda, streams: Streams, parts: Parts, frames: Shape, style_dim: int, slots: int, graphs: bool
+        self, cuda: Cuda, streams: Streams, engines: EngineSet, frames: Shape, style_dim: int, slots: int
     ) -> None:
-        self.parts, self.frames_shape = parts, frames
+        self.engines, self.frames_shape = engines, frames
         self._cuda, self._streams = cuda, streams
         self._memory = Memory(cuda)
-        self.no_graphs = None if graphs else "turned off"
+        self.no_graphs: str | None = cuda.no_graphs
         """Why the chain is not captured; None while it is, or will be."""
         try:
             self._make(style_dim, slots)
@@ -84,14 +84,14 @@ class Plan:
     def _make(self, style_dim: int, slots: int) -> None:
         batch = self.frames_shape[0]
         codes = (batch, style_dim)
-        self._style_context = self.parts.style_mlp.context(self._streams.compute)
+        self._style_context = self.engines.style_mlp.context(self._streams.compute)
         params_shape = self._style_context.shape({"style": codes})["style_params"]
         params_bytes = int(np.prod(params_shape)) * 4
         self.slots = [Slot(self._memory, self.frames_shape, codes, params_bytes) for _ in range(slots)]
         between: dict[str, Tensor] = {}
         bindings = [self._bindings(slot, between, params_shape) for slot in self.slots]
         contexts = [self._style_context, *(context for slot in self.slots for context in slot.contexts)]
-        self._scratch_bytes = max(LEAST_SCRATCH, *(context.scratch_bytes() for context in contexts))
+        self._scratch_bytes = max(MIN_SCRATCH_BYTES, *(context.scratch_bytes() for context in contexts))
         self._scratch = self._memory.device(self._scratch_bytes)
         for slot, addresses in zip(self.slots, bindings, strict=True):
             for context, of_context in zip(slot.contexts, addresses, strict=True):
@@ -101,14 +101,14 @@ class Plan:
         """Makes a slot's contexts and gives their addresses. `between`: tensors that all slots share, made here."""
         uint8, float32 = np.dtype(np.uint8), np.dtype(np.float32)
         frames = {"frames": Tensor(slot.frames, self.frames_shape, uint8)}
-        addresses = [self._add(slot, self.parts.encoder, frames, between)]
+        addresses = [self._add(slot, self.engines.encoder, frames, between)]
         mapped = between["content"]
-        if self.parts.mapping is not None:
+        if self.engines.mapping is not None:
             inputs = {"content": mapped, "skip": between["skip"]}
-            addresses.append(self._add(slot, self.parts.mapping, inputs, between))
+            addresses.append(self._add(slot, self.engines.mapping, inputs, between))
             mapped = between["mapped"]
         inputs = {"mapped": mapped, "style_params": Tensor(slot.params, params, float32)}
-        addresses.append(self._add(slot, self.parts.decoder, inputs, between))
+        addresses.append(self._add(slot, self.engines.decoder, inputs, between))
         return addresses
 
     def _add(
@@ -168,7 +168,7 @@ class Plan:
     def stages_ms(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> dict[str, float]:
         """One frame without a graph and with nothing beside it: how long each stage takes on the device."""
         cuda, streams = self._cuda, self._streams
-        names = ["encoder", *(["mapping"] if self.parts.mapping else []), "decoder"]
+        names = ["encoder", *(["mapping"] if self.engines.mapping else []), "decoder"]
         timers = Memory(cuda)
         marks = [timers.event(timing=True) for _ in range(len(names) + 5)]
         self.begin(slot, frames_nhwc, style_ns)
@@ -224,7 +224,7 @@ class Plan:
     def _capture(self, slot: Slot) -> Graph | None:
         """The chain as a graph; None where it is refused, and then `no_graphs` says why."""
         stream = self._streams.compute
-        refusal = self._cuda.no_graphs
+        refusal = None
         for context in slot.contexts:
             refusal = refusal or context.capture_refusal(stream)
         if refusal is None:

@@ -10,7 +10,7 @@ from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Event, Stream
 
 Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
-LEAST_SCRATCH = 256
+MIN_SCRATCH_BYTES = 256
 """Bytes: no address is none."""
 
 
@@ -122,7 +122,7 @@ def run_once(cuda: Cuda, stream: Stream, engine: Engine, **inputs: Array) -> lis
             tensor = Tensor(Address(0), shape, engine.dtype(name))
             addresses[name] = memory.device(tensor.nbytes)
             outputs[name] = (memory.host(tensor.nbytes), tensor)
-        scratch_bytes = max(LEAST_SCRATCH, context.scratch_bytes())
+        scratch_bytes = max(MIN_SCRATCH_BYTES, context.scratch_bytes())
         context.bind(addresses, memory.device(scratch_bytes), scratch_bytes)
         context.enqueue(stream)
         for name, (pinned, _) in outputs.items():

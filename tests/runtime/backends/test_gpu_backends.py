@@ -7,17 +7,16 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
-from gpu_doubles import FLAVOUR, CpuContext, CpuEngineStore, LateCuda
+from gpu_doubles import FLAVOUR, CpuContext, CpuEngineStore, LateCuda, OneSizeEngineStore
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime import Translator, backends
+from dsmap.runtime import Translator
 from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
 from dsmap.runtime.backends.base import BackendSettings
@@ -28,6 +27,7 @@ from dsmap.runtime.backends.tensorrt.backend import TensorRT, TensorRTRTX
 from dsmap.runtime.backends.tensorrt.engine import TrtContext, TrtEngine
 from dsmap.runtime.bundle import bundle as bundle_format
 from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.cuda.bindings import load_cuda
 from dsmap.runtime.engines import store as store_module
@@ -77,8 +77,8 @@ def styles(n: int, seed: int = 0) -> np.ndarray:
     return np.repeat(np.random.default_rng(seed).standard_normal((1, 3)).astype(np.float32), n, 0)
 
 
-def make(bundle, at_once=3, **options) -> TensorRT:
-    return TensorRT(bundle, "winter", BackendSettings(frames_at_once=at_once), **options)
+def make(bundle, at_once=3) -> TensorRT:
+    return TensorRT(bundle, "winter", BackendSettings(frames_at_once=at_once))
 
 
 # The chain
@@ -145,15 +145,6 @@ def test_the_chain_is_captured_once_for_each_slot_and_size(gpu, bundle, by_cpu):
     assert gpu.log.count("begin_capture") == 4
     assert gpu.log.count("launch") == 10
     backend.close()
-
-
-def test_graphs_can_be_turned_off(gpu, bundle):
-    backend = make(bundle, at_once=1, graphs=False)
-    for i in range(4):
-        backend.translate(frames(1, 16, 16, i), styles(1))
-    assert "no CUDA graphs" in backend.description
-    assert "begin_capture" not in gpu.log
-    assert not backend.graphs_in_use
 
 
 @pytest.mark.parametrize("way", ["begin_capture", "enqueue", "end_capture", "engine"])
@@ -238,8 +229,9 @@ def test_what_does_not_fit_together_is_told(gpu, bundle, monkeypatch):
 # Memory, ends
 
 
-def test_sizes_used_longest_ago_are_thrown_away(gpu, bundle):
-    backend = make(bundle, exact=True)
+def test_sizes_used_longest_ago_are_thrown_away(gpu, bundle, monkeypatch):
+    monkeypatch.setattr(tensorrt, "EngineStore", OneSizeEngineStore)
+    backend = make(bundle)
     used = []
     for side in (16, 24, 32, 40, 48, 56, 64):
         backend.translate(frames(1, side, side), styles(1))
@@ -259,7 +251,7 @@ def test_a_full_device_throws_old_sizes_away_first(gpu, bundle):
     backend.translate(frames(1, 32, 32), styles(1))
     gpu.room -= gpu.memory()[0] - 1000
     assert backend.translate(frames(1, 24, 32), styles(1)).shape == (1, 24, 32, 3)
-    assert len(backend._plans) == 1
+    assert len(backend._executors) == 1
     gpu.room = sum(memory.nbytes for memory in gpu.memory_of.values())
     with pytest.raises(DsmapError, match="out of memory"):
         backend.translate(frames(1, 64, 64), styles(1))
@@ -267,15 +259,16 @@ def test_a_full_device_throws_old_sizes_away_first(gpu, bundle):
     assert (gpu.memory_of, gpu.hosts) == ({}, {})
 
 
-def test_a_device_without_room_for_an_engine_throws_old_sizes_away_first(gpu, bundle, by_cpu):
+def test_a_device_without_room_for_an_engine_throws_old_sizes_away_first(gpu, bundle, by_cpu, monkeypatch):
     """TensorRT tells of a full device where it loads weights, too."""
-    backend = make(bundle, at_once=1, exact=True)
+    monkeypatch.setattr(tensorrt, "EngineStore", OneSizeEngineStore)
+    backend = make(bundle, at_once=1)
     backend.translate(frames(1, 32, 32), styles(1))
     before = {engine for engines in backend._engines.values() for engine in engines}
     gpu.room -= gpu.memory()[0] - 1000
     image = frames(1, 24, 32)
     np.testing.assert_array_equal(backend.translate(image, styles(1)), by_cpu.translate(image, styles(1)))
-    assert len(backend._plans) == 1
+    assert len(backend._executors) == 1
     assert any(engine.closed for engine in before)
     backend.close()
     assert (gpu.memory_of, gpu.hosts) == ({}, {})
@@ -370,7 +363,7 @@ def test_a_style_image_on_the_cpu_or_by_an_engine(gpu, bundle, by_cpu, monkeypat
     expected = by_cpu.encode_style(image)
     np.testing.assert_allclose(backend.encode_style(image), expected, atol=1e-5)
     assert "enqueue style_encoder" not in gpu.log
-    monkeypatch.setattr(tensorrt, "onnxruntime_is_there", lambda: False)
+    monkeypatch.setattr(tensorrt, "onnxruntime_installed", lambda: False)
     np.testing.assert_allclose(backend.encode_style(image), expected, atol=1e-5)
     assert "enqueue style_encoder" in gpu.log
 
@@ -378,7 +371,7 @@ def test_a_style_image_on_the_cpu_or_by_an_engine(gpu, bundle, by_cpu, monkeypat
 def test_precisions(gpu, bundle):
     with pytest.raises(DsmapError, match="not int8"):
         TensorRT(bundle, "winter", BackendSettings(precision="int8"))
-    shipped = Bundle.read(Path(backends.__file__).parents[1] / "models" / "summer-winter")
+    shipped = Bundle.read(find_model("summer-winter"))
     assert shipped.find("decoder", "winter", "fp16")[1] == "fp16"
     assert bundle.find("decoder", "winter", "fp16")[1] == "fp32"
 
@@ -393,17 +386,16 @@ def rtx() -> trt.Flavour:
 
 
 @pytest.mark.parametrize(
-    ("size", "exact", "profile"),
+    ("size", "profile"),
     [
-        (Size(256, 256), False, "128x128:256x256:512x512"),
-        (Size(1280, 720), False, "640x360:1280x720:2560x1440"),
-        (Size(24, 16), False, "16x16:24x16:48x32"),
-        (Size(1280, 720), True, "1280x720"),
-        (Size(16384, 16), False, "8192x16:16384x16:16384x32"),
+        (Size(256, 256), "128x128:256x256:512x512"),
+        (Size(1280, 720), "640x360:1280x720:2560x1440"),
+        (Size(24, 16), "16x16:24x16:48x32"),
+        (Size(16384, 16), "8192x16:16384x16:16384x32"),
     ],
 )
-def test_sizes_of_an_engine_that_is_built(bundle, size, exact, profile):
-    found = EngineStore(bundle, FLAVOUR, "8.9", "fp32", exact=exact).profile(size, 2, "decoder")
+def test_sizes_of_an_engine_that_is_built(bundle, size, profile):
+    found = EngineStore(bundle, FLAVOUR, "8.9", "fp32").profile(size, 2, "decoder")
     assert (str(found), found.max_batch) == (profile, 2)
     assert found.takes(*size, 2)
 
@@ -796,9 +788,8 @@ def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
     backend.close()
 
 
-@pytest.mark.parametrize("graphs", [False, True], ids=["one session", "a session a lane, as for CUDA graphs"])
-def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu, graphs):
-    backend = BoundOnTheCpu(bundle, "winter", BackendSettings(frames_at_once=9), graphs=graphs)
+def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu):
+    backend = BoundOnTheCpu(bundle, "winter", BackendSettings(frames_at_once=9))
     assert backend.in_flight == 4  # three are computed, one waits
     for round_ in range(4):
         begun = []
@@ -811,7 +802,7 @@ def test_bound_memory_of_frames_under_way_does_not_mix(bundle, by_cpu, graphs):
 
 
 def test_bound_memory_takes_fp16_where_the_bundle_has_it():
-    shipped = Path(backends.__file__).parents[1] / "models" / "summer-winter"
+    shipped = find_model("summer-winter")
     half = BoundOnTheCpu(Bundle.read(shipped), "winter")
     assert half.precision == "fp16"
     with pytest.raises(DsmapError, match="not int8"):
@@ -820,7 +811,7 @@ def test_bound_memory_takes_fp16_where_the_bundle_has_it():
 
 def test_the_gpu_graph_has_no_layer_norm_that_one_block_would_compute():
     """The published network's mapping and decoder, and a network without mapping."""
-    shipped = Path(backends.__file__).parents[1] / "models" / "summer-winter"
+    shipped = find_model("summer-winter")
 
     def read(component, domain, precision):
         return (shipped / bundle_format.graph_file(component, domain, precision)).read_bytes()
@@ -862,27 +853,6 @@ def test_a_missing_cudnn_is_found_before_any_session(tmp_path, monkeypatch):
         subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / name), str(tmp_path / "empty.c")], check=True)
     monkeypatch.setattr(onnxruntime_cuda, "_CUDNN", "libcudnn-not-here.so.9")
     assert "libcudnn-not-here.so.9" in (onnxruntime_cuda.missing_library(tmp_path) or "")
-
-
-def test_runs_go_side_by_side_and_a_capture_goes_alone():
-    turns, seen, running = onnxruntime_cuda._Turns(), [], []
-
-    def work(alone):
-        for _ in range(20):
-            with turns.turn(alone=alone):
-                running.append(alone)
-                seen.append((alone, len(running)))
-                time.sleep(0.001)
-                running.remove(alone)
-
-    threads = [threading.Thread(target=work, args=(alone,)) for alone in (False, False, False, True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert len(seen) == 80
-    assert max(count for alone, count in seen if not alone) > 1
-    assert {count for alone, count in seen if alone} == {1}
 
 
 def test_the_translator_works_with_the_runner(gpu, bundle, tiny_bundle, monkeypatch, caplog):

@@ -12,7 +12,7 @@ import pytest
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Pending
-from dsmap.runtime.backends.concurrency import AtOnce
+from dsmap.runtime.backends.concurrency import TranslationPool
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.images import translate_folder, translate_image
 
@@ -89,20 +89,20 @@ def test_an_error_of_the_translation_is_still_raised(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of newer Pythons: that forking with threads is a bad idea
 def test_several_frames_at_once_in_a_forked_process_are_an_error_and_no_hang() -> None:
-    at_once = AtOnce(2, lambda frames, codes: frames)
+    pool = TranslationPool(2, lambda frames, codes: frames)
     batch, codes = FRAME[None], np.zeros((1, 8), np.float32)
-    assert at_once.submit(batch, codes)() is batch  # a thread is there now
+    assert pool.submit(batch, codes)() is batch  # a thread is there now
     child = os.fork()
     if not child:
         signal.alarm(20)
         try:
-            at_once.submit(batch, codes)()
+            pool.submit(batch, codes)()
         except DsmapError as error:
-            at_once.close()
+            pool.close()
             os._exit(0 if "forked" in error.fact else 3)
         os._exit(4)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    alone = AtOnce(1, lambda frames, codes: frames)
+    alone = TranslationPool(1, lambda frames, codes: frames)
     assert alone.submit(batch, codes)() is batch
-    at_once.close()
+    pool.close()
