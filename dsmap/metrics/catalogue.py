@@ -63,7 +63,7 @@ METRICS = {
             title="flicker",
             better="lower",
             definition="What changes between two frames of the result beyond what changes in the input, in grey "
-            "levels of 255 (docs/steadiness.md).",
+            "levels of 255 (docs/flicker.md).",
             digits=2,
         ),
         Metric(
@@ -71,7 +71,7 @@ METRICS = {
             title="warping error",
             better="lower",
             definition="Mean squared difference between a frame of the result and the one before, moved along the "
-            "motion of the input, where both are visible (docs/steadiness.md).",
+            "motion of the input, where both are visible (docs/flicker.md).",
             digits=5,
         ),
         Metric(
@@ -79,7 +79,7 @@ METRICS = {
             title="brightness change",
             better="lower",
             definition="How much brighter or darker the image as a whole becomes from frame to frame, along the "
-            "motion of the input, in grey levels of 255 (docs/steadiness.md).",
+            "motion of the input, in grey levels of 255 (docs/flicker.md).",
             digits=2,
         ),
         Metric(

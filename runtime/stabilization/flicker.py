@@ -46,8 +46,8 @@ _MISS_SHARE, _MISS = 0.01, 0.5
 _BEND_SHARE, _BEND = 0.01, 0.002
 
 
-class Change(NamedTuple):
-    """Change from one frame of a clip to the next, along the motion."""
+class FrameChange(NamedTuple):
+    """FrameChange from one frame of a clip to the next, along the motion."""
 
     change: float
     """Grey levels, 0 to 255."""
@@ -58,13 +58,13 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class FramePair:
     """Changes between two consecutive frames; `input` and `output` are None at a cut."""
 
     followed: float
     """Share of the pixels that are tracked."""
-    input: Change | None
-    output: Change | None
+    input: FrameChange | None
+    output: FrameChange | None
 
     @property
     def flicker(self) -> float | None:
@@ -73,18 +73,18 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steadiness:
+class ClipFlicker:
     """Flicker of a whole clip: means over the pairs of frames that are not cuts."""
 
     frames: int
     cuts: tuple[int, ...]
     """Indices of the frames that do not continue the previous frame."""
     followed: float
-    input: Change
-    output: Change
+    input: FrameChange
+    output: FrameChange
     input_sharpness: float
     output_sharpness: float
-    pairs: tuple[Pair, ...]
+    pairs: tuple[FramePair, ...]
     """The first pair is of frames 0 and 1."""
 
     @property
@@ -93,13 +93,13 @@ class Steadiness:
         return self.output.change - self.input.change
 
 
-class SteadinessMeter:
+class FlickerMeter:
     """Measures the flicker of a translated clip: `add` its frames in order, then read the `result`."""
 
     def __init__(self) -> None:
         self._find_flow = FlowFinder(MEDIUM)
         self._before: tuple[Pixels, Pixels, Pixels] | None = None  # input, output, the input in grey
-        self._pairs: list[Pair] = []
+        self._pairs: list[FramePair] = []
         self._sharpness: list[tuple[float, float]] = []
 
     def add(self, input_rgb: Pixels, output_rgb: Pixels) -> None:
@@ -126,7 +126,7 @@ class SteadinessMeter:
             self._pairs.append(self._pair(input_rgb, output_rgb, grey))
         self._before = input_rgb, output_rgb, grey
 
-    def result(self) -> Steadiness:
+    def result(self) -> ClipFlicker:
         """The measurement of all frames so far. Raises InputError when there is nothing to measure."""
         measured = [pair for pair in self._pairs if pair.input and pair.output]
         if not self._pairs:
@@ -137,7 +137,7 @@ class SteadinessMeter:
                 "Pass a clip in which things move by less than their own size from frame to frame.",
             )
         sharpness = np.mean(self._sharpness, axis=0)
-        return Steadiness(
+        return ClipFlicker(
             frames=len(self._pairs) + 1,
             cuts=tuple(number for number, pair in enumerate(self._pairs, 1) if pair.input is None),
             followed=float(np.mean([pair.followed for pair in measured])),
@@ -148,19 +148,19 @@ class SteadinessMeter:
             pairs=tuple(self._pairs),
         )
 
-    def _pair(self, input_rgb: Pixels, output_rgb: Pixels, grey: Pixels) -> Pair:
+    def _pair(self, input_rgb: Pixels, output_rgb: Pixels, grey: Pixels) -> FramePair:
         assert self._before is not None
         input_before, output_before, grey_before = self._before
         flow = self._find_flow(grey, grey_before)
         tracked = _followed(flow)
         share = float(tracked.mean())
         if share < _MIN_TRACKED:
-            return Pair(followed=share, input=None, output=None)
+            return FramePair(followed=share, input=None, output=None)
         of_input = _change(input_rgb, input_before, flow.places_hw2, tracked)
         if of_input.change > _MAX_CHANGE:
-            return Pair(followed=share, input=None, output=None)
+            return FramePair(followed=share, input=None, output=None)
         of_output = _change(output_rgb, output_before, flow.places_hw2, tracked)
-        return Pair(followed=share, input=of_input, output=of_output)
+        return FramePair(followed=share, input=of_input, output=of_output)
 
 
 def _followed(flow: Flow) -> npt.NDArray[np.bool_]:
@@ -175,18 +175,18 @@ def _followed(flow: Flow) -> npt.NDArray[np.bool_]:
     return home & (bend < _BEND_SHARE * length + _BEND) & (flow.inside_hw > 0)
 
 
-def _change(now: Pixels, before: Pixels, places: Floats, tracked: npt.NDArray[np.bool_]) -> Change:
+def _change(now: Pixels, before: Pixels, places: Floats, tracked: npt.NDArray[np.bool_]) -> FrameChange:
     moved = warped(before.astype(np.float32), places)
     difference = (now.astype(np.float32) - moved)[tracked].astype(np.float64)
-    return Change(
+    return FrameChange(
         change=float(np.abs(difference).mean()),
         warping_error=float(np.square(difference / 255).mean()),
         brightness_change=abs(float(difference.mean())),
     )
 
 
-def _mean(changes: Sequence[Change]) -> Change:
-    return Change(*(float(value) for value in np.mean(changes, axis=0)))
+def _mean(changes: Sequence[FrameChange]) -> FrameChange:
+    return FrameChange(*(float(value) for value in np.mean(changes, axis=0)))
 
 
 def _sharpness(grey: Pixels) -> float:

@@ -1,4 +1,4 @@
-"""Steadiness: numbers with known answers, and the command on real videos."""
+"""Flicker: numbers with known answers, and the command on real videos."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from evaluation_helpers import HEIGHT, WIDTH, noisy, pan, texture, write_clip
 
 from dsmap.common.images import read_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.stabilization.flicker import Steadiness, SteadinessMeter
+from dsmap.runtime.stabilization.flicker import ClipFlicker, FlickerMeter
 from dsmap.tools.eval.video import VideoComparison, check_files, measure
 
 
-def measured(inputs: list[np.ndarray], outputs: list[np.ndarray]) -> Steadiness:
-    meter = SteadinessMeter()
+def measured(inputs: list[np.ndarray], outputs: list[np.ndarray]) -> ClipFlicker:
+    meter = FlickerMeter()
     for pair in zip(inputs, outputs, strict=True):
         meter.add(*pair)
     return meter.result()
@@ -92,7 +92,7 @@ def test_what_is_hidden_counts_for_nothing():
     for number in range(4):
         frames.append(texture(96, 128))
         frames[-1][30:62, 20 + 8 * number : 52 + 8 * number] = texture(32, 32, 5) // 4
-    meter = SteadinessMeter()
+    meter = FlickerMeter()
     for frame in frames:
         meter.add(frame, frame)
     assert 0.5 < meter.result().followed < 0.97
@@ -171,13 +171,13 @@ def test_a_refusal_is_two_lines(videos, tmp_path):
 def test_a_translation_of_another_size_is_brought_to_that_of_the_input(videos):
     found = compared(videos / "in.mp4", videos / "larger.mp4")
     assert (found.width, found.height) == (WIDTH, HEIGHT)
-    assert found.steadiness.flicker > 1
+    assert found.flicker.flicker > 1
     lower = compared(videos / "in.mp4", videos / "larger.mp4", height=24, frames=4)
-    assert (lower.width, lower.height, lower.steadiness.frames) == (32, 24, 4)
+    assert (lower.width, lower.height, lower.flicker.frames) == (32, 24, 4)
 
 
 def test_the_first_frames_of_a_shorter_one_can_be_measured(videos):
-    assert compared(videos / "in.mp4", videos / "short.mp4", frames=5).steadiness.frames == 5
+    assert compared(videos / "in.mp4", videos / "short.mp4", frames=5).flicker.frames == 5
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_stabilizer_steadies_a_real_clip():
     from dsmap.runtime.video.frame import Frame
     from dsmap.runtime.video.reader import VideoReader
 
-    random, stabilizer, before, after = np.random.default_rng(0), Stabilizer(), SteadinessMeter(), SteadinessMeter()
+    random, stabilizer, before, after = np.random.default_rng(0), Stabilizer(), FlickerMeter(), FlickerMeter()
     with VideoReader(clips.shared_videos() / "summer_highway.mp4", height=128) as reader:
         for item in reader:
             if not isinstance(item, Frame):

@@ -31,7 +31,7 @@ app = new_app()
 
 
 @app.callback(
-    help="Measure the quality of translations. What the numbers mean: docs/evaluation.md and docs/steadiness.md."
+    help="Measure the quality of translations. What the numbers mean: docs/evaluation.md and docs/flicker.md."
 )
 def evaluate() -> None:
     pass

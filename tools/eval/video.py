@@ -1,4 +1,4 @@
-"""The job of `dsmap-eval video`: reads a video and its translations together and measures their steadiness."""
+"""The job of `dsmap-eval video`: reads a video and its translations together and measures their flicker."""
 
 import contextlib
 import itertools
@@ -12,7 +12,7 @@ import numpy as np
 
 from dsmap.common.output_files import check_outputs
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.stabilization.flicker import Steadiness, SteadinessMeter
+from dsmap.runtime.stabilization.flicker import ClipFlicker, FlickerMeter
 from dsmap.runtime.stabilization.flow import Pixels
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
@@ -29,7 +29,7 @@ FrameSink = Callable[[int, Sequence[Pixels]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class VideoComparison:
-    """The steadiness of a translation, measured against its input."""
+    """The flicker of a translation, measured against its input."""
 
     source: Path
     output: Path
@@ -40,7 +40,7 @@ class VideoComparison:
     height: int
     seconds: tuple[float, ...]
     """Timestamp of every frame, from the first."""
-    steadiness: Steadiness
+    flicker: ClipFlicker
 
 
 def parse_outputs(texts: Sequence[str]) -> list[tuple[str, Path]]:
@@ -104,7 +104,7 @@ def measure(
         _check_shape(in_size, out_size := _size(output), source, output)
         lows.append(out_size[1])
     lines = height or min(_MAX_HEIGHT, *lows)
-    meters, seconds = [SteadinessMeter() for _ in outputs], []
+    meters, seconds = [FlickerMeter() for _ in outputs], []
     with contextlib.ExitStack() as stack:
         ins, *outs = [
             stack.enter_context(VideoReader(path, height=lines)) for path in (source, *(path for _, path in outputs))
@@ -129,7 +129,7 @@ def measure(
             width=ins.width,
             height=ins.height,
             seconds=tuple(seconds),
-            steadiness=meter.result(),
+            flicker=meter.result(),
         )
         for (name, output), meter in zip(outputs, meters, strict=True)
     ]

@@ -18,7 +18,7 @@ def draw(comparisons: Sequence[VideoComparison], plot: Path) -> None:
     """Plots change per frame and warping error over time, for a single output its flicker too. Needs no display."""
     from matplotlib.figure import Figure  # without pyplot, which would look for a display
 
-    first, found = comparisons[0], comparisons[0].steadiness
+    first, found = comparisons[0], comparisons[0].flicker
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     for axes, label, colour, line, values in _lines(comparisons, above, below):
@@ -45,11 +45,11 @@ def draw(comparisons: Sequence[VideoComparison], plot: Path) -> None:
 
 
 def _lines(comparisons: Sequence[VideoComparison], above: Any, below: Any) -> Iterator[_Line]:
-    pairs = comparisons[0].steadiness.pairs
+    pairs = comparisons[0].flicker.pairs
     yield above, "IN", "tab:grey", "-", [pair.input and pair.input.change for pair in pairs]
     yield below, "IN", "tab:grey", "-", [pair.input and pair.input.warping_error for pair in pairs]
     for number, comparison in enumerate(comparisons):
-        found, colour = comparison.steadiness, f"C{number}"
+        found, colour = comparison.flicker, f"C{number}"
         alone = len(comparisons) == 1
         name = "OUT" if alone else comparison.name
         label = name if alone else f"{name}, mean flicker {found.flicker:+.2f}"

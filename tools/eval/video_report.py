@@ -16,7 +16,7 @@ from dsmap.metrics.report.grids import shorten, thumbnail, worst_results
 from dsmap.metrics.report.html import write_page
 from dsmap.metrics.report.table import format_value, table
 from dsmap.metrics.types import Grid, MetricValue, Report
-from dsmap.runtime.stabilization.flicker import Pair
+from dsmap.runtime.stabilization.flicker import FramePair
 from dsmap.tools.eval.video import VideoComparison
 
 Row = tuple[str, str, str, str]
@@ -40,14 +40,14 @@ def write_results(
     if compared is not None and len(comparisons) > 1:
         lines = table(compared, width=width).split("\n")
     else:
-        lines = steadiness_table(comparisons[0], _quality_rows(quality)).split("\n")
+        lines = flicker_table(comparisons[0], _quality_rows(quality)).split("\n")
         wrapper = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for note in quality.notes if quality.facts else ():  # on steadiness alone, docs/steadiness.md says enough
+        for note in quality.notes if quality.facts else ():  # on flicker alone, docs/flicker.md says enough
             lines += wrapper.wrap(note)
     for line in lines:
         say(line)
     if json is not None:
-        trees = [steadiness_as_json(one) | {"quality": quality.as_json(place)} for place, one in enumerate(comparisons)]
+        trees = [flicker_as_json(one) | {"quality": quality.as_json(place)} for place, one in enumerate(comparisons)]
         write_report(json, trees[0] if len(trees) == 1 else {"outputs": trees})
         say(f"report: {json}")
     if page is not None and compared is not None:
@@ -55,9 +55,9 @@ def write_results(
         say(f"page: {page}")
 
 
-def steadiness_table(comparison: VideoComparison, more: Sequence[Row] = ()) -> str:
-    """The numbers for the terminal; `more` rows follow those of steadiness."""
-    found = comparison.steadiness
+def flicker_table(comparison: VideoComparison, more: Sequence[Row] = ()) -> str:
+    """The numbers for the terminal; `more` rows follow those of flicker."""
+    found = comparison.flicker
     one, other = found.input, found.output
     rows: list[Row] = [
         ("change per frame", f"{one.change:.2f}", f"{other.change:.2f}", "grey levels (0-255) along the motion"),
@@ -78,9 +78,9 @@ def steadiness_table(comparison: VideoComparison, more: Sequence[Row] = ()) -> s
     return "\n".join(lines)
 
 
-def steadiness_as_json(comparison: VideoComparison) -> dict[str, Any]:
+def flicker_as_json(comparison: VideoComparison) -> dict[str, Any]:
     """The clip's means and the numbers of every pair of frames, as JSON values."""
-    found = comparison.steadiness
+    found = comparison.flicker
     return {
         "source": str(comparison.source),
         "output": str(comparison.output),
@@ -100,7 +100,7 @@ def steadiness_as_json(comparison: VideoComparison) -> dict[str, Any]:
     }
 
 
-def _of_pair(number: int, seconds: float, pair: Pair) -> dict[str, Any]:
+def _of_pair(number: int, seconds: float, pair: FramePair) -> dict[str, Any]:
     return {
         "frame": number,
         "seconds": round(seconds, 6),
@@ -134,12 +134,12 @@ def _quality_rows(quality: FrameQuality) -> list[Row]:
 
 
 def make_report(comparisons: Sequence[VideoComparison], quality: FrameQuality) -> Report:
-    """The report on all translations and the input: steadiness, image quality, frames, and the worst frames of each."""
+    """The report on all translations and the input: flicker, image quality, frames, and the worst frames of each."""
     first = comparisons[0]
-    found = first.steadiness
+    found = first.flicker
     size = f"{first.width}x{first.height}"
     systems = [
-        replace(one.system, measured=(*_steadiness(comparison), *one.system.measured))
+        replace(one.system, measured=(*_flicker_values(comparison), *one.system.measured))
         for comparison, one in zip(comparisons, quality.evaluations, strict=True)
     ]
     baseline = replace(quality.baseline, measured=(*_of_input(first), *quality.baseline.measured))
@@ -151,7 +151,7 @@ def make_report(comparisons: Sequence[VideoComparison], quality: FrameQuality) -
         facts={
             "input": f"{first.source}, {found.frames} frames, {first.seconds[-1]:.1f} s",
             "translations" if several else "translation": ", ".join(f"{one.name}: {one.output}" for one in comparisons),
-            "steadiness": f"every frame at {size}, {found.followed:.0%} of the pixels followed",
+            "flicker": f"every frame at {size}, {found.followed:.0%} of the pixels followed",
             **cuts,
             "pictures": f"{len(quality.frames)} frames, evenly spread, at {size}",
             **quality.facts,
@@ -165,8 +165,8 @@ def make_report(comparisons: Sequence[VideoComparison], quality: FrameQuality) -
     )
 
 
-def _steadiness(comparison: VideoComparison) -> Iterator[MetricValue]:
-    found = comparison.steadiness
+def _flicker_values(comparison: VideoComparison) -> Iterator[MetricValue]:
+    found = comparison.flicker
     pairs = found.frames - 1 - len(found.cuts)
     yield _measured("flicker", found.flicker, pairs)
     yield _measured("warping_error", found.output.warping_error, pairs)
@@ -176,7 +176,7 @@ def _steadiness(comparison: VideoComparison) -> Iterator[MetricValue]:
 
 def _of_input(comparison: VideoComparison) -> Iterator[MetricValue]:
     """The input's own numbers. It has no flicker, which is what a translation adds."""
-    found = comparison.steadiness
+    found = comparison.flicker
     pairs = found.frames - 1 - len(found.cuts)
     yield _measured("warping_error", found.input.warping_error, pairs)
     yield _measured("brightness_change", found.input.brightness_change, pairs)

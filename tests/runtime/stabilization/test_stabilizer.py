@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsmap.errors import InputError
-from dsmap.runtime.stabilization.flicker import SteadinessMeter
+from dsmap.runtime.stabilization.flicker import FlickerMeter
 from dsmap.runtime.stabilization.stabilizer import Stabilizer
 
 HEIGHT, WIDTH = 72, 96
@@ -18,8 +18,8 @@ def texture(height: int, width: int, low: float, high: float, seed: int) -> RGB:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1) * (high - low) + low
 
 
-def whole(picture: RGB) -> RGB:
-    return picture.round().clip(0, 255).astype(np.uint8)
+def whole(image: RGB) -> RGB:
+    return image.round().clip(0, 255).astype(np.uint8)
 
 
 def moving_clip(frames: int, step: int = 2, noise: float = 0, background: RGB | None = None) -> list[tuple[RGB, RGB]]:
@@ -29,9 +29,9 @@ def moving_clip(frames: int, step: int = 2, noise: float = 0, background: RGB | 
     square = texture(28, 28, 180, 240, 3)
     pairs = []
     for number in range(frames):
-        picture, x = behind.copy(), 6 + step * number
-        picture[20:48, x : x + 28] = square
-        pairs.append((whole(picture), whole(255 - picture + random.normal(0, noise, picture.shape))))
+        image, x = behind.copy(), 6 + step * number
+        image[20:48, x : x + 28] = square
+        pairs.append((whole(image), whole(255 - image + random.normal(0, noise, image.shape))))
     return pairs
 
 
@@ -42,23 +42,23 @@ def panned_clip(frames: int, step: int, noise: float) -> list[tuple[RGB, RGB]]:
     return [(whole(view), whole(255 - view + random.normal(0, noise, view.shape))) for view in views]
 
 
-def steadied(pairs: list[tuple[RGB, RGB]], **options: float) -> list[RGB]:
+def stabilized(pairs: list[tuple[RGB, RGB]], **options: float) -> list[RGB]:
     stabilizer = Stabilizer(**options)
     return [stabilizer(*pair) for pair in pairs]
 
 
 def flicker(pairs: list[tuple[RGB, RGB]], outputs: list[RGB]) -> float:
-    meter = SteadinessMeter()
+    meter = FlickerMeter()
     for (frame, _), output in zip(pairs, outputs, strict=True):
         meter.add(frame, output)
     return meter.result().flicker
 
 
 @pytest.mark.parametrize("pairs", [moving_clip(12, noise=6), panned_clip(12, 3, noise=6)], ids=["square", "pan"])
-def test_noise_in_a_moving_picture_becomes_half_or_less(pairs):
+def test_noise_in_a_moving_scene_becomes_half_or_less(pairs):
     before = flicker(pairs, [output for _, output in pairs])
-    after = flicker(pairs, steadied(pairs))
-    weaker = flicker(pairs, steadied(pairs, strength=0.4))
+    after = flicker(pairs, stabilized(pairs))
+    weaker = flicker(pairs, stabilized(pairs, strength=0.4))
     assert before > 4
     assert after < 0.5 * before
     assert after < weaker < before
@@ -68,7 +68,7 @@ def test_noise_in_a_moving_picture_becomes_half_or_less(pairs):
 def test_a_square_that_moves_on_leaves_no_trail(step):
     """It differs from the background by about 130 levels: what comes out behind it must not be seen to."""
     background = np.full((HEIGHT, WIDTH, 3), 80, np.float32)
-    outputs = steadied(moving_clip(8, step, background=background))
+    outputs = stabilized(moving_clip(8, step, background=background))
     for number, output in enumerate(outputs):
         behind = output[20:48, : 6 + step * number].astype(int)
         assert np.abs(behind - (255 - 80)).max() <= 12
@@ -76,7 +76,7 @@ def test_a_square_that_moves_on_leaves_no_trail(step):
 
 def test_a_square_over_a_pattern_leaves_no_trail():
     pairs = moving_clip(8, 4)
-    for number, ((_, clean), output) in enumerate(zip(pairs, steadied(pairs), strict=True)):
+    for number, ((_, clean), output) in enumerate(zip(pairs, stabilized(pairs), strict=True)):
         x = 6 + 4 * number
         off = cv2.blur(np.abs(output.astype(np.float32) - clean), (5, 5))
         assert off[20:48, :x].max(initial=0) <= 16  # of levels; the square is 130 away
@@ -87,7 +87,7 @@ def test_what_the_translation_changes_at_once_shows_at_once():
     frame = whole(texture(HEIGHT, WIDTH, 60, 100, 2))
     before, after = np.full_like(frame, 60), np.full_like(frame, 60)
     before[20:50, 20:50] = 220
-    result = steadied([(frame, before)] * 4 + [(frame, after)] * 2)
+    result = stabilized([(frame, before)] * 4 + [(frame, after)] * 2)
     np.testing.assert_array_equal(result[3], before)
     assert result[4].max() <= 68
     assert result[5].max() < result[4].max()
@@ -95,8 +95,8 @@ def test_what_the_translation_changes_at_once_shows_at_once():
 
 def test_nothing_moves_and_nothing_flickers_then_nothing_changes():
     frame, output = moving_clip(1)[0]
-    for steady in steadied([(frame, output)] * 5):
-        np.testing.assert_array_equal(steady, output)
+    for stable in stabilized([(frame, output)] * 5):
+        np.testing.assert_array_equal(stable, output)
 
 
 def test_a_slow_change_of_light_is_followed_to_the_last_level():
@@ -104,7 +104,7 @@ def test_a_slow_change_of_light_is_followed_to_the_last_level():
     frame, output = moving_clip(1)[0]
     darker = [whole(frame - 0.5 * min(number, 20)) for number in range(45)]
     lighter = [whole(output + 0.5 * min(number, 20)) for number in range(45)]
-    result = steadied(list(zip(darker, lighter, strict=True)))
+    result = stabilized(list(zip(darker, lighter, strict=True)))
     behind = [float(np.mean(a.astype(int) - b)) for a, b in zip(lighter, result, strict=True)]
     assert max(behind) < 2.5  # 0.5 a frame, 4 frames late, and rounding
     np.testing.assert_array_equal(result[-1], lighter[-1])
@@ -112,7 +112,7 @@ def test_a_slow_change_of_light_is_followed_to_the_last_level():
 
 def test_colours_do_not_drift():
     pairs = moving_clip(30, step=0, noise=6)
-    means = [np.mean(output, axis=(0, 1)) for output in steadied(pairs)]
+    means = [np.mean(output, axis=(0, 1)) for output in stabilized(pairs)]
     clean = np.mean(255 - pairs[0][0].astype(np.float32), axis=(0, 1))
     assert np.abs(np.array(means) - clean).max() < 0.5
 
@@ -120,7 +120,7 @@ def test_colours_do_not_drift():
 def test_the_flicker_of_whole_frames_becomes_less():
     frame, output = moving_clip(1)[0]
     pairs = [(frame, whole(output + (5.0 if number % 2 else -5.0))) for number in range(20)]
-    means = [float(np.mean(picture)) for picture in steadied(pairs)]
+    means = [float(np.mean(image)) for image in stabilized(pairs)]
     assert np.abs(np.diff(means[8:])).max() < 3  # 10 before
 
 
@@ -150,13 +150,13 @@ def test_another_size_and_a_reset_start_anew():
 def test_any_size_of_frame(size):
     stabilizer = Stabilizer()
     for seed in range(3):
-        picture = whole(texture(*size, 0, 255, seed // 2))
-        assert stabilizer(picture, 255 - picture).shape == (*size, 3)
+        image = whole(texture(*size, 0, 255, seed // 2))
+        assert stabilizer(image, 255 - image).shape == (*size, 3)
 
 
 def test_frames_are_neither_kept_nor_changed():
     pairs, buffer, stabilizer = moving_clip(4, noise=6), np.empty((2, HEIGHT, WIDTH, 3), np.uint8), Stabilizer()
-    expected = steadied(pairs)
+    expected = stabilized(pairs)
     for pair, wanted in zip(pairs, expected, strict=True):
         buffer[0], buffer[1] = pair  # the same memory for every frame, as a pipeline may have it
         np.testing.assert_array_equal(stabilizer(buffer[0], buffer[1]), wanted)
@@ -165,8 +165,8 @@ def test_frames_are_neither_kept_nor_changed():
 
 
 def test_strength_0_is_off():
-    for (_, output), steady in zip((pairs := moving_clip(3, noise=6)), steadied(pairs, strength=0), strict=True):
-        np.testing.assert_array_equal(steady, output)
+    for (_, output), stable in zip((pairs := moving_clip(3, noise=6)), stabilized(pairs, strength=0), strict=True):
+        np.testing.assert_array_equal(stable, output)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 0.96, 1.0, float("nan")])
