@@ -73,11 +73,10 @@ def beeps(path: Path, stream: int = 0) -> list[float]:
             channels = 1 if frame.format.is_planar else len(frame.layout.channels)
             wave = np.abs(samples.reshape(-1, channels)[:, 0] if channels > 1 else samples[0]) / scale
             begin = begin if frame.pts is None else float(frame.pts * frame.time_base)
-            for index in np.flatnonzero(wave > 0.2):
-                if quiet + index > frame.sample_rate * 0.1:
-                    found.append(round(begin + float(index) / frame.sample_rate, 3))
-                quiet = -int(index)
-            quiet += len(wave)
+            loud = np.flatnonzero(wave > 0.2)
+            since = np.diff(loud, prepend=-quiet)  # samples of silence before each
+            found += [round(begin + float(at) / frame.sample_rate, 3) for at in loud[since > frame.sample_rate * 0.1]]
+            quiet = len(wave) + (-int(loud[-1]) if len(loud) else quiet)
             begin += len(wave) / frame.sample_rate
     return found
 

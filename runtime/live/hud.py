@@ -15,7 +15,7 @@ from dsmap.runtime.live.translation import LiveFrame
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE, _BLACK, _RED, _YELLOW = (255, 255, 255), (0, 0, 0), (230, 30, 30), (255, 220, 60)
 _LINE = 0.045  # height of a line of text as a share of the image's shorter side
-_SMALLEST, _LARGEST = 0.3, 1.2  # font scale: below, letters run together
+_MIN_SCALE, _MAX_SCALE = 0.3, 1.2  # font scale: below, letters run together
 _SPACING = 1.55  # from line to line, in heights of a letter
 _SHOWN_SIDE = 480  # smaller images are enlarged to this shorter side for the screen, so that text has pixels
 _MAX_SHOWN = (1600, 960)  # but not beyond this width and height
@@ -124,15 +124,15 @@ def message_image(text: Sequence[str], width: int = 640, height: int = 480) -> P
 
 def fitting_scale(rgb: Pixels, lines: Sequence[str]) -> float:
     """The font scale that suits the image, smaller where the longest line would not fit its width."""
-    wanted = min(_LARGEST, max(_SMALLEST, _LINE * min(rgb.shape[:2]) / _letter(1.0) / _SPACING))
+    wanted = min(_MAX_SCALE, max(_MIN_SCALE, _LINE * min(rgb.shape[:2]) / _letter(1.0) / _SPACING))
     room = 0.95 * (rgb.shape[1] - 2 * _margin(rgb))  # widths are not quite proportional to the scale
     widest = max(_width(line, wanted) for line in lines)
-    return max(_SMALLEST, wanted * min(1.0, room / widest))
+    return max(_MIN_SCALE, wanted * min(1.0, room / widest))
 
 
 def _help_scale(rgb: Pixels) -> float:
     scale = fitting_scale(rgb, [f"{_LONGEST_KEYS}    {meaning}" for _, meaning in KEYS])
-    return max(_SMALLEST, min(scale, rgb.shape[0] / (len(KEYS) + 1) / _SPACING / _letter(1.0)))
+    return max(_MIN_SCALE, min(scale, rgb.shape[0] / (len(KEYS) + 1) / _SPACING / _letter(1.0)))
 
 
 def _draw_recording(rgb: Pixels, seconds: float) -> None:

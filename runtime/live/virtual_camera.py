@@ -44,7 +44,7 @@ class VirtualCamera:
 
     def _open(self, width: int, height: int) -> Any:
         try:
-            return self.module.Camera(width=width, height=height, fps=self._fps)  # takes RGB unless told otherwise
+            return self.module.Camera(width=width, height=height, fps=self._fps)  # takes RGB by default
         except (RuntimeError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DsmapError(

@@ -6,7 +6,7 @@ import cv2
 
 from dsmap.runtime.live.source import Pixels
 
-_LARGEST = (1280, 800)  # maximum initial size of a window in pixels
+_MAX_WINDOW = (1280, 800)  # maximum initial size of a window in pixels
 _FUNCTION_KEYS = range(0xFE00, 0x10000)  # X11's codes of arrows, F1, Caps Lock and so on: not letters
 _NAMES = {27: "esc", 9: "tab"}
 # X11's old codes of letters in other scripts: the high byte is the script, the low one is in an 8-bit charset.
@@ -65,7 +65,7 @@ class CvWindow:
             self._open = True
         if rgb.shape[:2] != self._shape:
             height, width = self._shape = rgb.shape[:2]
-            factor = min(1.0, _LARGEST[0] / width, _LARGEST[1] / height)
+            factor = min(1.0, _MAX_WINDOW[0] / width, _MAX_WINDOW[1] / height)
             cv2.resizeWindow(self._title, round(width * factor), round(height * factor))
         cv2.imshow(self._title, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 

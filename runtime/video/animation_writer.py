@@ -30,7 +30,7 @@ from dsmap.runtime.video.write_errors import write_error
 ANIMATION_SUFFIXES = (".gif", ".webp", ".apng")
 """Suffixes that mean an animated image for any video; `.png` does so for an animated input alone."""
 
-_LARGEST = {".gif": 65535, ".webp": 16383, ".apng": 2**31 - 1, ".png": 2**31 - 1}
+_MAX_SIDES = {".gif": 65535, ".webp": 16383, ".apng": 2**31 - 1, ".png": 2**31 - 1}
 # A palette of its own for every frame: one for all would need all of them at once.
 _PALETTE, _USE = "stats_mode=single:reserve_transparent=0", "new=1:dither=sierra2_4a"
 
@@ -58,9 +58,9 @@ _KINDS = {
 
 def check_animation_size(output: Path, width: int, height: int) -> None:
     """Raise InputError where the format of `output` cannot hold frames of that size."""
-    most = _LARGEST[output.suffix.lower()]
-    if max(width, height) > most:
-        fact = f"{output.suffix} takes sides of at most {most}, got {width}x{height}"
+    limit = _MAX_SIDES[output.suffix.lower()]
+    if max(width, height) > limit:
+        fact = f"{output.suffix} takes sides of at most {limit}, got {width}x{height}"
         raise InputError(fact, "Write a video, or pass --height with --no-upscale.")
 
 

@@ -1,4 +1,4 @@
-"""The encoders that write video: what each is called, what it may be told, and the containers that take it.
+"""The table of video encoders: their names, options, and the containers that can hold their output.
 
 Defaults: visually lossless (as close to the input as H.264 at CRF 18), and fast enough that the network dominates the
 run time. On two cores at 960x540, in frames per second: H.264 113, H.265 71, AV1 171, VP9 187, ProRes 73, FFV1 114,

@@ -23,7 +23,7 @@ from dsmap.runtime.video.trim import is_cover
 _BACK = 0.1  # seconds that a stream may step back within a part; also an inaudible overlap
 _SUDDEN = 10.0  # seconds: a packet so far ahead of all is damaged, or those behind it are as far ahead
 _SAME_CLOCK = 1.0  # seconds: a packet this close is on an earlier clock
-_LONGEST_HOLD = 3.0  # seconds of a new part to wait for, until all streams have reached it
+_MAX_HOLD_SECONDS = 3.0  # seconds of a new part to wait for, until all streams have reached it
 _MAX_HELD, _MAX_HELD_BYTES = 4000, 64 << 20
 _MAX_CLOCKS = 16
 _LEADING = ("audio", "video")  # their packets come continuously
@@ -126,7 +126,7 @@ class Timeline:
             return
         self._hold(packet)
         waiting = [index for index, one in self._courses.items() if self._is_alive(one) and index not in new.starts]
-        far = new.latest - new.first > _LONGEST_HOLD
+        far = new.latest - new.first > _MAX_HOLD_SECONDS
         if not waiting or far or len(new.packets) > _MAX_HELD or new.bytes > _MAX_HELD_BYTES:
             yield from self._settled()
 
@@ -266,7 +266,7 @@ class Timeline:
 
     def _is_alive(self, course: _Course) -> bool:
         """Whether more packets of a stream are expected soon."""
-        return course.kind in _LEADING and course.last is not None and self._front() - course.end <= _LONGEST_HOLD
+        return course.kind in _LEADING and course.last is not None and self._front() - course.end <= _MAX_HOLD_SECONDS
 
 
 def _leads(packet: Packet, course: _Course) -> bool:

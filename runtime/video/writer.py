@@ -104,18 +104,23 @@ class VideoWriter:
                     journal=journal,
                     projection=projection,
                 )
-                describe(video_metadata or {}, self._track.stream)
                 self._copier = StreamCopier(self._container, plan, path.suffix)
-                self._container.set_chapters(list(_valid_chapters(chapters)))
-                self._container.metadata.update(container_metadata(metadata or {}))
-                self._container.metadata.pop("timecode", None)  # of the source's first frame, perhaps not ours
-                if timecode is not None:  # mov and mp4 make a track of it
-                    self._track.stream.metadata["timecode"] = timecode
+                self._set_metadata(metadata or {}, video_metadata or {}, chapters, timecode)
                 self._start(width, height)
                 self._copies = bool(plan.written)
             except BaseException:
                 self.discard()
                 raise
+
+    def _set_metadata(
+        self, metadata: dict[str, str], of_video: dict[str, str], chapters: Sequence["Chapter"], timecode: str | None
+    ) -> None:
+        self._container.set_chapters(list(_valid_chapters(chapters)))
+        self._container.metadata.update(container_metadata(metadata))
+        self._container.metadata.pop("timecode", None)  # of the source's first frame, perhaps not ours
+        describe(of_video, self._track.stream)
+        if timecode is not None:  # mov and mp4 make a track of it
+            self._track.stream.metadata["timecode"] = timecode
 
     def _start(self, width: int, height: int) -> None:
         """Write the header, so that errors show now."""

@@ -113,7 +113,7 @@ def test_a_camera_says_what_it_refuses_and_when_it_is_unplugged(monkeypatch):
         camera.read()
 
 
-def test_missing_cameras_are_told_with_those_that_exist(monkeypatch):
+def test_missing_cameras_are_reported_with_those_that_exist(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", type("None", (FakeVideoCapture,), {"opens": False}))
     monkeypatch.setattr(cameras_module, "list_cameras", lambda: {0: "Webcam", 2: ""})
     with pytest.raises(InputError, match=r"there is no camera 9; found: 0 \(Webcam\), 2"):

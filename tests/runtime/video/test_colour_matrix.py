@@ -113,7 +113,7 @@ def test_what_cannot_be_converted_is_refused_before_the_work(tmp_path: Path, mat
             VideoReader(path)
 
 
-def test_a_matrix_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_a_matrix_that_cannot_be_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "in.mkv"
     with av.open(str(path), "w") as out:
         video = out.add_stream("ffv1", rate=25)

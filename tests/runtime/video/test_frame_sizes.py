@@ -50,7 +50,7 @@ SECOND = {
 
 
 @pytest.mark.parametrize("name", SECOND)
-def test_the_shape_is_kept_and_the_change_is_told(tmp_path: Path, name: str) -> None:
+def test_the_shape_is_kept_and_the_change_is_reported(tmp_path: Path, name: str) -> None:
     size, where = SECOND[name]
     path = joined(tmp_path / "in.ts", {"size": (64, 48)}, {"size": size}, {"size": (64, 48)})
     told: list[str] = []

@@ -233,11 +233,11 @@ def break_off(data: bytes) -> Callable[[socket.socket, int], None]:
 def test_a_network_thread_that_dies_ends_the_reading_with_its_reason(tmp_path: Path) -> None:
     clip = clips.make_clip(tmp_path / "in.ts", size=(160, 120), **CLOCK).read_bytes()
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         raise RuntimeError("the window is gone")
 
     with servers.connections(break_off(clip)) as port:
-        with VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, notify=tell) as reader:
+        with VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, notify=notify) as reader:
             began = time.monotonic()
             with pytest.raises(RuntimeError, match="the window is gone"):
                 frames_of(reader)
@@ -248,12 +248,12 @@ def test_a_network_thread_that_dies_ends_the_reading_with_its_reason(tmp_path: P
 def test_nobody_to_tell_is_no_reason_to_stop(tmp_path: Path, error: Exception) -> None:
     clip = clips.make_clip(tmp_path / "in.ts", size=(160, 120), **CLOCK).read_bytes()
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         raise error
 
     with (
         servers.connections(break_off(clip)) as port,
-        VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, notify=tell) as reader,
+        VideoReader(f"tcp://127.0.0.1:{port}", network=QUICK, notify=notify) as reader,
     ):
         assert len(frames_of(reader)) == 40
         assert reader.reconnections == 1

@@ -75,7 +75,7 @@ def test_a_part_of_joined_recordings_is_found_in_the_second_one(tmp_path: Path) 
     assert np.subtract(seen, heard) == pytest.approx([0] * 3, abs=0.05)
 
 
-def test_a_jump_of_the_clock_is_told(tmp_path: Path) -> None:
+def test_a_jump_of_the_clock_is_reported(tmp_path: Path) -> None:
     part = beeps.make_beeps(tmp_path / "part.ts").read_bytes()
     (tmp_path / "joined.ts").write_bytes(3 * part)
     lines: list[str] = []
@@ -98,7 +98,7 @@ def test_streams_that_appear_later_disturb_nothing(tmp_path: Path, name: str) ->
     assert beeps.beeps(tmp_path / "out.mp4")[0] == pytest.approx(12 if name.endswith("ts") else 11, abs=0.1)
 
 
-def test_a_stream_that_is_announced_too_late_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_announced_too_late_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = beeps.make_beeps(tmp_path / "a.ts", sound=None, seconds=12)
     source = tmp_path / "later.ts"
     source.write_bytes(silent.read_bytes() + beeps.make_beeps(tmp_path / "b.ts").read_bytes())
@@ -109,7 +109,7 @@ def test_a_stream_that_is_announced_too_late_is_told(tmp_path: Path, monkeypatch
     assert translate_video(source, tmp_path / "out.mp4", same, **FAST).complete
 
 
-def test_a_codec_that_changes_within_a_recording_is_told(tmp_path: Path) -> None:
+def test_a_codec_that_changes_within_a_recording_is_reported(tmp_path: Path) -> None:
     parts = [beeps.make_beeps(tmp_path / f"{sound}.ts", sound=sound) for sound in ("aac", "mp2")]
     source = tmp_path / "two.ts"
     source.write_bytes(b"".join(part.read_bytes() for part in parts))

@@ -125,7 +125,7 @@ def test_sound_of_a_stream_that_never_decodes_is_silence(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_is_left_out_on_request_and_that_is_told(tmp_path: Path, suffix: str) -> None:
+def test_sound_is_left_out_on_request_and_that_is_reported(tmp_path: Path, suffix: str) -> None:
     source = beeps.make_beeps(tmp_path / "in.wmv", sound="wmav2")
     assert check_video(source, tmp_path / "x.mp4", audio="none").left_out == ("audio stream 1: --audio none",)
     output = translated(source, suffix, audio="none")
@@ -183,7 +183,7 @@ def test_channels_that_the_encoder_takes_are_kept(tmp_path: Path) -> None:
         assert container.streams.audio[0].rate == 44100
 
 
-def test_encoded_sound_that_does_not_decode_is_told(tmp_path: Path) -> None:
+def test_encoded_sound_that_does_not_decode_is_reported(tmp_path: Path) -> None:
     source = beeps.make_beeps(tmp_path / "in.mkv", sound="flac")
     data, packets = source.read_bytes(), beeps.packets(source)
     assert data.count(packets[2]) == 1
@@ -233,7 +233,7 @@ def test_a_job_is_resumed_with_another_way_of_its_sound(tmp_path: Path) -> None:
     assert beeps.flashes(output) == pytest.approx(beeps.beeps(output), abs=0.05)
 
 
-def test_a_way_with_sound_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_way_with_sound_that_is_none_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--audio loud is not known") as caught:
         check_video(beeps.make_beeps(tmp_path / "in.mkv"), tmp_path / "x.mp4", audio="loud")
     assert caught.value.advice == "choose one of copy, convert, none"
@@ -343,7 +343,7 @@ def test_a_network_gives_the_sound_of_the_videos_programme(multiplex: Path) -> N
         assert all(not stream.disposition for stream in reader.copied)
 
 
-def test_a_programme_that_is_none_is_told(multiplex: Path, tmp_path: Path) -> None:
+def test_a_programme_that_is_none_is_reported(multiplex: Path, tmp_path: Path) -> None:
     for number, words in ((5, "has no programme 5"), (7, "programme 7 of .* has no video")):
         with pytest.raises(InputError, match=words) as caught:
             check_video(multiplex, tmp_path / "x.mp4", programme=number)

@@ -153,7 +153,7 @@ def test_a_file_is_cropped_in_the_live_window_too(tmp_path: Path) -> None:
         stream.close()
 
 
-def test_a_crop_that_leaves_nothing_is_told_and_left_out() -> None:
+def test_a_crop_that_leaves_nothing_is_reported_and_left_out() -> None:
     crop = Crop(left=60, right=60)
     assert not crop.fits(*SIZE)
     assert crop.size(*SIZE) == SIZE
@@ -208,7 +208,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_loss_of_a_sphere_is_told_before_the_work(tmp_path: Path, name: str) -> None:
+def test_the_loss_of_a_sphere_is_reported_before_the_work(tmp_path: Path, name: str) -> None:
     options, words = LOSSES[name]
     path = with_boxes(ramp(tmp_path / "in.mp4"), sphere(0, 0, b"cbmp"))
     (note,) = check_video(path, tmp_path / name, **options).notes
@@ -220,7 +220,7 @@ def test_the_loss_of_a_sphere_is_told_before_the_work(tmp_path: Path, name: str)
         assert "SPHERICAL" not in spherical(tmp_path / name)
 
 
-def test_dolby_vision_is_told(tmp_path: Path) -> None:
+def test_dolby_vision_is_reported(tmp_path: Path) -> None:
     for profile, words in ((5, "come out wrong"), (8, "the base layer is used")):
         config = bytes([1, 0, profile << 1, 1 << 3 | 5]) + bytes(20)
         path = with_boxes(ramp(tmp_path / f"{profile}.mp4"), box(b"dvcC", config))
@@ -252,7 +252,7 @@ def test_the_timecode_is_that_of_the_first_frame(tmp_path: Path, name: str, opti
     assert len(tracks) == (0 if name.endswith("mkv") else 1)
 
 
-def test_a_timecode_that_is_none_is_told_and_does_no_harm(tmp_path: Path) -> None:
+def test_a_timecode_that_is_none_is_reported_and_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "in.mkv"
     with av.open(str(ramp(tmp_path / "in.mp4"))) as source, av.open(str(path), "w") as out:
         copy = out.add_stream_from_template(source.streams.video[0], opaque=True)
@@ -311,7 +311,7 @@ def test_timecodes_are_counted_as_clocks_count_them() -> None:
         assert moved_timecode(text, Fraction(0), Fraction(rate)) is None
 
 
-def test_what_describes_hdr_mastering_is_told(tmp_path: Path) -> None:
+def test_what_describes_hdr_mastering_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "in.mp4"
     display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     with av.open(str(path), "w") as out:

@@ -453,7 +453,7 @@ def test_ten_bits_are_rounded_without_a_bias(pix_fmt: str, low: int, high: int, 
     assert np.abs(error).max() < 0.6
 
 
-def test_pixels_that_nothing_can_convert_are_told() -> None:
+def test_pixels_that_nothing_can_convert_are_reported() -> None:
     with pytest.raises(InputError, match="yaf32le"):
         FrameToRgb(64, 32, Orientation())(av.VideoFrame(64, 32, "yaf32le"))
 
@@ -683,7 +683,7 @@ def test_a_reader_that_waits_can_be_stopped_at_once(stream: Callable[[float], by
         hold.set()
 
 
-def test_addresses_that_do_not_answer_are_told_without_their_secrets(tmp_path: Path, web: servers.Web) -> None:
+def test_addresses_that_do_not_answer_are_reported_without_their_secrets(tmp_path: Path, web: servers.Web) -> None:
     quick = NetworkSettings(open_seconds=0.5, read_seconds=0.5)
     web.password = "user:word"
     clips.make_clip(tmp_path / "in.mp4", frames=2)

@@ -25,7 +25,7 @@ TICK = Fraction(1, 30000)
 MS = Fraction(1, 1000)
 
 
-def test_an_mp4_without_its_index_is_told_as_cut_off(tmp_path: Path) -> None:
+def test_an_mp4_without_its_index_is_reported_as_cut_off(tmp_path: Path) -> None:
     for options in ({}, {"brand": "qt  "}):
         cut = clips.truncate(clips.make_clip(tmp_path / "cut.mp4", container_options=options), 0.5)
         with pytest.raises(InputError, match=r"truncated: its index \(moov\)"):
@@ -361,7 +361,7 @@ def no_index(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [not_a_video, text, empty, only_audio, no_frames, no_index])
-def test_what_is_no_video_is_told_in_two_lines(tmp_path: Path, make) -> None:
+def test_what_is_no_video_is_reported_in_two_lines(tmp_path: Path, make) -> None:
     with pytest.raises(InputError) as caught:
         VideoReader(make(tmp_path))
     assert caught.value.fact

@@ -172,7 +172,7 @@ def test_quality_and_preset_reach_the_encoder(tmp_path: Path) -> None:
         ({"codec": "xvid"}, ".mp4", ["unknown codec 'xvid'", ", ".join(("auto", *CODECS))]),
     ],
 )
-def test_what_does_not_fit_is_told_with_the_choice(settings: dict, suffix: str, words: list[str]) -> None:
+def test_what_does_not_fit_is_reported_with_the_choice(settings: dict, suffix: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         resolve(EncoderSettings(**settings), suffix)
     told = f"{caught.value.fact} {caught.value.advice}"
@@ -203,7 +203,7 @@ def test_python_never_listens_to_libavs_log_beside_decoders(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("codec", "size"), [("hevc", (8, 8)), ("av1", (2, 2))])
-def test_a_size_that_the_codec_does_not_take_is_told(tmp_path: Path, codec: str, size: tuple[int, int]) -> None:
+def test_a_size_that_the_codec_does_not_take_is_reported(tmp_path: Path, codec: str, size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=f"cannot encode frames of {size[0]}x{size[1]}"):
         writer(tmp_path / "out.mp4", codec, width=size[0], height=size[1])
     assert list(tmp_path.iterdir()) == []
@@ -400,7 +400,7 @@ def test_webm_takes_opus_only_and_says_so_before_any_work(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_an_image_for_a_video_is_told_how_to_number(tmp_path: Path) -> None:
+def test_an_image_for_a_video_is_reported_how_to_number(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"one image \(a\.png\)\n.*a/%05d\.png"):
         check_container(tmp_path / "a.png", [])
 
@@ -512,7 +512,7 @@ def test_a_sequence_is_not_written_over_what_came_meanwhile(tmp_path: Path) -> N
         ("50%/%d.png", "has a % in its name"),
     ],
 )
-def test_what_is_no_pattern_is_told(tmp_path: Path, name: str, words: str) -> None:
+def test_what_is_no_pattern_is_reported(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "file.txt").write_text("mine")
     with pytest.raises(InputError, match=words):
         check_sequence(tmp_path / name, overwrite=False)
@@ -767,7 +767,7 @@ def test_a_job_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 1}', "null", '{"version": 9}', "\0\0\0"])
-def test_a_damaged_index_is_told(tmp_path: Path, content: str) -> None:
+def test_a_damaged_index_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "journal.json").write_text(content)
     with pytest.raises(DsmapError, match=r"journal\.json is"):
@@ -779,7 +779,7 @@ def test_a_damaged_index_is_told(tmp_path: Path, content: str) -> None:
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["notes.txt"]
 
 
-def test_a_journal_without_a_place_is_told(tmp_path: Path) -> None:
+def test_a_journal_without_a_place_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "no" / "parts"):
         with pytest.raises(DsmapError, match="cannot be kept"):
