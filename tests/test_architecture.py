@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,8 +42,31 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items(
 
 def imports(path: Path) -> set[str]:
     """Names of what a file imports, anywhere in it; for the project's own the exact modules."""
+    return imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imports_at_load(path: Path) -> set[str]:
+    """The same, without what stands in functions or is for type checkers alone."""
+    return imported(at_load(ast.parse(path.read_text(encoding="utf-8")).body))
+
+
+def at_load(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from at_load(node.orelse)
+            continue
+        yield node
+        for part in ("body", "orelse", "finalbody"):
+            yield from at_load(getattr(node, part, []))
+        for handler in getattr(node, "handlers", []):
+            yield from at_load(handler.body)
+
+
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -92,6 +117,15 @@ def test_common_knows_nothing_but_itself():
                 name for name in imports(path) if name.startswith("dsmap") and not name.startswith("dsmap.common")
             }
             assert others <= {"dsmap", "dsmap.errors"}, f"{module} imports {others}"
+
+
+def test_nothing_imports_in_a_circle():
+    graph = {module: imports_at_load(path) & set(MODULES) - {module} for module, path in MODULES.items()}
+    assert "dsmap.errors" in graph["dsmap.tools.shared.cli"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_the_runtime_never_names_torch():

@@ -46,9 +46,9 @@ def _run_group(program: str) -> None:
     import typer
 
     from dsmap.tools.shared.cli import VERSION, new_app, run
-    from dsmap.tools.shared.help_screen import Group
+    from dsmap.tools.shared.help_screen import CommandGroup
 
-    class Verbs(Group):
+    class Verbs(CommandGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self.commands = dict.fromkeys(VERBS, typer.core.TyperCommand(None))  # the names, for "did you mean"

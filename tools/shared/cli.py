@@ -29,7 +29,7 @@ from dsmap import __version__
 from dsmap.common.cpu import limit_threads
 from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
-from dsmap.tools.shared.help_screen import App, Group
+from dsmap.tools.shared.help_screen import App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import say, tell, tell_traceback
 
@@ -132,7 +132,7 @@ TimesReport = Annotated[
 
 def new_app(**settings: Any) -> typer.Typer:
     """A typer app with plain help, quick to show, Python's own tracebacks, and completion for shells."""
-    usual: dict[str, Any] = {"cls": Group, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+    usual: dict[str, Any] = {"cls": CommandGroup, "pretty_exceptions_enable": False, "rich_markup_mode": None}
     return App(**(usual | settings))
 
 

@@ -27,7 +27,7 @@ class Command(TyperCommand):
         _write_examples(self.epilog, ctx, formatter)
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A command of several subcommands, with the same help screen."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
