@@ -71,6 +71,8 @@ def test_a_bundle_with_every_backend(run, tiny_bundle, tmp_path):
     told = {row["name"] for row in measured["variants"]} | {row["name"] for row in measured["left_out"]}
     assert {"cpu, fp32", "openvino, fp32", "openvino-gpu, fp32"} <= told
     assert all(name in out for name in told)
+    best = max(measured["variants"], key=lambda row: row["ratio"])["name"].split(", ")
+    assert f"(--backend {best[0]} --precision {best[1]})" in out.splitlines()[-2]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_a_bundle_with_every_backend(run, tiny_bundle, tmp_path):
         (["--size", "256"], "--size is '256'"),
         (["--size", "250x256", "summer-winter"], "does not fit"),
         (["summer-winter", "--set", "model.dim=8"], "BUNDLE was passed together"),
-        (["--domain", "winter"], "--domain is of a BUNDLE"),
+        (["--domain", "winter"], "--domain has no effect without BUNDLE"),
         (["summer-winter", "--pictures", "."], "no images in"),
     ],
 )
@@ -119,7 +121,7 @@ def test_images_are_cut_from_the_middle(tmp_path: Path):
     image = np.zeros((40, 160, 3), np.uint8)
     image[:, 70:90] = 200
     write_rgb(tmp_path / "a.png", image)
-    (cut,), origin = bench_model.find_images(tmp_path, bench_model.Size(32, 32), 8, 16)
+    (cut,), origin = bench_model.find_images(tmp_path, bench_model.FrameSize(32, 32), 8, 16)
     assert origin == "real"
     assert cut.shape == (32, 32, 3)
     assert cut[:, 15:17].min() > 150
@@ -127,7 +129,7 @@ def test_images_are_cut_from_the_middle(tmp_path: Path):
 
 
 def test_sizes_are_width_then_height():
-    assert bench_model.Size.parse("640X360") == (640, 360)
+    assert bench_model.FrameSize.parse("640X360") == (640, 360)
     for text in ("x", "8x", "-8x8", "8x8x8", "٣x8"):
         with pytest.raises(InputError, match="--size is"):
-            bench_model.Size.parse(text)
+            bench_model.FrameSize.parse(text)

@@ -1,17 +1,9 @@
-"""dsmap-bench: how fast things are, measured in turns with what they are compared to.
-
-dsmap-bench train                       the trainer's iteration beside the plain way to write it
-dsmap-bench train --size 192 --batch 2 --features squeezenet_v1.0_imagenet.npz
-dsmap-bench model                       a frame's translation: torch, rewritten, exported, quantised
-dsmap-bench model summer-winter         a bundle: every backend that runs here
-dsmap-bench video clip.mp4              decoding, translating and encoding, apart and together
-dsmap-bench live clip.mp4               a camera's delay, with a file in its place
-"""
+"""The options of dsmap-bench."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,48 +23,242 @@ from dsmap.tools.shared.cli import (
     new_app,
     run,
 )
+from dsmap.tools.shared.panels import HARDWARE, INPUT, MEASURES, MODEL, OUTPUT, TRAINING
 from dsmap.tools.shared.terminal import say
 
-# What `train` sets for each of the variants it compares.
+if TYPE_CHECKING:
+    from dsmap.config import TrainConfig
+
+# What `train` decides itself, as it has to be the same in what it compares.
 _OWN_KEYS = ("data.crop", "data.shorter_side", "data.batch_size", "data.scale_jitter", "loss.contextual", "features",
              "precision", "compile", "shared_style_draw")  # fmt: skip
 
-Report = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the numbers as JSON.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")]
+Clip = Annotated[
+    Path | None, typer.Argument(metavar="CLIP", help="A video (default: the bundled demo clip).", show_default=False)
+]
+Target = Annotated[
+    str | None,
+    typer.Option("--domain", "-d", metavar="NAME", help="Domain to translate to (default: the model's second)."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting (model.dim=32); repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a JSON report with all timings.", rich_help_panel=OUTPUT),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.", rich_help_panel=OUTPUT)]
+Threads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="CPU threads (default: all cores).", rich_help_panel=HARDWARE)
+]
 
 app = new_app()
 
 
-@app.callback(help="Measure in turns (A B A B ...): medians and ratios of pairs, as machines are seldom quiet.")
+@app.callback(
+    help="""Measure speed. What is compared runs in turns (A B A B ...), as few machines are quiet.
+
+    Times are medians, speeds the medians of the ratios of pairs.
+    """,
+    epilog="dsmap-bench model summer-winter\ndsmap-bench video holiday.mp4 --rounds 5",
+)
 def bench() -> None:
     pass
 
 
 @app.command(
-    help="""
-    The trainer's iteration beside a plain one with the same losses and gradients: the ratio and where time goes.
-    """
+    help="Measure a training iteration against a plain implementation of it.",
+    epilog="dsmap-bench train\ndsmap-bench train --size 192 --batch 2 --features squeezenet_v1.0_imagenet.npz",
 )
 @explained
 def train(
-    preset: Annotated[str, typer.Option(help="Whose network and losses.")] = "paper",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.dim=32.")
-    ] = None,
-    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 128,
-    batch: Annotated[int, typer.Option(help="Images of each domain per iteration.")] = 1,
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Training preset.", rich_help_panel=TRAINING)] = "paper",
+    set_: Set = None,
+    size: Annotated[int, typer.Option(metavar="N", help="Side of the crops in pixels.")] = 128,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images of each domain per iteration.")] = 1,
     features: Annotated[
-        str | None, typer.Option(help="With the contextual loss: vgg16 or a SqueezeNet .npz file. Default: without.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Contextual loss: vgg16 or SqueezeNet .npz.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     device: Device = "auto",
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two that are not.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Timed rounds (after 4 warm-up rounds).")] = 7,
     report: Report = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
     _check_report(report, {"the feature network": features}, overwrite=overwrite)
-    for key in (text.partition("=")[0] for text in set_ or []):
+    settings = _train_settings(preset, set_ or [], size, batch, features)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would print to stderr
+    say("loading torch ...")
+    from dsmap.tools.bench.train import measure
+
+    _save(report, measure(settings, device, rounds, say))
+
+
+@app.command(
+    help="""Measure the translation of a frame, and how close the result is to the first row's (PSNR).
+
+    With BUNDLE: every backend that runs here, in every precision of the bundle. Without: a network in torch, and in
+    every form that it is exported in.
+    """,
+    epilog="dsmap-bench model summer-winter\ndsmap-bench model --preset lite --skip compile --skip int8",
+)
+@explained
+def model(
+    bundle: Annotated[
+        str | None,
+        typer.Argument(metavar="BUNDLE", help="A model's name or folder."),
+    ] = None,
+    domain: Target = None,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the frames.")] = "256x256",
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Timed rounds (after 1 warm-up round).")] = 9,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Skip rows with this word in their name; repeatable."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--pictures",
+            metavar="FOLDER",
+            help="Images to translate (default: generated ones).",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Measure the network of this training run.", rich_help_panel=MODEL),
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Network of this preset, random weights.", rich_help_panel=MODEL),
+    ] = "paper",
+    set_: Set = None,
+    threads: Threads = None,
+    trust_engines: TrustEngines = False,
+    report: Report = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    read = {"the run": checkpoint, "the folder of images": images}
+    _check_report(report, read, model=bundle, overwrite=overwrite)
+    if bundle is not None and (checkpoint is not None or set_):
+        raise InputError("BUNDLE was passed together with --checkpoint or --set", "Choose one network.")
+    for flag, given in {"--trust-engines": trust_engines, "--domain": domain is not None}.items():
+        if given and bundle is None:
+            raise InputError(f"{flag} has no effect without BUNDLE", "Pass a model's name or folder, or leave it out.")
+    from dsmap.tools.bench.model import ModelBenchRequest, measure_bundle, measure_network
+
+    request = ModelBenchRequest(
+        size=size, threads=threads, images=images, rounds=rounds, skip=tuple(skip or ()), trust_engines=trust_engines
+    )
+    if bundle is not None:
+        _save(report, measure_bundle(bundle, domain, request, say))
+    else:
+        _save(report, measure_network(checkpoint, preset, tuple(set_ or ()), request, say))
+
+
+@app.command(
+    help="Measure decoding, translating and encoding of a video, apart and together.",
+    epilog="dsmap-bench video\ndsmap-bench video holiday.mp4 --size 512x288 --backend cpu",
+)
+@explained
+def video(
+    clip: Clip = None,
+    model: Model = "summer-winter",
+    domain: Target = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Resize the clip first (default: its own size).")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, metavar="N", help="Measure at most this many frames.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds (each stage alone, then all).")] = 3,
+    codec: Annotated[
+        str, typer.Option(metavar="NAME", help="Video codec, as for dsmap-video.", rich_help_panel=MEASURES)
+    ] = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Frames in flight (default: as dsmap-video).", rich_help_panel=HARDWARE),
+    ] = None,
+    threads: Threads = None,
+    cuda_binding: CudaBinding = "auto",
+    trust_engines: TrustEngines = False,
+    report: Report = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
+    from dsmap.runtime.video.encoders import EncoderSettings
+    from dsmap.tools.bench.video import ModelChoice, VideoBenchRequest, measure_video
+
+    choice = ModelChoice(
+        model=model,
+        domain=domain,
+        backend=backend,
+        precision=precision,
+        cuda_binding=cuda_binding,
+        frames_at_once=at_once,
+        threads=threads,
+        trust_engines=trust_engines,
+    )
+    request = VideoBenchRequest(
+        clip=clip, model=choice, size=size, frames=frames, rounds=rounds, encoder=EncoderSettings(codec=codec)
+    )
+    _save(report, measure_video(request, say))
+
+
+@app.command(
+    help="Measure a live session without a window: frames a second, dropped frames, and the delay of a frame.",
+    epilog="dsmap-bench live\ndsmap-bench live holiday.mp4 --height 256",
+)
+@explained
+def live(
+    clip: Clip = None,
+    model: Model = "summer-winter",
+    domain: Target = None,
+    height: Annotated[int | None, typer.Option(min=16, metavar="N", help="Translate at this height.")] = None,
+    frames: Annotated[int, typer.Option(min=2, metavar="N", help="Measure this many frames.")] = 200,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    cuda_binding: CudaBinding = "auto",
+    trust_engines: TrustEngines = False,
+    report: Report = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+    version: Version = False,
+) -> None:
+    _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
+    from dsmap.tools.bench.live import LiveBenchRequest, measure_live
+    from dsmap.tools.bench.video import ModelChoice
+
+    choice = ModelChoice(
+        model=model,
+        domain=domain,
+        backend=backend,
+        precision=precision,
+        cuda_binding=cuda_binding,
+        trust_engines=trust_engines,
+    )
+    _save(report, measure_live(LiveBenchRequest(clip=clip, model=choice, height=height, frames=frames), say))
+
+
+def _train_settings(preset: str, overrides: list[str], size: int, batch: int, features: str | None) -> "TrainConfig":
+    """The configuration of the measured iteration. Raises InputError for overrides of what the bench decides."""
+    for key in (text.partition("=")[0] for text in overrides):
         if key in _OWN_KEYS or key == "data":
             raise InputError(f"--set {key} is decided by dsmap-bench", "Use --size, --batch, --features and --device.")
     from dsmap.config import load_train_config
@@ -81,148 +267,13 @@ def train(
     fixed = [f"loss.contextual={int(features is not None)}", "discriminator.shift=0"]
     if features is None:
         fixed += ["discriminator.features=false"]
-    settings = load_train_config(
+    return load_train_config(
         preset,
         None,
-        [*(set_ or []), *fixed],
+        [*overrides, *fixed],
         features=features,
         data={"crop": size, "shorter_side": size, "batch_size": batch, "scale_jitter": [1.0, 1.0]},
     )
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would talk on stderr
-    say("loading torch ...")
-    from dsmap.tools.bench.train import measure
-
-    measured = measure(settings, device, rounds, say)
-    if report is not None:
-        write_report(report, measured)
-        say(f"report: {report}")
-
-
-@app.command(
-    help="""One frame's translation: torch as the authors have it, rewritten, exported, quantised; speed and PSNR.
-
-    With BUNDLE: every backend that runs here, with every precision the bundle has, beside float32 on the CPU.
-    """
-)
-@explained
-def model(
-    bundle: Annotated[
-        str | None,
-        typer.Argument(metavar="BUNDLE", help="A model's name, or its folder: measure its backends and precisions."),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A run of dsmap-train whose network is measured.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="Whose network, with random weights, without RUN or BUNDLE.")] = "paper",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.dim=32.")
-    ] = None,
-    domain: Annotated[str | None, typer.Option(help="Of BUNDLE: which one to translate to.")] = None,
-    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the frames.")] = "256x256",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of everything. Default: all cores.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Frames to translate. Default: generated ones.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after one that is not.")] = 9,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WORD", help="Leave out rows with this word, such as compile. May be repeated."),
-    ] = None,
-    trust_engines: TrustEngines = False,
-    report: Report = None,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> None:
-    read = {"the run": checkpoint, "the folder of frames": images}
-    _check_report(report, read, model=bundle, overwrite=overwrite)
-    if bundle is not None and (checkpoint is not None or set_):
-        raise InputError("BUNDLE was passed together with --checkpoint or --set", "Choose one network.")
-    if trust_engines and bundle is None:
-        raise InputError("--trust-engines is about a BUNDLE's engines, and none was passed", "Leave it out.")
-    if domain is not None and bundle is None:
-        raise InputError("--domain is of a BUNDLE, and none was passed", "Leave it out.")
-    from dsmap.tools.bench.model import Options, measure_bundle, measure_network
-
-    options = Options(size, threads, images, rounds, tuple(skip or ()), trust_engines)
-    if bundle is not None:
-        measured = measure_bundle(bundle, domain, options, say)
-    else:
-        measured = measure_network(checkpoint, preset, tuple(set_ or ()), options, say)
-    if report is not None:
-        write_report(report, measured)
-        say(f"report: {report}")
-
-
-@app.command(
-    help="""A video's decoding, translation and encoding, apart and together: frames a second, percentiles of frames."""
-)
-@explained
-def video(
-    clip: Annotated[
-        Path | None, typer.Argument(metavar="CLIP", help="A video. Default: the one that comes with dsmap.")
-    ] = None,
-    model: Model = "summer-winter",
-    domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Bring the clip to this size first. Default: its own.")
-    ] = None,
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    cuda_binding: CudaBinding = "auto",
-    trust_engines: TrustEngines = False,
-    at_once: Annotated[
-        int | None, typer.Option(min=1, help="Frames with the network at once. Default: as dsmap-video has it.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the network. Default: all cores.")] = None,
-    codec: Annotated[str, typer.Option(help="As in dsmap-video.")] = "auto",
-    frames: Annotated[int, typer.Option(min=2, help="Of the clip, at most.")] = 200,
-    rounds: Annotated[int, typer.Option(min=1, help="Each stage alone, then all together, so many times.")] = 3,
-    report: Report = None,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> None:
-    _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
-    from dsmap.runtime.video.encoders import EncoderSettings
-    from dsmap.tools.bench.video import Network, Options, measure_video
-
-    network = Network(model, domain, backend, precision, cuda_binding, at_once, threads, trust_engines)
-    options = Options(size, frames, rounds, EncoderSettings(codec=codec))
-    measured = measure_video(clip, network, options, say)
-    if report is not None:
-        write_report(report, measured)
-        say(f"report: {report}")
-
-
-@app.command(help="A live session without a window: frames a second, dropped frames, delay from capture to result.")
-@explained
-def live(
-    clip: Annotated[
-        Path | None, typer.Argument(metavar="CLIP", help="A video. Default: the one that comes with dsmap.")
-    ] = None,
-    model: Model = "summer-winter",
-    domain: Annotated[str | None, typer.Option(help="Which one to translate to. Default: the second.")] = None,
-    height: Annotated[int | None, typer.Option(min=16, help="Translate at this height.")] = None,
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    cuda_binding: CudaBinding = "auto",
-    trust_engines: TrustEngines = False,
-    frames: Annotated[int, typer.Option(min=2, help="To measure.")] = 200,
-    report: Report = None,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> None:
-    _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
-    from dsmap.tools.bench.live import measure_live
-    from dsmap.tools.bench.video import Network
-
-    network = Network(model, domain, backend, precision, cuda_binding, trust_engines=trust_engines)
-    measured = measure_live(clip, network, height, frames, say)
-    if report is not None:
-        write_report(report, measured)
-        say(f"report: {report}")
 
 
 def _check_report(
@@ -232,6 +283,12 @@ def _check_report(
     inputs = [(Path(path), name) for name, path in read.items() if path is not None]
     closed = [] if model is None else [(Path(model), "the model's folder")]
     check_outputs({"--report": report}, inputs, closed=closed, overwrite=overwrite)
+
+
+def _save(report: Path | None, measured: dict[str, Any]) -> None:
+    if report is not None:
+        write_report(report, measured)
+        say(f"report: {report}")
 
 
 def main() -> None:

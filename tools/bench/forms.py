@@ -1,4 +1,4 @@
-"""One network in the forms that `dsmap-bench model` compares: torch in several shapes, and exported graphs."""
+"""Makes the forms of a network that `dsmap-bench model` compares: torch in several shapes, and exported graphs."""
 
 import copy
 import shutil
@@ -21,7 +21,7 @@ from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.openvino import import_openvino
 from dsmap.runtime.backends.registry import BACKENDS
 from dsmap.runtime.bundle.bundle import Bundle, Manifest, Sizes, Style, describe_components
-from dsmap.tools.bench.slow_step import use_plain_upsampling
+from dsmap.tools.bench.plain_step import use_plain_upsampling
 from dsmap.training.checkpoint import load_generators, read_checkpoint
 
 Frames = npt.NDArray[np.uint8]

@@ -1,5 +1,6 @@
-"""What `dsmap-bench live` measures: a camera's delay, with a file in place of the camera, at its own rate."""
+"""Measures a live session: a file stands in for the camera, at its own frame rate."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +14,53 @@ from dsmap.runtime.live.translation import LoadedDirection, Preparation
 from dsmap.runtime.live.window import NoWindow
 from dsmap.runtime.translator import Translator
 from dsmap.tools.bench.model import machine_facts
-from dsmap.tools.bench.video import OWN_CLIP, Network
+from dsmap.tools.bench.video import DEMO_CLIP, ModelChoice
 
 WARM_UP = 20
-"""Frames of a session before the measured one; they are not counted."""
+"""Frames of a session before the measured one."""
 
 
-def measure_live(clip: Path | None, network: Network, height: int | None, frames: int, say: Notify) -> dict[str, Any]:
-    """`dsmap-live` without a window on `clip` (None: the one that comes with dsmap), which begins anew at its end."""
+@dataclass(frozen=True, kw_only=True)
+class LiveBenchRequest:
+    """What `measure_live` measures."""
+
+    clip: Path | None
+    """None: the bundled demo clip. It is repeated until the session ends."""
+    model: ModelChoice
+    height: int | None
+    """Of translation; None: the clip's own."""
+    frames: int
+
+
+def measure_live(request: LiveBenchRequest, say: Notify) -> dict[str, Any]:
+    """Frames a second, dropped frames and delays of a session without a window; printed, and returned."""
+    clip, frames = request.clip or DEMO_CLIP, request.frames
     machine = machine_facts(say)
-    _session(clip or OWN_CLIP, network, height, WARM_UP)
-    run = _session(clip or OWN_CLIP, network, height, frames)
+    _session(clip, request, WARM_UP)
+    run = _session(clip, request, frames)
     if run.error is not None:
         raise run.error
     numbers = run.as_dict()
-    say(f"{(clip or OWN_CLIP).name}: {numbers['width']}x{numbers['height']}, after {WARM_UP} frames that do not count")
+    say(f"{clip.name}: {numbers['width']}x{numbers['height']}, after {WARM_UP} warm-up frames")
     say(f"backend: {numbers['backend']}, {numbers['backend_description']} ({numbers['backend_reason']})")
     say(run.line())
     for name, times in numbers["stages_ms"].items():
         say(f"{name:10}" + "".join(f"{key:>8} {value:7.1f} ms" for key, value in times.items() if key.startswith("p")))
     say(f"busy {100 * numbers['busy_share']:.0f} % of the time")
-    return machine | {"clip": (clip or OWN_CLIP).name, "warm_up_frames": WARM_UP} | numbers
+    return machine | {"clip": clip.name, "warm_up_frames": WARM_UP} | numbers
 
 
-def _session(clip: Path, network: Network, height: int | None, frames: int) -> Any:
+def _session(clip: Path, request: LiveBenchRequest, frames: int) -> Any:
     name = find_source(str(clip))
     capture = Capture(name.shown, opener(name, CaptureRequest(), loop=True), lambda text: None)
     styles = tuple(style_list([]))
 
     def load(target: str) -> Translator:
-        return network.load(None, target)
+        return request.model.load(None, target)
 
-    direction = LoadedDirection.load(load, network.target(), styles)
+    direction = LoadedDirection.load(load, request.model.target(), styles)
     capture.start()
-    settings = LiveSettings(preparation=Preparation(height=height), styles=styles, frames=frames)
+    settings = LiveSettings(preparation=Preparation(height=request.height), styles=styles, frames=frames)
     try:
         run = LiveRun(settings, [(name, capture)], direction, load, window=NoWindow(), notify=lambda text: None)
         return run.run()

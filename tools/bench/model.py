@@ -1,4 +1,4 @@
-"""What `dsmap-bench model` measures: one frame's translation, in turns, and how far it is from the first row's."""
+"""Measures the translation of a frame in several forms, in turns, and how close each result is to the first's."""
 
 import importlib.metadata
 import os
@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,38 +36,44 @@ Run = Callable[[Frames], Frames]
 """uint8 RGB (1, H, W, 3) -> the same shape, translated."""
 
 
-class Size(NamedTuple):
-    """Of the frames, in pixels."""
+class FrameSize(NamedTuple):
+    """Pixels."""
 
     width: int
     height: int
 
     @classmethod
-    def parse(cls, text: str) -> "Size":
-        """From WIDTHxHEIGHT; InputError for anything else."""
+    def parse(cls, text: str) -> "FrameSize":
+        """Parses WIDTHxHEIGHT; InputError for anything else."""
         width, cross, height = text.lower().partition("x")
         if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
             raise InputError(f"--size is {text!r}", "Write WIDTHxHEIGHT, such as 256x256.")
         return cls(int(width), int(height))
 
 
-class Options(NamedTuple):
-    """What both kinds of measuring have."""
+@dataclass(frozen=True, kw_only=True)
+class ModelBenchRequest:
+    """How a network or a bundle is measured."""
 
     size: str
-    """WIDTHxHEIGHT."""
+    """WIDTHxHEIGHT of the frames."""
     threads: int | None
+    """None: all cores."""
     images: Path | None
+    """Folder of images to translate; None: generated ones."""
     rounds: int
+    """Timed rounds."""
     skip: tuple[str, ...]
+    """Rows with one of these words in their name are left out."""
     trust_engines: bool = False
+    """Load a bundle's TensorRT engines, which are code, wherever they were built."""
 
 
 def measure_network(
-    checkpoint: Path | None, preset: str, settings: Sequence[str], options: Options, say: Notify
+    checkpoint: Path | None, preset: str, settings: Sequence[str], request: ModelBenchRequest, say: Notify
 ) -> dict[str, Any]:
-    """The forms of a network (see `Forms`): of a run, or of a preset's shape with random weights, always the same."""
-    size = Size.parse(options.size)
+    """Measures the forms of a network (see `Forms`): of a run, or of a preset with fixed random weights."""
+    size = FrameSize.parse(request.size)
     say("loading torch ...")
     import torch
 
@@ -75,34 +82,38 @@ def measure_network(
     network = open_network(checkpoint, preset, settings)
     config = network.config
     minimum = config.minimum_size
-    images, origin = find_images(options.images, size, config.multiple_of, minimum)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    about = facts(size, options.threads, images, origin, say)
+    images, origin = find_images(request.images, size, config.multiple_of, minimum)
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    about = facts(size, request.threads, images, origin, say)
     weights = str(checkpoint) if checkpoint is not None else "random"
     say(f"network: width {config.dim}, padding {config.pad_type}, weights {weights}")
     with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as folder:
-        forms = Forms(network, Path(folder), images, options.threads, say)
-        measured = measure_in_turns(forms.makers(), images, options.rounds, options.skip, say)
+        forms = Forms(network, Path(folder), images, request.threads, say)
+        measured = measure_in_turns(forms.makers(), images, request.rounds, request.skip, say)
     return about | {"weights": weights, "config": config.model_dump(mode="json")} | measured
 
 
-def measure_bundle(model: str, domain: str | None, options: Options, say: Notify) -> dict[str, Any]:
-    """Every backend that runs here with every precision of a bundle; `model` is its name or folder."""
-    size = Size.parse(options.size)
+def measure_bundle(model: str, domain: str | None, request: ModelBenchRequest, say: Notify) -> dict[str, Any]:
+    """Measures every backend that runs here with every precision of a bundle; `model` is its name or folder.
+
+    The last line says what is fastest here.
+    """
+    size = FrameSize.parse(request.size)
     bundle = Bundle.read(find_model(model))
     target = domain if domain is not None else bundle.domains[1]
     source, sizes = bundle.source_of(target), bundle.manifest.sizes
-    images, origin = find_images(options.images, size, sizes.multiple_of, sizes.minimum)
-    about = facts(size, options.threads, images, origin, say)
+    images, origin = find_images(request.images, size, sizes.multiple_of, sizes.minimum)
+    about = facts(size, request.threads, images, origin, say)
     say(f"bundle: {bundle.manifest.name}, {source} to {target}")
-    makers = bundle_makers(bundle, target, options.threads, trust_engines=options.trust_engines)
-    measured = measure_in_turns(makers, images, options.rounds, options.skip, say)
+    makers = bundle_makers(bundle, target, request.threads, trust_engines=request.trust_engines)
+    measured = measure_in_turns(makers, images, request.rounds, request.skip, say)
+    say(_fastest(measured["variants"]))
     return about | {"bundle": bundle.manifest.name, "target": target} | measured
 
 
-def find_images(folder: Path | None, size: Size, multiple_of: int, minimum: int) -> tuple[list[Frames], str]:
-    """Frames (H, W, 3) of `size`, cut from the middle of images in `folder` or generated, and which of the two.
+def find_images(folder: Path | None, size: FrameSize, multiple_of: int, minimum: int) -> tuple[list[Frames], str]:
+    """Frames (H, W, 3) of `size`, cut from the middle of images in `folder` or generated, and "real" or "generated".
 
     Raises InputError for a size that the network does not take, and a folder without images.
     """
@@ -115,7 +126,7 @@ def find_images(folder: Path | None, size: Size, multiple_of: int, minimum: int)
         return [_generated(size, seed) for seed in range(_IMAGES)], "generated"
     paths = list_images(folder)
     if not paths:
-        raise InputError(f"no images in {folder}", "Pass --images a folder with images.")
+        raise InputError(f"no images in {folder}", "Pass a folder with images to --pictures.")
     return [_fitted(read_rgb(path), size) for path in pick_evenly(paths, _IMAGES)], "real"
 
 
@@ -126,11 +137,12 @@ def measure_in_turns(
     skip: Sequence[str],
     say: Notify,
 ) -> dict[str, Any]:
-    """Makes and times every form in turns; tells, and gives back, times in seconds and differences from the first.
+    """Makes and times every form in turns; prints and returns times in seconds and differences from the first.
 
-    `skip`: words; a form whose name holds one is left out, but never the first. One that cannot be made is named.
+    Forms with one of the words of `skip` in their name are left out, but never the first; so are those that cannot be
+    made, with the reason.
     """
-    runs, left_out = _made(makers, skip, say)
+    runs, left_out = _make(makers, skip, say)
     frames = [image[None] for image in images]
     outputs = {name: [run(frame) for frame in frames] for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -143,7 +155,7 @@ def measure_in_turns(
                 seconds[name].append(time.perf_counter() - began)
     first = next(iter(runs))
     table = [_row(name, first, seconds, outputs) for name in runs]
-    _tell(table, left_out, say)
+    _print_table(table, left_out, say)
     return {"rounds": rounds, "variants": table, "left_out": left_out}
 
 
@@ -166,7 +178,7 @@ def bundle_makers(
 
 
 def machine_facts(say: Notify, threads: int | None = None) -> dict[str, Any]:
-    """The machine and what runs on it, told in two lines."""
+    """The machine and the versions of packages, printed in two lines."""
     versions = {package: version for package in _PACKAGES if (version := _version(package))}
     threads = threads or allowed_cores() or os.cpu_count() or 1
     say(f"{cpu_name()}, {os.cpu_count()} cores, {threads} threads")
@@ -180,7 +192,7 @@ def machine_facts(say: Notify, threads: int | None = None) -> dict[str, Any]:
     }
 
 
-def facts(size: Size, threads: int | None, images: Sequence[Frames], origin: str, say: Notify) -> dict[str, Any]:
+def facts(size: FrameSize, threads: int | None, images: Sequence[Frames], origin: str, say: Notify) -> dict[str, Any]:
     """The machine, and what is translated on it."""
     machine = machine_facts(say, threads)
     say(f"frames of {size.width}x{size.height}, 8 bits in and out; {len(images)} {origin} images")
@@ -190,7 +202,7 @@ def facts(size: Size, threads: int | None, images: Sequence[Frames], origin: str
     }
 
 
-def _made(
+def _make(
     makers: Mapping[str, Callable[[], Run]], skip: Sequence[str], say: Notify
 ) -> tuple[dict[str, Run], list[dict[str, str]]]:
     runs: dict[str, Run] = {}
@@ -227,14 +239,24 @@ def _row(
     }
 
 
-def _tell(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]], say: Notify) -> None:
+def _print_table(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]], say: Notify) -> None:
     say(f"  {'':42} {'frame':>9} {'speed':>6}  PSNR (worst image)")
     for i, row in enumerate(table):
-        same = "equal" if i else "what is compared to"
+        same = "equal" if i else "the reference"
         psnr = same if row["psnr_db"] is None else f"{row['psnr_db']:.1f} dB ({row['worst_psnr_db']:.1f})"
         say(f"  {row['name']:42} {row['median'] * 1000:6.1f} ms {row['ratio']:6.2f}  {psnr}")
     for absent in left_out:
         say(f"  {absent['name']:42} left out: {absent['reason']}")
+
+
+def _fastest(rows: Sequence[dict[str, Any]]) -> str:
+    """The fastest row in words, with the options that choose it."""
+    best = max(rows, key=lambda row: row["ratio"])
+    backend, _, precision = best["name"].partition(", ")
+    return (
+        f"fastest here: {best['name']}, {best['ratio']:.2f} times as fast as {rows[0]['name']}"
+        f" (--backend {backend} --precision {precision})"
+    )
 
 
 def _decibels(square: float) -> float | None:
@@ -248,14 +270,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _generated(size: Size, seed: int) -> Frames:
+def _generated(size: FrameSize, seed: int) -> Frames:
     """Soft coloured noise with a little grain, (H, W, 3)."""
     rng = np.random.default_rng(seed)
     soft = cv2.resize(rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), tuple(size), interpolation=cv2.INTER_CUBIC)
     return np.clip(soft + rng.normal(0, 8, (size.height, size.width, 3)), 0, 255).astype(np.uint8)
 
 
-def _fitted(image_rgb: Frames, size: Size) -> Frames:
+def _fitted(image_rgb: Frames, size: FrameSize) -> Frames:
     """An image scaled to cover `size`, and its middle."""
     height, width = image_rgb.shape[:2]
     factor = max(size.width / width, size.height / height)

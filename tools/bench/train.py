@@ -17,7 +17,7 @@ from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
-from dsmap.tools.bench.slow_step import slow_discriminator_terms, slow_generator_terms, use_plain_upsampling
+from dsmap.tools.bench.plain_step import plain_discriminator_terms, plain_generator_terms, use_plain_upsampling
 from dsmap.training.data import Batch
 from dsmap.training.device import Hardware, choose_hardware
 from dsmap.training.learner import Learner
@@ -125,7 +125,7 @@ def gradient_difference(config: TrainConfig) -> float:
     first = translate_both(model, x, style)
     ours = norms(generator_terms(model, named, "lsgan", x, first, mode_seeking=mode_seeking))
     use_plain_upsampling(model)
-    plain = norms(slow_generator_terms(model, named, x, style, mode_seeking=mode_seeking))
+    plain = norms(plain_generator_terms(model, named, x, style, mode_seeking=mode_seeking))
     # Biases before a norm have no gradient but rounding.
     relevant = plain > 1e-9 * plain.max()
     return ((ours - plain).abs() / plain)[relevant].max().item()
@@ -152,9 +152,9 @@ def plain_step(config: TrainConfig, device: torch.device) -> Step:
     second_style = {domain: torch.randn_like(style) for domain, style in first_style.items()}
 
     def step() -> None:
-        d_terms = slow_discriminator_terms(model, named, x, first_style)
+        d_terms = plain_discriminator_terms(model, named, x, first_style)
         descend(of_discriminators, torch.stack(list(d_terms.values())).sum(), None)
-        terms = slow_generator_terms(model, named, x, second_style, learner.features, mode_seeking)
+        terms = plain_generator_terms(model, named, x, second_style, learner.features, mode_seeking)
         descend(of_generators, weighted_sum(terms, config.loss), None)
         _losses = torch.stack([term.detach() for term in (*d_terms.values(), *terms.values())]).tolist()
 

@@ -1,9 +1,10 @@
-"""What `dsmap-bench video` measures: decoding, translating and encoding apart and together, in turns."""
+"""Measures the decoding, translating and encoding of a video, apart and together, in turns."""
 
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,35 +28,27 @@ from dsmap.runtime.video.encoders import EncoderSettings, default_suffix
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.writer import VideoWriter
-from dsmap.tools.bench.model import Size, machine_facts
+from dsmap.tools.bench.model import FrameSize, machine_facts
 
 WARM_UP = 8
 """Translated frames before the first round; they are not counted."""
 _PERCENTILES = (50, 90, 95, 99)
-OWN_CLIP = Path(dsmap.runtime.__file__).parent / "assets" / "demo-summer.mp4"
+DEMO_CLIP = Path(dsmap.runtime.__file__).parent / "assets" / "demo-summer.mp4"
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class Options(NamedTuple):
-    """What to measure, and how long."""
-
-    size: str | None
-    """WIDTHxHEIGHT that the clip is brought to first; None: its own."""
-    frames: int
-    rounds: int
-    encoder: EncoderSettings
-
-
-class Network(NamedTuple):
-    """Which network runs, and by what."""
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """The model that translates, and what runs it."""
 
     model: str
     domain: str | None
+    """None: the model's second."""
     backend: str
     precision: str
     cuda_binding: str
-    at_once: int | None = None
+    frames_at_once: int | None = None
     """None: as many as dsmap-video would have."""
     threads: int | None = None
     trust_engines: bool = False
@@ -74,9 +67,24 @@ class Network(NamedTuple):
             cuda_binding=self.cuda_binding,
             trust_engines=self.trust_engines,
             threads=self.threads,
-            frames_at_once=self.at_once or 1,
-            for_frames=None if self.at_once else size,
+            frames_at_once=self.frames_at_once or 1,
+            for_frames=None if self.frames_at_once else size,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoBenchRequest:
+    """What `measure_video` measures, and how long."""
+
+    clip: Path | None
+    """None: the bundled demo clip."""
+    model: ModelChoice
+    size: str | None
+    """WIDTHxHEIGHT that the clip is resized to first; None: its own."""
+    frames: int
+    """At most."""
+    rounds: int
+    encoder: EncoderSettings
 
 
 class Round(NamedTuple):
@@ -86,32 +94,32 @@ class Round(NamedTuple):
     calls: dict[str, list[float]]
 
 
-def measure_video(clip: Path | None, network: Network, options: Options, say: Notify) -> dict[str, Any]:
-    """The stages of `translate_video` on `clip` (None: the one that comes with dsmap)."""
-    clip = clip or OWN_CLIP
+def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
+    """Frames a second of every stage of `translate_video`, alone and together; printed, and returned for the report."""
+    clip = request.clip or DEMO_CLIP
     with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as name:
         folder = Path(name)
-        source, frames = _prepared(clip, folder, options)
+        source, frames = _prepare(clip, folder, request)
         height, width = frames[0].shape[:2]
-        translator = network.load((width, height))
+        translator = request.model.load((width, height))
         machine = machine_facts(say)
-        say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {options.rounds} rounds after {WARM_UP} frames")
+        say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {request.rounds} rounds after {WARM_UP} frames")
         say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
         say(f"frames at once: {translator.concurrency}")
         for _ in range(-(-WARM_UP // translator.in_flight)):
             for wait in [translator.submit(frames[0]) for _ in range(translator.in_flight)]:
                 wait()
-        rounds = [_round(source, frames, translator, folder, options.encoder) for _ in range(options.rounds)]
+        rounds = [_round(source, frames, translator, folder, request.encoder) for _ in range(request.rounds)]
         translator.close()
     measured = _summary(rounds)
-    _tell(measured, say)
+    _print_table(measured, say)
     about = machine | {
         "clip": clip.name,
         "frames": len(frames),
         "width": width,
         "height": height,
         "warm_up_frames": WARM_UP,
-        "rounds": options.rounds,
+        "rounds": request.rounds,
         "model": translator.model_name,
         "target": translator.target,
         "backend": translator.backend_name,
@@ -122,19 +130,19 @@ def measure_video(clip: Path | None, network: Network, options: Options, say: No
     return about | measured
 
 
-def _prepared(clip: Path, folder: Path, options: Options) -> tuple[Path, list[Pixels]]:
-    """The clip, cut to the frames that are measured, and those frames. Nothing of it is timed."""
+def _prepare(clip: Path, folder: Path, request: VideoBenchRequest) -> tuple[Path, list[Pixels]]:
+    """The clip, cut to the frames that are measured, and those frames; untimed."""
     frames: list[Pixels] = []
     with VideoReader(clip) as reader:
         rate = reader.rate
-        size = Size(reader.width, reader.height) if options.size is None else Size.parse(options.size)
+        size = FrameSize(reader.width, reader.height) if request.size is None else FrameSize.parse(request.size)
         for item in reader:
-            if len(frames) == options.frames:
+            if len(frames) == request.frames:
                 break
             if isinstance(item, Frame):
                 frames.append(np.asarray(cv2.resize(item.rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
     if not frames:
-        raise InputError(f"{clip} has no frames to measure", "pass another clip")
+        raise InputError(f"{clip} has no frames to measure", "Pass another clip.")
     path = folder / "clip.mp4"
     writer = VideoWriter(path, width=size.width, height=size.height, time_base=1 / rate, rate=rate)
     for index, rgb in enumerate(frames):
@@ -228,7 +236,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {f"p{level}": round(float(value), 3) for level, value in zip(_PERCENTILES, levels, strict=True)}
 
 
-def _tell(measured: dict[str, Any], say: Notify) -> None:
+def _print_table(measured: dict[str, Any], say: Notify) -> None:
     say(f"{'':22} {'fps':>8}   " + "".join(f"{f'p{level} ms':>9}" for level in _PERCENTILES))
     for name, speed in measured["fps"].items():
         row = measured["milliseconds"].get(name, {})

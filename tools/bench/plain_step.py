@@ -40,7 +40,7 @@ def use_plain_upsampling(model: DSMAP) -> None:
             module.plain = True
 
 
-def slow_discriminator_terms(
+def plain_discriminator_terms(
     model: DSMAP, discriminators: Mapping[str, nn.Module], x: ByDomain, random_style: ByDomain
 ) -> ByDomain:
     """Each discriminator's loss (LSGAN), from a forward pass of the generators of its own."""
@@ -58,7 +58,7 @@ def slow_discriminator_terms(
     return terms
 
 
-def slow_generator_terms(
+def plain_generator_terms(
     model: DSMAP,
     discriminators: Mapping[str, nn.Module],
     x: ByDomain,
