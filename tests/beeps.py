@@ -1,4 +1,4 @@
-"""Clips whose image flashes while their sound beeps, so that a test can see and hear whether the two are together."""
+"""Clips whose image flashes while their sound beeps, so that a test can check whether the two are in step."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 RATE, SIZE = 48000, (64, 48)
-PERIOD, LENGTH = Fraction(1, 2), Fraction(2, 25)  # seconds: from beep to beep, and of one
+PERIOD, LENGTH = Fraction(1, 2), Fraction(2, 25)  # seconds: between beeps, and of a beep
 _FPS = 25
 
 
@@ -63,7 +63,7 @@ def flashes(path: Path) -> list[float]:
 
 
 def beeps(path: Path, stream: int = 0) -> list[float]:
-    """Seconds at which the sound begins after silence; every decoded piece is heard at its own time."""
+    """Seconds at which the sound begins after silence; every decoded frame counts at its own time."""
     found: list[float] = []
     quiet, begin = RATE, 0.0
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""Small real clips for the video tests: encoded here, nothing is faked."""
+"""Small real clips for the video tests, encoded on the fly."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _YUV_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """What a clip holds, as any player would read it."""
+    """The content of a clip, as any player would read it."""
 
     times: list[Fraction]
     frames: list[npt.NDArray[np.uint8]]
@@ -46,7 +46,7 @@ def read(path: Path) -> Video:
 
 
 def grey(index: int) -> int:
-    """The grey level of frame `index` of a clip: tells the frames apart."""
+    """The grey level of frame `index` of a clip: identifies the frame."""
     return 20 + (index * 37) % 200
 
 

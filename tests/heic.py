@@ -1,4 +1,4 @@
-"""HEIC files as phones write them, put together here: HEVC tiles, a grid, turning, a colour profile."""
+"""HEIC files as phones write them, assembled here: HEVC tiles, a grid, rotation, a colour profile."""
 
 import io
 import struct

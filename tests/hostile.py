@@ -1,4 +1,4 @@
-"""A bundle small enough to be made in milliseconds, for tests that damage it. Its graphs load, but compute nothing."""
+"""A bundle that takes milliseconds to make, for tests that damage it. Its graphs load, but compute nothing."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def small_graph() -> onnx.ModelProto:
 
 
 def manifest_tree(folder: Path, files: dict[tuple[str, str], str]) -> dict:
-    """The tree of bundle.json for files in `folder`, by component and domain."""
+    """The content of bundle.json for files in `folder`, by component and domain."""
     components: dict[str, dict] = {}
     for (part, domain), name in files.items():
         data = (folder / name).read_bytes()

@@ -79,7 +79,7 @@ class Web:
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """The port of a server that takes connections and never answers."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -139,7 +139,7 @@ def _rtsp_answer(method: str, address: str) -> tuple[str, str]:
 
 
 def serve_mjpeg(connection: socket.socket, jpegs: Iterable[bytes], *, pause: float = 0.01) -> None:
-    """Answers one HTTP request with images, as network cameras do, until there are no more or nobody listens."""
+    """Answers an HTTP request with images, like network cameras, until there are no more or the client leaves."""
     connection.recv(65536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=zz\r\n\r\n")
     for jpeg in jpegs:

@@ -71,7 +71,7 @@ def run_live(
     on_loaded: Callable[[Translator], None] | None = None,
     began: float | None = None,
 ) -> LiveReport:
-    """Run the session until somebody or something stops it; what goes wrong on the way is in the report.
+    """Run the session until something stops it; failures during the session are in the report.
 
     Call it in the main thread where there is a window. `notify` gets a line about each event, from any thread;
     `on_loaded` the translator, before the first frame. `began`: see `LiveRun`. Raises InputError or DsmapError when the

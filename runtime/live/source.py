@@ -1,4 +1,4 @@
-"""Base types of a live session's sources: what is asked of one, what it turns out to be, and its frames."""
+"""Base types of a live session's sources: requests, properties and frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -72,7 +72,7 @@ class AnimationReader(ImageFrames):
             self._header.icc = self._opened.info.get("icc_profile")
         first = self._frame(self._first)
         if first is None:
-            raise InputError(f"no frame of {source} can be decoded", "It is damaged: get a whole copy.")
+            raise InputError(f"no frame of {source} can be decoded", "It is damaged: get an intact copy.")
         self._convert, notes = to_srgb(self._header, kind_of_pixels(self._header, first))
         played = {0: "endlessly", 1: "once"}.get(self.plays, f"{self.plays} times")
         self.notes = (f"animated {self._header.format}, played {played}", *notes)
@@ -136,4 +136,4 @@ def _open(path: Path, data: bytes) -> "PillowImage":
         try:
             return Image.open(io.BytesIO(data))
         except Exception as error:  # whatever Pillow raises for damage
-            raise InputError(f"{path} cannot be read: {error}", "It is damaged: get a whole copy.") from error
+            raise InputError(f"{path} cannot be read: {error}", "It is damaged: get an intact copy.") from error

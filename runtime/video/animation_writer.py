@@ -31,7 +31,7 @@ ANIMATION_SUFFIXES = (".gif", ".webp", ".apng")
 """Suffixes that mean an animated image for any video; `.png` does so for an animated input alone."""
 
 _MAX_SIDES = {".gif": 65535, ".webp": 16383, ".apng": 2**31 - 1, ".png": 2**31 - 1}
-# A palette of its own for every frame: one for all would need all of them at once.
+# A palette per frame: one for all would need all frames at once.
 _PALETTE, _USE = "stats_mode=single:reserve_transparent=0", "new=1:dither=sierra2_4a"
 
 
@@ -74,7 +74,7 @@ def animation_notes(output: Path, rate: Fraction) -> list[str]:
 
 
 class AnimationWriter:
-    """Encodes frames into `path`, whose suffix is .gif, .webp, .apng or .png; it appears there in `close()`, whole.
+    """Encodes frames into `path`, whose suffix is .gif, .webp, .apng or .png; it appears there, complete, in `close()`.
 
     `time_base`: of the frames' times. `plays`: how often it is played, 0 for endlessly. Raises InputError for an
     unsupported size, DsmapError when the file cannot be written.

@@ -28,7 +28,7 @@ _BROADCAST_WRAP = 2**33 / 90_000
 
 
 class VideoDecoder:
-    """Decodes the video of `source` from where it stands, and passes on the packets that `streams` copies.
+    """Decodes the video of `source` from its current position, and passes on the packets that `streams` copies.
 
     Iterate once. Every frame has a `pts`; those of all streams are on one clock, see `Timeline`. `time_base`, `rate`:
     for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded.
@@ -79,7 +79,7 @@ class VideoDecoder:
     def first_frame_from(self, start: Fraction, *, exact: bool) -> VideoFrame | None:
         """The first frame at or after `start` (seconds), with which the iteration begins; None where there is none.
 
-        With `exact`, also None when decoding began after `start` or nobody knows when: frames may be missing.
+        With `exact`, also None when decoding began after `start` or at an unknown time: frames may be missing.
         """
         before = False
         for item in self._items:
@@ -173,7 +173,7 @@ class VideoDecoder:
                 # Recordings may start between keyframes: no player shows that.
                 self.failures += self._started
                 if packet.size > 0:
-                    return []  # the decoder goes on with the next packet; a flush is tried again
+                    return []  # the decoder continues with the next packet; a flush is tried again
         return []
 
     def _timed(self, frame: VideoFrame) -> VideoFrame:

@@ -13,7 +13,7 @@ BROADCAST_FORMATS = ("mpegts", "mpeg")
 """Broadcast recordings: their clock begins anywhere, and may jump."""
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
-_FORMATS_THAT_SAY_THE_END = ("matroska", "flv", "asf", "nut")  # counted from 0, wherever the first packet stands
+_FORMATS_WITH_END = ("matroska", "flv", "asf", "nut")  # counted from 0, wherever the first packet is
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 _MIN_BYTES_PER_SECOND = 1000
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
@@ -60,14 +60,14 @@ def _is_incredible(container: InputContainer, length: Fraction) -> bool:
 
 
 def _length_from(container: InputContainer, start: Fraction, duration: Fraction) -> Fraction:
-    return duration - start if _says_the_end(container) and 0 < start < duration else duration
+    return duration - start if _gives_end(container) and 0 < start < duration else duration
 
 
-def _says_the_end(container: InputContainer) -> bool:
+def _gives_end(container: InputContainer) -> bool:
     """Whether the container's duration is counted from 0, as in single fragments of an mp4."""
     if has_index(container):
         return not any(video.frames for video in container.streams.video)
-    return container.format.name.startswith(_FORMATS_THAT_SAY_THE_END)
+    return container.format.name.startswith(_FORMATS_WITH_END)
 
 
 def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:

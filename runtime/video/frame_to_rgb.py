@@ -1,4 +1,4 @@
-"""Decoded frames to upright RGB: colours, cropping, scaling, orientation.
+"""Conversion of decoded frames to upright RGB: colours, cropping, scaling, orientation.
 
 Whatever the file uses, frames go to the network as full-range R'G'B' with BT.709 (sRGB) primaries. BT.601 primaries are
 close enough to be left alone, as players do. BT.2020, P3 and HDR (PQ, HLG) are converted to SDR: see `tone_mapping`.

@@ -15,7 +15,7 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.video.frame import ArrayPool, Pixels
 from dsmap.runtime.video.scaling import scaled
 
-if TYPE_CHECKING:  # it stands in PyAV's type hints only
+if TYPE_CHECKING:  # only in PyAV's type hints
     from av.container.core import Chapter
 
 

@@ -35,7 +35,7 @@ MAX_PIXELS = 16384 * 8192
 
 _USUALLY_PROBED_BYTES = 5_000_000  # FFmpeg's own limit
 _PROBED_BYTES, _PROBED_SECONDS = 256 << 20, 300  # where sound begins late; they are held in memory meanwhile
-# These name further files and addresses to read. Device formats are no danger: no file is taken for one.
+# These name further files and addresses to read. Device formats are harmless: no file is taken for one.
 _PLAYLISTS = frozenset({"hls", "dash"})
 _NAMING_FILES = frozenset({"concat", "imf", "image2", "mlv", "sap", "vobsub", "webm_dash_manifest"})
 _NAMING_ADDRESSES = frozenset({"rtp", "rtsp", "sdp"})
@@ -59,7 +59,7 @@ def open_file(path: Path) -> InputContainer:
     try:
         container = _open_file(path)
         if _lacks_sound(container):
-            # Joined transport streams announce their sound anew: all tables are read.
+            # Joined transport streams announce their sound again: read all tables.
             further = {"scan_all_pmts": "1"} if container.format.name == "mpegts" else {}
             container.close()
             further |= {"probesize": str(_PROBED_BYTES), "analyzeduration": str(_PROBED_SECONDS * av.time_base)}
@@ -87,7 +87,7 @@ def _lacks_sound(container: InputContainer) -> bool:
 
 
 def open_address(address: str, settings: NetworkSettings, *, live: bool = False) -> InputContainer:
-    """An open container. Raises InputError when there is no answer, no video, or a forbidden redirect.
+    """An open container. Raises InputError when there is no answer, no video, or a redirect that is not allowed.
 
     `live`: the first frame soon, and no retries within FFmpeg: the caller does that.
     """
@@ -181,7 +181,7 @@ def _protocol_options(scheme: str, settings: NetworkSettings, *, live: bool) -> 
     if scheme in WEB:
         options |= {"rw_timeout": patience}
         if not live:  # a break within a file is repaired by FFmpeg: it asks for the rest of the bytes
-            # FFmpeg 8.1 also goes on with connections that the server has closed: the last one covers that.
+            # FFmpeg 8.1 also retries connections that the server has closed: the last option covers that.
             options |= dict.fromkeys(("reconnect", "reconnect_streamed", "reconnect_on_network_error"), "1")
             options |= {"reconnect_delay_max": "2"}  # after a second, it is our turn
     elif scheme in ("rtsp", "rtsps"):

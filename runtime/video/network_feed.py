@@ -1,4 +1,4 @@
-"""A thread with a connection to a video's address: it queues packets, and connects again when the connection breaks."""
+"""The thread that reads from a video's address: it queues packets, and reconnects when the connection breaks."""
 
 import contextlib
 import queue
@@ -230,7 +230,7 @@ class _LiveClock:
 
 
 def unfailing(notify: Notify | None) -> Notify:
-    """`notify` without its failures: a closed terminal, or a pipe whose reader has gone, is no reason to stop."""
+    """`notify` without its failures: a closed terminal, or a pipe whose reader has gone, must not stop the reading."""
 
     def unfailing(line: str) -> None:
         if notify is not None:

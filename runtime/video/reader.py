@@ -41,7 +41,7 @@ from dsmap.runtime.video.timecode import start_of_stream, timecode_of
 from dsmap.runtime.video.timestamps import LONGEST_GAP, TimestampRepair
 from dsmap.runtime.video.trim import Seconds, SpanCutter, cut_chapters, is_cover, span_of, streams_to_wait_for
 
-if TYPE_CHECKING:  # it stands in PyAV's type hints only
+if TYPE_CHECKING:  # only in PyAV's type hints
     from av.container.core import Chapter
 
 _LATE_START = Fraction(1, 2)  # seconds: a clock that begins later, or so far before 0, is that of a running stream

@@ -1,4 +1,4 @@
-"""RGB to the frames that an encoder takes: BT.709 in limited range, or RGB itself."""
+"""Conversion of RGB to frames for an encoder: BT.709 in limited range, or RGB itself."""
 
 from dataclasses import dataclass, field
 

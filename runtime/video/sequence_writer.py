@@ -127,7 +127,7 @@ class SequenceWriter:
             named = any(is_regular(folder / self._name(number)) for number in range(1, self.frames + 1))
             also = " or under their names" if named and self._overwrite else ""
             fact = f"the finished images could not be named {self.path}: {error.strerror}"
-            raise DsmapError(fact, f"they are whole, and lie in {place}{also}") from error
+            raise DsmapError(fact, f"they are complete, in {place}{also}") from error
 
     def discard(self) -> None:
         """Remove the images of an unfinished sequence; a closed one stays."""
@@ -146,7 +146,7 @@ class SequenceWriter:
                 return
         earlier = written_images(self.path)
         if earlier and not self._overwrite:
-            raise FileExistsError(0, f"somebody else has made {earlier[0].name} meanwhile")
+            raise FileExistsError(0, f"another process has created {earlier[0].name} meanwhile")
         names = [self._name(number) for number in range(1, self.frames + 1)]
         self._move(names, folder)
         if not interrupted:

@@ -1,4 +1,4 @@
-"""`dsmap-live`: cameras that are files, streams and unplugged, real translations, recordings and windows."""
+"""`dsmap-live` with real translations, recordings and windows; files, streams and unplugged sources as cameras."""
 
 import ctypes
 import json
@@ -84,11 +84,11 @@ def grey_rgb(level: int = 90, height: int = 48, width: int = 64) -> Pixels:
     return np.full((height, width, 3), level, np.uint8)
 
 
-# The newest frame, and cameras
+# The latest frame, and cameras
 
 
 def test_a_slow_network_gets_new_frames_not_old_ones(clip, load):
-    """With a queue, what is shown would fall ever further behind; here the frames between are dropped."""
+    """With a queue, the display would fall further and further behind; here, frames in between are dropped."""
 
     class Slow(Translator):
         def submit(self, *args, **more):
@@ -104,7 +104,7 @@ def test_a_slow_network_gets_new_frames_not_old_ones(clip, load):
     assert (report.stopped_by, report.error) == ("frames", None)
     assert report.dropped >= 8
     assert report.captured >= report.dropped + report.statistics.frames
-    # What is taken is about a camera's frame old; in a queue the wait would grow by 90 ms a frame.
+    # A frame taken is about one camera frame old; in a queue, the wait would grow by 90 ms per frame.
     assert report.statistics.waiting.percentile_ms(50) < report.statistics.translating.percentile_ms(50)
     assert report.as_dict()["latency_ms"]["p50"] >= 120
 
@@ -176,7 +176,7 @@ def test_a_camera_that_never_was(load):
 
 
 def transport_stream(folder: Path, frames: int) -> list[bytes]:
-    """MPEG-TS in as many pieces."""
+    """MPEG-TS in that many pieces."""
     data = clips.make_clip(folder / "camera.ts", frames=frames).read_bytes()
     size = -(-len(data) // frames)
     return [data[at : at + size] for at in range(0, len(data), size)]
@@ -232,7 +232,7 @@ def test_a_recording_that_fails_does_not_stop_the_display(tmp_path, clip, load):
 
 
 class Script:
-    """A window that gives keys at certain images, and keeps what it shows."""
+    """A window that gives keys at certain images, and keeps the images shown."""
 
     def __init__(self, keys: dict[int, str]) -> None:
         self.keys = keys
@@ -349,7 +349,7 @@ def test_the_virtual_camera_gets_every_result(monkeypatch, clip, load):
         VirtualCamera(1).send(grey_rgb())
 
 
-# The command, run as a person runs it
+# The command, in a process of its own
 
 
 def start(*arguments: object, cwd: Path, **environment: str | None) -> subprocess.Popen:
@@ -415,13 +415,13 @@ def test_the_commands_help_is_light_and_its_faults_are_two_lines(clip, tmp_path)
 
 @pytest.fixture
 def x_server(tmp_path) -> Iterator[str]:
-    """A display of its own, by Xvfb."""
+    """A separate display, by Xvfb."""
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("needs Xvfb and xdotool")
     if not gui_framework():
         pytest.skip("needs OpenCV with windows")
     reading, writing = os.pipe()
-    # Without -noreset the server begins anew when its last client leaves (each xdotool), and refuses others meanwhile.
+    # Without -noreset the server restarts when its last client leaves (each xdotool), and refuses others meanwhile.
     command = ["Xvfb", "-noreset", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)

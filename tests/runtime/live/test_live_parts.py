@@ -67,7 +67,7 @@ def test_camera_names(tmp_path):
 
 
 class FakeVideoCapture:
-    """Stands in for OpenCV's camera, as none is plugged in here: it takes no other size than its own."""
+    """Stands in for OpenCV's camera, as none is plugged in here; it has one size only."""
 
     frames = 2
     opens = True
@@ -222,7 +222,7 @@ def test_codes_of_mixed_styles(tiny_bundle, tmp_path):
     codes = StyleCodeCache(translator)
     image, mean = LiveStyle("snow", translator.styles.resolve(tmp_path / "snow.png")), LiveStyle(MEAN, None)
     codes.prepare([image, mean])
-    (tmp_path / "snow.png").unlink()  # it was read before it was needed
+    (tmp_path / "snow.png").unlink()  # it is read before it is needed
     np.testing.assert_allclose(
         codes.of(StyleMix(image, mean, 0.25)),
         0.75 * codes.of(StyleMix(image, mean, 0)) + 0.25 * translator.find_style(None),

@@ -1,4 +1,4 @@
-"""Terminals that close and processes that are killed: what was recorded stays playable."""
+"""Closed terminals and killed processes: recordings stay playable."""
 
 import contextlib
 import json
@@ -71,7 +71,7 @@ def test_a_finished_recording_is_an_ordinary_file(tmp_path: Path, suffix: str) -
 
 
 def boxes(path: Path) -> list[str]:
-    """What an mp4 consists of at its top level: no fragments (moof) when it is an ordinary one."""
+    """The top-level boxes of an mp4: no fragments (moof) in an ordinary one."""
     data, at, names = path.read_bytes(), 0, []
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -93,7 +93,7 @@ def handler_of(number: int, handler: object) -> Iterator[None]:
 
 
 def run_on_a_terminal(command: list[object], folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a command on a terminal of its own; closing what is returned closes that."""
+    """Start a command on a new terminal; closing the returned file closes it."""
     master, terminal = os.openpty()
     words = [str(word) for word in command]
     code = (

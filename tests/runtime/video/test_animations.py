@@ -1,4 +1,4 @@
-"""Animated images in and out: every frame, its duration, how often it is played; stills never become videos."""
+"""Animated images as input and output: frames, durations and loop counts; still images never become videos."""
 
 import json
 import struct
@@ -43,7 +43,7 @@ def same(frame: np.ndarray) -> np.ndarray:
 
 
 def frames_of(source: Path, **options: object) -> list[tuple[float, float, np.ndarray]]:
-    """(begin, duration, RGB) in seconds of every frame, as the job gets them."""
+    """(begin, duration, RGB) of every frame, times in seconds, as a job reads them."""
     with open_reader(source, **options) as reader:
         return [(float(f.pts * reader.time_base), float(f.duration * reader.time_base), f.rgb) for f in reader]
 
@@ -76,7 +76,7 @@ def test_every_frame_is_read_with_its_duration(tmp_path, name, suffix):
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".apng"])
 @pytest.mark.parametrize(("name", "loop", "again"), [("GIF", 2, 3), ("WEBP", 0, 0), ("PNG", 1, 1)])
 def test_durations_and_loops_survive(tmp_path, suffix, name, loop, again):
-    """`again`: how often it is played: a GIF tells how often it is repeated."""
+    """`again`: how often it is played; a GIF stores how often it is repeated."""
     output = tmp_path / f"out{suffix}"
     report = translate_video(moving(tmp_path / "in", name, loop=loop), output, same)
     assert (report.frames, report.frames_expected, report.complete) == (4, 4, True)
@@ -150,11 +150,11 @@ def gif_frame(left, top, width, height, index, *, disposal=0, delay=10, transpar
 
 
 def test_gif_disposal_offsets_and_transparency(tmp_path):
-    """Black, red, green, blue; the canvas is filled, then parts of it are drawn over and taken back."""
+    """Black, red, green, blue: the canvas is filled, then parts of it are drawn over and restored."""
     palette = bytes([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     data = b"GIF89a" + struct.pack("<HHBBB", 16, 8, 0x81, 0, 0) + palette
     data += gif_frame(0, 0, 16, 8, 1, disposal=1)
-    data += gif_frame(4, 2, 4, 4, 2, disposal=3)  # taken back
+    data += gif_frame(4, 2, 4, 4, 2, disposal=3)  # restored
     data += gif_frame(8, 2, 4, 4, 3, disposal=2)  # to the background: transparent
     data += gif_frame(0, 0, 2, 2, 2, disposal=1, transparent=2)  # nothing is drawn
     (tmp_path / "in.gif").write_bytes(data + b";")
@@ -201,7 +201,7 @@ def test_a_bomb_is_refused(tmp_path):
 
 
 def test_many_frames_a_second_are_slowed_down_in_a_gif_only(tmp_path):
-    """Players take less than 0.02 s for 0.1 s."""
+    """Players treat less than 0.02 s as 0.1 s."""
     fast = clips.make_clip(tmp_path / "fast.mp4", pts=[i * 300 for i in range(4)], last_duration=300)
     assert "plays slower" in check_video(fast, tmp_path / "b.gif").notes[-1]
     assert check_video(fast, tmp_path / "b.webp").notes == ()
@@ -244,11 +244,11 @@ def test_a_still_is_no_video(tmp_path, name):
     else:
         grey(90).save(source)
     (job,) = plan_jobs([str(source)], None, "winter")
-    assert (job.kind, job.output.name) == ("picture", "in-winter.png")
+    assert (job.kind, job.output.name) == ("image", "in-winter.png")
     with pytest.raises(InputError, match="is an image"):
         translate_video(source, tmp_path / "out.mp4", same)
     renamed = source.rename(tmp_path / "clip.mp4")
-    assert plan_jobs([str(renamed)], None, "winter")[0].kind == "picture"
+    assert plan_jobs([str(renamed)], None, "winter")[0].kind == "image"
     report = translate_image(renamed, tmp_path / "out.avif", same)
     assert report.frames == 1
     assert np.abs(read_rgb(tmp_path / "out.avif").astype(int) - 90).max() <= 4
@@ -348,7 +348,7 @@ def test_metadata_of_a_video_is_stripped(tmp_path):
 
 
 def test_read_from_bytes_alone(tmp_path):
-    """The reader needs the file at the beginning only: it may be replaced while it is read."""
+    """The reader needs the file only at the beginning: it may be replaced afterwards."""
     source = moving(tmp_path / "in.webp", "WEBP")
     with AnimationReader(source) as reader:
         source.write_bytes(b"")

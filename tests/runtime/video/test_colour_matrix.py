@@ -1,4 +1,4 @@
-"""Colour matrices and ranges that swscale does not know, against the formulas of ITU-T H.273."""
+"""Colour matrices and ranges that swscale cannot convert, against the formulas of ITU-T H.273."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`--deinterlace`: frames of two fields become whole ones, at their own times."""
+"""`--deinterlace`: frames of two fields become full frames, at the same times."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -34,7 +34,7 @@ def woven(count: int, *, bottom_first: bool = False, pix_fmt: str = "yuv420p") -
 
 
 def combing(grey: np.ndarray) -> float:
-    """How much rows differ from both rows around them."""
+    """How much rows differ from both neighbours."""
     rows = grey.astype(int)
     return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
 

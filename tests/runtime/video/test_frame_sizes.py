@@ -23,7 +23,7 @@ FRAMES = 6
 
 
 def joined(path: Path, *parts: dict, frames: int = FRAMES) -> Path:
-    """A transport stream of clips one after the other, on one clock."""
+    """A transport stream of consecutive clips on one clock."""
     pieces = []
     for index, part in enumerate(parts):
         pts = [(index * frames + number) * 3600 for number in range(frames)]
@@ -35,7 +35,7 @@ def joined(path: Path, *parts: dict, frames: int = FRAMES) -> Path:
 
 
 def content(rgb: np.ndarray) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is not black."""
+    """(left, top, right, bottom) of the area that is not black."""
     rows, columns = np.nonzero(rgb.max(axis=2) > 60)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 

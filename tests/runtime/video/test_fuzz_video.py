@@ -1,4 +1,4 @@
-"""Damaged and strange inputs through the real job: told in two lines or done, never a traceback, a crash or a hang.
+"""Fuzzing real jobs with damaged and strange inputs: two lines of error or a result, never a traceback, crash or hang.
 
 More of them: python tests/runtime/video/test_fuzz_video.py FIRST COUNT
 """
@@ -60,7 +60,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that tries one input after the other; a new one is started when it dies or hangs."""
+    """A process that tries inputs in turn; a new one is started when it dies or hangs."""
 
     def __init__(self) -> None:
         self._start()
@@ -104,7 +104,7 @@ class Worker:
 
 
 def try_all(inputs: Sequence[tuple[str, bytes]], folder: Path) -> tuple[dict[str, dict], str]:
-    """What was told about every input, by name, and all that came on stderr."""
+    """The outcome of every input, by name, and everything on stderr."""
     waiting: queue.SimpleQueue = queue.SimpleQueue()
     for one in enumerate(inputs):
         waiting.put(one)

@@ -1,4 +1,4 @@
-"""The one door to media: what it follows, how long it waits, and that there is no other."""
+"""Opening media: what is followed, timeouts, and that nothing else opens files or addresses."""
 
 import ast
 import itertools
@@ -51,7 +51,7 @@ def read_all(stream: StreamSource, greys: list[int] | None = None) -> None:
             greys.append(int(captured.load()[24, 32, 0]))
 
 
-# --- no other door
+# --- opened in one module
 
 
 def calls(path: Path, name: str) -> list[ast.Call]:
@@ -62,7 +62,7 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 
 
 def reads_media(call: ast.Call) -> bool:
-    """Not what writes, and not what we have made ourselves in memory."""
+    """Calls that read files or addresses: not those that write, nor those on our own data in memory."""
     mode = next((word.value for word in call.keywords if word.arg == "mode"), None)
     mode = call.args[1] if mode is None and len(call.args) > 1 else mode
     in_memory = isinstance(call.args[0], ast.Call) and ast.unparse(call.args[0].func) == "io.BytesIO"

@@ -1,4 +1,4 @@
-"""Recordings with a clock of their own: joined, late, cut, counted anew. Sound and video stay together."""
+"""Recordings with a clock of their own: joined, late, cut, wrapped. Sound and video stay together."""
 
 import struct
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def same(frame: np.ndarray) -> np.ndarray:
 
 
 def translated(source: Path, suffix: str = ".mp4", **options: object) -> Path:
-    """The source translated into itself; nothing may be missing."""
+    """The source translated by the identity; nothing may be missing."""
     output = source.with_name(f"out-{source.stem}{suffix}")
     report = translate_video(source, output, same, **FAST, **options)
     assert report.complete
@@ -85,7 +85,7 @@ def test_a_jump_of_the_clock_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["later.ts", "later.flv"])
 def test_streams_that_appear_later_disturb_nothing(tmp_path: Path, name: str) -> None:
-    """PyAV reads beyond its own list there, at the very end. What cannot be read is told."""
+    """PyAV reads beyond its own list there, at the very end. What cannot be read is reported."""
     silent = beeps.make_beeps(tmp_path / f"a{name}", sound=None, seconds=12)
     source = tmp_path / name
     if name.endswith("ts"):
@@ -224,7 +224,7 @@ def test_a_gap_of_minutes_stays_where_the_clock_is_the_files_own(recording: Path
 
 
 def test_sound_left_over_from_the_part_before_stays_with_it(recording: Path) -> None:
-    """Recordings are not interleaved to the packet: sound of the first part comes after the second has begun."""
+    """Recordings are not perfectly interleaved: sound of the first part comes after the second has begun."""
     with av.open(str(recording)) as container:
         sizes = [(one.stream.type, bytes(one), one.pts, one.dts) for one in container.demux() if one.size]
     late = [index for index, one in enumerate(sizes) if one[0] == "audio"][-2:]
@@ -358,7 +358,7 @@ def test_the_lead_in_of_a_cut_file_is_not_heard(tmp_path: Path, suffix: str) -> 
     assert len(beeps.packets(output)) <= 49
 
 
-# --- times that the container does not say
+# --- times missing from the container
 
 
 def steps(path: Path) -> set[float]:
@@ -394,7 +394,7 @@ def test_a_raw_stream_plays_at_the_rate_that_it_declares(tmp_path: Path, rate: i
 
 
 def test_an_empty_packet_is_the_same_frame_again(tmp_path: Path) -> None:
-    """Ogg and AVI have them where nothing has changed; a decoder takes one for the end."""
+    """Ogg and AVI use them for unchanged frames; a decoder takes one for the end."""
     source = tmp_path / "still.nut"
     with av.open(str(source), "w") as out:
         stream = out.add_stream("mpeg4", rate=25)

@@ -1,4 +1,4 @@
-"""Sound that a container cannot hold, that begins late, that is one programme's of several."""
+"""Sound that a container cannot hold, that starts late, or that belongs to one of several programmes."""
 
 import signal
 from contextlib import closing
@@ -243,7 +243,7 @@ def test_a_way_with_sound_that_is_none_is_reported(tmp_path: Path) -> None:
 
 
 def test_sound_that_begins_late_is_looked_for_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Announced from the beginning, found behind what libav looks at."""
+    """Announced from the beginning, but found after what libav probes."""
     source = beeps.make_beeps(tmp_path / "late.ts", seconds=8, sound_start=7, options={"bf": "0", "g": "12"})
     opened = media._open_file
     monkeypatch.setattr(media, "_open_file", lambda path, **options: opened(path, **({"probesize": "500"} | options)))
@@ -261,7 +261,7 @@ def test_sound_that_begins_late_is_looked_for_further(tmp_path: Path, monkeypatc
 
 @pytest.fixture(scope="module")
 def multiplex(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A radio programme, and two with video, each by a clock of its own; PAT and PMTs are written here."""
+    """A radio programme and two with video, each with its own clock; PAT and PMTs are written here."""
     folder = tmp_path_factory.mktemp("multiplex")
     parts = [
         beeps.make_beeps(folder / "a.ts", sound="mp2", muxing={"mpegts_start_pid": "256", "mpegts_service_id": "11"}),

@@ -1,4 +1,4 @@
-"""What a container says about a whole stream: cropping, spheres, timecodes, Dolby Vision."""
+"""Side data of whole streams: cropping, spherical video, timecodes, Dolby Vision."""
 
 import struct
 import threading
@@ -62,7 +62,7 @@ def sphere(stereo: int, yaw: int, kind: bytes = b"equi") -> bytes:
 
 
 def ramp(path: Path, *, rotation: int = 0, timecode: str = "", rate: Fraction = Fraction(25), frames: int = 3) -> Path:
-    """Grey frames whose value says column and row; H.264."""
+    """Grey frames whose values encode column and row; H.264."""
     rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
     grey = (columns * COLUMN + rows // 16 * 4).astype(np.uint8)
     with av.open(str(path), "w") as out:

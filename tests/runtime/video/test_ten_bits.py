@@ -1,4 +1,4 @@
-"""10 bits out: the steps of the input that 8 bits do not have are in the result."""
+"""10-bit output: the input's steps beyond 8 bits are in the result."""
 
 from pathlib import Path
 

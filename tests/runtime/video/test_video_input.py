@@ -1,4 +1,4 @@
-"""What the reader takes: parts, all kinds of streams, HDR, odd pixels, interlaced video, sequences, addresses."""
+"""Reading video: parts, all kinds of streams, HDR, unusual pixel formats, interlaced video, sequences, addresses."""
 
 import functools
 import itertools
@@ -248,7 +248,7 @@ def test_a_cover_is_given_out_as_one_packet(tmp_path: Path, part: dict) -> None:
 
 
 def patch(code: list[float], pix_fmt: str, *, trc: int, primaries: int = 9) -> np.ndarray:
-    """The RGB that R'G'B' `code` (0..1) in BT.2020 limited-range 10 bits becomes."""
+    """The RGB result of R'G'B' `code` (0..1) in BT.2020, limited-range 10 bits."""
     kr, kb = 0.2627, 0.0593
     red, green, blue = code
     luma = kr * red + (1 - kr - kb) * green + kb * blue
@@ -618,14 +618,14 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, web: se
     with VideoReader(f"{web.address}/in.mp4", network=PATIENCE, notify=lines.append) as reader:
         frames = frames_of(reader)
         assert (reader.failed_packets, reader.missing_frames, reader.broken_off) == (0, 0, None)
-        # FFmpeg itself asks again at first; when that fails too, we do.
+        # FFmpeg itself retries at first; when that fails too, we do.
         assert (reader.reconnections > 0) == (refused > 0) == bool(lines)
     with VideoReader(file) as reader:
         assert frames == frames_of(reader)
 
 
 def test_a_live_stream_is_connected_again_and_time_goes_on(stream: Callable[[float], bytes]) -> None:
-    parts = [stream(1.0), stream(4.0), stream(1.0)]  # a clock that goes on, and one that begins anew
+    parts = [stream(1.0), stream(4.0), stream(1.0)]  # a clock that continues, and one that restarts
 
     def serve(connection: socket.socket, number: int) -> None:
         connection.sendall(parts[number] if number < 3 else b"")

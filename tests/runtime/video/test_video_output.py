@@ -1,4 +1,4 @@
-"""What the writer puts out: codecs, containers, copied streams, image sequences, and jobs resumed from a journal."""
+"""Writing video: codecs, containers, copied streams, image sequences, and jobs resumed from a journal."""
 
 import contextlib
 import itertools
@@ -89,7 +89,7 @@ def test_colours_tags_and_times_of_every_codec(
     for colour, time in zip(COLOURS, pts, strict=True):
         out.write(np.full((48, 64, 3), colour, np.uint8), time, 40)
     out.close()
-    assert capfd.readouterr() == ("", "")  # encoders like to talk
+    assert capfd.readouterr() == ("", "")  # encoders like to log
     frames = decoded(path)
     assert [frame.pts * frame.time_base for frame in frames] == [time * clock for time in pts]
     seen = np.array([rgb(frame)[24, 32] for frame in frames], int)
@@ -194,7 +194,7 @@ def test_an_encoder_that_does_not_open_is_refused_with_the_reason_and_never_repl
 
 
 def test_python_never_listens_to_libavs_log_beside_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder's thread with something to say would wait for the interpreter, and it for the thread at its end."""
+    """A decoder's thread that logs would wait for the interpreter, and the interpreter for the thread at its end."""
     monkeypatch.setattr(av.logging, "set_level", lambda level: pytest.fail(f"set_level({level})"))
     encoders._failure.cache_clear()
     for codec in CODECS:
@@ -306,7 +306,7 @@ def translate(source: Path, output: Path, *, skip: int = 0, stop: int | None = N
 
 
 def lines(path: Path) -> list[list[tuple[int, int, bytes]]]:
-    """Per subtitle stream: (start, length in ms, data) of the lines that show something."""
+    """Per subtitle stream: (start, length in ms, data) of the visible lines."""
     with av.open(str(path)) as container:
         found: dict[int, list] = {stream.index: [] for stream in container.streams if stream.type == "subtitle"}
         for packet in container.demux():
@@ -493,7 +493,7 @@ def test_a_sequence_is_not_written_over_what_came_meanwhile(tmp_path: Path) -> N
     out.write(moving_image(0), 0)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "1.png").write_text("mine")
-    with pytest.raises(DsmapError, match=r"they are whole, and lie in .*new-2$"):
+    with pytest.raises(DsmapError, match=r"they are complete, in .*new-2$"):
         out.close()
     out.close()
     out.discard()
@@ -550,8 +550,8 @@ def write(out: VideoWriter, pts: list[int], indices: range, *, cut: int = 10) ->
 @pytest.mark.parametrize("variable", [False, True], ids=["constant", "variable"])
 @pytest.mark.parametrize(("codec", "suffix"), EVERY_CODEC)
 def test_a_resumed_job_is_joined_losslessly(tmp_path: Path, codec: str, suffix: str, variable: bool) -> None:
-    """Frame by frame what two jobs give. libx264 gives other packets for the same frames once in some 50 encodings (as
-    PyAV alone does), so that it may encode both again; a joint that loses something does so every time."""
+    """Compare two jobs frame by frame. About once in 50 encodings, libx264 gives other packets for the same
+    frames (with PyAV alone, too), so both may be encoded again; a joint that loses something does so every time."""
     for attempt in range(3 if codec == "h264" else 1):
         folder = tmp_path / str(attempt)
         folder.mkdir()
