@@ -21,10 +21,8 @@ from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import note, say
 
 if TYPE_CHECKING:
-    from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.live.report import LiveReport
     from dsmap.runtime.live.request import LiveRequest
-    from dsmap.runtime.live.styles import LiveStyle
     from dsmap.runtime.translator import Translator
 
 app = cli.new_app()
@@ -190,6 +188,7 @@ def live(
     from dsmap.runtime.live.request import LiveRequest, run_live
     from dsmap.runtime.live.run import LiveSettings
     from dsmap.runtime.live.source import CaptureRequest
+    from dsmap.runtime.live.styles import session_styles
     from dsmap.runtime.live.translation import Preparation
     from dsmap.runtime.video.addresses import with_passwords
 
@@ -207,7 +206,7 @@ def live(
         trust_engines=trust_engines,
         settings=LiveSettings(
             preparation=Preparation(height=height, mirror=mirror),
-            styles=_styles(style or [], seed or [], bundle, domain),
+            styles=session_styles(bundle.manifest, domain, style or [], seed or []),
             record=record,
             overwrite=overwrite,
             frames=frames,
@@ -224,16 +223,6 @@ def live(
     if report:
         write_report(report, result.as_dict(), "check the disk")
     _conclude(result)
-
-
-def _styles(texts: list[str], seeds: list[int], bundle: "Bundle", domain: str) -> "tuple[LiveStyle, ...]":
-    """What --style and --seed ask for, and the other styles of the model. Raises InputError."""
-    from dsmap.runtime.live.styles import style_list
-    from dsmap.runtime.styles.resolver import StyleResolver
-
-    resolver = StyleResolver(bundle.manifest, domain)
-    given = [*(resolver.resolve(text, "--style") for text in texts), *map(resolver.resolve, seeds)]
-    return tuple(style_list(given, {name: style.named for name, style in bundle.manifest.styles.items()}))
 
 
 def _check_outputs(request: "LiveRequest", report: Path | None) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from dsmap.runtime.backends.base import Codes
-from dsmap.runtime.bundle.bundle import MEAN
-from dsmap.runtime.styles.resolver import ResolvedStyle
+from dsmap.runtime.bundle.bundle import MEAN, Manifest
+from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.translator import Translator
 
 SECONDS_PER_STYLE = 2.0
@@ -49,6 +49,19 @@ class StyleMix:
         if self.share == 0 or self.first == self.second:
             return self.first.name
         return f"{self.first.name} > {self.second.name} {self.share:.0%}"
+
+
+def session_styles(
+    manifest: Manifest, domain: str, written: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> tuple[LiveStyle, ...]:
+    """The styles to choose from in a session that begins with translations to `domain`; see `style_list`.
+
+    `written`: as users write them, see `StyleLike`. Raises InputError, naming --style, for one that is not valid, and
+    for an unknown domain.
+    """
+    resolver = StyleResolver(manifest, domain)
+    given = [*(resolver.resolve(text, "--style") for text in written), *map(resolver.resolve, seeds)]
+    return tuple(style_list(given, {name: style.named for name, style in manifest.styles.items()}))
 
 
 def style_list(
