@@ -1,1 +1,1 @@
-"""What every part of the project may use: no part of it imports another part."""
+"""Modules that every part of the project may use. They import nothing else of the project but `dsmap.errors`."""

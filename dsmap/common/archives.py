@@ -1,4 +1,4 @@
-"""Archives of numbers (.npz, .pt) from others: refused where they would grow without bound. A leaf."""
+"""Checks of archives of arrays (.npz, .pt) before they are read: zip bombs are refused."""
 
 import stat
 import zipfile
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from dsmap.errors import InputError
 
-MAX_GROWTH = 20  # times the size of the archive; weights hardly get smaller when they are packed
-_ALWAYS_FINE = 50_000_000  # bytes
+MAX_GROWTH = 20  # times the size of the archive; weights hardly compress
+_ALWAYS_ALLOWED = 50_000_000  # bytes
 
 
 def check_archive(path: Path, what: str, advice: str) -> None:
-    """Raises InputError for what is no regular file (a pipe would be waited for), and for a zip file that is a bomb.
+    """Raises InputError for anything but a regular file (reading a pipe would wait), and for a zip bomb.
 
-    `what` names it in errors. What is no zip file at all is left to its reader.
+    `what` names it in errors. A file that is not a zip archive is left to its reader.
     """
     try:
         found = path.stat()
@@ -26,7 +26,5 @@ def check_archive(path: Path, what: str, advice: str) -> None:
             size = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return
-    if size > max(_ALWAYS_FINE, MAX_GROWTH * found.st_size):
-        raise InputError(
-            f"{what} {path} of {found.st_size} bytes unpacks to {size}", f"It is made to do harm. {advice}"
-        )
+    if size > max(_ALWAYS_ALLOWED, MAX_GROWTH * found.st_size):
+        raise InputError(f"{what} {path} of {found.st_size} bytes unpacks to {size}", f"It may be malicious. {advice}")

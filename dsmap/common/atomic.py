@@ -1,4 +1,4 @@
-"""Atomic writes: files and folders that appear whole or not at all, and survive a power cut.
+"""Atomic writes: files and folders that appear complete or not at all, and survive a power cut.
 
 There is one way to finish a file (`finish_file`) and one to finish a folder (`replace_folder`): write beside, flush to
 the disk, rename, flush the parent folder, and only then remove what was replaced.
@@ -24,11 +24,14 @@ _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True, replace: bool = True) -> Iterator[Path]:
-    """An empty file beside `path` to write to, which becomes `path` at the end; after an error nothing of it is left.
+    """Yields an empty file beside `path` to write to, which becomes `path` at the end; an error leaves nothing behind.
 
-    A link stays one and its target is replaced; what is no file (/dev/stdout) is written to as it is. Not `durable`:
-    for one of many files in a folder that is flushed as a whole later, or thrown away. Without `replace` a file that
-    has the name by then stays, and FileExistsError is raised. Raises OSError as writing does.
+    Where `path` is a link, its target is replaced; anything but a file (/dev/stdout) is written to directly.
+
+    durable: flush to the disk; False for one of many files in a folder that is flushed later, or thrown away
+    replace: replace an existing file; else FileExistsError is raised and it stays
+
+    Raises OSError.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -47,9 +50,9 @@ def atomic_write(path: Path, *, durable: bool = True, replace: bool = True) -> I
 
 
 def finish_file(part: Path, final: Path, *, replace: bool = True) -> None:
-    """Gives `part` the name `final` once its bytes are on the disk.
+    """Renames `part` to `final` once its bytes are on the disk.
 
-    Without `replace` a file that has this name by then stays, and FileExistsError is raised. Raises OSError.
+    Without `replace` an existing file stays, and FileExistsError is raised. Raises OSError.
     """
     sync_file(part)
     if replace:
@@ -60,9 +63,9 @@ def finish_file(part: Path, final: Path, *, replace: bool = True) -> None:
 
 
 def rename_no_replace(path: Path, final: Path) -> None:
-    """Renames a file or folder to a name that nothing may have: FileExistsError otherwise. Raises OSError.
+    """Renames a file or folder to a name that is free; raises FileExistsError if it is not, else OSError.
 
-    In one step where the system can, so that nobody's file is lost to a name that was taken meanwhile.
+    In one step where the system can, so that no file created in the meantime is lost.
     """
     if _rename(path, final, "no replace"):
         return
@@ -82,10 +85,10 @@ def rename_no_replace(path: Path, final: Path) -> None:
 
 
 def replace_folder(part: Path, final: Path) -> None:
-    """Gives the folder `part` the name `final` once all of it is on the disk; then removes what was there before.
+    """Renames the folder `part` to `final` once all of it is on the disk; then removes what was there before.
 
-    Under the name there is one whole folder at every moment where the system can exchange two names (Linux, macOS).
-    Elsewhere the old one is set aside first, for the blink between two renames. Raises OSError.
+    Where the system can exchange two names (Linux, macOS), `final` is a complete folder at every moment. Elsewhere the
+    old one is moved aside first. Raises OSError.
     """
     sync_tree(part)
     if not os.path.lexists(final):
@@ -99,7 +102,7 @@ def replace_folder(part: Path, final: Path) -> None:
         os.replace(part, final)
     sync_folder(final.parent)
     if aside.is_symlink() or not aside.is_dir():
-        aside.unlink()  # a link that had the name: what it leads to stays
+        aside.unlink()  # a link: its target stays
     else:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -110,14 +113,14 @@ def sync_file(path: Path) -> None:
     try:
         os.fsync(number)
     except OSError as error:
-        if error.errno not in _NO_SYNC:  # what cannot be flushed is no reason to lose it
+        if error.errno not in _NO_SYNC:  # a file system that cannot flush is no reason to lose the file
             raise
     finally:
         os.close(number)
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in `folder` are on the disk; systems that cannot open folders go without."""
+    """Waits until the names in `folder` are on the disk, on systems that can open folders."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -127,7 +130,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync_file` and `sync_folder` for everything in `folder`; links are not followed. Raises OSError."""
+    """Calls `sync_file` and `sync_folder` for everything in `folder`, without following links. Raises OSError."""
     for above, _, names in os.walk(folder, topdown=False):
         for name in names:
             path = Path(above, name)
@@ -137,7 +140,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def _rename(one: Path, other: Path, how: str) -> bool:
-    """Renames `one` to `other` with "no replace", or swaps both with "exchange"; False where that is not known here.
+    """Renames `one` to `other` ("no replace") or swaps both ("exchange"); False where the system cannot.
 
     Raises FileExistsError.
     """

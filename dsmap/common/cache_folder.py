@@ -1,8 +1,8 @@
-"""The user's cache folder, and the parts of it that are ours alone because what lies in them is run as code.
+"""The user's cache folder, and private folders in it for files that are run as code.
 
-Engines are programs: TensorRT's own documentation says never to load one from somebody else. So the folders for them
-belong to the user, nobody else may write to them, and no link leads there. Windows, whose folders in %LOCALAPPDATA% are
-the user's by themselves, goes without these checks.
+TensorRT engines are programs, and NVIDIA's documentation says never to load one from somebody else. So their folders
+belong to the user, nobody else may write to them, and no link leads there. On Windows, where folders in %LOCALAPPDATA%
+are private anyway, none of this is checked.
 """
 
 import os
@@ -21,7 +21,7 @@ _OURS = {"engines", "rtx-kernels", "features", "cpu-contest"}
 
 
 def user_cache_folder() -> Path:
-    """Where this user's engines go: $DSMAP_CACHE, or where the system keeps such things. It may not exist yet."""
+    """$DSMAP_CACHE, or dsmap's folder where the system keeps caches. It may not exist yet."""
     if own := os.environ.get(VARIABLE):
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -34,9 +34,9 @@ def user_cache_folder() -> Path:
 
 
 def private_folder(name: str) -> Path:
-    """The folder `name` in the user's cache, made where it is missing, which nobody else can write to or look into.
+    """The folder `name` in the user's cache, created if it is missing, which nobody else can read or write.
 
-    Raises DsmapError, with what to do, where it or the cache is a link, somebody else's, or was open to others.
+    Raises DsmapError, with what to do, if it or the cache is a link, another user's, or was writable by others.
     """
     cache = user_cache_folder()
     folder = cache / name
@@ -57,9 +57,9 @@ def private_folder(name: str) -> Path:
 
 
 def check_private(name: str) -> None:
-    """Raises DsmapError as `private_folder`, for a folder that is there; nothing is made.
+    """Raises DsmapError as `private_folder` does, for a folder that exists; nothing is created.
 
-    Folders of ours that others may look into, but could not write to, are closed to them.
+    Folders of ours that others could read, but not write, are made private.
     """
     cache = user_cache_folder()
     for path in (cache, cache / name):
@@ -72,12 +72,12 @@ def check_private(name: str) -> None:
 
 
 def folder_fault(path: Path) -> DsmapError | None:
-    """Why code from `path` is not to be run, and what to do; None for a folder that only this user writes to."""
+    """Why code from `path` must not be run, and what to do; None for a folder that only this user can write to."""
     elsewhere = f"set {VARIABLE} to a folder of yours"
     try:
         found = path.lstat()
     except OSError as error:
-        return DsmapError(f"cannot look at the cache folder {path}: {error.strerror}", f"Look why, or {elsewhere}.")
+        return DsmapError(f"cannot read the cache folder {path}: {error.strerror}", f"Check it, or {elsewhere}.")
     told = f"the cache folder {path}"
     if stat.S_ISLNK(found.st_mode):
         return DsmapError(f"{told} is a link, and engines are code", f"Remove the link, or {elsewhere} itself.")
@@ -100,7 +100,7 @@ def folder_fault(path: Path) -> DsmapError | None:
 
 
 def _holds_only_ours(cache: Path) -> bool:
-    """Whether $DSMAP_CACHE is for dsmap alone: the mode of anything else, such as one's home, is left as it is."""
+    """Whether $DSMAP_CACHE is for dsmap alone: the mode of any other folder, such as one's home, is not changed."""
     return all(name in _OURS for name in os.listdir(cache))
 
 

@@ -1,8 +1,8 @@
-"""Linux control groups, version 1, version 2 and both at once: the folders that hold this process's limits. A leaf.
+"""Linux control groups (version 1, version 2, and both at once): the folders with this process's limits.
 
-A limit may stand at any level, so every folder from the process's own group up to the one that the system shows as the
-root counts. Inside a container the root that is shown is often the container's own group, while the kernel still tells
-the name that the group has outside: folders that are not there are passed over.
+A limit may be set at any level, so every folder from the process's own group up to the visible root counts. Inside a
+container the visible root is often the container's own group, while the kernel still gives the group's name outside:
+folders that do not exist are skipped.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 class Group(NamedTuple):
-    """A folder of a control group, and which version its files are of."""
+    """A control group's folder, and the version of its files."""
 
     folder: Path
     version: int
 
     def number(self, name: str) -> int | None:
-        """The number in the file `name`; None where it is missing, or says that there is no limit."""
+        """The number in the file `name`; None if it is missing, or says that there is no limit."""
         try:
             return int((self.folder / name).read_text())
         except (OSError, ValueError):  # "max"
             return None
 
     def statistics(self, name: str) -> dict[str, int]:
-        """The numbers in a file of `key number` lines; empty where it is missing."""
+        """The numbers in a file of `key number` lines; empty if it is missing."""
         try:
             pairs = (line.split() for line in (self.folder / name).read_text().splitlines())
             return {key: int(value) for key, value in pairs}
@@ -35,9 +35,9 @@ class Group(NamedTuple):
 
 
 def groups_of(controller: str, proc: Path = PROC, cgroups: Path = CGROUPS) -> list[Group]:
-    """The groups whose limits of `controller` (memory, cpu) bind this process, its own first.
+    """The groups whose limits of `controller` (memory, cpu) apply to this process, its own first.
 
-    Empty where there are none, or where they cannot be seen.
+    Empty if there are none, or none are visible.
     """
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
@@ -59,7 +59,7 @@ def groups_of(controller: str, proc: Path = PROC, cgroups: Path = CGROUPS) -> li
 
 
 def _upwards(root: Path, name: str, mount_root: str) -> Iterator[Path]:
-    """The folder of the group `name` below `root`, and all above it; `mount_root` is the group that `root` shows."""
+    """The folder of the group `name` below `root`, and all above it; `mount_root` is the group mounted at `root`."""
     shown = mount_root.rstrip("/")
     inside = name.removeprefix(shown) if f"{name}/".startswith(f"{shown}/") else name
     parts = [part for part in inside.split("/") if part not in ("", ".")]
@@ -74,7 +74,7 @@ def _upwards(root: Path, name: str, mount_root: str) -> Iterator[Path]:
 
 
 def _mounts(version: int, controller: str, proc: Path, cgroups: Path) -> list[tuple[str, Path]]:
-    """Where the hierarchy is mounted, and which group each mount shows as its root; empty where that is not told."""
+    """(group at its root, place) of every mount of the hierarchy; empty if that is unknown."""
     try:
         lines = (proc / "self" / "mountinfo").read_text().splitlines()
     except OSError:

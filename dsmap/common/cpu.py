@@ -1,4 +1,4 @@
-"""How many processors this process may use: its affinity, and the CPU time that its control groups give it. A leaf."""
+"""The processors that this process may use, by its affinity and by the CPU time of its control groups."""
 
 import math
 import os
@@ -8,9 +8,9 @@ from dsmap.common.cgroups import CGROUPS, PROC, Group, groups_of
 
 
 def usable_cpus(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
-    """How many threads of this process can compute at once, 1 or more.
+    """The number of threads of this process that can run at once, 1 or more.
 
-    A quota of one and a half processors counts as two, as in Java and Go: two threads use all of it.
+    A quota of one and a half processors counts as two, as in Java and Go.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(proc, cgroups)
@@ -18,7 +18,7 @@ def usable_cpus(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
 
 
 def cpu_quota(proc: Path = PROC, cgroups: Path = CGROUPS) -> float | None:
-    """The processors' worth of time that the control groups give this process; None without a limit."""
+    """The CPU time that the control groups give this process, in processors; None without a limit."""
     quotas = [quota for group in groups_of("cpu", proc, cgroups) if (quota := _quota(group)) is not None]
     return min(quotas, default=None)
 
@@ -35,15 +35,15 @@ def _quota(group: Group) -> float | None:
 
 
 def allowed_cores() -> int | None:
-    """How many cores this process may use, if not all: engines do not look. None leaves it to them."""
+    """The number of cores this process may use, for engines, which do not check; None: all of the machine's."""
     usable = usable_cpus()
     return usable if usable < (os.cpu_count() or usable) else None
 
 
 def limit_threads() -> None:
-    """Has OpenMP (torch, numpy, MKL) start no more threads than can compute, unless the user has said how many.
+    """Limits the threads of OpenMP (torch, numpy, MKL) to those that can run, unless the user has set a number.
 
-    Call it before those are imported: they look at the affinity, but not at control groups.
+    Call it before these are imported: they respect the affinity, but not control groups.
     """
     usable = allowed_cores()
     if usable is not None:

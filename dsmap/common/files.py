@@ -1,4 +1,4 @@
-"""Regular files and their names: what may be read without waiting, and how long a name may be."""
+"""Regular files: telling them from links, pipes and devices, opening and reading them, and shortening names."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ BINARY = getattr(os, "O_BINARY", 0)
 
 
 def is_regular(path: Path) -> bool:
-    """Whether there is a regular file under that very name: no link to one."""
+    """Whether `path` itself is a regular file, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -20,7 +20,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether `path` is a regular file that belongs to this user: no link to one. Windows does not check the owner."""
+    """Whether `path` itself is a regular file of this user's, not a link to one. On Windows any owner will do."""
     try:
         found = path.lstat()
     except OSError:
@@ -41,10 +41,10 @@ def open_regular(path: Path) -> BinaryIO | None:
 
 
 def read_regular(path: Path, *, limit: int, what: str) -> bytes:
-    """The bytes of the regular file `path`, which a link may lead to.
+    """The bytes of the regular file `path`, which may be a link to one.
 
-    `what` names it in errors ("the bundle's manifest"). Raises InputError for what is missing, is a folder, a FIFO or a
-    device, or holds more than `limit` bytes: nothing is waited for, and never more than that is read.
+    `what` names it in errors ("the bundle's manifest"). Raises InputError if it is missing, a folder, a FIFO or a
+    device, or larger than `limit` bytes. Never waits, and never reads more than `limit` bytes.
     """
     advice = "Check the path."
     try:
@@ -65,13 +65,13 @@ def read_regular(path: Path, *, limit: int, what: str) -> bytes:
     if len(data) > limit:
         raise InputError(
             f"{what} {path} holds {max(found.st_size, len(data))} bytes, expected at most {limit}",
-            "Get a sound copy: it is damaged, or made to do harm.",
+            "Get an intact copy: it is damaged, or malicious.",
         )
     return data
 
 
 def cut_name(name: str, most: int) -> str:
-    """`name` with at most so many bytes, cut between two characters: parts of one are no name on some systems."""
+    """`name` cut to at most `most` bytes, between two characters: some systems reject names that end inside one."""
     data = os.fsencode(name)
     if len(data) <= most:
         return name

@@ -1,4 +1,4 @@
-"""How much memory this process may still take. A leaf: training and runtime both ask before they begin."""
+"""The memory that is available to this process."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ _UNLIMITED = 1 << 60  # version 1 says "no limit" as a number of about 2 ** 63
 
 
 def available_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
-    """Bytes that this process may still take: Linux's estimate, or less in a container or under a limit (`ulimit -v`).
+    """Bytes that this process may still use: Linux's estimate, or less in a container or under `ulimit -v`.
 
-    None where it is not known.
+    None where that is unknown.
     """
     try:
         lines = (proc / "meminfo").read_text().splitlines()
@@ -21,10 +21,10 @@ def available_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
 
 
 def _cgroup_room(proc: Path, cgroups: Path) -> list[int]:
-    """What is left of the limits of our control groups and of every group around them."""
+    """Bytes left below the limits of our control groups and of every group above them."""
     groups = groups_of("memory", proc, cgroups)
     first, second = ([group for group in groups if group.version == version] for version in (1, 2))
-    # A group of version 1 binds those below it only where it says so.
+    # A group of version 1 limits those below it only if it says so.
     binding = first[:1] + [group for group in first[1:] if group.number("memory.use_hierarchy") != 0]
     return [*(room for group in binding for room in _room_version_1(group)),
             *(room for group in second for room in _room_version_2(group))]  # fmt: skip
@@ -34,8 +34,10 @@ def _room_version_2(group: Group) -> list[int]:
     used = group.number("memory.current")
     if used is None:
         return []
-    reclaimable = group.statistics("memory.stat").get("inactive_file", 0)  # cached files make room when it is needed
-    # Above memory.high nothing is killed, but everything waits.
+    reclaimable = group.statistics("memory.stat").get(
+        "inactive_file", 0
+    )  # cached files are dropped when memory is needed
+    # Above memory.high nothing is killed, but everything is slowed down.
     limits = (group.number("memory.max"), group.number("memory.high"))
     return [max(0, limit - used + reclaimable) for limit in limits if limit is not None]
 
@@ -46,13 +48,13 @@ def _room_version_1(group: Group) -> list[int]:
         return []
     statistics = group.statistics("memory.stat")
     reclaimable = statistics.get("total_inactive_file", statistics.get("inactive_file", 0))
-    # The second is the least of all groups above, those too that a container does not see.
+    # The second is the lowest limit of all groups above, including those that a container does not see.
     limits = (group.number("memory.limit_in_bytes"), statistics.get("hierarchical_memory_limit"))
     return [max(0, limit - used + reclaimable) for limit in limits if limit is not None and limit < _UNLIMITED]
 
 
 def _room_below_ulimit(proc: Path) -> list[int]:
-    """What is left of a limit on this process's address space, where there is one."""
+    """Bytes left below the limit on this process's address space, if there is one."""
     import resource  # Unix only, like /proc
 
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]

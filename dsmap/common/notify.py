@@ -1,4 +1,4 @@
-"""The callable that takes a line about what happens, for a person to read."""
+"""The type of callables that take a line about what is happening, for a person to read."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The gate for every path that a command writes: told before any work, so that nothing of the user's is replaced."""
+"""Checks of output paths, before any work: no input is overwritten, nothing is replaced without being asked for."""
 
 import itertools
 import os
@@ -13,11 +13,11 @@ from dsmap.errors import DsmapError, InputError
 
 Identity = tuple[int, int] | str
 MAX_NAME_BYTES = 255
-"""Bytes of a file's name that common systems take."""
+"""The longest file name, in bytes, that common systems allow."""
 
 
 def identity(path: Path) -> Identity:
-    """Equal for two paths that lead to the same file, over hard links, links and `..` too; it need not exist yet."""
+    """A value that is equal for two paths to the same file, through links, hard links and `..`; it need not exist."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -26,7 +26,7 @@ def identity(path: Path) -> Identity:
 
 
 def check_name(path: Path, option: str) -> None:
-    """Raises InputError for a path that is too long for the file system, or cannot be one."""
+    """Raises InputError for a path that is too long for the file system, or not valid on it."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -45,10 +45,10 @@ def check_outputs(
 ) -> None:
     """Raises InputError unless every file of `outputs` (its option, and its path or None) may be written.
 
-    None may be one of `inputs` (files and folders, each with what to call it) or, where it is there already, lie in
-    one that is a folder, whatever `overwrite` says and whatever links lead there. None may be the same as another
-    output, lie in one of the folders `closed`, be a folder or, without `overwrite`, exist already. What is no file
-    (/dev/stdout) may.
+    Whatever `overwrite` says and whatever links lead there, no output may be one of `inputs` (files and folders, each
+    with what to call it), replace a file in one of these folders, lie in one of the folders `closed`, be a folder, or
+    be the same as another output. Without `overwrite` none may exist already. Anything but a file (/dev/stdout) may
+    be written to.
     """
     inputs, closed = list(inputs), list(closed)
     known = {identity(path): name for path, name in inputs}
@@ -77,19 +77,19 @@ def check_outputs(
 
 
 def check_folder_writable(folder: Path, option: str) -> None:
-    """Raises InputError, with `option` as the one to change, unless a file can be made in `folder`."""
+    """Raises InputError, naming `option` as the one to change, unless a file can be created in `folder`."""
     if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist", f"make it first, or choose another with {option}")
+        raise InputError(f"the folder {folder} does not exist", f"create it, or choose another with {option}")
     try:
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell: read-only disks, quotas, root
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not say it all: read-only disks, quotas, root
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"cannot write into {folder}: {reason}", f"choose a folder of yours with {option}") from error
+        raise InputError(f"cannot write into {folder}: {reason}", f"choose another folder with {option}") from error
 
 
 def check_run_folder(out: Path) -> None:
-    """Raises InputError when the run's folder `out` is a file or cannot be written to; it is made later."""
+    """Raises InputError if the run folder `out`, which need not exist, is a file or cannot be written to."""
     above = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not above.is_dir():
         raise InputError(f"cannot write to the run folder {out}: {above} is a file", "Choose another with -o.")
@@ -97,14 +97,14 @@ def check_run_folder(out: Path) -> None:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path` leads to something in `folder`, or to the folder itself."""
+    """Whether `path` leads into `folder`, or to the folder itself."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _name_of_folder(
     path: Path, here: Identity, inputs: Iterable[tuple[Path, str]], closed: Iterable[tuple[Path, str]]
 ) -> str | None:
-    """What to call the folder that `path` may not be written into; None where there is none."""
+    """The folder that `path` must not be written into, as errors name it; None if there is none."""
     for folder, name in closed:
         if is_inside(path, folder):
             return f"{name} {folder}"
@@ -118,9 +118,9 @@ def _name_of_folder(
 
 
 def _leads_to(folder: Path, path: Path, here: Identity, several: bool, seen: set[Identity]) -> bool:
-    """Whether a link in `folder`, however deep, leads to the file `path` or to a folder above it.
+    """Whether a link in `folder`, at any depth, leads to the file `path` or to a folder above it.
 
-    `here` is its identity. Where it has `several` names, any of them counts.
+    `here` is the identity of `path`. If it has `several` names (hard links), any of them counts.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -143,7 +143,7 @@ def _is_new(path: Path, seen: set[Identity]) -> bool:
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """`path`, then NAME-2, NAME-3 and so on."""
+    """Yields `path`, then NAME-2, NAME-3 and so on."""
     yield path
     for number in itertools.count(2):
         end = f"-{number}{path.suffix}"
@@ -151,7 +151,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 
 def keep_beside(part: Path, output: Path) -> Path:
-    """Names a finished file or folder, whose own name could not be had, NAME-2 and so on; says where it is then."""
+    """Renames a finished file or folder, whose own name is taken, to NAME-2 or so; returns where it is then."""
     for path in itertools.islice(numbered(output), 1, 1000):
         try:
             rename_no_replace(part, path)
@@ -165,8 +165,8 @@ def keep_beside(part: Path, output: Path) -> Path:
 
 
 def naming_error(what: str, part: Path, output: Path, error: OSError) -> DsmapError:
-    """What to raise where `error` kept the finished file `part` (`what`: "video") from its name: see `keep_beside`."""
+    """The error to raise where `error` kept the finished file `part` (a `what`, such as "video") from being renamed."""
     taken = isinstance(error, FileExistsError)
-    reason = "somebody else has made it meanwhile" if taken else error.strerror or error
+    reason = "it was created meanwhile" if taken else error.strerror or error
     fact = f"the finished {what} could not be named {output}: {reason}"
-    return DsmapError(fact, f"it is whole, and lies at {keep_beside(part, output)}")
+    return DsmapError(fact, f"it is complete, and was saved as {keep_beside(part, output)}")

@@ -1,4 +1,4 @@
-"""Temporary files and folders beside the final ones, which get their names once they are whole."""
+"""Temporary files and folders beside the final ones, to be renamed once they are complete."""
 
 import errno
 import os
@@ -15,9 +15,9 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def part_file(final: Path, tag: str = "part") -> Path:
-    """Makes an empty hidden file beside `final`, under a name that nobody can foresee, with its suffix.
+    """Creates an empty hidden file beside `final`, with a random name and the same suffix.
 
-    It is made with O_EXCL, so that no link or other file of that name is ever opened. Raises OSError.
+    It is created with O_EXCL, so that no link or existing file is ever opened. Raises OSError.
     """
     for _ in range(100):
         path = final.with_name(_part_name(final, tag))
@@ -28,7 +28,7 @@ def part_file(final: Path, tag: str = "part") -> Path:
 
 
 def part_folder(final: Path, tag: str = "part") -> Path:
-    """The same as a folder."""
+    """Creates an empty hidden folder beside `final`, as `part_file` does. Raises OSError."""
     for _ in range(100):
         path = final.with_name(_part_name(final, tag))
         with suppress(FileExistsError):
@@ -38,14 +38,14 @@ def part_folder(final: Path, tag: str = "part") -> Path:
 
 
 def is_part_of(path: Path, final: Path) -> bool:
-    """Whether `path` is a regular file under a name that `part_file` gives to temporaries of `final`."""
+    """Whether `path` is a regular file with a name that `part_file` gives for `final`."""
     begin, end = _ends_of_parts(final)
     named = re.fullmatch(rf"{re.escape(begin)}[0-9a-f]{{8}}\.part{re.escape(end)}", path.name) is not None
     return named and path.parent == final.parent and is_regular(path)
 
 
 def is_part_name(name: str) -> bool:
-    """Whether `part_file` or `part_folder` gives such names."""
+    """Whether `name` looks like one from `part_file` or `part_folder`."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -55,6 +55,6 @@ def _part_name(final: Path, tag: str) -> str:
 
 
 def _ends_of_parts(final: Path) -> tuple[str, str]:
-    """How the names of temporaries for `final` begin and end."""
+    """How the names of temporary files for `final` begin and end."""
     suffix = final.suffix if len(os.fsencode(final.suffix)) <= 16 else ""
     return f".{cut_name(final.stem, _MAX_STEM)}.", suffix

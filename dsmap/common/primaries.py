@@ -1,4 +1,4 @@
-"""Colour primaries by their numbers in H.273, by which images and videos name theirs. A leaf."""
+"""Colour primaries by their H.273 numbers, which images and videos use."""
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 """x and y of white, red, green, blue."""

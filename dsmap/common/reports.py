@@ -1,4 +1,4 @@
-"""JSON reports of commands. Whether they may be written, `check_outputs` tells before the work."""
+"""Writes the JSON and text reports of commands, atomically. `check_outputs` checks their paths before the work."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ from dsmap.errors import DsmapError
 
 
 def write_report(report: Path, numbers: dict[str, Any], advice: str = "The numbers are above.") -> None:
-    """Writes `numbers` as JSON; DsmapError, with what to do, when that fails after all."""
+    """Writes `numbers` as JSON. Raises DsmapError with `advice`."""
     write_text(report, json.dumps(numbers, indent=1) + "\n", advice)
 
 
 def write_text(path: Path, text: str, advice: str = "The numbers are above.") -> None:
-    """Writes a page or report whole, and to the disk; DsmapError, with what to do, when that fails after all."""
+    """Writes a page or report and flushes it to the disk. Raises DsmapError with `advice`."""
     try:
         with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")

@@ -65,7 +65,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         raise InputError(f"another process is working in {folder}", "Wait for it, or choose another -o.") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise DsmapError(f"cannot lock {folder}: {error.strerror}", "Choose a folder of yours with -o.") from error
+            raise DsmapError(f"cannot lock {folder}: {error.strerror}", "Choose another with -o.") from error
     try:
         yield
     finally:

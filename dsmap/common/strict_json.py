@@ -1,7 +1,7 @@
-"""JSON from outside (a bundle's manifest, an engine's sidecar), read without surprises. A leaf.
+"""Strict reading of JSON from others, such as a bundle's manifest or an engine's sidecar.
 
-What Python's reader lets pass and other readers do not, or what costs memory and time without bound, is refused: keys
-that are there twice, NaN and infinity, numbers of thousands of digits, lone surrogates, deep nesting, endless files.
+Refused is what Python's reader accepts and others do not, and what takes unbounded memory or time: duplicate keys, NaN
+and infinity, numbers of thousands of digits, lone surrogates, deep nesting, endless files.
 """
 
 import json
@@ -15,39 +15,39 @@ from dsmap.errors import InputError
 
 MAX_DEPTH = 40
 MAX_DIGITS = 20  # of an integer: 64 bits
-_SHOWN = 60  # characters of a key in a message
+_MAX_SHOWN = 60  # characters of a key in a message
 
 
 def read_json(path: Path, *, limit: int, what: str, advice: str) -> Any:
-    """The tree in the file `path`, which holds at most `limit` bytes.
+    """The JSON value in the file `path`, which holds at most `limit` bytes.
 
-    `what` names it in errors. Raises InputError with the first thing that is wrong with it, and where.
+    `what` names it in errors. Raises InputError with the first fault, and where it is.
     """
     return parse_json(read_regular(path, limit=limit, what=what), what=f"{what} {path}", advice=advice)
 
 
 def parse_json(data: bytes, *, what: str, advice: str) -> Any:
-    """The tree in `data`, UTF-8. Raises InputError as `read_json`."""
+    """The JSON value in `data`, UTF-8. Raises InputError as `read_json`."""
     try:
-        tree = json.loads(data.decode("utf-8"), parse_int=_whole_number, object_pairs_hook=_without_doubles)
+        tree = json.loads(data.decode("utf-8"), parse_int=_whole_number, object_pairs_hook=_without_duplicates)
     except RecursionError:
         raise InputError(
             f"cannot read {what}: it is nested too deeply, expected at most {MAX_DEPTH} levels", advice
         ) from None
     except ValueError as error:  # of the decoder, the reader and our hooks
-        raise InputError(f"cannot read {what}: it is not sound JSON: {printable(error)[:200]}", advice) from error
+        raise InputError(f"cannot read {what}: it is not valid JSON: {printable(error)[:200]}", advice) from error
     if fault := _fault(tree):
         raise InputError(f"cannot read {what}: {fault}", advice)
     return tree
 
 
 def shown_key(parts: tuple[object, ...]) -> str:
-    """Where in a tree, for messages: "styles.winter.mean.1"; nothing in it can harm a terminal."""
+    """A key's place for messages, such as "styles.winter.mean.1", safe to print on a terminal."""
     return ".".join(_cut(str(part)) for part in parts)
 
 
 def _cut(text: str) -> str:
-    return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    return printable(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
 
 
 def _whole_number(text: str) -> int:
@@ -56,17 +56,17 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) < len(pairs):
         seen: set[str] = set()
         double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {_cut(double)!r} is there twice")
+        raise ValueError(f"the key {_cut(double)!r} occurs twice")
     return tree
 
 
 def _fault(tree: Any) -> str | None:
-    """What is wrong with a tree that JSON's grammar allows, and where; None if nothing is."""
+    """What is wrong with a value that JSON's grammar allows, and where; None if nothing is."""
     waiting: list[tuple[Any, tuple[object, ...]]] = [([tree], ())]
     while waiting:
         holder, where = waiting.pop()

@@ -1,16 +1,16 @@
-"""Text from outside (names of files, tags of streams, words of servers) as it may be shown. A leaf."""
+"""Makes text from others (file names, stream tags, server messages) safe to show."""
 
 import re
 import unicodedata
 
 _HARMLESS = {"\u200d", "\u200c", "\u00ad"}  # joiners and soft hyphens, which names in many scripts and emoji need
 
-# But for our own advice, "write rtsp://USER:PASSWORD@HOST/...".
+# Except in our own advice, "write rtsp://USER:PASSWORD@HOST/...".
 _CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:(?://|/(?!/)))(?!USER(?::PASSWORD)?@HOST\b)[^\s'\"]*@")
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    r"""`text` with everything that could move a terminal's cursor, recolour it or forge a line made visible.
+    r"""`text` with everything escaped that could move a terminal's cursor, change its colours or forge a line.
 
     Control characters (C0, C1, so every escape sequence), bidirectional overrides, line separators and lone surrogates
     become \x1b, \u202e and the like. With `lines` newlines and tabs stay.
@@ -31,5 +31,5 @@ def _escape(char: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """`text` without what stands between `scheme:/` or `scheme://` and the last `@` of a word: user and password."""
+    """`text` without users and passwords: what stands between `scheme:/` or `scheme://` and a word's last `@`."""
     return _CREDENTIALS.sub(r"\1", text)

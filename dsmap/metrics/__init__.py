@@ -1,5 +1,6 @@
-"""How good translations are: distances between sets of images, what is kept of the content, diversity.
+"""Metrics of translations: distances between sets of images, content preservation, diversity.
 
-`extractors` turns images into features; `distances`, `diversity`, `preservation` and `classifier` measure;
-`intervals` says how sure a number is; `findings` is what all of it comes together in.
+`extractors` compute features; `distances`, `diversity`, `preservation` and `classifier` measure, `intervals` gives
+confidence intervals. A `suite` holds the networks, an `evaluator` applies them, `comparison` and `frames` are whole
+evaluations, and `report` presents their results.
 """

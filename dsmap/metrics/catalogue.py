@@ -1,4 +1,4 @@
-"""What is measured: the name, the direction and the definition of every metric. No torch in here."""
+"""Catalogue of metrics: the name, direction and definition of each. Imports no torch."""
 
 import math
 
@@ -15,7 +15,7 @@ LIMITS = {
     "target_score": (0.0, 1.0),
     "identity": (0.0, 255.0),
 }
-"""Between which values a metric is by its nature, by key; of those that are not here: ANY."""
+"""The range of values that a metric can take, by key; ANY for the others."""
 
 METRICS = {
     metric.key: metric
@@ -24,8 +24,8 @@ METRICS = {
             key="edge_structure",
             title="edge structure",
             better="higher",
-            definition="How far the edges of the content are still there, -1 to 1: the correlation, window by window, "
-            "of the gradient magnitudes of the luma of content and result. 1 for the content itself, whatever its "
+            definition="How well the edges of the content are preserved, -1 to 1: the correlation, window by window, "
+            "between the gradient magnitudes of the luma of content and result. 1 for the content itself, whatever its "
             "contrast and colours, about 0 for another image.",
         ),
         Metric(
@@ -33,44 +33,44 @@ METRICS = {
             title="SSIM",
             better="neither",
             definition="Structural similarity of the luma of content and result (Wang et al. 2004). A translation "
-            "is meant to change light and texture, so 1 is no aim.",
+            "is meant to change light and texture, so 1 is not the goal.",
         ),
         Metric(
             key="feature_similarity",
             title="feature similarity",
             better="higher",
             definition="The cosine between the features of content and result late in SqueezeNet (fire8), mean "
-            "over positions: whether trees are still where trees were. Unrelated images are well above 0.",
+            "over positions: are trees still where trees were? Unrelated images are well above 0.",
         ),
         Metric(
             key="target_score",
-            title="taken for the target",
+            title="classified as target",
             better="higher",
             definition="The share of results that a classifier, fitted on the training images of both domains "
-            "(logistic regression on features), takes for images of the target domain.",
+            "(logistic regression on features), assigns to the target domain.",
             digits=2,
         ),
         Metric(
             key="identity",
             title="identity drift",
             better="lower",
-            definition="How far an image that goes through its own domain's encoder, mapping and decoder, in its own "
-            "style, comes back changed: mean absolute difference in grey levels of 255.",
+            definition="How much an image changes that passes through the encoder, mapping and decoder of its own "
+            "domain in its own style: mean absolute difference in grey levels of 255.",
             digits=1,
         ),
         Metric(
             key="flicker",
             title="flicker",
             better="lower",
-            definition="What changes between two frames of the result beyond what changes in the input, in grey "
-            "levels of 255 (docs/flicker.md).",
+            definition="The change between two frames of the result beyond that of the input, in grey levels of 255 "
+            "(docs/flicker.md).",
             digits=2,
         ),
         Metric(
             key="warping_error",
             title="warping error",
             better="lower",
-            definition="Mean squared difference between a frame of the result and the one before, moved along the "
+            definition="Mean squared difference between a frame of the result and the one before, warped along the "
             "motion of the input, where both are visible (docs/flicker.md).",
             digits=5,
         ),
@@ -78,32 +78,32 @@ METRICS = {
             key="brightness_change",
             title="brightness change",
             better="lower",
-            definition="How much brighter or darker the image as a whole becomes from frame to frame, along the "
-            "motion of the input, in grey levels of 255 (docs/flicker.md).",
+            definition="How much the frame as a whole brightens or darkens from frame to frame, along the motion of "
+            "the input, in grey levels of 255 (docs/flicker.md).",
             digits=2,
         ),
         Metric(
             key="sharpness",
             title="sharpness",
             better="neither",
-            definition="Mean of the absolute Laplacian of the grey image, in grey levels of 255. A blur lowers "
-            "flicker and warping error, and this as well.",
+            definition="Mean absolute Laplacian of the grey frame, in grey levels of 255. A blur lowers flicker and "
+            "warping error, but sharpness too.",
             digits=2,
         ),
     )
 }
-"""By key; those of distances and of diversity are made by the functions below."""
+"""By key. The functions below make those of distances and diversity."""
 
 
 def kernel(key: str, name: str, *, published: bool, standardised: bool) -> Metric:
-    """The kernel distance on the features of an extractor called `name`."""
+    """The kernel distance on features of the extractor `name`."""
     title = "KID x1000" if published else f"kernel distance x1000{_network(key)}"
     scaled = "standardised by the reference's mean and deviation" if standardised else "as they are"
     return Metric(
         key=f"kernel_distance/{key}",
         title=title,
         better="lower",
-        definition=f"Squared MMD with the kernel (x.y/d + 1)^3 between results and reference, unbiased, times 1000, on "
+        definition=f"Unbiased squared MMD between results and reference with the kernel (x.y/d + 1)^3, times 1000, on "
         f"{name}, features {scaled}. About 0, of either sign, for two samples of one distribution."
         + ("" if published else " Not comparable with published KID."),
         digits=1,
@@ -111,18 +111,18 @@ def kernel(key: str, name: str, *, published: bool, standardised: bool) -> Metri
 
 
 def _network(key: str) -> str:
-    """What tells the distances on another network than the usual one apart."""
+    """The network, for titles of distances on another than the usual one."""
     return "" if key == "squeezenet" else f" ({key})"
 
 
 def frechet(key: str, name: str, *, published: bool) -> Metric:
-    """The Frechet distance on the features of an extractor called `name`."""
+    """The Frechet distance on features of the extractor `name`."""
     return Metric(
         key=f"frechet_distance/{key}",
         title="FID" if published else f"Frechet distance{_network(key)}",
         better="lower",
         definition=f"Frechet distance between normal distributions fitted to results and reference, on {name}. It "
-        "falls with the number of images: compare systems with equally many."
+        "falls as the number of images grows: compare systems with equally many."
         + ("" if published else " Not comparable with published FID."),
         digits=1,
     )
@@ -134,6 +134,6 @@ def diversity(key: str, name: str) -> Metric:
         key=f"diversity/{key}",
         title="LPIPS diversity" if key == "lpips" else "diversity",
         better="higher",
-        definition=f"Mean distance between results of one content in different styles: {name}. Noise is diverse, too: "
-        "read it beside the distances.",
+        definition=f"Mean distance between results of one content in different styles: {name}. Noise is diverse "
+        "too: read it beside the distances.",
     )

@@ -1,4 +1,4 @@
-"""A classifier of two domains: of which one does an image look as if it were?"""
+"""A classifier of two domains, on features of their images."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 
 FOLDS = 5
 RELIABLE = 0.8
-"""The held-out accuracy from which on the classifier's word means something."""
+"""The held-out accuracy from which on the classifier is reliable."""
 
 _PENALTY = 5e-5  # chosen by cross-validation on landscapes (summer, winter); 5 times more or less changes little
 _MIN_SPREAD = 1e-6
@@ -26,29 +26,26 @@ class Classifier:
     """Logistic regression on pooled features: the probability that an image is of the target domain."""
 
     accuracy: float
-    """Of images it was not fitted on: the mean of both domains' shares of right answers. Guessing gives 0.5."""
+    """On held-out images: the mean of both domains' shares of right answers. Guessing gives 0.5."""
     held_out: int
-    """How many images `accuracy` is of."""
+    """Number of held-out images."""
     weight_d: Array
     bias: float
 
     def probability(self, x_nd: npt.ArrayLike) -> Array:
-        """(N,) probabilities of the target domain, of features (N, D)."""
+        """(N,) probabilities of the target domain for features (N, D)."""
         return _sigmoid(np.asarray(x_nd, dtype=np.float64) @ self.weight_d + self.bias)
 
     @property
     def reliable(self) -> bool:
-        """Whether it tells the domains apart well enough to be believed."""
+        """Whether it separates the domains well enough."""
         return self.accuracy >= RELIABLE
 
     @property
     def reliability(self) -> str:
-        """A sentence for people on how far it can be believed."""
-        verdict = "" if self.reliable else ": too few to believe it"
-        return (
-            f"The classifier is right on {self.accuracy:.1%} of {self.held_out} images that it was not fitted on"
-            f"{verdict}."
-        )
+        """A sentence on its reliability, for people."""
+        verdict = "" if self.reliable else ": too few to be reliable"
+        return f"The classifier is right on {self.accuracy:.1%} of {self.held_out} held-out images{verdict}."
 
 
 def fit_classifier(
@@ -58,11 +55,11 @@ def fit_classifier(
     test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     seed: int = 0,
 ) -> Classifier:
-    """A classifier of training images' features: (N, D) of the source and (M, D) of the target domain.
+    """Fits a classifier on features of training images: (N, D) of the source and (M, D) of the target domain.
 
-    Features are standardised, the two domains weigh the same however many images they have, and weights are
-    penalised (L2). The accuracy is that on the features `test` of other images (source, target), else that of five-
-    fold cross-validation. The same numbers give the same classifier. Raises InputError for fewer than five images.
+    Features are standardised, both domains weigh the same however many images they have, and weights have an L2
+    penalty. The accuracy is measured on the features `test` of other images (source, target), else by five-fold
+    cross-validation. The same numbers give the same classifier. Raises InputError for fewer than five images.
     """
     domains = tuple(np.asarray(features, dtype=np.float64) for features in (source_nd, target_md))
     for name, features in zip(("source", "target"), domains, strict=True):
@@ -85,7 +82,7 @@ def fit_classifier(
 
 
 def _cross_validated(domains: tuple[Array, ...], seed: int) -> list[npt.NDArray[np.bool_]]:
-    """For either domain, whether each image is told rightly by a classifier that has not seen it."""
+    """For either domain, whether each image is classified correctly by a classifier that was not fitted on it."""
     rng = np.random.default_rng(seed)
     folds = [rng.permutation(len(features)) % FOLDS for features in domains]
     right: list[list[npt.NDArray[np.bool_]]] = [[], []]
@@ -107,7 +104,7 @@ def _fit(source: Array, target: Array) -> tuple[Array, float]:
     both = np.concatenate([source, target])
     mean, spread = both.mean(0), both.std(0)
     scale = np.where(spread > _MIN_SPREAD, 1 / np.maximum(spread, _MIN_SPREAD), 0)
-    scale = scale / max(1, len(scale)) ** 0.5  # so that the penalty means the same for any number of features
+    scale = scale / max(1, len(scale)) ** 0.5  # makes the penalty independent of the number of features
     x_nd = torch.from_numpy((both - mean) * scale)
     is_target_n = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).double()
     share_n = torch.where(is_target_n > 0, 0.5 / len(target), 0.5 / len(source))

@@ -1,10 +1,11 @@
-"""How far two sets of images are apart in a feature space: Frechet distance and kernel distance.
+"""Distances between two sets of images in a feature space: Frechet distance and kernel distance.
 
-On Inception features they are FID (Heusel et al., NIPS 2017) and KID (Binkowski et al., ICLR 2018); on any other
-features they are no FID and no KID, and the numbers cannot be compared with published ones.
+On Inception features they are FID (Heusel et al., NIPS 2017) and KID (Binkowski et al., ICLR 2018); on other features
+they are not, and the numbers cannot be compared with published ones.
 
-Both can be resampled: what is costly is computed once, and `distance(counts, reference_counts)` is the distance where
-the results of content c are drawn `counts[c]` times and the reference's image m `reference_counts[m]` times.
+Both can be resampled cheaply: the costly parts are computed once, and `distance(counts, reference_counts)` is the
+distance where the results of content c are drawn `counts[c]` times and the reference's image m
+`reference_counts[m]` times.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,23 +18,23 @@ from dsmap.errors import InputError
 
 Array = npt.NDArray[np.float64]
 
-# Two images are the same one if their features differ by less than this part of their length: what the arithmetic of
-# another batch size changes is about 1e-6, another JPEG quality about 1e-2.
+# Two images are the same if their features differ by less than this part of their length: another batch size changes
+# features by about 1e-6, another JPEG quality by about 1e-2.
 _SAME = 1e-5
 _MIN_SPREAD = 1e-6
 
 
 class ResampledDistance(Protocol):
-    """A distance between results and a reference, of all images or of a resampling of them."""
+    """A distance between results and a reference, on all images or on a resampling of them."""
 
     contents: int
-    """How many contents the results are of."""
+    """Number of contents of the results."""
     references: int
-    """How many images the reference has."""
+    """Number of images of the reference."""
     resamples: int
-    """How many resamplings take some seconds."""
+    """Number of resamplings that take some seconds."""
     limits: tuple[float, float]
-    """Between which values the distance is by its nature."""
+    """The range of values that the distance can take."""
 
     def __call__(self, counts: npt.ArrayLike | None = None, reference_counts: npt.ArrayLike | None = None) -> float:
         """The distance; `counts` (contents,) and `reference_counts` (references,) default to ones."""
@@ -55,16 +56,16 @@ def kernel_distance(x_nd: npt.ArrayLike, reference_md: npt.ArrayLike, *, standar
     Near 0, of either sign, for two samples of one distribution. `standardise`: each feature is first shifted and
     scaled by the reference's mean and standard deviation; KID does not.
 
-    An image that is in both sets is not compared with itself: like the pairs (i, i) within a set, such a pair says
-    nothing of how far apart two independent images are. So a set has distance 0, up to rounding, to itself, where the
-    usual estimator gives less. Without common images this is the usual estimator.
+    An image in both sets is not compared with itself: like the pairs (i, i) within a set, such a pair says nothing
+    about the distance of independent images. So a set has distance 0, up to rounding, to itself, where the usual
+    estimator gives less. Without common images this is the usual estimator.
     Raises InputError for fewer than two images.
     """
     return KernelDistance(x_nd, KernelReference(reference_md, standardise=standardise))()
 
 
 class KernelReference:
-    """What kernel distances to one reference have in common: its features (M, D) and the kernel between all of them.
+    """A reference of kernel distances: its features (M, D), and the kernel between all of them.
 
     `standardise` as in `kernel_distance`. Raises InputError for fewer than two images.
     """
@@ -83,17 +84,17 @@ class KernelReference:
         np.fill_diagonal(self.kernel_mm, 0)
 
     def scaled(self, x_nd: Array) -> Array:
-        """Features shifted and scaled by the reference's mean and standard deviation, if it is to be."""
+        """Features (N, D), standardised by the reference if it was made so."""
         return np.asarray((x_nd[:, self._used] - self._mean) / self._spread)
 
 
 class KernelDistance:
-    """`kernel_distance`, resampled, of results of which several may be of one content.
+    """`kernel_distance` with resampling, for results of which several may share a content.
 
-    `contents` says for each of the N results of which content it is (default: each of its own). Only results of
-    different contents are compared with each other: those of one content resemble each other, which would make the
-    distance the larger the more styles there are. Features are standardised by the whole reference, also in a
-    resampling. Raises InputError for fewer than two contents.
+    `contents` gives the content of each of the N results (default: each has its own). Only results of different
+    contents are compared with each other: those of one content resemble each other, and more styles would raise the
+    distance. Features are standardised by the whole reference, also in a resampling. Raises InputError for
+    fewer than two contents.
     """
 
     resamples = 1000
@@ -132,8 +133,10 @@ class KernelDistance:
 
 
 class FrechetDistance:
-    """`frechet_distance`, resampled. `contents` says for each of the N results of which content it is (default: each
-    of its own). Resampled distances lie above the distance itself: only their spread is of use.
+    """`frechet_distance` with resampling.
+
+    `contents` gives the content of each of the N results (default: each has its own). Resampled distances lie above the
+    distance itself: only their spread is meaningful.
     """
 
     resamples = 100
@@ -153,14 +156,14 @@ class FrechetDistance:
         x_mean, x_rows = _mean_and_root(self._x_nd, u_n)
         y_mean, y_rows = _mean_and_root(self._y_md, _counts(reference_counts, self.references))
         # With S_x = A'A and S_y = B'B, tr((S_x S_y)^(1/2)) is the sum of the singular values of AB'. No square root of
-        # a D x D matrix is taken, and too few images for a covariance of full rank do no harm.
+        # a D x D matrix is needed, and too few images for a covariance of full rank are no problem.
         common = np.linalg.svd(x_rows @ y_rows.T, compute_uv=False).sum()
         distance = ((x_mean - y_mean) ** 2).sum() + (x_rows**2).sum() + (y_rows**2).sum() - 2 * common
         return max(0.0, float(distance))
 
 
 def number_contents(contents: Sequence[Hashable] | None, count: int) -> npt.NDArray[np.int64]:
-    """The contents of `count` results as numbers 0 .. C - 1, in the order in which they first come."""
+    """The contents of `count` results as numbers 0 .. C - 1, in order of first occurrence."""
     if contents is None:
         return np.arange(count)
     if len(contents) != count:
@@ -170,7 +173,7 @@ def number_contents(contents: Sequence[Hashable] | None, count: int) -> npt.NDAr
 
 
 def _features(x_nd: npt.ArrayLike, what: str, like: Array | None = None) -> Array:
-    """(N, D) in double precision, D as of `like`; InputError for fewer than two of `what`."""
+    """(N, D) in double precision, D equal to that of `like`. Raises InputError for fewer than two of `what`."""
     x = np.asarray(x_nd, dtype=np.float64)
     if x.ndim != 2 or (like is not None and x.shape[1] != like.shape[1]):
         expected = "(N, D)" if like is None else f"(N, {like.shape[1]})"
@@ -178,7 +181,7 @@ def _features(x_nd: npt.ArrayLike, what: str, like: Array | None = None) -> Arra
     if len(x) < 2:
         raise InputError(
             f"a distance between sets of images needs two {what} or more, got {len(x)}",
-            "Pass a folder with more images; a few hundred make the distance mean something.",
+            "Pass a folder with more images; a few hundred make the distance meaningful.",
         )
     return x
 
@@ -188,8 +191,9 @@ def _counts(counts: npt.ArrayLike | None, length: int) -> Array:
 
 
 def _different_images(x: Array, y: Array) -> Array:
-    """(N, M): 0 where image n of one set is image m of the other, else 1. Each is paired off with one at most: of
-    an image that both sets have twice, two pairs out of the four.
+    """(N, M): 0 where image n of one set is image m of the other, else 1.
+
+    Each image is matched at most once: of an image that is twice in both sets, two pairs out of four.
     """
     lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
     same = lengths - 2 * (x @ y.T) <= _SAME**2 * lengths
@@ -207,7 +211,7 @@ def _cubic(x: Array, y: Array) -> Array:
 
 
 def _sum_rows(rows: Array, content_n: npt.NDArray[np.int64]) -> Array:
-    """(N, ...) -> (C, ...): the rows of each content added up."""
+    """(N, ...) -> (C, ...): the sum of the rows of each content."""
     order = np.argsort(content_n, kind="stable")
     starts = np.flatnonzero(np.diff(content_n[order], prepend=-1))
     return np.add.reduceat(rows[order], starts, axis=0)

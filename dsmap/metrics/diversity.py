@@ -1,4 +1,4 @@
-"""How different the results of one content in different styles are."""
+"""Diversity: the distances between results of one content in different styles."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
@@ -19,10 +19,10 @@ def diversity(
 ) -> dict[Content, float]:
     """The mean distance between pairs of results, by content.
 
-    `results` gives each content's name with its results in different styles, uint8 (H, W, 3) RGB; a generator need not
-    hold more than one content's images. Of each content `pairs` pairs are drawn without repetition, or all are taken
-    where there are not more. Which pairs depends on the seed and on the content's place, not on its images. A content
-    with fewer than two results is left out.
+    `results` gives each content's name with its results in different styles, uint8 (H, W, 3) RGB, and may be a
+    generator. Of each content `pairs` pairs are drawn without repetition, or all are taken if there are no more. The
+    pairs depend on the seed and the content's place, not on its images. Contents with fewer than two results are left
+    out.
     """
     means: dict[Content, float] = {}
     for place, (content, images_rgb) in enumerate(results):

@@ -1,7 +1,7 @@
-"""Networks that describe images by numbers, and distances between two images.
+"""Feature networks, and perceptual distances between two images.
 
-SqueezeNet v1.0 from a file of weights, or Inception from NVIDIA's TorchScript file, which the user downloads. Only the
-latter gives numbers that can be compared with published FID and KID.
+SqueezeNet v1.0 is read from a file of weights, Inception from NVIDIA's TorchScript file, both downloaded by the user.
+Only Inception gives numbers that can be compared with published FID and KID.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ MAX_NETWORK = 2_000_000_000
 LpipsNet = Literal["alex", "vgg", "squeeze"]
 
 _FILES = f"Pass an .npz of SqueezeNet v1.0 weights, or the file that {INCEPTION_URL} gives."
-_LENGTH_FLOOR = 1e-10  # a position where every channel is 0 has no direction
+_LENGTH_FLOOR = 1e-10  # where every channel is 0 there is no direction
 
 
 class Extractor(ABC):
-    """A frozen network that makes a feature vector of an image."""
+    """A frozen network that computes a feature vector for an image."""
 
     name: str
     """For people."""
@@ -52,24 +52,24 @@ class Extractor(ABC):
     """SHA-256 of the file of its weights."""
 
     def pooled(self, images_rgb: Iterable[Image], *, batch: int = 4) -> npt.NDArray[np.float32]:
-        """Features (N, D) of images, uint8 (H, W, 3) RGB of any sizes. Images are taken `batch` at a time."""
+        """Features (N, D) of images, uint8 (H, W, 3) RGB of any sizes, computed in batches of up to `batch`."""
         parts = [self._pooled(images).float().cpu().numpy() for images in _batches(images_rgb, batch)]
         features_nd = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
         if not np.isfinite(features_nd).all():
-            raise DsmapError(f"{self.name} gave features that are not finite", "Check the file of its weights.")
+            raise DsmapError(f"{self.name} gave features that are not finite", "Check its file of weights.")
         return features_nd
 
     @abstractmethod
     def _pooled(self, x_nchw: Tensor) -> Tensor:
-        """(N, D) of images of one size, uint8 (N, 3, H, W)."""
+        """(N, D) features of images of one size, uint8 (N, 3, H, W)."""
 
 
 class SqueezeNet(Extractor):
     """SqueezeNet v1.0 from an .npz of its weights (as `dsmap.model.feature_networks.SqueezeNetFeatures` reads it).
 
-    Images are resized to 227x227, whatever their shape, by antialiased bilinear interpolation (as Pillow's bilinear,
-    but not rounded). Features: the maps of the classifier's conv10 BEFORE its ReLU, averaged over positions (D = 1000);
-    where the file has no conv10, those of fire9 (D = 512).
+    Images are resized to 227x227, whatever their shape, by antialiased bilinear interpolation (as in Pillow, but not
+    rounded). Features are the outputs of conv10 BEFORE its ReLU, averaged over positions (D = 1000), or those of fire9
+    (D = 512) if the file has no conv10.
     """
 
     key = "squeezenet"
@@ -99,13 +99,12 @@ class SqueezeNet(Extractor):
 
 
 class Inception(Extractor):
-    """Inception v3 of 2015-12-05 as TorchScript, NVIDIA's translation of the network that FID was defined on.
+    """Inception v3 of 2015-12-05 as TorchScript, NVIDIA's conversion of the network that FID was defined on.
 
     It resizes images to 299x299 itself, as the first FID implementation did (bilinear, not antialiased); D = 2048.
     Distances are comparable with published ones that resize so, such as StyleGAN's. A TorchScript file is a program
-    that runs with its user's rights: one with another SHA-256 raises InputError unless `run_code`. Another network with
-    the same interface, model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048), works then, but is not
-    `published`.
+    that runs with its user's rights: a file with another SHA-256 raises InputError unless `run_code`. Any network with
+    the interface model(uint8 (N, 3, H, W), return_features=True) -> (N, 2048) then works, but is not `published`.
     """
 
     key = "inception"
@@ -122,10 +121,10 @@ class Inception(Extractor):
                 f"Get it from {INCEPTION_URL}; or, if you trust who made this one, pass --features-run-code: it can do "
                 "whatever you can.",
             )
-        self.name = "Inception v3 (2015-12-05)" if self.published else f"another network than Inception ({path.name})"
+        self.name = "Inception v3 (2015-12-05)" if self.published else f"a network other than Inception ({path.name})"
         self.device = device
         try:
-            with warnings.catch_warnings():  # torch would have people export anew, but the file is as it is
+            with warnings.catch_warnings():  # torch recommends exporting anew, which users cannot
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.network = torch.jit.load(BytesIO(data), map_location=device).eval()
             features = self._pooled(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
@@ -142,10 +141,9 @@ class Inception(Extractor):
 
 
 def load_extractor(path: Path, device: str | torch.device = "cpu", *, run_code: bool = False) -> SqueezeNet | Inception:
-    """SqueezeNet from an .npz, Inception from a TorchScript file: told from the content, not from the suffix.
+    """Loads SqueezeNet from an .npz or Inception from a TorchScript file, by content, not by suffix.
 
-    `run_code` allows TorchScript other than NVIDIA's file. Raises InputError for a missing file and for one that is
-    neither.
+    `run_code` allows TorchScript other than NVIDIA's file. Raises InputError for a missing file and any other.
     """
     check_archive(path, "the feature network", _FILES)
     try:
@@ -159,12 +157,13 @@ def load_extractor(path: Path, device: str | torch.device = "cpu", *, run_code: 
         return SqueezeNet(path, device)
     if any("/code/" in name for name in names):
         return Inception(path, device, run_code=run_code)
-    what = "holds weights without their network" if any(name.endswith("/data.pkl") for name in names) else "is none"
-    raise InputError(f"a feature network was expected, but {path} {what}", _FILES)
+    if any(name.endswith("/data.pkl") for name in names):
+        raise InputError(f"{path} holds weights without their network, expected a TorchScript file", _FILES)
+    raise InputError(f"{path} is not a feature network", _FILES)
 
 
 class PairDistance(Protocol):
-    """How different two images look, 0 or more."""
+    """A measure of how different two images look, 0 or more."""
 
     name: str
     """For people."""
@@ -175,7 +174,7 @@ class PairDistance(Protocol):
 
 
 class SqueezeNetDistance:
-    """A perceptual distance on SqueezeNet, built as LPIPS but without its learned weights: it is not LPIPS.
+    """A perceptual distance on SqueezeNet, built like LPIPS but without its learned weights: it is not LPIPS.
 
     At three depths the features of each position are scaled to length 1; squared differences are summed over channels
     and averaged over positions, then over depths. In [0, 2].
@@ -196,7 +195,7 @@ class SqueezeNetDistance:
 
 
 class Lpips:
-    """LPIPS (Zhang et al., CVPR 2018) as torchmetrics has it, at the images' own size. `load_lpips` makes it."""
+    """LPIPS (Zhang et al., CVPR 2018) by torchmetrics, at the images' own size. Created by `load_lpips`."""
 
     key = "lpips"
 
@@ -215,8 +214,8 @@ class Lpips:
 
 
 def load_lpips(net: LpipsNet = "alex", device: str | torch.device = "cpu") -> Lpips:
-    """LPIPS on the network `net`. Raises DsmapError where torchmetrics, torchvision or its weights cannot be had."""
-    instead = "or go without: diversity is then measured on the network of --features."
+    """Loads LPIPS on the network `net`. Raises DsmapError without torchmetrics, torchvision or its weights."""
+    instead = "or leave out --lpips: diversity is then measured on the network of --features."
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -226,7 +225,7 @@ def load_lpips(net: LpipsNet = "alex", device: str | torch.device = "cpu") -> Lp
             f"LPIPS needs torchmetrics and torchvision, of which one is missing: {str(error).splitlines()[0]}",
             f"Run pip install torchmetrics torchvision, {instead}",
         ) from error
-    except RuntimeError as error:  # a torchvision made for another torch: "operator torchvision::nms does not exist"
+    except RuntimeError as error:  # a torchvision built for another torch: "operator torchvision::nms does not exist"
         raise DsmapError(
             f"torchvision, which LPIPS needs, does not work here: {str(error).splitlines()[0]}",
             f"Install the torchvision that belongs to torch {torch.__version__}, {instead}",
@@ -240,12 +239,12 @@ def load_lpips(net: LpipsNet = "alex", device: str | torch.device = "cpu") -> Lp
 
 
 def cosine_per_image(one_nchw: Tensor, other_nchw: Tensor) -> npt.NDArray[np.float64]:
-    """(N,) cosines between the features of two maps at each position, mean over positions."""
+    """(N,) cosine similarities between two feature maps, averaged over positions."""
     return F.cosine_similarity(one_nchw, other_nchw, dim=1).mean((1, 2)).double().cpu().numpy()
 
 
 def _batches(images_rgb: Iterable[Image], batch: int) -> Iterator[Tensor]:
-    """The images in order as uint8 (N, 3, H, W), N <= batch; those of one tensor have one size."""
+    """Yields the images in order as uint8 (N, 3, H, W), N <= batch, each batch of one size."""
     waiting: list[Image] = []
     for image_rgb in images_rgb:
         if image_rgb.dtype != np.uint8 or image_rgb.ndim != 3 or image_rgb.shape[2] != 3:

@@ -1,11 +1,11 @@
-"""How sure a number is: 95 % intervals by the bootstrap (Efron 1979).
+"""95 % confidence intervals by the bootstrap (Efron 1979).
 
-One rule for all: value +- 1.96 standard deviations of the resampled values. Quantiles of the resampled values would not
-do for distances, as a resampling (in which images repeat) lies further away than the set it comes from.
+An interval is the value +- 1.96 standard deviations of the resampled values. Quantiles of the resampled values would be
+wrong for distances: a resampling, in which images repeat, lies further away than the set it comes from.
 
-What is drawn, with replacement, are CONTENTS: all results of one content come or stay away together. Ten styles of one
-content are no ten independent images. For distances the reference's images are drawn anew as well. Intervals of
-distances near 0 are two to three times as wide as they need be; further away they are about right.
+CONTENTS are drawn, with replacement: all results of one content are in or out together, since ten styles of one content
+are not ten independent images. For distances the reference's images are drawn too. Intervals of distances near 0 are
+two to three times too wide; further away they are about right.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -32,10 +32,10 @@ def bootstrap(
     seed: int = 0,
     limits: tuple[float, float] = _ANYWHERE,
 ) -> Interval | None:
-    """The interval of a `statistic` whose value is `value`; None for fewer than two things to draw from.
+    """The interval of a `statistic` whose value is `value`; None for fewer than two items to draw from.
 
-    `statistic(counts)` is its value where thing i of `count` is drawn counts[i] times; counts add up to `count`.
-    `limits`: what lies beyond them is cut off. The same seed gives the same interval.
+    `statistic(counts)` is its value if item i of `count` is drawn counts[i] times; counts add up to `count`. The
+    interval is clipped to `limits`. The same seed gives the same interval.
     """
     if count < 2:
         return None
@@ -51,9 +51,9 @@ def mean_interval(
     seed: int = 0,
     limits: tuple[float, float] = _ANYWHERE,
 ) -> Interval | None:
-    """The interval of the mean of `values_n`; `contents` says of which content each is (default: each of its own).
+    """The interval of the mean of `values_n`; `contents` gives the content of each (default: each has its own).
 
-    NaN values (scores that do not exist) are left out, as `numpy.nanmean` does. None for fewer than two contents.
+    NaN values (missing scores) are left out, as in `numpy.nanmean`. None for fewer than two contents.
     """
     values = np.asarray(values_n, dtype=np.float64)
     content_n = number_contents(contents, len(values))
@@ -75,7 +75,7 @@ def mean_interval(
 def share_interval(taken_n: npt.ArrayLike, contents: Sequence[Hashable] | None = None) -> Interval | None:
     """The interval of a share that is 0 or 1, by the rule of three: within 3 / contents of it. None for other shares.
 
-    `taken_n` holds 0 and 1. No resampling of thirty equal answers gives another, and yet the thirty-first may differ.
+    `taken_n` holds 0 and 1. Resampling equal answers always gives the same, although the next one may differ.
     """
     taken = np.asarray(taken_n, dtype=np.float64)
     count = int(number_contents(contents, len(taken)).max()) + 1 if len(taken) else 0
@@ -90,8 +90,8 @@ def distance_interval(
 ) -> Interval | None:
     """The interval of a distance between sets; None for fewer than two contents or reference images.
 
-    `value`: the distance where it is known already. `resamples` defaults to what takes some seconds: 1000 for the
-    kernel distance, 100 for the Frechet distance, whose interval is then known to about a fourteenth of its width.
+    `value`: the distance, if it is known already. `resamples` defaults to a number that takes some seconds: 1000 for
+    the kernel distance, 100 for the Frechet distance, whose interval is then accurate to a fourteenth of its width.
     """
     if distance.references < 2:
         return None
@@ -107,7 +107,7 @@ def distance_interval(
 
 
 def _draw(count: int, rng: np.random.Generator) -> Counts:
-    """How often each of `count` things is drawn; at least two different ones, as one alone has no spread."""
+    """How often each of `count` items is drawn. At least two different ones are: one has no spread."""
     while True:
         counts = np.bincount(rng.integers(count, size=count), minlength=count)
         if np.count_nonzero(counts) > 1:

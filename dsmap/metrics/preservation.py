@@ -1,4 +1,4 @@
-"""What a translation keeps of its content: scores of pairs of images, each uint8 (H, W, 3) RGB."""
+"""Content preservation: scores of pairs of content and result, each uint8 (H, W, 3) RGB."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from dsmap.metrics.extractors import SqueezeNet
 
 MIN_SIDE = 11
-"""The window of the structural similarity, in pixels: no image may be smaller."""
+"""The side of structural similarity's windows, in pixels: images must not be smaller."""
 
 _SIGMA = 1.5
 _RANGE = 255
 _K1, _K2 = 0.01, 0.03
-# Grey levels per pixel at scale 0. A window whose gradients spread less is sky, skin or water: what is in it is grain
-# and JPEG noise of up to about three grey levels.
+# Grey levels per pixel at scale 0. A window whose gradients vary less is sky, skin or water, with grain and JPEG noise
+# of up to about three grey levels.
 _EDGES_FROM = 1.0
 
 _Plane = npt.NDArray[np.float64]
 
 
 def like_content(content_rgb: Image, result_rgb: Image) -> Image:
-    """`result_rgb` resized to the content's size if it has another."""
+    """`result_rgb`, resized to the content's size."""
     height, width = content_rgb.shape[:2]
     if result_rgb.shape == content_rgb.shape:
         return result_rgb
@@ -37,15 +37,16 @@ def like_content(content_rgb: Image, result_rgb: Image) -> Image:
 
 
 def at_smaller_size(content_rgb: Image, result_rgb: Image) -> tuple[Image, Image]:
-    """Content and result at the size of the one with fewer pixels, which enlarging would not make sharper."""
+    """Content and result at the size of the one with fewer pixels: enlarging it would not make it sharper."""
     if result_rgb.shape[0] * result_rgb.shape[1] < content_rgb.shape[0] * content_rgb.shape[1]:
         return like_content(result_rgb, content_rgb), result_rgb
     return content_rgb, like_content(content_rgb, result_rgb)
 
 
 def same_shape(content_rgb: Image, result_rgb: Image) -> bool:
-    """Whether both have one aspect ratio, up to 5 %. If not, the result was cut or squeezed, and its edges may lie
-    elsewhere through no fault of the network.
+    """Whether both have the same aspect ratio, up to 5 %.
+
+    If not, the result was cropped or squeezed, and its edges may lie elsewhere through no fault of the network.
     """
     (content_h, content_w), (result_h, result_w) = content_rgb.shape[:2], result_rgb.shape[:2]
     return bool(abs(np.log(content_h * result_w / (content_w * result_h))) <= np.log(1.05))
@@ -54,8 +55,8 @@ def same_shape(content_rgb: Image, result_rgb: Image) -> bool:
 def ssim(content_rgb: Image, result_rgb: Image) -> float:
     """Structural similarity of the luma (Wang et al., IEEE TIP 2004), in [-1, 1]; 1 for identical images.
 
-    11 x 11 Gaussian windows with sigma 1.5 around every pixel, the image mirrored at its borders (as torchmetrics has
-    it), K1 = 0.01, K2 = 0.03.
+    11 x 11 Gaussian windows with sigma 1.5 around every pixel, the image mirrored at its borders (as in torchmetrics),
+    K1 = 0.01, K2 = 0.03.
     Raises InputError for images smaller than the window.
     """
     x, y = _two_lumas(content_rgb, result_rgb)
@@ -67,14 +68,14 @@ def ssim(content_rgb: Image, result_rgb: Image) -> float:
 
 
 def edge_structure(content_rgb: Image, result_rgb: Image, *, scale: float = 1.0) -> float:
-    """How far the content's edges are still there, in [-1, 1]; NaN where the content has none.
+    """How well the content's edges are preserved, in [-1, 1]; NaN if the content has none.
 
     The correlation, window by window, between the gradient magnitudes (Sobel, of the luma) of content and result:
     the structure term of SSIM, on edges. The mean is weighted by the spread of the content's gradients, so flat areas
-    count nothing. 1 for identical images, whatever is done to contrast, brightness and colour; about 0 for an
-    unrelated image, for a flat one and for noise. An edge that turns from dark to bright is still an edge.
-    `scale` is that of the edges, the sigma of a blur before the gradient in pixels: at 0 every grain counts, at 1 a
-    shift by two pixels costs nearly as much, but grain and JPEG noise little.
+    do not count. 1 for identical images, whatever happens to contrast, brightness and colour; about 0 for unrelated
+    images, flat ones and noise. An edge that turns from dark to bright is still an edge.
+    `scale` is the sigma, in pixels, of a blur before the gradient: at 0 every grain counts, at 1 a shift by two pixels
+    costs nearly as much, but grain and JPEG noise little.
     Windows as in `ssim`. Raises InputError for images smaller than the window.
     """
     x, y = (_gradient(luma, scale) for luma in _two_lumas(content_rgb, result_rgb))
@@ -94,12 +95,12 @@ def feature_similarity(
 ) -> npt.NDArray[np.float64]:
     """(N,) cosines in [0, 1] between the features of contents and results at half depth, mean over positions.
 
-    It compares what is where (trees, rock, sky) rather than edges. Features are not negative, so unrelated images
-    have a cosine well above 0: read it beside that of other systems.
+    It compares where objects are (trees, rock, sky) rather than edges. Features are not negative, so unrelated images
+    have a cosine well above 0: compare it with that of other systems.
     """
     if len(contents_rgb) != len(results_rgb):
         raise ValueError(f"{len(contents_rgb)} contents for {len(results_rgb)} results")
-    from dsmap.metrics.extractors import cosine_per_image  # torch: edges and SSIM need none
+    from dsmap.metrics.extractors import cosine_per_image  # imports torch, which edges and SSIM do not need
 
     parts = [
         cosine_per_image(extractor.taps(contents_rgb[i : i + batch])[1], extractor.taps(results_rgb[i : i + batch])[1])

@@ -1,4 +1,4 @@
-"""Folders of results from anywhere: which image is a translation of which content, and what can be compared."""
+"""Folders of results from any system: which image belongs to which content, and what can be compared."""
 
 import os
 import unicodedata
@@ -23,9 +23,9 @@ class ResultImage:
 
     path: Path
     content: int | None = None
-    """Which of the contents it came from; None where no name tells."""
+    """Index of its content; None if its name does not say."""
     style: str = ""
-    """What its name says beside the content's name."""
+    """The rest of its name, beside the content's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ class ResultFolder:
     name: str
     results: tuple[ResultImage, ...]
     contradictory: int = 0
-    """How many results name one content by their file and another one by their folder."""
+    """Number of results whose file names one content and whose folder another."""
     doubtful: int = 0
-    """How many results begin with the name of one content and hold that of another behind it."""
+    """Number of results whose name begins with one content's and contains another's after it."""
     left_out: tuple[str, ...] = ()
-    """A line for what in the folder is no still image, and for each that is too large."""
+    """A line about everything that is not a still image, and one for each image that is too large."""
 
     def of_content(self) -> dict[int, list[ResultImage]]:
-        """The results of each content, in the order of their names."""
+        """The results of each content, in order of their names."""
         found: dict[int, list[ResultImage]] = {}
         for result in self.results:
             if result.content is not None:
@@ -51,7 +51,7 @@ class ResultFolder:
 
 
 def find_images(folder: Path, what: str, pattern: str | None = None) -> list[Path]:
-    """The images in `folder` and its subfolders, sorted; hidden files are left out. InputError when there are none.
+    """The images in `folder` and its subfolders, sorted, without hidden files. Raises InputError if there are none.
 
     `what` names the folder in errors. `pattern`: only files whose names match it, such as *_fake_B.png.
     """
@@ -59,7 +59,7 @@ def find_images(folder: Path, what: str, pattern: str | None = None) -> list[Pat
 
 
 def scan_images(folder: Path, what: str, left_out: list[str], pattern: str | None = None) -> list[Path]:
-    """`find_images`; what is no still image, or does not fit into memory, is told in lines added to `left_out`."""
+    """`find_images`, adding lines to `left_out` about files that are not still images or do not fit into memory."""
     if not folder.is_dir():
         fault = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{what} {folder} {fault}", "Pass a folder of images.")
@@ -77,15 +77,15 @@ def scan_images(folder: Path, what: str, left_out: list[str], pattern: str | Non
     if not found and pattern is not None:
         raise InputError(f"no images in {what} {folder} match {pattern}", "Check the pattern: * stands for any text.")
     if not found:
-        told = f" ({left_out_line(counts.most_common())})" if counts else ""
+        reason = f" ({left_out_line(counts.most_common())})" if counts else ""
         raise InputError(
-            f"no images in {what} {folder}{told}", "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files into it."
+            f"no images in {what} {folder}{reason}", "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files into it."
         )
     return sorted(found)
 
 
 def _files_under(folder: Path, pattern: str | None) -> Iterator[Path]:
-    """Everything but folders; hidden folders are not entered, and none twice."""
+    """Yields all files; hidden folders are not entered, and none is entered twice."""
     entered = {folder.resolve()}
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _enter(entered, parent, name)]
@@ -93,13 +93,13 @@ def _files_under(folder: Path, pattern: str | None) -> Iterator[Path]:
 
 
 def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str | None = None) -> ResultFolder:
-    """The results in `folder`, each with its content among `contents` where its name tells.
+    """The results in `folder`, each with its content among `contents` if its name says.
 
-    A result's name begins with its content's (any suffix), alone or with more behind it after a character that is no
-    letter and no digit (`lake.png`, `lake_snow.png`, `lake-3.jpg`); or else it lies in a folder of the content's name
-    (`lake/0.png`); or else its name holds the content's as whole words (`fake_lake.png`), and that of no other content.
-    The longest name that fits is taken. `pattern` as in `find_images`. Raises InputError for no images, and for two
-    contents of one name.
+    A result's name begins with its content's (any suffix), alone or followed by a character that is neither letter nor
+    digit (`lake.png`, `lake_snow.png`, `lake-3.jpg`); else it lies in a folder of the content's name (`lake/0.png`);
+    else its name contains the content's as whole words (`fake_lake.png`) and that of no other content. The longest
+    matching name counts. `pattern` as in `find_images`. Raises InputError if there are no images, and for two contents
+    of one name.
     """
     numbers: dict[str, int] = {}
     for number, path in enumerate(contents):
@@ -107,7 +107,7 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
         if stem in numbers:
             raise InputError(
                 f"two contents are called {stem}: {contents[numbers[stem]]} and {path}",
-                "Give them different names: results are told apart by them.",
+                "Give them different names: results are matched by them.",
             )
         numbers[stem] = number
     left_out: list[str] = []
@@ -125,12 +125,12 @@ def read_results(name: str, folder: Path, contents: Sequence[Path], pattern: str
 
 
 def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[ResultFolder], list[str]]:
-    """What of every system is compared, and a sentence for each thing that was left out.
+    """The results of every system that are compared, and a sentence about everything that was left out.
 
-    With contents (their number; 0: none are given) those that every system has results of, and of each content the same
-    number of results; without, the same number of results of every system: distances between sets depend on their size.
-    A system none of whose results has the name of a content is compared by as many of its results as there are of the
-    others. Raises InputError when nothing is left.
+    With `contents` (their number) these are the contents that every system has results of, and equally many results of
+    each; without (0), equally many results of every system, since distances between sets depend on their size. A system
+    none of whose results names a content takes part with as many results as the others. Raises InputError if nothing is
+    left.
     """
     known = [folder for folder in folders if folder.of_content()] if contents else []
     if contents and not known:
@@ -143,8 +143,8 @@ def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[Res
     rest = [folder for folder in folders if folder not in known]
     kept, notes = _same_contents(known, contents, min((len(folder.results) for folder in rest), default=None))
     notes += [
-        f"{folder.name}: no result has the name of a content (the first is {folder.results[0].path.name}), so what is"
-        " kept of the contents is not measured."
+        f"{folder.name}: no result has the name of a content (the first is {folder.results[0].path.name}), so content"
+        " preservation is not measured."
         for folder in rest
     ]
     others, left_out = _same_number(rest, len(kept[0].results))
@@ -155,7 +155,7 @@ def comparable(folders: Sequence[ResultFolder], contents: int) -> tuple[list[Res
 def _same_number(folders: Sequence[ResultFolder], count: int) -> tuple[list[ResultFolder], list[str]]:
     kept = [replace(folder, results=tuple(pick_evenly(folder.results, count))) for folder in folders]
     return kept, [
-        f"{folder.name}: {count} of {len(folder.results)} results are compared, as many as of every system."
+        f"{folder.name}: {count} of {len(folder.results)} results are compared, as many as of the other systems."
         for folder in folders
         if len(folder.results) > count
     ]
@@ -164,7 +164,7 @@ def _same_number(folders: Sequence[ResultFolder], count: int) -> tuple[list[Resu
 def _same_contents(
     folders: Sequence[ResultFolder], contents: int, most: int | None
 ) -> tuple[list[ResultFolder], list[str]]:
-    """`most`: results of a system, where another one has no more."""
+    """`most`: the number of results of a system without contents; None without such a system."""
     by_content = [folder.of_content() for folder in folders]
     notes = []
     for folder in folders:
@@ -179,7 +179,7 @@ def _same_contents(
         if folder.doubtful:
             notes.append(
                 f"{folder.name}: {folder.doubtful} of {len(folder.results)} results begin with the name of one content"
-                " and hold that of another: the first was taken, as in CONTENT_STYLE."
+                " and contain that of another: the first was taken, as in CONTENT_STYLE."
             )
     shared = sorted(set.intersection(*map(set, by_content)))
     if not shared:
@@ -187,10 +187,10 @@ def _same_contents(
     counts = {content: min(len(found[content]) for found in by_content) for content in shared}
     total = sum(counts.values())
     if len(shared) < contents:
-        notes.append(f"{len(shared)} of {contents} contents are compared: those that every system has results of.")
+        notes.append(f"{len(shared)} of {contents} contents are compared: those that every system has results for.")
     if most is not None and most < total:
         shared = pick_evenly(shared, max(1, len(shared) * most // total))
-        notes.append(f"{len(shared)} contents of these are compared: a system has {most} results.")
+        notes.append(f"{len(shared)} of these contents are compared: a system has only {most} results.")
     kept = []
     for folder, found in zip(folders, by_content, strict=True):
         results = [result for content in shared for result in pick_evenly(found[content], counts[content])]
@@ -201,7 +201,7 @@ def _same_contents(
 
 
 def _enter(entered: set[Path], parent: str, name: str) -> bool:
-    """Whether a folder was not entered before, by another link."""
+    """Whether a folder was not entered before, through another link."""
     real = Path(parent, name).resolve()
     new = real not in entered
     entered.add(real)
@@ -209,7 +209,7 @@ def _enter(entered: set[Path], parent: str, name: str) -> bool:
 
 
 class _Named(NamedTuple):
-    """What a result's path says."""
+    """The content and style that a result's path names."""
 
     content: int | None
     style: str
@@ -218,7 +218,7 @@ class _Named(NamedTuple):
 
 
 def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
-    """What a result's path, relative to its folder, says of its content."""
+    """The content and style named by a result's path, relative to its folder."""
     stem, folders = _composed(path.stem), [_composed(folder) for folder in path.parts[:-1]]
     of_folders = next((numbers[folder] for folder in reversed(folders) if folder in numbers), None)
     at_start = [end for start, end in _names_in(stem, numbers) if start == 0]
@@ -231,7 +231,7 @@ def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
     if of_folders is not None:
         return _Named(of_folders, stem)
     within = _names_in(stem, numbers)
-    # Parts of the longest name are no names of their own: "lake" in "snowy lake".
+    # Parts of the longest name do not count: "lake" in "snowy lake".
     apart = [(start, end) for start, end in within[1:] if start < within[0][0] or end > within[0][1]]
     if within and not apart:
         start, end = within[0]
@@ -240,16 +240,16 @@ def _content_of(path: Path, numbers: dict[str, int]) -> _Named:
 
 
 def _composed(name: str) -> str:
-    """One spelling of letters with accents: archives from a Mac hold them in two characters."""
+    """One spelling of accented letters: archives from a Mac split them into two characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def _in_word(char: str) -> bool:
-    return char.isalnum() or unicodedata.category(char).startswith("M")  # marks belong to the letter before
+    return char.isalnum() or unicodedata.category(char).startswith("M")  # a mark belongs to the letter before it
 
 
 def _names_in(stem: str, numbers: dict[str, int]) -> list[tuple[int, int]]:
-    """Where contents' names stand in `stem` as whole words, the longest first."""
+    """(start, end) of the contents' names in `stem`, as whole words, longest first."""
     starts = [i for i in range(len(stem)) if i == 0 or not _in_word(stem[i - 1])]
     ends = [i for i in range(1, len(stem) + 1) if i == len(stem) or not _in_word(stem[i])]
     found = [(start, end) for start in starts for end in ends if start < end and stem[start:end] in numbers]

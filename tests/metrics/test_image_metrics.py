@@ -140,7 +140,7 @@ def test_files_that_are_no_feature_network(tmp_path):
         plain(tmp_path / "a.txt", b"text"): "is not a feature network",
         plain(tmp_path / "empty.pt", b""): "is not a feature network",
         weights: "weights without their network",
-        archive: "a feature network was expected",
+        archive: "is not a feature network",
         saved(TinyInception(1000), tmp_path / "classes.pt"): r"gives \(1, 1000\) for an image, expected \(1, 2048\)",
         saved(TakesNothingElse(), tmp_path / "else.pt"): "forward.. expected at most 2",
         saved(TwoThings(), tmp_path / "two.pt"): "gives tuple",

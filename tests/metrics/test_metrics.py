@@ -301,7 +301,7 @@ def test_the_classifier_knows_the_odds():
     assert classifier.probability(x) == pytest.approx(expected, abs=0.03)
     assert classifier.probability(x * (1, 1e6, 1, 1))[[0, -1]] == pytest.approx([0, 1])  # no overflow
     assert classifier.reliable
-    assert f"right on {classifier.accuracy:.1%} of 4000 images" in classifier.reliability
+    assert f"right on {classifier.accuracy:.1%} of 4000 held-out images" in classifier.reliability
     again = fit_classifier(source, target)
     assert np.array_equal(again.weight_d, classifier.weight_d)
     assert again.accuracy == classifier.accuracy

@@ -241,7 +241,7 @@ def test_images_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):
     assert "10 contents are translated, not 20: there are no more." in notes
     assert "Distances are of few images (10 results, 12 of the reference)" in notes
     assert "real winter" not in numbers_of(report)
-    assert DIVERSITY in numbers_of(report)["styles of pictures"]
+    assert DIVERSITY in numbers_of(report)["styles of images"]
 
 
 def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
@@ -337,7 +337,7 @@ def test_images_of_any_size_are_compared_at_the_size_of_the_translations(folder,
         work = tmp_path / f"work-{data.name}"
         work.mkdir()
         reports.append(numbers_of(measure(Bundle.read(tiny_bundle), folder, work, data=data, **side)))
-    for name in set(reports[0]) - {"styles of pictures"}:  # styles are taken from the images as they are
+    for name in set(reports[0]) - {"styles of images"}:  # styles are taken from the images as they are
         assert reports[0][name] == reports[1][name]
 
 

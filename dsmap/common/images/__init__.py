@@ -1,4 +1,4 @@
-"""Images on disk to and from RGB arrays."""
+"""Reads and writes images as RGB arrays, and lists folders of them."""
 
 import cv2
 import numpy as np

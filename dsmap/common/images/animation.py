@@ -1,4 +1,4 @@
-"""How long the frames of a GIF, WebP, PNG or AVIF are shown, and how often: read without decoding any."""
+"""Frame durations and loop counts of animated GIF, WebP, PNG and AVIF files, read without decoding (but for AVIF)."""
 
 import os
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ from typing import BinaryIO
 
 from dsmap.common.images.kinds import PNG_START
 
-_UNSAID = Fraction(1, 10)  # seconds: what browsers make of a delay of 0
-_SHORTEST_GIF = 2  # hundredths: less is taken for 0 by every player
+_DEFAULT = Fraction(1, 10)  # seconds: what browsers make of a delay of 0
+_MIN_GIF_DELAY = 2  # hundredths of a second: players take less for 0
 _MAX_PARTS = 1_000_000  # chunks or blocks; damage could make a file endless
 
 
 @dataclass(frozen=True)
 class Animation:
-    """The frames of an animated image, as its file says."""
+    """The frames of an animated image, by its file."""
 
     durations: tuple[Fraction, ...] = ()
-    """Seconds, one for each frame; 0 and what players take for 0 is a tenth. Empty for a still image."""
+    """Seconds, one per frame; 0 and what players take for 0 become a tenth. Empty for a still image."""
     plays: int = 0
-    """How often it is played; 0 for endlessly."""
+    """How often it is played; 0: endlessly."""
     default_image: bool = False
-    """Of a PNG: its plain image is no frame, but for programs that know stills alone."""
+    """In a PNG: the default image is not a frame, but there for programs that only know stills."""
 
     @property
     def moves(self) -> bool:
@@ -58,7 +58,7 @@ def _gif(stream: BinaryIO) -> Animation:
         elif block == b"," and len(place := stream.read(9)) == 9:
             stream.seek(_table_bytes(place[8]) + 1, os.SEEK_CUR)
             _sub_blocks(stream)
-            durations.append(Fraction(delay, 100) if delay >= _SHORTEST_GIF else _UNSAID)
+            durations.append(Fraction(delay, 100) if delay >= _MIN_GIF_DELAY else _DEFAULT)
             delay = 0
         else:
             break
@@ -66,12 +66,12 @@ def _gif(stream: BinaryIO) -> Animation:
 
 
 def _table_bytes(flags: int) -> int:
-    """Of the colour table that the flags announce."""
+    """The size of the colour table that the flags announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _sub_blocks(stream: BinaryIO, keep: int = 0) -> bytes:
-    """Goes over a chain of sub-blocks; gives up to `keep` bytes of what is in them."""
+    """Skips a chain of sub-blocks; returns up to `keep` bytes of their content."""
     kept = b""
     while size := stream.read(1)[:1]:
         if size == b"\0":
@@ -94,7 +94,7 @@ def _webp(stream: BinaryIO) -> Animation:
         if head[:4] == b"ANIM" and len(head) >= 14:
             plays = int.from_bytes(head[12:14], "little")
         elif head[:4] == b"ANMF" and len(head) >= 23:
-            durations.append(Fraction(int.from_bytes(head[20:23], "little"), 1000) or _UNSAID)
+            durations.append(Fraction(int.from_bytes(head[20:23], "little"), 1000) or _DEFAULT)
         size = int.from_bytes(head[4:8], "little")
         at += 8 + size + size % 2
     return Animation(tuple(durations), plays)
@@ -115,12 +115,12 @@ def _png(stream: BinaryIO) -> Animation:
             if len(delay) < 4:
                 break
             denominator = int.from_bytes(delay[2:], "big") or 100
-            durations.append(Fraction(int.from_bytes(delay[:2], "big"), denominator) or _UNSAID)
+            durations.append(Fraction(int.from_bytes(delay[:2], "big"), denominator) or _DEFAULT)
     return Animation(tuple(durations), plays, default_image and bool(durations))
 
 
 def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Every chunk's name, and where its content begins."""
+    """Yields every chunk's name and the offset of its content."""
     at = len(PNG_START)
     for _ in range(_MAX_PARTS):
         stream.seek(at)
@@ -132,7 +132,7 @@ def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _avif(stream: BinaryIO) -> Animation:
-    """By decoding: Pillow tells no other way."""
+    """By decoding: Pillow offers no other way."""
     from PIL import Image
 
     durations: list[Fraction] = []
@@ -141,7 +141,7 @@ def _avif(stream: BinaryIO) -> Animation:
             for index in range(getattr(opened, "n_frames", 1)):
                 opened.seek(index)
                 opened.load()
-                durations.append(Fraction(round(opened.info.get("duration", 0)), 1000) or _UNSAID)
-    except Exception:  # whatever damage makes of Pillow: the list ends
+                durations.append(Fraction(round(opened.info.get("duration", 0)), 1000) or _DEFAULT)
+    except Exception:  # Pillow raises anything for damaged files: the list ends
         pass
     return Animation(tuple(durations))

@@ -1,4 +1,4 @@
-"""Any image's colours to sRGB, by the profile in it or by what else it states, with LittleCMS (Pillow's ImageCms)."""
+"""Converts colours to sRGB, by an image's profile or its other colour tags, with LittleCMS (Pillow's ImageCms)."""
 
 import hashlib
 import io
@@ -17,11 +17,11 @@ Pixels = npt.NDArray[np.uint8]
 
 DAMAGED = "its colour profile is damaged, and is ignored: colours are read as sRGB"
 MISFIT = "its colour profile is for {profile} and its pixels are {pixels}: it is ignored, colours are read as sRGB"
-NONSENSE = "what it says of its colours is damaged, and is ignored: they are read as sRGB"
+NONSENSE = "its colour tags are damaged, and are ignored: colours are read as sRGB"
 HDR = "HDR ({name}): shown as SDR, brighter than the white of paper is white"
 
 _MAX_KEPT = 32  # conversions
-_BAND_PIXELS = 1 << 20  # so many are converted at once: Pillow takes 4 bytes for each
+_BAND_PIXELS = 1 << 20  # converted at once: Pillow takes 4 bytes for each
 _PNG_SRGB_GAMMA, _CLOSE = 0.45455, 0.005
 _EXIF_IFD, _INTEROP_IFD, _COLOUR_SPACE, _INTEROP_INDEX = 0x8769, 0xA005, 0xA001, 1
 _ADOBE_RGB = 2
@@ -29,7 +29,7 @@ _SPACES = {"RGB ": "RGB", "GRAY": "grey", "CMYK": "CMYK"}
 
 
 class ToSrgb:
-    """From an image's colours to sRGB. `pixels`: RGB, grey or CMYK, what it takes; `name` is its kind of profile."""
+    """A conversion of an image's colours to sRGB. `pixels`: what it takes, RGB, grey or CMYK."""
 
     def __init__(self, transform: Any, pixels: str) -> None:
         self._transform, self.pixels = transform, pixels
@@ -38,7 +38,7 @@ class ToSrgb:
             self._table = _apply(transform, np.arange(256, dtype=np.uint8)[None], "L")
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """uint8 (H, W, 3) RGB, also of a grey image, or (H, W, 4) CMYK -> uint8 (H, W, 3) sRGB."""
+        """uint8 (H, W, 3) RGB (or grey, in three equal channels) or (H, W, 4) CMYK -> uint8 (H, W, 3) sRGB."""
         if self._table is not None:
             return np.ascontiguousarray(self._table[0][pixels[..., 0]])
         mode = "RGB" if self.pixels == "RGB" else "CMYK"
@@ -50,9 +50,9 @@ class ToSrgb:
 
 
 def to_srgb(header: Header, pixels: str) -> tuple[ToSrgb | None, list[str]]:
-    """What brings an image with that header to sRGB, and what to tell; None where it is sRGB, or nothing is known.
+    """The conversion to sRGB of an image with this header, and notes; None if it is sRGB, or nothing is known.
 
-    `pixels`: RGB, grey or CMYK, what the image holds. In PNG's order: cICP, a profile, sRGB, gamma.
+    `pixels`: what the image holds, RGB, grey or CMYK. Tags take precedence as in PNG: cICP, a profile, sRGB, gamma.
     """
     coded = header.cicp if header.cicp and header.cicp[0] != 2 else None
     if coded and (header.format == "PNG" or header.icc is None) and pixels != "CMYK":
@@ -82,7 +82,7 @@ def _by_profile(icc: bytes, pixels: str) -> tuple[ToSrgb | None, list[str]]:
 
 
 def _transform(icc: bytes) -> ToSrgb | str:
-    """The conversion, or what is wrong with the profile; kept, as the images of a folder mostly have the same one."""
+    """The conversion, or what is wrong with the profile. Cached: the images of a folder mostly share one."""
     digest = hashlib.sha256(icc).digest()
     if digest not in _transforms:
         if len(_transforms) >= _MAX_KEPT:
@@ -103,7 +103,7 @@ def _built(icc: bytes) -> ToSrgb | str:
         if pixels is None or profile.profile.device_class in ("link", "abst", "nmcl"):
             return f"its colour profile is for {profile.profile.xcolor_space.strip()}, and is ignored"
         mode = {"RGB": "RGB", "grey": "L", "CMYK": "CMYK"}[pixels]
-        # As browsers do: by the profile's perceptual table where it has tables.
+        # As in browsers: by the profile's perceptual table, if it has one.
         transform = ImageCms.buildTransform(
             profile, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
         )
@@ -113,7 +113,7 @@ def _built(icc: bytes) -> ToSrgb | str:
 
 
 def _made(profile: bytes) -> ToSrgb | None:
-    """By a profile that was made here; None where the numbers in it were nonsense."""
+    """The conversion by a profile that was built here; None if its numbers make no sense."""
     found = _transform(profile)
     return None if isinstance(found, str) else found
 
@@ -126,7 +126,7 @@ _PROBES = np.array(
 
 
 def _changes_nothing(convert: ToSrgb) -> bool:
-    """Whether it is sRGB under another name, within a level."""
+    """Whether it is sRGB under another name, within one grey level."""
     if convert.pixels == "CMYK":
         return False
     probes = _PROBES[:, :18] if convert.pixels == "grey" else _PROBES
@@ -147,14 +147,14 @@ def _png_profile(header: Header) -> bytes | None:
 
 
 def _exif_profile(header: Header) -> bytes | None:
-    """Adobe RGB, where the camera says so in Exif alone."""
+    """Adobe RGB, if the camera says so in Exif only."""
     if header.exif is None or header.format == "TIFF" or (b"R03" not in header.exif and not _says_adobe(header.exif)):
         return None
     try:
         with loaded_exif(header.exif) as exif:
             space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)
             index = exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX)
-    except Exception:  # whatever damaged Exif makes of Pillow: it states nothing then
+    except Exception:  # Pillow raises anything for damaged Exif
         return None
     if space != _ADOBE_RGB and not (space != 1 and str(index).startswith("R03")):
         return None
@@ -162,7 +162,7 @@ def _exif_profile(header: Header) -> bytes | None:
 
 
 def _says_adobe(exif: bytes) -> bool:
-    """Whether the bytes of the tag ColorSpace = 2 are in it, in either order."""
+    """Whether it contains the bytes of the tag ColorSpace = 2, in either byte order."""
     return b"\xa0\x01\0\x03\0\0\0\x01\0\x02" in exif or b"\x01\xa0\x03\0\x01\0\0\0\x02\0" in exif
 
 
@@ -175,7 +175,7 @@ def _apply(transform: Any, pixels: Pixels, mode: str) -> Pixels:
 
 
 def kind_of_pixels(header: Header, decoded: npt.NDArray) -> str:
-    """RGB, grey or CMYK: what the decoded image (three equal channels for grey) holds."""
+    """What the decoded image holds: RGB, grey (in three equal channels) or CMYK."""
     if header.channels == 4 and not header.has_alpha:
         return "CMYK"
     if header.channels:

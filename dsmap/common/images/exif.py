@@ -1,4 +1,4 @@
-"""The Exif of an image, as its translation may carry it on."""
+"""Exif: an image's orientation, and what of its Exif a translation keeps."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
-# Of the image itself: description, maker, model, resolution, software, dates, artist, computer, rating, copyright, and
-# Windows' title, comment, author, keywords, subject. Others tell how the original's pixels were stored.
+# Tags about the image itself: description, maker, model, resolution, software, dates, artist, computer, rating,
+# copyright, and Windows' title, comment, author, keywords, subject. Others say how the original's pixels were stored.
 _KEPT = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 _COLOUR_SPACE, _WIDTH, _HEIGHT, _INTEROP, _MAKER_NOTE = 0xA001, 0xA002, 0xA003, 0xA005, 0x927C
-_MOST_BYTES = 65_000  # what a JPEG takes
+_MAX_BYTES = 65_000  # what a JPEG holds
 _ORIENTATION = 0x0112
 
 
 @contextmanager
 def loaded_exif(exif: bytes) -> Iterator["Image.Exif"]:
-    """Pillow's reading of Exif from its byte order mark on. Warns of nothing; raises whatever damage makes of it."""
+    """Exif, from its byte order mark on, read by Pillow without warnings. Damage raises any exception."""
     from PIL import Image
 
     found = Image.Exif()
@@ -30,29 +30,29 @@ def loaded_exif(exif: bytes) -> Iterator["Image.Exif"]:
 
 
 def orientation_of(exif: bytes | None) -> int:
-    """1 to 8 as Exif numbers them; 1, upright, where nothing is said or it is damaged."""
+    """The Exif orientation, 1 to 8; 1 (upright) if it is missing or damaged."""
     if exif is None:
         return 1
     try:
         with loaded_exif(exif) as found:
             orientation = found.get(_ORIENTATION, 1)
-    except Exception:  # whatever damage makes of Pillow
+    except Exception:  # Pillow raises anything for damaged Exif
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def carried_exif(exif: bytes, width: int, height: int) -> bytes | None:
-    """`exif` for a translation of this size, beginning with its byte order mark; None where nothing can be kept.
+    """`exif` for a translation of this size, from its byte order mark on; None if nothing can be kept.
 
-    Without the orientation (the pixels are upright), the thumbnail (of the original), and what tells how pixels were
-    stored; the colour space is sRGB. The place (GPS) stays. Damaged Exif is given up without an error.
+    Dropped are the orientation (the pixels are upright), the thumbnail (of the original) and how pixels were stored;
+    the colour space becomes sRGB. The place (GPS) stays. Damaged Exif is dropped without an error.
     """
     try:
         with loaded_exif(exif) as found:
             plain = {tag: found[tag] for tag in _KEPT if tag in found}
             taken = {tag: value for tag, value in found.get_ifd(_EXIF_IFD).items() if tag != _INTEROP}
             place = dict(found.get_ifd(_GPS_IFD))
-    except Exception:  # whatever damage makes of Pillow
+    except Exception:  # Pillow raises anything for damaged Exif
         return None
     if not (plain or taken or place):
         return None
@@ -78,4 +78,4 @@ def _written(plain: dict[int, Any], taken: dict[int, Any], place: dict[int, Any]
         data = kept.tobytes().removeprefix(b"Exif\0\0")
     except Exception:  # values that Pillow read and cannot write
         return None
-    return data if len(data) <= _MOST_BYTES else None
+    return data if len(data) <= _MAX_BYTES else None

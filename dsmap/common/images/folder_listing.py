@@ -1,4 +1,4 @@
-"""What a folder holds for us, and what of it is left out: counted and named by kind, never passed over in silence."""
+"""Lists the images, animations and videos in a folder, and counts by kind what is left out."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from dsmap.common.text import printable
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"})
 _UNFINISHED = (".part", ".tmp", ".temp", ".crdownload", ".partial", ".download", ".bak", ".old", ".swp", "~")
-_MOST_KINDS = 8  # in one line
+_MAX_KINDS = 8  # in one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +22,17 @@ class FolderListing:
     folder: Path
     images: tuple[Path, ...] = ()
     animations: tuple[Path, ...] = ()
-    """Images that move: GIF, WebP, PNG or AVIF of several frames."""
+    """GIF, WebP, PNG or AVIF files of several frames."""
     videos: tuple[Path, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
-    """Kinds of what is none of these, and how many there are: (".txt", 2), ("dead link", 1)."""
+    """Kinds of everything else, and how many there are: (".txt", 2), ("dead link", 1)."""
 
 
 def list_folder(folder: Path) -> FolderListing:
-    """What lies directly in `folder`. Raises OSError as listing does.
+    """The files directly in `folder`. Raises OSError as listing does.
 
-    Left out, for images and videos alike: hidden files (AppleDouble's too), what systems leave behind (Thumbs.db),
-    unfinished downloads and backups, dead links, what is no regular file, and what is neither image nor video.
+    Left out are hidden files (also AppleDouble's), system files (Thumbs.db), unfinished downloads and backups, dead
+    links, anything but regular files, and files that are neither image nor video.
     """
     lists: dict[str, list[Path]] = {"image": [], "animation": [], "video": []}
     left_out: Counter[str] = Counter()
@@ -58,7 +58,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_stills(folder: Path) -> FolderListing:
-    """`list_folder` for those who want still images alone: animations and videos count as left out."""
+    """`list_folder` for still images only: animations and videos count as left out."""
     found = list_folder(folder)
     left_out = Counter(dict(found.left_out))
     left_out.update(f"animated {path.suffix.lower()}" for path in found.animations)
@@ -67,32 +67,32 @@ def list_stills(folder: Path) -> FolderListing:
 
 
 def left_out_line(left_out: Iterable[tuple[str, int]], folder: Path | None = None) -> str:
-    """One line such as "5 files left out of photos: 2 .heic, 1 dead link"; empty where nothing was left out."""
+    """A line such as "5 files left out of photos: 2 .heic, 1 dead link"; empty if nothing was left out."""
     kinds = list(left_out)
     if not kinds:
         return ""
     total = sum(count for _, count in kinds)
-    shown = [f"{count} {_plural(name, count)}" for name, count in kinds[:_MOST_KINDS]]
-    if len(kinds) > _MOST_KINDS:
-        shown.append(f"{sum(count for _, count in kinds[_MOST_KINDS:])} others")
+    shown = [f"{count} {_plural(name, count)}" for name, count in kinds[:_MAX_KINDS]]
+    if len(kinds) > _MAX_KINDS:
+        shown.append(f"{sum(count for _, count in kinds[_MAX_KINDS:])} others")
     of = f" of {printable(folder)}" if folder is not None else ""
     return f"{total} file{'s' * (total > 1)} left out{of}: {', '.join(shown)}"
 
 
 def role_of(path: Path, *, regular: bool = False) -> tuple[Role, str]:
-    """What the entry `path` of a folder is, and, where it is left out, as what: "hidden file", ".txt" and so on.
+    """The role of the entry `path` of a folder, and, if it is left out, its kind: "hidden file", ".txt" and so on.
 
     `regular`: it is known to be a regular file.
     """
-    why = is_passed_over(path.name) or ("" if regular else _no_file(path))
+    why = ignored_kind(path.name) or ("" if regular else _irregular_kind(path))
     kind = None if why else kind_of(path)
     if kind is None or kind.role == "unread":
         return "unread", why or _named(path, kind)
     return kind.role, ""
 
 
-def is_passed_over(name: str) -> str:
-    """Why a file of this name is never looked at: "hidden file" and so on; empty for others."""
+def ignored_kind(name: str) -> str:
+    """Why a file of this name is always left out: "hidden file" and so on; empty for others."""
     if name.startswith("._"):
         return "AppleDouble file"
     if name.lower() in _SYSTEM_FILES:
@@ -102,8 +102,8 @@ def is_passed_over(name: str) -> str:
     return "unfinished or backup file" if name.lower().endswith(_UNFINISHED) else ""
 
 
-def _no_file(path: Path) -> str:
-    """What a path that is no regular file is; empty for one that is."""
+def _irregular_kind(path: Path) -> str:
+    """The kind of a path that is not a regular file; empty for one that is."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -114,7 +114,7 @@ def _no_file(path: Path) -> str:
 
 
 def _named(path: Path, kind: Kind | None) -> str:
-    """What a file that is left out is called: its suffix, or what it is where the suffix says something else."""
+    """The kind of a file that is left out: its suffix, or its format where the suffix says something else."""
     suffix = _suffix(path)
     if kind is None or kind.format in ("camera raw", "JPEG XL", "PDF", "Photoshop"):
         return suffix

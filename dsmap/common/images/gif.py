@@ -1,7 +1,7 @@
 """The frames of a GIF, composed as browsers show them.
 
-Pillow decodes the pixels of each frame. It is not asked to compose them: where the first frame is opaque or does not
-cover the canvas, it shows black in the places that are transparent in every browser.
+Pillow decodes the pixels of each frame but does not compose them: where the first frame is opaque or does not cover the
+canvas, it would show black in places that are transparent in every browser.
 """
 
 import io
@@ -14,12 +14,12 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 _TO_BACKGROUND, _TO_PREVIOUS = 2, 3
-_LARGER, _ANYWAY = 4, 1 << 20  # a frame may be larger than the canvas, but not so that it takes the memory
+_MAX_GROWTH, _ALWAYS_ALLOWED = 4, 1 << 20  # a frame may be larger than the canvas, but must not fill the memory
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where a frame's parts lie in the file, and how it is drawn."""
+    """A frame's data, and how it is drawn."""
 
     left: int
     top: int
@@ -34,7 +34,7 @@ class _Frame:
 
 
 class GifFrames:
-    """The frames of the GIF `data`, as (H, W, 4) RGBA; ask for them in order, going back begins anew."""
+    """The frames of the GIF `data`, as (H, W, 4) RGBA. Read them in order: going back starts from the first."""
 
     def __init__(self, data: bytes) -> None:
         self.width, self.height = struct.unpack_from("<HH", data, 6)
@@ -46,7 +46,7 @@ class GifFrames:
         return len(self._frames)
 
     def frame(self, index: int) -> Pixels:
-        """The canvas with frame `index` on it, a copy. Raises what Pillow raises where that does not decode."""
+        """A copy of the canvas after frame `index`. Raises what Pillow raises if the frame does not decode."""
         if not (self.width and self.height):
             raise ValueError("a canvas without pixels")
         if index < self._next:
@@ -56,7 +56,7 @@ class GifFrames:
             self._next += 1
             try:
                 self._draw(self._frames[number])
-            except Exception:  # whatever damage makes of Pillow; it was told when this frame was asked for
+            except Exception:  # damage, reported when this frame was read
                 continue
         self._next = index + 1
         self._draw(self._frames[index])
@@ -65,14 +65,14 @@ class GifFrames:
     def _restart(self) -> None:
         self._canvas = np.zeros((self.height, self.width, 4), np.uint8)
         self._next = 0
-        self._taken_back: tuple[slice, slice, Pixels] | None = None
+        self._restored: tuple[slice, slice, Pixels] | None = None
 
     def _draw(self, frame: _Frame) -> None:
-        if self._taken_back is not None:
-            rows, columns, before = self._taken_back
+        if self._restored is not None:
+            rows, columns, before = self._restored
             self._canvas[rows, columns] = before
-            self._taken_back = None
-        if frame.width * frame.height > _LARGER * self.width * self.height + _ANYWAY:
+            self._restored = None
+        if frame.width * frame.height > _MAX_GROWTH * self.width * self.height + _ALWAYS_ALLOWED:
             raise ValueError(f"a frame of {frame.width}x{frame.height} on {self.width}x{self.height}")
         indices = _indices(frame)
         rows = slice(frame.top, min(frame.top + frame.height, self.height))
@@ -80,7 +80,7 @@ class GifFrames:
         part = self._canvas[rows, columns]
         if frame.disposal in (_TO_BACKGROUND, _TO_PREVIOUS):
             kept = part.copy() if frame.disposal == _TO_PREVIOUS else np.zeros_like(part)
-            self._taken_back = rows, columns, kept
+            self._restored = rows, columns, kept
         indices = indices[: part.shape[0], : part.shape[1]]
         table = np.zeros((256, 4), np.uint8)
         colours = np.frombuffer(frame.palette, np.uint8).reshape(-1, 3)
@@ -90,7 +90,7 @@ class GifFrames:
 
 
 def _indices(frame: _Frame) -> Pixels:
-    """(H, W) of palette indices: the frame as a GIF of its own, with a palette that cannot be taken for grey."""
+    """(H, W) palette indices. Decoded as a GIF of its own, with a palette that cannot be taken for grey."""
     from PIL import Image
 
     size = struct.pack("<HH", frame.width, frame.height)
@@ -104,7 +104,7 @@ def _indices(frame: _Frame) -> Pixels:
 
 
 def _split(data: bytes) -> list[_Frame]:
-    """Every frame that is there whole; damage ends the list."""
+    """All complete frames; damage ends the list."""
     frames: list[_Frame] = []
     try:
         palette, at = _palette(data, data[10], 13)
@@ -129,13 +129,13 @@ def _split(data: bytes) -> list[_Frame]:
 
 
 def _palette(data: bytes, flags: int, at: int) -> tuple[bytes, int]:
-    """The colour table that begins at `at`, if the flags announce one, and where it ends."""
+    """The colour table at offset `at`, if the flags announce one, and its end."""
     size = 3 << ((flags & 7) + 1) if flags & 0x80 else 0
     return data[at : at + size], at + size
 
 
 def _end_of_blocks(data: bytes, at: int) -> int:
-    """Behind the chain of sub-blocks that begins at `at`. Raises IndexError where it has no end."""
+    """The offset after the chain of sub-blocks at `at`. Raises IndexError if it has no end."""
     while data[at]:
         at += data[at] + 1
     return at + 1

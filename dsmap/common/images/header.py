@@ -1,6 +1,6 @@
-"""What an image says before it is decoded: its sides, colours, transparency, orientation, and what is wrong with it.
+"""Headers of encoded images: size, colours, transparency, orientation and damage, without decoding.
 
-Only the headers are looked at, so that an image that would not fit into memory is never decoded.
+So an image that would not fit into memory is never decoded.
 """
 
 import struct
@@ -18,7 +18,7 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 
 
 class Unreadable(Exception):  # noqa: N818  # never leaves the reading of images
-    """Why an image cannot be read, without its name, and what to do where that is special."""
+    """Why an image cannot be read, without its name; and special advice, if there is any."""
 
     def __init__(self, fault: str, advice: str = "") -> None:
         super().__init__(fault)
@@ -27,36 +27,36 @@ class Unreadable(Exception):  # noqa: N818  # never leaves the reading of images
 
 @dataclass(slots=True)
 class Header:
-    """What is known of an encoded image. Zero sides: not known."""
+    """What the header of an encoded image says. A size of 0 is unknown."""
 
     format: str
-    """Empty for a file that is no image of ours."""
+    """Empty for a file in no format that is read here."""
     width: int = 0
-    """As stored, before any turning."""
+    """In pixels as stored, before Exif rotation."""
     height: int = 0
     channels: int = 0
-    """Of colour, in a JPEG, PNG or TIFF: 1 is grey, 4 without alpha CMYK. 0: not known."""
+    """Colour channels of a JPEG, PNG or TIFF: 1 is grey, 4 without alpha is CMYK. 0: unknown."""
     has_alpha: bool = False
-    """It may be transparent in places."""
+    """Whether it may be transparent in places."""
     progressive: bool = False
     pages: int = 1
-    """Of a TIFF; frames of a WebP or PNG that moves."""
+    """Pages of a TIFF, frames of an animated WebP or PNG."""
     icc: bytes | None = None
     exif: bytes | None = None
     """TIFF-structured, from its byte order mark on."""
     cicp: tuple[int, int] | None = None
     """Primaries and transfer, as numbered in H.273."""
     gamma: float | None = None
-    """Of a PNG: the encoding exponent, 0.45455 where the value is sRGB's."""
+    """Encoding exponent of a PNG; 0.45455 is that of sRGB."""
     chromaticities: tuple[float, ...] | None = None
-    """Of a PNG: x and y of white, red, green, blue."""
+    """x and y of white, red, green and blue of a PNG."""
     is_srgb: bool = False
-    """It says so itself."""
+    """Whether the file declares sRGB."""
     fault: str | None = None
 
 
 def read_header(data: bytes) -> Header:
-    """The header of the encoded image `data`. Never raises: what is wrong is in `fault`."""
+    """The header of the encoded image `data`. Never raises: `fault` says what is wrong."""
     header = Header("AVIF" if data[4:12] == b"ftypavis" else format_of_bytes(data))
     if not data:
         header.fault = "the file is empty"
@@ -73,7 +73,7 @@ def read_header(data: bytes) -> Header:
 def _jpeg(data: bytes, header: Header) -> None:
     profile: dict[int, bytes] = {}
     header.fault = "the JPEG is cut short (no image data)"
-    for marker, at in jpeg_segments(data):  # not the last bytes alone: a thumbnail has an end marker of its own
+    for marker, at in jpeg_segments(data):  # not just the last bytes: a thumbnail has an end marker of its own
         if marker is None:
             header.fault = "the JPEG is damaged"
             return
@@ -92,7 +92,7 @@ def _jpeg(data: bytes, header: Header) -> None:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int | None, int]]:
-    """Every segment's marker and place; None, and the end, where there should be a marker and is none."""
+    """Yields every segment's marker and offset; None, and the end, where a marker is missing."""
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -110,7 +110,7 @@ def _png(data: bytes, header: Header) -> None:
     at, colour_type, transparent = len(PNG_START), 0, False
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        # Checked here as libpng would print on stderr, past OpenCV's log level.
+        # Checked here because libpng prints on stderr, whatever OpenCV's log level.
         if end + 4 > len(data):
             break
         name = data[at + 4 : at + 8]
@@ -137,7 +137,7 @@ def _png_chunk(name: bytes, body: bytes, header: Header) -> None:
         try:
             header.icc = zlib.decompressobj().decompress(rest[1:], _MAX_PROFILE)
         except zlib.error:
-            header.icc = b"damaged"  # there is one, and it is told that it cannot be read
+            header.icc = b"damaged"  # reported as unreadable later
     elif name == b"eXIf":
         header.exif = body.removeprefix(_EXIF_MARK)
     elif name == b"cICP" and len(body) >= 4:
@@ -191,7 +191,7 @@ def _gif(data: bytes, header: Header) -> None:
 
 
 def _tiff(data: bytes, header: Header) -> None:
-    """The first page; the others are counted."""
+    """Reads the first page and counts the others."""
     order, big = "<" if data[:2] == b"II" else ">", data[2:3] == b"+" or data[3:4] == b"+"
     at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
     seen: set[int] = set()
@@ -204,7 +204,7 @@ def _tiff(data: bytes, header: Header) -> None:
         at += count * (20 if big else 12)
         at = struct.unpack_from(order + ("Q" if big else "I"), data, at)[0] if at + 8 <= len(data) + 4 else 0
     header.pages = max(1, len(seen))
-    header.exif = data  # a TIFF is what Exif is written in
+    header.exif = data  # Exif is stored as TIFF
 
 
 def _tiff_tags(data: bytes, at: int, count: int, order: str, big: bool, header: Header) -> None:
@@ -223,7 +223,7 @@ def _tiff_tags(data: bytes, at: int, count: int, order: str, big: bool, header: 
 
 
 def _heif(data: bytes, header: Header) -> None:
-    """The largest sides that any part tells: a grid and its tiles have some each."""
+    """Takes the largest size of any item: a grid and its tiles have one each."""
     at = data.find(b"ispe")
     while at >= 0 and at + 16 <= len(data):
         width, height = struct.unpack_from(">II", data, at + 8)
@@ -233,7 +233,7 @@ def _heif(data: bytes, header: Header) -> None:
     coded = data.find(b"colrnclx", 0, 2**20)
     if coded >= 0:
         header.cicp = struct.unpack_from(">HH", data, coded + 8)
-    header.has_alpha = True  # nothing short of the decoder knows
+    header.has_alpha = True  # only the decoder knows
 
 
 _PARSERS = {

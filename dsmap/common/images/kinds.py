@@ -1,7 +1,7 @@
-"""What a file is, told from its content: an image, an animation, a video, or something that is not read.
+"""Detects images, animations, videos and formats that are not read, by a file's content.
 
-Suffixes lie: phones send HEIC as .jpg, browsers save WebP as .png. A suffix decides only where the content does not
-tell (an empty file, damage at the very beginning), and for camera raw files, which look like TIFF.
+Suffixes lie: phones send HEIC as .jpg, browsers save WebP as .png. They decide only if the content does not (an empty
+file, damage at the very beginning), and for camera raw files, which look like TIFF.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ Role = Literal["image", "animation", "video", "unread"]
 
 RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".crw", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
 _MOTION_JPEG_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
-_MAX_CHUNKS = 100_000  # of a file that is looked through; damage could make it endless
+_MAX_CHUNKS = 100_000  # chunks read of one file: damage could make it endless
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STILL_BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC"}
-# Image formats that nobody here reads, by their first bytes.
+# Image formats that are not read here, by their first bytes.
 _UNREAD = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -41,17 +41,17 @@ _UNREAD = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is."""
+    """What a file is: its role and format."""
 
     role: Role
     format: str = ""
-    """For people: "JPEG", "JPEG XL"; empty where only the suffix told."""
+    """For people: "JPEG", "JPEG XL"; empty if only the suffix decided."""
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What the file `path` is, by its content and then by its suffix; None for what is neither image nor video.
+    """The kind of the file `path`, by its content, then by its suffix; None if it is neither image nor video.
 
-    Nothing is waited for: a FIFO, a device or a file that cannot be read counts by its suffix.
+    Never waits: for a FIFO, a device or a file that cannot be read, the suffix decides.
     """
     suffix = path.suffix.lower()
     if suffix in RAW_SUFFIXES:
@@ -60,7 +60,7 @@ def kind_of(path: Path) -> Kind | None:
     if found is not None and found.format == "JPEG" and suffix in _MOTION_JPEG_SUFFIXES:
         return Kind("video", "Motion JPEG")
     if found is not None and found.role == "video" and suffix not in ("", *VIDEO_SUFFIXES, *IMAGE_SUFFIXES):
-        return None  # sound, subtitles and much else lie in the containers of videos
+        return None  # containers of videos hold sound, subtitles and much else
     if found is not None:
         return found
     if suffix in IMAGE_SUFFIXES:
@@ -69,12 +69,12 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def format_of_bytes(data: bytes) -> str:
-    """The format of a still image by its first bytes; empty where it is none that is read here."""
+    """The format of a still image by its first bytes; empty if it is not read here."""
     return next((name for test, name in _STILL_TESTS if test(data)), "")
 
 
 def unread_format(data: bytes) -> str:
-    """The name of an image format that is known and not read here; empty for others."""
+    """The name of a known image format that is not read here; empty for others."""
     return next((name for start, name in _UNREAD if data.startswith(start)), "")
 
 
@@ -122,8 +122,8 @@ def _of_boxes(stream: BinaryIO, head: bytes) -> Kind | None:
     try:
         with Image.open(stream) as opened:
             moves = getattr(opened, "n_frames", 1) > 1
-    except Exception:  # whatever damage makes of Pillow
-        moves = True  # the reader says what is wrong
+    except Exception:  # Pillow raises anything for damaged files
+        moves = True  # the reader will say what is wrong
     return Kind("animation" if moves else "image", "AVIF")
 
 

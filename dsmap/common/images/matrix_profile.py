@@ -1,4 +1,4 @@
-"""ICC profiles made from numbers: primaries, white and a transfer curve, as PNG, AVIF, HEIC and Exif state them."""
+"""ICC matrix profiles, built from primaries, white point and transfer curve as PNG, AVIF, HEIC and Exif state them."""
 
 import struct
 from functools import lru_cache
@@ -12,23 +12,23 @@ ADOBE_GAMMA = 563 / 256
 
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 _PQ, _HLG = 16, 18
-_WHITE = 203.0  # cd/m2: where HDR has the white of paper
+_WHITE = 203.0  # cd/m2: the luminance of HDR reference white
 _STEPS = 4096
 _D50_XYZ = (0.9642, 1.0, 0.8249)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
 def is_hdr(transfer: int) -> bool:
-    """Whether the transfer of this number in H.273 is PQ or HLG."""
+    """Whether the transfer characteristics of this H.273 number are PQ or HLG."""
     return transfer in (_PQ, _HLG)
 
 
 @lru_cache(maxsize=16)
 def coded_profile(primaries: int, transfer: int) -> bytes | None:
-    """The profile of colours as H.273 numbers them; None for sRGB itself and for what is unspecified.
+    """The profile of colours by their H.273 numbers; None for sRGB and for unspecified ones.
 
-    The transfers of video (BT.709 and its kin) count as sRGB's, as on every screen. PQ and HLG are cut off at the white
-    of paper: brighter highlights are white.
+    The transfers of video (BT.709 and its kin) count as sRGB's, as on every screen. PQ and HLG are clipped at reference
+    white: brighter highlights become white.
     """
     chromaticities = PRIMARIES.get(primaries, SRGB)
     gamma = _GAMMAS.get(transfer)
@@ -40,13 +40,13 @@ def coded_profile(primaries: int, transfer: int) -> bytes | None:
 
 @lru_cache(maxsize=16)
 def gamma_profile(chromaticities: Chromaticities, gamma: float | None) -> bytes:
-    """The profile of these chromaticities; values are linear light to the power of 1 / `gamma`, None: as in sRGB."""
+    """The profile of these chromaticities; values are linear light to the power of 1 / `gamma` (None: sRGB's curve)."""
     return _profile(chromaticities, _SRGB_CURVE if gamma is None else _gamma_curve(gamma))
 
 
 @lru_cache(maxsize=1)
 def srgb_profile() -> bytes:
-    """sRGB, for results; the same bytes every time, where LittleCMS writes the date into its own."""
+    """The sRGB profile for results. Its bytes never change, while LittleCMS writes the date into its own."""
     return _profile(SRGB, _SRGB_CURVE, "sRGB")
 
 
@@ -101,7 +101,7 @@ _SRGB_CURVE = (
 
 
 def _hdr_curve(transfer: int) -> bytes:
-    """A table from PQ's or HLG's values to light, where 1 is the white of paper."""
+    """A table from PQ or HLG values to light, where 1 is reference white."""
     value = np.linspace(0, 1, _STEPS)
     if transfer == _PQ:
         root = value ** (32 / 2523)

@@ -1,4 +1,4 @@
-"""What Pillow and pi-heif decode for us: AVIF, GIF, HEIC, CMYK whose profile is to be heeded, transparent grey."""
+"""Decoders that use Pillow or pi-heif: AVIF, GIF, HEIC, CMYK with a profile, transparent grey."""
 
 import io
 import warnings
@@ -19,28 +19,28 @@ _EXIF_MARK = b"Exif\0\0"
 
 
 def open_with_pillow(data: bytes, name: str) -> "PillowImage":
-    """Pillow's image, decoded as far as its first frame. Raises Unreadable."""
+    """Opens `data` with Pillow and decodes its first frame. Raises Unreadable."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image_memory knows better
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image_memory has checked it
         try:
             opened = Image.open(io.BytesIO(data))
             opened.load()
         except UnidentifiedImageError as error:
             raise Unreadable(
-                f"it is damaged, or the Pillow that is installed reads no {name}",
-                "Update Pillow (pip install --upgrade pillow), or replace the file by a whole one.",
+                f"it is damaged, or the installed Pillow cannot read {name}",
+                "Update Pillow (pip install --upgrade pillow), or replace the file by an intact one.",
             ) from error
         except MemoryError:
             raise
-        except Exception as error:  # whatever damage makes of Pillow: many kinds
+        except Exception as error:  # Pillow raises anything for damaged files
             raise Unreadable(f"the {name} is damaged ({error})") from error
     return opened
 
 
 def decode_with_pillow(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
-    """AVIF; of several frames the first."""
+    """Decodes AVIF, the first of several frames."""
     opened = open_with_pillow(data, header.format)
     _take_facts(header, opened.info)
     count = int(getattr(opened, "n_frames", 1))
@@ -50,14 +50,14 @@ def decode_with_pillow(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
 
 
 def decode_gif(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
-    """The first frame of a GIF."""
+    """Decodes the first frame of a GIF."""
     _take_facts(header, open_with_pillow(data, header.format).info)
     try:
         frames = GifFrames(data)
         stored = frames.frame(0)
     except MemoryError:
         raise
-    except Exception as error:  # whatever damage makes of Pillow
+    except Exception as error:  # Pillow raises anything for damaged files
         raise Unreadable(f"the GIF is damaged ({error})") from error
     convert, notes = to_srgb(header, kind_of_pixels(header, stored))
     more = [f"frame 1 of {len(frames)} is read"] if len(frames) > 1 else []
@@ -65,7 +65,7 @@ def decode_gif(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
 
 
 def decode_heic(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
-    """HEIC, grids too, turned upright by libheif; of several images the main one."""
+    """Decodes HEIC (also grids), turned upright by libheif; of several images the primary one."""
     try:
         import pi_heif
     except ImportError as error:
@@ -76,7 +76,7 @@ def decode_heic(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
         image, info = frame.to_pillow(), frame.info
     except MemoryError:
         raise
-    except Exception as error:  # whatever damage makes of libheif
+    except Exception as error:  # libheif raises anything for damaged files
         raise Unreadable(f"the HEIC is damaged ({error})") from error
     _take_facts(header, info)
     nclx = info.get("nclx_profile")
@@ -88,7 +88,7 @@ def decode_heic(data: bytes, header: Header) -> tuple[Pixels, list[str]]:
 
 
 def decode_cmyk(data: bytes, header: Header) -> tuple[Pixels | None, list[str]]:
-    """By its profile; None, and what to tell, where that does not fit."""
+    """Decodes CMYK by its profile; None, and notes, if that does not fit."""
     convert, notes = to_srgb(header, "CMYK")
     if convert is None:
         return None, notes
@@ -99,11 +99,11 @@ def decode_cmyk(data: bytes, header: Header) -> tuple[Pixels | None, list[str]]:
 
 
 def decode_transparent_grey(data: bytes, header: Header) -> tuple[Pixels | None, list[str]]:
-    """Grey with a transparency that OpenCV leaves out (TIFF, PNG's tRNS); None, and what to tell, of 16 bits."""
+    """Decodes grey whose transparency OpenCV drops (TIFF, PNG's tRNS); None, and notes, for 16 bits."""
     opened = open_with_pillow(data, header.format)
     if opened.mode not in ("1", "L", "LA"):
         return None, ["its transparency is ignored"]
-    # Pillow has turned a TIFF already.
+    # Pillow has already turned a TIFF.
     return _finished(opened, header, 1 if header.format == "TIFF" else orientation_of(header.exif))
 
 
@@ -114,10 +114,10 @@ def _take_facts(header: Header, info: dict) -> None:
 
 
 def _finished(opened: "PillowImage", header: Header, orientation: int) -> tuple[Pixels, list[str]]:
-    """An image of any mode as upright sRGB on white."""
+    """Converts an image of any mode to upright sRGB on white."""
     has_alpha = "A" in opened.getbands() or "transparency" in opened.info
     stored = turn_upright(np.asarray(opened.convert("RGBA" if has_alpha else "RGB")), orientation)
     convert, notes = to_srgb(header, kind_of_pixels(header, stored))
     if convert is None and not has_alpha:
-        return np.array(stored), notes  # a copy: Pillow's memory is not written to
+        return np.array(stored), notes  # a copy: Pillow's memory is read-only
     return finish_pixels(stored, convert, bgr=False), notes

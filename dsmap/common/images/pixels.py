@@ -1,4 +1,4 @@
-"""Pixels as decoders give them to upright 8-bit sRGB on white, in bands: a copy of the whole would cost its memory."""
+"""Converts decoded pixels to upright 8-bit sRGB on white, in bands, to avoid a copy of the whole image."""
 
 import cv2
 import numpy as np
@@ -12,9 +12,10 @@ _BAND_PIXELS = 1 << 20
 
 
 def finish_pixels(stored: npt.NDArray, convert: ToSrgb | None, *, bgr: bool = True, multiplied: bool = False) -> Pixels:
-    """uint8 or uint16 (H, W, 3 or 4), the fourth one alpha -> uint8 sRGB (H, W, 3), transparent parts white.
+    """uint8 or uint16 (H, W, 3 or 4), the fourth channel alpha -> uint8 sRGB (H, W, 3), transparent parts white.
 
-    `bgr`: the order of `stored`; else RGB. `multiplied`: colours are multiplied by their alpha already.
+    bgr: the channel order of `stored`; else RGB
+    multiplied: colours are already multiplied by their alpha
     """
     rgb = np.empty((*stored.shape[:2], 3), np.uint8)
     rows = max(1, _BAND_PIXELS // stored.shape[1])
@@ -30,7 +31,7 @@ def finish_pixels(stored: npt.NDArray, convert: ToSrgb | None, *, bgr: bool = Tr
 
 
 def _on_white(rgb: Pixels, alpha_hw1: Pixels, convert: ToSrgb | None, multiplied: bool) -> Pixels:
-    """Colours are converted before they are mixed."""
+    """As `on_white`, with colours converted before they are mixed."""
     if convert is not None and multiplied:
         plain = rgb.astype(np.uint16) * 255 // np.maximum(alpha_hw1, 1)
         rgb, multiplied = np.minimum(plain, 255).astype(np.uint8), False
@@ -38,7 +39,7 @@ def _on_white(rgb: Pixels, alpha_hw1: Pixels, convert: ToSrgb | None, multiplied
 
 
 def on_white(rgb: Pixels, alpha_hw1: Pixels, *, multiplied: bool = False) -> Pixels:
-    """uint8 (H, W, 3) with its alpha (H, W, 1) laid on white. `multiplied`: the colours are, by their alpha."""
+    """uint8 (H, W, 3) blended onto white by alpha (H, W, 1). `multiplied`: colours are already multiplied by it."""
     alpha = alpha_hw1.astype(np.uint16)
     colours = rgb.astype(np.uint16) * np.uint16(255) if multiplied else rgb * alpha
     mixed = colours.astype(np.uint32) + np.uint32(255) * (255 - alpha)
@@ -52,7 +53,7 @@ def to_8_bits(pixels: npt.NDArray) -> Pixels:
 
 
 def turn_upright(stored: npt.NDArray, orientation: int) -> npt.NDArray:
-    """(H, W, C) as Exif's orientation (1 to 8) wants it."""
+    """(H, W, C) turned and mirrored by its Exif orientation (1 to 8)."""
     if orientation == 1:
         return stored
     if orientation >= 5:

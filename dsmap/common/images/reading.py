@@ -1,8 +1,8 @@
 """Reads an image file as upright 8-bit sRGB.
 
-OpenCV decodes grey, palette, 16-bit and EXIF-turned images rightly (16-bit grey better than Pillow, JPEGs 1.7 times as
-fast). Pillow decodes what OpenCV does not or not with its colours: AVIF, GIF, CMYK with a profile; pi-heif HEIC.
-Transparency, colour profiles, damage that OpenCV lets pass, memory, and errors that say something are done here.
+OpenCV decodes most formats (16-bit grey better than Pillow, JPEGs 1.7 times as fast). Pillow decodes what OpenCV does
+not, or not in the right colours: AVIF, GIF, CMYK with a profile; pi-heif decodes HEIC. Transparency, colour profiles,
+damage that OpenCV accepts, memory limits and helpful errors are handled here.
 """
 
 import logging
@@ -34,14 +34,14 @@ from dsmap.errors import InputError
 FORMATS_READ = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF"
 
 _MAX_BYTES = 4 * 2**30
-# The JPEG decoder can leave out what a smaller image does not need.
+# The JPEG decoder can decode at a fraction of the size.
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 _BY_PILLOW = {"AVIF": decode_with_pillow, "GIF": decode_gif, "HEIC": decode_heic}
 
 _log = logging.getLogger("dsmap.common.images")
-_told: set[tuple[str, str]] = set()
+_warned: set[tuple[str, str]] = set()
 
-# OpenCV logs every file it cannot read on stderr, and our errors already say it. Its own switch still turns the log on.
+# OpenCV logs unreadable files on stderr, which our errors report already. OPENCV_LOG_LEVEL still turns its log on.
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # The function has moved between OpenCV 4 and 5.
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
@@ -49,28 +49,28 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image as it was read."""
+    """An image that was read."""
 
     rgb: Pixels
     """(H, W, 3), upright, sRGB."""
     format: str
     exif: bytes | None = None
-    """As it was stored, from its byte order mark on; a whole TIFF file for a TIFF."""
+    """As stored, from its byte order mark on; for a TIFF the whole file."""
     notes: tuple[str, ...] = ()
-    """What a person should know, a line each: a damaged profile, further pages."""
+    """Lines that a person should know, about a damaged profile or further pages."""
 
 
 def read_image(path: Path, *, at_least: int | None = None) -> Image:
-    """The image at `path` as upright 8-bit sRGB, with its Exif and what there is to tell.
+    """Reads the image at `path` as upright 8-bit sRGB, with its Exif and notes.
 
-    A caller that shrinks it to a shorter side of `at_least` pixels or less anyway gets a large JPEG at a half, a
-    quarter or an eighth of its size (never below twice `at_least`), which is read several times as fast.
+    at_least: the shorter side that the caller needs. Large JPEGs are then decoded at a half, a quarter or an eighth of
+        their size (never below twice `at_least`), which is several times as fast.
 
-    Colours are brought from the image's profile (or what else states them: cICP, gAMA and cHRM, Exif) to sRGB; a
-    damaged profile is ignored and told in `notes`. Grey, palette, CMYK and 16-bit images are converted (16 bits are
-    scaled to 8). Transparent images are laid on white, as a browser's page shows them. Of several pages or frames the
-    first is read. The kind of image is told from the content, not from the suffix.
-    Raises InputError when the file is missing, no regular file, empty, cut short, damaged, no image, or needs more
+    Colours are converted to sRGB from the image's profile, or from cICP, gAMA and cHRM, or Exif; a damaged profile is
+    ignored, with a note. Grey, palette, CMYK and 16-bit images are converted to 8-bit RGB, transparent ones are laid on
+    white, as browsers show them. Of several pages or frames the first is read. The content decides about the format,
+    not the suffix.
+    Raises InputError if the file is missing, not a regular file, empty, truncated, damaged, not an image, or needs more
     memory than is available.
     """
     path = Path(path)
@@ -82,13 +82,13 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image:
     try:
         if header.fault is not None:
             raise Unreadable(header.fault)
-        if path.suffix.lower() in RAW_SUFFIXES:  # a TIFF with a small preview in it
+        if path.suffix.lower() in RAW_SUFFIXES:  # it would be read as a TIFF with a small preview
             raise Unreadable("it is a camera raw file, which is not read here", "Develop it to TIFF or JPEG first.")
         rgb, notes = _decode(data, header, at_least)
     except Unreadable as error:
         raise InputError(
             f"Cannot read the image {path}: {error}.",
-            error.advice or f"Replace the file by a whole one ({FORMATS_READ}), or remove it.",
+            error.advice or f"Replace it by an intact file ({FORMATS_READ}), or remove it.",
         ) from error
     except InputError as error:
         raise InputError(f"Cannot read the image {path}: {error.fact}.", error.advice) from error
@@ -101,11 +101,11 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image:
 
 
 def read_rgb(path: Path, *, at_least: int | None = None) -> Pixels:
-    """The pixels of `read_image`: uint8 (H, W, 3) RGB. What there is to tell goes to the log, once for a file."""
+    """The pixels of `read_image`: uint8 (H, W, 3) RGB. Notes go to the log, once per file."""
     image = read_image(path, at_least=at_least)
     for note in image.notes:
-        if (str(path), note) not in _told:
-            _told.add((str(path), note))
+        if (str(path), note) not in _warned:
+            _warned.add((str(path), note))
             _log.warning("%s: %s", printable(path), note)
     return image.rgb
 
@@ -148,11 +148,11 @@ def _decode(data: bytes, header: Header, at_least: int | None) -> tuple[Pixels, 
 
 
 def _reduction(header: Header, at_least: int | None) -> tuple[int, int]:
-    """OpenCV's flags, and of how many pixels one is decoded."""
+    """OpenCV's flags, and the number of pixels of which one is decoded."""
     if header.format == "JPEG" and at_least is not None:
         for part, reduced in _REDUCED:
             if min(header.width, header.height) // part >= 2 * at_least:
-                # A progressive one has all of its coefficients in memory.
+                # A progressive JPEG has all its coefficients in memory.
                 return reduced, 2 if header.progressive else part * part
     return cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, 1
 

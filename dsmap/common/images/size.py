@@ -11,17 +11,17 @@ from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
 
 BYTES_PER_PIXEL = 20
-"""What reading takes at its peak, the result included: 6 to 9 were measured for plain images, 16 for 16 bits with alpha
-and up to 19 for HEIC."""
+"""Peak memory of reading, including the result: 6 to 9 were measured for plain images, 16 for 16 bits with alpha and up
+to 19 for HEIC."""
 MAX_PIXELS = 2**30
 """OpenCV's own limit."""
-_ALWAYS_FITS = 4_000_000  # pixels: asking what is free takes as long as reading a small image
+_ALWAYS_FITS = 4_000_000  # pixels: querying the memory takes as long as reading a small image
 _GB = 1e9
-_FIRST_BYTES, _MAX_BYTES = 1 << 16, 1 << 22  # large profiles and thumbnails stand before the sides
+_FIRST_BYTES, _MAX_BYTES = 1 << 16, 1 << 22  # large profiles and thumbnails come before the size
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) as stored, before any turning; None where the header does not tell. Nothing is waited for."""
+    """(width, height) as stored, before Exif rotation; None if the header does not say. Never waits."""
     file = open_regular(path)
     if file is None:
         return None
@@ -38,7 +38,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def size_fault(path: Path) -> str | None:
-    """Why the image at `path` does not fit into memory, by its header; None where it does, or where nothing is told."""
+    """Why the image at `path` does not fit into memory, by its header; None if it does, or the header does not say."""
     sides = image_size(path)
     if sides is None:
         return None
@@ -50,14 +50,14 @@ def size_fault(path: Path) -> str | None:
 
 
 def check_image_memory(width: int, height: int, *, share: int = 1) -> None:
-    """Raises InputError when an image of that size cannot be read into the memory that is available.
+    """Raises InputError unless an image of this size fits into the available memory when it is read.
 
-    `share`: the decoder leaves out all but one of so many pixels.
+    `share`: the decoder keeps one of so many pixels.
     """
     pixels = width * height
     if pixels > MAX_PIXELS:
         raise InputError(
-            f"{width}x{height} pixels are more than any image here may have ({MAX_PIXELS / 1e6:.0f} megapixels)",
+            f"{width}x{height} pixels exceed the limit for an image ({MAX_PIXELS / 1e6:.0f} megapixels)",
             "Scale it down with another tool first, or leave it out.",
         )
     if pixels <= _ALWAYS_FITS:

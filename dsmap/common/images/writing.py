@@ -1,4 +1,4 @@
-"""Writes images: PNG, JPEG, WebP and AVIF, whole or not at all."""
+"""Writes images as PNG, JPEG, WebP or AVIF, atomically."""
 
 import io
 from pathlib import Path
@@ -31,11 +31,10 @@ _BY_PILLOW = {
 
 
 def write_rgb(path: Path, image_rgb: npt.NDArray[np.uint8], *, durable: bool = True) -> None:
-    """Write uint8 (H, W, 3) RGB as the suffix says: .png, .jpg, .webp (both at quality 95) and .avif.
+    """Writes uint8 (H, W, 3) RGB in the format of the suffix: .png, .jpg or .webp (both at quality 95), or .avif.
 
-    The file appears whole or not at all: it is written beside `path` and renamed. Not `durable`: without waiting for
-    the disk, for one of many in a folder that is flushed later, or thrown away. Raises InputError for another suffix
-    and DsmapError when the file cannot be encoded or written.
+    The file is written atomically. Without `durable` it is not flushed to the disk: for one of many in a folder that is
+    flushed later, or thrown away. Raises InputError for another suffix, DsmapError if encoding or writing fails.
     """
     path = _checked(path, image_rgb)
     if path.suffix.lower() not in _BY_OPENCV:
@@ -60,10 +59,9 @@ def write_image(
     durable: bool = True,
     replace: bool = True,
 ) -> None:
-    """Write uint8 (H, W, 3) sRGB with its profile, and what of the original's `exif` still holds: see `carried_exif`.
+    """Writes uint8 (H, W, 3) sRGB as `write_rgb`, with its profile and what `carried_exif` keeps of `exif`.
 
-    Without `replace` a file that is there by then stays, and DsmapError is raised. Everything else is as with
-    `write_rgb`.
+    Without `replace` an existing file stays, and DsmapError is raised.
     """
     path = _checked(path, image_rgb)
     kept = carried_exif(exif, image_rgb.shape[1], image_rgb.shape[0]) if exif else None
@@ -92,7 +90,7 @@ def _with_pillow(path: Path, image_rgb: npt.NDArray[np.uint8], exif: bytes | Non
         Image.fromarray(image_rgb).save(encoded, name, icc_profile=srgb_profile(), **options, **kept)
     except KeyError as error:
         raise DsmapError(
-            f"Cannot encode {path.name}: the Pillow that is installed writes no {name}.",
+            f"Cannot encode {path.name}: the installed Pillow cannot write {name}.",
             "Update Pillow (pip install --upgrade pillow), or use .png.",
         ) from error
     except (OSError, ValueError, MemoryError) as error:
@@ -113,8 +111,8 @@ def _write(path: Path, encoded: bytes, durable: bool, replace: bool = True) -> N
         with atomic_write(path, durable=durable, replace=replace) as beside:
             beside.write_bytes(encoded)
     except FileExistsError as error:
-        raise DsmapError(f"{path} has been made meanwhile by somebody else", "Choose another name with -o.") from error
+        raise DsmapError(f"{path} was created meanwhile", "Choose another name with -o.") from error
     except OSError as error:
         raise DsmapError(
-            f"Cannot write {path}: {error.strerror}.", "Check that the folder exists, may be written to and has space."
+            f"Cannot write {path}: {error.strerror}.", "Check that the folder exists, is writable and has space."
         ) from error

@@ -1,1 +1,1 @@
-"""Evaluation reports: tables for the terminal, pages for the browser, grids of results."""
+"""Evaluation reports: tables for the terminal, HTML pages, image grids, notes."""

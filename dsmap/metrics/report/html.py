@@ -95,7 +95,7 @@ img, .none { display: block; max-width: var(--room); max-height: var(--room); bo
 
 def write_page(path: Path, *reports: Report) -> None:
     """Writes the page of `reports`, whole or not at all: beside `path`, then renamed. Raises DsmapError."""
-    write_text(path, page(*reports), "Check that the folder exists, may be written to and has space.")
+    write_text(path, page(*reports), "Check that the folder exists, is writable and has space.")
 
 
 def page(*reports: Report) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation found: as a table for the terminal, and as numbers for JSON. The page is in `html`."""
+"""Reports as tables for the terminal and as JSON values."""
 
 import math
 import textwrap
@@ -14,23 +14,23 @@ from dsmap.metrics.types import Metric, MetricValue, Report, System
 READING = {"lower": "lower is better", "higher": "higher is better", "neither": ""}
 MISSING = "-"
 
-# In columns of the terminal: the most that a row's label takes, and where that saves a table; the least for a title.
-_LABELS, _TITLE = (40, 24), 16
+# In columns of the terminal: widths to try for row labels, the second if it saves a table; the minimum for a title.
+_LABEL_WIDTHS, _MIN_TITLE = (40, 24), 16
 _BETWEEN = 2
 
 
 class Cell(NamedTuple):
-    """A value and its interval as text; "" where there is none."""
+    """A value and its interval as text; "" if there is none."""
 
     value: str
     interval: str = ""
 
 
 def table(report: Report, *, width: int = 100) -> str:
-    """The numbers for people, in lines of at most `width` columns where names allow it.
+    """The numbers for people, in lines of at most `width` columns if names allow it.
 
-    A row for each system, the ones to compare with below; a row for each metric where that suits better; several
-    tables below each other where neither fits. The notes follow.
+    One row per system, baselines last; or one per metric if that fits better; or several tables if neither fits. Notes
+    follow.
     """
     metrics, systems = all_metrics(report), sorted_systems(report)
     lines = [printable(report.title), ""]
@@ -48,16 +48,16 @@ def table(report: Report, *, width: int = 100) -> str:
 
 
 def numbers(report: Report) -> dict[str, Any]:
-    """Everything for JSON. Numbers are not rounded; what is not finite is null.
+    """The whole report as JSON values. Numbers are not rounded; those that are not finite are null.
 
     dsmap         the version that measured
     title         text
     facts         label -> text: what was compared
-    notes         texts: what a reader must know of all numbers
+    notes         texts: what a reader must know about all numbers
     systems       a list, in the order of the report:
-      name, baseline (true: not a system but something to compare with), notes
-      metrics     key -> value, low and high (of the 95 % interval; null without one), count (how many images or
-                  pairs it is of), better ("lower", "higher" or "neither"). A metric that was not measured is missing.
+      name, baseline (true: not a system but images to compare with), notes
+      metrics     key -> value, low and high (of the 95 % interval; null without one), count (number of images or
+                  pairs), better ("lower", "higher" or "neither"). Metrics that were not measured are missing.
     definitions   key -> title, better, definition
     raw           what the measuring command adds, such as the scores of single images
     """
@@ -84,7 +84,7 @@ def numbers(report: Report) -> dict[str, Any]:
 
 
 def all_metrics(report: Report) -> list[Metric]:
-    """The metrics of all systems, one for each key, in the order in which they first come."""
+    """The metrics of all systems, one per key, in order of first occurrence."""
     found: dict[str, Metric] = {}
     for system in report.systems:
         for measured in system.measured:
@@ -93,22 +93,22 @@ def all_metrics(report: Report) -> list[Metric]:
 
 
 def sorted_systems(report: Report) -> list[System]:
-    """The systems, then what they are compared with."""
+    """The systems, then the baselines."""
     return sorted(report.systems, key=lambda system: system.baseline)
 
 
 def find_value(system: System, metric: Metric) -> MetricValue | None:
-    """What was measured of `system`; None when that was not."""
+    """The value of `metric` for `system`; None if it was not measured."""
     return next((measured for measured in system.measured if measured.metric.key == metric.key), None)
 
 
 def format_value(number: float, metric: Metric) -> str:
-    """With the metric's digits; "nan" and "inf" as they are, and no "-0.00"."""
+    """`number` with the metric's digits, never "-0.00"."""
     return f"{round(number, metric.digits) + 0.0:.{metric.digits}f}"
 
 
 def cell(measured: MetricValue | None) -> Cell:
-    """What stands in a table for `measured`."""
+    """The text of a table cell for `measured`."""
     if measured is None:
         return Cell(MISSING)
     value = format_value(measured.value, measured.metric)
@@ -119,7 +119,7 @@ def cell(measured: MetricValue | None) -> Cell:
 
 
 def metrics_as_rows(metrics: Sequence[Metric], systems: Sequence[System]) -> bool:
-    """Whether a table is easier to read with its metrics below each other."""
+    """Whether a table is easier to read with metrics in rows."""
     return len(metrics) > len(systems)
 
 
@@ -140,7 +140,7 @@ def best(metric: Metric, systems: Sequence[System]) -> set[int]:
 
 
 def overlaps(metric: Metric, systems: Sequence[System], top: set[int]) -> bool:
-    """Whether the interval of a system in the places `top` overlaps that of another system."""
+    """Whether the interval of a system among `top` overlaps that of another system."""
     intervals = {
         place: measured.interval
         for place, system in enumerate(systems)
@@ -165,7 +165,7 @@ def _as_numbers(measured: MetricValue) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    """`value` with NumPy's numbers made Python's, and None in place of what JSON cannot hold."""
+    """`value` with NumPy's numbers as Python's, and None for what JSON cannot hold."""
     if isinstance(value, dict):
         return {str(key): _json_value(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -176,7 +176,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _numbers_table(metrics: list[Metric], systems: list[System], width: int) -> str:
-    """The table alone, turned so that it fits `width`."""
+    """The table without notes, turned so that it fits `width`."""
     names = [printable(system.name) + (" (baseline)" if system.baseline else "") for system in systems]
     titles = [list(filter(None, (printable(metric.title), READING[metric.better]))) for metric in metrics]
     cells = [[cell(find_value(system, metric)) for metric in metrics] for system in systems]
@@ -189,14 +189,16 @@ def _numbers_table(metrics: list[Metric], systems: list[System], width: int) -> 
 
 
 def _fewest(columns: list[str], rows: list[str], cells: list[list[Cell]], width: int, apart: int = 0) -> list[str]:
-    """The table, cut between columns where it is too wide; a line before the row `apart`."""
-    choices = (_tables(columns, [_wrapped(row, most) for row in rows], cells, width, apart) for most in _LABELS)
+    """The table, split between columns if it is too wide; a line before the row `apart`."""
+    choices = (_tables(columns, [_wrapped(row, most) for row in rows], cells, width, apart) for most in _LABEL_WIDTHS)
     return min(choices, key=len)
 
 
 def _tables(columns: list[str], labels: list[str], cells: list[list[Cell]], width: int, apart: int) -> list[str]:
     texts = [_aligned(column) for column in zip(*cells, strict=True)]
-    headers = [_wrapped(header, max(_TITLE, _widest(column))) for header, column in zip(columns, texts, strict=True)]
+    headers = [
+        _wrapped(header, max(_MIN_TITLE, _widest(column))) for header, column in zip(columns, texts, strict=True)
+    ]
     widths = [_widest([header, *column]) for header, column in zip(headers, texts, strict=True)]
     blocks: list[list[int]] = []
     room = 0
@@ -230,7 +232,7 @@ def _drawn(labels: list[str], headers: list[str], texts: list[list[str]], apart:
 
 
 def _aligned(column: Sequence[Cell]) -> list[str]:
-    """Values end, and intervals begin, at the same place."""
+    """Aligned texts: values end, and intervals begin, in the same column."""
     most = max(len(cell.value) for cell in column)
     return [f"{cell.value:>{most}} {cell.interval}".rstrip() for cell in column]
 

@@ -190,7 +190,7 @@ def test_odd_names(tmp_path, name):
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
 def test_cut_short(tmp_path, suffix, kept, capfd):
     data = encode_rgb(suffix, noise())
-    with pytest.raises(InputError, match="Replace the file by a whole one"):
+    with pytest.raises(InputError, match="Replace it by an intact file"):
         read(tmp_path, data[: int(len(data) * kept)])
     assert capfd.readouterr().err == ""
 

@@ -69,13 +69,13 @@ TEXTS = {
     "a number": ("7", "no format_version"),
     "a text": ('"bundle"', "no format_version"),
     "null": ("null", "no format_version"),
-    "nothing": ("", "not sound JSON"),
-    "half": ('{"format_version": 2,', "not sound JSON"),
-    "two documents": ("{} {}", "not sound JSON"),
-    "no UTF-8": (b"\xff\xfe\x00", "not sound JSON"),
-    "a mark in front": ("\ufeff{}", "not sound JSON"),
-    "doubled keys": ('{"format_version": 2, "format_version": 1}', "the key 'format_version' is there twice"),
-    "an escape in a doubled key": ('{"\\u001b[31m": 2, "\\u001b[31m": 1}', "[31m' is there twice"),
+    "nothing": ("", "not valid JSON"),
+    "half": ('{"format_version": 2,', "not valid JSON"),
+    "two documents": ("{} {}", "not valid JSON"),
+    "no UTF-8": (b"\xff\xfe\x00", "not valid JSON"),
+    "a mark in front": ("\ufeff{}", "not valid JSON"),
+    "doubled keys": ('{"format_version": 2, "format_version": 1}', "the key 'format_version' occurs twice"),
+    "an escape in a doubled key": ('{"\\u001b[31m": 2, "\\u001b[31m": 1}', "[31m' occurs twice"),
 }
 
 

@@ -101,10 +101,10 @@ def test_what_another_process_makes_meanwhile_stays(images):
             path.write_bytes(b"theirs")
         return rgb
 
-    with pytest.raises(DsmapError, match=r"one\.png has been made meanwhile"):
+    with pytest.raises(DsmapError, match=r"one\.png was created meanwhile"):
         translate_image(images / "a.png", images.with_name("one.png"), while_another_writes)
     (images.with_name("out") / "a.png").unlink()
-    with pytest.raises(DsmapError, match=r"a\.png has been made meanwhile"):
+    with pytest.raises(DsmapError, match=r"a\.png was created meanwhile"):
         translate_folder(images, images.with_name("out"), while_another_writes)
     assert (images.with_name("out") / "a.png").read_bytes() == images.with_name("one.png").read_bytes() == b"theirs"
 

@@ -75,7 +75,7 @@ def test_jobs_for_one_name_share_nothing(tmp_path: Path, resumable: bool):
         return frame
 
     made_with = {"made_with": {}} if resumable else {}
-    with pytest.raises(DsmapError, match=r"it is whole, and lies at .*out-2\.mp4"):
+    with pytest.raises(DsmapError, match=r"it is complete, and was saved as .*out-2\.mp4"):
         translate_video(source, output, translate, **made_with)
     assert names(tmp_path) == ["in.mp4", "out-2.mp4", "out.mp4"]
     assert len(clips.read(tmp_path / "out-2.mp4").times) == 4
