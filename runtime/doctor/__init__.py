@@ -1,8 +1,8 @@
-"""What dsmap-doctor looks at: one module per part of the machine, each check in an interpreter of its own.
+"""Checks of an installation, for dsmap-doctor: one module for each part of the machine.
 
-Made for broken environments. Importing any module of this package imports nothing but the standard library and dsmap's
-light modules; what can be missing or broken is imported inside the checks, which run in processes that may crash or
-hang (see `dsmap.runtime.system.subprocess_call`). A check is a function that returns a `Finding`; `checkup` lists them.
+A check is a function that returns a `Finding`; `checkup` lists and runs them. Made for broken environments: these
+modules import only the standard library and dsmap's light modules. What can be missing or broken is imported inside a
+check, which runs in a process of its own that may crash or hang (see `dsmap.runtime.system.subprocess_call`).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -10,8 +10,9 @@ from typing import Any
 
 from dsmap import errors
 
-OK, WRONG, WARNING, ABSENT, NOT_TRIED = "ok", "wrong", "warning", "not here", "not tried"
-"""How a check ends. Only `wrong` says that the model does not run; warnings are of what is optional, or works."""
+OK, FAILED, WARNING, MISSING, SKIPPED = "ok", "failed", "warning", "missing", "skipped"
+"""How a check ends. Only `wrong` means that the model does not run; a warning is about
+something optional, or something that works all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +20,11 @@ class Finding:
     """What a check found."""
 
     state: str
-    """ok, wrong, warning, not here (optional, and nobody needs it unless they want it) or not tried."""
+    """ok, failed, warning, missing (optional, and not installed) or skipped."""
     fact: str
     """One or two short clauses: versions and names, or what is wrong."""
     command: str = ""
-    """The one command that mends it, ready to paste; empty when there is nothing to mend."""
+    """The one command that fixes it, ready to paste; empty when there is nothing to fix."""
     details: dict[str, Any] = field(default_factory=dict)
     """For the report: JSON values."""
 
@@ -37,24 +38,24 @@ def ok(fact: str, **details: Any) -> Finding:
     return Finding(state=OK, fact=fact, details=details)
 
 
-def wrong(fact: str, command: str, **details: Any) -> Finding:
-    """It is needed and does not work. Of an optional check `checkup` makes a warning of it."""
-    return Finding(state=WRONG, fact=fact, command=command, details=details)
+def failed(fact: str, command: str, **details: Any) -> Finding:
+    """Needed, and does not work. For an optional check `checkup` makes it a warning."""
+    return Finding(state=FAILED, fact=fact, command=command, details=details)
 
 
 def warning(fact: str, command: str, **details: Any) -> Finding:
-    """It works in spite of it, or is optional and broken."""
+    """Works all the same, or is optional and broken."""
     return Finding(state=WARNING, fact=fact, command=command, details=details)
 
 
 def absent(fact: str, command: str = "", **details: Any) -> Finding:
-    """It is optional and not here. `command` brings it."""
-    return Finding(state=ABSENT, fact=fact, command=command, details=details)
+    """Optional, and not installed. `command` installs it."""
+    return Finding(state=MISSING, fact=fact, command=command, details=details)
 
 
 def not_tried(fact: str) -> Finding:
-    """What it needs is itself not here or broken."""
-    return Finding(state=NOT_TRIED, fact=fact)
+    """What the check needs is missing or broken."""
+    return Finding(state=SKIPPED, fact=fact)
 
 
 def first_line(error: object, limit: int = 200) -> str:

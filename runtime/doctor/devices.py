@@ -1,4 +1,4 @@
-"""What dsmap-live uses besides: cameras and the display. Both are optional."""
+"""Checks of cameras and the display, which only dsmap-live uses."""
 
 import os
 import re
@@ -12,12 +12,12 @@ from dsmap.runtime.system.subprocess_call import isolated
 
 _LIST_SECONDS, _CAMERA_SECONDS, _WINDOW_SECONDS, _SOCKET_SECONDS = 20.0, 8.0, 15.0, 2.0
 _REPLUG = "unplug the camera and plug it in again"
-_MOST_CAMERAS = 4
+_MAX_CAMERAS = 4
 _X11_PORT = 6000
 
 
 def check_cameras() -> Finding:
-    """Which cameras give a picture, tried one after the other."""
+    """Which cameras deliver frames, tried one after the other."""
     listed = isolated("dsmap.runtime.doctor.devices:camera_names", _LIST_SECONDS, nested=True)
     if not isinstance(listed.value, dict):
         return warning(f"the cameras cannot be listed: {listed.ended}", "")
@@ -27,7 +27,7 @@ def check_cameras() -> Finding:
     if not cameras:
         return absent("no camera; dsmap-live also takes files and network streams")
     found, refused = [], []
-    for index, name in list(cameras.items())[:_MOST_CAMERAS]:
+    for index, name in list(cameras.items())[:_MAX_CAMERAS]:
         title = f"{index} ({name})" if name else str(index)
         outcome = isolated("dsmap.runtime.doctor.devices:read_camera", _CAMERA_SECONDS, nested=True, index=index)
         value: dict[str, str] = outcome.value or {"fact": f"camera {title}: {outcome.ended}", "advice": _REPLUG}
@@ -49,7 +49,7 @@ def camera_names() -> dict[int, str]:
 
 
 def read_camera(index: int) -> dict[str, str]:
-    """The size of a camera's picture, "640x480"; or the fact and advice of why there is none."""
+    """The size of a camera's frames, "640x480"; or the fact and the advice of why it delivers none."""
     from dsmap.runtime.live.cameras import CameraSource
     from dsmap.runtime.live.source import CaptureRequest
 
@@ -61,7 +61,7 @@ def read_camera(index: int) -> dict[str, str]:
 
 
 def check_display() -> Finding:
-    """Whether a window opens: only dsmap-live's needs it."""
+    """Whether a window opens."""
     if sys.platform == "linux":
         x11, wayland = os.environ.get("DISPLAY", ""), os.environ.get("WAYLAND_DISPLAY", "")
         if not x11 and not wayland:
@@ -91,27 +91,27 @@ def reach_x11(display: str) -> str:
     """Why nobody answers at an X display (":0", "host:10.0"); empty when somebody does."""
     match = re.fullmatch(r"(?:unix|\S*/unix)?([^:/\s]*)(?:/unix)?:(\d+)(?:\.\d+)?", display)
     if not match:
-        return "" if Path(display).exists() else f"DISPLAY is {display!r}, which names no display"
+        return "" if Path(display).exists() else f"DISPLAY is {display!r}, which is not the name of a display"
     host, number = match[1], int(match[2])
     path = f"/tmp/.X11-unix/X{number}"
     if host:
         try:
             socket.create_connection((host, _X11_PORT + number), timeout=_SOCKET_SECONDS).close()
         except (OSError, OverflowError) as error:
-            return f"DISPLAY is {display}, and nobody answers there ({first_line(error)})"
+            return f"DISPLAY is {display}, and nothing answers there ({first_line(error)})"
         return ""
     refusal = ""
     for name in (f"\0{path}", path):  # an abstract socket, or one with a file
         refusal = _reach_socket(name)
         if not refusal:
             return ""
-    return f"DISPLAY is {display}, and nobody answers there ({refusal})"
+    return f"DISPLAY is {display}, and nothing answers there ({refusal})"
 
 
 def reach_wayland(display: str) -> str:
     """Why nobody answers at a Wayland display ("wayland-0"); empty when somebody does."""
     refusal = _reach_socket(os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), display))
-    return f"WAYLAND_DISPLAY is {display}, and nobody answers there ({refusal})" if refusal else ""
+    return f"WAYLAND_DISPLAY is {display}, and nothing answers there ({refusal})" if refusal else ""
 
 
 def _reach_socket(name: str) -> str:

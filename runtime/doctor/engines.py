@@ -1,19 +1,19 @@
-"""What runs the network on a CPU: ONNX Runtime, the bundled model on it, OpenVINO."""
+"""Checks of what runs the network on a CPU: ONNX Runtime, the model on it, and OpenVINO."""
 
 import time
 from pathlib import Path
 
 import dsmap.runtime
 from dsmap.errors import DsmapError
-from dsmap.runtime.doctor import Finding, absent, first_line, install, ok, warning, wrong
+from dsmap.runtime.doctor import Finding, absent, failed, first_line, install, ok, warning
 from dsmap.runtime.doctor.packages import numpy_first, why_not
 
 ONNXRUNTIME = r"(onnxruntime|ort-nightly)(-.*)?"
 _SIDE = 256  # pixels
 
 
-def mend_onnxruntime() -> str:
-    """The command that leaves one ONNX Runtime: of several, that for GPUs where there is one."""
+def fix_onnxruntime() -> str:
+    """The command that leaves one ONNX Runtime: of several the one for GPUs, where there is a GPU."""
     from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     names = tuple(package.name for package in install.owners(ONNXRUNTIME, "onnxruntime"))
@@ -24,38 +24,38 @@ def mend_onnxruntime() -> str:
 
 
 def check_onnxruntime() -> Finding:
-    """One ONNX Runtime, that loads; which providers were compiled into it."""
+    """That exactly one ONNX Runtime is installed and loads, and which providers were compiled into it."""
     packages = install.owners(ONNXRUNTIME, "onnxruntime")
     names = [f"{package.name} {package.version}" for package in packages]
     try:
         import onnxruntime
     except Exception as error:
         if not packages and isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
-            return wrong("onnxruntime is not installed", install.install("cpu"))
+            return failed("onnxruntime is not installed", install.install("cpu"))
         fact, command = why_not("onnxruntime", packages) or ("", "")
         if not fact and (finding := numpy_first()):
             return finding
         told = fact or f"onnxruntime cannot be imported: {first_line(error)}"
-        return wrong(told, command or mend_onnxruntime(), packages=names)
+        return failed(told, command or fix_onnxruntime(), packages=names)
     empty = not hasattr(onnxruntime, "InferenceSession")
     if reason := why_not("onnxruntime", packages):
         told = f"the installed onnxruntime is empty: {reason[0]}" if empty else reason[0]
-        return (wrong if empty else warning)(told, reason[1] or mend_onnxruntime(), packages=names)
+        return (failed if empty else warning)(told, reason[1] or fix_onnxruntime(), packages=names)
     if empty:
         left = "one of two packages was removed"
-        return wrong(f"the installed onnxruntime is empty: {left}", mend_onnxruntime(), packages=names)
+        return failed(f"the installed onnxruntime is empty: {left}", fix_onnxruntime(), packages=names)
     compiled = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     title = names[0] if names else f"onnxruntime {onnxruntime.__version__}"
     return ok(f"{title}, compiled in: {', '.join(compiled)}", packages=names, providers=compiled)
 
 
 def check_model(model: str) -> Finding:
-    """The bundle is whole: every file's hash. Without a model of one's own, every bundled one."""
+    """That the bundle is whole, by every file's hash; for a bundled model, all bundled models."""
     try:
         from dsmap.runtime.bundle.bundle import Bundle
         from dsmap.runtime.bundle.bundled import bundled_models, find_model
     except ImportError as error:
-        return numpy_first() or wrong(f"the bundle's reader cannot be loaded: {first_line(error)}", "")
+        return numpy_first() or failed(f"the bundle's reader cannot be loaded: {first_line(error)}", "")
     names = bundled_models()
     checked = [model, *(name for name in names if name != model)] if model in names or not names else [model]
     facts = []
@@ -63,7 +63,7 @@ def check_model(model: str) -> Finding:
         try:
             bundle = Bundle.read(find_model(name))
         except DsmapError as error:
-            return wrong(error.fact, _bring_back(name) if name in names or not names else error.advice)
+            return failed(error.fact, _bring_back(name) if name in names or not names else error.advice)
         size = f"{sum(file.bytes for file in bundle.manifest.files()) / 1e6:.0f} MB"
         named = {domain: " ".join(style.named) for domain, style in bundle.manifest.styles.items()}
         styles = [f"styles of {domain}: {names}" for domain, names in named.items() if names]
@@ -72,7 +72,7 @@ def check_model(model: str) -> Finding:
 
 
 def _bring_back(name: str) -> str:
-    """The command that brings a bundled model back."""
+    """The command that restores a bundled model."""
     source = install.find_source().folder
     folder = (Path(dsmap.runtime.__file__).parent / "models" / name).resolve()
     if source is not None and (source / ".git").exists() and folder.is_relative_to(source):
@@ -81,7 +81,7 @@ def _bring_back(name: str) -> str:
 
 
 def check_session(model: str) -> Finding:
-    """The model really runs: one small frame on ONNX Runtime's CPU provider, and its time."""
+    """That the model really runs: one small frame on ONNX Runtime's CPU provider, and its time."""
     try:
         import numpy as np
 
@@ -97,11 +97,11 @@ def check_session(model: str) -> Finding:
         out_rgb = translator(frame_rgb)
         seconds = time.perf_counter() - began
     except DsmapError as error:
-        return wrong(first_line(error.fact, 500), error.advice)
+        return failed(first_line(error.fact, 500), error.advice)
     except ImportError as error:
-        return numpy_first() or wrong(first_line(error), install.install("cpu"))
+        return numpy_first() or failed(first_line(error), install.install("cpu"))
     if out_rgb.shape != frame_rgb.shape or not out_rgb.std() > 0:
-        return wrong(f"the model gave {out_rgb.shape} of one colour for {frame_rgb.shape}", mend_onnxruntime())
+        return failed(f"the model gave {out_rgb.shape} of one colour for {frame_rgb.shape}", fix_onnxruntime())
     return ok(
         f"{seconds * 1000:.0f} ms for a {_SIDE}x{_SIDE} frame to {domain}; {translator.backend_description}",
         seconds=round(seconds, 4),
@@ -109,15 +109,15 @@ def check_session(model: str) -> Finding:
     )
 
 
-def mend_openvino() -> str:
-    """The command that puts OpenVINO back."""
+def fix_openvino() -> str:
+    """The command that reinstalls OpenVINO."""
     return install.install_again("openvino")
 
 
 def check_openvino() -> Finding:
-    """OpenVINO, and the devices it sees."""
+    """That OpenVINO loads, and which devices it sees."""
     if not install.installed("openvino"):
-        return absent("openvino is not installed; on Intel's CPUs and GPUs it may be faster")
+        return absent("openvino is not installed; it may be faster on some CPUs")
     try:
         from dsmap.runtime.backends.openvino import import_openvino
 
@@ -125,11 +125,12 @@ def check_openvino() -> Finding:
         core = openvino.Core()
         seen = {device: str(core.get_property(device, "FULL_DEVICE_NAME")) for device in core.available_devices}
     except DsmapError as error:
-        return warning(error.fact, mend_openvino())
+        return warning(error.fact, fix_openvino())
     except Exception as error:
-        return numpy_first() or warning(f"openvino fails: {first_line(error)}", mend_openvino())
+        return numpy_first() or warning(f"openvino fails: {first_line(error)}", fix_openvino())
     if not seen:
-        return warning("openvino sees no device, not even the CPU", mend_openvino())
+        return warning("openvino sees no device, not even the CPU", fix_openvino())
     gpu = "" if any(name.startswith("GPU") for name in seen) else "; no Intel GPU"
     told = ", ".join(f"{device} ({' '.join(name.split())})" for device, name in seen.items())
-    return ok(f"openvino {openvino.__version__.partition('-')[0]} on {told}{gpu}", devices=seen)
+    compare = "compare with: dsmap-bench model"  # neither is faster everywhere, and auto never takes it
+    return ok(f"openvino {openvino.__version__.partition('-')[0]} on {told}{gpu}; {compare}", devices=seen)

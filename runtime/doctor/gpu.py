@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: the driver, CUDA's libraries, TensorRT. All of it is optional."""
+"""Checks of NVIDIA GPUs: the driver, the CUDA libraries and TensorRT. All are optional."""
 
 import ctypes
 import re
@@ -16,7 +16,7 @@ _NVIDIA, _DISPLAY_CLASSES = "0x10de", ("0x03",)
 _SMI_SECONDS = 10.0
 # Of cuda.h: what the driver's own answers mean, and what is done about them.
 _NO_DEVICE = 100
-_MENDS = {
+_DRIVER_FAULTS = {
     803: ("the driver's kernel module and its library are of different versions", "sudo reboot"),
     802: ("the GPUs' switch is not ready", "sudo systemctl restart nvidia-fabricmanager"),
     999: ("the driver does not start", "sudo modprobe nvidia_uvm"),
@@ -29,7 +29,7 @@ _IDENTITY = bytes.fromhex(
 
 
 def check_gpu() -> Finding:
-    """The GPUs that the driver gives this process: names, memory, compute capability; why none, where there are."""
+    """The GPUs that this process may use, with name, memory and compute capability, or why there are none."""
     driver = _driver_version()
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -37,12 +37,12 @@ def check_gpu() -> Finding:
         return _without_driver(first_line(error))
     if code := cuda.cuInit(0):
         if code == _NO_DEVICE:
-            return absent("an NVIDIA driver is here, but no GPU that this process may use", driver=driver)
-        told, command = _MENDS.get(code, ("the driver does not start", "nvidia-smi"))
+            return absent("an NVIDIA driver is installed, but this process may use no GPU", driver=driver)
+        told, command = _DRIVER_FAULTS.get(code, ("the driver does not start", "nvidia-smi"))
         return warning(f"{told} (cuInit gave {code})", command, driver=driver)
     gpus = list(_gpus(cuda))
     if not gpus:
-        return absent("an NVIDIA driver is here, but no GPU that this process may use", driver=driver)
+        return absent("an NVIDIA driver is installed, but this process may use no GPU", driver=driver)
     told = "; ".join(
         f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.0f} GiB, compute capability {gpu['capability']}" for gpu in gpus
     )
@@ -90,16 +90,18 @@ def _driver_version() -> str | None:
 
 
 def _without_driver(reason: str) -> Finding:
-    """No driver's library: right where there is no GPU, wrong where there is one."""
+    """The driver's library is missing, which is only wrong where there is a GPU."""
     if cards := pci_cards():
         if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-            return warning(f"an NVIDIA GPU ({cards[0]}) is here, not in this container", "docker run --gpus all ...")
+            return warning(
+                f"there is an NVIDIA GPU ({cards[0]}), but not in this container", "docker run --gpus all ..."
+            )
         return warning(
-            f"an NVIDIA GPU ({cards[0]}) is here without its driver ({reason})",
+            f"there is an NVIDIA GPU ({cards[0]}) without its driver ({reason})",
             "on Ubuntu: sudo ubuntu-drivers install, then restart (others: nvidia.com/drivers)",
         )
     if Path("/dev/dxg").exists():
-        return absent("WSL without an NVIDIA driver; it is Windows' own that is installed, never one in Linux")
+        return absent("WSL without an NVIDIA driver: install it in Windows, not in Linux")
     return absent("no NVIDIA driver or GPU; the model runs on the CPU")
 
 
@@ -117,7 +119,7 @@ def pci_cards(devices: Path = Path("/sys/bus/pci/devices")) -> list[str]:
 
 
 def check_cuda() -> Finding:
-    """Whether ONNX Runtime's CUDA provider finds its libraries, and what reaches CUDA from Python."""
+    """Whether ONNX Runtime's CUDA provider runs, and which Python bindings to CUDA work."""
     from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     gpu = current_architecture() is not None
@@ -137,7 +139,7 @@ def check_cuda() -> Finding:
         return absent(f"{title} is installed, but there is no GPU: it runs on the CPU")
     outcome = isolated("dsmap.runtime.doctor.gpu:try_provider", 60, nested=True)
     if outcome.value is not True:
-        # ONNX Runtime tells the library that it lacks in its log alone.
+        # ONNX Runtime names the missing library in its log only.
         lost = re.search(r"(lib\w[\w.+-]*\.so[\w.]*|\w+\.dll): cannot open", outcome.said)
         reason = f"{lost[1]} is missing" if lost else outcome.ended or first_line(outcome.value)
         return warning(f"{title}: CUDA does not run: {reason}", install.install("gpu"))
@@ -161,7 +163,7 @@ def _check_bindings(bindings: list[str], told: str) -> Finding:
 
 
 def try_provider() -> bool | str:
-    """Whether ONNX Runtime runs a graph on CUDA; else why not, if it is told."""
+    """Whether ONNX Runtime runs a graph on CUDA, or why not."""
     import onnxruntime
 
     from dsmap.runtime.backends.onnxruntime_cuda import missing_library
@@ -175,7 +177,7 @@ def try_provider() -> bool | str:
 
 
 def try_binding(name: str) -> dict[str, str]:
-    """What reaches CUDA through cuda-python or pycuda; the fact and advice of why nothing does."""
+    """The binding's name and version, or the fact and the advice of why it does not work."""
     from dsmap.runtime.cuda.bindings import load_cuda
 
     try:

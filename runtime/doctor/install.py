@@ -1,4 +1,4 @@
-"""How dsmap and its packages got here, and so which command changes that."""
+"""Finds out how dsmap and its packages were installed, and gives the commands that change that."""
 
 import functools
 import importlib.metadata
@@ -15,31 +15,31 @@ from typing import Any, NamedTuple
 import dsmap
 
 
-class Source(NamedTuple):
-    """Where dsmap's source is, if that is known."""
+class SourceFolder(NamedTuple):
+    """Where dsmap's source is, if known."""
 
     folder: Path | None
     editable: bool
-    """Installed in place: what is changed there is what runs."""
+    """Installed in place: changes there take effect."""
 
 
-def find_source() -> Source:
+def find_source() -> SourceFolder:
     """The source folder that this dsmap runs in or was installed from."""
     root = Path(dsmap.__file__).resolve().parent.parent
     origin = _origin()
     editable = bool(origin.get("dir_info", {}).get("editable"))
     if (root / "pyproject.toml").is_file() and (root / "runtime" / "translator.py").is_file():
-        return Source(root, editable)
+        return SourceFolder(root, editable)
     from urllib.parse import urlparse  # slow to import, and seldom needed
     from urllib.request import url2pathname
 
     url = urlparse(str(origin.get("url", "")))
     folder = Path(url2pathname(url.path)) if url.scheme == "file" else None
-    return Source(folder if folder is not None and (folder / "pyproject.toml").is_file() else None, editable)
+    return SourceFolder(folder if folder is not None and (folder / "pyproject.toml").is_file() else None, editable)
 
 
 def _origin() -> dict[str, Any]:
-    """What pip wrote down about where dsmap came from. A build may have left metadata without it in the source."""
+    """pip's record of where dsmap came from. A build may have left metadata without it in the source folder."""
     for distribution in importlib.metadata.distributions(name="dsmap"):
         try:
             origin = json.loads(distribution.read_text("direct_url.json") or "null")
@@ -51,7 +51,7 @@ def _origin() -> dict[str, Any]:
 
 
 def install(extra: str, *, without: tuple[str, ...] = ()) -> str:
-    """The command that brings an extra (cpu, gpu, openvino ...); `without`: packages to remove first.
+    """The command that installs an extra (cpu, gpu, openvino ...); `without`: packages to remove first.
 
     pip keeps the dsmap that is installed, a checkout installed in place too, and adds what the extra needs.
     """
@@ -65,7 +65,7 @@ def install_packages(*requirements: str) -> str:
 
 
 def install_again(distribution: str, *, alone: bool = True) -> str:
-    """The command that puts back the files of an installed package; not `alone`: and what it needs."""
+    """The command that reinstalls a package; not `alone`: with its dependencies."""
     versions = [found.version for found in installed(re.escape(distribution))]
     pinned = f"{distribution}=={versions[0]}" if versions else distribution
     # Without its list of files pip cannot remove what is there, and stops.
@@ -75,12 +75,12 @@ def install_again(distribution: str, *, alone: bool = True) -> str:
 
 
 def install_windows() -> str:
-    """The command that brings an OpenCV with windows, or puts its files back over those of the headless one."""
+    """The command that installs an OpenCV with windows, or reinstalls it over the headless one."""
     return install_again("opencv-python") if installed("opencv-python") else install("window")
 
 
 def install_dsmap_again() -> str:
-    """The command that puts dsmap's own files back: from its checkout where that is known."""
+    """The command that reinstalls dsmap: from its checkout where that is known."""
     source = find_source()
     project = "dsmap" if source.folder is None else shlex.quote(str(source.folder))
     return f"{_pip('install')} --force-reinstall --no-deps {'-e ' if source.editable else ''}{project}"
@@ -92,7 +92,7 @@ def uninstall(*distributions: str) -> str:
 
 
 def _pip(verb: str, *flags: str) -> str:
-    """pip of this environment: by its short name only where that is the one a shell would take."""
+    """pip of this environment; by its short name only where a shell would find this one."""
     # Not by find_spec: setuptools takes that for pip at work, and then gives torch.compile the wrong distutils.
     if not list(importlib.metadata.distributions(name="pip")):  # environments of uv have none
         return f"uv pip {verb} --python {shlex.quote(sys.executable)}"
@@ -102,7 +102,7 @@ def _pip(verb: str, *flags: str) -> str:
 
 
 class Installed:
-    """A package that is installed, as its metadata tell."""
+    """An installed package, by its metadata."""
 
     def __init__(self, name: str, distribution: importlib.metadata.Distribution) -> None:
         self.name, self.version = name, distribution.version
@@ -118,18 +118,18 @@ class Installed:
 
     @functools.cached_property
     def files(self) -> tuple[Path, ...] | None:
-        """Where its files should be, but for compiled Python; None where it does not tell."""
+        """Where its files should be, without compiled Python; None where it does not say."""
         if self._listed is None:
             return None
         return tuple(Path(str(file.locate())) for file in self._listed if file.suffix != ".pyc")
 
     def has_module(self, module: str) -> bool:
-        """Whether it puts files into `module`, or does not tell where it puts them."""
+        """Whether it has files in `module`, or does not say where its files are."""
         return self._listed is None or any(file.parts[:1] == (module,) for file in self._listed)
 
 
 def installed(pattern: str) -> list[Installed]:
-    """Packages whose name (in small letters, with dashes) matches. Damaged metadata are passed over."""
+    """Packages whose name (in small letters, with dashes) matches. Damaged metadata is ignored."""
     found: dict[str, Installed] = {}
     for distribution in importlib.metadata.distributions():
         try:
@@ -143,12 +143,12 @@ def installed(pattern: str) -> list[Installed]:
 
 
 def owners(pattern: str, module: str) -> list[Installed]:
-    """Installed packages of that name that put files into `module`, or do not tell where theirs are."""
+    """Installed packages of that name with files in `module`, or that do not say where theirs are."""
     return [one for one in installed(pattern) if one.has_module(module)]
 
 
 def missing_files(package: Installed) -> list[Path]:
-    """Files that a package should have and has not."""
+    """Files that a package should have and lacks."""
     return [path for path in package.files or () if not path.exists()]
 
 
@@ -165,20 +165,20 @@ def requirements() -> tuple[str, list[str]]:
 
 
 def satisfies(version: str, specifier: str) -> bool | None:
-    """Whether a version is in a range (">=18,<19"); None where neither packaging nor pip is here to tell."""
+    """Whether a version is in a range (">=18,<19"); None without packaging or pip."""
     for module in ("packaging.specifiers", "pip._vendor.packaging.specifiers"):
         try:
             specifiers = importlib.import_module(module)
             return bool(specifiers.SpecifierSet(specifier).contains(version, prereleases=True))
         except ImportError:
             continue
-        except Exception:  # a version that is none
+        except Exception:  # not a valid version
             return None
     return None
 
 
 def copies() -> list[Path]:
-    """Every dsmap that Python could import, the one that it does first."""
+    """Every dsmap that Python could import, the one it does import first."""
     own = Path(dsmap.__file__).resolve().parent
     places = [Path(entry or os.curdir) / "dsmap" for entry in sys.path]
     found = [place.resolve() for place in places if (place / "__init__.py").is_file()]

@@ -1,4 +1,4 @@
-"""The machine: memory and cores that this process may use, and the folder for what the runtime keeps."""
+"""Checks of the memory and the cores that this process may use, and of the cache folder."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from dsmap.common.files import read_regular
 from dsmap.common.memory import available_bytes
 from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import DsmapError
-from dsmap.runtime.doctor import Finding, first_line, not_tried, ok, warning, wrong
+from dsmap.runtime.doctor import Finding, failed, first_line, not_tried, ok, warning
 from dsmap.runtime.system.cpu import cpu_name
 from dsmap.runtime.system.memory import memory_width, translation_bytes
 from dsmap.runtime.system.subprocess_call import isolated
 
 _SIZES = ((3840, 2160), (2560, 1440), (1920, 1080), (1280, 720), (640, 360), (256, 256))
 MORE_MEMORY = "close other programs, or raise the limit (ulimit -v, docker -m)"
-"""Not one command: who has taken it is not known."""
-_LEAST_FREE = 500e6  # bytes: an engine of the published network is 75 MB
+"""Not one command: what uses the memory is not known."""
+_MIN_FREE = 500e6  # bytes: an engine of the published network is 75 MB
 
 
 def check_memory(model: str) -> Finding:
-    """Memory and cores, and the largest usual picture that the model has room for."""
+    """Memory and cores, and the largest common frame size that fits into memory."""
     cores, quota = usable_cpus(), cpu_quota()
     limited = quota is not None and quota <= cores
     told = f"{cores} core{'s' if cores > 1 else ''}" + (f" ({quota:g} by quota)" if limited else "")
@@ -39,7 +39,7 @@ def check_memory(model: str) -> Finding:
     if fits is None:
         least = translation_bytes(_SIZES[-1][1], _SIZES[-1][0], batch=1, dim=dim)
         needed = f"a frame of 256x256 needs {least / 1e9:.2f} GB"
-        return wrong(f"{free}; {needed}", MORE_MEMORY, **details)
+        return failed(f"{free}; {needed}", MORE_MEMORY, **details)
     return ok(f"{free}, {told}; room for frames of {fits[0]}x{fits[1]}", **details)
 
 
@@ -50,12 +50,12 @@ def _dim(model: str) -> int:
         from dsmap.runtime.bundle.bundled import find_model
 
         return memory_width(read_manifest(find_model(model)).architecture)
-    except Exception:  # told by the checks of the model and the packages
+    except Exception:  # reported by the checks of the model and the packages
         return memory_width({})
 
 
 def check_cache() -> Finding:
-    """The folder for engines and measurements: writable, with room; engines that nothing here can run any more."""
+    """That the cache folder is writable and has room; engines in it that nothing installed can run any more."""
     try:
         from dsmap.common.cache_folder import VARIABLE, folder_fault, user_cache_folder
     except ImportError as error:
@@ -64,15 +64,17 @@ def check_cache() -> Finding:
     try:
         place = next(path for path in (folder, *folder.parents) if os.path.exists(path))
         if not place.is_dir():
-            return warning(f"{place} is a file: engines cannot be kept", _mend_cache(folder, VARIABLE))
+            return warning(f"{place} is a file: engines cannot be kept", _cache_command(folder, VARIABLE))
         check_folder_writable(place, VARIABLE)
         free = shutil.disk_usage(place).free
     except (DsmapError, OSError) as error:
         reason = error.fact if isinstance(error, DsmapError) else first_line(error)
-        return warning(f"{reason}: engines cannot be kept", _mend_cache(folder, VARIABLE), folder=str(folder))
+        return warning(f"{reason}: engines cannot be kept", _cache_command(folder, VARIABLE), folder=str(folder))
     for path in (folder, folder / "engines"):
         if os.path.lexists(path) and (fault := folder_fault(path)):
-            return warning(f"{fault.fact}: none is used", _mend_cache(folder, VARIABLE), folder=str(folder))
+            return warning(
+                f"{fault.fact}: its engines are not used", _cache_command(folder, VARIABLE), folder=str(folder)
+            )
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     size = sum(path.stat().st_size for path in files)
     details: dict[str, Any] = {"folder": str(folder), "bytes": size, "files": len(files), "free_bytes": free}
@@ -83,13 +85,13 @@ def check_cache() -> Finding:
         lost = sum(path.stat().st_size for path in stale) / 1e6
         told = f"{held}; of them {len(stale)} engines of another TensorRT ({lost:.0f} MB)"
         return warning(told, f"rm {paths}", stale=[str(path) for path in stale], **details)
-    if free < _LEAST_FREE:
+    if free < _MIN_FREE:
         return warning(f"{held}; only {free / 1e6:.0f} MB are free", f"export {VARIABLE}=FOLDER-OF-YOURS", **details)
     return ok(f"{held}; {free / 1e9:.0f} GB free", **details)
 
 
-def _mend_cache(folder: Path, variable: str) -> str:
-    """A variable that points nowhere is dropped; folders of one's own that root has made are taken back."""
+def _cache_command(folder: Path, variable: str) -> str:
+    """The command for a cache that cannot be used: unset the variable, or take back folders that root has made."""
     if os.environ.get(variable):
         return f"unset {variable}"
     home = Path.home()

@@ -1,4 +1,4 @@
-"""Python, dsmap itself and the packages it cannot do without."""
+"""Checks of Python, of dsmap itself and of the packages that it requires."""
 
 import importlib.metadata
 import importlib.util
@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 
 import dsmap
-from dsmap.runtime.doctor import Finding, absent, first_line, install, not_tried, ok, warning, wrong
+from dsmap.runtime.doctor import Finding, absent, failed, first_line, install, not_tried, ok, warning
 from dsmap.runtime.system.subprocess_call import isolated
 
 _NEEDED_BY_ALL = ("numpy", "pydantic")
 _IMPORTER, _IMPORT_SECONDS = "dsmap.runtime.doctor.packages:import_them", 30.0
-# What the video libraries' wheels take from the system, and a bare server lacks.
+# What the video libraries' wheels need from the system, and a bare server lacks.
 SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib|xcb|X11|SM|ICE)")
 
 
 def check_python() -> Finding:
-    """Python's version, and where dsmap is; another dsmap that hides behind it or is hidden by it."""
+    """Python's version, where dsmap is, and whether another dsmap is in the way."""
     try:
         wanted, _ = install.requirements()
     except (OSError, KeyError, ValueError, importlib.metadata.PackageNotFoundError):
@@ -31,7 +31,7 @@ def check_python() -> Finding:
     fact = f"Python {version}, dsmap {dsmap.__version__} {how} {where}"
     details = {"python": sys.executable, "version": version, "dsmap": dsmap.__version__, "folder": str(own)}
     if wanted and install.satisfies(version, wanted) is False:
-        return wrong(f"Python {version}; dsmap needs {wanted}", "python3.12 -m venv NEW-FOLDER", **details)
+        return failed(f"Python {version}; dsmap needs {wanted}", "python3.12 -m venv NEW-FOLDER", **details)
     others = [str(copy) for copy in install.copies() if copy != own]
     if others:
         return warning(
@@ -41,7 +41,7 @@ def check_python() -> Finding:
 
 
 def check_packages() -> Finding:
-    """The required packages: there, whole, of a version that dsmap was made for; numpy and pydantic are imported."""
+    """That the required packages are installed and whole, in versions that dsmap supports; numpy and pydantic load."""
     _, needed = install.requirements()
     missing, unfit, damaged, versions = [], [], [], {}
     for requirement in needed:
@@ -60,14 +60,14 @@ def check_packages() -> Finding:
         elif not name.startswith("opencv-") and install.missing_files(found[0]):
             damaged.append(found[0])
     if missing:
-        return wrong(f"not installed: {', '.join(missing)}", install.install_packages(*missing), versions=versions)
+        return failed(f"not installed: {', '.join(missing)}", install.install_packages(*missing), versions=versions)
     if unfit:
         told = ", ".join(f"{got} (dsmap needs {wanted})" for got, wanted in unfit)
-        return wrong(told, install.install_packages(*(wanted for _, wanted in unfit)), versions=versions)
+        return failed(told, install.install_packages(*(wanted for _, wanted in unfit)), versions=versions)
     for name, ended in try_imports(*_NEEDED_BY_ALL, "typer").items():
         if ended:
             again = install.install_again(name, alone=name == "numpy")
-            return wrong(f"{name} cannot be imported: {ended}", again, versions=versions)
+            return failed(f"{name} cannot be imported: {ended}", again, versions=versions)
     if damaged:
         lost = len(install.missing_files(damaged[0]))
         return warning(
@@ -79,7 +79,7 @@ def check_packages() -> Finding:
 
 
 def try_imports(*modules: str) -> dict[str, str]:
-    """Why modules cannot be imported, within a check; empty where they can. One that crashes is found apart."""
+    """Why modules cannot be imported, empty where they can; a module that crashes is found by itself."""
     outcome = isolated(_IMPORTER, _IMPORT_SECONDS, nested=True, modules=modules)
     if isinstance(outcome.value, dict):
         return outcome.value
@@ -89,7 +89,7 @@ def try_imports(*modules: str) -> dict[str, str]:
 
 
 def import_them(modules: list[str]) -> dict[str, str]:
-    """The other side of `try_imports`."""
+    """Imports modules in this process; `try_imports` calls it in another."""
     results = {}
     for module in modules:
         try:
@@ -101,7 +101,7 @@ def import_them(modules: list[str]) -> dict[str, str]:
 
 
 def numpy_first() -> Finding | None:
-    """`not tried` where numpy or pydantic cannot be imported, which `check_packages` tells; else None.
+    """`skipped` where numpy or pydantic cannot be imported, which `check_packages` reports; else None.
 
     For after a failed import: it may have been because of them.
     """
@@ -110,7 +110,7 @@ def numpy_first() -> Finding | None:
 
 
 def why_not(module: str, packages: list[install.Installed]) -> tuple[str, str] | None:
-    """Why a module of these packages has not what it should, and the command: two packages, lost files, another one.
+    """Why a module of these packages lacks something, and the command: two packages, lost files, another module.
 
     None where nothing of the kind is seen.
     """
@@ -130,7 +130,7 @@ def _place(module: str) -> Path | None:
     """The folder or file that Python takes for a module."""
     try:
         found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # a module in its place that is none
+    except (ImportError, ValueError):  # something in its place that is not a module
         return None
     places = [*(found.submodule_search_locations or []), found.origin] if found else []
     return next((Path(place) for place in places if place), None)
@@ -142,7 +142,7 @@ def _within(place: Path, files: tuple[Path, ...]) -> bool:
 
 
 def system_libraries() -> str:
-    """The command that brings the system's libraries that OpenCV's wheels take."""
+    """The command that installs the system libraries that OpenCV's wheels need."""
     try:
         text = Path("/etc/os-release").read_text(encoding="utf-8")
     except OSError:
@@ -156,7 +156,7 @@ def system_libraries() -> str:
 
 
 def check_training() -> Finding:
-    """What training and export need besides: told from the packages' files, as importing torch takes seconds."""
+    """What training and export need too, read from the packages' files: importing torch takes seconds."""
     found = {name: install.installed(name) for name in ("torch", "onnx", "onnxscript", "safetensors")}
     if not found["torch"]:
         return absent("torch is not installed; training, exporting and most of dsmap-eval need it")

@@ -1,4 +1,4 @@
-"""Images and video: OpenCV, PyAV with its FFmpeg, and the encoders in it."""
+"""Checks of OpenCV, of PyAV with its FFmpeg, and of its encoders."""
 
 import importlib
 import re
@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.doctor import Finding, first_line, install, ok, warning, wrong
+from dsmap.runtime.doctor import Finding, failed, first_line, install, ok, warning
 from dsmap.runtime.doctor.packages import SYSTEM_LIBRARIES, numpy_first, system_libraries, why_not
 from dsmap.runtime.system.subprocess_call import isolated
 
@@ -19,7 +19,7 @@ _NEEDED, _NVENC = "h264", "_nvenc"
 _ENCODER_SECONDS = 30.0
 
 
-def mend_opencv() -> str:
+def fix_opencv() -> str:
     """The command that leaves one OpenCV."""
     names = tuple(package.name for package in install.owners(OPENCV, "cv2"))
     if len(names) == 1:
@@ -36,20 +36,20 @@ def check_opencv() -> Finding:
         import cv2
     except Exception as error:
         if SYSTEM_LIBRARIES.search(str(error)):
-            return wrong(f"OpenCV cannot be loaded: {first_line(error)}", system_libraries(), packages=names)
+            return failed(f"OpenCV cannot be loaded: {first_line(error)}", system_libraries(), packages=names)
         if not packages and isinstance(error, ModuleNotFoundError) and error.name == "cv2":
-            return wrong("OpenCV is not installed", install.install("cpu"))
+            return failed("OpenCV is not installed", install.install("cpu"))
         fact, command = why_not("cv2", packages) or ("", "")
         if not fact and (finding := numpy_first()):
             return finding
-        return wrong(fact or f"OpenCV cannot be loaded: {first_line(error)}", command or mend_opencv(), packages=names)
+        return failed(fact or f"OpenCV cannot be loaded: {first_line(error)}", command or fix_opencv(), packages=names)
     empty = not hasattr(cv2, "resize")
     same = len({package.version for package in packages}) == 1  # one of them has replaced the files of the other
     if reason := why_not("cv2", packages[:1] if same else packages):
         told = f"the installed cv2 is empty: {reason[0]}" if empty else reason[0]
-        return (wrong if empty else warning)(told, reason[1] or mend_opencv(), packages=names)
+        return (failed if empty else warning)(told, reason[1] or fix_opencv(), packages=names)
     if empty:
-        return wrong("the installed cv2 is empty: one of two packages was removed", mend_opencv(), packages=names)
+        return failed("the installed cv2 is empty: one of two packages was removed", fix_opencv(), packages=names)
     gui = re.search(r"^\s*GUI:[ \t]*(.*)$", cv2.getBuildInformation(), re.MULTILINE)
     windows = gui is not None and gui[1].strip().upper() not in ("NONE", "NO")
     told = "with windows" if windows else "without windows (headless)"
@@ -62,7 +62,7 @@ def check_av() -> Finding:
         # Alone, without cv2 before it, which may be what is broken: no window is opened in this process.
         av = importlib.import_module("av")
     except Exception as error:
-        return wrong(f"PyAV cannot be imported: {first_line(error)}", mend_av())
+        return failed(f"PyAV cannot be imported: {first_line(error)}", fix_av())
     versions = {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()}
     ffmpeg = getattr(av, "ffmpeg_version_info", "")
     return ok(
@@ -71,33 +71,33 @@ def check_av() -> Finding:
     )
 
 
-def mend_av() -> str:
-    """The command that brings PyAV's own wheel back."""
+def fix_av() -> str:
+    """The command that reinstalls PyAV's own wheel."""
     found = install.installed("av")
     return install.install_again("av") if found else install.install("cpu")
 
 
 def check_encoders() -> Finding:
-    """Every codec of dsmap-video encodes two frames. H.264 is needed; NVENC needs NVIDIA's driver and hardware."""
+    """That every codec of dsmap-video encodes two frames. H.264 is required; NVENC needs an NVIDIA GPU."""
     try:
         from dsmap.runtime.video.encoder_table import CODECS
     except ImportError as error:
-        return numpy_first() or wrong(first_line(error), mend_av())
+        return numpy_first() or failed(first_line(error), fix_av())
     results = _try_all(CODECS)
     works = [codec for codec, reason in results.items() if not reason]
     lacking = {codec: reason for codec, reason in results.items() if reason}
     if _NEEDED in lacking:
-        return wrong(f"{_NEEDED} does not encode: {lacking[_NEEDED]}", mend_av(), codecs=results)
+        return failed(f"{_NEEDED} does not encode: {lacking[_NEEDED]}", fix_av(), codecs=results)
     software = [codec for codec in lacking if not codec.endswith(_NVENC)]
     if software:
         told = ", ".join(f"{codec} ({lacking[codec]})" for codec in software)
-        return warning(f"{', '.join(works)} encode, but not {told}", mend_av(), codecs=results)
-    nvenc = "" if any(codec.endswith(_NVENC) for codec in works) else "; no NVENC here"
+        return warning(f"{', '.join(works)} encode, but not {told}", fix_av(), codecs=results)
+    nvenc = "" if any(codec.endswith(_NVENC) for codec in works) else "; NVENC is not available"
     return ok(f"{', '.join(works)} encode{nvenc}", codecs=results)
 
 
 def _try_all(codecs: tuple[str, ...]) -> dict[str, str]:
-    """Why each of them does not encode, empty where it does. One that crashes is found by trying each apart."""
+    """Why each codec does not encode, empty where it does; after a crash each is tried by itself."""
     target = "dsmap.runtime.doctor.video:try_codecs"
     outcome = isolated(target, _ENCODER_SECONDS, nested=True, codecs=list(codecs))
     if isinstance(outcome.value, dict):
@@ -110,7 +110,7 @@ def _try_all(codecs: tuple[str, ...]) -> dict[str, str]:
 
 
 def try_codecs(codecs: list[str]) -> dict[str, str]:
-    """Encodes two frames with each, in its usual container's form: why it failed, empty where it did not."""
+    """Encodes two frames with each codec, for its usual container: why that failed, empty where it did not."""
     from dsmap.runtime.video.encoders import EncoderSettings, default_suffix, resolve
 
     results = {}
@@ -126,7 +126,7 @@ def try_codecs(codecs: list[str]) -> dict[str, str]:
 
 
 def _encode(encoder: "Encoder") -> int:
-    """Bytes that two black frames become."""
+    """The bytes of two black frames."""
     import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
     # isort: split

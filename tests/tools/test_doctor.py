@@ -51,7 +51,7 @@ def test_a_sound_environment(tmp_path):
     done = run_doctor("--report", tmp_path / "r.json", DISPLAY="", WAYLAND_DISPLAY="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    heads = re.findall(r"^\[ ?(\d+)/(\d+)\] .+? \.+ (ok|wrong|warning|not here|not tried) ", done.stdout, re.MULTILINE)
+    heads = re.findall(r"^\[ ?(\d+)/(\d+)\] .+? \.+ (ok|failed|warning|missing|skipped) ", done.stdout, re.MULTILINE)
     assert [int(number) for number, _, _ in heads] == list(range(1, len(CHECKS) + 1))
     assert {int(total) for _, total, _ in heads} == {len(CHECKS)}
     facts = [line for line in done.stdout.splitlines() if "->" not in line and "/" not in line[8:]]
@@ -61,7 +61,7 @@ def test_a_sound_environment(tmp_path):
     assert report["runs_the_model"] is True
     states = {check["name"]: check["state"] for check in report["checks"]}
     assert all(states[check.name] in ("ok", "warning") for check in CHECKS if check.needed)
-    assert states["display"] == "not here"
+    assert states["display"] == "missing"
     session = next(check for check in report["checks"] if check["name"] == "session")
     assert session["details"]["seconds"] > 0  # a frame was really translated
     assert "ONNX Runtime" in session["details"]["backend"]
@@ -89,18 +89,18 @@ def test_a_broken_environment(site, tmp_path):
     assert "typer cannot be loaded (parts of two versions)" in done.stdout
     checks = {check["name"]: check for check in json.loads((tmp_path / "r.json").read_text())["checks"]}
     assert checks["packages"]["fact"].startswith("typer cannot be imported")
-    assert checks["opencv"]["state"] == "wrong"
+    assert checks["opencv"]["state"] == "failed"
     assert "SIGSEGV" in checks["opencv"]["fact"]
     assert "opencv-python" in checks["opencv"]["command"]
     assert checks["av"]["state"] == "ok"
     assert checks["onnxruntime"]["fact"].startswith("the installed onnxruntime is empty")
     assert checks["onnxruntime"]["command"].startswith("mv ")
-    assert [checks[name]["state"] for name in ("session", "encoders", "display")] == ["not tried"] * 3
+    assert [checks[name]["state"] for name in ("session", "encoders", "display")] == ["skipped"] * 3
     assert checks["model"]["state"] == "ok"
     assert (checks["cache"]["state"], checks["cache"]["command"]) == ("warning", "unset DSMAP_CACHE")
     for name in ("openvino", "tensorrt"):
-        assert checks[name]["state"] in ("warning", "not here")
-    assert "does not run here. Mend 2, 3 and 5, the first one first" in done.stdout
+        assert checks[name]["state"] in ("warning", "missing")
+    assert "does not run here. Fix 2, 3 and 5, the first one first" in done.stdout
 
 
 def test_help_is_light():
@@ -149,7 +149,7 @@ def test_a_check_that_hangs_or_crashes_is_a_finding(site):
     from dataclasses import replace
 
     finding = run_check(replace(BY_NAME["av"], seconds=1), DEFAULT_MODEL)
-    assert (finding.state, finding.fact) == ("wrong", "the check had no answer: no answer in 1 s")
+    assert (finding.state, finding.fact) == ("failed", "the check gave no answer: no answer in 1 s")
     assert "--force-reinstall" in finding.command
     optional = run_check(replace(BY_NAME["openvino"], target="gpu:no_such_check"), DEFAULT_MODEL)
     assert optional.state == "warning"  # of what is optional nothing is worse
@@ -199,7 +199,7 @@ def test_how_windows_are_brought(site, monkeypatch):
 def test_opencv_that_does_not_load(site, source, told, command):
     (site / "cv2.py").write_text(source)
     finding = found("opencv")
-    assert finding.state == "wrong"
+    assert finding.state == "failed"
     assert told in finding.fact
     assert command in finding.command.lower()
 
@@ -209,7 +209,7 @@ def test_without_numpy_others_are_not_tried(site):
     finding = found("packages")
     assert finding.fact == "numpy cannot be imported: no _multiarray_umath"
     assert re.search(r"pip install --force-reinstall --no-deps numpy==\d", finding.command)
-    assert found("onnxruntime").state == "not tried"
+    assert found("onnxruntime").state == "skipped"
 
 
 def test_required_packages(site, monkeypatch):
@@ -219,7 +219,7 @@ def test_required_packages(site, monkeypatch):
     assert finding.command.endswith("install 'av>=18,<19'")
     monkeypatch.setattr(install, "requirements", lambda: (">=3.11", ["no-such-package>=2", "rich>=13"]))
     finding = packages.check_packages()
-    assert (finding.state, finding.fact) == ("wrong", "not installed: no-such-package>=2")
+    assert (finding.state, finding.fact) == ("failed", "not installed: no-such-package>=2")
     add_package(site, "half-removed", "1.0", files=("half_removed/a.py", "half_removed/b.py"))
     monkeypatch.setattr(install, "requirements", lambda: (">=3.11", ["half-removed"]))
     finding = packages.check_packages()
@@ -245,10 +245,10 @@ def test_a_damaged_model(tmp_path):
     results = {
         r.check.name: r.finding for r in examine(str(model), lambda *_: None, (BY_NAME["model"], BY_NAME["session"]))
     }
-    assert results["model"].state == "wrong"
+    assert results["model"].state == "failed"
     assert graph.name in results["model"].fact
-    assert results["session"].state == "not tried"
-    assert results["session"].fact == "it needs model files, see 1"
+    assert results["session"].state == "skipped"
+    assert results["session"].fact == "needs model files, see 1"
 
 
 def test_stale_engines(tmp_path, monkeypatch):
@@ -291,11 +291,11 @@ def test_displays(tmp_path, monkeypatch):
         server.listen()
         number = server.getsockname()[1] - 6000
         assert devices.reach_x11(f"127.0.0.1:{number}.0") == ""
-    assert "nobody answers" in devices.reach_x11(f"127.0.0.1:{number}")
-    assert "nobody answers" in devices.reach_x11(":98765")
-    assert "names no display" in devices.reach_x11("nonsense")
+    assert "nothing answers" in devices.reach_x11(f"127.0.0.1:{number}")
+    assert "nothing answers" in devices.reach_x11(":98765")
+    assert "not the name of a display" in devices.reach_x11("nonsense")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert "nobody answers" in devices.reach_wayland("wayland-0")
+    assert "nothing answers" in devices.reach_wayland("wayland-0")
     monkeypatch.setenv("DISPLAY", ":98765")
     assert devices.check_display().state == "warning"
 
@@ -314,7 +314,7 @@ def test_limits_of_containers(tmp_path):
 def test_memory_that_is_too_little(monkeypatch):
     monkeypatch.setattr(machine, "available_bytes", lambda: 10_000_000)
     finding = machine.check_memory(DEFAULT_MODEL)
-    assert finding.state == "wrong"
+    assert finding.state == "failed"
     monkeypatch.setattr(machine, "available_bytes", lambda: 600_000_000)
     finding = machine.check_memory(DEFAULT_MODEL)
     assert (finding.state, finding.details["largest_picture"]) == ("ok", [1280, 720])
@@ -351,7 +351,7 @@ int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
     [
         (0, "ok", "Stub 4090, 24 GiB, compute capability 8.9"),
         (803, "warning", "of different versions"),
-        (100, "not here", "no GPU"),
+        (100, "missing", "no GPU"),
     ],
 )
 def test_what_the_driver_says(code, state, told, tmp_path, monkeypatch):
@@ -377,14 +377,15 @@ def test_the_graph_that_tries_providers():
 def test_the_command_is_for_this_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # another pip would be another environment's
     assert install.install_packages("a>=1").startswith(f"{sys.executable} -m pip install ")
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    (tmp_path / "pip").touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert install.install("cpu") == "pip install 'dsmap[cpu]'"
     assert install.install("cpu", without=("a", "b")) == "pip uninstall -y a b && pip install 'dsmap[cpu]'"
     again = "pip install --force-reinstall --no-deps"
     for source, command in (
-        (install.Source(None, False), f"{again} dsmap"),
-        (install.Source(tmp_path / "dsmap source", False), f"{again} '{tmp_path}/dsmap source'"),
-        (install.Source(tmp_path / "dsmap source", True), f"{again} -e '{tmp_path}/dsmap source'"),
+        (install.SourceFolder(None, False), f"{again} dsmap"),
+        (install.SourceFolder(tmp_path / "dsmap source", False), f"{again} '{tmp_path}/dsmap source'"),
+        (install.SourceFolder(tmp_path / "dsmap source", True), f"{again} -e '{tmp_path}/dsmap source'"),
     ):
         monkeypatch.setattr(install, "find_source", lambda source=source: source)
         assert install.install_dsmap_again() == command

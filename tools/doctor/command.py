@@ -1,8 +1,4 @@
-"""dsmap-doctor: is everything here that the model needs, and what is the command that mends it?
-
-dsmap-doctor                                  numbered checks, one line each
-dsmap-doctor --model my-model --report r.json
-"""
+"""The options of dsmap-doctor."""
 
 import sys
 from pathlib import Path
@@ -13,33 +9,29 @@ from dsmap.tools.doctor.page import DEFAULT_MODEL, look, look_without_typer
 try:
     import typer
 
-    from dsmap.tools.shared.cli import Debug, Version, explained, new_app, path_given, run, text_given
+    from dsmap.tools.shared.cli import Debug, Model, Version, explained, new_app, path_given, run
     from dsmap.tools.shared.terminal import say
-except Exception as error:  # this command alone works without typer, to tell that it is broken
+except Exception as error:  # only this command works without typer, to report that it is broken
     sys.exit(look_without_typer(error))
 
 app = new_app()
 
 
 @app.command(
-    help="""Look at everything that dsmap uses, and tell the command that mends what is wrong.
+    help="""Check what is installed and what is missing, and show the command that fixes each problem.
 
-    Exit code 0 when all that the model needs works, whatever optional things are not here; else 1.
-    """
+    Exit code 0 when everything that the model needs works, even if optional things are missing; else 1.
+    """,
+    epilog="dsmap-doctor\ndsmap-doctor --model my-model --report doctor.json",
 )
 @explained
 def doctor(
-    model: Annotated[
-        str, typer.Option(metavar="NAME|FOLDER", parser=text_given, help="A bundled model, or a bundle of your own.")
-    ] = DEFAULT_MODEL,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", parser=path_given, help="Write what was found as JSON.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
+    model: Model = DEFAULT_MODEL,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", parser=path_given, help="Write a JSON report.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-
     if not look(model, report, say, overwrite=overwrite):
         raise typer.Exit(1)
 

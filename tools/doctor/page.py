@@ -1,4 +1,4 @@
-"""What dsmap-doctor prints and writes. The standard library alone: typer may be what is broken."""
+"""Prints and writes what dsmap-doctor finds, with the standard library alone: typer may be broken."""
 
 import argparse
 import platform
@@ -12,13 +12,13 @@ from dsmap.common.output_files import check_outputs
 from dsmap.common.reports import write_report
 from dsmap.common.text import printable
 from dsmap.errors import DsmapError
-from dsmap.runtime.doctor.checkup import CHECKS, Check, Result, examine, runs_the_model
+from dsmap.runtime.doctor.checkup import CHECKS, CheckResult, DoctorCheck, examine, runs_the_model
 
 DEFAULT_MODEL = "summer-winter"  # as in runtime.models, which needs pydantic
 # Of the page, in columns: where titles, words and facts begin.
 _WIDTH, _HEAD, _TITLE, _WORD = 80, 8, 18, 10
 _FACTS = _HEAD + _TITLE + 1 + _WORD
-_COLOURS = {"ok": "green", "wrong": "red", "warning": "yellow"}
+_COLOURS = {"ok": "green", "failed": "red", "warning": "yellow"}
 
 
 class Say(Protocol):
@@ -28,26 +28,26 @@ class Say(Protocol):
 
 
 def look(model: str, report: Path | None, say: Say, *, overwrite: bool) -> bool:
-    """Runs the checks, tells each, writes the report. Whether the model runs here."""
+    """Runs the checks, prints each, writes the report. Whether the model runs here."""
     check_outputs({"--report": report}, closed=[(Path(model), "the model's folder")], overwrite=overwrite)
 
-    def begin(number: int, check: Check) -> None:
+    def begin(number: int, check: DoctorCheck) -> None:
         say(f"[{number:2}/{len(CHECKS)}] {check.title + ' ':.<{_TITLE}} ", nl=False)
         sys.stdout.flush()
 
     results = []
     for result in examine(model, begin):
-        _tell(result, say)
+        _print_finding(result, say)
         results.append(result)
     runs = runs_the_model(results)
-    _tell_in_all(results, runs, model, say)
+    _print_summary(results, runs, model, say)
     if report is not None:
         write_report(report, _numbers(results, runs, model))
         say(f"report: {report}")
     return runs
 
 
-def _tell(result: Result, say: Say) -> None:
+def _print_finding(result: CheckResult, say: Say) -> None:
     """The rest of a check's line: a word, the fact in its column, the command on a line of its own."""
     finding = result.finding
     say(f"{finding.state:<{_WORD}}", colour=_COLOURS.get(finding.state, ""), nl=False)
@@ -57,8 +57,8 @@ def _tell(result: Result, say: Say) -> None:
         say(f"{' ' * _HEAD}-> {finding.command}")
 
 
-def _tell_in_all(results: list[Result], runs: bool, model: str, say: Say) -> None:
-    """What it comes to, and what to do first."""
+def _print_summary(results: list[CheckResult], runs: bool, model: str, say: Say) -> None:
+    """Print the verdict, and what to do first."""
 
     def numbers(state: str) -> str:
         found = [str(result.number) for result in results if result.finding.state == state]
@@ -67,15 +67,15 @@ def _tell_in_all(results: list[Result], runs: bool, model: str, say: Say) -> Non
     if runs:
         others = numbers("warning")
         say(f"{model} runs here.", colour="green", nl=False)
-        say(f" To mend when you need it: {others}." if others else "")
+        say(f" Fix when you need it: {others}." if others else "")
         return
-    first = numbers("wrong") or numbers("not tried")
+    first = numbers("failed") or numbers("skipped")
     order = ", the first one first" if "and" in first else ""
     say(f"{model} does not run here.", colour="red", nl=False)
-    say(f" Mend {first}{order}; then look again.")
+    say(f" Fix {first}{order}; then run dsmap-doctor again.")
 
 
-def _numbers(results: list[Result], runs: bool, model: str) -> dict[str, Any]:
+def _numbers(results: list[CheckResult], runs: bool, model: str) -> dict[str, Any]:
     return {
         "dsmap": __version__,
         "python": platform.python_version(),
@@ -87,7 +87,7 @@ def _numbers(results: list[Result], runs: bool, model: str) -> dict[str, Any]:
 
 
 def look_without_typer(error: Exception) -> int:
-    """The same command where typer, or a package that it needs, cannot be loaded. Gives the exit code."""
+    """The same command where typer, or a package that it needs, cannot be loaded; returns the exit code."""
 
     def say(*lines: str, colour: str = "", nl: bool = True) -> None:
         sys.stdout.write("\n".join(map(printable, lines)) + ("\n" if nl else ""))
@@ -97,11 +97,11 @@ def look_without_typer(error: Exception) -> int:
     parser.add_argument("--report", metavar="FILE.json", type=Path)
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--debug", action="store_true")
-    given = parser.parse_args()
+    options = parser.parse_args()
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    say(f"No dsmap command starts: typer cannot be loaded ({first}).")
+    say(f"No other dsmap command starts: typer cannot be loaded ({first}).")
     try:
-        look(given.model, given.report, say, overwrite=given.overwrite)
+        look(options.model, options.report, say, overwrite=options.overwrite)
     except DsmapError as refusal:
         sys.stderr.write(f"error: {printable(refusal.fact)}\n{printable(refusal.advice)}\n")
         return refusal.exit_code
