@@ -1,4 +1,4 @@
-"""Runs requests: all inputs are checked, the model is loaded once, then one job runs after the other.
+"""Running requests: all inputs are checked, the model is loaded once, then the jobs run one after the other.
 
 report = translate_videos(["clips/", "holiday.mp4"], "results", domain="winter", codec="hevc", resume=True)
 """
@@ -32,7 +32,7 @@ from dsmap.runtime.jobs.video_plan import check_video_job
 
 
 class CheckedJob(NamedTuple):
-    """A job whose input was opened: what is known of it, or what is wrong with it."""
+    """A job whose input was opened, with what is known of it or what is wrong with it."""
 
     job: Job
     facts: InputFacts | None
@@ -66,8 +66,8 @@ def translate_videos(
     `on_event` gets every `BatchEvent`.
 
     All names, options, inputs and outputs are checked before the model loads. An input that cannot be translated does
-    not stop the others: its outcome has the error. Each result appears under its name when it is whole. After an
-    interruption, the same call with `resume=True` goes on where it was.
+    not stop the others: its outcome has the error. Each result appears under its name when it is complete. After an
+    interruption, the same call with `resume=True` continues.
 
     Raises InputError for what is wrong with the arguments, with all inputs, or with the only one; DsmapError when the
     model does not run, when the only input fails, and when the report cannot be written.
@@ -94,7 +94,7 @@ def translate_videos(
 
 
 def run_request(request: VideoRequest, on_event: OnEvent | None = None) -> BatchReport:
-    """Do what `request` asks for, and write its report. See `translate_videos` for the guarantees and errors."""
+    """Run `request` and write its report. See `translate_videos` for the guarantees and errors."""
     emit = on_event or (lambda _event: None)
     left_out = {"files_left_out": request.files_left_out} if request.files_left_out else {}
     with make_result_folders(request.jobs):
@@ -108,7 +108,7 @@ def run_request(request: VideoRequest, on_event: OnEvent | None = None) -> Batch
 
 
 def _skipped(request: VideoRequest, emit: OnEvent) -> tuple[Job, ...]:
-    """With `resume`, the jobs whose results are there and whole."""
+    """With `resume`, the jobs whose results exist and are complete."""
     if not request.options.resume or request.options.overwrite:
         return ()
     done = tuple(job for job in request.jobs if is_done(job))
@@ -119,7 +119,7 @@ def _skipped(request: VideoRequest, emit: OnEvent) -> tuple[Job, ...]:
 
 
 def _checked_jobs(request: VideoRequest, jobs: Sequence[Job]) -> list[CheckedJob]:
-    """Looks at every input and output. Raises the InputError of a single job, and the first when all have one."""
+    """Checks every input and output. Raises the InputError of a single job, or the first one if all jobs have one."""
     checked = []
     for job in jobs:
         try:
@@ -146,12 +146,12 @@ def _facts(job: Job, options: VideoOptions) -> InputFacts:
 def _translated(
     request: VideoRequest, todo: Sequence[CheckedJob], emit: OnEvent
 ) -> tuple[list[JobOutcome], dict[str, Any]]:
-    """The outcomes, and which model ran."""
+    """Loads the model and runs the jobs; gives their outcomes, and which model ran."""
     videos = any(one.job.kind == "video" for one in todo)
     sizes = [(one.facts.width, one.facts.height) for one in todo if one.facts is not None and one.facts.width]
     largest = max(sizes, key=lambda size: size[0] * size[1]) if sizes and videos else None
     with LoadedModel(request, largest=largest) as model:
-        if len(todo) == 1 and sizes:  # images of a folder, and several inputs: each before its turn
+        if len(todo) == 1 and sizes:  # images of a folder, and several inputs, are checked one by one
             model.for_images.check_size(sizes[0][1], sizes[0][0])
         emit(ModelLoaded(tuple(_described(todo, model))))
         if len(todo) == 1:
@@ -165,8 +165,8 @@ def _translated(
 def _run_several(
     todo: Sequence[CheckedJob], request: VideoRequest, model: LoadedModel, emit: OnEvent
 ) -> Iterator[JobOutcome]:
-    """One after the other, whatever becomes of the others; Ctrl-C ends them all."""
-    with stop_on_signals() as stop:  # between two jobs as well
+    """One after the other; an error ends one of them, Ctrl-C all."""
+    with stop_on_signals() as stop:  # also between two jobs
         for one in todo:
             try:
                 outcome = _run(one, request, model, emit)
@@ -179,7 +179,7 @@ def _run_several(
 
 
 def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEvent) -> JobOutcome:
-    """Does a job. Raises what is wrong with it."""
+    """Runs a job. Raises its error."""
     job, options = one.job, request.options
     emit(JobStarted(job, one.facts.frames if one.facts is not None else None))
     if one.error is not None:

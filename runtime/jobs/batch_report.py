@@ -1,4 +1,4 @@
-"""What a run of several jobs reports: events while it runs, outcomes and numbers at the end."""
+"""Events and results of a run: progress of each job, its outcome, and the report of all."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ from dsmap.runtime.jobs.report import JobReport
 
 
 class JobSkipped(NamedTuple):
-    """With `resume`: the result of the job is there already."""
+    """With `resume`: the result of the job exists already."""
 
     job: Job
 
 
 class ModelLoaded(NamedTuple):
-    """The inputs were checked and the model is loaded."""
+    """The inputs are checked and the model is loaded."""
 
     lines: tuple[str, ...]
-    """What will be done, and by what; for people."""
+    """What will be done, and by what, for people to read."""
 
 
 class JobStarted(NamedTuple):
@@ -27,7 +27,7 @@ class JobStarted(NamedTuple):
 
     job: Job
     frames: int | None
-    """How many it is expected to have."""
+    """How many frames are expected; None when unknown."""
 
 
 class JobProgress(NamedTuple):
@@ -39,14 +39,14 @@ class JobProgress(NamedTuple):
 
 
 class JobNotice(NamedTuple):
-    """Something that happened meanwhile, such as a network that broke off."""
+    """A line for people about what happened during a job, such as a lost connection."""
 
     job: Job
     line: str
 
 
 class JobOutcome(NamedTuple):
-    """A job has ended: its report, or the error that kept it from one."""
+    """A job has ended: with its report, or with an error."""
 
     job: Job
     report: JobReport | None
@@ -67,7 +67,7 @@ class JobOutcome(NamedTuple):
 
 
 BatchEvent: TypeAlias = JobSkipped | ModelLoaded | JobStarted | JobProgress | JobNotice | JobOutcome
-"""In this order: all jobs that are skipped; the model; of each job its start, its frames, its outcome."""
+"""In this order: all skipped jobs; the model; for each job its start, its frames and notices, its outcome."""
 OnEvent: TypeAlias = Callable[[BatchEvent], None]
 
 
@@ -76,17 +76,17 @@ class BatchReport:
     """What a run did."""
 
     outcomes: tuple[JobOutcome, ...]
-    """In the order of the request. A job that did not begin before an interruption has none."""
+    """In the order of the request. Jobs that an interruption kept from starting have none."""
     skipped: tuple[Job, ...] = ()
-    """Jobs whose results were there already."""
+    """With `resume`: jobs whose results existed already."""
     planned: int
-    """How many jobs there were to do, the skipped ones not counted."""
+    """How many jobs there were to do, without the skipped ones."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Which model ran, in which style, on which backend; and the files of folders that were left out."""
+    """The model, style and backend that ran, and the files of folders that were left out."""
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C or SIGTERM ended it."""
+        """Whether Ctrl-C or SIGTERM stopped it."""
         cut_off = any(outcome.report is not None and outcome.report.interrupted for outcome in self.outcomes)
         return cut_off or len(self.outcomes) < self.planned
 
@@ -101,7 +101,7 @@ class BatchReport:
         return [outcome.error for outcome in self.outcomes if outcome.error is not None]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the numbers of a single job as they are, those of several in a list, `jobs`."""
+        """For JSON: the numbers of a single job at the top level, those of several in a list, `jobs`."""
         outcomes = [outcome.as_dict() for outcome in self.outcomes]
         single = self.planned == 1 and not self.skipped
         return dict(self.facts) | (outcomes[0] if single and outcomes else {"jobs": outcomes})

@@ -1,4 +1,4 @@
-"""What is in a file, in a few bytes: the same after a copy, another after an edit, quick for files of any size."""
+"""Content hashes of files: the same after a copy, different after an edit, quick for any size."""
 
 import hashlib
 import os
@@ -10,12 +10,12 @@ _BLOCK, _BLOCKS = 256 * 1024, 256  # 64 MiB in all
 
 
 def content_identity(path: Path) -> dict[str, Any]:
-    """The size and a SHA-256 over what is in the file, in JSON's types. Raises OSError, also for what is no file.
+    """The size and a SHA-256 of the content, in JSON's types. Raises OSError, also for what is not a regular file.
 
-    Up to 64 MiB every byte counts. Of larger files it is 256 blocks of 256 KiB, spread evenly from the first to the
-    last: reading 50 GB takes minutes on the disks and networks where such videos lie, this takes 0.1 to 3 s. A video
-    that was encoded or cut again differs in nearly every block and in its size; what goes unseen is a change of
-    the same length within the gaps, as nobody makes by accident. Times are left out: a copy has others.
+    Up to 64 MiB every byte is hashed. Of larger files it is 256 blocks of 256 KiB, spread evenly from start to end:
+    that takes 0.1 to 3 s, where reading 50 GB from a disk or a network takes minutes. A video that was encoded or cut
+    again differs in nearly every block and in its size. Only a change of the same length within the gaps goes
+    unnoticed, and nobody makes one by accident. Times are not included: a copy has others.
     """
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(number, "rb", buffering=0) as file:

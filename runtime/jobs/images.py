@@ -1,24 +1,28 @@
-"""Translate one image, or a folder of images, with any function from image to image."""
+"""Translating one image, or a folder of images, with any function from image to image."""
 
-import itertools
-import os
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Never
 
 from dsmap.common.atomic import sync_folder
-from dsmap.common.files import cut_name
 from dsmap.common.images import WRITTEN_SUFFIXES, list_images, read_image, write_image
 from dsmap.common.interrupts import StopRequest, stop_on_signals
-from dsmap.common.output_files import MAX_NAME_BYTES
 from dsmap.common.part_files import is_part_name, is_part_of
 from dsmap.errors import InputError
 from dsmap.runtime.frame_translator import FrameTranslator, as_frame_translator
 from dsmap.runtime.jobs.options import VideoOptions
-from dsmap.runtime.jobs.output_paths import check_output_file, check_output_folder, check_replaceable
-from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
-from dsmap.runtime.jobs.single_frame import translate_one
-from dsmap.runtime.jobs.stages import FrameSteps
+from dsmap.runtime.jobs.output_paths import (
+    check_output_file,
+    check_output_folder,
+    check_replaceable,
+    plain_name,
+    result_names,
+)
+from dsmap.runtime.jobs.pipeline import Pipeline
+from dsmap.runtime.jobs.report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate
+from dsmap.runtime.jobs.stages import FrameSteps, Translated
+from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.scaling import size_at_height
 
 WRITABLE_IMAGES = WRITTEN_SUFFIXES
@@ -37,8 +41,8 @@ def translate_image(
 ) -> JobReport:
     """Translate one image into `output` (.png, .jpg, .webp or .avif). Raises InputError, DsmapError.
 
-    The result is sRGB and says so. It has the Exif of the image, less what no longer holds (orientation, thumbnail),
-    or none with `strip_metadata`. After Ctrl-C nothing is written (`interrupted`).
+    The result is sRGB, with a profile that says so. It keeps the Exif of the image except what no longer holds
+    (orientation, thumbnail); `strip_metadata` removes it all. After Ctrl-C nothing is written (`interrupted`).
     """
     options = VideoOptions(
         height=height,
@@ -51,7 +55,7 @@ def translate_image(
 
 
 def run_image_job(source: Path, output: Path, translator: FrameTranslator, options: VideoOptions) -> JobReport:
-    """See `translate_image`; of the options those that it has count."""
+    """See `translate_image`; options that it does not have are ignored."""
     check_image(source, output, overwrite=options.overwrite)
     clock = StageClock()
     with stop_on_signals() as stop:
@@ -71,7 +75,7 @@ def run_image_job(source: Path, output: Path, translator: FrameTranslator, optio
 
 
 def check_image(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
-    """Everything that can be wrong with an image job before any work. Raises InputError."""
+    """Check an image job before any work. Raises InputError."""
     if output.suffix.lower() not in WRITABLE_IMAGES:
         raise InputError(
             f"cannot write an image as {output.suffix or 'a file without a suffix'} ({output.name})",
@@ -99,11 +103,11 @@ def translate_folder(
 ) -> JobReport:
     """Translate the images directly in the folder `source` into the folder `output` under the same names.
 
-    Images in a format we do not write (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. A broken
-    image, or one that does not fit into memory, is skipped and listed in the report's `failed`. `strip_metadata`: as
-    of an image. With `resume` results that are there stay (each appeared whole), and what a killed job was writing
-    goes. Ctrl-C ends it within a second; the image that was under way is not written then. Raises InputError
-    when there are no images, DsmapError when writing fails.
+    Images in a format that is not written (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. An image
+    that is broken or does not fit into memory is skipped and listed in the report's `failed`. `strip_metadata`: as in
+    `translate_image`. With `resume`, existing results are kept (each was written whole), and temporary files of a
+    killed job are removed. Ctrl-C stops it within a second; the image being translated is not written. Raises
+    InputError when there are no images, DsmapError when writing fails.
     """
     options = VideoOptions(
         height=height,
@@ -119,7 +123,7 @@ def translate_folder(
 def run_folder_job(
     source: Path, output: Path, translator: FrameTranslator, options: VideoOptions, *, progress: Progress | None = None
 ) -> JobReport:
-    """See `translate_folder`; of the options those that it has count."""
+    """See `translate_folder`; options that it does not have are ignored."""
     overwrite, resume = options.overwrite, options.resume
     check_folder(source, output, overwrite=overwrite, resume=resume)
     output.mkdir(exist_ok=True)
@@ -129,43 +133,68 @@ def run_folder_job(
         _remove_temporaries(output, every.values())
     there = _there(output, every) if resume and not overwrite else set()
     names = {path: name for path, name in every.items() if path not in there}
-    clock, failed, done, size = StageClock(), [], len(there), (0, 0)
-    notes: list[str] = []
-    replace = overwrite or resume  # two that resume make the same
+    clock, result = StageClock(), _FolderResult()
     with stop_on_signals() as stop:
-        for path, name in names.items():
-            if stop:
-                break
-            try:
-                with stop.interruptible():
-                    found = _one_image(path, output / name, translator, options, clock, stop, replace=replace)
-                if found is None:
-                    break
-                size, done = found[0], done + 1
-                notes += [f"{path.name}: {note}" for note in found[1]]
-            except InputError as error:
-                failed.append(f"{path.name}: {error.fact}")
-            except KeyboardInterrupt:
-                stop.requested = True
+        for _ in _translated(names, output, translator, options, clock, stop, result):
             if progress:
-                progress(done + len(failed), len(every))
+                progress(len(there) + result.frames + len(result.failed), len(every))
+    done = len(there) + result.frames
     return JobReport(
         input=source,
         output=output,
-        width=size[0],
-        height=size[1],
+        width=result.size[0],
+        height=result.size[1],
         frames=done,
         frames_expected=len(every),
         resumed_frames=len(there),
-        interrupted=bool(stop) and done + len(failed) < len(every),
-        failed=tuple(failed),
-        notes=tuple(notes),
+        interrupted=bool(stop) and done + len(result.failed) < len(every),
+        failed=tuple(result.failed),
+        notes=tuple(result.notes),
         **clock.report(),
     )
 
 
+@dataclass(kw_only=True)
+class _FolderResult:
+    """What was done of a folder so far."""
+
+    frames: int = 0
+    failed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    """(width, height) that the model worked at last."""
+
+
+def _translated(
+    names: Mapping[Path, str],
+    output: Path,
+    translator: FrameTranslator,
+    options: VideoOptions,
+    clock: StageClock,
+    stop: StopRequest,
+    result: _FolderResult,
+) -> Iterator[None]:
+    """Translates images into the folder `output`, and gives control back after each one; it stops with `stop`."""
+    replace = options.overwrite or options.resume  # two that resume make the same
+    for path, name in names.items():
+        if stop:
+            return
+        try:
+            with stop.interruptible():
+                found = _one_image(path, output / name, translator, options, clock, stop, replace=replace)
+            if found is None:
+                return
+            result.size, result.frames = found[0], result.frames + 1
+            result.notes += [f"{path.name}: {note}" for note in found[1]]
+        except InputError as error:
+            result.failed.append(f"{path.name}: {error.fact}")
+        except KeyboardInterrupt:
+            stop.requested = True
+        yield
+
+
 def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume: bool = False) -> InputFacts:
-    """Everything that can be wrong with a folder job before any work. Raises InputError. Sizes are not known: 0."""
+    """Check a folder job before any work. Raises InputError. Sizes are not known: they are 0."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder", "check the spelling")
     names = result_names(list_images(source))
@@ -174,62 +203,26 @@ def check_folder(source: Path, output: Path, *, overwrite: bool = False, resume:
     check_output_folder(output, source, overwrite=overwrite or resume)
     there = _there(output, names) if resume and not overwrite else set()
     check_replaceable(output / name for path, name in names.items() if path not in there)
-    notes = [f"{len(there)} results are there already"] if there else []
+    notes = [f"{len(there)} results exist already"] if there else []
     notes += [
-        f"{path.name} becomes {name}: another image's result is called {_plain_name(path)}"
+        f"{path.name} becomes {name}: another image's result is called {plain_name(path)}"
         for path, name in names.items()
-        if name != _plain_name(path)
+        if name != plain_name(path)
     ]
     return InputFacts(width=0, height=0, frames=len(names), notes=tuple(notes))
 
 
 def _there(output: Path, names: Mapping[Path, str]) -> set[Path]:
-    """The images whose results are there."""
+    """The images whose results exist."""
     return {path for path, name in names.items() if (output / name).is_file()}
 
 
 def _remove_temporaries(output: Path, names: Iterable[str]) -> None:
-    """What a killed job was writing to, under the hidden names that only temporaries of these results have."""
+    """Removes temporary files of a killed job, by the hidden names that only those of these results have."""
     left = [path for path in output.iterdir() if is_part_name(path.name)]
     for path in left:
         if any(is_part_of(path, output / name) for name in names):
             path.unlink(missing_ok=True)
-
-
-def result_names(images: Sequence[Path]) -> dict[Path, str]:
-    """What the result of each image is called in a folder job: no two alike, in the order of `images`.
-
-    Those that keep their names have the first choice; of the others one whose name is taken gets a number
-    (a.bmp beside a.bmp.png becomes a.bmp-2.png). Names count as alike where a file system could take them for one:
-    A.png and a.png.
-    """
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in sorted(images, key=lambda path: _plain_name(path) != path.name):  # stable
-        name = next(name for name in _numbered_names(path) if _alike(name) not in taken)
-        taken.add(_alike(name))
-        names[path] = name
-    return {path: names[path] for path in images}
-
-
-def _plain_name(path: Path) -> str:
-    return path.name if path.suffix.lower() in WRITABLE_IMAGES else _with_end(path.name, ".png")
-
-
-def _numbered_names(path: Path) -> Iterator[str]:
-    yield _plain_name(path)
-    kept = path.suffix.lower() in WRITABLE_IMAGES
-    for number in itertools.count(2):
-        end = f"-{number}{path.suffix if kept else '.png'}"
-        yield _with_end(path.stem if kept else path.name, end)
-
-
-def _with_end(name: str, end: str) -> str:
-    return cut_name(name, MAX_NAME_BYTES - len(os.fsencode(end))) + end
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _one_image(
@@ -242,7 +235,7 @@ def _one_image(
     *,
     replace: bool,
 ) -> tuple[tuple[int, int], tuple[str, ...]] | None:
-    """(width, height) that the network worked at, and what there is to tell; None when `stop` came before the end."""
+    """(width, height) that the model worked at, and notes for the user; None when `stop` came before the end."""
     with clock.stage("decode"):
         image = read_image(source)
     steps = FrameSteps(
@@ -253,9 +246,26 @@ def _one_image(
         upscale=options.upscale,
         side_by_side=options.side_by_side,
     )
-    result_rgb = translate_one(steps, image.rgb, stop, clock)
+    result_rgb = _translate_one(steps, image.rgb, stop, clock)
     if result_rgb is None:
         return None
     with clock.stage("encode"):
         write_image(output, result_rgb, exif=None if options.strip_metadata else image.exif, replace=replace)
     return steps.inside, image.notes
+
+
+def _translate_one(steps: FrameSteps, rgb: Pixels, stop: StopRequest, clock: StageClock) -> Pixels | None:
+    """The finished image for `rgb`, uint8 (H, W, 3); None when `stop` was set and it was not done soon after.
+
+    The model runs in a thread: the main one, where Python handles signals, would not hear Ctrl-C while it computes.
+    """
+    pipeline: Pipeline[Never, Translated] = Pipeline(
+        [Frame(rgb, 0, 1)],
+        lambda frame, _index: steps.begin(frame.rgb),
+        lambda frame, translated: steps.finish(frame.rgb, translated),
+        clock=clock,
+        cancel=steps.cancel,
+    )
+    with pipeline:
+        done = [item.rgb for item in pipeline.results(stop)]
+    return done[0] if done else None

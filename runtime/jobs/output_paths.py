@@ -1,11 +1,14 @@
-"""Where results go: names, and checks made before any work so that nothing is overwritten or lost."""
+"""Names of results, and checks before any work so that nothing is overwritten or lost."""
 
+import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dsmap.common.files import cut_name, is_regular
+from dsmap.common.images import WRITTEN_SUFFIXES
 from dsmap.common.output_files import MAX_NAME_BYTES, Identity, check_folder_writable, check_name, identity, is_inside
 from dsmap.errors import InputError
 
@@ -24,6 +27,43 @@ def default_output(source: Path, domain: str, suffix: str) -> Path:
     name = source.name if source.is_dir() else source.stem
     end = "-" + re.sub(r"[^\w.-]+", "-", domain) + suffix
     return source.parent / (cut_name(name, MAX_NAME_BYTES - len(os.fsencode(end))) + end)
+
+
+def result_names(images: Sequence[Path]) -> dict[Path, str]:
+    """What the result of each image is called in a folder job: no two alike, in the order of `images`.
+
+    Those that keep their names have the first choice; of the others one whose name is taken gets a number
+    (a.bmp beside a.bmp.png becomes a.bmp-2.png). Names count as alike where a file system could take them for one:
+    A.png and a.png.
+    """
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in sorted(images, key=lambda path: plain_name(path) != path.name):  # stable
+        name = next(name for name in _numbered_names(path) if _alike(name) not in taken)
+        taken.add(_alike(name))
+        names[path] = name
+    return {path: names[path] for path in images}
+
+
+def plain_name(path: Path) -> str:
+    """The name of an image's result where no other result has it."""
+    return path.name if path.suffix.lower() in WRITTEN_SUFFIXES else _with_end(path.name, ".png")
+
+
+def _numbered_names(path: Path) -> Iterator[str]:
+    yield plain_name(path)
+    kept = path.suffix.lower() in WRITTEN_SUFFIXES
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix if kept else '.png'}"
+        yield _with_end(path.stem if kept else path.name, end)
+
+
+def _with_end(name: str, end: str) -> str:
+    return cut_name(name, MAX_NAME_BYTES - len(os.fsencode(end))) + end
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def check_output_file(output: Path, source: Path, *, overwrite: bool, option: str = "-o") -> None:
@@ -52,7 +92,7 @@ def check_replaceable(results: Iterable[Path]) -> None:
 
 
 def check_output_folder(output: Path, source: Path, *, overwrite: bool) -> None:
-    """Raise InputError unless pictures may be written into the folder `output`, which may be missing."""
+    """Raise InputError unless images may be written into the folder `output`, which may be missing."""
     check_name(output, "-o")
     if output.is_dir():
         if output.samefile(source):

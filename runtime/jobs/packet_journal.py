@@ -1,11 +1,11 @@
-"""Keeps the finished parts of a long job on disk, so that a killed job can go on where it was.
+"""A journal of encoded packets on disk, so that a killed job can continue.
 
-The encoder's packets are written twice: into the video, and here into segments, each a whole number of groups of
-pictures. A segment counts from the moment that `journal.json` names it; what a power cut leaves besides is ignored.
+The encoder's packets are written twice: into the video, and here into segments, each a whole number of GOPs. A segment
+counts from the moment that `journal.json` names it; anything else that a power cut leaves is ignored.
 
     FOLDER/journal.json           fingerprint, encoder, segments
     FOLDER/seg-000000.packets     one record per packet
-    FOLDER/.video.1a2b3c4d.part.mp4    the video that grows (see `job_parts`), and other temporaries
+    FOLDER/.video.1a2b3c4d.part.mp4    the video that grows (see `resume`), and other temporaries
 
 Nothing in the folder is opened through a link, and nothing is removed but regular files that have such names.
 
@@ -32,13 +32,13 @@ from dsmap.errors import DsmapError, InputError
 
 INDEX = "journal.json"
 NOTE = "job.json"
-"""What `job_parts` keeps there."""
+"""What `resume` keeps there."""
 _VERSION = 1
 _MAGIC = b"dsmap packets 1\n"
 _RECORD = struct.Struct("<qqqBI")  # pts, dts, duration, keyframe, size; then the data
 _SUFFIX = ".packets"
 _SEGMENT = re.compile(r"seg-\d{6,}\.packets", re.ASCII)
-_LARGEST_INDEX = 64_000_000  # bytes; a day's job has 0.5 MB
+_MAX_INDEX_BYTES = 64_000_000  # bytes; a day's job has 0.5 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class PacketJournal:
             raise InputError(
                 f"the finished parts in {self.folder} come from another encoder: "
                 f"{key} was {_shown(self._encoder.get(key))} and is {_shown(facts.get(key))}",
-                f"finish the job with the version that began it, or remove {self.folder} to begin anew",
+                f"finish the job with the version that started it, or remove {self.folder} to start over",
             )
         self._encoder = dict(facts)
 
@@ -232,16 +232,16 @@ class PacketJournal:
             fingerprint = dict(index["fingerprint"])
             segments = [_segment(entry) for entry in index["segments"]]
         except (ValueError, TypeError, KeyError) as error:
-            raise DsmapError(f"{path} is damaged: {error!r}", f"remove {self.folder} to begin anew") from error
+            raise DsmapError(f"{path} is damaged: {error!r}", f"remove {self.folder} to start over") from error
         if version != _VERSION:
             raise InputError(
-                f"{path} is of format {version}, expected {_VERSION}", f"remove {self.folder} to begin anew"
+                f"{path} is of format {version}, expected {_VERSION}", f"remove {self.folder} to start over"
             )
         if key := _first_difference(fingerprint, self._fingerprint):
             raise InputError(
-                f"the unfinished job in {self.folder} was begun differently: "
+                f"the unfinished job in {self.folder} was started differently: "
                 f"{key} was {_shown(fingerprint.get(key))} and is {_shown(self._fingerprint.get(key))}",
-                f"give the same options and input as then, or remove {self.folder} to begin anew",
+                f"use the same options and input, or remove {self.folder} to start over",
             )
         self._encoder = encoder
         self.segments = list(self._whole(segments))
@@ -293,9 +293,9 @@ class PacketJournal:
 def read_index(folder: Path) -> dict[str, Any]:
     """What the folder's journal.json says; `{}` when it is damaged. Raises FileNotFoundError, OSError, InputError."""
     with open_state(folder / INDEX, "rb") as stream:
-        data = stream.read(_LARGEST_INDEX + 1)
+        data = stream.read(_MAX_INDEX_BYTES + 1)
     try:
-        index = json.loads(data) if len(data) <= _LARGEST_INDEX else {}
+        index = json.loads(data) if len(data) <= _MAX_INDEX_BYTES else {}
     except (ValueError, RecursionError):
         return {}
     return index if isinstance(index, dict) else {}

@@ -1,11 +1,11 @@
-"""Reading, translating, finishing and writing at the same time, joined by small queues.
+"""A pipeline of reading, translating, finishing and writing at the same time, joined by short queues.
 
     with Pipeline(reader, begin, finish, in_flight=2) as pipeline:
         for item in pipeline.results(stop):
             ...  # encode it
 
 Each stage has a thread of its own; writing is the caller's. Order is kept. The queues are short, so that memory stays
-flat and little is lost when somebody stops. All heavy calls (libav, OpenCV, the network) let other threads run.
+flat and little is lost on a stop. All heavy calls (libav, OpenCV, the network) let other threads run.
 """
 
 import queue
@@ -25,11 +25,11 @@ Result = TypeVar("Result")
 """What a translation gives, for `finish`."""
 
 GRACE = 0.3
-"""Seconds that frames under way get to be done after somebody has asked to stop."""
+"""Seconds that frames in flight get to finish after a request to stop."""
 _DEPTH = 2  # items between two stages
 _PASSING = 64  # packets between two frames do not fill the queues: they are small, and many in some files
-_POLL = 0.05  # seconds after which a blocked stage looks whether it should stop
-_JOIN = 0.3  # seconds the stages may take to notice that
+_POLL = 0.05  # seconds between two checks of a blocked stage for a stop
+_JOIN = 0.3  # seconds that the stages may take to stop
 _END: Any = object()
 
 
@@ -51,7 +51,7 @@ class _Under(NamedTuple, Generic[Result]):
 class Pipeline(Generic[Other, Result]):
     """`begin(frame, index)` starts a translation and gives what waits for it; `finish(frame, result)` comes in order.
 
-    At most `in_flight` frames are between the two. `cancel` is called when what is under way is not wanted any more.
+    At most `in_flight` frames are between the two. `cancel` is called when those in flight are not wanted any more.
     An error in any stage stops all of them, and `results` raises it.
     """
 

@@ -1,6 +1,6 @@
-"""From what was named on a command line to jobs: videos, images, folders of either, image sequences, streams.
+"""Planning jobs for inputs: videos, images, folders of either, image sequences, streams.
 
-What a file is, its content decides (see `dsmap.common.images.kinds`): an animated image is a job like a video.
+The kind of a file is decided by its content (see `dsmap.common.images.kinds`). An animated image is a video job.
 """
 
 import contextlib
@@ -14,8 +14,7 @@ from dsmap.common.atomic import sync_folder
 from dsmap.common.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_images
 from dsmap.common.output_files import Identity, check_folder_writable, identity, is_inside
 from dsmap.errors import InputError
-from dsmap.runtime.jobs.images import result_names
-from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output
+from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output, result_names
 from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
 from dsmap.runtime.video.sequence_reader import is_sequence, sequence_images
@@ -30,7 +29,7 @@ Kind = Literal["video", "image", "folder"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One thing to do, with every name resolved."""
+    """One input and its output."""
 
     kind: Kind
     """video: also an image sequence or a stream; folder: its images."""
@@ -38,7 +37,7 @@ class Job:
     """A text for an address or a sequence's pattern."""
     output: Path
     own_folder: bool = False
-    """Whether the folder of the output is made for it, when it is missing."""
+    """Whether the folder of the output is created when it is missing."""
 
     @property
     def shown(self) -> str:
@@ -47,7 +46,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What to call it in one word."""
+        """A short name, for a progress bar."""
         return Path(self.source).name if isinstance(self.source, Path) else str(self.output.stem)
 
     def inputs(self) -> list[Path]:
@@ -64,11 +63,11 @@ class Job:
         return [self.output, *(self.output / name for name in result_names(list_images(self.source)).values())]
 
     def replaced(self) -> list[Path]:
-        """The files that are there and make way for the results, where they have other names."""
+        """Existing files that the results replace although they have other names."""
         return written_images(self.output) if is_written_sequence(self.output) else []
 
     def own_folders(self) -> list[Path]:
-        """Where nobody else's files may be: the parts of videos."""
+        """Folders for the job alone: the parts of videos."""
         return [parts_folder(self.output)] if self.kind == "video" and not is_written_sequence(self.output) else []
 
     def writes(self, path: Path) -> bool:
@@ -81,7 +80,7 @@ class Job:
 def plan_jobs(
     sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4", animations_stay: bool = True
 ) -> list[Job]:
-    """The jobs for what was named. Without `output` each result goes beside its input, NAME-DOMAIN.
+    """The jobs for `sources`. Without `output` each result goes beside its input, as NAME-DOMAIN.
 
     With several inputs, or videos in a folder, `output` is a folder. `suffix`: of videos without a name of their own.
     `animations_stay`: animated images become animated images; else videos with that suffix.
@@ -98,7 +97,7 @@ def plan_jobs(
         if other is not job:
             raise InputError(
                 f"{other.shown} and {job.shown} would both become {job.output}",
-                "translate them in two calls, with another -o",
+                "translate them in separate runs, with another -o",
             )
     _check_sequences_apart(jobs)
     return jobs
@@ -123,8 +122,8 @@ def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bu
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job's result is there and whole: no interrupted job left parts of it."""
-    if job.kind == "video":  # of streams and sequences nothing says whether they came to their end
+    """Whether the job's result exists and is complete: no interrupted job left parts of it."""
+    if job.kind == "video":  # nothing says whether a stream or a sequence is complete
         if not isinstance(job.source, Path) or not job.output.exists():
             return False
         return not is_unfinished(job.output) or is_finished(job.output)
@@ -132,14 +131,14 @@ def is_done(job: Job) -> bool:
 
 
 def tidy_up_after(job: Job) -> None:
-    """Removes what a killed job whose result is there has left behind."""
+    """Removes what a job left behind that was killed after its result was complete."""
     for _ in job.own_folders():
         tidy_up(job.output)
 
 
 @contextlib.contextmanager
 def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
-    """Makes the folders of results that have one of their own; those that stay empty go again with the block."""
+    """Creates the folders that results need; those that are still empty at the end of the block are removed."""
     made = []
     wanted = [job.output.parent for job in jobs if job.own_folder]
     for folder in dict.fromkeys(folder for own in wanted for folder in (own.parent, own)):
@@ -165,7 +164,7 @@ def _check_sequences_apart(jobs: Sequence[Job]) -> None:
             if other is not job and any(is_image_of(job.output, path) for path in other.results()):
                 raise InputError(
                     f"{job.shown} and {other.shown} would both write images into {job.output.parent}",
-                    "translate them in two calls, with another -o",
+                    "translate them in separate runs, with another -o",
                 )
 
 
@@ -180,7 +179,7 @@ def _called(job: Job, path: Path, *, alone: bool) -> str:
 
 
 def files_left_out(sources: Sequence[str]) -> dict[str, tuple[tuple[str, int], ...]]:
-    """What of the folders among the sources no job takes: kinds and numbers by folder, as `FolderListing.left_out`."""
+    """The files of folders among the sources that no job takes, by folder; as `FolderListing.left_out`."""
     folders = [source for source in dict.fromkeys(sources) if not is_address(source) and Path(source).is_dir()]
     return {folder: found for folder in folders if (found := list_folder(Path(folder)).left_out)}
 

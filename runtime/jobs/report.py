@@ -1,4 +1,4 @@
-"""What jobs share: the report, the stage clock, and the check of what a translation gave."""
+"""Reports of jobs, their stage clock, and the check of translated frames."""
 
 import threading
 import time
@@ -23,61 +23,61 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class JobReport:
-    """What a job did. Times in seconds; `frames` counts pictures in a picture job."""
+    """What a job did. Times in seconds; for images and folders, `frames` counts images."""
 
     input: Path
     output: Path
     width: int
-    """Of the translated frames, in pixels; of the last picture in a folder job."""
+    """Of the translated frames, in pixels; of the last image in a folder job."""
     height: int
     frames: int
     """Frames in the output."""
     frames_expected: int | None
-    """Frames that a whole input has; an estimate where `complete` is True and the container does not count."""
+    """Frames in the whole input; an estimate where `complete` is True and the container has no count."""
     seconds: float
     decode_seconds: float = 0.0
     translate_seconds: float = 0.0
-    """In which at least one frame was with the network. Stages run at the same time: their seconds overlap."""
+    """While at least one frame was being translated. Stages run at the same time, so their seconds overlap."""
     finish_seconds: float = 0.0
-    """Scaling, steadying, putting side by side."""
+    """Scaling, stabilizing, joining side by side."""
     encode_seconds: float = 0.0
     first_frame_seconds: float | None = None
-    """From the job's begin to the first translated frame."""
+    """From the start of the job to the first translated frame."""
     resumed_frames: int = 0
-    """Frames that an earlier, interrupted job had made."""
+    """Frames from an earlier, interrupted job."""
     audio_streams: int = 0
-    """Audio streams in the output, copied or encoded anew."""
+    """Audio streams in the output, copied or re-encoded."""
     failed_packets: int = 0
     """Video packets that could not be decoded."""
     dropped_packets: int = 0
-    """Packets of the sound and other copied streams that no container takes, as they are damaged."""
+    """Damaged packets of audio and other copied streams, which no container takes."""
     broken_off: str | None = None
-    """Why a network source ended before its end, if it did."""
+    """Why a network stream broke off, if it did."""
     reconnections: int = 0
-    """How often a network source was connected to again."""
+    """How often the connection to a network stream was restored."""
     size_changes: int = 0
-    """How often the frames came in another size or shape than those before; all are shown at the first one's."""
+    """How often the frame size changed; all frames have the size of the first one in the output."""
     interrupted: bool = False
     """Ctrl-C or SIGTERM; the output holds what was done."""
     resumable: bool = False
     """Interrupted, and the finished parts are kept for another run."""
     spared: bool = False
-    """Interrupted, and an earlier result stays under the output's name."""
+    """Interrupted, and an earlier result was kept under the output's name."""
     failed: tuple[str, ...] = ()
     """Images that were skipped: "NAME: why"."""
     notes: tuple[str, ...] = ()
-    """What there is to tell of pictures that were translated: a damaged profile, further pages."""
+    """Notes about images that were translated, such as a damaged profile or further pages."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything in the input is in the output."""
+        """Whether the whole input is in the output."""
         missing = self.frames_expected is not None and self.frames < self.frames_expected
         lost = self.failed_packets or self.dropped_packets or self.broken_off
         return not (self.interrupted or self.failed or lost or missing)
 
     @property
     def fps(self) -> float:
-        """Frames per second, all stages together; without those of an earlier job."""
+        """Frames per second of all stages together, without the frames of an earlier job."""
         return (self.frames - self.resumed_frames) / self.seconds if self.seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,14 +95,14 @@ class InputFacts:
     """Of the frames to translate, in pixels."""
     height: int
     frames: int | None
-    """Frames or pictures; None when unknown."""
+    """Frames or images; None when unknown."""
     audio_streams: int = 0
     subtitle_streams: int = 0
     chapters: int = 0
     left_out: tuple[str, ...] = ()
     """The streams that will not be in the output."""
     notes: tuple[str, ...] = ()
-    """What the user should know, a line each: HDR, alpha, interlaced."""
+    """Notes for the user, a line each: HDR, alpha, interlaced."""
 
 
 class StageClock:

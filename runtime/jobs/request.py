@@ -44,7 +44,7 @@ class RequestedStyle:
 
     @property
     def note(self) -> str:
-        """For a name that a file has too: which of the two it is, and how to have the other; else empty."""
+        """For a name that is also a file's: which of the two is used, and how to write the other; else empty."""
         return f" (of the model; the file is .{os.sep}{self.fixed.written})" if self.fixed.shadows_file else ""
 
     def images(self) -> list[tuple[Path, str]]:
@@ -56,19 +56,19 @@ class RequestedStyle:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRequest:
-    """Everything that a run needs to know. Made by `resolve_request`, which has checked it."""
+    """Everything that a run needs to know, as `resolve_request` has checked it."""
 
     jobs: tuple[Job, ...]
-    """At least one. Addresses hold the passwords that were given for them."""
+    """At least one. Addresses include their passwords."""
     bundle: Bundle
     """The model, opened; its files are read when it is loaded."""
     model: ModelOptions
     style: RequestedStyle
     options: VideoOptions
     report: Path | None = None
-    """Where the numbers of the run go, as JSON."""
+    """The JSON file for the numbers of the run."""
     files_left_out: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of the folders among the inputs, what no job takes: numbers of files by kind."""
+    """For each folder among the inputs, the files that are not translated: their number by kind."""
 
 
 def resolve_request(
@@ -81,7 +81,7 @@ def resolve_request(
     report: Path | None = None,
     password_env: str | None = None,
 ) -> VideoRequest:
-    """The request for what a user asks for. Reads names, folders, the model's bundle.json and style images, no videos.
+    """Resolve what a user asks for. Reads folders, the model's bundle.json and style images; opens no inputs.
 
     `sources`, `output`: see `plan_jobs`. `password_env`: the environment variable with the password of an address.
     Raises InputError, in the words of the command's options, for everything that is wrong before an input is opened:
@@ -147,7 +147,7 @@ def _check_names(request: VideoRequest) -> None:
 
 
 def _check_options_have_effect(request: VideoRequest) -> None:
-    """Every option that was passed must mean something to at least one of the jobs. Raises InputError."""
+    """Every option that was passed must have an effect on at least one job. Raises InputError."""
     options = request.options
     videos = [job for job in request.jobs if job.kind == "video"]
     images = (*ANIMATION_SUFFIXES, ".png")

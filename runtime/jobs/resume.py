@@ -1,11 +1,11 @@
-"""What a video job keeps while it runs, so that it can go on after a kill, a power cut or Ctrl-C.
+"""Resuming video jobs after a kill, a power cut or Ctrl-C.
 
     holiday-winter.mp4.parts/    beside holiday-winter.mp4: finished parts (see `packet_journal`), the video as it
                                  grows, and a note
 
-The folder goes with the job's end. While it is there the job is unfinished: nothing begins anew over it unasked.
-Nothing is removed but regular files in it that have the names of ours, whatever a note in it says; the note is read
-for a job that is resumed, and tells of what has the output's name whether this job has put it there.
+The folder is removed when the job is done. While it exists the job is unfinished, and no other job starts over it
+without being asked to. Only regular files with the names of ours are ever removed from it, whatever the note says. The
+note is read when a job is resumed: it says whether the file under the output's name comes from this job.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.packet_journal import NOTE, PacketJournal, is_own_file, read_index
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
-"""A part is finished after so many seconds of work and frames: each begins with a keyframe, which costs space."""
+"""A part ends after this many seconds and frames: each begins with a keyframe, which costs space."""
 CUT_AT_LAST = 60.0
-"""And after so many seconds in any case: no more is lost."""
-_LONGEST_NAME = 100  # bytes of the folder's name: systems that take less than 255 are about
-_LARGEST_NOTE = 100_000  # bytes
+"""A part ends after this many seconds in any case: a kill loses no more."""
+_MAX_NAME_BYTES = 100  # of the folder; some systems take less than 255
+_MAX_NOTE_BYTES = 100_000
 
 
 def parts_folder(output: Path) -> Path:
     """Where the parts of the job that writes `output` are kept."""
     name = f"{output.name}.parts"
-    if len(os.fsencode(name)) > _LONGEST_NAME:
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:8]
         name = f"{cut_name(output.stem, 60)}.{digest}{cut_name(output.suffix, 16)}.parts"
     return output.with_name(name)
@@ -53,7 +53,7 @@ def is_unfinished(output: Path) -> bool:
 
 
 def is_finished(output: Path) -> bool:
-    """Whether `output` is the whole result of the job whose parts are there still: it was killed while tidying up."""
+    """Whether `output` is the complete result of a job that was killed before it removed its parts."""
     return _is_one_of(output, [_note(output).get("finished")])
 
 
@@ -70,7 +70,7 @@ def check_unfinished(output: Path, *, resume: bool, overwrite: bool) -> None:
     if not resume and not overwrite:
         raise InputError(
             f"an interrupted job left finished parts in {parts_folder(output)}",
-            "pass --resume to go on where it was, or --overwrite to begin anew",
+            "pass --resume to continue, or --overwrite to start over",
         )
     if resume and not overwrite and output.exists() and not _is_one_of(output, _left(_note(output))):
         raise InputError(
@@ -94,7 +94,7 @@ class JobParts:
         self._last_cut, self._frames_since = time.monotonic(), 0
 
     def lines(self) -> Iterator[str]:
-        """What the user should know of what was found."""
+        """Notes for the user about the parts that were found."""
         if self.journal.dropped:
             yield self.journal.dropped
         if self.frames:
@@ -137,7 +137,7 @@ class JobParts:
         return True
 
     def keep(self) -> bool:
-        """The job ends before its end: the parts stay if there are any. Says whether they do."""
+        """End an unfinished job: its parts are kept if there are any. Says whether they are."""
         if not self.journal.frames and not self._holds_result:
             self.remove()
             return False
@@ -146,22 +146,22 @@ class JobParts:
         return True
 
     def remove(self) -> None:
-        """The job is done: nothing of its parts stays."""
+        """End a finished job: its parts are removed."""
         self.journal.remove()
 
     def _write_note(self, **note: Any) -> None:
-        with contextlib.suppress(OSError, InputError):  # without it the person is asked, no more
+        with contextlib.suppress(OSError, InputError):  # without the note the user is asked
             write_state(self.folder / NOTE, json.dumps(note) + "\n")
 
 
 def discard_parts(output: Path) -> None:
-    """Throws away what an interrupted job left: for one that cannot be resumed. InputError while one is at work."""
+    """Removes the parts of an interrupted job. Raises InputError while another process is using them."""
     if parts_folder(output).exists():
         JobParts(output, {}, resume=False).remove()
 
 
 def tidy_up(output: Path) -> None:
-    """Removes what is left of the job whose result `output` is there and whole; somebody else's files stay."""
+    """Removes the parts of a job whose result `output` is complete. Files that are not ours stay."""
     folder = parts_folder(output)
     if os.path.lexists(folder) and _foreign(folder) is None:
         with contextlib.suppress(InputError):  # another process is working there
@@ -170,20 +170,20 @@ def tidy_up(output: Path) -> None:
 
 @contextlib.contextmanager
 def kept_parts(output: Path, fingerprint: Mapping[str, Any], *, resume: bool) -> Iterator[JobParts]:
-    """The parts of a job. An error in the block keeps what is done, and says so."""
+    """The parts of a job. When the block raises, finished parts are kept, and the error says so."""
     parts = JobParts(output, fingerprint, resume=resume)
     try:
         yield parts
     except BaseException as error:
         kept = parts.keep()
         if kept and isinstance(error, DsmapError) and not isinstance(error, InputError):
-            advice = f"{error.advice}; what was done is kept: the same command with --resume goes on from there"
+            advice = f"{error.advice}; what was done is kept: run the same command with --resume to continue"
             raise DsmapError(error.fact, advice) from error
         raise
 
 
 def input_fingerprint(source: Path) -> dict[str, Any]:
-    """What tells an input from another one: what is in it, not its name, its place or its times."""
+    """What identifies an input: its content, not its name, folder or times."""
     found = content_identity(source)
     return {"input's size": found["bytes"], "input's content": found["sha256"]}
 
@@ -191,7 +191,7 @@ def input_fingerprint(source: Path) -> dict[str, Any]:
 def _note(output: Path) -> dict[str, Any]:
     try:
         with open_state(parts_folder(output) / NOTE, "rb") as stream:
-            note = json.loads(stream.read(_LARGEST_NOTE))
+            note = json.loads(stream.read(_MAX_NOTE_BYTES))
     except (OSError, ValueError, RecursionError, InputError):
         return {}
     return note if isinstance(note, dict) else {}

@@ -46,7 +46,7 @@ from dsmap.runtime.video.writer import VideoWriter
 
 
 def check_video(source: str | Path, output: str | Path, **options: Any) -> InputFacts:
-    """Everything that can be wrong with the names and the file, before any work. Raises InputError.
+    """Check the input and the output before any work. Raises InputError.
 
     `options`: those of `VideoOptions`.
     """
@@ -66,16 +66,16 @@ def translate_video(
     notify: Notify = lambda _line: None,
     **options: Any,
 ) -> JobReport:
-    """Translate every frame of a video; other streams and all timestamps are kept as they are.
+    """Translate every frame of a video; other streams and all timestamps are kept.
 
     `source`: a file, an address (rtsp://, https://), or an image sequence (frames/%05d.png). `options`: those of
     `VideoOptions`. `style_at`: the style over time, for a `Translator`. `steady`: a `Stabilizer`, which is reset.
-    `made_with`: whatever else the frames depend on, in JSON's types; with it the job can be resumed after an
-    interruption. `notify` gets a line about a network that breaks off, and about what is resumed.
+    `made_with`: everything else that the frames depend on, in JSON's types; with it the job can be resumed after an
+    interruption. `notify` is called with a line about a lost connection, or about what is resumed.
 
-    The output appears under its name when it is whole. After Ctrl-C (`interrupted`), and where the input is damaged
-    (not `complete`), it holds what was done: look at the report. When `translate` raises, nothing is left under the
-    output's name. Raises InputError for what is wrong with the arguments, DsmapError when the output cannot be written.
+    The output appears under its name when it is complete. After Ctrl-C (`interrupted`), and if the input is damaged
+    (not `complete`), it holds what was done: see the report. If `translate` raises, there is no output. Raises
+    InputError for invalid arguments, DsmapError when the output cannot be written.
     """
     translator = as_frame_translator(translate)
     if style_at is not None:
@@ -141,7 +141,7 @@ def run_video_job(
 
 @dataclass(frozen=True, kw_only=True)
 class _Ending:
-    """What became of the output; fields of a `JobReport`."""
+    """What happened to the output; fields of a `JobReport`."""
 
     interrupted: bool
     resumable: bool
@@ -149,7 +149,7 @@ class _Ending:
 
 
 def _translate(work: VideoWork, writer: Writer, parts: JobParts | None, progress: Progress | None) -> None:
-    """Do the work and make the file whole. After an error nothing of it is left but finished parts."""
+    """Run the work and complete the file. After an error only finished parts are left."""
     try:
         work.run(writer, progress)
         work.finish(writer)
@@ -164,9 +164,9 @@ def _translate(work: VideoWork, writer: Writer, parts: JobParts | None, progress
 def _name_result(
     work: VideoWork, writer: Writer, output: Path, options: VideoOptions, parts: JobParts | None
 ) -> _Ending:
-    """Give the output's name to what was done, and remove the parts or keep them for another run."""
+    """Move what was done to the output's name; remove the parts, or keep them for another run."""
     interrupted = work.interrupted
-    # The parts have what was done: a whole earlier result is not given up for a piece.
+    # What was done is in the parts: a complete earlier result is not replaced by an incomplete one.
     spared = interrupted and parts is not None and output.exists() and not parts.may_replace()
     if spared:
         writer.discard()
@@ -191,7 +191,7 @@ def _kept_parts(
 
 
 def _fingerprint(source: Path, options: VideoOptions, made_with: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that has to be the same for the parts of two runs to fit together."""
+    """Everything that must be equal for the parts of two runs to fit together."""
     given = {
         f"--{key.replace('_', '-')}": None if value is None else str(value) for key, value in asdict(options).items()
     }

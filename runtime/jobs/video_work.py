@@ -1,4 +1,4 @@
-"""The stages of one video job at work: what is read, translated and written, in its threads."""
+"""Running the stages of one video job: reading, translating and writing, each in its thread."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ Writer = VideoWriter | SequenceWriter | AnimationWriter
 
 
 class VideoWork:
-    """One job's stages at work."""
+    """The stages of one job."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class VideoWork:
         self._skip = parts.frames if parts else 0
         self._first_pts: int | None = None
         self.interrupted = False
-        """Whether somebody stopped it before its end."""
+        """Whether it was stopped before the end of the input."""
 
     def open_writer(self, output: Path, plan: CopyPlan, options: VideoOptions, projection: bytes = b"") -> Writer:
-        """The writer, with the frames in it that an earlier job made."""
+        """The writer, already holding the frames of an earlier job."""
         if is_sequence(output) or writes_animation(self._reader, output):
             return self._open(output, plan, options, projection)
         path = self._new_file(output)
@@ -98,7 +98,7 @@ class VideoWork:
         return writer
 
     def run(self, writer: Writer, progress: Progress | None) -> None:
-        """Decode, translate and encode until the end, or until somebody stops it."""
+        """Decode, translate and encode until the end of the input, or until it is stopped."""
         with Pipeline(
             self._items(),
             self._begin,
@@ -121,10 +121,10 @@ class VideoWork:
                     progress(writer.frames, self._reader.expected_frames)
             self.interrupted = self._stop.requested and not pipeline.ended
         if writer.frames == 0 and not self.interrupted:
-            raise InputError(f"{self._reader.name} has no frame in that part", "choose another --start and --end")
+            raise InputError(f"{self._reader.name} has no frame in that range", "choose another --start and --end")
 
     def finish(self, writer: Writer) -> None:
-        """Make the file whole, with what was done."""
+        """Complete the file with what was done."""
         if writer.frames == 0:
             writer.discard()  # stopped during the first frame: there is nothing to keep
             return
@@ -155,7 +155,7 @@ class VideoWork:
         return frames + lost
 
     def _items(self) -> Iterator[Frame | Packet]:
-        """What the reader gives, but for the frames that are there already."""
+        """What the reader gives, without the frames that are done already."""
         skip = self._skip
         for item in self._reader:
             if isinstance(item, Frame):

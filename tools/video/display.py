@@ -1,4 +1,4 @@
-"""What `dsmap-video` shows: a bar for each job, its result, what is missing in the end."""
+"""Display of `dsmap-video`: a progress bar and a result for each job, and what is missing at the end."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Shows the events of a run. A context manager: a bar disappears with its end, however it ends."""
+    """Shows the events of a run. A context manager, so that the bar disappears however the run ends."""
 
     def __init__(self, request: "VideoRequest") -> None:
         self._several = len(request.jobs) > 1
@@ -43,7 +43,7 @@ class Display:
         """Print what there is to say about `event`, or move the bar."""
         match event:
             case JobSkipped(job):
-                say(f"{job.output} is there already")
+                say(f"{job.output} is done already")
             case ModelLoaded(lines):
                 say(*lines)
             case JobStarted(job, frames):
@@ -95,9 +95,9 @@ def _show_what_is_missing(report: "JobReport") -> None:
         tell("stopped before the first frame was done", "nothing was written")
     elif report.spared:
         fact = f"{report.output} is still the earlier result; what was done is kept"
-        tell("stopped before the end", f"{fact}: the same command with --resume goes on from there")
+        tell("stopped before the end", f"{fact}: run the same command with --resume to continue")
     elif report.interrupted:
-        again = "; the same command with --resume goes on from there" if report.resumable else ""
+        again = "; run the same command with --resume to continue" if report.resumable else ""
         tell("stopped before the end", f"{report.output} holds what was done{again}")
     elif report.failed:
         tell(

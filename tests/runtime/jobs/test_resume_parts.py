@@ -13,7 +13,7 @@ from stand_in import assert_refused, run
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
-from dsmap.runtime.jobs.images import result_names
+from dsmap.runtime.jobs.output_paths import result_names
 from dsmap.runtime.jobs.plan import check_jobs_apart, plan_jobs
 from dsmap.runtime.jobs.resume import kept_parts, parts_folder
 from dsmap.runtime.jobs.video import translate_video
@@ -148,7 +148,7 @@ def test_a_job_killed_while_tidying_up_is_done_and_its_parts_go(source: Path, tm
         for name in gone:
             (parts / name).unlink()
         code, out, err = run(*arguments, "--resume")
-        assert (code, err, "is there already" in out) == (0, "", True)
+        assert (code, err, "is done already" in out) == (0, "", True)
         assert names(tmp_path) == ["in.mp4", "kept", "out.mp4"]
         assert (tmp_path / "out.mp4").read_bytes() == before
 
@@ -236,7 +236,7 @@ def test_no_two_images_of_a_folder_have_one_result(tmp_path: Path):
     assert len({name.casefold() for name in results}) == 5
     assert {(tmp_path / "out" / name).stat().st_size > 0 for name in results} == {True}
     code, out, _ = run(folder, *WINTER, "-o", tmp_path / "out", "--resume")
-    assert (code, "is there already" in out) == (0, True)
+    assert (code, "is done already" in out) == (0, True)
 
 
 def test_results_keep_their_names_whatever_lies_beside():
@@ -288,7 +288,7 @@ def test_a_folder_of_images_goes_on_where_it_was(tmp_path: Path):
     assert_refused(run(folder, *WINTER, "-o", out), 2, "exists already and is not empty")
     code, told, err = run(folder, *WINTER, "-o", out, "--resume", "--report", tmp_path / "r.json")
     assert (code, err) == (0, "")
-    assert "1 results are there already" in told
+    assert "1 results exist already" in told
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["frames"], report["resumed_frames"], report["complete"]) == (3, 1, True)
     assert (out / "a.png").read_text() == "an earlier result"

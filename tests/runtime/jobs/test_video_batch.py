@@ -64,7 +64,7 @@ def test_a_folder_of_videos_and_images(tmp_path: Path):
     assert names(tmp_path / "trip-winter") == ["1.mp4", "2.mp4", "3.png"]
     assert "3 of 3 inputs done" in out
     code, out, _ = run(tmp_path / "trip", *WINTER, "--resume")
-    assert (code, out.count("is there already")) == (0, 3)
+    assert (code, out.count("is done already")) == (0, 3)
     code, _, err = run(tmp_path / "trip", *WINTER)
     assert code == 2
     assert "--overwrite" in err
@@ -152,7 +152,7 @@ def test_ctrl_c_and_resume(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "--resume goes on from there" in err
+    assert "--resume to continue" in err
     partial = len(clips.read(tmp_path / "out.mp4").times)
     assert 0 < partial < 60
     (tmp_path / "out.mp4").rename(tmp_path / "mine.mp4")
@@ -172,7 +172,7 @@ def test_a_failure_after_a_finished_part_keeps_it(tmp_path: Path):
     arguments = (source, *WINTER, "-o", tmp_path / "out.mp4")
     code, _, err = run(*arguments, STAND_IN_CUTS="1", STAND_IN_FAILS_AT="20")
     assert code == 1
-    assert "--resume goes on from there" in err
+    assert "--resume to continue" in err
     code, _, err = run(*arguments, "--resume", STAND_IN_CUTS="1")
     assert (code, err[:20]) == (0, "resumed after frame ")
     assert len(clips.read(tmp_path / "out.mp4").times) == 30
