@@ -78,22 +78,22 @@ def folder_fault(path: Path) -> DsmapError | None:
         found = path.lstat()
     except OSError as error:
         return DsmapError(f"cannot read the cache folder {path}: {error.strerror}", f"Check it, or {elsewhere}.")
-    told = f"the cache folder {path}"
+    fact = f"the cache folder {path}"
     if stat.S_ISLNK(found.st_mode):
-        return DsmapError(f"{told} is a link, and engines are code", f"Remove the link, or {elsewhere} itself.")
+        return DsmapError(f"{fact} is a link, and engines are code", f"Remove the link, or {elsewhere} itself.")
     if not stat.S_ISDIR(found.st_mode):
-        return DsmapError(f"{told} is not a folder", f"Remove it, or {elsewhere}.")
+        return DsmapError(f"{fact} is not a folder", f"Remove it, or {elsewhere}.")
     if not hasattr(os, "getuid"):
         return None
     if found.st_uid != os.geteuid():
         return DsmapError(
-            f"{told} belongs to another user (number {found.st_uid}, not {os.geteuid()}), and engines are code",
+            f"{fact} belongs to another user (number {found.st_uid}, not {os.geteuid()}), and engines are code",
             f"Set {VARIABLE} to a folder of yours.",
         )
     if found.st_mode & _BY_OTHERS:
         mode = stat.S_IMODE(found.st_mode)
         return DsmapError(
-            f"others may write to {told[4:]} (mode {mode:04o}), and engines are code",
+            f"others may write to the cache folder {path} (mode {mode:04o}), and engines are code",
             f"If nobody else has used it: chmod 700 {path}. Else remove it, or {elsewhere}.",
         )
     return None

@@ -1,4 +1,4 @@
-"""Regular files: telling them from links, pipes and devices, opening and reading them, and shortening names."""
+"""Regular files: opening and reading them, as opposed to links, pipes and devices; and shortening names."""
 
 import os
 import stat

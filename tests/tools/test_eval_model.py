@@ -219,12 +219,12 @@ def test_a_checkpoint_gives_the_numbers_of_its_bundle(folder, checkpoint, export
 
     monkeypatch.setattr(bundle_writer, "write_bundle", export_again)
     with open_bundle(str(checkpoint), lambda _: None) as bundle:
-        of_checkpoint = numbers_of(measure(bundle, folder, tmp_path / "a"))
+        of_checkpoint = numbers_of(measure(bundle, folder, tmp_path / "a", contents=2))
         scratch = bundle.folder
     whole = Bundle.read(exported.folder)
     assert wanted == [(("summer", "winter"), whole.manifest.sizes.trained_at, "run")]
     assert not scratch.exists()
-    assert of_checkpoint == numbers_of(measure(whole, folder, tmp_path / "b"))
+    assert of_checkpoint == numbers_of(measure(whole, folder, tmp_path / "b", contents=2))
 
 
 def test_images_that_were_trained_on_are_told(folder, tiny_bundle, tmp_path):

@@ -1,4 +1,4 @@
-"""What an evaluation found, as one HTML file: it opens from disk, and holds its images itself."""
+"""Reports as one self-contained HTML page."""
 
 import base64
 import html
@@ -14,6 +14,7 @@ import numpy as np
 from dsmap import __version__
 from dsmap.common.reports import write_text
 from dsmap.common.text import printable
+from dsmap.metrics.report.html_style import STYLE
 from dsmap.metrics.report.table import (
     MISSING,
     READING,
@@ -29,80 +30,22 @@ from dsmap.metrics.types import Grid, Image, Metric, MetricValue, Report, System
 
 _LONGER_SIDE, _QUALITY = 256, 88
 _TICKS = 4
-_MARGIN = 0.08  # of a plot's range, left and right of all it shows
+_MARGIN = 0.08  # of a plot's range, on either side
 
 # Nothing is fetched, whatever a name holds.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --text: #1c2024; --soft: #5c656e; --line: #d5dae0; --band: #f4f6f8;
-  --mark: #1560b8; --note: #fff6dd; --edge: #d9a514; }
-@media (prefers-color-scheme: dark) { :root { --page: #15181c; --text: #e4e7ea; --soft: #9aa4ae; --line: #363d45;
-  --band: #1e2329; --mark: #6db1ff; --note: #2b2618; --edge: #b98d1c; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem clamp(1rem, 3vw, 2.5rem) 3rem; max-width: 100rem; background: var(--page);
-  color: var(--text); font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
-h1, h2, dd, li, th, figcaption { overflow-wrap: anywhere; }
-p, .notes, .text { max-width: 50rem; margin: .4rem 0; }
-small, .soft, footer { color: var(--soft); font-size: .82rem; font-weight: 400; }
-dl { margin: 0; max-width: 62rem; display: grid; grid-template-columns: fit-content(12rem) 1fr; gap: .3rem 1.2rem; }
-dt { color: var(--soft); } dd { margin: 0; }
-.definitions dt { color: inherit; font-weight: 600; } .definitions small { display: block; }
-.notes { background: var(--note); border-left: 4px solid var(--edge); padding: .7rem 1rem; margin: 1.2rem 0; }
-ul { margin: .4rem 0; padding-left: 1.2rem; } .notes ul { margin: 0; } nav a { margin-right: 1rem; }
-nav { margin-top: 1rem; } a { color: var(--mark); }
-.box { overflow-x: auto; max-width: 100%; }
-table { border-collapse: collapse; }
-th { text-align: left; font-weight: 600; }
-th[scope=row] { position: sticky; left: 0; background: var(--page); z-index: 1; }
-.numbers th, .numbers td { padding: .4rem .9rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-.numbers thead > tr > * { border-bottom-width: 2px; vertical-align: bottom; min-width: 7rem; max-width: 14rem;
-  overflow-wrap: break-word; }
-.numbers th[scope=row] { padding-left: .2rem; min-width: 8.5rem; max-width: min(20rem, 40vw); }
-.numbers small { display: block; }
-.numbers tr:not(.baseline) + .baseline > * { border-top: 2px solid var(--line); }
-td { font-variant-numeric: tabular-nums; } .numbers td { white-space: nowrap; } .baseline { color: var(--soft); }
-b { font-weight: 750; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 1.2rem; }
-.plots figure { margin: 0; padding: .8rem 1rem; background: var(--band); border-radius: 6px; break-inside: avoid; }
-.plots { margin-top: 1.2rem; } .plots figcaption { font-weight: 600; margin-bottom: .5rem; }
-.plot { display: grid; grid-template-columns: fit-content(40%) minmax(6rem, 1fr) max-content; column-gap: .8rem;
-  font-size: .88rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.plot > * { padding: .3rem 0; align-content: center; overflow-wrap: anywhere; }
-.plot > .track { position: relative; padding: 0; }
-svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
-.tick { stroke: var(--line); } .whisker { stroke: var(--mark); stroke-width: 2; }
-circle { fill: var(--mark); stroke: var(--mark); stroke-width: 2; } text { fill: var(--soft); font-size: .75rem; }
-rect { fill: var(--mark); transform: translate(-1px, -5px); } .baseline rect { fill: var(--soft); }
-.baseline .whisker, .baseline circle { stroke: var(--soft); } .baseline circle { fill: var(--band); }
-.images th, .images td { padding: .25rem; vertical-align: top; font-size: .85rem; }
-.images th[scope=col] { vertical-align: bottom; } .images th[scope=row] { min-width: 4rem; max-width: 9rem; }
-.images { --room: clamp(7rem, (min(100vw, 100rem) - var(--beside)) / var(--columns) - .5rem, 16rem); }
-img { width: auto; height: auto; }
-img, .none { display: block; max-width: var(--room); max-height: var(--room); border-radius: 3px; }
-.none { width: var(--room); padding: 2rem 0; border: 1px dashed var(--line); text-align: center; color: var(--soft); }
-.images small { display: block; max-width: var(--room); line-height: 1.3; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { dl { display: block; } dd { margin-bottom: .5rem; }
-  .images th[scope=row] { min-width: 3rem; max-width: 5.5rem; } }
-@media print { :root { font-size: 11px; color-scheme: light; --page: #fff; --text: #000; --soft: #444; --line: #bbb;
-  --band: #fff; --mark: #1560b8; --note: #fff; }
-  body { padding: 0; } nav { display: none; } .box { overflow: visible; } th[scope=row] { position: static; }
-  .images { --room: calc((100vw - 6rem) / var(--columns) - .5rem); } tr { break-inside: avoid; }
-  h2, .text { break-after: avoid; } svg, .notes { print-color-adjust: exact; } }
-"""
 
 
 def write_page(path: Path, *reports: Report) -> None:
-    """Writes the page of `reports`, whole or not at all: beside `path`, then renamed. Raises DsmapError."""
+    """Writes the page of `reports` to `path`, atomically. Raises DsmapError."""
     write_text(path, page(*reports), "Check that the folder exists, is writable and has space.")
 
 
 def page(*reports: Report) -> str:
-    """One report or several below each other as one HTML file that needs no other file, no network and no script.
+    """One or several reports as an HTML page that needs no other file, no network and no script.
 
-    Images become JPEGs of at most 256 pixels a side inside it. A photograph takes about 35 KB there, ten rows of ten
-    3 to 3.5 MB. Raises ValueError where a grid's labels or captions do not match its cells.
+    Images are embedded as JPEGs of at most 256 pixels a side: about 35 KB per photograph, 3 to 3.5 MB for ten rows of
+    ten. Raises ValueError if a grid's labels or captions do not match its cells.
     """
     title = " · ".join(_text(report.title) for report in reports)
     return "\n".join(
@@ -110,7 +53,7 @@ def page(*reports: Report) -> str:
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
             _links("Reports", ((f"report-{number}", report.title) for number, report in enumerate(reports, start=1)))
             if len(reports) > 1
             else "",
@@ -121,7 +64,7 @@ def page(*reports: Report) -> str:
 
 
 def _article(report: Report, place: str) -> str:
-    """A report; `place` is its id, with which those of its sections begin."""
+    """A report as an article; `place` is its id, and the prefix of its sections' ids."""
     parts = [
         _facts(report),
         _notes(report),
@@ -161,7 +104,7 @@ def _links(label: str, places: Iterable[tuple[str, str]]) -> str:
 
 
 def _of_numbers(report: Report, place: str) -> Iterator[str]:
-    """The table, the plots and the definitions."""
+    """Yields the table, the plots and the definitions."""
     metrics, systems = all_metrics(report), sorted_systems(report)
     notes = [f"{_text(system.name)}: {_text(note)}" for system in systems for note in system.notes]
     if not metrics:
@@ -171,15 +114,13 @@ def _of_numbers(report: Report, place: str) -> Iterator[str]:
     top = {metric.key: best(metric, systems) for metric in metrics}
     unsure = {metric.key for metric in metrics if overlaps(metric, systems, top[metric.key])}
     yield _table(metrics, systems, top, unsure)
-    legend = ["n: how many images, or pairs of them, a value is of."]
+    legend = ["n: number of images, or of pairs, that a value was computed on."]
     if any(measured.interval for system in systems for measured in system.measured):
         legend.append("In brackets: 95 % confidence intervals.")
     if any(top.values()):
         legend.append("Bold: the best system.")
     if unsure:
-        legend.append(
-            "† Its interval overlaps that of another system: these images may not settle which of them is better."
-        )
+        legend.append("† Its interval overlaps that of another system: these images may not decide which is better.")
     yield f'<p class="soft">{" ".join(legend)}</p>'
     yield _list(notes) if notes else ""
     plots = "".join(_plot(metric, systems) for metric in metrics)
@@ -197,7 +138,7 @@ def _definitions(metrics: Sequence[Metric]) -> str:
 
 
 def _table(metrics: Sequence[Metric], systems: Sequence[System], top: dict[str, set[int]], unsure: set[str]) -> str:
-    """Systems in rows and metrics in columns, or turned where that reads better."""
+    """Systems in rows and metrics in columns, or transposed if that reads better."""
     rows = [_name(system) for system in systems]
     counts = {metric.key: _count(metric, systems) for metric in metrics}
     columns = [
@@ -234,7 +175,7 @@ def _name(system: System) -> str:
 
 
 def _count(metric: Metric, systems: Sequence[System]) -> str:
-    """How many images all values of the metric are of, as HTML; "" where that differs."""
+    """The number of images of all values of the metric, as HTML; "" if it differs."""
     counts = {measured.count for system in systems if (measured := find_value(system, metric))}
     return f"n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else ""
 
@@ -249,12 +190,12 @@ def _cell(measured: MetricValue | None, *, is_best: bool, unsure: bool, counted:
 
 
 def _box(label: str, content: str) -> str:
-    """What is too wide scrolls in here, by keys too."""
+    """A box that scrolls horizontally, also by keyboard."""
     return f'<div class="box" role="region" tabindex="0" aria-label="{_text(label)}">{content}</div>'
 
 
 def _plot(metric: Metric, systems: Sequence[System]) -> str:
-    """A dot with its interval for each system, one below the other."""
+    """A plot of each system's value as a dot with its interval."""
     found = [(system, measured) for system in systems if (measured := find_value(system, metric))]
     numbers = [
         number
@@ -300,7 +241,7 @@ def _plot_row(system: System, measured: MetricValue, axis: "_Axis") -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
-    """From `low` at the left to `high` at the right."""
+    """A plot's axis from `low` at the left to `high` at the right."""
 
     low: float
     high: float
@@ -308,9 +249,9 @@ class _Axis:
 
     @classmethod
     def of(cls, numbers: Sequence[float], metric: Metric) -> "_Axis":
-        """Shows all `numbers`, which are finite, and round ones as ticks."""
+        """An axis that shows all `numbers`, which are finite, with round ticks."""
         least, most = min(numbers), max(numbers)
-        # Never so narrow that the ticks would read alike.
+        # Never so narrow that ticks would have equal labels.
         span = max(most - least, _TICKS * 10.0**-metric.digits, 1e-6 * max(abs(least), abs(most)))
         middle, reach = (least + most) / 2, span * (0.5 + _MARGIN)
         low, high = middle - reach, middle + reach
@@ -323,7 +264,7 @@ class _Axis:
         )
 
     def place(self, number: float) -> str:
-        """Where `number` lies, in hundredths from the left."""
+        """The position of `number`, in percent from the left."""
         return f"{100 * (number - self.low) / (self.high - self.low):.2f}%"
 
 
@@ -351,13 +292,13 @@ def _image_cell(image: Image | None, label: str, caption: str) -> str:
     if image is None:
         return f'<td><span class="none">{MISSING}</span>{below}</td>'
     encoded, width, height = _jpeg(image)
-    alt = _text(label or caption or "picture")
+    alt = _text(label or caption or "image")
     source = f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
     return f'<td><img src="{source}" width="{width}" height="{height}" alt="{alt}">{below}</td>'
 
 
 def _jpeg(image: Image) -> tuple[bytes, int, int]:
-    """`image` as JPEG, no larger than a cell; its width and height."""
+    """`image` as a JPEG no larger than a cell, with its width and height."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image is {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
     height, width = image.shape[:2]
