@@ -25,7 +25,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.video.frame import ArrayPool, Frame, Pixels
 from dsmap.runtime.video.image_frames import ImageFrames
 from dsmap.runtime.video.scaling import size_at_height
-from dsmap.runtime.video.trim import Seconds, Span, span_of
+from dsmap.runtime.video.trim import Seconds, TrimRange, trim_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -65,7 +65,7 @@ class AnimationReader(ImageFrames):
             raise InputError(f"Cannot read {source}: {error.fact}.", error.advice) from error
         self._animation = scan_animation(io.BytesIO(data), self._header.format)
         self.plays = self._animation.plays
-        self._choose(span_of(start, end, frames), self._animation.durations)
+        self._choose(trim_range(start, end, frames), self._animation.durations)
         self._opened = _open(path, data)
         self._gif = GifFrames(data) if self._header.format == "GIF" else None
         if self._header.format in ("GIF", "AVIF"):
@@ -78,14 +78,14 @@ class AnimationReader(ImageFrames):
         self.notes = (f"animated {self._header.format}, played {played}", *notes)
         self.width, self.height = size_at_height(first.shape[1], first.shape[0], height)
 
-    def _choose(self, span: Span, durations: tuple[Fraction, ...]) -> None:
-        """Choose the frames within `span`."""
+    def _choose(self, trim: TrimRange, durations: tuple[Fraction, ...]) -> None:
+        """Choose the frames within `trim`."""
         begins = itertools.accumulate(durations[:-1], initial=Fraction(0))
         wanted = [
             index
             for index, begin in enumerate(begins if durations else ())
-            if begin >= (span.start or 0) and (span.end is None or begin < span.end)
-        ][: span.frames]
+            if begin >= (trim.start or 0) and (trim.end is None or begin < trim.end)
+        ][: trim.frames]
         length = sum(durations, Fraction(0))
         if not wanted:
             fact = f"{self.name} has no frame in the time asked for: it lasts {float(length):g} s"

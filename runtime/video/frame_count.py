@@ -19,7 +19,7 @@ _MIN_BYTES_PER_SECOND = 1000
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
 
 
-def rate_of(stream: VideoStream) -> Fraction:
+def frame_rate(stream: VideoStream) -> Fraction:
     """Approximate frames per second: for estimates and rate control, never for timestamps."""
     rates = [stream.average_rate, stream.guessed_rate]
     if stream.container.format.flags & _NO_TIMESTAMPS:  # a raw stream: libav says 25, and guesses by what it holds
@@ -33,16 +33,16 @@ def has_index(container: InputContainer) -> bool:
     return "mp4" in container.format.name
 
 
-def end_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
+def video_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """End of the video in seconds on the file's clock; None when unknown."""
     if stream.duration and stream.time_base:
         begin = (stream.start_time or 0) * stream.time_base
         return begin + _length_from(container, begin, stream.duration * stream.time_base)
     length = _length(container)
-    return None if length is None else start_of(container) + length
+    return None if length is None else clock_start(container) + length
 
 
-def start_of(container: InputContainer) -> Fraction:
+def clock_start(container: InputContainer) -> Fraction:
     """Start of the file's clock, in seconds: hours, perhaps, in a recording of a running stream."""
     return Fraction(container.start_time or 0, av.time_base)
 
@@ -51,7 +51,7 @@ def _length(container: InputContainer) -> Fraction | None:
     """Seconds from the first packet to the end of the last; None when unknown."""
     if container.duration is None:
         return None
-    return _length_from(container, start_of(container), Fraction(container.duration, av.time_base))
+    return _length_from(container, clock_start(container), Fraction(container.duration, av.time_base))
 
 
 def _is_incredible(container: InputContainer, length: Fraction) -> bool:
@@ -70,7 +70,7 @@ def _gives_end(container: InputContainer) -> bool:
     return container.format.name.startswith(_FORMATS_WITH_END)
 
 
-def frames_of_the_whole(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:
+def total_frames(container: InputContainer, video: VideoStream, rate: Fraction) -> int | None:
     """Frames in the whole file: exact for mp4 and mov, an estimate elsewhere, None when unknown."""
     if has_index(container) and video.frames > 0:
         return sum(not entry.is_discard for entry in video.index_entries) or None
@@ -97,5 +97,5 @@ def missing_frames(
     length = _length(container)
     if length is None or not container.format.name.startswith(_FORMATS_WITH_DURATION):
         return 0
-    lost = start_of(container) + length - end
+    lost = clock_start(container) + length - end
     return round(lost * rate) if lost > _UNNOTICED_LOSS else 0

@@ -24,7 +24,7 @@ class HeldPackets:
 
     def add(self, packet: Packet) -> None:
         """Add a packet."""
-        heapq.heappush(self._heap, (start_of(packet), next(self._count), packet))
+        heapq.heappush(self._heap, (packet_start(packet), next(self._count), packet))
         self._bytes += packet.size
 
     def due(self, end: Fraction) -> Iterator[Packet]:
@@ -36,7 +36,7 @@ class HeldPackets:
         """Take out all; with `before` (seconds), those that start at or after it are dropped."""
         while self._heap:
             packet = self._pop()
-            if before is None or start_of(packet) < before:
+            if before is None or packet_start(packet) < before:
                 yield packet
 
     @property
@@ -49,7 +49,7 @@ class HeldPackets:
         return packet
 
 
-def start_of(packet: Packet) -> Fraction:
+def packet_start(packet: Packet) -> Fraction:
     """Start of the packet, in seconds."""
     time = packet.pts if packet.pts is not None else packet.dts
     return (time or 0) * packet.time_base if packet.time_base else Fraction(0)

@@ -26,7 +26,7 @@ from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.decoder import VideoDecoder
 from dsmap.runtime.video.file_source import FileSource
 from dsmap.runtime.video.frame import ArrayPool, Frame
-from dsmap.runtime.video.frame_count import end_of, frames_of_the_whole, has_index, missing_frames, rate_of
+from dsmap.runtime.video.frame_count import frame_rate, has_index, missing_frames, total_frames, video_end
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.input_warnings import input_warnings
 from dsmap.runtime.video.network_source import NetworkSource
@@ -37,9 +37,9 @@ from dsmap.runtime.video.shown_size import ShownSize
 from dsmap.runtime.video.stream import check_size
 from dsmap.runtime.video.stream_choice import StreamChoice
 from dsmap.runtime.video.stream_side_data import stream_side_data
-from dsmap.runtime.video.timecode import start_of_stream, timecode_of
+from dsmap.runtime.video.timecode import timecode_of, video_start
 from dsmap.runtime.video.timestamps import LONGEST_GAP, TimestampRepair
-from dsmap.runtime.video.trim import Seconds, SpanCutter, cut_chapters, is_cover, span_of, streams_to_wait_for
+from dsmap.runtime.video.trim import Seconds, Trimmer, continuous_streams, cut_chapters, is_cover, trim_range
 
 if TYPE_CHECKING:  # only in PyAV's type hints
     from av.container.core import Chapter
@@ -81,7 +81,7 @@ class VideoReader:
         network: NetworkSettings | None = None,
         notify: Notify | None = None,
     ) -> None:
-        span = span_of(start, end, frames)
+        trim = trim_range(start, end, frames)
         self._source: FileSource | NetworkSource
         if is_address(source):
             self._source, self.path = NetworkSource(str(source), network, notify), None
@@ -97,12 +97,12 @@ class VideoReader:
             self._streams = StreamChoice(self._source.container, self.path, programme, self.name)
             begins = self._streams.start()
             self._origin = begins if abs(begins) > _LATE_START else Fraction(0)
-            self._span = span.moved(self._origin)
+            self._trim = trim.moved(self._origin)
             self.time_base = self._streams.video.time_base or Fraction(1, 90000)
             if self.time_base > 1:  # damage: no frame lasts so long
                 self.time_base = Fraction(1, 1000)
-            self.rate = rate_of(self._streams.video)
-            opened = decoder_at(self._span.start, self._origin, self._source, self._streams, self._new_decoder)
+            self.rate = frame_rate(self._streams.video)
+            opened = decoder_at(self._trim.start, self._origin, self._source, self._streams, self._new_decoder)
             self._decoder, first = opened
             self._container, self._video = self._source.container, self._streams.video
             self._set_up_conversion(first, height, pool)
@@ -137,16 +137,16 @@ class VideoReader:
     def _set_up_times(self, first: VideoFrame) -> None:
         self._timestamps = TimestampRepair(self.time_base, self.rate)
         self._first_time = at = self._decoder.time_of(first)
-        self._cut_before = None if self._span.start is None else at
+        self._cut_before = None if self._trim.start is None else at
         # Seconds to add to all timestamps of all streams: the file begins at 0, and no frame comes before it.
-        self._shift = -self._origin - min(at - self._origin, Fraction(0)) if self._span.start is None else -at
+        self._shift = -self._origin - min(at - self._origin, Fraction(0)) if self._trim.start is None else -at
 
     # Facts that remain known when the file is closed
 
     def _describe(self, first: VideoFrame) -> None:
         self._describe_streams()
         self._describe_length()
-        later = Fraction(0) if self._cut_before is None else self._first_time - start_of_stream(self._video)
+        later = Fraction(0) if self._cut_before is None else self._first_time - video_start(self._video)
         timecode = timecode_of(self._container, self._video, later)
         self.timecode = timecode.kept
         """Of the first frame, where the file has one; None otherwise."""
@@ -169,37 +169,37 @@ class VideoReader:
         """What is not read, a word for each: a second video, streams of unknown kinds, what follows another codec."""
 
     def _describe_length(self) -> None:
-        container, video, span = self._container, self._video, self._span
+        container, video, trim = self._container, self._video, self._trim
         self.chapters = self._cut_chapters()
         """On the clock of the frames."""
-        whole = span.start is None and span.end is None
+        whole = trim.start is None and trim.end is None
         self.counts_exactly = has_index(container) and video.frames > 0 and whole
         """Whether `expected_frames` is exact: mp4 and mov hold an index of all packets, unless fragmented."""
-        ends = [end for end in (end_of(container, video), span.end) if end is not None]
+        ends = [end for end in (video_end(container, video), trim.end) if end is not None]
         within = [min(ends) - self._first_time] if ends else []
-        within += [span.frames / self.rate] if span.frames else []
+        within += [trim.frames / self.rate] if trim.frames else []
         self.expected_seconds = float(max(min(within), Fraction(0))) if within else None
         """From the first frame to the end of the last, about; None when unknown."""
-        frames = frames_of_the_whole(container, video, self.rate)
-        self.expected_frames = span.moved(-self._origin).expected(frames, self.rate)
+        frames = total_frames(container, video, self.rate)
+        self.expected_frames = trim.moved(-self._origin).expected(frames, self.rate)
 
     def _cut_chapters(self) -> "list[Chapter]":
-        end = self._span.end
-        if self._span.frames is not None:
-            after_them = self._first_time + self._span.frames / self.rate
+        end = self._trim.end
+        if self._trim.frames is not None:
+            after_them = self._first_time + self._trim.frames / self.rate
             end = after_them if end is None else min(end, after_them)
         return cut_chapters(self._container.chapters(), self._cut_before, end, self._shift)
 
-    # Iterating: decoded items, cut to the span, as frames and packets of the result
+    # Iterating: decoded items, cut to the wanted part, as frames and packets of the result
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         items = iter(self._decoder)
-        if self._span:
-            cutter = SpanCutter(self._span, self._cut_before, self._decoder.time_of, self.rate)
-            items = cutter.cut(items, streams_to_wait_for(self.copied))
+        if self._trim:
+            trimmer = Trimmer(self._trim, self._cut_before, self._decoder.time_of, self.rate)
+            items = trimmer.trim(items, continuous_streams(self.copied))
         for item in items:
             yield self._frame(item) if isinstance(item, VideoFrame) else self._shifted(item)
-        if not self._span.frames and not self._span.end:
+        if not self._trim.frames and not self._trim.end:
             self.missing_frames = self._count_missing()
 
     def _frame(self, decoded: VideoFrame) -> Frame:
@@ -235,7 +235,7 @@ class VideoReader:
         self._notify(f"{change}: they are shown at {self.width}x{self.height}{bars}")
 
     def _count_missing(self) -> int:
-        read = None if self._span.start is not None else self._decoder.packets_read
+        read = None if self._trim.start is not None else self._decoder.packets_read
         if self._decoder.clock_jumps and not has_index(self._container):
             return 0  # what the header says is about one of the parts
         size = self.path.stat().st_size if self.path else None

@@ -1,4 +1,4 @@
-"""Opening a decoder at the first frame of a span: by way of the keyframe before it, or else of the beginning."""
+"""Opening a decoder at the first wanted frame: by way of the keyframe before it, or else of the beginning."""
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction

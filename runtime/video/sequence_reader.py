@@ -22,7 +22,7 @@ from dsmap.runtime.video.frame import ArrayPool, Frame
 from dsmap.runtime.video.image_frames import ImageFrames
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.scaling import size_at_height
-from dsmap.runtime.video.trim import Seconds, exact, span_of
+from dsmap.runtime.video.trim import Seconds, exact, trim_range
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 _WILD = re.compile(r"[*?\[]")
@@ -53,10 +53,10 @@ class SequenceReader(ImageFrames):
         self.rate = exact(rate)
         self.time_base = 1 / self.rate
         images = sequence_images(source)
-        span = span_of(start, end, frames)
-        first = math.ceil((span.start or 0) * self.rate)
-        last = len(images) if span.end is None else math.ceil(span.end * self.rate)
-        self.images = images[first:last][: span.frames]
+        trim = trim_range(start, end, frames)
+        first = math.ceil((trim.start or 0) * self.rate)
+        last = len(images) if trim.end is None else math.ceil(trim.end * self.rate)
+        self.images = images[first:last][: trim.frames]
         if not self.images:
             length = float(len(images) / self.rate)
             raise InputError(f"{source} has no image in the time asked for: it lasts {length:g} s", "ask for less")

@@ -127,7 +127,7 @@ class SequenceWriter:
             named = any(is_regular(folder / self._name(number)) for number in range(1, self.frames + 1))
             also = " or under their names" if named and self._overwrite else ""
             fact = f"the finished images could not be named {self.path}: {error.strerror}"
-            raise DsmapError(fact, f"they are complete, in {place}{also}") from error
+            raise DsmapError(fact, f"they are complete and lie in {place}{also}") from error
 
     def discard(self) -> None:
         """Remove the images of an unfinished sequence; a closed one stays."""

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dsmap.runtime.video.frame_count import start_of
+from dsmap.runtime.video.frame_count import clock_start
 from dsmap.runtime.video.programmes import announced_later, choose_programme, codecs_that_change, companions_of
 from dsmap.runtime.video.stream import find_video_stream
 from dsmap.runtime.video.timecode import is_timecode
@@ -47,7 +47,7 @@ class StreamChoice:
     def start(self) -> Fraction:
         """Start of the file's clock, in seconds; each of several programmes has its own."""
         if self._programme is None and self._companions is None:
-            return start_of(self._container)
+            return clock_start(self._container)
         streams = [self.video, *(one for one in self._container.streams.audio if self.is_copied(one))]
         return min((one.start_time or 0) * (one.time_base or Fraction(1)) for one in streams)
 

@@ -17,7 +17,7 @@ from av.subtitles.stream import SubtitleStream
 
 from dsmap.runtime.video.containers import add_copy, codec_name
 from dsmap.runtime.video.copy_plan import CopyPlan
-from dsmap.runtime.video.held_packets import start_of
+from dsmap.runtime.video.held_packets import packet_start
 from dsmap.runtime.video.metadata import describe
 from dsmap.runtime.video.sound import SoundEncoder, add_encoded
 
@@ -145,7 +145,9 @@ class _LeadIn:
             return []
         self._begun = True
         packets, self._packets = self._packets, []
-        if len(packets) > _MAX_PRIMING or (packets and start_of(packet) - start_of(packets[0]) > _MAX_PRIMING_SECONDS):
+        if len(packets) > _MAX_PRIMING or (
+            packets and packet_start(packet) - packet_start(packets[0]) > _MAX_PRIMING_SECONDS
+        ):
             return packets[-1:] if self._has_edit_lists else []
         return packets
 

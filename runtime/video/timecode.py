@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dsmap.runtime.video.frame_count import rate_of
+from dsmap.runtime.video.frame_count import frame_rate
 
 _TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d\d)")
 _DAY = 24 * 3600
@@ -29,7 +29,7 @@ class Timecode:
 
 def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction) -> Timecode:
     """The timecode of the frame `later` seconds after the beginning of the video."""
-    rate = rate_of(stream)
+    rate = frame_rate(stream)
     for metadata in (stream.metadata, container.metadata):
         text = next((value.strip() for key, value in metadata.items() if key.lower() == "timecode"), None)
         if text is not None:
@@ -39,7 +39,7 @@ def timecode_of(container: InputContainer, stream: VideoStream, later: Fraction)
     return Timecode()
 
 
-def start_of_stream(stream: VideoStream) -> Fraction:
+def video_start(stream: VideoStream) -> Fraction:
     """Start of the video, seconds on the file's clock."""
     return (stream.start_time or 0) * (stream.time_base or Fraction(1))
 

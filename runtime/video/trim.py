@@ -28,7 +28,7 @@ _FAR_BEHIND = Fraction(10)  # seconds after the end at which no more packets of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class TrimRange:
     """`start` and `end` in seconds; None: the video's own. Frames from `start` on and before `end` are in it."""
 
     start: Fraction | None = None
@@ -37,12 +37,12 @@ class Span:
 
     def __bool__(self) -> bool:
         """Whether it is anything but the whole video."""
-        return self != Span()
+        return self != TrimRange()
 
-    def moved(self, by: Fraction) -> "Span":
+    def moved(self, by: Fraction) -> "TrimRange":
         """The same with all times `by` seconds later."""
         start, end = (None if at is None else at + by for at in (self.start, self.end))
-        return Span(start=start, end=end, frames=self.frames)
+        return TrimRange(start=start, end=end, frames=self.frames)
 
     def expected(self, frames: int | None, rate: Fraction) -> int | None:
         """Roughly how many of a video's `frames` are in it; None when unknown."""
@@ -56,8 +56,8 @@ class Span:
         return frames
 
 
-def span_of(start: Seconds | None, end: Seconds | None, frames: int | None) -> Span:
-    """A validated span. Raises InputError for times and counts that leave nothing."""
+def trim_range(start: Seconds | None, end: Seconds | None, frames: int | None) -> TrimRange:
+    """A validated range. Raises InputError for times and counts that leave nothing."""
     first, last = (None if at is None else exact(at) for at in (start, end))
     if first is not None and first < 0:
         raise InputError(f"--start is {float(first):g}, before the beginning", "give seconds, 0 or more")
@@ -66,7 +66,7 @@ def span_of(start: Seconds | None, end: Seconds | None, frames: int | None) -> S
         raise InputError(fact, "give a later end, in seconds")
     if frames is not None and frames < 1:
         raise InputError(f"--frames is {frames}", "ask for at least one frame")
-    return Span(start=first or None, end=last, frames=frames)  # from 0 on is all of it
+    return TrimRange(start=first or None, end=last, frames=frames)  # from 0 on is all of it
 
 
 def exact(number: Seconds) -> Fraction:
@@ -78,31 +78,31 @@ def exact(number: Seconds) -> Fraction:
     return Fraction(number)
 
 
-class SpanCutter:
-    """Passes on the items that belong to `span`, whose times are on the packets' clock.
+class Trimmer:
+    """Passes on the items that belong to `trim`, whose times are on the packets' clock.
 
     `first`: the time of its first frame, None where nothing is cut off before it.
     """
 
     def __init__(
-        self, span: Span, first: Fraction | None, frame_time: Callable[[VideoFrame], Fraction], rate: Fraction
+        self, trim: TrimRange, first: Fraction | None, frame_time: Callable[[VideoFrame], Fraction], rate: Fraction
     ) -> None:
-        self._span, self._first, self._frame_time, self._frame_length = span, first, frame_time, 1 / rate
-        self._end = span.end
+        self._trim, self._first, self._frame_time, self._frame_length = trim, first, frame_time, 1 / rate
+        self._end = trim.end
         self._count = 0
         self._done = False
         self._ahead: deque[Packet] = deque()  # packets later than the frames so far, while the end is not known
         self._now = Fraction(0)
 
-    def cut(self, items: Iterable[VideoFrame | Packet], waited_for: set[int]) -> Iterator[VideoFrame | Packet]:
-        """The items of the span; ends when the streams `waited_for` have nothing more in it."""
+    def trim(self, items: Iterable[VideoFrame | Packet], waited_for: set[int]) -> Iterator[VideoFrame | Packet]:
+        """The items of the range; ends when the streams `waited_for` have nothing more in it."""
         for item in items:
             if isinstance(item, VideoFrame):
                 if not self._done and self._take(item):
                     yield item
                 elif self._end is not None and self._frame_time(item) >= self._end + _FAR_BEHIND:
                     break
-                if self._count == self._span.frames:
+                if self._count == self._trim.frames:
                     self._done = True
                 yield from self._released()
             elif is_cover(item.stream):
@@ -122,17 +122,17 @@ class SpanCutter:
     def _take(self, frame: VideoFrame) -> bool:
         at = self._frame_time(frame)
         length = (frame.duration or 0) * (frame.time_base or Fraction(0)) or self._frame_length
-        if self._span.end is not None and at >= self._span.end:
+        if self._trim.end is not None and at >= self._trim.end:
             self._done = True
             return False
         self._count += 1
         self._now = at + length
-        if self._count == self._span.frames:
+        if self._count == self._trim.frames:
             self._end = self._now if self._end is None else min(self._end, self._now)
         return True
 
     def _released(self, *, all_of_them: bool = False) -> Iterator[Packet]:
-        free = all_of_them or self._done or self._span.frames is None
+        free = all_of_them or self._done or self._trim.frames is None
         while self._ahead and (free or (_start(self._ahead[0]) or 0) <= self._now):
             packet = cut_packet(self._ahead.popleft(), self._first, self._end)
             if packet is not None:
@@ -173,7 +173,7 @@ def cut_chapters(
     return kept
 
 
-def streams_to_wait_for(streams: Iterable[Stream]) -> set[int]:
+def continuous_streams(streams: Iterable[Stream]) -> set[int]:
     """Indexes of the copied streams whose packets come continuously."""
     return {stream.index for stream in streams if stream.type == "audio"}
 

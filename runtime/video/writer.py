@@ -22,7 +22,7 @@ from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output
 from dsmap.runtime.video.copy_plan import plan_copies
 from dsmap.runtime.video.encoders import EncoderSettings, resolve, silence
-from dsmap.runtime.video.held_packets import HeldPackets, start_of
+from dsmap.runtime.video.held_packets import HeldPackets, packet_start
 from dsmap.runtime.video.media import open_file
 from dsmap.runtime.video.metadata import container_metadata, describe
 from dsmap.runtime.video.stream_copy import StreamCopier
@@ -213,7 +213,7 @@ class VideoWriter:
             self._mux(packet)
 
     def _mux(self, packet: Packet) -> None:
-        self._track.mux_earlier(start_of(packet))
+        self._track.mux_earlier(packet_start(packet))
         self._mux_copies(packet, self._copier.packets(packet))
 
     def _mux_copies(self, packet: Packet | None, copies: Iterable[Packet]) -> None:
@@ -232,7 +232,7 @@ class VideoWriter:
         stream = copy.stream
         return DsmapError(
             f"{self.path} cannot take a packet of {stream.type} stream {packet.stream.index} ({codec_name(stream)}) "
-            f"at {float(start_of(copy)):.3f} s: {error.strerror or error}",
+            f"at {float(packet_start(copy)):.3f} s: {error.strerror or error}",
             self._advice_on({stream.type}),
         )
 

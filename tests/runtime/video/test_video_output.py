@@ -493,7 +493,7 @@ def test_a_sequence_is_not_written_over_what_came_meanwhile(tmp_path: Path) -> N
     out.write(moving_image(0), 0)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "1.png").write_text("mine")
-    with pytest.raises(DsmapError, match=r"they are complete, in .*new-2$"):
+    with pytest.raises(DsmapError, match=r"they are complete and lie in .*new-2$"):
         out.close()
     out.close()
     out.discard()
