@@ -41,7 +41,7 @@ class Done(NamedTuple):
     rgb: Pixels
 
 
-class _Under(NamedTuple, Generic[Result]):
+class _InFlight(NamedTuple, Generic[Result]):
     """A frame that is being translated."""
 
     frame: Frame
@@ -149,7 +149,7 @@ class Pipeline(Generic[Other, Result]):
             if not self._acquire(self._room_translating):
                 return
             self._clock.begin_translation()
-            under = _Under(item, self._begin(item, index))
+            under = _InFlight(item, self._begin(item, index))
             index += 1
             if not self._put(self._translating, under):
                 return
@@ -157,7 +157,7 @@ class Pipeline(Generic[Other, Result]):
     def _finish_all(self) -> None:
         for item in self._taken(self._translating):
             room = None
-            if isinstance(item, _Under):
+            if isinstance(item, _InFlight):
                 result = item.wait()
                 self._clock.end_translation()
                 self._room_translating.release()

@@ -210,7 +210,7 @@ def _finish(writer: Writer, output: Path, options: VideoOptions, parts: JobParts
         else:
             parts.finish(writer.path, whole=whole, overwrite=options.overwrite)
     except OSError as error:
-        told = naming_error("video", writer.path, output, error)
+        named = naming_error("video", writer.path, output, error)
         if parts is not None and writer.path.exists():  # no other name could be had either
             parts.keep_result()
-        raise told from error
+        raise named from error

@@ -1,5 +1,6 @@
 """The command `dsmap-video`, run as a person runs it; only the network is replaced (by inverting)."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -52,6 +53,37 @@ def test_the_options_are_these() -> None:
     options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
     options |= {"strip_metadata", "trust_engines"}
     assert set(video.__annotations__) - {"return"} == options
+
+
+def test_every_option_reaches_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field of the options has another value than without them, and the request is frozen."""
+    import dsmap.runtime.jobs.batch
+    from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+    from dsmap.tools.video.command import app
+
+    requests = []
+    monkeypatch.setattr("dsmap.runtime.jobs.request.resolve_request", lambda *given, **named: requests.append(named))
+    monkeypatch.setattr(dsmap.runtime.jobs.batch, "run_request", lambda *_given: sys.exit(0))
+    monkeypatch.setattr("dsmap.tools.video.display.Display", lambda _request: sys.exit(0))
+    line = (
+        "a.mp4 -d winter -m other --backend cpu --precision fp16 --cuda-binding pycuda --trust-engines --strength 0.5"
+    )
+    line += (
+        " --stabilize --style snow --seed 3 --style-from 1 --style-to 2 --style-cycle 1,2 --style-period 4 --height 64"
+    )
+    line += " --no-upscale --side-by-side --start 1 --end 2 --frames 9 --programme 2 --deinterlace --rate 3"
+    line += " --codec av1 --crf 5 --preset slow --audio none --overwrite --strip-metadata --resume --report r.json"
+    line += " --password-env P"
+    with pytest.raises(SystemExit):
+        app(line.split())
+    (named,) = requests
+    usual = {"model": ModelOptions(domain=""), "style": StyleOptions(), "options": VideoOptions()}
+    for name, defaults in usual.items():
+        for field in dataclasses.fields(defaults):
+            assert getattr(named[name], field.name) != getattr(defaults, field.name), field.name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(named[name], field.name, None)
+    assert (named["report"], named["password_env"]) == (Path("r.json"), "P")
 
 
 def test_version_and_usage_errors() -> None:

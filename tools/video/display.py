@@ -94,7 +94,7 @@ def _show_what_is_missing(report: "JobReport") -> None:
     if report.frames == 0 and report.interrupted:
         tell("stopped before the first frame was done", "nothing was written")
     elif report.spared:
-        fact = f"{report.output} is still the earlier result; what was done is kept"
+        fact = f"{report.output} is still the earlier result, and what was done is kept"
         tell("stopped before the end", f"{fact}: run the same command with --resume to continue")
     elif report.interrupted:
         again = "; run the same command with --resume to continue" if report.resumable else ""
@@ -110,10 +110,10 @@ def _show_what_is_missing(report: "JobReport") -> None:
     elif report.dropped_packets and report.frames == report.frames_expected:
         tell(
             f"the input is damaged: {report.dropped_packets} packets of its sound or subtitles could not be copied",
-            f"{report.output} holds the rest and plays; get a whole copy of the input for them",
+            f"{report.output} holds the rest and plays; get an intact copy of the input for them",
         )
     else:
         tell(
             f"the input is damaged or cut off: {report.frames} of {report.frames_expected} frames could be translated",
-            f"{report.output} holds them and plays; get a whole copy of the input for the rest",
+            f"{report.output} holds them and plays; get an intact copy of the input for the rest",
         )
