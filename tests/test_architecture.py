@@ -289,6 +289,13 @@ def test_documents_name_no_missing_file():
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_the_site_shows_every_document():
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    )
+
+
 def test_import_dsmap_is_light(tmp_path):
     code = (
         f"import sys, dsmap, dsmap.tools, dsmap.runtime, dsmap.export; print(sorted(set(sys.modules) & set({HEAVY!r})))"
