@@ -1,4 +1,4 @@
-"""The generators of a bundle, read back from its graphs: a bundle whose checkpoint is gone can be trained further."""
+"""Recovers the generators of a bundle from its graphs, to train a model further whose checkpoint is lost."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,7 +18,7 @@ from dsmap.model.dsmap import DSMAP
 from dsmap.model.networks import Decoder
 from dsmap.runtime.bundle.bundle import Bundle
 
-# Component of a bundle: the prefixes its weights have in the graphs, and the parts of DSMAP they belong to.
+# By component of a bundle: prefixes of weights in the graphs, and the parts of DSMAP that they belong to.
 _PARTS = {
     "content_encoder": {"encoder.": "content_encoders.{slot}.", "shared.": "shared_encoder."},
     "mapping": {"mapping.": "mappings.{slot}."},
@@ -26,23 +26,23 @@ _PARTS = {
     "style_mlp": {"mlp.": "style_mlps.{slot}."},
     "decoder": {"decoder.": "decoders.{slot}."},
 }
-# Layer norms stand in the graphs without a name, in the order in which they are computed.
+# Layer norms have no names in the graphs, but are in the order of computation.
 _NORMS = {"mapping": ("mappings.{slot}.up_norm", "mappings.{slot}.down_norm")}
 _ADVICE = "Start from the checkpoint it was exported from."
-_WORST = 2  # grey levels by which an image may differ: rounding
+_MAX_DIFFERENCE = 2  # grey levels, from rounding
 
 
 def generators_of_bundle(bundle: Bundle) -> DSMAP:
-    """The generators on the CPU in eval mode, from the fp32 graphs; compared with the bundle's own images.
+    """The generators on the CPU in eval mode, from the fp32 graphs, checked to give the same images.
 
-    Raises InputError for a bundle whose weights do not stand in its graphs as they were trained: `dsmap-export` folds
-    those of upsampling convolutions (`model.upsampling` nearest).
+    Raises InputError for a bundle whose graphs do not hold the weights as trained: `dsmap-export` folds those of
+    upsampling convolutions (`model.upsampling` nearest).
     """
     name = bundle.manifest.name
     try:
         model = DSMAP(ModelConfig.model_validate(bundle.manifest.architecture))
     except ValidationError as error:
-        raise InputError(f"the bundle {name} is of an architecture that this dsmap does not know", _ADVICE) from error
+        raise InputError(f"the bundle {name} has an architecture unknown to this version of dsmap", _ADVICE) from error
     expected = model.state_dict()
     keys = [(component, domain) for domain in model.domains for component in _PARTS]
     files = {key: graph.data for key in keys if (graph := bundle.graph_data(*key)) is not None}
@@ -52,7 +52,7 @@ def generators_of_bundle(bundle: Bundle) -> DSMAP:
     missing = [key for key, value in expected.items() if key not in found or found[key].shape != value.shape]
     if missing:
         raise InputError(
-            f"the bundle {name} does not hold {len(missing)} of {len(expected)} weights as they were trained, "
+            f"the bundle {name} does not hold {len(missing)} of {len(expected)} weights as trained, "
             f"such as {missing[0]}",
             _ADVICE,
         )
@@ -81,7 +81,7 @@ def _weights_in(graph: onnx.GraphProto, component: str, model: DSMAP, domain: st
 
 
 def _layer_norms(graph: onnx.GraphProto, values: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scale and shift of each: constants (C, 1, 1) that the normalised map is multiplied with and that are added."""
+    """Scale and shift of each: constants (C, 1, 1) by which the normalised map is multiplied, and which are added."""
     for node in graph.node:
         scale = _constant(node, values) if node.op_type == "Mul" else None
         if scale is None:
@@ -98,7 +98,7 @@ def _constant(node: onnx.NodeProto, values: dict[str, Tensor]) -> Tensor | None:
 
 
 def _unscaled(found: dict[str, Tensor], slot: str, gain: float) -> dict[str, Tensor]:
-    """Weights that take and give [-1, 1], where the bundle's take and give grey levels (`export.rewrites`)."""
+    """Weights for images in [-1, 1], from those of the bundle for grey levels (`export.rewrites`)."""
     result = dict(found)
     for part in ("content_encoders", "style_encoders"):
         weight, bias = f"{part}.{slot}.stem.weight", f"{part}.{slot}.stem.bias"
@@ -113,20 +113,21 @@ def _unscaled(found: dict[str, Tensor], slot: str, gain: float) -> dict[str, Ten
 
 
 def _compare(model: DSMAP, files: Mapping[tuple[str, str], bytes], name: str) -> None:
-    """Raises InputError unless model and graphs translate an image alike, in both directions."""
+    """Raises InputError unless model and graphs give the same translations, in both directions."""
     frames = np.stack(generated_images(64, 1))
     ours, theirs = TorchParts(model), OnnxParts(files)
     for target in model.domains:
         found, expected = (_translated(parts, frames, model.other(target), target) for parts in (ours, theirs))
         worst = int(np.abs(found - expected).max())
-        if worst > _WORST:
+        if worst > _MAX_DIFFERENCE:
             raise InputError(
-                f"what was read from the bundle {name} translates otherwise: up to {worst} grey levels", _ADVICE
+                f"the weights read from the bundle {name} give other translations: up to {worst} grey levels apart",
+                _ADVICE,
             )
 
 
 def _translated(parts: NetworkParts, frames: npt.NDArray[np.uint8], source: str, target: str) -> npt.NDArray[np.int16]:
-    """The frames in their own style."""
+    """The frames, translated in the style of the frames themselves."""
     mapped = parts.map(*parts.encode(frames, source), target)
     params = parts.style_params(parts.encode_style(frames, target), target)
     return np.asarray(parts.decode(mapped, params, target), np.int16)

@@ -1,9 +1,9 @@
-"""int8 for ONNX Runtime on CPUs: convolutions of the float32 graphs, statically quantised (QDQ).
+"""Quantises the convolutions of float32 graphs to int8 for CPUs (static quantisation, QDQ format).
 
-Activations are unsigned and per tensor, weights signed and per output channel; ranges are the 99.99 percentile of what
-calibration images give (plain extremes cost 1 to 4 dB). What decides on single grey levels stays in float: the first
-and the last convolution, and the strips that correct a reflected border. So do blocks that cost most, if the images
-come out too far from float32. Norms, AdaIN and the rest are float32 as well.
+Activations are unsigned and per tensor, weights signed and per output channel. Ranges are the 99.99 percentile over
+calibration images (minimum and maximum cost 1 to 4 dB). The first and the last convolution and the corrections of
+reflected borders decide single grey levels: they stay float32, and so do the most sensitive blocks if images come out
+too far from float32. Norms, AdaIN and the rest are float32 as well.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ import numpy.typing as npt
 import onnx
 
 from dsmap.common.notify import Notify
-from dsmap.export.differences import Difference
 from dsmap.export.verify import CachedParts, GraphFiles, OnnxParts, compare, open_session
 
 Array = npt.NDArray[Any]
@@ -31,17 +30,17 @@ Key = tuple[str, str]
 
 PERCENTILE = 99.99
 TARGETS_DB = {"psnr": 35.5, "worst_psnr": 33.5}
-"""dB of all images and of the worst one: with less, sensitive blocks stay in float. More than the gate asks, as it
-looks at other images."""
-_PER_FRAME = ("content_encoder", "mapping", "decoder")  # the rest runs once per style, and stays in float32
+"""dB over all images, and of the worst one: below them, sensitive blocks stay float32. They are stricter than the check
+of the precision, which uses other images."""
+_PER_FRAME = ("content_encoder", "mapping", "decoder")  # the rest runs once per style, and stays float32
 _RANKING_IMAGES = 4  # of each domain
-# Channels with less are left as they are: next to the norm's epsilon of 1e-5 a scale would show.
+# Channels with less are not scaled: the norm's epsilon of 1e-5 would matter.
 _MIN_VARIANCE = 1e-3
 _SENSITIVE = re.compile(r"\.(stem|tail|border)$")  # in the names of blocks
 
 
 class Quantised(NamedTuple):
-    """The int8 graphs, and which blocks of convolutions were left in float, by component and domain."""
+    """The int8 graphs, and the blocks of convolutions that stayed float32, by component and domain."""
 
     files: dict[Key, Path]
     float_layers: dict[Key, list[str]]
@@ -54,16 +53,16 @@ def quantise(
     styles: Mapping[str, Sequence[Array]],
     say: Notify = lambda _line: None,
 ) -> Quantised:
-    """Writes `COMPONENT.DOMAIN.int8.onnx` into `folder` for each float32 graph in `files` that runs for every frame.
+    """Writes `COMPONENT.DOMAIN.int8.onnx` to `folder` for each float32 graph in `files` that runs for every frame.
 
-    `images`: calibration images of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, in
-    which the images of the other are translated in turn.
+    `images`: calibration images of each domain, uint8 RGB (H, W, 3). `styles`: style codes (S,) of each domain, used in
+    turn for the images of the other domain.
     """
     plain = OnnxParts(files)
     inputs = _inputs(plain, images, styles)
     few = {domain: [p[None] for p in found[:_RANKING_IMAGES]] for domain, found in images.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        graphs = {key: _Quantisable(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
+        graphs = {key: _QuantisableGraph(key, files[key], found, Path(scratch)) for key, found in inputs.items()}
         error = _Int8Error(plain, few, {domain: codes[0] for domain, codes in styles.items()}, Path(scratch))
         left: dict[Key, set[str]] = {}
         for keys in _directions(styles):
@@ -77,7 +76,7 @@ def quantise(
 def _inputs(
     plain: OnnxParts, images: Mapping[str, Sequence[Array]], styles: Mapping[str, Sequence[Array]]
 ) -> dict[Key, list[dict[str, Array]]]:
-    """What each graph gets for each image."""
+    """The inputs of each graph for each image."""
     found: dict[Key, list[dict[str, Array]]] = {}
     a, b = styles
     for source, target in ((a, b), (b, a)):
@@ -93,7 +92,7 @@ def _inputs(
 
 
 class _Int8Error:
-    """How far graphs are from float32 on a few images."""
+    """Measures the error of quantised graphs on a few images."""
 
     def __init__(
         self, plain: OnnxParts, batches: Mapping[str, Sequence[Array]], styles: Mapping[str, Array], scratch: Path
@@ -102,7 +101,7 @@ class _Int8Error:
         self.reference = CachedParts(plain)
         self.open = {key: session for key, session in plain.sessions.items() if key[0] in _PER_FRAME}
 
-    def noise(self, chosen: Mapping["_Quantisable", Collection[str]]) -> dict[str, float]:
+    def noise(self, chosen: Mapping["_QuantisableGraph", Collection[str]]) -> dict[str, float]:
         """Noise power by target and check, in units of what TARGETS_DB allow. `chosen`: blocks in int8, by graph."""
         files = {
             graph.key: graph.write(self.scratch / "tried" / f"{'.'.join(graph.key)}.onnx", blocks)
@@ -112,7 +111,7 @@ class _Int8Error:
             encoder[1]: self.batches[encoder[1]] if files.keys() & {encoder, *others} else []
             for encoder, *others in _directions(self.styles)
         }
-        checks = compare(self.reference, OnnxParts(files, self.open), batches, self.styles, _any)
+        checks = compare(self.reference, OnnxParts(files, self.open), batches, self.styles, lambda _difference: True)
         return {
             f"{aim} of {c.name}": 10 ** ((db - getattr(c, aim)) / 10) for c in checks for aim, db in TARGETS_DB.items()
         }
@@ -124,21 +123,17 @@ def _directions(styles: Mapping[str, object]) -> list[list[Key]]:
     return [[("content_encoder", x), ("mapping", y), ("decoder", y)] for x, y in ((a, b), (b, a))]
 
 
-def _any(_difference: Difference) -> bool:
-    return True
+def _sensitive_blocks(graphs: Mapping[Key, "_QuantisableGraph"], error: _Int8Error, say: Notify) -> dict[Key, set[str]]:
+    """Blocks to keep in float32, by graph of one direction, so that no check has more noise than TARGETS_DB allow.
 
-
-def _sensitive_blocks(graphs: Mapping[Key, "_Quantisable"], error: _Int8Error, say: Notify) -> dict[Key, set[str]]:
-    """Blocks to leave in float, by graph of one direction, so that no check has more noise than TARGETS_DB allow.
-
-    Those that alone add most to what is worst are left out, one after another.
+    Each step excludes the block that by itself adds most noise to the worst check.
     """
     left: dict[Key, set[str]] = {key: set() for key in graphs}
     total = error.noise({graph: graph.blocks for graph in graphs.values()})
     if max(total.values(), default=0.0) <= 1:
         return left
     direction = " to ".join(domain for component, domain in graphs if component != "mapping")
-    say(f"int8 throughout is too far from float32 from {direction}: looking for the sensitive blocks")
+    say(f"{direction}: int8 is too far from float32, searching for sensitive blocks")
     single = {
         (key, block): error.noise({graph: {block}}) for key, graph in graphs.items() for block in sorted(graph.blocks)
     }
@@ -149,33 +144,33 @@ def _sensitive_blocks(graphs: Mapping[Key, "_Quantisable"], error: _Int8Error, s
         left[key].add(block)
         total = error.noise({graph: graph.blocks - left[key] for key, graph in graphs.items()})
     found = [f"{component}.{domain}: {', '.join(sorted(left[component, domain]))}" for component, domain in left]
-    say(f"left in float32: {'; '.join(text for text in found if not text.endswith(': '))}")
+    say(f"kept in float32: {'; '.join(text for text in found if not text.endswith(': '))}")
     return left
 
 
-class _Quantisable:
-    """One float32 graph: its convolutions by block, and their ranges."""
+class _QuantisableGraph:
+    """A float32 graph, its convolutions by block, and their ranges."""
 
     def __init__(self, key: Key, path: Path, inputs: Sequence[dict[str, Array]], scratch: Path) -> None:
         self.key, self.inputs = key, inputs
         model = onnx.load(str(path))
-        _even_out(model, inputs)
-        self.even, self.ranges = (scratch / f"{'.'.join(key)}.{what}" for what in ("onnx", "json"))
-        onnx.save_model(model, str(self.even))
+        _equalise_channels(model, inputs)
+        self.equalised, self.ranges = (scratch / f"{'.'.join(key)}.{what}" for what in ("onnx", "json"))
+        onnx.save_model(model, str(self.equalised))
         convs = [node for node in model.graph.node if node.op_type == "Conv"]
         self.blocks_of = {conv.name: _block(conv.input[1]) for conv in convs}
         self.always_float = {block for block in self.blocks_of.values() if _SENSITIVE.search(block)}
-        """What is never quantised."""
+        """Blocks that are never quantised."""
         self.blocks = set(self.blocks_of.values()) - self.always_float
 
     def write(self, path: Path, blocks: Collection[str]) -> Path:
-        """Writes the graph with `blocks` in int8. The first call calibrates."""
+        """Writes the graph with `blocks` in int8; the first call calibrates."""
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
         path.parent.mkdir(exist_ok=True)
         with _quiet():
             quantize_static(
-                str(self.even),
+                str(self.equalised),
                 str(path),
                 _CalibrationReader(self.inputs),
                 quant_format=QuantFormat.QDQ,
@@ -186,23 +181,23 @@ class _Quantisable:
                 nodes_to_exclude=[name for name, block in self.blocks_of.items() if block not in blocks],
                 calibrate_method=CalibrationMethod.Percentile,
                 calibration_cache_path=self.ranges,
-                # One image at a time: all features of all images would be gigabytes.
+                # One image at a time: the features of all images would take gigabytes.
                 extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
             )
         return path
 
 
 def _block(weight: str) -> str:
-    """The block that a weight is of: "decoder.blocks.0.conv1.weight" -> "decoder.blocks.0"."""
+    """The block of a weight: "decoder.blocks.0.conv1.weight" -> "decoder.blocks.0"."""
     strip = re.match(r"(.*?)(\.block)?\.(rows|columns)\b", weight)
     return f"{strip[1]}.border" if strip else re.sub(r"(\.(conv\d|block))?(\.weight)?$", "", weight)
 
 
-def _even_out(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]]) -> None:
-    """Scales and shifts the weights before instance norms so that every channel has mean 0 and variance 1, in place.
+def _equalise_channels(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]]) -> None:
+    """Scales and shifts the weights before instance norms, in place: every channel has mean 0 and variance 1 then.
 
-    The norm takes that out again. Without it one range serves channels whose values differ by orders of magnitude, and
-    the norm enlarges the rounding of the small ones.
+    The norm cancels that. Without it channels whose values differ by orders of magnitude would share one range, and the
+    norm would amplify the rounding errors of the small ones.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     normed = {node.input[0] for node in model.graph.node if node.op_type == "InstanceNormalization"}
@@ -238,15 +233,15 @@ def _channel_moments(
     probed.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
     session = open_session(probed.SerializeToString())
     sums: list[Array] = [np.zeros((2, 1)) for _ in names]
-    for given in inputs:
-        for i, y in enumerate(session.run(list(names), given)):
+    for arrays in inputs:
+        for i, y in enumerate(session.run(list(names), arrays)):
             mean, square = (z.mean((0, 2, 3), dtype=np.float64) for z in (y, np.square(y)))
             sums[i] = sums[i] + np.stack([mean, square]) / len(inputs)
     return [s[0] for s in sums], [s[1] - s[0] ** 2 for s in sums]
 
 
 class _CalibrationReader:
-    """Calibration inputs, as ONNX Runtime wants to read them: by ranges."""
+    """Calibration inputs, read by ONNX Runtime in ranges."""
 
     def __init__(self, inputs: Sequence[dict[str, Array]]) -> None:
         self.inputs = inputs
@@ -256,17 +251,17 @@ class _CalibrationReader:
         return len(self.inputs)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """What `get_next` gives from now on."""
+        """Selects the inputs that `get_next` returns."""
         self.left = iter(self.inputs[start_index:end_index])
 
     def get_next(self) -> dict[str, Array] | None:
-        """The next inputs, None at the end."""
+        """The next inputs; None at the end."""
         return next(self.left, None)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser warns of preprocessing that these graphs do not need, and prints each step."""
+    """Silences the quantiser, which prints its steps and asks for preprocessing that these graphs do not need."""
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

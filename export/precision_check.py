@@ -1,4 +1,4 @@
-"""The gate of a variant in another precision: as good as the float32 graphs on images, and finite on any input."""
+"""Checks graphs of another precision: close to the float32 graphs on images, finite on extreme inputs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,38 +18,38 @@ from dsmap.export.verify import GraphFiles, OnnxParts, compare, open_session
 Array = npt.NDArray[Any]
 
 MIN_IMAGES = 16
-"""Of each domain, at least."""
+"""Of each domain."""
 MIN_PSNR_DB = {"fp16": 40.0, "int8": 32.0}
-"""The least PSNR against float32 in dB, over the images of a direction, for every component and the chain."""
+"""Required PSNR against float32 in dB, over the images of a direction, for every component and the chain."""
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PROBE = "largest_"
 _FULL_HD = (1088, 1920)  # 1080 lines in multiples of 64
-_BYTES_PER_PIXEL_AND_WIDTH = 62  # measured: half precision on a CPU is computed in float32, and cast back and forth
+_BYTES_PER_PIXEL_AND_WIDTH = 62  # measured; on a CPU float16 is computed in float32, with casts
 
 
 class PrecisionCheck(NamedTuple):
-    """How a variant stands beside float32."""
+    """The comparison of a precision with float32."""
 
     precision: str
     limit_db: float
     checks: list[OutputCheck]
     extremes: dict[str, bool]
-    """Whether all numbers were finite, by kind of input."""
+    """Whether all values were finite, by kind of input."""
     images: int
     origin: str
 
     @property
     def failures(self) -> list[str]:
-        """What is below the gate, with its numbers; empty when it is passed."""
+        """Outputs below the required PSNR and inputs with infinite values; empty if the check has passed."""
         below = [
             f"{c.name} {c.psnr:.1f} dB" if np.isfinite(c.max_error) else f"{c.name} not comparable"
             for c in self.checks
             if not c.passed
         ]
-        return below + [f"no finite numbers for {name}" for name, finite in self.extremes.items() if not finite]
+        return below + [f"infinite values for {name}" for name, finite in self.extremes.items() if not finite]
 
     def as_dict(self) -> dict[str, Any]:
-        """For bundle.json and the report."""
+        """As bundle.json and the report hold it."""
         return {
             "against": "the float32 graphs, in ONNX Runtime",
             "limit_db": self.limit_db,
@@ -73,10 +73,10 @@ def compare_precision(
     minimum: int,
     say: Notify = lambda _line: None,
 ) -> PrecisionCheck:
-    """Compares `variant` with the float32 graphs, `plain`, on `images` by domain, and tries extreme inputs.
+    """Compares the graphs `variant` with the float32 graphs `plain` on `images` by domain, and tries extreme inputs.
 
-    What the variant has no graph for runs in float32. `styles`: a style code (S,) for each domain. `width` is the
-    network's (ModelConfig.dim), `minimum` the smallest side of an image it takes.
+    Components without a variant run in float32. `styles`: a style code (S,) for each domain. `width` is that of the
+    network (ModelConfig.width_per_pixel), `minimum` the smallest side of an image that it accepts.
     """
     limit = MIN_PSNR_DB[precision]
     reference, candidate = OnnxParts(plain), OnnxParts(variant)
@@ -91,13 +91,13 @@ def compare_precision(
     return PrecisionCheck(precision, limit, checks, extremes, sum(map(len, images.values())), origin)
 
 
-def require_passed(gate: PrecisionCheck, *, force: bool, say: Notify) -> None:
-    """Raises DsmapError with the numbers when the gate is not passed; with `force` it only says so."""
-    if not gate.failures:
+def require_passed(check: PrecisionCheck, *, force: bool, say: Notify) -> None:
+    """Raises DsmapError with the numbers if the check has failed; with `force` it only warns."""
+    if not check.failures:
         return
-    fact = f"{gate.precision} is below its gate of {gate.limit_db:.0f} dB: {', '.join(gate.failures)}"
+    fact = f"{check.precision} is too far from float32 (required: {check.limit_db:.0f} dB): {', '.join(check.failures)}"
     if not force:
-        raise DsmapError(fact, "Leave this precision out, or pass --force to have it all the same.")
+        raise DsmapError(fact, "Leave this precision out, or pass --force to keep it anyway.")
     say(f"warning: {fact} (--force)")
 
 
@@ -108,7 +108,7 @@ def extreme_inputs(
     images: Mapping[str, Sequence[Array]],
     say: Notify = lambda _line: None,
 ) -> dict[str, dict[str, Array]]:
-    """Frames (1, H, W, 3) by kind and domain that a network may meet once: where half precision would overflow."""
+    """Frames (1, H, W, 3), by kind and domain, for which half precision is most likely to overflow."""
     rng = np.random.default_rng(0)
     plain = {"all black": np.zeros((1, *size, 3), np.uint8), "all white": np.full((1, *size, 3), 255, np.uint8),
              "saturated noise": rng.integers(0, 2, (1, *size, 3), np.uint8) * np.uint8(255)}  # fmt: skip
@@ -119,7 +119,7 @@ def extreme_inputs(
     height, columns = _FULL_HD
     available = available_bytes()
     if available is not None and height * columns * width * _BYTES_PER_PIXEL_AND_WIDTH > available:
-        say("too little memory to try 1920x1088: left out")
+        say("skipped the check at 1920x1088: too little memory")
     else:
         found["an image, 1920x1088"] = {domain: _resized(p[0], _FULL_HD) for domain, p in images.items()}
     return found
@@ -130,7 +130,7 @@ def _resized(image_rgb: Array, size: tuple[int, int]) -> Array:
 
 
 def _all_finite(files: GraphFiles, frames: Mapping[str, Array], styles: Mapping[str, Array]) -> bool:
-    """Whether what every conv and matrix product gives is in range, in both chains, for `frames` of each domain."""
+    """Whether all outputs of convolutions and matrix products are in range, in both directions."""
     a, b = styles
     for source, target in ((a, b), (b, a)):
         arrays = {"frames": frames[source], "style": styles[target][None]}
@@ -148,16 +148,16 @@ def _all_finite(files: GraphFiles, frames: Mapping[str, Array], styles: Mapping[
 
 
 def with_probes(path: Path) -> tuple[bytes, dict[str, float]]:
-    """A graph with one output more for every conv and matrix product, its largest magnitude; and how large it may be.
+    """A graph that also gives the largest magnitude of every convolution and matrix product; and the limits of these.
 
-    What the graph itself gives does not tell: uint8 has no NaN, and a ReLU may make a 0 of one. Nor does ONNX Runtime
-    on a CPU, which computes half in float32 and rounds only some of it: what passes half's range is infinite on a GPU.
+    The graph's own output cannot show an overflow: uint8 has no NaN, and a ReLU may turn one into 0. ONNX Runtime on a
+    CPU does not show it either: it computes float16 in float32, so values that would be infinite on a GPU stay finite.
     """
     model = onnx.load(str(path))
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     limits = {}
     for i, node in enumerate([n for n in model.graph.node if n.op_type in _PRODUCTS]):
-        # That of the weights; int8 ones come out of a node, as float32.
+        # The type of the weights; int8 weights come from a node, as float32.
         kind = next((types[name] for name in node.input if name in types), onnx.TensorProto.FLOAT)
         probe = f"{_PROBE}{i}"
         limits[probe] = float(np.finfo(onnx.helper.tensor_dtype_to_np_dtype(kind)).max)

@@ -1,12 +1,12 @@
-"""Exact rewrites of trained networks for inference: the same numbers up to rounding, fewer and cheaper multiplications.
+"""Exact rewrites of trained networks for inference: the same numbers up to rounding, with fewer multiplications.
 
-- `upsampling`: nearest upsampling x2 and its 5x5 conv become one 3x3 conv at the low resolution. What comes out is in
-  the block layout (N, 4 C, H, W): the 2x2 pixels of a block side by side as four channels, as `F.pixel_shuffle` reads.
-  Layer norm and ReLU give the same there, so they run before the pixels are put in their places.
-- `tail`: the decoder's last 7x7 conv reads the last block layout as it is, as a 5x5 conv from 4 C to 12 channels.
-- `scaling`: frames go from 0..255 to [-1, 1] inside the weights of the first conv, and back in one step after the last.
+- `upsampling`: nearest upsampling x2 and its 5x5 conv become one 3x3 conv at the low resolution. Its output is in the
+  block layout (N, 4 C, H, W) of `F.pixel_shuffle`: the 2x2 pixels of a block are four channels. Layer norm and ReLU do
+  not depend on the layout, so they run before the pixels are shuffled.
+- `tail`: the decoder's last 7x7 conv reads the last block layout directly, as a 5x5 conv from 4 C to 12 channels.
+- `scaling`: the weights of the first conv include the scaling from 0..255 to [-1, 1]; one last step scales back.
 
-All are exact for every padding. Where a padded border is not a plain one in the block layout, it is written out.
+All are exact for every padding. Borders that have no standard padding in the block layout are computed explicitly.
 """
 
 import copy
@@ -21,7 +21,7 @@ from dsmap.model.dsmap import DSMAP
 from dsmap.model.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_image, wide, without_margin
 from dsmap.model.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
 
-MID_GREY = 127.5  # what 0 in [-1, 1] is as a grey level: the border of zero padding
+MID_GREY = 127.5  # the grey level of 0 in [-1, 1], and so of zero padding
 
 
 class Rewrites(NamedTuple):
@@ -34,7 +34,7 @@ class Rewrites(NamedTuple):
 
     @classmethod
     def without(cls, names: Iterable[str]) -> "Rewrites":
-        """All rewrites but those called `names`, and but those that need one of them."""
+        """All rewrites except those called `names`, and except those that need one of them."""
         left_out = set(names)
         if "upsampling" in left_out:
             left_out.add("tail")
@@ -68,7 +68,7 @@ class BlockUpsampleConv(nn.Module):
         return F.relu(layer_norm(y, self.scale, self.shift))
 
     def _reflect(self, y_nchw: Tensor, x_nchw: Tensor) -> Tensor:
-        """Makes the outermost pixels, padded by replication, those of a map padded by reflection.
+        """Corrects the outermost pixels of a map padded by replication to those of one padded by reflection.
 
         As in `dsmap.model.layers`: rows are read along reflected columns, columns along replicated rows.
         """
@@ -95,11 +95,11 @@ class BlockUpsampleConv(nn.Module):
 
 
 class _EdgeConv(nn.Module):
-    """What is added to one edge of a map in the block layout: a conv along an upsampled line, folded to three taps.
+    """The correction of one edge of a map in the block layout: a conv along an upsampled line, folded to three taps.
 
-    `line` (O, I, 5) are the taps along the edge; `end` is the pixel of a block that touches it, 0 or 1. `rows`: the
-    edge is a row, (N, I, 1, W) -> (N, 4 O, 1, W), and the line is padded by reflection; else it is a column, padded by
-    replication.
+    `line` (O, I, 5) are the taps along the edge; `end` is the pixel of a block that touches it, 0 or 1. With `rows` the
+    edge is a row, (N, I, 1, W) -> (N, 4 O, 1, W), and the line is padded by reflection; otherwise it is a column,
+    padded by replication.
     """
 
     def __init__(self, line: Tensor, taps: Tensor, end: int, *, rows: bool = True) -> None:
@@ -107,7 +107,7 @@ class _EdgeConv(nn.Module):
         self.is_row = rows
         self.weight = self._kernel(torch.einsum("oit,qbt->oqib", line, taps), end)  # q: phase along the edge
         if rows:
-            # The second pixel beyond the line's ends is, reflected, one that the folded taps do not reach.
+            # The second pixel beyond the ends of the line is reflected to one that the folded taps do not reach.
             first, last = torch.zeros_like(line), torch.zeros_like(line)
             first[..., 0], last[..., 0] = line[..., 0], line[..., 4]
             self.first = self._kernel(torch.stack([first[..., :1], 0 * first[..., :1]], 1), end)
@@ -131,7 +131,7 @@ class _EdgeConv(nn.Module):
 
 
 class Shuffled(nn.Module):
-    """The output of `block` with the pixels in their places: (N, 4 C, H, W) -> (N, C, 2 H, 2 W)."""
+    """`block` followed by a pixel shuffle: (N, 4 C, H, W) -> (N, C, 2 H, 2 W)."""
 
     def __init__(self, block: BlockUpsampleConv) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Shuffled(nn.Module):
 class BlockTail(nn.Module):
     """A trained 7x7 conv that reads the block layout: (N, 4 I, H, W) -> (N, O, 2 H, 2 W).
 
-    It is a 5x5 conv over blocks from 4 I to 4 O channels. `gain` multiplies what comes out.
+    It is a 5x5 conv over blocks from 4 I to 4 O channels. `gain` multiplies the output.
     """
 
     def __init__(self, trained: nn.Conv2d, gain: float = 1.0) -> None:
@@ -182,7 +182,7 @@ class ScaledConv(nn.Module):
 
 
 class ScaledStem(nn.Module):
-    """A trained first conv that takes grey levels 0..255 in place of [-1, 1]."""
+    """A trained first conv whose input is grey levels 0..255 instead of [-1, 1]."""
 
     def __init__(self, trained: nn.Conv2d) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class ScaledStem(nn.Module):
 
 
 class RewrittenDecoder(nn.Module):
-    """A trained decoder, rewritten; it gives images in [-1, 1], or grey levels 0..255 with `scaling`."""
+    """A rewritten trained decoder. Its images are in [-1, 1], or with `scaling` grey levels 0..255."""
 
     def __init__(self, trained: Decoder, rewrites: Rewrites) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class RewrittenDecoder(nn.Module):
             ups: list[nn.Module] = [
                 Shuffled(BlockUpsampleConv(up)) if isinstance(up, UpsampleConv) else up for up in trained.ups
             ]
-            # Over blocks, a 3x3 conv of a tail that gives blocks itself would be four times the work.
+            # A tail with patches gives blocks itself: as a conv over blocks it would cost four times as much.
             if rewrites.tail and trained.patch == 1 and isinstance(ups[-1], Shuffled):
                 ups[-1] = ups[-1].block
                 self.tail = BlockTail(trained.tail, gain)
@@ -244,9 +244,9 @@ class RewrittenDecoder(nn.Module):
 
 
 def rewritten(model: DSMAP, rewrites: Rewrites) -> DSMAP:
-    """A copy of `model`, in eval mode and without gradients, whose parts are rewritten for inference.
+    """A copy of `model`, in eval mode and without gradients, rewritten for inference.
 
-    With `scaling` its encoders take grey levels 0..255 (float) and its decoders give them.
+    With `scaling` its encoders take grey levels 0..255 (float), and its decoders give them.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for slot, decoder in model.decoders.items():
@@ -269,11 +269,11 @@ def _block_taps() -> Tensor:
 
 
 def _pad_blocks(places: Tensor, of_block: int, of_map: int, pad_type: str) -> Tensor:
-    """Two blocks more on both sides of a line of blocks, holding what padding by three pixels puts there.
+    """Adds two blocks on both sides of a line of blocks, with the pixels of a padding by three.
 
-    `of_block` is the dimension of the pixels in a block, `of_map` that of the blocks. The outermost pixels of all are
-    read by no tap: any value will do there. (Putting the pixels in their places, padding and taking them back into
-    blocks is fewer lines, and 10 % slower in ONNX Runtime.)
+    `of_block` is the dimension of the pixels in a block, `of_map` that of the blocks. No tap reads the outermost
+    pixels, whose values do not matter. (Shuffling, padding and unshuffling would be fewer lines, but is 10 % slower in
+    ONNX Runtime.)
     """
 
     def pixel(k: int) -> Tensor:

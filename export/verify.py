@@ -1,7 +1,7 @@
-"""Two forms of one network beside each other: torch and its graphs, or graphs in float32 and in another precision.
+"""Compares two versions of a network: torch with its graphs, or float32 graphs with those of another precision.
 
-Each part of the one under test gets exactly what the reference's part got, so that one part's error does not hide in
-another's; then the whole chain runs on its own.
+Each component under test receives the inputs of the reference's, so that errors do not add up; then the whole chain
+runs by itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from dsmap.export.differences import Difference, OutputCheck
 from dsmap.export.graphs import from_frames, to_frames
 from dsmap.model.dsmap import DSMAP, Content
 
-# float32 against float32: other summation orders, and now and then a value that rounds to the next grey level.
+# float32 against float32: sums in another order, so that some values round to the next grey level.
 FEATURE_TOLERANCE = 1e-3  # times max(1, largest value)
 FRAME_PSNR = 50.0  # dB
 
@@ -29,14 +29,14 @@ GraphFiles = Mapping[tuple[str, str], Path]
 
 
 class Verification(NamedTuple):
-    """All checks of a bundle and what they were made on."""
+    """The comparison of a bundle's float32 graphs with torch."""
 
     checks: list[OutputCheck]
     images: int
     origin: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For bundle.json."""
+        """As bundle.json holds it."""
         return {
             "against": f"torch {torch.__version__}, float32",
             "pictures": self.images,
@@ -46,7 +46,7 @@ class Verification(NamedTuple):
 
 
 class NetworkParts(Protocol):
-    """The parts of a network, in any form. Arrays as the graphs take and give them."""
+    """The components of a network, however they run; arrays are those of the graphs."""
 
     def encode(self, frames: Array, domain: str) -> tuple[Array, Array]: ...
 
@@ -60,7 +60,7 @@ class NetworkParts(Protocol):
 
 
 class TorchParts:
-    """The trained network."""
+    """The components of a torch model."""
 
     def __init__(self, model: DSMAP) -> None:
         self.model = model
@@ -95,12 +95,12 @@ class TorchParts:
 
 
 class OnnxParts:
-    """ONNX files in ONNX Runtime on the CPU."""
+    """The components of a bundle, in ONNX Runtime on the CPU."""
 
     def __init__(
         self, files: Mapping[tuple[str, str], Path | bytes], sessions: Mapping[tuple[str, str], Any] | None = None
     ) -> None:
-        """`files`: ONNX files or their bytes. `sessions`: of graphs that are open; `files` come in place of them."""
+        """`files`: ONNX files or their bytes. `sessions`: open ones, which `files` replace."""
         self.sessions = {**(sessions or {}), **{key: open_session(path) for key, path in files.items()}}
 
     def run(self, component: str, domain: str, **inputs: Array) -> list[Array]:
@@ -113,7 +113,7 @@ class OnnxParts:
         return content, skip
 
     def map(self, content: Array, skip: Array, target: str) -> Array:
-        """content, skip -> mapped: the content where there is no mapping."""
+        """content, skip -> mapped; the content if there is no mapping."""
         return self.run("mapping", target, content=content, skip=skip)[0] if self.has("mapping") else content
 
     def style_params(self, style: Array, target: str) -> Array:
@@ -129,55 +129,54 @@ class OnnxParts:
         return self.run("style_encoder", domain, frames=frames)[0]
 
     def has(self, component: str) -> bool:
-        """Whether there are graphs of this kind."""
+        """Whether there are graphs of this component."""
         return any(name == component for name, _ in self.sessions)
 
 
 class CachedParts:
-    """NetworkParts that keep what they gave for an array: for a reference that many candidates are compared with."""
+    """Components that remember their outputs: a reference for many candidates."""
 
     def __init__(self, parts: NetworkParts) -> None:
         self._parts = parts
-        self._known: dict[tuple[str | bytes, ...], Any] = {}
+        self._outputs: dict[tuple[str | bytes, ...], Any] = {}
 
-    def _ask(self, method: str, *given: Array | str) -> Any:
-        key = (method, *(x if isinstance(x, str) else x.tobytes() for x in given))
-        if key not in self._known:
-            self._known[key] = getattr(self._parts, method)(*given)
-        return self._known[key]
+    def _cached(self, method: str, *inputs: Array | str) -> Any:
+        key = (method, *(x if isinstance(x, str) else x.tobytes() for x in inputs))
+        if key not in self._outputs:
+            self._outputs[key] = getattr(self._parts, method)(*inputs)
+        return self._outputs[key]
 
     def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
         """frames -> content, skip."""
-        return self._ask("encode", frames, domain)
+        return self._cached("encode", frames, domain)
 
     def map(self, content: Array, skip: Array, target: str) -> Array:
         """content, skip -> mapped."""
-        return self._ask("map", content, skip, target)
+        return self._cached("map", content, skip, target)
 
     def style_params(self, style: Array, target: str) -> Array:
         """style -> style_params."""
-        return self._ask("style_params", style, target)
+        return self._cached("style_params", style, target)
 
     def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
         """mapped, style_params -> frames."""
-        return self._ask("decode", mapped, style_params, target)
+        return self._cached("decode", mapped, style_params, target)
 
     def encode_style(self, frames: Array, domain: str) -> Array:
         """frames -> style."""
-        return self._ask("encode_style", frames, domain)
+        return self._cached("encode_style", frames, domain)
 
 
 def verify_graphs(model: DSMAP, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str) -> Verification:
-    """Compares the ONNX `files` with `model` on `images`, by domain (uint8 RGB (H, W, 3)).
+    """Compares the ONNX `files` with `model` on `images`, by domain: uint8 RGB (H, W, 3), in sizes that it accepts.
 
-    The sizes must fit the network. Every graph also gets a batch of two. Raises DsmapError when one is off: the bundle
-    is not good then.
+    Every graph also receives a batch of two. Raises DsmapError when an output differs.
     """
     styles = dict.fromkeys(model.domains, np.linspace(-1, 1, model.config.style_dim, dtype=np.float32))
     batches = {
         domain: [*(p[None] for p in found), np.stack([found[0], found[0][:, ::-1]])] for domain, found in images.items()
     }
-    checks = compare(TorchParts(model), OnnxParts(files), batches, styles, _as_torch)
+    checks = compare(TorchParts(model), OnnxParts(files), batches, styles, _equals_torch)
     failed = [check for check in checks if not check.passed]
     if failed:
         worst = failed[0]
@@ -195,26 +194,26 @@ def compare(
     styles: Mapping[str, Array],
     passes: Callable[[Difference], bool],
 ) -> list[OutputCheck]:
-    """Every output of every graph of `candidate`, and of its chains, beside the reference's, by name.
+    """Compares every output of every graph of `candidate`, and of its chains, with the reference's; sorted by name.
 
     `batches`: frames (N, H, W, 3) by domain. `styles`: the style code (S,) of all images translated to a domain.
-    `passes` judges a difference.
+    `passes` decides whether a difference is small enough.
     """
     found: dict[str, Difference] = {}
     a, b = styles
     for source, target in ((a, b), (b, a)):
         for frames in batches[source]:
-            for name, expected, got in _rows(reference, candidate, frames, source, target, styles[target]):
+            for name, expected, got in _outputs_of(reference, candidate, frames, source, target, styles[target]):
                 found.setdefault(name, Difference()).add(expected, got)
     return [difference.check(name, passes) for name, difference in sorted(found.items())]
 
 
-def _rows(
+def _outputs_of(
     reference: NetworkParts, candidate: OnnxParts, frames: Array, source: str, target: str, style_s: Array
 ) -> Iterator[tuple[str, Array, Array]]:
-    """(name, the reference's array, the candidate's) of every output of every graph, and of the chain, for one batch.
+    """(name, reference, candidate) for every output of every graph, and of the chain, for one batch.
 
-    A graph that the candidate lacks is passed over; in its chain the reference stands in for it.
+    Graphs that the candidate does not have are skipped; in its chain the reference's outputs are used.
     """
     style = np.ascontiguousarray(np.broadcast_to(style_s, (len(frames), len(style_s))))
     content, skip = reference.encode(frames, source)
@@ -240,15 +239,15 @@ def _rows(
     yield f"chain {source} to {target}", out, candidate.decode(chained, own_params, target)
 
 
-def _as_torch(difference: Difference) -> bool:
-    """Whether a float32 graph is as good as the network it came from."""
+def _equals_torch(difference: Difference) -> bool:
+    """Whether a float32 graph equals the network that it was exported from, up to rounding."""
     if difference.frames:
         return difference.psnr >= FRAME_PSNR
     return difference.max_error <= FEATURE_TOLERANCE * max(1.0, difference.largest)
 
 
 def generated_images(size: int, count: int, seed: int = 0) -> list[Array]:
-    """Soft coloured noise with a little grain, for a model whose images are not at hand: uint8 (size, size, 3)."""
+    """Smooth coloured noise with a little grain, in place of missing images: uint8 (size, size, 3)."""
     rng = np.random.default_rng(seed)
     images = []
     for _ in range(count):
@@ -259,18 +258,18 @@ def generated_images(size: int, count: int, seed: int = 0) -> list[Array]:
     return images
 
 
-def open_session(model: Path | bytes, threads: int | None = None) -> Any:
-    """An ONNX Runtime session on the CPU for a file, or the bytes of one. `threads` None leaves them to it."""
+def open_session(model: Path | bytes) -> Any:
+    """An ONNX Runtime session for a file, or the bytes of one, on all cores that this process may use."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False
-    options.intra_op_num_threads = threads or allowed_cores() or 0  # 0: as many as there are cores
+    options.intra_op_num_threads = allowed_cores() or 0  # 0: one for each core
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _tensor(array: Array) -> torch.Tensor:
-    return torch.from_numpy(np.array(array))  # a copy: torch wants one that may be written to
+    return torch.from_numpy(np.array(array))  # a copy: torch needs a writable array

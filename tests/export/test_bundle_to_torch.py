@@ -85,7 +85,7 @@ def test_weights_that_translate_otherwise_are_refused(tmp_path):
     manifest = json.loads((tmp_path / "bundle" / MANIFEST).read_text())
     manifest["architecture"]["output"] = "clip"
     (tmp_path / "bundle" / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="translates otherwise"):
+    with pytest.raises(InputError, match="give other translations"):
         generators_of_bundle(Bundle.read(bundle.folder))
 
 

@@ -25,17 +25,6 @@ from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
 
 
-@pytest.fixture
-def from_exported(exported, monkeypatch):
-    """Exports take their usual graphs from the bundle that was exported: torch needs seconds for each."""
-
-    def copy(graph, path, templates=None):
-        known = exported.folder / path.name
-        shutil.copy(known, path) if known.exists() else write_graph(graph, path, templates)
-
-    monkeypatch.setattr(bundle_writer, "write_graph", copy)
-
-
 def test_the_command_makes_a_bundle_the_runtime_takes(checkpoint, image_folder, exported, tmp_path):
     folder = exported.folder
     assert "next: dsmap-video INPUT --model winter-model --domain winter" in exported.stdout

@@ -1,4 +1,4 @@
-"""What dsmap-export changes of a finished training's images: sharpening, contrast and margin."""
+"""Adjustments of the output at export: sharpness, contrast and margin."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from dsmap.tools import export
 from dsmap.training.output_adjustments import OutputAdjustments, parse_contrast
 
 
-def test_an_export_is_finished(checkpoint, tmp_path):
+def test_adjustments_are_in_the_graphs(checkpoint, tmp_path):
     given = "--sharpen", "0.3", "--contrast", "1.1", "--contrast", "winter:1.3", "--margin", "8"
     code, _, err = call(export, checkpoint, "-o", tmp_path / "b", *given)
     assert code == 0, err
@@ -56,7 +56,7 @@ def test_values_out_of_range_are_refused(given, fact, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--sharpen", "--contrast", "--margin"])
-def test_a_bundle_is_not_finished_again(flag, tiny_bundle):
+def test_a_bundle_is_not_adjusted_again(flag, tiny_bundle):
     code, _, err = call(export, tiny_bundle, flag, "2", "--engine", "rtx")
     assert code == 2
     assert flag in err

@@ -1,4 +1,4 @@
-"""Half precision and int8: what is in the graphs, the gate that judges them, and the runtime's choice."""
+"""Half precision and int8: what is in the graphs, the check of each precision, and the runtime's choice."""
 
 import json
 import subprocess
@@ -124,7 +124,7 @@ def test_a_half_graph_takes_other_sizes(exported):
 
 
 def test_what_the_bundle_says(exported):
-    """The gate's numbers are kept, on enough images."""
+    """The numbers of the checks are kept, on enough images."""
     told = json.loads((exported.folder / "bundle.json").read_text())["verification"]["variants"]
     for precision, limit in (("fp16", 40), ("int8", 32)):
         found = told[precision]
@@ -188,29 +188,29 @@ def small_extremes(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_extremes")
-def test_the_gate_finds_what_is_off(exported, tmp_path):
+def test_a_precision_that_is_off_fails_its_check(exported, tmp_path):
     decoder = files(exported, "fp16")["decoder", "winter"]
     wrong = moved(decoder, tmp_path / "wrong.onnx", "decoder.tail.weight", 1.2)
     found = judged(exported, "fp16", {("decoder", "winter"): wrong})
     assert {c.name for c in found.checks if not c.passed} == {"decoder winter", "chain summer to winter"}
     with pytest.raises(
-        DsmapError, match=r"fp16 is below its gate of 40 dB: chain summer to winter \d+\.\d dB"
+        DsmapError, match=r"fp16 is too far from float32 \(required: 40 dB\): chain summer to winter \d+\.\d dB"
     ) as caught:
         require_passed(found, force=False, say=print)
     assert "--force" in caught.value.advice
     said = []
     require_passed(found, force=True, say=said.append)
-    assert "below its gate" in said[0]
+    assert "too far from float32" in said[0]
 
 
 @pytest.mark.usefixtures("small_extremes")
-def test_the_gate_finds_infinities(exported, tmp_path):
+def test_infinite_values_fail_the_check(exported, tmp_path):
     """Half ends at 65504; uint8 frames would not tell."""
     decoder = files(exported, "fp16")["decoder", "winter"]
     wrong = moved(decoder, tmp_path / "wrong.onnx", "decoder.ups.0.block.weight", 6e4)
     found = judged(exported, "fp16", {("decoder", "winter"): wrong})
     assert not found.extremes["saturated noise"]
-    assert "no finite numbers for saturated noise" in found.failures
+    assert "infinite values for saturated noise" in found.failures
 
 
 def test_probes_leave_the_graph_as_it_is(exported):
@@ -233,7 +233,7 @@ def test_extreme_inputs_without_memory(monkeypatch):
     monkeypatch.setattr(precision_check, "available_bytes", lambda: 10**9)
     images = {domain: generated_images(64, 1) for domain in DOMAINS}
     assert "an image, 1920x1088" not in extreme_inputs((64, 64), 16, 64, images, said.append)
-    assert said == ["too little memory to try 1920x1088: left out"]
+    assert said == ["skipped the check at 1920x1088: too little memory"]
     assert extreme_inputs((64, 64), 16, 4, images)["an image, 1920x1088"]["summer"].shape == (1, 1088, 1920, 3)
 
 
@@ -261,7 +261,7 @@ def test_channels_are_evened_out_without_a_trace(exported):
     path = files(exported)["content_encoder", "summer"]
     inputs = [{"frames": image[None]} for image in generated_images(64, 2, 5)]
     model = onnx.load(path)
-    int8._even_out(model, inputs)
+    int8._equalise_channels(model, inputs)
     normed = [n.input[0] for n in model.graph.node if n.op_type == "InstanceNormalization"]
     means, variances = int8._channel_moments(model, normed, inputs)
     assert np.abs(np.concatenate(means)).max() < 1e-3
@@ -273,14 +273,14 @@ def test_channels_are_evened_out_without_a_trace(exported):
 
 
 def test_sensitive_blocks_stay_in_float(exported, tmp_path, monkeypatch):
-    """With an aim that no int8 block meets, none is left."""
+    """With a target that no int8 block meets, all stay float32."""
     monkeypatch.setattr(int8, "TARGETS_DB", {"psnr": 150.0})
     images = {domain: generated_images(32, 1, i) for i, domain in enumerate(DOMAINS)}
     said = []
     plain = files(exported)
     made = quantise(plain, tmp_path, images, {d: [s] for d, s in STYLES.items()}, said.append)
     assert set(made.files) == {(part, d) for part in ("content_encoder", "mapping", "decoder") for d in DOMAINS}
-    assert "left in float32" in said[-1]
+    assert "kept in float32" in said[-1]
     assert "decoder.blocks.0" in made.float_layers["decoder", "winter"]
     frames = images["summer"][0][None]
     style = np.zeros((1, 8), np.float32)
@@ -340,7 +340,7 @@ def test_the_video_command_takes_a_precision(exported, tmp_path):
     assert "has no int4 graphs" in done.stderr
 
 
-def test_below_the_gate_nothing_is_written(checkpoint, exported, tmp_path, monkeypatch):
+def test_nothing_is_written_if_a_check_fails(checkpoint, exported, tmp_path, monkeypatch):
     """The numbers are told; with force the bundle is written, and says that it did not pass."""
     import shutil
 
@@ -354,7 +354,7 @@ def test_below_the_gate_nothing_is_written(checkpoint, exported, tmp_path, monke
     monkeypatch.setattr(precision_check, "_FULL_HD", (64, 96))
     monkeypatch.setitem(precision_check.MIN_PSNR_DB, "fp16", 150.0)
     source = open_checkpoint(checkpoint)
-    with pytest.raises(DsmapError, match="fp16 is below its gate of 150 dB"):
+    with pytest.raises(DsmapError, match=r"fp16 is too far from float32 \(required: 150 dB\)"):
         write_bundle(source, tmp_path / "b", variants=Variants(fp16=True))
     assert list(tmp_path.iterdir()) == []
     write_bundle(source, tmp_path / "b", variants=Variants(fp16=True, force=True))
@@ -370,10 +370,11 @@ def test_below_the_gate_nothing_is_written(checkpoint, exported, tmp_path, monke
         (["--engine", "rtx", "--sizes", "64x64:32x32:128x128"], "out of order"),
         (["--engine", "rtx", "--gpu-arch", "9.9"], "--gpu-arch '9.9'"),
         (["--engine", "rtx", "-o", "b"], "-o needs a checkpoint"),
+        (["--engine", "rtx", "--best"], "--best needs a checkpoint"),
         ([], "Add --engine rtx"),
     ],
 )
-def test_wrong_wishes_for_engines(exported, tmp_path, arguments, text):
+def test_wrong_options_for_engines(exported, tmp_path, arguments, text):
     if "rtx" in arguments:
         pytest.importorskip("tensorrt_rtx")
     done = run_export(exported.folder, *arguments, cwd=tmp_path)

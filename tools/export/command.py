@@ -137,8 +137,10 @@ def export(
     engines = parse_engines(engine, sizes, gpu_arch, max_batch)
     named_styles = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
-        flags = {"-o": out, "--fp16": fp16, "--int8": int8, "--official": official, "--default-style": default_style,
-                 "--sharpen": sharpen is not None, "--contrast": contrast, "--margin": margin is not None}  # fmt: skip
+        flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
+                 "--domains": domains, "--best": best, "--live": live, "--default-style": default_style,
+                 "--sharpen": sharpen is not None, "--contrast": contrast, "--margin": margin is not None,
+                 "--name": name, "--card": card, "--force": force, "--without": without}  # fmt: skip
         _refuse_for_bundles(checkpoint, flags)
         update = UpdateRequest(bundle=checkpoint, named_styles=named_styles, engines=engines, overwrite=overwrite)
         _update(update, report)
@@ -173,7 +175,7 @@ def export(
 
 
 def _refuse_for_bundles(bundle: Path, flags: dict[str, Any]) -> None:
-    """Raises InputError for a flag that a bundle cannot be given."""
+    """Raises InputError for a flag that has no effect on an existing bundle."""
     for flag, value in flags.items():
         if value:
             raise InputError(f"{bundle} is a bundle: {flag} needs a checkpoint", "Pass the checkpoint it came from.")
