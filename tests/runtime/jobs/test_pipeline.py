@@ -208,15 +208,15 @@ def test_onnxruntime_is_cut_off_in_the_middle_of_a_frame(frames_at_once, tiny_bu
 
 def test_a_frame_is_cancelled_before_its_thread_gets_to_it(tiny_bundle, monkeypatch):
     translator = Translator.load(tiny_bundle, domain="winter", backend="cpu", threads=1, frames_at_once=2)
-    at_once = translator._backend._at_once
-    translate, begun, go = at_once._translate, threading.Event(), threading.Event()
+    pool = translator._backend._pool
+    translate, begun, go = pool._translate, threading.Event(), threading.Event()
 
     def late(*inputs):
         begun.set()
         go.wait(20)
         return translate(*inputs)
 
-    monkeypatch.setattr(at_once, "_translate", late)
+    monkeypatch.setattr(pool, "_translate", late)
     wait = translator.submit(np.zeros((16, 16, 3), np.uint8))
     assert begun.wait(20)
     translator.cancel()
