@@ -46,6 +46,8 @@ class ResolvedStyle:
     """(S,) float32; None for an image."""
     image_rgb: Frames | None = None
     """uint8 (H, W, 3), at a size that the style encoder takes; None where the code is known."""
+    domain: str | None = None
+    """The domain of a mean or a named style; None for the others, which any domain can take."""
 
     def encode(self, encode_style: Callable[[Frames], Codes]) -> Codes:
         """The code (S,), float32. `encode_style`: a backend's, images (N, H, W, 3) to codes (N, S)."""
@@ -77,14 +79,16 @@ class StyleResolver:
         """The style that `style` stands for; an image is read here, once.
 
         Raises InputError, beginning with `option` where one was passed, for an invalid seed, for an image that is
-        missing or cannot be read, and for a text that is neither a style of the model nor a file.
+        missing or cannot be read, for a text that is neither a style of the model nor a file, and for a resolved style
+        of another domain or model.
         """
         if isinstance(style, ResolvedStyle):
-            return style
+            return self._checked(style)
         if isinstance(style, str):
             return self._text(style, option)
         if style is None:
-            return ResolvedStyle(source=None, written=MEAN, code=_code(self.manifest.styles[self.domain].mean))
+            code = _code(self.manifest.styles[self.domain].mean)
+            return ResolvedStyle(source=None, written=MEAN, code=code, domain=self.domain)
         if isinstance(style, bool):
             raise InputError(f"the style is {style}", "Pass None, a seed, a path or an image.")
         if isinstance(style, int | np.integer):
@@ -92,6 +96,13 @@ class StyleResolver:
         if isinstance(style, Path):
             return self._image(style, str(style), read_rgb(style))
         return self._image(style, "an image", style)
+
+    def _checked(self, style: ResolvedStyle) -> ResolvedStyle:
+        of_domain = style.domain in (None, self.domain)
+        if of_domain and (style.code is None or style.code.size == self.manifest.style_dim):
+            return style
+        fact = f"is of {style.domain}" if not of_domain else f"is of another model than {self.manifest.name}"
+        raise InputError(f"the style {style.written} {fact}", f"Resolve it for {self.domain} of this model.")
 
     def _text(self, text: str, option: str) -> ResolvedStyle:
         if text == MEAN:
@@ -103,7 +114,7 @@ class StyleResolver:
                 raise InputError(f"{what} is not a valid seed", "Use a whole number of 0 or more, such as seed:7.")
             return self._seed(int(number), text)
         if text in self.named:
-            return ResolvedStyle(source=text, written=text, code=_code(self.named[text]))
+            return ResolvedStyle(source=text, written=text, code=_code(self.named[text]), domain=self.domain)
         return self._file(text, option)
 
     def _seed(self, seed: int, written: str) -> ResolvedStyle:

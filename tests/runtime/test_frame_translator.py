@@ -31,7 +31,7 @@ def translator(tiny_bundle: Path) -> Translator:
 
 
 class Recorder(FrameTranslator):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[object] = []
@@ -89,7 +89,7 @@ def test_strength_style_path_and_stabilizer_compose(translator):
         np.testing.assert_array_equal(got, stabilizer(rgb, weak.submit(rgb, fade(0, number / 2))()))
 
 
-def test_the_stabilizer_and_the_source_style_start_anew_with_a_clip(translator):
+def test_the_stabilizer_and_the_source_style_restart_with_a_clip(translator):
     whole = StabilizedTranslator(StrengthTranslator(translator, 0), Stabilizer())
     whole.start_clip()
     first = whole(frame(1))

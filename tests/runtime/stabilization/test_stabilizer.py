@@ -100,7 +100,7 @@ def test_nothing_moves_and_nothing_flickers_then_nothing_changes():
 
 
 def test_a_slow_change_of_light_is_followed_to_the_last_level():
-    """8-bit memory would stick a few levels away for ever."""
+    """8-bit memory would stay a few levels away forever."""
     frame, output = moving_clip(1)[0]
     darker = [whole(frame - 0.5 * min(number, 20)) for number in range(45)]
     lighter = [whole(output + 0.5 * min(number, 20)) for number in range(45)]
@@ -124,7 +124,7 @@ def test_the_flicker_of_whole_frames_becomes_less():
     assert np.abs(np.diff(means[8:])).max() < 3  # 10 before
 
 
-def test_a_cut_starts_anew():
+def test_a_cut_drops_the_history():
     stabilizer = Stabilizer()
     one, other = moving_clip(4, noise=4), [(whole(texture(HEIGHT, WIDTH, 0, 255, 9)),) * 2] * 2
     for pair in one:
@@ -136,7 +136,7 @@ def test_a_cut_starts_anew():
     assert stabilizer.cuts == 1
 
 
-def test_another_size_and_a_reset_start_anew():
+def test_another_size_and_a_reset_drop_the_history():
     stabilizer, (first, second) = Stabilizer(), moving_clip(2, noise=6)
     stabilizer(*first)
     smaller = np.ascontiguousarray(second[0][:40, :50]), np.ascontiguousarray(second[1][:40, :50])
