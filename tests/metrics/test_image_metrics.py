@@ -106,7 +106,7 @@ def test_inception(tmp_path, monkeypatch):
     extractor = load_extractor(path, run_code=True)
     assert isinstance(extractor, Inception)
     assert (extractor.key, extractor.published, extractor.standardised) == ("inception", False, False)
-    assert extractor.name == "another network than Inception (inception.pt)"
+    assert extractor.name == "a network other than Inception (inception.pt)"
     images = [landscape(0), landscape(1), landscape(2, (40, 90))]
     with torch.no_grad():
         expected = [module(torch.from_numpy(p).permute(2, 0, 1)[None], return_features=True) for p in images]

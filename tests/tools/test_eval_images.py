@@ -77,7 +77,7 @@ def test_four_systems_from_anywhere_come_out_in_their_order(folder, tmp_path):
         values = {name: value(report, name, key) for name in names}
         assert sorted(names, key=values.get) == ["good", "fair", "poor", "none"], values
         assert {m.count for system in report.systems for m in system.measured} == {24}
-    assert "good: 24 of 30 results are compared, as many as of every system." in report.notes
+    assert "good: 24 of 30 results are compared, as many as of the other systems." in report.notes
     assert any("they need --content" in note for note in report.notes)
     assert [grid.title for grid in report.grids] == ["Results"]
 
@@ -343,7 +343,7 @@ def contents_of(folders) -> list[str]:
         (["001122", "000112222"], 3, ["001122", "001122"], ["6 results are compared, as many of each content"]),
         (["????", "??"], 0, ["??", "??"], ["2 of 4 results are compared"]),
         (["0123", "????", "1230"], 4, ["0123", "????", "1230"], ["no result has the name of a content"]),
-        (["0123", "??"], 4, ["02", "??"], ["2 contents of these are compared", "no result has the name"]),
+        (["0123", "??"], 4, ["02", "??"], ["2 of these contents are compared", "no result has the name"]),
     ],
 )
 def test_what_is_comparable(given, count, kept, notes):

@@ -153,7 +153,7 @@ def make_report(comparisons: Sequence[VideoComparison], quality: FrameQuality) -
             "translations" if several else "translation": ", ".join(f"{one.name}: {one.output}" for one in comparisons),
             "flicker": f"every frame at {size}, {found.followed:.0%} of the pixels followed",
             **cuts,
-            "pictures": f"{len(quality.frames)} frames, evenly spread, at {size}",
+            "image quality": f"{len(quality.frames)} frames, evenly spread, at {size}",
             **quality.facts,
         },
         systems=(*systems, baseline),
