@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dsmap.tools.shared.cli import new_app, run
-from dsmap.tools.shared.terminal import say, tell
+from dsmap.tools.shared.terminal import report_error, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ def demo_clip(
         check_outputs({"OUT.mp4": path}, overwrite=overwrite)
         render_demo_clip(path, seconds=seconds, seed=seed)
     except DsmapError as error:
-        tell(error.fact, error.advice)
+        report_error(error.fact, error.advice)
         raise typer.Exit(error.exit_code) from error
     say(f"Wrote {path} ({path.stat().st_size / 1000:.0f} kB).")
 

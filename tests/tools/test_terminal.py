@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsmap.tools.shared.progress import bar
-from dsmap.tools.shared.terminal import note, say, tell
+from dsmap.tools.shared.terminal import note, report_error, say
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\r\nerror: all is lost\u2028x\u202egpj\udcff rtsp://admin:hunter2@host/x"
 SEEN = r"a\x1b]0;owned\x07\x1b[2J\x9b31m\r\nerror: all is lost\u2028x\u202egpj\udcff rtsp://host/x"
@@ -19,7 +19,7 @@ def test_each_argument_is_one_line_without_control_characters(capsys: pytest.Cap
     say("open", nl=False)
     say()
     note(EVIL)
-    tell(EVIL, "do this", EVIL)
+    report_error(EVIL, "do this", EVIL)
     printed = capsys.readouterr()
     assert printed.out == f"first\n{SEEN}\nopen\n"
     assert printed.err == f"{SEEN}\nerror: {SEEN}\n{SEEN}\ndo this\n"
@@ -55,7 +55,8 @@ def test_a_missing_file_with_an_evil_name(capsys: pytest.CaptureFixture[str], mo
 
 @pytest.mark.parametrize("closed", ["stderr", "both"])
 def test_nobody_to_tell_is_no_failure(closed: str, tmp_path: Path) -> None:
-    code = "from dsmap.tools.shared.terminal import note, tell\nfor _ in range(3): note('x' * 9000); tell('a', 'b')\n"
+    code = "from dsmap.tools.shared.terminal import note, report_error\n"
+    code += "for _ in range(3): note('x' * 9000); report_error('a', 'b')\n"
     code += "open('done', 'w').close()"
     reading, writing = os.pipe()
     os.close(reading)

@@ -31,15 +31,15 @@ from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
 from dsmap.tools.shared.help_screen import App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
-from dsmap.tools.shared.terminal import say, tell, tell_traceback
+from dsmap.tools.shared.terminal import report_error, say, show_traceback
 
 P = ParamSpec("P")
 
 
-# What the base install lacks, and the extra that brings it.
+# Packages missing from the base install, and the extras that bring them.
 _EXTRAS = {"torch": "train,export", "yaml": "train,export", "safetensors": "train,export", "onnx": "export",
            "onnxscript": "export", "onnxruntime": "cpu"}  # fmt: skip
-# What OpenCV's wheels take from the system, and a bare server lacks.
+# System libraries that OpenCV's wheels need, and minimal servers lack.
 _SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib)")
 # BadParameter < UsageError < ClickException. Only the first has a public name in typer, which has used click and now
 # carries a copy of it: the others cannot be imported from one place.
@@ -70,7 +70,10 @@ Version = Annotated[bool, typer.Option("--version", rich_help_panel=ADVANCED, **
 
 # For commands that train.
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default=False, rich_help_panel=HARDWARE)
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.", show_default=False, rich_help_panel=HARDWARE
+    ),
 ]
 
 # For commands that run a model. The defaults are all "auto".
@@ -137,7 +140,7 @@ def new_app(**settings: Any) -> typer.Typer:
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run a command and leave the process with its exit code; what is wrong with the arguments is told like errors."""
+    """Run a command and exit with its exit code; usage errors look like all other errors."""
     try:
         begin()
         _never_fail_on_names()
@@ -146,7 +149,7 @@ def run(app: typer.Typer) -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except _ClickException as error:
-        tell(" ".join(error.format_message().split()), _usage_advice(error))
+        report_error(" ".join(error.format_message().split()), _usage_advice(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         _leave_quietly()
@@ -165,7 +168,7 @@ def begin() -> None:
 
 
 def _leave_quietly() -> NoReturn:
-    """Whoever read our output has gone (`| head`): that is no failure to tell about, and nobody to tell."""
+    """The reader of our output has gone (`| head`): not an error, and nobody is left to read one."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it ends
     sys.exit(141)  # as the shell says of a program that SIGPIPE has ended
 
@@ -181,32 +184,34 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            tell("stopped before the end", "run the same command to start again")
+            report_error("stopped before the end", "run the same command to start again")
             raise typer.Exit(130) from None
         except DsmapError as error:
             if kwargs.get("debug"):
-                tell_traceback()
-            tell(error.fact, error.advice)
+                show_traceback()
+            report_error(error.fact, error.advice)
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
             if kwargs.get("debug"):
-                tell_traceback()
+                show_traceback()
             if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-                tell(
+                report_error(
                     f"{error.name} is not installed",
                     f"pip install 'dsmap[{_EXTRAS[error.name]}]'",
                 )
                 raise typer.Exit(1) from None
             if isinstance(error, ImportError) and _SYSTEM_LIBRARIES.search(str(error)):
-                tell(
+                report_error(
                     f"OpenCV cannot be loaded: {first_line(error)}",
                     "on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0",
                 )
                 raise typer.Exit(1) from None
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-                tell(f"{error.filename}: {error.strerror}", "choose a shorter name")
+                report_error(f"{error.filename}: {error.strerror}", "choose a shorter name")
                 raise typer.Exit(2) from None
-            tell(f"unexpected {type(error).__name__}: {first_line(error)}", "run again with --debug to see where")
+            report_error(
+                f"unexpected {type(error).__name__}: {first_line(error)}", "run again with --debug to see where"
+            )
             raise typer.Exit(1) from None
 
     return wrapper

@@ -35,6 +35,13 @@ class CommandGroup(TyperGroup):
         self.format_commands(ctx, formatter)
         _write_panels(self.get_params(ctx), ctx, formatter)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the subcommands with the first sentence of their help."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, _first_sentence(command.help)) for name, command in commands if command]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, under the name that the user typed."""
         _write_examples(self.epilog, ctx, formatter)
@@ -46,6 +53,12 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **settings: Any) -> Any:
         """See `typer.Typer.command`. `epilog`: one example a line."""
         return super().command(name, **{"cls": Command} | settings)
+
+
+def _first_sentence(text: str | None) -> str:
+    paragraph = " ".join((text or "").strip().partition("\n\n")[0].split())
+    sentence, stop, _ = paragraph.partition(". ")
+    return sentence + stop.strip()
 
 
 def _write_panels(params: list[Any], ctx: Any, formatter: Any) -> None:

@@ -8,7 +8,7 @@ Options without a panel stand on top under "Options": the five or so that a begi
 INPUT = "Input"
 MODEL = "Model and style"
 TRAINING = "Training"
-MEASURES = "What is measured"
+MEASURES = "Evaluation"
 OUTPUT = "Output"
 HARDWARE = "Speed and hardware"
 ADVANCED = "Advanced"

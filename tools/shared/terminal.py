@@ -1,7 +1,7 @@
 """The one place where commands print: on stdout what they did, on stderr notes and errors.
 
-Names of files, tags of streams, words of servers and names in bundles come from anybody. Here they lose what could move
-the cursor, recolour the screen, forge a line of ours (newlines too: a line is an argument) or show a password.
+File names, stream tags, server replies and names in bundles come from anybody. Here they lose whatever could move the
+cursor, change colours, forge a line of ours (newlines too: a line is an argument) or show a password.
 """
 
 import errno
@@ -18,7 +18,7 @@ from dsmap.common.text import printable, without_passwords
 def say(*lines: object, colour: str = "", nl: bool = True) -> None:
     """Print each of `lines` on stdout. Without `nl` the last one stays open.
 
-    Raises BrokenPipeError when whoever read it has gone. A terminal that was closed is no failure: the work goes on.
+    Raises BrokenPipeError when the reader has gone. A closed terminal is not an error: the work goes on.
     """
     try:
         for number, line in enumerate(lines or ("",), start=1):
@@ -30,18 +30,18 @@ def say(*lines: object, colour: str = "", nl: bool = True) -> None:
 
 
 def note(*lines: object) -> None:
-    """Print each of `lines` on stderr. Never raises: nobody to tell is no reason to stop."""
+    """Print each of `lines` on stderr. Never raises: the work goes on if nobody reads it."""
     for line in lines:
         _on_stderr(line)
 
 
-def tell(fact: object, advice: object, *more: object) -> None:
+def report_error(fact: object, advice: object, *more: object) -> None:
     """Print `error: FACT`, then `more` lines of it, then the advice on stderr. Never raises."""
     _on_stderr("error: ", colour="red", nl=False)  # plain where stderr is no terminal
     note(fact, *more, advice)
 
 
-def tell_traceback() -> None:
+def show_traceback() -> None:
     """Print the traceback of the error that is being handled, for --debug."""
     note(*traceback.format_exc().splitlines())
 

@@ -16,7 +16,7 @@ from dsmap.runtime.jobs.batch_report import (
     ModelLoaded,
 )
 from dsmap.tools.shared.progress import Bar, bar
-from dsmap.tools.shared.terminal import note, say, tell
+from dsmap.tools.shared.terminal import note, report_error, say
 
 if TYPE_CHECKING:
     from dsmap.runtime.jobs.report import JobReport
@@ -57,7 +57,7 @@ class Display:
                 if report is not None:
                     _show_report(report)
                 elif error is not None:
-                    tell(f"{job.shown}: {error.fact}", error.advice)
+                    report_error(f"{job.shown}: {error.fact}", error.advice)
 
     def _begin(self, name: str, frames: int | None) -> None:
         """A bar with frames per second and the time left; nothing when the output is not a terminal."""
@@ -92,28 +92,28 @@ def _show_report(report: "JobReport") -> None:
 
 def _show_what_is_missing(report: "JobReport") -> None:
     if report.frames == 0 and report.interrupted:
-        tell("stopped before the first frame was done", "nothing was written")
+        report_error("stopped before the first frame was done", "nothing was written")
     elif report.spared:
         fact = f"{report.output} is still the earlier result, and what was done is kept"
-        tell("stopped before the end", f"{fact}: run the same command with --resume to continue")
+        report_error("stopped before the end", f"{fact}: run the same command with --resume to continue")
     elif report.interrupted:
         again = "; run the same command with --resume to continue" if report.resumable else ""
-        tell("stopped before the end", f"{report.output} holds what was done{again}")
+        report_error("stopped before the end", f"{report.output} holds what was done{again}")
     elif report.failed:
-        tell(
+        report_error(
             f"{len(report.failed)} of {report.frames_expected} images could not be translated:",
             "replace or remove them and run again",
             *report.failed,
         )
     elif report.broken_off:
-        tell(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
+        report_error(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
     elif report.dropped_packets and report.frames == report.frames_expected:
-        tell(
+        report_error(
             f"the input is damaged: {report.dropped_packets} packets of its sound or subtitles could not be copied",
             f"{report.output} holds the rest and plays; get an intact copy of the input for them",
         )
     else:
-        tell(
+        report_error(
             f"the input is damaged or cut off: {report.frames} of {report.frames_expected} frames could be translated",
             f"{report.output} holds them and plays; get an intact copy of the input for the rest",
         )
