@@ -128,6 +128,16 @@ def test_nothing_imports_in_a_circle():
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_class_names_are_unique():
+    """Within functions too: who reads a name in a traceback or a search should find one class."""
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
 def test_the_runtime_never_names_torch():
     for path in FOLDERS["runtime"].rglob("*.py"):
         assert "torch" not in {name.partition(".")[0] for name in imports(path)}, path

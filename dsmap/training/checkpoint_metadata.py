@@ -16,28 +16,28 @@ _MAX_BYTES = 16_000_000
 _ANOTHER = "Use another checkpoint of the run."
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class _Styles(_Part):
+class _Styles(_StrictModel):
     mean: list[float] = Field(max_length=MAX_WIDTH)
     std: list[Annotated[float, Field(ge=0)]] = Field(max_length=MAX_WIDTH)
     pictures: int = Field(ge=0)
 
 
-class _Data(_Part):
+class _Data(_StrictModel):
     pictures: int = Field(ge=0)
     sha256: str = Field(max_length=64)
 
 
-class _Score(_Part):
+class _Score(_StrictModel):
     features: str = Field(max_length=300)
     basis: str = Field(max_length=64)
     by_domain: dict[str, float] = Field(max_length=2)
 
 
-class Metadata(_Part):
+class Metadata(_StrictModel):
     """What training.json holds."""
 
     format_version: int = Field(ge=1)

@@ -90,7 +90,7 @@ class _Failed(NamedTuple):
     exit_code: int
 
 
-class _Reader:
+class _ReaderProcess:
     """One process, and what the training process knows of it."""
 
     def __init__(self, process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
@@ -123,7 +123,7 @@ class Readers(Generic[T]):
         self._prepare, self._stop_asked, self._say = prepare, stop_asked, say
         self._inbox: queue.SimpleQueue[tuple[int, T] | DsmapError] = queue.SimpleQueue()
         self._closed = False
-        self._readers: list[_Reader] = []
+        self._readers: list[_ReaderProcess] = []
         atexit.register(self.close)  # before multiprocessing waits for processes that heed no SIGTERM
         try:
             for _ in range(count):
@@ -174,7 +174,7 @@ class Readers(Generic[T]):
         for reader in self._readers:
             reader.connection.close()
 
-    def _begin(self) -> _Reader:
+    def _begin(self) -> _ReaderProcess:
         context = multiprocessing.get_context()
         ours, theirs = context.Pipe()
         # A forked reader has copies of our ends, and no pipe would ever end that it did not close.
@@ -188,13 +188,13 @@ class Readers(Generic[T]):
             raise
         finally:
             theirs.close()
-        return _Reader(process, ours)
+        return _ReaderProcess(process, ours)
 
     def _order(self, step: int) -> None:
         with suppress(OSError):  # it has died: the other thread tells
             self._reader_of(step).connection.send(step)
 
-    def _reader_of(self, step: int) -> _Reader:
+    def _reader_of(self, step: int) -> _ReaderProcess:
         return self._readers[step % len(self._readers)]
 
     def _receive(self) -> None:
@@ -216,7 +216,7 @@ class Readers(Generic[T]):
             failed.__cause__ = error
             self._inbox.put(failed)
 
-    def _take(self, reader: _Reader, message: object) -> None:
+    def _take(self, reader: _ReaderProcess, message: object) -> None:
         if isinstance(message, _Opening):
             reader.opened = message.path
         elif isinstance(message, _Done):
@@ -267,7 +267,7 @@ def _attempt(read: Callable[[int, Callable[[Path], None]], Any], step: int, open
         return _Failed(step, fact, "Continue with --resume auto; --set data.workers=0 reads without processes.", 1)
 
 
-def _death(reader: _Reader) -> DsmapError:
+def _death(reader: _ReaderProcess) -> DsmapError:
     """What is to be said of a reader that has died."""
     reader.process.join(5)
     code = reader.process.exitcode

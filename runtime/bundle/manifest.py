@@ -46,13 +46,13 @@ Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
 Code = Annotated[list[Number], Field(max_length=4096)]
 
 
-class _Part(BaseModel):
+class _ManifestModel(BaseModel):
     """Fields of a later minor version are kept out of the way, not refused: only `format_version` breaks a reader."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class File(_Part):
+class File(_ManifestModel):
     """One file of the bundle."""
 
     path: Name = Field(description="relative to the bundle's folder, with forward slashes")
@@ -64,7 +64,7 @@ def _side(most: int, description: str) -> Any:
     return Field(strict=True, ge=1, le=most, description=description)
 
 
-class Sizes(_Part):
+class Sizes(_ManifestModel):
     """Which image sizes the graphs take, and which they were trained at (pixels)."""
 
     multiple_of: int = _side(512, "height and width must be multiples of this")
@@ -73,7 +73,7 @@ class Sizes(_Part):
     trained_at: int = _side(8192, "shorter side of the training images; style images are resized to it")
 
 
-class Style(_Part):
+class Style(_ManifestModel):
     """Style codes of a domain's training images. The mean is the default style."""
 
     mean: Code
@@ -85,7 +85,7 @@ class Style(_Part):
 Files = Annotated[dict[Name, File], Field(max_length=8)]
 
 
-class Components(_Part):
+class Components(_ManifestModel):
     """The graphs, by domain name. A mapping's domain is the one it maps to."""
 
     content_encoder: Files = {}
@@ -99,7 +99,7 @@ class Components(_Part):
         return [file for name in type(self).model_fields for file in getattr(self, name).values()]
 
 
-class Manifest(_Part):
+class Manifest(_ManifestModel):
     """What `bundle.json` holds."""
 
     format_version: int = FORMAT_VERSION

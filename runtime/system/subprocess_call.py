@@ -57,7 +57,7 @@ def isolated(target: str, seconds: float, /, *, nested: bool = False, **argument
         return Outcome(ended=f"no process could be started ({error.strerror or error})")
     assert process.stdout is not None
     assert process.stderr is not None
-    readers = [_Reader(process.stdout), _Reader(process.stderr)]
+    readers = [_PipeReader(process.stdout), _PipeReader(process.stderr)]
     late = False
     try:
         process.wait(seconds)
@@ -81,7 +81,7 @@ def _absolute(path: list[str]) -> list[str]:
         return [entry for entry in path if os.path.isabs(entry)]
 
 
-class _Reader(threading.Thread):
+class _PipeReader(threading.Thread):
     """Reads a pipe until its end; which never comes if what was started left behind something that holds it."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
