@@ -1,9 +1,9 @@
-"""Compares this project's numbers with the authors', from a folder of golden files.
+"""dsmap.tools.golden: comparison with the authors' numbers.
 
     python -m dsmap.tools.golden FOLDER
 
-FOLDER holds config.yaml, gen_*.pt, dis_*.pt, tensors.npz and scalars.json made by the authors' code. Every
-intermediate, output, loss and gradient norm in it is computed here and compared; the exit code is 1 when one is off.
+FOLDER holds config.yaml, gen_*.pt, dis_*.pt, tensors.npz and scalars.json written by the authors' code. Every
+intermediate, output, loss and gradient norm in it is recomputed and compared; the exit code is 1 if one is off.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from dsmap.tools.shared.terminal import say
 app = new_app()
 
 
-@app.command(help="Compare every intermediate, output, loss and gradient norm with the authors' numbers in FOLDER.")
+@app.command(help="Compare intermediates, outputs, losses and gradient norms with the authors' numbers.")
 @explained
 def golden(
     folder: Annotated[Path, typer.Argument(help="Folder of golden files.")],
-    failures_only: Annotated[bool, typer.Option("--failures", help="Print only what is off.")] = False,
+    failures_only: Annotated[bool, typer.Option("--failures", help="Print only failures.")] = False,
     debug: Debug = False,
     version: Version = False,
 ) -> None:

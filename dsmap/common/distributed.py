@@ -1,8 +1,8 @@
-"""One training in several processes: each computes a share of every batch, and all agree on gradients and losses.
+"""Data-parallel training: each process computes a share of every batch, and gradients and losses are averaged.
 
-`torchrun` starts the processes. Every process draws the whole iteration's random numbers and takes its own rows, and
-every mean over a batch is one over all processes: W processes with n images each learn what one learns with W * n.
-With a single process each function here gives back what it got.
+`torchrun` starts the processes. Each draws the whole iteration's random numbers and takes its own rows, and every mean
+over a batch is a mean over all processes: W processes with n images each learn what one learns with W * n. With a
+single process every function returns its input.
 """
 
 import os
@@ -19,7 +19,7 @@ from dsmap.errors import DsmapError
 
 
 class Processes(NamedTuple):
-    """Which of how many processes this one is, over all machines (rank, world) and on its own machine."""
+    """Rank and number of processes, over all machines and on this machine (local)."""
 
     rank: int = 0
     world_size: int = 1
@@ -27,12 +27,12 @@ class Processes(NamedTuple):
     local_world_size: int = 1
 
     def shard(self, rows: Tensor) -> Tensor:
-        """This process's part of the first dimension."""
+        """This process's share of the first dimension."""
         return rows.chunk(self.world_size)[self.rank]
 
 
 def processes_from_torchrun() -> Processes:
-    """What torchrun has set in the environment; one process without it."""
+    """The processes that torchrun describes in the environment; a single one without it."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return Processes(*(int(os.environ[name]) for name in names)) if all(map(os.environ.get, names)) else Processes()
 
@@ -53,36 +53,36 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
 
 
 def init_process_group(processes: Processes, device: torch.device) -> None:
-    """Waits for the other processes. NCCL talks between GPUs, gloo between CPUs."""
+    """Wait for the other processes. Uses NCCL between GPUs, gloo between CPUs."""
     if processes.world_size > 1:
         with _explained():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def destroy_process_group() -> None:
-    """Ends what `init_process_group` began."""
+    """The counterpart of `init_process_group`."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def world_size() -> int:
-    """How many processes have joined."""
+    """Number of processes in the group; 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def broadcast_weights(*modules: nn.Module) -> None:
-    """Gives every process the weights of the first."""
+    """Copy the weights of the first process to all others."""
     if world_size() > 1:
         for module in modules:
             for tensor in module.state_dict().values():
-                plain = tensor.contiguous()  # channels last would have to be the same everywhere
+                plain = tensor.contiguous()  # processes may use different memory layouts
                 with _explained():
                     dist.broadcast(plain, 0)
                 tensor.copy_(plain)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over the processes, in one message."""
+    """Replace each gradient by its mean over the processes, in one message."""
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -93,12 +93,12 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
-    """The mean of `x` over the processes; a gradient goes back to every process's `x`."""
+    """The mean of `x` over the processes; gradients flow back to every process's `x`."""
     return x if world_size() == 1 else _MeanOverProcesses.apply(x)
 
 
 def any_process(happened: Sequence[bool], device: torch.device) -> list[bool]:
-    """Which of several things happened in any of the processes."""
+    """Element-wise: whether each of several things happened in any process."""
     if world_size() == 1:
         return list(happened)
     flags = torch.tensor(happened, dtype=torch.float32, device=device)
@@ -107,7 +107,7 @@ def any_process(happened: Sequence[bool], device: torch.device) -> list[bool]:
 
 
 def all_gather(mine: str) -> list[str]:
-    """A text of every process."""
+    """The text of every process, by rank."""
     if world_size() == 1:
         return [mine]
     found: list[Any] = [None] * world_size()
@@ -125,7 +125,7 @@ class _MeanOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(_context: Any, gradient: Tensor) -> Tensor:
-        # Every process's loss depends on this x. Gradients of weights are averaged afterwards, which divides again.
+        # Every process's loss depends on this x. Averaging the gradients of weights divides again afterwards.
         total = gradient.contiguous().clone()
         _reduce(total)
         return total / world_size()
@@ -138,7 +138,7 @@ def _reduce(tensor: Tensor) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Says what it means when talking to the other processes fails; other errors pass."""
+    """Failed communication becomes a DsmapError; other errors pass."""
     try:
         yield
     except RuntimeError as error:
@@ -146,6 +146,6 @@ def _explained() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and not re.search(r"gloo|connection|peer", str(error), re.IGNORECASE):
             raise
         raise DsmapError(
-            f"another process of this training has gone: {str(error).splitlines()[0]}",
+            f"another process of this training has exited: {str(error).splitlines()[0]}",
             "Look for its message above; continue all of them with --resume auto.",
         ) from error

@@ -1,9 +1,9 @@
-"""Checkpoints: folders of safetensors and one JSON file, written beside and renamed. Nothing in them is ever run.
+"""Checkpoints: folders of safetensors and one JSON file, written atomically. Nothing in them is ever executed.
 
     checkpoints/00001000/
-        training.json              step, configuration, style statistics, which images, how good
+        training.json              step, configuration, style statistics, fingerprint of the images, score
         generators.safetensors     the live generators
-        ema.safetensors            their moving average: what is exported
+        ema.safetensors            their moving average, which is exported
         discriminators.safetensors
         optimizers.safetensors     Adam's state, by parameter name
 
@@ -43,7 +43,7 @@ _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint folder says of itself; the weights are read by `load_generators` and `load_into`."""
+    """The metadata of a checkpoint folder; `load_generators` and `load_into` read the weights."""
 
     path: Path
     step: int
@@ -51,21 +51,21 @@ class Checkpoint(NamedTuple):
     styles: dict[str, StyleStatistics]
     """Style statistics of the averaged generators, by domain."""
     images: dict[str, list[str]]
-    """Where the training images of each domain were (folders, as absolute paths)."""
+    """Folders of each domain's training images, as absolute paths."""
     data: dict[str, Fingerprint]
-    """Which training images they were; empty in checkpoints of the first days."""
+    """Fingerprints of the training images; empty in early checkpoints."""
     processes: int
-    """How many processes trained, each with a batch of its own."""
+    """Number of training processes, each with its own batch."""
     score: Score | None
-    """How good the averaged generators are, where that was measured."""
+    """Score of the averaged generators, if measured."""
     polished: dict[str, Any] | None = None
-    """How the decoders were trained further, by `dsmap-polish`."""
+    """How `dsmap-polish` trained the decoders, if it did."""
     distilled: dict[str, Any] | None = None
-    """How the generators learnt from others, by `dsmap-distill`."""
+    """How `dsmap-distill` trained the generators, if it did."""
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or the latest one of a run folder."""
+    """The checkpoint folder at `path`: itself, or the latest one of a run folder."""
     if is_checkpoint(path):
         return path
     for folder in (path / "checkpoints", path):
@@ -79,14 +79,14 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in `folder`, oldest first."""
+    """The complete checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.name.isdecimal() and is_checkpoint(p))
 
 
 def best_checkpoint(run: Path) -> Checkpoint:
-    """The checkpoint of a run with the lowest kernel distance; InputError when none was scored."""
+    """The checkpoint of a run with the lowest kernel distance. Raises InputError if none was scored."""
     found = _best(list_checkpoints(run / "checkpoints"))
     if not found:
         raise InputError(
@@ -96,9 +96,9 @@ def best_checkpoint(run: Path) -> Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """What the checkpoint at `path` (or the latest of the run folder `path`) says of itself.
+    """Read the metadata of the checkpoint at `path`, or of the latest one of the run folder `path`.
 
-    Raises InputError with the first thing in it that is not as a training writes it.
+    Raises InputError naming the first invalid entry.
     """
     path = find_checkpoint(path)
     found, config = read_metadata(path / METADATA)
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def load_generators(checkpoint: Checkpoint, weights: str = "ema") -> DSMAP:
     """The generators of a checkpoint on the CPU in eval mode; `weights` is `ema` (averaged) or `generators` (live)."""
     path = checkpoint.path / f"{weights}.safetensors"
-    with torch.device("meta"):  # takes no memory: a file may say that it is of a network of any size
+    with torch.device("meta"):  # takes no memory: a file may claim any network size
         _check_fits(DSMAP(checkpoint.config.model), path)
     model = DSMAP(checkpoint.config.model)
     load_into(model, path)
@@ -127,13 +127,13 @@ def load_generators(checkpoint: Checkpoint, weights: str = "ema") -> DSMAP:
 
 
 def load_into(module: nn.Module, path: Path) -> None:
-    """Copies a safetensors file into `module`; InputError names the first weight that is missing or does not fit."""
+    """Copy a safetensors file into `module`. Raises InputError naming the first missing or mismatched weight."""
     _check_fits(module, path)
     module.load_state_dict(_read_tensors(path))
 
 
 def _check_fits(module: nn.Module, path: Path) -> None:
-    """Raises InputError unless the file holds the weights of `module`; reads its header only."""
+    """Raises InputError unless the file holds the weights of `module`; reads only its header."""
     state = {name: (tuple(value.shape), _DTYPES.get(value.dtype)) for name, value in module.state_dict().items()}
     found = _header(path)
     wrong = [name for name in {**state, **found} if found.get(name) != state.get(name)]
@@ -149,9 +149,9 @@ def _check_fits(module: nn.Module, path: Path) -> None:
 def save_checkpoint(
     checkpoint: Checkpoint, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Writes the folder `checkpoint.path` whole or not at all. `modules` and `optimizers` by the names of their files.
+    """Write the folder `checkpoint.path` completely or not at all; `modules` by file name, `optimizers` by module name.
 
-    An optimiser's name is that of the module it trains. Raises DsmapError when it cannot be written (disk full).
+    Raises DsmapError if it cannot be written (disk full).
     """
     final = checkpoint.path
     metadata = {
@@ -188,9 +188,9 @@ def save_checkpoint(
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all checkpoints in `folder` but the last `keep` and the best, and what a killed training left over.
+    """Remove all checkpoints in `folder` but the last `keep` and the best, and leftovers of killed trainings.
 
-    Nothing else is touched: other names, links, and folders in which there is anything that no training wrote.
+    Nothing else is touched: other names, links, and folders that hold anything a training does not write.
     """
     found = list_checkpoints(folder)
     best = {checkpoint.path for checkpoint in _best(found).values()}
@@ -199,13 +199,13 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def _best(paths: Sequence[Path]) -> dict[str, Checkpoint]:
-    """The one with the lowest score for every basis of scores: only scores of one basis can be compared.
+    """The checkpoint with the lowest score of each basis, as only those are comparable.
 
-    The basis of the latest comes last.
+    The basis of the latest checkpoint comes last.
     """
     best: dict[str, tuple[float, Checkpoint]] = {}
     for path in paths:
-        with suppress(InputError):  # a damaged one is not the best
+        with suppress(InputError):  # a damaged checkpoint is never the best
             checkpoint = read_checkpoint(path)
             if checkpoint.score is not None:
                 this = checkpoint.score.total, checkpoint
@@ -217,7 +217,7 @@ def _best(paths: Sequence[Path]) -> dict[str, Checkpoint]:
 def load_optimizers(
     path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Gives the optimisers the state that `save_checkpoint` wrote for them; InputError when some is missing."""
+    """Restore the optimisers' state from `save_checkpoint`. Raises InputError if any is missing."""
     path /= "optimizers.safetensors"
     tensors = _read_tensors(path)
     for name, optimizer in optimizers.items():
@@ -227,14 +227,14 @@ def load_optimizers(
                 shape = () if part == "step" else tuple(parameter.shape)
                 state[part] = _adam_state(tensors, f"{name}/{key}/{part}", shape, path)
             optimizer.state[parameter] = {
-                # The moments lie in memory as their parameter does: fused Adam goes through all of them in one order.
+                # Moments in the memory layout of their parameter: fused Adam iterates over all of them in one order.
                 part: value.to(parameter.device) if part == "step" else torch.empty_like(parameter).copy_(value)
                 for part, value in state.items()
             }
 
 
 def _adam_state(tensors: Mapping[str, Tensor], key: str, shape: tuple[int, ...], path: Path) -> Tensor:
-    """One number or moment of Adam's; InputError when it is missing, of another shape or not finite."""
+    """A step count or moment of Adam. Raises InputError if it is missing, of another shape or not finite."""
     value = tensors.get(key)
     if value is None:
         raise InputError(f"{path.parent} lacks the optimiser's state {key!r}", _ANOTHER)
@@ -243,7 +243,7 @@ def _adam_state(tensors: Mapping[str, Tensor], key: str, shape: tuple[int, ...],
             f"{path}: {key} is {tuple(value.shape)} of {value.dtype}, expected {shape} of float32", _ANOTHER
         )
     if not bool(value.isfinite().all()) or (not shape and not 0 <= value.item() <= MAX_STEPS):
-        raise InputError(f"{path}: {key} holds what no optimiser does", _ANOTHER)
+        raise InputError(f"{path}: {key} holds invalid values", _ANOTHER)
     return value
 
 
@@ -278,7 +278,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_file(path: Path) -> None:
-    """Raises InputError for what is there but no file: opening a pipe would wait for ever."""
+    """Raises InputError unless it is a regular file: opening a pipe would wait forever."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Folders of checkpoints: which a training made, by name and by content, and may therefore replace or remove."""
+"""Checkpoint folders: identified by name and content, so that only those of a training are replaced or removed."""
 
 import os
 import re
@@ -16,23 +16,23 @@ _LEFT_OVER = re.compile(r"\.\d{8,}(\.[0-9a-f]{8})?\.(part|old)")
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is the folder of a whole checkpoint."""
+    """Whether `path` is the folder of a complete checkpoint."""
     return (path / METADATA).is_file()
 
 
 def check_free_names(folder: Path, first: int, last: int) -> None:
-    """Raises InputError where something that no training made has a name in `folder` of a step from first to last."""
+    """Raises InputError if something foreign in `folder` has the name of a step from `first` to `last`."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _NAME.fullmatch(path.name) and first <= int(path.name) <= last and files_in(path) is None:
             raise in_the_way(path)
 
 
 def removable(folder: Path) -> list[Path]:
-    """What in `folder` a training has begun or replaced, and not finished: it was killed. Never anybody else's."""
+    """Leftovers in `folder` of trainings that were killed while writing; never foreign folders."""
     found = []
     for path in folder.iterdir():
         inside = files_in(path)
-        # An empty folder with a number for its name may be anybody's.
+        # An empty folder named by a number may be foreign.
         half = _NAME.fullmatch(path.name) and not is_checkpoint(path) and inside
         if half or (_LEFT_OVER.fullmatch(path.name) and inside is not None):
             found.append(path)
@@ -40,7 +40,7 @@ def removable(folder: Path) -> list[Path]:
 
 
 def files_in(path: Path) -> list[str] | None:
-    """The names in a folder that holds files of a checkpoint and nothing else; None for everything else, and links."""
+    """The names in a folder that holds only files of a checkpoint; None for anything else, and for links."""
     try:
         if not stat.S_ISDIR(path.lstat().st_mode):
             return None
@@ -53,17 +53,15 @@ def files_in(path: Path) -> list[str] | None:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder of a training's, its own files only; one that holds anything else, or is a link, stays."""
+    """Remove a checkpoint folder and its files; one that holds anything else, or is a link, stays."""
     if files_in(path) is None or not (_NAME.fullmatch(path.name) or _LEFT_OVER.fullmatch(path.name)):
         return
     with suppress(OSError):
-        (path / METADATA).unlink(missing_ok=True)  # first: half a folder is no checkpoint
+        (path / METADATA).unlink(missing_ok=True)  # first: without it the folder is no checkpoint
         for name in _FILES:
             (path / name).unlink(missing_ok=True)
         path.rmdir()
 
 
 def in_the_way(path: Path) -> InputError:
-    return InputError(
-        f"{path} has the name of a checkpoint, but holds what no training wrote", "Move it to another folder."
-    )
+    return InputError(f"{path} has the name of a checkpoint, but holds other files", "Move it to another folder.")

@@ -1,4 +1,4 @@
-"""What a checkpoint's training.json may hold: every number, name and list is bounded before it is believed."""
+"""Validation of a checkpoint's training.json: every number, name and list has limits."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ class _Score(_StrictModel):
 
 
 class Metadata(_StrictModel):
-    """What training.json holds."""
+    """The content of training.json."""
 
     format_version: int = Field(ge=1)
     step: int = Field(ge=0, le=MAX_STEPS)
@@ -53,7 +53,7 @@ class Metadata(_StrictModel):
 
 
 def read_metadata(path: Path) -> tuple[Metadata, TrainConfig]:
-    """A checkpoint's training.json, and its settings. Raises InputError with the first thing that is wrong with it."""
+    """Read a checkpoint's training.json and its settings. Raises InputError naming the first invalid entry."""
     tree = read_json(path, limit=_MAX_BYTES, what="the checkpoint's", advice=_ANOTHER)
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -72,7 +72,7 @@ def read_metadata(path: Path) -> tuple[Metadata, TrainConfig]:
 
 
 def _check_domains(found: Metadata, config: TrainConfig, where: Path) -> None:
-    """Raises InputError unless all is of the two domains, and styles are as long as the network's."""
+    """Raises InputError unless everything is of the two domains, and styles have the network's length."""
     names, length = config.model.domains, config.model.style_dim
     of_domains: dict[str, Mapping[str, Any]] = {"styles": found.styles, "pictures": found.pictures, "data": found.data}
     if found.score:

@@ -1,8 +1,8 @@
-"""How good the translations of a checkpoint are, as one number by which the best checkpoint is kept.
+"""Scores of checkpoints, by which the best one of a run is kept.
 
-The kernel distance (Binkowski et al., "Demystifying MMD GANs", ICLR 2018) between translations and real images of
-the domain they were translated to. Its features are those of the contextual loss where there is one, else those of a
-small network with fixed random weights. It ranks the checkpoints of one run: it is no published KID.
+The score is the kernel distance (Binkowski et al., "Demystifying MMD GANs", ICLR 2018) between translations and real
+images of the target domain, on the features of the contextual loss if there is one, else on those of a small network
+with fixed random weights. It ranks the checkpoints of one run and is not a published KID.
 """
 
 import hashlib
@@ -18,30 +18,30 @@ from dsmap.metrics.distances import kernel_distance
 from dsmap.model.dsmap import DSMAP
 from dsmap.training.objective import ByDomain, Features
 
-# The distance of too few images says little.
 MIN_IMAGES = 4
+"""Images of each domain for a score: the distance of fewer is meaningless."""
 _WIDTHS = (3, 32, 64, 128, 256)
 
 
 class Score(NamedTuple):
-    """Kernel distances times 1000 of the translations into each domain; lower is better."""
+    """Kernel distances of the translations into each domain, times 1000; lower is better."""
 
     features: str
-    """Whose features they are of."""
+    """Name of the feature network."""
     basis: str
-    """A hash of the features' weights and the images: only scores of one basis can be compared."""
+    """A hash of the feature network's weights and the images: only scores of the same basis are comparable."""
     by_domain: dict[str, float]
 
     @property
     def total(self) -> float:
-        """Of both directions together."""
+        """Sum over both directions."""
         return sum(self.by_domain.values())
 
 
 class RandomFeatures(nn.Module):
-    """Four stride-2 convolutions with random weights that are always the same.
+    """Four stride-2 convolutions with fixed random weights, which distinguish colours and textures.
 
-    (N, 3, H, W) in [-1, 1] -> (N, 256, H/16, W/16). Even random convolutions tell colours and textures apart.
+    (N, 3, H, W) in [-1, 1] -> (N, 256, H/16, W/16).
     """
 
     def __init__(self) -> None:
@@ -65,16 +65,16 @@ class RandomFeatures(nn.Module):
 class CheckpointScorer:
     """Scores generators on the same images by the same features.
 
-    `x` images (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of an image of the other domain.
-    `reference` are the features (M, C) of real images of each domain, see `pooled`: hundreds, for the distance is of
-    features standardised by them. `name` says which features they are.
+    `x` are images (N, 3, H, W) in [-1, 1] by domain; each is translated in the style of an image of the other domain.
+    `reference` are features (M, C) of hundreds of real images of each domain, see `pooled`; features are standardised
+    by them. `name` is that of the feature network.
     """
 
     def __init__(self, x: ByDomain, reference: ByDomain, features: nn.Module, name: str) -> None:
         self.x, self.features, self.name = x, features, name
         self.reference = {domain: r.cpu() for domain, r in reference.items()}
         digest = hashlib.sha256()
-        # What the features come from: the classifier is of no image's.
+        # Only the weights behind the features, without the classifier.
         weights = (tensor for name, tensor in features.state_dict().items() if not name.startswith("classifier."))
         for tensor in (*weights, *x.values(), *self.reference.values()):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -99,5 +99,5 @@ class CheckpointScorer:
 
 @torch.no_grad()
 def pooled(batches: Iterable[Tensor], features: Features, device: torch.device) -> Tensor:
-    """Features (N, C), on the CPU, of N images in batches (n, 3, H, W) in [-1, 1]: means over all positions."""
+    """Features (N, C) on the CPU, as means over all positions, of N images in batches (n, 3, H, W) in [-1, 1]."""
     return torch.cat([features(batch.to(device)).mean((2, 3)).cpu() for batch in batches])

@@ -1,6 +1,6 @@
-"""An iteration captured once and repeated as a CUDA graph: one launch in place of some thousands.
+"""Iterations captured as a CUDA graph: one launch instead of some thousands.
 
-The networks are small for a GPU: launching their kernels one by one takes the CPU longer than computing takes the GPU.
+The networks are small for a GPU: the CPU takes longer to launch their kernels one by one than the GPU to run them.
 """
 
 import warnings
@@ -14,33 +14,33 @@ from dsmap.errors import DsmapError, first_line
 from dsmap.training.step_inputs import StepInputs
 
 _WARM_UP = 3
-"""Iterations that run as they are, before the capture: libraries prepare themselves, Adam makes its state."""
+"""Iterations before the capture: libraries initialise, Adam allocates its state."""
 
 Losses = dict[str, Tensor]
 
 
 class NotCapturedError(Exception):
-    """The text says why, in one line."""
+    """The capture failed; the text says why in one line."""
 
 
-def captured(work: Callable[[], Losses], stream: torch.cuda.Stream | None = None) -> Callable[[], Losses]:
-    """Records what `work` does on the GPU, on `stream`, without doing it; what comes back does it.
+def capture_graph(work: Callable[[], Losses], stream: torch.cuda.Stream | None = None) -> Callable[[], Losses]:
+    """Record the GPU work of `work` on `stream` without running it; the returned function runs it.
 
     Raises NotCapturedError.
     """
     before, graph, reason = torch.cuda.current_stream(), torch.cuda.CUDAGraph(), ""
     try:
-        # Threads that load images may ask for pinned memory meanwhile.
+        # Threads that load images may allocate pinned memory meanwhile.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             try:
                 losses = work()
             except Exception as error:
-                reason = _line(error)  # what the end of the capture raises after that says nothing
+                reason = _line(error)  # the error at the end of the capture is meaningless
                 raise
     except Exception as error:
-        torch.cuda.set_stream(before)  # a capture that fails stays on its own
+        torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
         reason = reason or _line(error)
-    if reason:  # out of the handler: its traceback holds what was computed
+    if reason:  # outside the handler, whose traceback holds tensors
         raise NotCapturedError(reason)
 
     def again() -> Losses:
@@ -51,11 +51,11 @@ def captured(work: Callable[[], Losses], stream: torch.cuda.Stream | None = None
 
 
 class CudaGraphRunner:
-    """Runs `descend` on its inputs, from the fourth time on as a captured graph.
+    """Runs `descend` on step inputs, from the fourth call on as a captured graph.
 
-    `descend` must depend on nothing but its argument and what lies on the device; `forget` gives back the gradients.
-    Where the capture fails, `say` gets the reason and every iteration runs as it is, or with `insist` DsmapError is
-    raised. The losses lie in memory that the next iteration writes to.
+    `descend` must depend only on its argument and on what is on the device; `forget` frees the gradients. If the
+    capture fails, `say` gets the reason and iterations run uncaptured, or DsmapError is raised with `insist`. The next
+    call overwrites the returned losses.
     """
 
     def __init__(
@@ -65,22 +65,22 @@ class CudaGraphRunner:
         say: Notify,
         *,
         insist: bool = False,
-        capture: Callable[..., Callable[[], Losses]] = captured,
+        capture: Callable[..., Callable[[], Losses]] = capture_graph,
     ) -> None:
         self._descend, self._forget, self._say, self._insist, self._capture = descend, forget, say, insist, capture
-        # One for all: memory is kept apart by stream.
+        # One stream for all calls, as memory is cached per stream.
         self._stream = torch.cuda.Stream() if torch.cuda.is_available() else None
         self._kept: StepInputs | None = None
         self._again: Callable[[], Losses] | None = None
         self._warm, self._failed = 0, False
 
     @property
-    def repeats(self) -> bool:
-        """Whether there is a captured graph."""
+    def is_captured(self) -> bool:
+        """Whether iterations run as a captured graph."""
         return self._again is not None
 
     def __call__(self, inputs: StepInputs) -> Losses:
-        """The losses of an iteration; the networks have learnt from it."""
+        """Run an iteration; returns its losses."""
         if self._failed:
             return self._descend(inputs)
         if self._kept is None:
@@ -88,7 +88,7 @@ class CudaGraphRunner:
         kept = self._kept
         for tensor, new in zip(kept.tensors(), inputs.tensors(), strict=True):
             if tensor.shape != new.shape:
-                raise ValueError(f"a batch of {tuple(new.shape)} after ones of {tuple(tensor.shape)}")
+                raise ValueError(f"a batch of shape {tuple(new.shape)} after batches of shape {tuple(tensor.shape)}")
             tensor.copy_(new, non_blocking=True)
         if self._warm < _WARM_UP:
             self._warm += 1
@@ -106,9 +106,9 @@ class CudaGraphRunner:
         return self._descend(inputs) if self._again is None else self._again()
 
     def _aside(self, work: Callable[[], Losses]) -> Losses:
-        """Runs `work` on the stream of the capture, as PyTorch wants it before one."""
+        """Run `work` on the stream of the capture, as PyTorch requires before it."""
         with warnings.catch_warnings():
-            # Adam can be captured and is not yet.
+            # Adam is capturable and not captured yet.
             warnings.filterwarnings("ignore", message=".*capturable=True")
             if self._stream is None:
                 return work()

@@ -1,7 +1,7 @@
-"""Unpaired training images: two domains on disk, and batches that are a pure function of (seed, step).
+"""Batches of unpaired training images, as a pure function of (seed, step).
 
-No random state is kept anywhere: which images batch `t` holds, their crops and flips all follow from (seed, t). So a
-training resumed at step t sees exactly what it would have seen, with any number of workers.
+There is no random state: the images of batch `t`, their crops and flips depend only on (seed, t). A training resumed at
+step t therefore sees exactly the same batches, with any number of workers.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from dsmap.training.datasets import Domains
 from dsmap.training.image_tensors import to_nchw
 from dsmap.training.readers import MAX_AHEAD, Readers
 
-# More than this share of broken images in a domain (and more than one image) stops the training.
+# A larger share of broken images in a domain (and more than one image) stops the training.
 BROKEN_SHARE = 0.1
 
 # One stream of random numbers per purpose, so that none repeats another's.
@@ -32,7 +32,7 @@ _ORDER, _AUGMENT, _REPLACE = range(3)
 
 
 class Broken(NamedTuple):
-    """A training image that cannot be read: `side` is 0 for domain a and 1 for b, `fact` says what is wrong."""
+    """A training image that cannot be read: `side` is 0 for domain A and 1 for B, `fact` says why."""
 
     side: int
     path: Path
@@ -40,11 +40,9 @@ class Broken(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One training step's images: float32 (B, 3, h, w) RGB in [-1, 1], and where each came from.
+    """The images of a training step, float32 (B, 3, h, w) RGB in [-1, 1], and their paths.
 
-    Of several processes each has its own share.
-
-    `broken` holds the images that could not be read and were replaced by another.
+    Each of several processes has its own share. `broken` lists images that could not be read and were replaced.
     """
 
     step: int
@@ -56,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A batch as it was read: the images as uint8 (B, h, w, 3), a quarter of what it is as numbers in [-1, 1]."""
+    """A batch as read: uint8 (B, h, w, 3), a quarter of the size of float32."""
 
     step: int
     a_rgb: npt.NDArray[np.uint8]
@@ -69,11 +67,10 @@ class _Read(NamedTuple):
 class UnpairedBatches(Dataset[Batch]):
     """`batches[t]` is training step t's Batch: any t >= 0, in any order, always the same images.
 
-    Each domain is gone through in epochs of its own length, shuffled anew each time. An image's shorter side is
-    resized to `shorter_side` (times a factor drawn from `scale_jitter`), `crop_hw` is cut out at random, and half are
-    mirrored when `flip`. Each of several `processes` gets its `batch_size` of the images that one process would get
-    with a batch of all of them.
-    Raises InputError when the crop does not fit, or a broken image finds no replacement.
+    Each domain has epochs of its own length, each shuffled anew. An image's shorter side is resized to `shorter_side`
+    (times a factor drawn from `scale_jitter`), a random `crop_hw` is cut out, and half are flipped horizontally if
+    `flip`. Together, several `processes` get the batch that one process would get with their total batch size.
+    Raises InputError when the crop does not fit, or there is no replacement for a broken image.
     """
 
     def __init__(
@@ -90,9 +87,7 @@ class UnpairedBatches(Dataset[Batch]):
     ) -> None:
         smallest = shorter_side * scale_jitter[0]
         if not 0 < scale_jitter[0] <= scale_jitter[1]:
-            raise InputError(
-                f"scale_jitter is {scale_jitter}.", "Use two factors above 0, the smaller one first: 0.9 1.1."
-            )
+            raise InputError(f"scale_jitter is {scale_jitter}.", "Use two factors above 0, the smaller first: 0.9 1.1.")
         if max(crop_hw) > smallest:
             raise InputError(
                 f"The crop {crop_hw[0]}x{crop_hw[1]} does not fit: the shorter side is resized to {smallest:g}.",
@@ -107,8 +102,8 @@ class UnpairedBatches(Dataset[Batch]):
         self.shorter_side, self.crop_hw, self.scale_jitter = shorter_side, crop_hw, scale_jitter
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.processes = processes or Processes()
-        self._known_broken: dict[Path, str] = {}  # saves reading them again; changes no result
-        self._told: dict[Path, int] = {}  # broken images, and which side each is of
+        self._known_broken: dict[Path, str] = {}  # saves reading them again; does not change results
+        self._reported: dict[Path, int] = {}  # broken images and their sides
 
     @classmethod
     def of(cls, domains: Domains, data: DataConfig, seed: int, processes: Processes | None = None) -> "UnpairedBatches":
@@ -139,15 +134,15 @@ class UnpairedBatches(Dataset[Batch]):
         stop_asked: Callable[[], bool] = lambda: False,
         say: Notify = lambda _line: None,
     ) -> Iterator[Batch]:
-        """Batches start .. stop - 1 in order, read `ahead` by each of `workers` processes (0: in this one).
+        """Batches start .. stop - 1 in order; each of `workers` processes (0: this one) reads `ahead` of them.
 
-        `on_broken` is called once for each image that cannot be read, in all calls of this. Raises InputError once
-        they are too many, and DsmapError when one of the processes dies. While it waits for a batch it ends early once
-        `stop_asked`, and `say` gets a line each minute.
+        `on_broken` is called once for each unreadable image over all calls. Raises InputError once there are too many,
+        and DsmapError when a process dies. While waiting for a batch, iteration ends early if `stop_asked`, and `say`
+        gets a line each minute.
         """
         for batch in self._batches(range(start, stop), workers, ahead, pin_memory, stop_asked, say):
             for broken in batch.broken:
-                self._tell(broken, on_broken)
+                self._report(broken, on_broken)
             yield batch
 
     def _batches(
@@ -159,7 +154,7 @@ class UnpairedBatches(Dataset[Batch]):
         stop_asked: Callable[[], bool],
         say: Notify,
     ) -> Iterator[Batch]:
-        # A thread of its own takes the first GPU unless it is told.
+        # Another thread would use the first GPU by default.
         prepare = partial(_pinned, device=torch.cuda.current_device()) if pin_memory else _as_batch
         if not workers:
             yield from (prepare(self._read(step)) for step in steps)
@@ -184,21 +179,21 @@ class UnpairedBatches(Dataset[Batch]):
         b_rgb, paths_b = self._half(1, step, broken, opening)
         return _Read(step, a_rgb, b_rgb, paths_a, paths_b, tuple(broken))
 
-    def _tell(self, broken: Broken, on_broken: Callable[[Broken], None] | None) -> None:
-        """Passes on what is new of `broken` images."""
-        if broken.path in self._told:
+    def _report(self, broken: Broken, on_broken: Callable[[Broken], None] | None) -> None:
+        """Report a broken image the first time it is met."""
+        if broken.path in self._reported:
             return
-        self._told[broken.path] = broken.side
+        self._reported[broken.path] = broken.side
         if on_broken is not None:
             on_broken(broken)
-        count = list(self._told.values()).count(broken.side)
+        count = list(self._reported.values()).count(broken.side)
         if count > self._allowed(broken.side):
             raise self._too_many(broken.side, count, broken)
 
     def _half(
         self, side: int, step: int, broken: list[Broken], opening: Callable[[Path], None]
     ) -> tuple[npt.NDArray[np.uint8], tuple[Path, ...]]:
-        """One domain's half of batch `step`; images found broken are appended to `broken`."""
+        """One domain's half of batch `step`; broken images are appended to `broken`."""
         crops, paths = [], []
         first = (step * self.processes.world_size + self.processes.rank) * self.batch_size
         for position in range(first, first + self.batch_size):
@@ -227,17 +222,17 @@ class UnpairedBatches(Dataset[Batch]):
             broken.append(Broken(side, path, self._known_broken[path]))
             if len(failed) > self._allowed(side) or len(failed) == len(images):
                 raise self._too_many(side, len(failed), broken[-1])
-            if replacements is None:  # drawn for this position alone, so that (seed, step) still decides everything
+            if replacements is None:  # drawn for this position only, so that (seed, step) still decides everything
                 rng = np.random.default_rng((self.seed, _REPLACE, side, position))
                 replacements = iter(rng.permutation(len(images)).tolist())
             index = next(candidate for candidate in replacements if candidate not in failed)
 
     def _augment(self, image_rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        # Every number is drawn whether used or not: switching one augmentation on leaves the others as they were.
+        # All numbers are drawn, used or not: enabling one augmentation does not change the others.
         factor, top, left, mirror = rng.random(4)
         low, high = self.scale_jitter
         crop_h, crop_w = self.crop_hw
-        # The crop's own size is the floor, as rounding could fall short of it by a pixel.
+        # At least the crop's size, as rounding could fall short by a pixel.
         image_rgb = resize_shorter_side(
             image_rgb, max(round(self.shorter_side * (low + (high - low) * factor)), crop_h, crop_w)
         )
@@ -263,7 +258,7 @@ def _as_batch(read: _Read) -> Batch:
 
 
 def _pinned(read: _Read, *, device: int) -> Batch:
-    """In memory from which the GPU `device` copies without waiting."""
+    """In pinned memory, from which the GPU `device` copies asynchronously."""
     batch = _as_batch(read)
     with torch.cuda.device(device):
         return batch._replace(x_a_nchw=batch.x_a_nchw.pin_memory(), x_b_nchw=batch.x_b_nchw.pin_memory())

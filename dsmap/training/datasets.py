@@ -1,4 +1,4 @@
-"""Where the training images are: two domains, each a folder of images. No torch, so commands can fail at once."""
+"""Training images on disk: two domains, each a folder of images. Imports no torch, so that commands fail early."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ class Domain:
     train: tuple[Path, ...]
     test: tuple[Path, ...] = ()
     left_out: tuple[str, ...] = ()
-    """A line for each of its folders in which something is no still image: "2 files left out of FOLDER: 2 .txt"."""
+    """A line for each of its folders that holds other files: "2 files left out of FOLDER: 2 .txt"."""
 
 
 class Domains(NamedTuple):
@@ -30,11 +30,11 @@ class Domains(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """What tells one set of training images from another, wherever the folder lies."""
+    """Identifies a set of training images, independently of the folder's location."""
 
     pictures: int
     sha256: str
-    """Of every file's name and size in bytes."""
+    """SHA-256 of every file's name and size in bytes."""
 
 
 def fingerprint(domain: Domain) -> Fingerprint:
@@ -50,16 +50,16 @@ def find_domains(
 ) -> Domains:
     """The two domains' images, from one folder or from two; images are searched directly in a folder.
 
-    `data` holds trainA and trainB and may hold testA and testB; the domains are then called `names`. `named` holds two
-    (name, folder) pairs; a folder holds train/ and may hold test/, or else its own images are the training images.
+    `data` holds trainA and trainB, optionally testA and testB, for domains called `names`. `named` holds two (name,
+    folder) pairs; a folder holds train/ and optionally test/, or else the training images themselves.
     Raises InputError when both or neither are given, a folder is missing or empty, or the two domains are the same.
     """
     if data is not None and named:
-        raise InputError("Both --data and --domain were given.", f"Give --data FOLDER, or {_TWO_FOLDERS}.")
+        raise InputError("Both --data and --domain were given.", f"Pass --data FOLDER, or {_TWO_FOLDERS}.")
     if data is None and len(named) != 2:
         raise InputError(
             f"Two domains are needed, got {len(named)}.",
-            f"Give --data FOLDER (with trainA, trainB), or {_TWO_FOLDERS}.",
+            f"Pass --data FOLDER (with trainA, trainB), or {_TWO_FOLDERS}.",
         )
     if data is None:
         names = (named[0][0], named[1][0])
@@ -74,14 +74,14 @@ def find_domains(
 
 
 def check_same_domains(domains: Domains, names: Sequence[str]) -> None:
-    """Raises InputError unless `domains` are those a checkpoint has, in any order."""
+    """Raises InputError unless `domains` are those of a checkpoint, in any order."""
     if {domain.name for domain in domains} != set(names):
         got, expected = ", ".join(domain.name for domain in domains), ", ".join(names)
         raise InputError(f"the images are of {got}, the checkpoint of {expected}", "Use the checkpoint's names.")
 
 
 def training_folders(domains: Domains) -> dict[str, list[str]]:
-    """Where the training images of each domain lie: absolute paths of folders."""
+    """The folders of each domain's training images, as absolute paths."""
     return {domain.name: sorted({str(path.parent.resolve()) for path in domain.train}) for domain in domains}
 
 
@@ -90,7 +90,7 @@ def check_domain_names(names: tuple[str, str]) -> None:
     for name in names:
         if not DOMAIN_NAME.fullmatch(name):
             raise InputError(
-                f"{name!r} is no name for a domain.",
+                f"{name!r} is not a valid domain name.",
                 "Use letters (a to z), digits, - and _: it becomes part of file names.",
             )
     if names[0] == names[1]:
@@ -117,7 +117,7 @@ def _domain(name: str, train: Path, test: Path) -> Domain:
 
 
 def without_too_large(domains: Domains) -> Domains:
-    """`domains` without the images that do not fit into memory, by their headers; `left_out` names each."""
+    """`domains` without images whose headers say that they do not fit into memory; `left_out` names each."""
     kept = []
     for domain in domains:
         faults = {path: why for path in (*domain.train, *domain.test) if (why := size_fault(path)) is not None}
@@ -132,12 +132,12 @@ def _require_folder(folder: Path) -> None:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(
             f"The folder {folder} {what}.",
-            f"Give --data FOLDER with trainA and trainB in it (testA and testB too, if there are), or {_TWO_FOLDERS}.",
+            f"Pass --data FOLDER with trainA and trainB (and testA, testB) in it, or {_TWO_FOLDERS}.",
         )
 
 
 def check_named_domains(option: str, names: Iterable[str], domains: tuple[str, str]) -> None:
-    """Raises InputError for one of the `names` in an option that is none of a network's domains."""
+    """Raises InputError if an option names a domain that the network does not have."""
     for name in names:
         if name not in domains:
             raise InputError(f"{option} names a domain {name!r}", f"This model knows {' and '.join(domains)}.")
@@ -146,7 +146,7 @@ def check_named_domains(option: str, names: Iterable[str], domains: tuple[str, s
 def default_style_images(folders: Mapping[str, Path], domains: tuple[str, str]) -> dict[str, Sequence[Path]]:
     """The images in the folders of `--default-style`, by domain.
 
-    Raises InputError for a domain that is none of a network's, and for a folder without images.
+    Raises InputError for an unknown domain, and for a folder without images.
     """
     check_named_domains("--default-style", folders, domains)
     return {domain: list_images(folder) for domain, folder in folders.items()}

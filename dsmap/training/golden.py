@@ -1,4 +1,4 @@
-"""This project's numbers beside the authors', from a folder of golden files made by their code.
+"""Comparison with the authors' numbers, from a folder of golden files written by their code.
 
 The folder holds config.yaml, gen_*.pt, dis_*.pt, tensors.npz (inputs, random styles, intermediates, outputs) and
 scalars.json (losses, and the L2 norm of every parameter's gradient after the whole generator and discriminator loss).
@@ -43,7 +43,7 @@ from dsmap.training.objective import (
 
 TENSOR_TOLERANCE = 1e-4  # times max(1, largest expected value)
 LOSS_TOLERANCE = 1e-4  # relative
-GRADIENT_TOLERANCE = 1e-3  # relative, or absolute: the gradient of a bias before a norm is only rounding noise
+GRADIENT_TOLERANCE = 1e-3  # relative, or absolute: the gradient of a bias before a norm is rounding noise
 
 GRADIENT_DRAWS = 24
 
@@ -66,21 +66,21 @@ _RANDOM_TERMS = {
 _INPUTS = {f"{kind}_{slot}" for kind in ("x", "dis_style", "gen_style") for slot in SLOTS} | {"cx_x", "cx_y"}
 
 
-class Comparison(NamedTuple):
-    """One number or tensor of theirs beside ours."""
+class GoldenRow(NamedTuple):
+    """One of their numbers or tensors compared with ours."""
 
     kind: str
     """tensor, loss, generator gradient or discriminator gradient."""
     name: str
     expected: float
-    """Their value; of a tensor its largest absolute value."""
+    """Their value, or the largest absolute value of their tensor."""
     error: float
-    """Largest absolute difference; infinite when there is nothing to compare it with."""
+    """Largest absolute difference; infinite if there is nothing to compare with."""
     allowed: float
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within what is allowed (false for NaN)."""
+        """Whether the error is within tolerance (false for NaN)."""
         return self.error <= self.allowed
 
 
@@ -100,8 +100,8 @@ class _Golden(NamedTuple):
     scalars: dict[str, dict[str, float]]
 
 
-def compare_golden(folder: Path) -> list[Comparison]:
-    """Everything in `folder` compared; InputError when files are missing or are not what they should be."""
+def compare_golden(folder: Path) -> list[GoldenRow]:
+    """Compare everything in `folder`. Raises InputError for missing or invalid files."""
     golden = _read(folder)
     step = _step(golden)
     losses = step.losses
@@ -147,8 +147,8 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 def _step(golden: _Golden, draw: int = 0) -> _Step:
-    """Both losses and all gradients; above 0, `draw` says how every weight is moved by about its own rounding error."""
-    model = golden.model if draw == 0 else _moved(golden.model, draw)
+    """Both losses and all gradients; `draw` above 0 perturbs every weight by about its rounding error."""
+    model = golden.model if draw == 0 else _perturbed(golden.model, draw)
     x = {slot: golden.tensors[f"x_{slot}"] for slot in SLOTS}
     discriminators = {slot: golden.discriminators[slot] for slot in SLOTS}
     first = translate_both(model, x, _styles(golden.tensors, "gen"))
@@ -175,8 +175,8 @@ def _step(golden: _Golden, draw: int = 0) -> _Step:
 
 
 @torch.no_grad()
-def _moved(model: DSMAP, draw: int) -> DSMAP:
-    """A copy of `model` whose weights are off by a relative 1e-7 or 3e-7: float32 rounds to 6e-8."""
+def _perturbed(model: DSMAP, draw: int) -> DSMAP:
+    """A copy of `model` with weights perturbed by a relative 1e-7 or 3e-7 (float32 rounds to 6e-8)."""
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(draw)
     scale = 1e-7 if draw % 2 else 3e-7
@@ -185,13 +185,13 @@ def _moved(model: DSMAP, draw: int) -> DSMAP:
     return model
 
 
-def _gradient_rows(golden: _Golden, computed: dict[str, float]) -> list[Comparison]:
+def _gradient_rows(golden: _Golden, computed: dict[str, float]) -> list[GoldenRow]:
     """The rows of all gradient norms.
 
-    A gradient jumps where an activation or a difference changes its sign, and rounding alone decides some signs: two
-    right programs can differ there by more than the tolerance. So where a norm is off, all are computed again with
-    every weight moved by about its rounding error: the nearest draw counts, and what the draws move a norm by is
-    allowed to it, at most ten times the tolerance.
+    A gradient jumps where an activation or a difference changes sign, and rounding alone decides some signs: two
+    correct programs can differ there by more than the tolerance. If a norm is off, all are therefore computed again
+    with every weight perturbed by about its rounding error: the nearest draw counts, and the spread of the draws is
+    allowed, up to ten times the tolerance.
     """
     expected = {
         "generator gradient": golden.scalars["gen_grad_norms"],
@@ -205,7 +205,7 @@ def _gradient_rows(golden: _Golden, computed: dict[str, float]) -> list[Comparis
         tolerance = GRADIENT_TOLERANCE * max(1.0, abs(value))
         return min(max(tolerance, reach.get(name, 0.0)), 10 * tolerance)
 
-    def rows() -> list[Comparison]:
+    def rows() -> list[GoldenRow]:
         return [row for kind, norms in expected.items() for row in _scalar_rows(kind, norms, nearest, allowed)]
 
     for draw in range(1, GRADIENT_DRAWS + 1):
@@ -219,7 +219,7 @@ def _gradient_rows(golden: _Golden, computed: dict[str, float]) -> list[Comparis
 
 
 def _tensors(golden: _Golden, first: Translations) -> dict[str, Tensor]:
-    """Every intermediate and output under the authors' names."""
+    """All intermediates and outputs under the authors' names."""
     computed: dict[str, Tensor] = {}
     for slot, other in (SLOTS, SLOTS[::-1]):
         content = first.content[slot]
@@ -244,7 +244,7 @@ def _styles(tensors: dict[str, Tensor], step: str) -> ByDomain:
 
 
 def _losses(terms: dict[str, float], golden: _Golden) -> dict[str, float]:
-    """Our terms under the authors' names; a term that this network does not have is 0."""
+    """Our terms under the authors' names; 0 for terms that this network does not have."""
     losses: dict[str, float] = {}
     for half, names in (("exemplar", _EXEMPLAR_TERMS), ("random", _RANDOM_TERMS)):
         for theirs, ours in names.items():
@@ -267,7 +267,7 @@ def _gradient_norms(prefix: str, names: dict[tuple[str, str], str], module: nn.M
     return norms
 
 
-def _tensor_rows(expected: dict[str, Tensor], computed: dict[str, Tensor]) -> Iterator[Comparison]:
+def _tensor_rows(expected: dict[str, Tensor], computed: dict[str, Tensor]) -> Iterator[GoldenRow]:
     for name, value in expected.items():
         if name in _INPUTS:
             continue
@@ -275,11 +275,11 @@ def _tensor_rows(expected: dict[str, Tensor], computed: dict[str, Tensor]) -> It
         error = float("inf")
         if name in computed and computed[name].shape == value.shape:
             error = (computed[name].detach() - value).abs().max().item()
-        yield Comparison("tensor", name, largest, error, TENSOR_TOLERANCE * max(1.0, largest))
+        yield GoldenRow("tensor", name, largest, error, TENSOR_TOLERANCE * max(1.0, largest))
 
 
-def _scalar_rows(kind: str, expected: dict[str, float], computed: dict[str, float], allowed: Any) -> list[Comparison]:
+def _scalar_rows(kind: str, expected: dict[str, float], computed: dict[str, float], allowed: Any) -> list[GoldenRow]:
     return [
-        Comparison(kind, name, value, abs(computed.get(name, float("inf")) - value), allowed(name, value))
+        GoldenRow(kind, name, value, abs(computed.get(name, float("inf")) - value), allowed(name, value))
         for name, value in expected.items()
     ]

@@ -1,6 +1,6 @@
-"""What learns, and one iteration of it: the discriminators on a batch, then the generators on the same one.
+"""One training iteration: the discriminators are updated on a batch, then the generators on the same batch.
 
-Everything random in iteration t is a function of (seed, t): no random state has to be kept anywhere.
+The learner holds the networks, the moving average of the generators and both optimisers.
 """
 
 import copy
@@ -37,11 +37,11 @@ from dsmap.training.step_inputs import RandomDraws, StepInputs
 
 
 class NotFiniteError(Exception):
-    """A loss is no number any more; the text names it, the step and the images."""
+    """A loss is not finite; the text names it, the step and the images."""
 
 
 def new_generators(config: TrainConfig) -> DSMAP:
-    """Generators as they are at the start of a training; torch's random numbers begin at its seed."""
+    """Initial generators of a training; seeds torch's random numbers."""
     torch.manual_seed(config.seed)
     model = DSMAP(config.model)
     initialise_generators(model)
@@ -66,7 +66,7 @@ class Learner:
         self.model = new_generators(config)
         self.features = load_features(config.features).to(hardware.device) if config.uses_features else None
         self.appearances: dict[str, Appearance] = {}
-        """What the domains' images look like, with `loss.appearance`; see `fit_statistics`."""
+        """Appearance of each domain's images, with `loss.appearance`; see `fit_statistics`."""
         self.discriminators = nn.ModuleDict(
             {slot: Discriminator(config.discriminator, self.features) for slot in SLOTS}
         )
@@ -89,18 +89,18 @@ class Learner:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds, by file name."""
+        """The modules in a checkpoint, by file name."""
         return {"generators": self.model, "ema": self.ema, "discriminators": self.discriminators}
 
     def start_from(self, generators: DSMAP) -> None:
-        """Gives the generators, and their average, the weights of others of the same architecture."""
+        """Copy weights from generators of the same architecture to the generators and their average."""
         for model in (self.model, self.ema):
             model.load_state_dict(generators.state_dict())
 
     def fit_statistics(self, domain: str, images: Sequence[Tensor], *, resumed: bool) -> None:
-        """Learns what real images of `domain` are like, from batches (n, 3, H, W) in [-1, 1], before the training.
+        """Fit statistics of real images of `domain` in batches (n, 3, H, W) in [-1, 1], before the training.
 
-        `resumed`: a checkpoint brings the standard of the discriminators.
+        If `resumed`, those of the discriminators come from the checkpoint.
         """
         batches = [self.hardware.place(x_nchw) for x_nchw in images]
         if self.config.loss.appearance:
@@ -112,10 +112,10 @@ class Learner:
             broadcast_weights(discriminator)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
-        """One iteration on `batch`: the discriminators learn, then the generators. Gives every loss.
+        """One iteration on `batch`; returns every loss.
 
-        Raises NotFiniteError when a loss is not finite: the networks are spoilt then, and the last checkpoint is what
-        is left.
+        Raises NotFiniteError when a loss is not finite: the networks are unusable then, and only the last checkpoint is
+        left.
         """
         self._set_learning_rates(batch.step)
         a, b = self.model.domains
@@ -126,8 +126,10 @@ class Learner:
         return self._numbers(losses, batch)
 
     def _descend(self, inputs: StepInputs) -> dict[str, Tensor]:
-        """A step of the discriminators, then one of the generators. Nothing that differs between iterations comes from
-        elsewhere than `inputs` and the device, for a captured iteration repeats what the device did.
+        """Update the discriminators, then the generators.
+
+        What differs between iterations comes from `inputs` and the device only: a captured iteration repeats what the
+        device did.
         """
         config = self.config
         first, d_terms = self._first_half(inputs)
@@ -145,7 +147,7 @@ class Learner:
         return {**losses, "generators": total, "discriminators": d_total}
 
     def _first_half(self, inputs: StepInputs) -> tuple[Translations, ByDomain]:
-        """Translations in both directions, and the discriminators' losses on them."""
+        """Translations in both directions, and the discriminators' losses."""
         with self.hardware.autocast():
             first = translate_both(self.model, inputs.x, inputs.styles, inputs.noise or None)
             random = first.random
@@ -179,18 +181,18 @@ class Learner:
         return {domain: self.discriminators[self.model.slot(domain)] for domain in self.model.domains}
 
     def compile(self, say: Notify) -> None:
-        """torch.compile of every network, tried once on an empty batch: what was chosen by `auto` may still fail."""
+        """Compile every network, and try it once on an empty batch: what `auto` chose may still fail."""
         model = self.model
         parts = (model.content_encoders, model.mappings, model.style_encoders, model.style_mlps, self.discriminators)
         networks = [model.shared_encoder, *(network for part in parts for network in part.values())]
-        # Decoders in pieces: compiled as a whole, with reflected borders, they corrupted memory on CPUs (torch 2.13).
+        # Decoders in parts: compiled as a whole, with reflected borders, they corrupted memory on CPUs (torch 2.13).
         kinds = AdainResidualBlock, UpsampleConv, ShuffleConv
         pieces = [piece for piece in model.decoders.modules() if isinstance(piece, kinds)]
         compile_networks([*networks, *pieces])
         say("compiling the networks; this takes a minute or more ...")
         started = time.monotonic()
         try:
-            self._try()
+            self._dry_iteration()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -207,8 +209,8 @@ class Learner:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
-    def _try(self) -> None:
-        """What an iteration computes, on an empty batch; nothing is learnt from it."""
+    def _dry_iteration(self) -> None:
+        """Forward and backward pass of an iteration on an empty batch, without any update."""
         followed = {name: buffer.clone() for name, buffer in self.discriminators.named_buffers()}
         data = self.config.data
         empty = self.hardware.place(torch.zeros(data.batch_size, 3, data.crop, data.crop))
@@ -236,9 +238,9 @@ class Learner:
                 set_learning_rate(group, lr * group.get("lr_factor", 1.0))
 
     def _numbers(self, losses: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
-        """The losses of all processes as numbers; NotFiniteError when one is not finite."""
+        """The losses, averaged over all processes, as numbers. Raises NotFiniteError when one is not finite."""
         mine = torch.stack([loss.detach().float() for loss in losses.values()])
-        values = mean_over_processes(mine).tolist()  # the one wait for the device in an iteration
+        values = mean_over_processes(mine).tolist()  # the only synchronisation with the device in an iteration
         wrong = next((name for name, value in zip(losses, values, strict=True) if not math.isfinite(value)), None)
         if wrong is not None:
             files = "" if bool(mine.isfinite().all()) else ", ".join(map(str, (*batch.paths_a, *batch.paths_b)))
@@ -248,7 +250,7 @@ class Learner:
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        """EMA of the generators; the decay starts low so that the first random weights are soon forgotten."""
+        """Update the EMA of the generators; the decay starts low, so that initial weights are soon forgotten."""
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         ours: list[Tensor] = list(self.ema.parameters())
         live: list[Tensor] = list(self.model.parameters())

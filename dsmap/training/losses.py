@@ -1,7 +1,7 @@
-"""The loss functions, each a function of tensors that gives a scalar (paper section 3.4).
+"""Loss functions from tensors to scalars (paper section 3.4).
 
-They compute in float32 at least, whatever autocast has made of their inputs. Where a term is more than a mean over
-images, what couples the images is taken over the batches of all processes.
+They compute in float32 at least, also under autocast. Terms that couple the images of a batch couple those of all
+processes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from dsmap.config import GanType
 from dsmap.model.layers import at_least_float32
 
 Logits = Sequence[Tensor]
-"""What a discriminator says of a batch: one map of logits per scale."""
+"""A discriminator's output for a batch: one map of logits per scale."""
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
@@ -24,16 +24,16 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
 
 
 def discriminator_loss(kind: GanType, fake: Logits, real: Logits) -> Tensor:
-    """What a discriminator minimises: a mean per scale, summed over the scales.
+    """The loss of a discriminator: a mean per scale, summed over the scales.
 
     lsgan: D(fake)^2 + (D(real) - 1)^2, no factor 1/2. nsgan: binary cross-entropy. ralsgan: relativistic average least
-    squares (Jolicoeur-Martineau 2019), where each side is judged against the mean of the other.
+    squares (Jolicoeur-Martineau 2019), each side against the mean of the other.
     """
     return _sum(_DISCRIMINATOR[kind](at_least_float32(f), at_least_float32(r)) for f, r in zip(fake, real, strict=True))
 
 
 def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None = None) -> Tensor:
-    """What a generator minimises against a discriminator; `real` is needed for ralsgan only."""
+    """The adversarial loss of a generator; only ralsgan needs `real`."""
     if kind == "ralsgan":
         if real is None:
             raise ValueError("ralsgan needs the logits of real images")
@@ -46,8 +46,8 @@ def generator_adversarial_loss(kind: GanType, fake: Logits, real: Logits | None 
 
 
 def mode_seeking_loss(x: Tensor, y: Tensor, style_x: Tensor, style_y: Tensor) -> Tensor:
-    """|s_x - s_y| / |x - y| of two images of one content in two styles: MSGAN (Mao et al., CVPR 2019) maximises the
-    inverse. The styles are taken as given: no gradient flows to them.
+    """|s_x - s_y| / |x - y| of two images of one content in two styles; MSGAN (Mao et al., CVPR 2019) maximises the
+    inverse. No gradient flows to the styles.
     """
     apart = mean_over_processes(l1(x, y))
     return 1 / (apart / mean_over_processes(l1(style_x, style_y).detach()) + 1e-5)
@@ -57,13 +57,13 @@ def kl_divergence(mean_ns: Tensor, log_variance_ns: Tensor) -> Tensor:
     """-0.5 * sum(1 + log sigma^2 - mu^2 - sigma^2) of style codes against N(0, I)."""
     mean_ns, log_variance_ns = at_least_float32(mean_ns), at_least_float32(log_variance_ns)
     total = -0.5 * (1 + log_variance_ns - mean_ns.square() - log_variance_ns.exp()).sum()
-    return total * world_size()  # a sum over all images, where gradients are averaged over the processes
+    return total * world_size()  # a sum over all images; gradients are averaged over the processes
 
 
 def contextual_loss(x_nchw: Tensor, y_nchw: Tensor, bandwidth: float = 0.5) -> Tensor:
     """The contextual loss of features x against the target's features y (Mechrez et al., ECCV 2018).
 
-    Always in full precision: in float16 equal maps divide by a distance that has been rounded to zero.
+    Always in full precision: in float16, equal maps would divide by a distance rounded to zero.
     """
     with torch.autocast(x_nchw.device.type, enabled=False):
         x_nchw, y_nchw = at_least_float32(x_nchw), at_least_float32(y_nchw)

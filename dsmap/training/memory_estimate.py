@@ -1,4 +1,4 @@
-"""How much memory an iteration takes, found without running it: torch's `meta` device has shapes and no numbers."""
+"""Memory estimates of an iteration without running it, on torch's `meta` device, which has shapes and no data."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ from dsmap.model.feature_networks import FeatureNetwork, load_features
 from dsmap.training.device import Hardware
 from dsmap.training.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
 
-# What is kept of each trained number: itself, its gradient and Adam's two moments. The average adds one more for the
-# generators.
+# Copies of each trained parameter: itself, its gradient and Adam's two moments. The moving average adds one more for
+# the generators.
 _COPIES_TRAINED = 4
-# Room for what lives only inside an operation, and for gaps between blocks of memory.
+# For temporaries inside operations, and memory fragmentation.
 _SLACK = 1.25
 
 
 class MemoryEstimate(NamedTuple):
-    """Bytes: what weights, gradients, Adam and the average take, and what an iteration keeps for its gradients."""
+    """Bytes: `weights` with gradients, Adam and average, and `activations` kept for gradients."""
 
     generators: int
-    """Numbers that are trained in them."""
+    """Number of trained parameters."""
     discriminators: int
     weights: int
     activations: int
@@ -36,17 +36,17 @@ class MemoryEstimate(NamedTuple):
 
     @property
     def total(self) -> int:
-        """About what a training needs at its peak."""
+        """Approximate peak memory of a training."""
         return int(self.weights + self.activations * _SLACK)
 
 
 def estimate_memory(config: TrainConfig, bytes_per_activation: int = 4) -> MemoryEstimate:
-    """The memory that training as in `config` takes. What the contextual loss takes is not counted.
+    """The memory of a training with `config`, without that of the contextual loss.
 
-    Raises InputError where discriminators need a feature network that is not there.
+    Raises InputError if the discriminators need a feature network that is missing.
     """
     features = _features_on_meta(config.features) if config.discriminator.features else None
-    # Not made on the meta device: random numbers of its own choosing go into a discriminator of features.
+    # Not created on the meta device: the constructor draws random numbers from a generator of its own.
     judges = {slot: Discriminator(config.discriminator, features) for slot in SLOTS}
     discriminators = nn.ModuleDict(judges).to("meta")
     with torch.device("meta"):
@@ -66,12 +66,12 @@ def estimate_memory(config: TrainConfig, bytes_per_activation: int = 4) -> Memor
     def keep(saved: Tensor) -> Tensor:
         storage = saved.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that no later one gets its number
+            kept[storage._cdata] = storage  # held, so that its id is not reused
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         first = translate_both(model, x, random, random)
-        # The discriminators' step is over, and its graph gone, before the generators' second half begins.
+        # The graph of the discriminators' update is freed before the second half.
         before = dict(kept)
         discriminator_terms(named, config.discriminator.gan_type, x, first.exemplar, first.random)
         of_first_step = sum(storage.nbytes() for storage in kept.values())
@@ -94,7 +94,7 @@ def estimate_memory(config: TrainConfig, bytes_per_activation: int = 4) -> Memor
         discriminators=of_discriminators,
         weights=4 * ((_COPIES_TRAINED + 1) * of_generators + _COPIES_TRAINED * of_discriminators + of_features),
         activations=max(of_first_step, of_second_step) * bytes_per_activation // 4,
-        # Live and averaged weights, and two moments of each that is trained.
+        # Live and averaged weights, and two moments of each trained one.
         checkpoint=4 * (4 * of_generators + 3 * of_discriminators),
     )
 
@@ -105,13 +105,13 @@ def _features_on_meta(name: str) -> FeatureNetwork:
 
 
 def readable(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes, such as 1.5 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 @contextmanager
 def explained_memory(config: TrainConfig, hardware: Hardware) -> Iterator[None]:
-    """Where memory runs out inside, DsmapError says what would fit."""
+    """Out-of-memory errors in the block become a DsmapError that says what would fit."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -122,7 +122,7 @@ def explained_memory(config: TrainConfig, hardware: Hardware) -> Iterator[None]:
 
 
 def out_of_memory_error(config: TrainConfig, hardware: Hardware) -> DsmapError:
-    """What to tell when memory has run out: about how much was needed, and the batch and crop that should fit."""
+    """The error for running out of memory: about how much was needed, and the batch and crop that should fit."""
     size = 2 if hardware.precision == "bf16" else 4
     needed, there = estimate_memory(config, size).total, hardware.memory
     fact = f"out of memory on {hardware.device} with batch {config.data.batch_size} and crop {config.data.crop}"
@@ -132,11 +132,11 @@ def out_of_memory_error(config: TrainConfig, hardware: Hardware) -> DsmapError:
     advice = (
         f"This should fit: --set data.batch_size={fits[0]} --set data.crop={fits[1]}"
         if fits
-        else "No batch and crop of this network fits: use a smaller one (--preset lite, --set model.dim=32)"
+        else "This network does not fit with any batch and crop: use a smaller one (--preset lite, --set model.dim=32)"
     )
     return DsmapError(
-        f"{fact}: about {readable(needed)} are needed, {readable(there)} are there",
-        f"{advice}; checkpoints that are there can be continued with --resume auto.",
+        f"{fact}: about {readable(needed)} are needed, {readable(there)} are available",
+        f"{advice}; existing checkpoints can be continued with --resume auto.",
     )
 
 
@@ -145,7 +145,7 @@ def what_fits(
 ) -> tuple[int, int] | None:
     """The largest (batch size, crop) that should train in `available` bytes where `config` needed `needed` or more.
 
-    The batch is made smaller first, then the crop. None when even the smallest crop does not fit.
+    The batch is reduced first, then the crop. None if even the smallest crop does not fit.
     """
     scale = max(1.0, needed / estimate_memory(config, bytes_per_activation).total)
     multiple = config.model.multiple_of
@@ -153,7 +153,7 @@ def what_fits(
     candidates = [(batch, config.data.crop) for batch in range(config.data.batch_size - 1, 0, -1)]
     candidates += [(1, crop) for crop in range(config.data.crop - multiple, smallest - 1, -multiple)]
     low, high = 0, len(candidates)
-    while low < high:  # each needs less than the one before
+    while low < high:  # each needs less memory than the one before
         middle = (low + high) // 2
         batch, crop = candidates[middle]
         tried = config.model_copy(update={"data": config.data.model_copy(update={"batch_size": batch, "crop": crop})})

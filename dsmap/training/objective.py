@@ -1,7 +1,7 @@
-"""What one training iteration computes: translations in both directions and every term of both losses.
+"""The objective of one iteration: translations in both directions and every term of both losses.
 
-The discriminators learn from the same translations the generators are then judged by (only the random style may be
-another draw), so the generators run forward once per iteration. Equal gradients to the authors' two separate passes.
+Discriminators and generators are trained on the same translations (only the random style may differ), so that the
+generators run forward once per iteration. The gradients equal those of the authors' two separate passes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,14 +30,14 @@ Features = Callable[[Tensor], Tensor]
 """A feature network: images (N, 3, H, W) in [-1, 1] -> features (N, C, h, w)."""
 
 ByDomain = dict[str, Tensor]
-"""One tensor per domain name. Of translations it is the domain they belong to now."""
+"""One tensor per domain name. Translations are stored under their target domain."""
 
 
 class Shift(NamedTuple):
-    """The rows and columns of every image that the discriminators see, as indices on the device of the images.
+    """Rows and columns of each image that the discriminators see, as indices on the device of the images.
 
-    They are as many for all shifts (compiled networks and cuDNN prepare for every size anew), and tensors, so that the
-    same captured iteration serves them all.
+    Their number is constant (compiled networks and cuDNN prepare for every new size), and they are tensors, so that one
+    captured iteration serves all shifts.
     """
 
     rows: Tensor
@@ -45,19 +45,19 @@ class Shift(NamedTuple):
 
     @classmethod
     def of(cls, top: int, left: int, size: int, device: torch.device) -> "Shift":
-        """`size` rows from `top` on, and as many columns from `left` on."""
+        """`size` rows from `top`, and as many columns from `left`."""
         return cls(*(torch.arange(first, first + size, device=device) for first in (top, left)))
 
 
 class Translations(NamedTuple):
-    """The first half of an iteration."""
+    """Results of the first half of an iteration."""
 
     content: dict[str, Content]
     """E(x), by the domain of x."""
     mapped_back: ByDomain
-    """Phi of an image's own domain on its shared content."""
+    """Phi of an image's own domain, applied to its shared content."""
     mapped_across: ByDomain
-    """Phi of the other domain on an image's shared content, by the domain it was mapped TO."""
+    """Phi of the other domain, applied to an image's shared content, by the domain it was mapped TO."""
     style: ByDomain
     """S(x), (N, S)."""
     kl: ByDomain
@@ -66,7 +66,7 @@ class Translations(NamedTuple):
     """The random style codes of the random-style translations, (N, S)."""
     reconstruction: ByDomain
     exemplar: ByDomain
-    """Translations into the domain in the style of its image of the batch."""
+    """Translations into the domain in the style of its batch image."""
     random: ByDomain
     """Translations into the domain in a random style."""
 
@@ -100,10 +100,7 @@ def translate_both(model: DSMAP, x: ByDomain, random_style: ByDomain, noise: ByD
 def discriminator_terms(
     discriminators: Mapping[str, nn.Module], kind: GanType, x: ByDomain, *fakes: ByDomain, shift: Shift | None = None
 ) -> ByDomain:
-    """Each discriminator's loss: every batch of fakes (detached here) against the reals, summed.
-
-    `discriminators` by domain name.
-    """
+    """Each discriminator's loss, summed over the batches of fakes (detached here); `discriminators` by domain name."""
     terms = {}
     for domain, discriminator in discriminators.items():
         real, *judged = _judge(discriminator, shift, x[domain], *(fake[domain].detach() for fake in fakes))
@@ -125,14 +122,14 @@ def generator_terms(
 ) -> dict[str, Tensor]:
     """Every unweighted term of the generators' loss, named TERM/DOMAIN.
 
-    TERM is a field of LossWeights, followed by _random where it is about the random-style translations. Terms of
-    contents are named by the domain the content came from, all others by the domain of the images they judge.
-    `contextual` is there when `features` is given, `kl` with a KL style encoder, `domain_content` with a mapping,
-    `mode_seeking` (of the exemplar against the random style) when asked for, `appearance` when that of both domains'
-    images is given, `feature_matching` when asked for (the discriminators follow what they see then).
+    TERM is a field of LossWeights, with the suffix _random for random-style translations. Content terms are named by
+    the domain the content came from, all others by the domain of the images they judge. Optional terms: `contextual`
+    with `features`, `kl` with a KL style encoder, `domain_content` with a mapping, `mode_seeking` (exemplar against
+    random style) and `feature_matching` (updates running means in the discriminators) if requested, `appearance` with
+    `appearances` of both domains.
     """
     terms: dict[str, Tensor] = {}
-    # Second half: the translations are encoded again, as images of their new domain.
+    # Second half: translations are encoded again, as images of their target domain.
     content, style, random_style = {}, {}, {}
     for domain in model.domains:
         translated = torch.cat([first.exemplar[domain], first.random[domain]])
@@ -144,7 +141,7 @@ def generator_terms(
         terms[f"image/{domain}"] = l1(first.reconstruction[domain], x[domain])
         if model.config.mapping:
             terms[f"domain_content/{domain}"] = l1(first.content[domain].domain_specific, first.mapped_back[domain])
-        # An image of `domain` went to `other`; its content is in what was encoded there.
+        # An image of `domain` was translated to `other`; its content is in what was encoded there.
         shared, shared_random = content[other].shared.chunk(2)
         terms[f"shared_content/{domain}"] = l1(shared, first.content[domain].shared)
         terms[f"shared_content_random/{domain}"] = l1(shared_random, first.content[domain].shared)
@@ -169,7 +166,7 @@ def generator_terms(
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """The generators' loss: each term times the weight it is named after."""
+    """The generators' loss: the sum of all terms times their weights."""
     return torch.stack([term * term_weight(name, weights) for name, term in terms.items()]).sum()
 
 
@@ -187,8 +184,8 @@ def _adversarial(
     shift: Shift | None,
     feature_matching: bool,
 ) -> dict[str, Tensor]:
-    """What the discriminator, which is not trained here, says of the translations into `domain`."""
-    # Only ralsgan judges the real images here.
+    """Adversarial and feature-matching terms of the translations into `domain`; the discriminator is frozen."""
+    # Only ralsgan needs real images here.
     images = first.exemplar[domain], first.random[domain], *([x_nchw] if kind == "ralsgan" else [])
     matching = {}
     if feature_matching:
@@ -208,9 +205,9 @@ def _adversarial(
 
 
 def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translations) -> dict[str, Tensor]:
-    """How the feature network sees the translations into `domain` beside an image of it."""
+    """Contextual terms of the translations into `domain`, against a real image of it."""
     fakes = first.exemplar[domain], first.random[domain]
-    with torch.autocast(x_nchw.device.type, enabled=False):  # distances of features need their digits
+    with torch.autocast(x_nchw.device.type, enabled=False):  # feature distances need full precision
         with torch.no_grad():
             target = features(x_nchw)
         seen = features(at_least_float32(torch.cat(fakes))).chunk(2)
@@ -221,12 +218,12 @@ def _contextual(features: Features, domain: str, x_nchw: Tensor, first: Translat
 
 
 def _judge(discriminator: nn.Module, shift: Shift | None, *images_nchw: Tensor) -> list[Logits]:
-    """The logits of several batches of one size, in one pass."""
+    """The logits of several batches of equal size, in one pass."""
     return _apart(discriminator(_seen(shift, *images_nchw)), len(images_nchw))
 
 
 def _seen(shift: Shift | None, *images_nchw: Tensor) -> Tensor:
-    """What a discriminator sees of several batches, in the layout in which they came."""
+    """Several batches as the discriminators see them, in their memory layout."""
     together = torch.cat(images_nchw)
     if shift is None:
         return together

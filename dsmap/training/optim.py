@@ -1,4 +1,4 @@
-"""Adam, and its learning rate over time."""
+"""Adam and learning-rate schedules."""
 
 import math
 from typing import Any
@@ -22,16 +22,16 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def cosine(step: int, steps: int) -> float:
-    """What is left of a learning rate that falls from 1 to 0 over `steps`."""
+    """Factor of a learning rate that falls from 1 to 0 over `steps` along a cosine."""
     return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def make_adam(
     groups: list[dict[str, Any]], config: OptimizerConfig, on_device: torch.device | None = None
 ) -> torch.optim.Adam:
-    """Adam as configured; a group's own "lr_factor" is left for whoever sets the rates.
+    """Adam as configured; the caller applies "lr_factor" of groups when setting rates.
 
-    `on_device`: a GPU on which everything lies that a step reads, the rates too: steps can be captured in a CUDA graph.
+    With `on_device`, a GPU, everything that a step reads is on it, including rates: steps can be captured.
     """
     betas = config.beta1, config.beta2
     captured = on_device is not None
@@ -44,7 +44,7 @@ def make_adam(
 
 
 def set_learning_rate(group: dict[str, Any], lr: float) -> None:
-    """Gives a group of an optimiser the rate `lr`, where it lies."""
+    """Set the rate of an optimiser's group, in place if it is a tensor."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(lr)
     else:
@@ -52,10 +52,7 @@ def set_learning_rate(group: dict[str, Any], lr: float) -> None:
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
-    """One step down the gradient of `loss` (of all processes' losses, averaged).
-
-    The gradient is scaled down to the L2 norm `clip_norm` where one is given.
-    """
+    """One optimiser step on `loss` (averaged over all processes), with the gradient clipped to the L2 norm `clip_norm`."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -68,9 +65,9 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | N
 def descend_along_cosine(
     optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, step: int, steps: int, clip_norm: float | None = None
 ) -> None:
-    """`descend` in iteration `step` (from 0) of `steps`, at the rate that is left of `lr`.
+    """`descend` in iteration `step` (from 0) of `steps`, with a cosine schedule from `lr` to 0.
 
-    Raises DsmapError when the loss is not finite.
+    Raises DsmapError if the loss is not finite.
     """
     if not bool(loss.isfinite()):
         raise DsmapError(f"the loss is not finite at step {step + 1}", f"Try --lr {lr / 3:.1g}.")
@@ -80,6 +77,6 @@ def descend_along_cosine(
 
 
 def check_trained(trained: nn.Module, lr: float, steps: int) -> None:
-    """Raises DsmapError unless every weight is a number after the last step."""
+    """Raises DsmapError unless every weight is finite after the last step."""
     if not is_finite(trained):
         raise DsmapError(f"the weights are not finite after step {steps}", f"Try --lr {lr / 3:.1g}.")

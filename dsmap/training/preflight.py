@@ -1,4 +1,4 @@
-"""What is looked at before the first iteration, each with a line for people: a training that starts shall also end."""
+"""Pre-flight checks before the first iteration, so that a training that starts can also finish."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,12 +18,11 @@ from dsmap.training.memory_estimate import MemoryEstimate, estimate_memory, read
 from dsmap.training.readers import readers_here
 from dsmap.training.resume import check_startable
 
-# So many images of a domain are opened to see how large they are.
-_LOOKED_AT = 20
+_SIZE_SAMPLES = 20  # images of a domain whose sizes are checked
 
 
-class Check(NamedTuple):
-    """One thing that was looked at, and what was found."""
+class PreflightCheck(NamedTuple):
+    """A check and its finding."""
 
     name: str
     fact: str
@@ -40,8 +39,8 @@ def preflight(
     processes: Processes,
     resume: Path | None = None,
     allow_new_data: bool = False,
-) -> Iterator[Check]:
-    """The checks in the order of CHECKS, each done when it is asked for. Raises InputError at the first that fails."""
+) -> Iterator[PreflightCheck]:
+    """Run the checks in the order of CHECKS, lazily. Raises InputError at the first that fails."""
 
     @cache
     def needed() -> MemoryEstimate:
@@ -58,7 +57,7 @@ def preflight(
         lambda: _run(config, domains, run, resume, allow_new_data),
     )
     for name, fact in zip(CHECKS, facts, strict=True):
-        yield Check(name, fact())
+        yield PreflightCheck(name, fact())
 
 
 def _images(config: TrainConfig, domains: Domains, processes: Processes) -> str:
@@ -77,13 +76,13 @@ def _images(config: TrainConfig, domains: Domains, processes: Processes) -> str:
 
 def _readers(config: TrainConfig, processes: Processes) -> str:
     plan = readers_here(config.data, processes.local_world_size)
-    asked = f" (of {config.data.workers} asked for)" if plan.readers < config.data.workers else ""
+    requested = f" (of {config.data.workers} requested)" if plan.readers < config.data.workers else ""
     why = f": {plan.reason}" if plan.reason else ""
     if not plan.readers:
-        return f"the training process reads the images itself{asked}{why}"
+        return f"the training process reads the images itself{requested}{why}"
     return (
-        f"{plan.readers} process{'es' if plan.readers > 1 else ''}{asked}{why}; {plan.ahead} batches ahead each, about "
-        f"{readable(plan.bytes)}; through pipes: /dev/shm is not needed"
+        f"{plan.readers} process{'es' if plan.readers > 1 else ''}{requested}{why}; {plan.ahead} batches ahead each, "
+        f"about {readable(plan.bytes)}; through pipes: /dev/shm is not needed"
     )
 
 
@@ -104,8 +103,8 @@ def _sizes(config: TrainConfig, domains: Domains) -> str:
 
 
 def _smaller_than(shorter_side: int, domain: Domain) -> tuple[int, int]:
-    """(how many are smaller, how many were looked at); broken ones are left to the training."""
-    paths = domain.train[:: max(1, len(domain.train) // _LOOKED_AT)][:_LOOKED_AT]
+    """(number of smaller images, number of checked ones); broken ones are left to the training."""
+    paths = domain.train[:: max(1, len(domain.train) // _SIZE_SAMPLES)][:_SIZE_SAMPLES]
     smaller = seen = 0
     for path in paths:
         try:
@@ -143,19 +142,19 @@ def _hardware(hardware: Hardware, processes: Processes) -> str:
 def _memory(needed: MemoryEstimate, hardware: Hardware, processes: Processes) -> str:
     total = needed.total
     if hardware.device.type == "cpu":
-        total *= processes.local_world_size  # which share the machine's
+        total *= processes.local_world_size  # which share the memory
     fact = f"about {readable(total)} are needed on {hardware.device.type}"
     there = hardware.memory
     if there is None:
         return fact
-    tight = "; THIS MAY NOT FIT: a smaller data.batch_size or data.crop needs less" if there < total else ""
-    return f"{fact}, {readable(there)} are there{tight}"
+    tight = "; THIS MAY NOT FIT: use a smaller data.batch_size or data.crop" if there < total else ""
+    return f"{fact}, {readable(there)} are available{tight}"
 
 
 def _disk(config: TrainConfig, needed: MemoryEstimate, run: Path) -> str:
-    # The last ones, the best, and one that is being written.
-    most = config.keep_checkpoints + bool(config.score_pictures) + 1
-    missing = max(1, most - len(list_checkpoints(run / "checkpoints")))
+    # The latest ones, the best, and one being written.
+    limit = config.keep_checkpoints + bool(config.score_pictures) + 1
+    missing = max(1, limit - len(list_checkpoints(run / "checkpoints")))
     existing = next(path for path in (run, *run.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < missing * needed.checkpoint:
@@ -164,10 +163,10 @@ def _disk(config: TrainConfig, needed: MemoryEstimate, run: Path) -> str:
             f"{readable(free)} are free",
             "Free disk space, choose another disk with -o, or keep fewer: --set keep_checkpoints=1",
         )
-    return f"{most} checkpoints of {readable(needed.checkpoint)} at most, {readable(free)} are free"
+    return f"{limit} checkpoints of {readable(needed.checkpoint)} at most, {readable(free)} are free"
 
 
 def _run(config: TrainConfig, domains: Domains, run: Path, resume: Path | None, allow_new_data: bool) -> str:
     check_startable(config, domains, run, resume, allow_new_data)
-    begin = f"going on from {resume}" if resume else "from the start"
+    begin = f"continuing from {resume}" if resume else "from the start"
     return f"{run}, {begin} to step {config.steps}"

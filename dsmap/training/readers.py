@@ -1,8 +1,8 @@
-"""Processes that read training images ahead, through pipes alone.
+"""Processes that read training images ahead, connected by pipes.
 
-PyTorch's DataLoader hands its batches over in /dev/shm, of which a container has 64 MB or none, and waits for ever for
-a batch that did not fit (pytorch #1355, #5040). A pipe needs no such room, and its end tells at once that a reader has
-died. The work goes round: step t is read by reader t % count, so nothing about a batch depends on how many there are.
+PyTorch's DataLoader passes batches through /dev/shm, of which a container has 64 MB or none, and waits forever for a
+batch that does not fit (pytorch #1355, #5040). A pipe needs no such space, and its end reveals at once that a reader
+has died. Reader t % count reads step t, so that no batch depends on their number.
 """
 
 import atexit
@@ -26,29 +26,29 @@ from dsmap.config import DataConfig
 from dsmap.errors import DsmapError, InputError, first_line
 
 MAX_AHEAD = 4
-"""Batches that each reader is ahead of the training."""
-_MEMORY_SHARE = 0.25  # of what is there, that batches read ahead and the processes that read them may take
-_READER_BYTES = 64_000_000  # of a process of its own, with an image of a usual size
-_PATIENCE = 0.2  # seconds between two looks at whether somebody wants the training to stop
-_TELL_EVERY = 60.0  # seconds without a batch
+"""Batches that each reader reads ahead."""
+_MEMORY_SHARE = 0.25  # of the available memory, for readers and their batches
+_READER_BYTES = 64_000_000  # of a process, with an image of a usual size
+_PATIENCE = 0.2  # seconds between checks for a stop request
+_REPORT_EVERY = 60.0  # seconds without a batch
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 T = TypeVar("T")
 
 
 class ReaderPlan(NamedTuple):
-    """How images are read: by so many `readers`, each `ahead` batches; without any by the training process itself."""
+    """How images are read: number of `readers` (0: in the training process), each `ahead` batches."""
 
     readers: int
     ahead: int
     bytes: int
-    """Memory that this takes, about."""
+    """Approximate memory."""
     reason: str
-    """Why there are fewer readers, or fewer batches ahead, than the configuration says; empty where there are not."""
+    """Why there are fewer readers or batches ahead than configured; empty if there are not."""
 
 
 def plan_readers(data: DataConfig, *, cpus: int, available: int | None) -> ReaderPlan:
-    """The readers that `cpus` processors and `available` bytes of memory (None: not known) have room for."""
+    """The readers that fit `cpus` processors and `available` bytes of memory (None: unknown)."""
     batch = 2 * data.batch_size * 3 * data.crop**2 * 5  # bytes: as uint8 in the pipe, then as float32
     count, ahead, reasons = data.workers, MAX_AHEAD, []
     if count > cpus:
@@ -66,14 +66,14 @@ def plan_readers(data: DataConfig, *, cpus: int, available: int | None) -> Reade
 
 
 def readers_here(data: DataConfig, local_world_size: int = 1) -> ReaderPlan:
-    """The readers of one of `local_world_size` training processes that share this machine."""
+    """The readers for one of `local_world_size` training processes on this machine."""
     available = available_bytes()
     each = None if available is None else available // local_world_size
     return plan_readers(data, cpus=max(1, usable_cpus() // local_world_size), available=each)
 
 
 class _Opening(NamedTuple):
-    """A reader's word that it opens this image next: the last one before it dies is the one to look at."""
+    """A reader opens this image next: if it dies, the last one is suspect."""
 
     path: Path
 
@@ -91,7 +91,7 @@ class _Failed(NamedTuple):
 
 
 class _ReaderProcess:
-    """One process, and what the training process knows of it."""
+    """A reader process, as the training process sees it."""
 
     def __init__(self, process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
         self.process, self.connection = process, connection
@@ -99,12 +99,12 @@ class _ReaderProcess:
 
 
 class Readers(Generic[T]):
-    """`count` processes that call `read` for the steps start .. stop - 1; iterating gives the results in order.
+    """`count` processes that call `read` for the steps start .. stop - 1; iterating yields the results in order.
 
-    `read(step, opening)` calls `opening(path)` before each image; its result must pickle. `prepare` makes of it, in a
-    thread of this process, what is given out. Raises DsmapError when a reader dies, naming the image it was at, and
-    what `read` raises (as DsmapError where it was another error). Ends early once `stop_asked`. `say` gets a line where
-    a batch takes minutes. `close` ends the processes whatever they do.
+    `read(step, opening)` calls `opening(path)` before each image; its result must be picklable. `prepare` converts it
+    to what is yielded, in a thread of this process. Raises DsmapError when a reader dies, naming the image it was
+    reading, and what `read` raises (other errors as DsmapError). Ends early if `stop_asked`. `say` gets a line when a
+    batch takes minutes. `close` ends the processes in any state.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Readers(Generic[T]):
         self._inbox: queue.SimpleQueue[tuple[int, T] | DsmapError] = queue.SimpleQueue()
         self._closed = False
         self._readers: list[_ReaderProcess] = []
-        atexit.register(self.close)  # before multiprocessing waits for processes that heed no SIGTERM
+        atexit.register(self.close)  # before multiprocessing waits for processes that ignore SIGTERM
         try:
             for _ in range(count):
                 self._readers.append(self._begin())
@@ -143,15 +143,15 @@ class Readers(Generic[T]):
             self._order(step)
         arrived: dict[int, T] = {}
         for step in range(self._start, self._stop):
-            asked, told = time.monotonic(), 1
+            asked, reports = time.monotonic(), 1
             while step not in arrived:
                 try:
                     found = self._inbox.get(timeout=_PATIENCE)
                 except queue.Empty:
                     if self._stop_asked():
                         return
-                    if time.monotonic() - asked > told * _TELL_EVERY:
-                        told += 1
+                    if time.monotonic() - asked > reports * _REPORT_EVERY:
+                        reports += 1
                         self._say(self._still_waiting(step, time.monotonic() - asked))
                     continue
                 if isinstance(found, DsmapError):
@@ -162,7 +162,7 @@ class Readers(Generic[T]):
             yield arrived.pop(step)
 
     def close(self) -> None:
-        """Ends the processes, also in the middle of an image."""
+        """End the processes, even in the middle of an image."""
         atexit.unregister(self.close)
         self._closed = True
         for reader in self._readers:
@@ -177,7 +177,7 @@ class Readers(Generic[T]):
     def _begin(self) -> _ReaderProcess:
         context = multiprocessing.get_context()
         ours, theirs = context.Pipe()
-        # A forked reader has copies of our ends, and no pipe would ever end that it did not close.
+        # A forked reader has copies of our ends; pipes that it does not close would never end.
         inherited = [*(reader.connection for reader in self._readers), ours]
         arguments = (theirs, self._read, inherited if context.get_start_method() == "fork" else [])
         process = context.Process(target=_serve, args=arguments, name="dsmap-reader", daemon=True)
@@ -191,14 +191,14 @@ class Readers(Generic[T]):
         return _ReaderProcess(process, ours)
 
     def _order(self, step: int) -> None:
-        with suppress(OSError):  # it has died: the other thread tells
+        with suppress(OSError):  # it has died: the other thread reports it
             self._reader_of(step).connection.send(step)
 
     def _reader_of(self, step: int) -> _ReaderProcess:
         return self._readers[step % len(self._readers)]
 
     def _receive(self) -> None:
-        """The thread: takes what the readers send until one of them dies."""
+        """Receive what the readers send until one of them dies; runs in a thread."""
         try:
             by_connection = {reader.connection: reader for reader in self._readers}
             while not self._closed:
@@ -235,8 +235,8 @@ class Readers(Generic[T]):
 def _serve(
     connection: Connection, read: Callable[[int, Callable[[Path], None]], Any], inherited: Sequence[Connection]
 ) -> None:
-    """What a reader does until its pipe ends."""
-    for name in _STOP_SIGNALS:  # they may go to the whole group: the training process alone decides
+    """Main loop of a reader, until its pipe ends."""
+    for name in _STOP_SIGNALS:  # they may reach the whole group: only the training process decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     for other in inherited:
@@ -268,7 +268,7 @@ def _attempt(read: Callable[[int, Callable[[Path], None]], Any], step: int, open
 
 
 def _death(reader: _ReaderProcess) -> DsmapError:
-    """What is to be said of a reader that has died."""
+    """The error for a reader that has died."""
     reader.process.join(5)
     code = reader.process.exitcode
     how = f"exit code {code}"

@@ -1,4 +1,4 @@
-"""What must hold before a training begins or goes on from a checkpoint, and what has changed since."""
+"""Conditions for starting a training or resuming it from a checkpoint, and changed settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ from dsmap.training.datasets import Domains, Fingerprint, fingerprint
 def check_startable(
     config: TrainConfig, domains: Domains, run: Path, resume: Path | None, allow_new_data: bool = False
 ) -> None:
-    """Raises InputError unless a training may begin in `run`, or go on there from the checkpoint `resume`."""
+    """Raises InputError unless a training can start in `run`, or resume there from the checkpoint `resume`."""
     for domain in domains:
-        if len(domain.train) < 2:  # told now, not at the first checkpoint
+        if len(domain.train) < 2:  # not only at the first checkpoint
             raise InputError(f"domain {domain.name!r} has one image, expected two or more", "Add images of it.")
     if resume is not None:
         data = None if allow_new_data else {domain.name: fingerprint(domain) for domain in domains}
@@ -34,15 +34,15 @@ def check_startable(
 def check_resumable(
     checkpoint: Checkpoint, config: TrainConfig, run: Path, data: Mapping[str, Fingerprint] | None = None
 ) -> None:
-    """Raises InputError when `config` is of another network, has fewer steps, or `run` holds later checkpoints.
+    """Raises InputError if `config` has another architecture or fewer steps, or `run` holds later checkpoints.
 
-    Also when `data`, the images at hand, are others than it was trained on; None leaves them unchecked.
+    Also if `data`, the fingerprints of the present images, differ from those of the checkpoint; None skips this check.
     """
     writers = {"dsmap-polish": checkpoint.polished, "dsmap-distill": checkpoint.distilled}
     writer = next((name for name, what in writers.items() if what is not None), None)
     if writer is not None:
         raise InputError(
-            f"{checkpoint.path} was written by {writer}: there is no training to go on with",
+            f"{checkpoint.path} was written by {writer} and cannot be resumed",
             f"Start a new training from it: --start-from {checkpoint.path}",
         )
     for key, (then, now) in changed_settings(checkpoint.config, config).items():
@@ -53,14 +53,14 @@ def check_resumable(
             )
     if checkpoint.step > config.steps:
         raise InputError(
-            f"the checkpoint {checkpoint.path} is at step {checkpoint.step}, beyond the {config.steps} asked for",
+            f"the checkpoint {checkpoint.path} is at step {checkpoint.step}, beyond the {config.steps} requested",
             "Pass larger --steps, or export that checkpoint as it is.",
         )
     later = [path for path in list_checkpoints(run / "checkpoints") if int(path.name) > checkpoint.step]
-    if later:  # a later --resume auto would take those up again
+    if later:  # a later --resume auto would continue from those
         raise InputError(
             f"{run} holds {len(later)} checkpoints after step {checkpoint.step}, the last at {int(later[-1].name)}",
-            "Resume from the last (--resume auto), remove them, or go on in another folder (-o).",
+            "Resume from the last (--resume auto), remove them, or continue in another folder (-o).",
         )
     for domain, then in checkpoint.data.items() if data is not None else ():
         now = data[domain]  # type: ignore[index]  # the names are of the architecture
@@ -68,7 +68,7 @@ def check_resumable(
             same = "as many, but their names or sizes differ" if now.pictures == then.pictures else now.pictures
             raise InputError(
                 f"the checkpoint {checkpoint.path} is of other images: {domain} got {same}, expected {then.pictures}",
-                f"They were in {', '.join(checkpoint.images[domain])}. To go on with these, pass --allow-new-data.",
+                f"They were in {', '.join(checkpoint.images[domain])}. To continue with these, pass --allow-new-data.",
             )
 
 

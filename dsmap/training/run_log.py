@@ -1,4 +1,4 @@
-"""What a run writes about itself: RUN/log.jsonl, and the same with images and histograms for TensorBoard."""
+"""Logs of a run: RUN/log.jsonl, RUN/scores.jsonl and TensorBoard."""
 
 import json
 import os
@@ -21,15 +21,14 @@ from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.training.checkpoint_score import Score
 
-# A histogram is drawn from at most this many numbers.
-_HISTOGRAM_NUMBERS = 100_000
+_MAX_HISTOGRAM_VALUES = 100_000
 
 
 class RunLog:
-    """Appends to the log of a run that goes on at iteration `step`; lines of later iterations are dropped first.
+    """Appends to the log of a run that continues at iteration `step`, after dropping lines of later iterations.
 
-    `score` is that of the checkpoint it goes on from: its line may have been lost with the process that measured it.
-    A killed run may have logged iterations that its last checkpoint does not hold: they are run again, and told once.
+    `score` is that of the checkpoint it continues from: its line may have been lost with the process that measured it.
+    A killed run may have logged iterations after its last checkpoint; they are repeated, and logged once.
     Every method raises DsmapError when the disk is full.
     """
 
@@ -50,7 +49,7 @@ class RunLog:
             try:
                 if folder.is_symlink():
                     raise _no_file(folder)
-                # A name that nobody can foresee: no link waits there.
+                # An unpredictable name, at which no link can be waiting.
                 suffix = f".{secrets.token_hex(4)}"
                 self.writer = SummaryWriter(str(folder), purge_step=step + 1, max_queue=1000, filename_suffix=suffix)
             except OSError as error:
@@ -67,7 +66,7 @@ class RunLog:
                 self.writer.close()
 
     def losses(self, step: int, seconds: float, numbers: Mapping[str, float]) -> None:
-        """One line of numbers in log.jsonl; `seconds` since this process began."""
+        """One line of numbers in log.jsonl; `seconds` since the first iteration of this process."""
         self._append(self.path, {"step": step, "seconds": round(seconds, 2), **numbers})
         for name, value in numbers.items():
             self._add("add_scalar", name, value, step)
@@ -95,11 +94,11 @@ class RunLog:
                         self._add("add_histogram", f"{kind}/{name}.{part}", _thinned(tensors), step)
 
     def numbers(self, step: int, name: str, values: Tensor) -> None:
-        """One histogram of `values`."""
+        """A histogram of `values`."""
         self._add("add_histogram", name, values.detach().float().cpu().numpy(), step)
 
     def flush(self) -> None:
-        """Brings everything to the disk."""
+        """Flush TensorBoard's events to the disk."""
         if self.writer is not None:
             with self._explained(self.path.parent / "tensorboard"):
                 self.writer.flush()
@@ -134,14 +133,14 @@ def write_config(run: Path, config: TrainConfig) -> None:
 
 
 def write_run_image(path: Path, image_rgb: npt.NDArray[np.uint8]) -> None:
-    """Writes an image of the run's own: InputError where something else than a file has its name, as a link."""
+    """Write an image into the run folder. Raises InputError if its name belongs to a link or anything but a file."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise _no_file(path)
     write_rgb(path, image_rgb)
 
 
 def _no_file(path: Path) -> InputError:
-    kind = "a link" if path.is_symlink() else "not what a training makes"
+    kind = "a link" if path.is_symlink() else "not a file of a training"
     return InputError(f"{path} is {kind}, and nothing is written through it", "Remove it, or choose another -o.")
 
 
@@ -162,7 +161,7 @@ def _drop_lines_after(step: int, path: Path) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The iteration of a line of the log; a line that is no longer whole counts as too late."""
+    """The iteration of a log line; infinity for incomplete lines."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -170,5 +169,5 @@ def _step_of(line: str) -> float:
 
 
 def _thinned(tensors: list[Tensor]) -> npt.NDArray[np.float32]:
-    every = max(1, sum(t.numel() for t in tensors) // _HISTOGRAM_NUMBERS)
+    every = max(1, sum(t.numel() for t in tensors) // _MAX_HISTOGRAM_VALUES)
     return torch.cat([t.detach().flatten()[::every] for t in tensors]).float().cpu().numpy()

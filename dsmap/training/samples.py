@@ -1,4 +1,4 @@
-"""Sample grids: what the generators make of a few fixed images."""
+"""Sample grids: outputs of the generators for a few fixed images."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ _MARGIN, _HEADER = 4, 22
 def load_samples(paths: Sequence[Path], size: int, count: int = 4) -> Tensor:
     """`count` of the images, evenly picked, centre-cropped to squares: float32 (count, 3, size, size) in [-1, 1].
 
-    One that cannot be read is replaced by the next; InputError when none can be.
+    Unreadable ones are replaced by the next. Raises InputError if none can be read.
     """
     count = min(count, len(paths))
     crops: list[Tensor] = []
@@ -65,7 +65,7 @@ def draw_grid(
 
 
 def draw_batch(batch: Batch, domains: tuple[str, str]) -> npt.NDArray[np.uint8]:
-    """uint8 (H, W, 3) with a column per domain: the images of a batch as the network sees them."""
+    """uint8 (H, W, 3) with a column per domain: the images of a batch, as the network sees them."""
     rows = [list(pair) for pair in zip(batch.x_a_nchw.split(1), batch.x_b_nchw.split(1), strict=True)]
     return _draw(rows, domains)
 

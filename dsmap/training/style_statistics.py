@@ -1,4 +1,4 @@
-"""The style codes of a domain: what its images' codes look like on average, and how far they spread."""
+"""Statistics of a domain's style codes: mean and standard deviation over its images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from dsmap.training.image_tensors import load_readable_nchw
 
 
 class StyleStatistics(NamedTuple):
-    """Style codes of one domain: `mean` and standard deviation `std` of each of the S numbers."""
+    """Mean and standard deviation of the S components of a domain's style codes."""
 
     mean: list[float]
     std: list[float]
     pictures: int
-    """How many images they come from; 0 means the prior N(0, I) the network is trained against."""
+    """Number of images they come from; 0 means the prior N(0, I) of the training."""
 
 
 def prior_statistics(style_dim: int) -> StyleStatistics:
-    """The statistics of N(0, I), for a model whose training images are not at hand."""
+    """The statistics of N(0, I), for a model without its training images."""
     return StyleStatistics([0.0] * style_dim, [1.0] * style_dim, 0)
 
 
@@ -30,9 +30,9 @@ def prior_statistics(style_dim: int) -> StyleStatistics:
 def style_statistics(
     model: DSMAP, domain: str, images: Sequence[Path], shorter_side: int, limit: int | None = None
 ) -> StyleStatistics:
-    """Mean and spread of the style codes of `images` (of `limit` of them, evenly picked).
+    """Mean and standard deviation of the style codes of `images` (of `limit` of them, evenly picked).
 
-    Images that cannot be read are passed over; InputError when fewer than two are left.
+    Unreadable images are skipped. Raises InputError if fewer than two are left.
     """
     if limit is not None:
         images = pick_evenly(images, limit)

@@ -215,7 +215,7 @@ def test_the_preflight(data, tmp_path):
     assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
     assert "smaller than 80 and enlarged: 5 of 5 an images, 5 of 5 b images" in checks["sizes"]
     assert "DSMAP, 0.10 M parameters in the generators, 0.07 M in the discriminators" in checks["network"]
-    assert f"cpu (as asked); fp32 ({choose_hardware(settings(), 'cpu').reasons['precision']})" in checks["hardware"]
+    assert f"cpu (as requested); fp32 ({choose_hardware(settings(), 'cpu').reasons['precision']})" in checks["hardware"]
     assert "MUNIT" in dict(checks_of(data, tmp_path, "model.mapping=false"))["network"]
     assert not (tmp_path / "run").exists()
 
@@ -268,7 +268,7 @@ def test_a_dry_run_trains_nothing(data, tmp_path):
     assert "already holds a training" in err
     code, out, _ = train("--data", data, "-o", tmp_path / "real", "--dry-run", "--resume", "auto")
     assert code == 0
-    assert "going on from" in out
+    assert "continuing from" in out
 
 
 # Memory.
@@ -493,7 +493,7 @@ def test_the_live_line_fits_a_terminal(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("has", "asked", "unasked"),
-    [(True, "as asked", "--precision bf16 is faster"), (False, "as asked; slow", "this CPU has no bfloat16")],
+    [(True, "as requested", "--precision bf16 is faster"), (False, "as requested; slow", "this CPU has no bfloat16")],
 )
 def test_what_is_said_of_bfloat16_on_a_cpu(monkeypatch, has, asked, unasked):
     monkeypatch.setattr("dsmap.training.device._cpu_has_bf16", lambda: has)
@@ -540,9 +540,9 @@ def test_a_compiled_network_computes_the_same():
 
 def test_compiling_is_chosen_with_a_reason(data, tmp_path):
     off = choose_hardware(settings("compile=false"), "cpu")
-    assert (off.compiled, off.reasons["compile"]) == (False, "as asked")
+    assert (off.compiled, off.reasons["compile"]) == (False, "as requested")
     on = choose_hardware(settings("compile=true"), "cpu")
-    assert (on.compiled, on.reasons["compile"]) == (True, "as asked")
+    assert (on.compiled, on.reasons["compile"]) == (True, "as requested")
     assert not choose_hardware(settings(), "cpu").compiled
     code, _, err = train("--data", data, "-o", tmp_path, "--compile", "--set", "model.pad_type=replicate")
     assert code == 2

@@ -83,7 +83,7 @@ def test_wrong_folders_are_refused_in_words(tmp_path):
         ((tmp_path, [("a", full), ("b", empty)]), "Both --data and --domain"),
         ((None, [("a", full), ("a", empty)]), "Both domains are called 'a'"),
         ((None, [("a", full), ("b", full)]), "Both domains are the folder"),
-        ((None, [("a/b", full), ("c", empty)]), "'a/b' is no name"),
+        ((None, [("a/b", full), ("c", empty)]), "'a/b' is not a valid domain name"),
         ((None, [("a", full), ("b", empty)]), "No images in .*empty"),
         ((None, [("a", full), ("b", tmp_path / "gone")]), "gone does not exist"),
         ((None, [("a", full), ("b", a_file)]), "is a file, not a folder"),

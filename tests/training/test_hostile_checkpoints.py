@@ -162,8 +162,8 @@ def test_weights_of_another_type_and_states_of_another_shape(trained, checkpoint
     moment, step = (next(key for key in states if key.endswith(end)) for end in ("/exp_avg", "/step"))
     for key, value, fact in (
         (moment, torch.zeros(1, 1, 1), r"is \(1, 1, 1\) of torch.float32, expected"),
-        (moment, torch.full_like(states[moment], torch.inf), "holds what no optimiser does"),
-        (step, torch.tensor(-1.0), "holds what no optimiser does"),
+        (moment, torch.full_like(states[moment], torch.inf), "holds invalid values"),
+        (step, torch.tensor(-1.0), "holds invalid values"),
         (step, torch.tensor([1.0, 2.0]), "expected"),
     ):
         save_file(states | {key: value}, checkpoint / "optimizers.safetensors")

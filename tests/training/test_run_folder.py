@@ -83,11 +83,11 @@ def test_what_others_keep_under_a_checkpoints_name_is_in_the_way(data, run, tmp_
     copy_checkpoint(run / "checkpoints" / "00000003", tmp_path / "run" / "checkpoints" / "00000003")
     code, _, err = train("--data", data, "-o", tmp_path / "run", "--steps", 5, "--resume", "auto")
     assert code == 2
-    assert err.startswith(f"error: {notes.parent} has the name of a checkpoint, but holds what no training wrote\n")
+    assert err.startswith(f"error: {notes.parent} has the name of a checkpoint, but holds other files\n")
     assert notes.read_text() == "notes"
     going_on = trainer_in(tmp_path / "run", data, *QUICK, steps=3, resume=run / "checkpoints" / "00000003")
     going_on.step = 4  # it came in during the training
-    with pytest.raises(InputError, match="holds what no training wrote"):
+    with pytest.raises(InputError, match="holds other files"):
         going_on.writer.save(going_on.step)
     assert notes.read_text() == "notes"
 

@@ -407,7 +407,7 @@ def test_help_imports_no_torch():
 def test_a_device_that_is_not_there():
     hardware = choose_hardware(settings(), "cpu")
     assert (hardware.device.type, hardware.precision, hardware.compiled) == ("cpu", "fp32", False)
-    assert hardware.reasons["device"] == "as asked"
+    assert hardware.reasons["device"] == "as requested"
     assert (hardware.cuda_graph, hardware.reasons["cuda_graph"]) == (False, "it trains on the CPU")
     with pytest.raises(InputError, match="cuda_graph is true, but it trains on the CPU"):
         choose_hardware(settings("cuda_graph=true"), "cpu")
@@ -581,7 +581,7 @@ def test_a_repeated_iteration_learns_the_same(data, tmp_path, capture):
         "training without it, which is slower"
     ])  # fmt: skip
     replay = ours.learner._graph_runner
-    assert replay.repeats == (capture is not None)
+    assert replay.is_captured == (capture is not None)
     for ours_p, plain_p in zip(ours.learner.ema.parameters(), plain.learner.ema.parameters(), strict=True):
         assert torch.equal(ours_p, plain_p)
     if capture:
@@ -613,7 +613,7 @@ def test_a_cuda_graph_learns_the_same(data, tmp_path, compiled):
             trainer.learner.compile(print)
         losses.append([trainer.iterate(batch_of(trainer, step)) for step in range(8)])
         assert trainer.hardware.cuda_graph == (trainer.learner._graph_runner is not None) == graph
-        assert trainer.learner._graph_runner is None or trainer.learner._graph_runner.repeats
+        assert trainer.learner._graph_runner is None or trainer.learner._graph_runner.is_captured
     for plain, ours in zip(*losses, strict=True):
         assert ours == pytest.approx(plain, rel=0.02)
 
@@ -717,7 +717,7 @@ def test_going_back_or_beyond(data, tmp_path):
     run = ("--data", data, "-o", tmp_path)
     code, _, err = train(*run, "--resume", "auto", "--steps", 3)
     assert code == 2
-    assert "at step 4, beyond the 3 asked for" in err
+    assert "at step 4, beyond the 3 requested" in err
     code, _, err = train(*run, "--resume", tmp_path / "checkpoints" / "00000002")
     assert code == 2
     assert "holds 1 checkpoints after step 2" in err
