@@ -1,6 +1,6 @@
 """Started by torchrun in test_distributed.py: gradients and losses of one batch, shared out over the processes.
 
-two_processes.py GAN_TYPE FILE.pt
+two_processes.py FILE.pt GAN_TYPE ...
 """
 
 import sys
@@ -60,9 +60,9 @@ def gradients_of(gan_type, mine):
 def main():
     processes = processes_from_torchrun()
     init_process_group(processes, torch.device("cpu"))
-    found = gradients_of(sys.argv[1], processes.shard)
+    found = {gan_type: gradients_of(gan_type, processes.shard) for gan_type in sys.argv[2:]}
     if processes.rank == 0:
-        torch.save(found, sys.argv[2])
+        torch.save(found, sys.argv[1])
     destroy_process_group()
 
 

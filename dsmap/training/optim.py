@@ -52,7 +52,7 @@ def set_learning_rate(group: dict[str, Any], lr: float) -> None:
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
-    """One optimiser step on `loss` (averaged over all processes), with the gradient clipped to the L2 norm `clip_norm`."""
+    """One optimiser step on `loss`, averaged over all processes; the gradient is clipped to the L2 norm `clip_norm`."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -94,7 +94,7 @@ def _sizes(config: TrainConfig, domains: Domains) -> str:
             f"Use a crop of {FEATURES_MINIMUM_SIZE} or more, or --features none.",
         )
     small = {domain.name: _smaller_than(data.shorter_side, domain) for domain in domains}
-    enlarged = [f"{count} of {seen} {name} images" for name, (count, seen) in small.items() if count]
+    enlarged = [f"{count} of {seen} images of {name}" for name, (count, seen) in small.items() if count]
     return (
         f"shorter side {data.shorter_side}, crop {data.crop}x{data.crop} (a multiple of {multiple}), content "
         f"{data.crop // multiple}x{data.crop // multiple}"

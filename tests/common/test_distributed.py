@@ -1,6 +1,5 @@
 """Two processes against one: the same gradients, the same losses, one run folder."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import make_images, settings, trainer_in
+from training_helpers import make_images, read_log, settings, train, trainer_in
 from two_processes import gradients_of
 
 from dsmap.common.distributed import Processes, processes_from_torchrun
@@ -31,11 +30,7 @@ def data(tmp_path_factory):
 
 def torchrun(*arguments, processes=2):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(TESTS),
-    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
@@ -50,13 +45,23 @@ def finished(process, timeout=200):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("gan_type", ["lsgan", "nsgan", "ralsgan"])
-def test_gradients_of_two_processes_are_those_of_one(gan_type, tmp_path):
+GAN_TYPES = ("lsgan", "nsgan", "ralsgan")
+
+
+@pytest.fixture(scope="module")
+def found_by_two(tmp_path_factory):
+    """Gradients and losses of two processes, by the kind of adversarial loss."""
+    path = tmp_path_factory.mktemp("two") / "found.pt"
+    code, _, err = finished(torchrun(TESTS / "two_processes.py", path, *GAN_TYPES))
+    assert code == 0, err
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("gan_type", GAN_TYPES)
+def test_gradients_of_two_processes_are_those_of_one(gan_type, found_by_two):
     """Every term, those that couple the images of a batch too: contextual, mode seeking, KL, ralsgan."""
     expected, expected_losses = gradients_of(gan_type, lambda rows: rows)
-    code, _, err = finished(torchrun(TESTS / "two_processes.py", gan_type, tmp_path / "found.pt"))
-    assert code == 0, err
-    found, losses = torch.load(tmp_path / "found.pt", weights_only=True)
+    found, losses = found_by_two[gan_type]
     assert found.keys() == expected.keys()
     assert len(found) > 100
     for name, gradient in expected.items():
@@ -79,22 +84,18 @@ def test_the_shares_of_a_batch_are_the_batch(data):
         assert parts[0].paths_a + parts[1].paths_a == expected.paths_a
 
 
-def read_log(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
 def test_a_run_with_two_processes_is_that_of_one_with_twice_the_batch(data, tmp_path):
-    common = ("--preset", "debug", "--data", data, "--set", "log_every=1", "--device", "cpu")
+    common = ("--data", data, "--device", "cpu", "--set", "log_every=1", "--set", "tensorboard=false",
+              "--set", "score_pictures=0")  # fmt: skip
     code, out, err = finished(
-        torchrun("-m", "dsmap.tools.train", *common, "-o", tmp_path / "two", "--steps", 3,
+        torchrun("-m", "dsmap.tools.train", "--preset", "debug", *common, "-o", tmp_path / "two", "--steps", 3,
                  "--set", "data.batch_size=1")
     )  # fmt: skip
     assert code == 0, err
     assert out.count("done: ") == 1  # one of them talks
     assert "process 1 of 2" in out
-    one = [sys.executable, "-m", "dsmap.tools.train", *common, "-o", tmp_path / "one", "--steps", 3,
-           "--set", "data.batch_size=2"]  # fmt: skip
-    subprocess.run(list(map(str, one)), check=True, capture_output=True)
+    code, _, err = train(*common, "-o", tmp_path / "one", "--steps", 3, "--set", "data.batch_size=2")
+    assert code == 0, err
     two, one = read_log(tmp_path / "two"), read_log(tmp_path / "one")
     assert [line["step"] for line in two] == [1, 2, 3]
     for ours, expected in zip(two, one, strict=True):
@@ -104,10 +105,10 @@ def test_a_run_with_two_processes_is_that_of_one_with_twice_the_batch(data, tmp_
     assert read_checkpoint(tmp_path / "two").processes == 2
 
     # Going on with one process is told: an iteration is half as large then.
-    go_on = [sys.executable, "-m", "dsmap.tools.train", *common, "-o", tmp_path / "two", "--steps", 4,
-             "--set", "data.batch_size=1", "--resume", "auto"]  # fmt: skip
-    done = subprocess.run(list(map(str, go_on)), capture_output=True, text=True, check=True)
-    assert "changed since that checkpoint: processes 2 -> 1" in done.stdout
+    code, out, err = train(*common, "-o", tmp_path / "two", "--steps", 4,
+                           "--set", "data.batch_size=1", "--resume", "auto")  # fmt: skip
+    assert code == 0, err
+    assert "changed since that checkpoint: processes 2 -> 1" in out
 
 
 def test_stopping_two_processes_saves_once(data, tmp_path):

@@ -213,7 +213,7 @@ def test_the_preflight(data, tmp_path):
     assert checks["run"] == f"{tmp_path / 'run'}, from the start to step 20"
     assert checks["images"] == "a: 5 images to train on, 1 to test on; b: 5 images to train on, 1 to test on"
     assert "crop 64x64 (a multiple of 8), content 8x8" in checks["sizes"]
-    assert "smaller than 80 and enlarged: 5 of 5 an images, 5 of 5 b images" in checks["sizes"]
+    assert "smaller than 80 and enlarged: 5 of 5 images of a, 5 of 5 images of b" in checks["sizes"]
     assert "DSMAP, 0.10 M parameters in the generators, 0.07 M in the discriminators" in checks["network"]
     assert f"cpu (as requested); fp32 ({choose_hardware(settings(), 'cpu').reasons['precision']})" in checks["hardware"]
     assert "MUNIT" in dict(checks_of(data, tmp_path, "model.mapping=false"))["network"]
