@@ -480,7 +480,7 @@ def test_architectures(rtx):
             parse_gpu_arch(text, rtx)
         assert "7.5, 8.0, 8.6, 8.9, 12.0, 12.1" in caught.value.advice
     plain = load_trt("rtx")._replace(name="tensorrt")
-    with pytest.raises(InputError, match=r"the GPU of this machine alone, not for --gpu-arch 8\.6"):
+    with pytest.raises(InputError, match=r"only for the GPU of this machine, not for --gpu-arch 8\.6"):
         parse_gpu_arch("8.6", plain)
     assert [covers(("8.0+",), name) for name in ("7.5", "8.0", "9.0", "12.0")] == [False, True, True, True]
     assert [covers(("8.6", "12.0"), name) for name in ("8.6", "8.9", "12.0")] == [True, False, True]
