@@ -1,12 +1,15 @@
 """What several test files use: where shared data may lie, and one small exported model."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from commands import run_export
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +37,25 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder once for all workers of pytest-xdist: `made_once(name, make)`; `make` gets the empty folder."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder = root / f"once-{name}"
+        with FileLock(root / f"{name}.lock"):
+            if not (folder / "done").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                (folder / name).mkdir(parents=True)
+                make(folder / name)
+                (folder / "done").touch()
+        return folder / name
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def tiny_model():
     """A DSMAP with random weights that exports in seconds: summer and winter, width 4, zero padding."""
     import torch
@@ -50,7 +72,7 @@ def tiny_model():
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
+def tiny_bundle(tiny_model, made_once) -> Path:
     """`tiny_model` as a bundle. Tests that change it copy it first."""
     from dsmap.export.bundle_writer import write_bundle
     from dsmap.export.trained_model import TrainedModel
@@ -61,27 +83,26 @@ def tiny_bundle(tiny_model, tmp_path_factory) -> Path:
         "winter": StyleStatistics([-0.5, 0.75, 0.125], [0.5, 0.5, 0.5], 9),
     }
     source = TrainedModel(tiny_model, 64, styles, {"summer": [], "winter": []}, {"kind": "test"})
-    out = tmp_path_factory.mktemp("models") / "tiny"
-    write_bundle(source, out, licence="CC0")
-    return out
+    return made_once("models", lambda folder: write_bundle(source, folder / "tiny", licence="CC0")) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def image_folder(tmp_path_factory) -> Path:
+def image_folder(made_once) -> Path:
     """trainA and trainB with three generated images each."""
     from dsmap.common.images import write_rgb
     from dsmap.export.verify import generated_images
 
-    folder = tmp_path_factory.mktemp("pictures")
-    for side, seed in (("A", 0), ("B", 1)):
-        (folder / f"train{side}").mkdir()
-        for i, image_rgb in enumerate(generated_images(80, 3, seed)):
-            write_rgb(folder / f"train{side}" / f"{i}.png", image_rgb)
-    return folder
+    def make(folder: Path) -> None:
+        for side, seed in (("A", 0), ("B", 1)):
+            (folder / f"train{side}").mkdir()
+            for i, image_rgb in enumerate(generated_images(80, 3, seed)):
+                write_rgb(folder / f"train{side}" / f"{i}.png", image_rgb)
+
+    return made_once("pictures", make)
 
 
 @pytest.fixture(scope="session")
-def checkpoint(image_folder, tmp_path_factory) -> Path:
+def checkpoint(image_folder, made_once) -> Path:
     """A run of two steps."""
     from dsmap.config import load_train_config
     from dsmap.training.datasets import find_domains
@@ -90,9 +111,8 @@ def checkpoint(image_folder, tmp_path_factory) -> Path:
     config = load_train_config(
         "debug", None, ["steps=2", "seed=5", "model.pad_type=zero"], model={"domains": ["summer", "winter"]}
     )
-    out = tmp_path_factory.mktemp("runs") / "run"
-    Trainer(config, find_domains(image_folder, names=("summer", "winter")), out).train()
-    return out
+    domains = find_domains(image_folder, names=("summer", "winter"))
+    return made_once("runs", lambda folder: Trainer(config, domains, folder / "run").train()) / "run"
 
 
 class Exported(NamedTuple):
@@ -103,14 +123,17 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint, tmp_path_factory) -> Exported:
+def exported(checkpoint, made_once) -> Exported:
     """The run, exported in every precision."""
-    cwd = tmp_path_factory.mktemp("exported")
-    done = run_export(
-        checkpoint, "-o", "winter-model", "--licence", "CC0", "--fp16", "--int8", "--report", "r.json", cwd=cwd
-    )
-    assert done.returncode == 0, done.stderr
-    return Exported(done.stdout, cwd / "winter-model")
+    options = ["-o", "winter-model", "--licence", "CC0", "--fp16", "--int8", "--report", "r.json"]
+
+    def make(folder: Path) -> None:
+        done = run_export(checkpoint, *options, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        (folder / "stdout.txt").write_text(done.stdout)
+
+    folder = made_once("exported", make)
+    return Exported((folder / "stdout.txt").read_text(), folder / "winter-model")
 
 
 @pytest.fixture(scope="module")
