@@ -1,8 +1,6 @@
 """`dsmap-eval images`: folders of results from anywhere, of one system or several."""
 
-import importlib
 import json
-import os
 import re
 import struct
 import zlib
@@ -17,10 +15,7 @@ from typer.testing import CliRunner
 
 from dsmap.errors import InputError
 from dsmap.metrics.comparison import FolderComparison, SystemFolder, compare_folders
-from dsmap.metrics.extractors import load_extractor
-from dsmap.metrics.feature_cache import FeatureCache, source_files
 from dsmap.metrics.report.grids import shorten
-from dsmap.metrics.result_folders import ResultFolder, ResultImage, comparable, find_images, read_results, scan_images
 from dsmap.metrics.suite import load_metric_suite
 from dsmap.tools.eval import app
 from dsmap.tools.eval.images import parse_system
@@ -241,72 +236,6 @@ def test_results_of_one_content_in_several_sizes(folder, tmp_path):
     assert report.systems[0].notes == ("8 of 12 results have another shape than their contents.",)
 
 
-NAMES = ["lake", "lake-2", "7", "8", "snowy lake", "a.b", "caf\u00e9", "cafe"]
-
-
-@pytest.mark.parametrize(
-    ("path", "content", "style"),
-    [
-        ("lake.jpg", "lake", ""),
-        ("lake_snow.png", "lake", "snow"),
-        ("lake-2.png", "lake-2", ""),
-        ("lake-2-3.png", "lake-2", "3"),
-        ("lake-3.png", "lake", "3"),
-        ("lakes.png", None, "lakes"),
-        ("a.b.png", "a.b", ""),
-        ("out/lake_x.png", "lake", "out/x"),
-        ("lake/3.png", "lake", "3"),
-        ("winter/lake/3.png", "lake", "3"),
-        ("lake/7.png", "7", "lake"),
-        ("fake_lake.png", "lake", "fake"),
-        ("fake_snowy lake.png", "snowy lake", "fake"),
-        ("style3_8.png", "8", "style3"),
-        ("out_7_8.png", None, "out_7_8"),
-        ("7_8.png", "7", "8"),
-        ("7_out_8.png", "7", "out_8"),
-        ("cafe\u0301_1.png", "caf\u00e9", "1"),  # as archives from a Mac spell it
-        ("cafe\u0327.png", None, "caf\u0229"),  # a letter of its own, not "cafe"
-    ],
-)
-def test_the_content_of_a_result(tmp_path, path, content, style):
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).touch()
-    found = read_results("ours", tmp_path, [Path(f"{name}.png") for name in NAMES])
-    (result,) = found.results
-    assert (None if result.content is None else NAMES[result.content], result.style) == (content, style)
-    assert found.contradictory == (path == "lake/7.png")
-    assert found.doubtful == path.startswith("7_")
-    notes = comparable([found], len(NAMES))[1] if result.content is not None else []
-    assert any("as in CONTENT_STYLE" in note for note in notes) == bool(found.doubtful)
-
-
-def test_which_images_are_results(tmp_path):
-    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "sub/c.webp", ".cache/d.png", "e_fake.png"):
-        (tmp_path / "real" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "real" / name).touch()
-    (tmp_path / "real" / "round").symlink_to(tmp_path / "real")
-    (tmp_path / "link").mkdir()
-    (tmp_path / "link" / "to").symlink_to(tmp_path / "real" / "sub")
-    found = find_images(tmp_path / "real", "the folder")
-    assert [str(path.relative_to(tmp_path / "real")) for path in found] == [
-        "a.JPG",
-        "b.png",
-        "e_fake.png",
-        "sub/c.webp",
-    ]
-    assert [path.name for path in find_images(tmp_path / "real", "the folder", "*_fake.*")] == ["e_fake.png"]
-    assert [path.name for path in find_images(tmp_path / "link", "the folder")] == ["c.webp"]
-    told = []
-    scan_images(tmp_path / "real", "the folder", told)
-    assert told == [f"2 files left out of {tmp_path / 'real'}: 1 hidden file, 1 .txt"]
-    with pytest.raises(InputError, match=r"match \*_x\.png"):
-        find_images(tmp_path / "real", "the folder", "*_x.png")
-    with pytest.raises(InputError, match=r"the folder .*b\.png is a file"):
-        find_images(tmp_path / "real" / "b.png", "the folder")
-    with pytest.raises(InputError, match="does not exist"):
-        find_images(tmp_path / "none", "the folder")
-
-
 def test_systems_as_they_are_passed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
@@ -321,45 +250,6 @@ def test_systems_as_they_are_passed(tmp_path, monkeypatch):
     assert parse_system(".") == SystemFolder(tmp_path.name, Path("."))
     with pytest.raises(InputError, match="two systems are called out"):
         FolderComparison(systems=(parse_system("out"), parse_system("./out")), reference=tmp_path)
-
-
-def system(name: str, contents: str) -> ResultFolder:
-    """Results of contents by their numbers; ? is one of none."""
-    results = [
-        ResultImage(path=Path(f"{name}{i}.png"), content=None if c == "?" else int(c)) for i, c in enumerate(contents)
-    ]
-    return ResultFolder(name=name, results=tuple(results))
-
-
-def contents_of(folders) -> list[str]:
-    return ["".join("?" if r.content is None else str(r.content) for r in folder.results) for folder in folders]
-
-
-@pytest.mark.parametrize(
-    ("given", "count", "kept", "notes"),
-    [
-        (["0123", "0123"], 4, ["0123", "0123"], []),
-        (["0123?", "123"], 4, ["123", "123"], ["1 of 5 results belong to no", "3 of 4 contents"]),
-        (["001122", "000112222"], 3, ["001122", "001122"], ["6 results are compared, as many of each content"]),
-        (["????", "??"], 0, ["??", "??"], ["2 of 4 results are compared"]),
-        (["0123", "????", "1230"], 4, ["0123", "????", "1230"], ["no result has the name of a content"]),
-        (["0123", "??"], 4, ["02", "??"], ["2 of these contents are compared", "no result has the name"]),
-    ],
-)
-def test_what_is_comparable(given, count, kept, notes):
-    folders, told = comparable([system(f"s{i}", contents) for i, contents in enumerate(given)], count)
-    assert list(map(sorted, contents_of(folders))) == list(map(sorted, kept))
-    assert [folder.name for folder in folders] == [f"s{i}" for i in range(len(given))]
-    assert len(told) == len(notes)
-    for note, expected in zip(told, notes, strict=True):
-        assert expected in note
-
-
-def test_nothing_comparable():
-    with pytest.raises(InputError, match="no result has the name of a content; the first result is s00"):
-        comparable([system("s0", "??")], 3)
-    with pytest.raises(InputError, match="no content in common"):
-        comparable([system("s0", "01"), system("s1", "23")], 4)
 
 
 def test_what_is_left_out_is_told_and_in_the_report(folder, tmp_path):
@@ -421,88 +311,6 @@ def test_wrong_input_is_told(folder, monkeypatch, arguments, fact):
     assert error[-2].startswith("error: ")
     assert fact in error[-2]
     assert len(error) == 2
-
-
-def test_features_are_kept_for_the_next_time(folder, tmp_path):
-    extractor = load_extractor(folder / "net.npz")
-    images = find_images(folder / "winter", "")
-    made = []
-
-    def make():
-        made.append(1)
-        return np.full((len(images), 3), len(made), np.float32)
-
-    cache = FeatureCache(tmp_path / "features")
-    assert cache.get(extractor, images, make)[0, 0] == 1
-    assert cache.get(extractor, images, make)[0, 0] == 1
-    assert FeatureCache(tmp_path / "features").get(extractor, images, make)[0, 0] == 1
-    assert cache.get(extractor, images[::-1], make)[0, 0] == 2
-    (kept, _) = sorted((tmp_path / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    kept.write_bytes(kept.read_bytes()[:50])
-    assert cache.get(extractor, images, make)[0, 0] == 3  # a damaged file is made anew
-    other = write_images(tmp_path / "other", {path.name: cv2.imread(str(path)) for path in images})
-    assert cache.get(extractor, find_images(other, ""), make)[0, 0] == 4
-    extractor.fingerprint = "another network"
-    assert cache.get(extractor, images, make)[0, 0] == 5
-    assert cache.get(extractor, images, make, 128)[0, 0] == 6  # at another size
-    assert cache.get(extractor, images[:3], lambda: np.zeros((3, 1), np.float32)).shape == (3, 1)
-    assert len(list((tmp_path / "features").iterdir())) == 5
-    assert cache.problem == ""
-    (tmp_path / "file").touch()
-    blocked = FeatureCache(tmp_path / "file" / "features")
-    assert blocked.get(extractor, images, make)[0, 0] == 7
-    assert "Not a directory" in blocked.problem
-
-
-def test_kept_features_depend_on_the_code_from_decoders_to_networks():
-    """Found where the modules really are: a file that has moved would no longer count."""
-    names = ["metrics.extractors", "model.feature_networks", "common.primaries"]
-    names += [f"common.images.{name}" for name in ("reading", "colour", "pixels", "exif", "gif", "pillow_decoders")]
-    files = {Path(importlib.import_module(f"dsmap.{name}").__file__) for name in (*names, "common.images")}
-    assert files <= set(source_files())
-    assert all(path.is_file() for path in source_files())
-
-
-def test_only_kept_features_make_room_for_others(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dsmap.metrics.feature_cache._MAX_FILES", 1)
-    extractor, images = load_extractor(folder / "net.npz"), find_images(folder / "winter", "")
-    cache = FeatureCache(tmp_path)
-    (tmp_path / "mine.npy").write_text("precious")
-    (tmp_path / f"x-{'0' * 32}.npy").symlink_to(tmp_path / "mine.npy")
-    for order in (images, images[::-1]):
-        cache.get(extractor, order, lambda: np.zeros((len(images), 1), np.float32))
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"mine.npy", f"x-{'0' * 32}.npy"} < names
-    assert len(names) == 3
-
-
-def test_the_folder_of_kept_features_may_hold_other_things(folder, tmp_path, monkeypatch):
-    """Somebody's arrays are never removed, nor is anything written through a link, nor a pipe waited for."""
-    monkeypatch.setattr("dsmap.metrics.feature_cache._MAX_FILES", 2)
-    extractor = load_extractor(folder / "net.npz")
-    images = find_images(folder / "winter", "")
-    cache = FeatureCache(tmp_path)
-    mine = [tmp_path / f"{name}.npy" for name in ("a", "b", "measured-2026")]
-    for path in mine:
-        path.write_bytes(b"mine")
-        os.utime(path, (1, 1))
-
-    def make():
-        return np.zeros((len(images), 3), np.float32)
-
-    for side in range(64, 70):
-        cache.get(extractor, images, make, side)
-    assert all(path.read_bytes() == b"mine" for path in mine)
-    kept = sorted(set(tmp_path.glob("*.npy")) - set(mine))
-    assert len(kept) == 2
-    for path in kept:
-        path.unlink()
-    os.mkfifo(kept[0])
-    kept[1].symlink_to(mine[0])
-    for side in range(64, 70):
-        assert cache.get(extractor, images, make, side).shape == (len(images), 3)
-    assert "is not a regular file" in cache.problem or "is a link" in cache.problem
-    assert mine[0].read_bytes() == b"mine"
 
 
 def test_labels_are_short():
