@@ -216,7 +216,7 @@ def test_an_output_made_meanwhile_is_not_replaced_by_resume(tmp_path: Path):
         return frame
 
     for _ in range(2):
-        with pytest.raises(DsmapError, match=r"made it meanwhile|exists already|is not what the interrupted job"):
+        with pytest.raises(DsmapError, match=r"created meanwhile|exists already|is not what the interrupted job"):
             translate_video(source, tmp_path / "out.mp4", take_the_name, made_with={}, resume=True)
     assert (tmp_path / "out.mp4").read_text() == "precious"
 
