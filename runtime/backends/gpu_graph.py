@@ -1,9 +1,9 @@
-"""One ONNX graph from frames to frames for GPUs, made at load of the three that a bundle holds for every backend.
+"""Merges a bundle's graphs into one from frames to frames, with layer norms that suit GPUs.
 
-Layer norm over (C, H, W) stands in a bundle as InstanceNormalization over ONE channel, the fastest form on CPUs. ONNX
+In a bundle, layer norm over (C, H, W) is InstanceNormalization over ONE channel, the fastest form on CPUs. ONNX
 Runtime's CUDA provider computes that by cuDNN's batch norm in training, one thread block for each channel: a
 single block of the whole GPU. Means in two steps, over each channel and then over the channels, are the same up to
-rounding and fill the device. They are slower on CPUs, so a bundle keeps the other form, and this one costs no file.
+rounding and fill the device. They are slower on CPUs, so the bundle keeps the other form and this one is made at load.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:
 
 
 def two_step_norms(model: Any) -> int:
-    """Rewrites every layer norm of an onnx.ModelProto in place; gives how many there were."""
+    """Rewrites every layer norm of an onnx.ModelProto in place; returns their number."""
     from onnx import numpy_helper
 
     graph = model.graph

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that runs everywhere."""
+"""ONNX Runtime on the CPU, the backend that runs everywhere."""
 
 import os
 import threading
@@ -38,7 +38,7 @@ class OnnxRuntimeCPU(Backend):
         self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency
         if self.concurrency > 1:
             self._threads = threads_each(self._threads or os.cpu_count() or 1, self.concurrency)
-        self._runs: set[Any] = set()  # the options of those under way: only through them can a run be ended
+        self._runs: set[Any] = set()  # options of the runs in flight: only through them can a run be cancelled
         self._lock = threading.Lock()
         self._bundle = bundle
         self._encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
@@ -53,7 +53,7 @@ class OnnxRuntimeCPU(Backend):
         return self._translate(frames_nhwc, style_ns, self._new_run())
 
     def _new_run(self) -> Any:
-        """The options of one frame, from when it is asked for: a frame that has not begun yet is cancelled too."""
+        """The options of one frame's run, made on submission: a frame that has not begun can be cancelled too."""
         run = self._ort.RunOptions()
         run.log_severity_level = 4
         with self._lock:
@@ -91,7 +91,7 @@ class OnnxRuntimeCPU(Backend):
         self._pool.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
-        # Needed once per style picture, if at all: not kept.
+        # Used once per style image, if at all: not kept.
         session = self._required("style_encoder", self._target)
         return np.array(_run(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 

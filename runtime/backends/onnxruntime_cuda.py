@@ -125,7 +125,7 @@ class OnnxRuntimeCUDA(Backend):
             return np.array(bound.output.numpy())
 
     def cancel(self) -> None:
-        self._pool.cancel()  # what is being computed ends by itself
+        self._pool.cancel()  # a running frame cannot be cancelled
 
     def close(self) -> None:
         self._pool.close()

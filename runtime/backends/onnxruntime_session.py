@@ -1,4 +1,4 @@
-"""What the backends on ONNX Runtime share: importing it, opening a session, running it, and its errors in words."""
+"""Imports ONNX Runtime, opens and runs sessions, and explains their errors."""
 
 import importlib.util
 import re
@@ -32,8 +32,10 @@ def session_options(ort: Any, threads: int | None = None) -> Any:
 
 
 def open_session(ort: Any, graph: GraphData | bytes, options: Any, providers: Providers) -> Any:
-    """A session of the first of the providers, and of no other where it does not run: ONNX Runtime itself would take
-    the next without a word. It gets the bytes that were checked, or a graph made of such, never a file's name."""
+    """A session on the first of the providers, or DsmapError: ONNX Runtime would silently take the next one.
+
+    It gets the bytes that were checked, or a graph made of such, never a file's name.
+    """
     data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.name)
     try:
         session = ort.InferenceSession(data, options, providers=providers)
@@ -48,15 +50,15 @@ def open_session(ort: Any, graph: GraphData | bytes, options: Any, providers: Pr
 
 
 def onnxruntime_installed() -> bool:
-    """Whether it is installed; it is not imported."""
+    """Whether it is installed, without importing it."""
     try:
         return importlib.util.find_spec("onnxruntime") is not None
-    except ValueError:  # a module that was put in place of it
+    except ValueError:  # something else in sys.modules under its name
         return False
 
 
 def encode_style_on_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Style codes (N, S) of pictures of the target domain, by the float32 graph: once per picture, on the CPU."""
+    """Style codes (N, S) of images of the target domain, by the float32 graph on the CPU."""
     ort = import_onnxruntime()
     graph = bundle.graph_data("style_encoder", target)
     assert graph is not None, "a bundle is read only if it has it"
@@ -67,14 +69,14 @@ def encode_style_on_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np
 def run_session(
     session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]], options: Any = None
 ) -> list[Any]:
-    """The session's outputs; what goes wrong in it becomes DsmapError."""
+    """The session's outputs; raises its errors as DsmapError."""
     with onnxruntime_errors():
         return list(session.run(outputs, inputs, options))
 
 
 @contextmanager
 def onnxruntime_errors() -> Iterator[None]:
-    """What goes wrong in ONNX Runtime within the block becomes DsmapError."""
+    """Raises ONNX Runtime's errors within the block as DsmapError."""
     try:
         yield
     except Exception as error:  # as in open_session
@@ -98,7 +100,7 @@ def import_onnxruntime() -> Any:
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # Ctrl-C while it was loading
             raise KeyboardInterrupt from error
         raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it, {_INSTALL}") from error
-    if not hasattr(onnxruntime, "InferenceSession"):  # what is left after one of two wheels was removed
+    if not hasattr(onnxruntime, "InferenceSession"):  # left over when one of two wheels was removed
         raise DsmapError(
             "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",
             f"Run pip uninstall onnxruntime onnxruntime-gpu, then, {_INSTALL}",

@@ -1,4 +1,4 @@
-"""OpenVINO: a second engine for CPUs, and the way to Intel's GPUs. An optional extra."""
+"""OpenVINO on CPUs and on Intel GPUs; an optional extra."""
 
 import functools
 import queue
@@ -88,19 +88,19 @@ class OpenVINO(Backend):
         return self._pool.submit(frames_nhwc, style_ns)
 
     def cancel(self) -> None:
-        self._pool.cancel()  # what is being computed ends by itself
+        self._pool.cancel()  # a running frame cannot be cancelled
 
     def close(self) -> None:
         self._pool.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
-        # Needed once per style picture, if at all: not kept.
+        # Used once per style image, if at all: not kept.
         request = self._required("style_encoder", self._target).create_infer_request()
         return np.array(_run(request, frames=frames_nhwc)["style"], np.float32)
 
     def _find_options(self, settings: BackendSettings) -> dict[str, Any]:
-        """What the graphs are compiled with."""
-        # f32 by name: on some CPUs OpenVINO takes bfloat16 by itself, which is less exact, and slower without AMX.
+        """Options that the graphs are compiled with."""
+        # f32 explicitly: on some CPUs OpenVINO defaults to bfloat16, which is less exact, and slower without AMX.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         threads = settings.threads if settings.threads is not None else allowed_cores()
         if settings.frames_at_once > 1:
@@ -143,7 +143,7 @@ class OpenVINOGPU(OpenVINO):
                 f"OpenVINO sees no Intel GPU here; it sees: {', '.join(seen) or 'nothing'}",
                 "Install the GPU's driver and Intel's OpenCL runtime, or use --backend openvino for the CPU.",
             )
-        # f32 by name: GPUs would take half, in which the norms' variances overflow. Threads are of CPUs.
+        # f32 explicitly: GPUs default to half, in which the norms' variances overflow.
         return {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
     def _device_name(self) -> str:
@@ -173,7 +173,7 @@ def import_openvino() -> Any:
 
 @functools.cache
 def _core() -> Any:
-    """The one Core of this process, never thrown away.
+    """The one Core of this process, which is never freed.
 
     Its CPU plugin puts signal handlers on a stack of its own, and takes that with it: with a second Core a signal after
     the end of the first (Ctrl-C, the end of a child process) has been seen to end the process.

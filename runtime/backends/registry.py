@@ -63,15 +63,15 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
 }
 """By name, in the order `auto` tries them."""
 BY_NAME_ONLY = ("openvino", "openvino-gpu")
-"""Those that `auto` never takes: whether OpenVINO is faster than `cpu` depends on the model, its precision and the CPU;
-`dsmap-bench model` measures it."""
+"""Backends that `auto` never takes: whether OpenVINO is faster than `cpu` depends on the model, the precision and the
+CPU; `dsmap-bench model` measures it."""
 
 
 def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> Choice:
     """The backend called `name` with the graphs that translate to `target`.
 
-    `auto` takes the first of `BACKENDS` that runs here, but none of `BY_NAME_ONLY`, and says why not the ones before
-    it; nothing is timed, so that the same machine always takes the same. Any other name runs or raises.
+    `auto` takes the first of `BACKENDS` that runs here, without those of `BY_NAME_ONLY`; its reason says why not the
+    ones before it. Nothing is timed: the same machine always takes the same. Any other name runs or raises.
 
     Raises InputError for an unknown name, a precision that the bundle lacks, and a damaged bundle; DsmapError with the
     reason where the backend does not run, for `auto` with all reasons.

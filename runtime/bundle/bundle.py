@@ -1,4 +1,4 @@
-"""The bundle: a folder of ONNX files and a `bundle.json` that says what they are. Export writes, the runtime reads.
+"""Reads bundles: folders of ONNX files with a `bundle.json` that describes them.
 
     bundle.json
     content_encoder.summer.onnx    frames -> content, skip              (with the shared block)
@@ -7,11 +7,11 @@
     decoder.winter.onnx            mapped, style_params -> frames
     style_encoder.winter.onnx      frames -> style
     decoder.winter.fp16.onnx       a variant of a graph in another precision: same inputs and outputs (optional)
-    engines/                       TensorRT engines (optional; see `bundle_engines`)
+    engines/                       TensorRT engines (optional; see `dsmap.runtime.engines`)
 
 `frames` are uint8 (N, H, W, 3) RGB, H and W multiples of `sizes.multiple_of`; `style` is float32 (N, style_dim). Batch
 and size are dynamic. Every file's SHA-256 is in bundle.json. The bytes that run are the bytes that were checked: each
-file is read once, hashed, looked through (`bundle_graphs`), and handed on as bytes, never by its name.
+file is read once, hashed, checked (`graphs`), and handed on as bytes, never by its name.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class Bundle:
     def open(cls, folder: Path) -> "Bundle":
         """Opens a bundle: its bundle.json is read and checked, its files are not yet (`check`).
 
-        Raises InputError for a folder that is no bundle, and for an unknown format.
+        Raises InputError for a folder that is not a bundle, and for another format.
         """
         folder = Path(folder)
         return cls(folder, read_manifest(folder))

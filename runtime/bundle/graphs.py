@@ -1,4 +1,4 @@
-"""A check of a bundle's ONNX graphs before anything loads them: that they hold their weights, and only known operators.
+"""Checks a bundle's ONNX graphs before anything loads them: they hold their weights, and only known operators.
 
     check_graph(data, "decoder.winter.onnx")     # InputError for what a bundle's graph never is
 

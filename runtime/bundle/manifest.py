@@ -1,4 +1,4 @@
-"""`bundle.json`: what it holds, read with bounds on everything, and written. See `bundle` for the folder it lies in.
+"""Reads and writes `bundle.json`, with bounds on everything in it.
 
 A manifest may come from anywhere: whatever is odd about it is one InputError with the place in the file, never a
 traceback, a wait or all the memory.
@@ -47,7 +47,7 @@ Code = Annotated[list[Number], Field(max_length=4096)]
 
 
 class _ManifestModel(BaseModel):
-    """Fields of a later minor version are kept out of the way, not refused: only `format_version` breaks a reader."""
+    """Unknown fields are ignored, so that later writers can add some: only `format_version` stops a reader."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -209,7 +209,7 @@ def _wrong_length(manifest: Manifest) -> str | None:
             return f": a style does not have {manifest.style_dim} numbers"
         for name, code in style.named.items():
             if not STYLE_NAME.fullmatch(name) or len(name) > 200:
-                return f": {_cut(name)!r} of {domain} is no name for a style"
+                return f": {_cut(name)!r} of {domain} is not a valid style name"
             if len(code) != manifest.style_dim:
                 return f": the style {name} of {domain} has {len(code)} numbers, expected {manifest.style_dim}"
     return None

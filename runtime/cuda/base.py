@@ -1,4 +1,4 @@
-"""The interface to CUDA: device memory, streams, events and graphs, and nothing else.
+"""Interface to the part of CUDA that the runtime uses: device memory, streams, events and graphs.
 
 Handles are numbers, as TensorRT takes them.
 """
@@ -28,7 +28,7 @@ class OutOfMemoryError(DsmapError):
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """The GPU that is used: the first that this process may use."""
+    """The GPU in use: the first that this process may use."""
 
     name: str
     capability: str
@@ -41,7 +41,7 @@ class Device:
 class Cuda(ABC):
     """One binding on one device. Calls may come from any thread; all raise DsmapError with CUDA's own reason.
 
-    What it gave out belongs to it until it is freed: `close` frees the rest.
+    It owns what it allocates: `close` frees what is left.
     """
 
     binding: str
@@ -52,7 +52,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def memory(self) -> tuple[int, int]:
-        """Bytes on the device: free, and all."""
+        """Bytes on the device: free and total."""
 
     @abstractmethod
     def alloc(self, size: int) -> Address:
@@ -60,7 +60,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def free(self, address: Address) -> None:
-        """Gives back what `alloc` gave; waits for what uses it."""
+        """Frees memory of `alloc`, after what uses it is done."""
 
     @abstractmethod
     def alloc_host(self, size: int) -> Bytes:
@@ -68,7 +68,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def free_host(self, memory: Bytes) -> None:
-        """Gives back what `alloc_host` gave. No view of it may be used afterwards."""
+        """Frees memory of `alloc_host`. Views of it must not be used afterwards."""
 
     @abstractmethod
     def stream(self) -> Stream:
@@ -80,7 +80,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def free_event(self, event: Event) -> None:
-        """Gives an event back."""
+        """Frees an event."""
 
     @abstractmethod
     def record(self, event: Event, stream: Stream) -> None:
@@ -100,27 +100,27 @@ class Cuda(ABC):
 
     @abstractmethod
     def upload(self, address: Address, source: Bytes, stream: Stream) -> None:
-        """Begins copying pinned memory to the device. It may not be changed until that is done."""
+        """Starts copying pinned memory to the device. It must not be changed until that is done."""
 
     @abstractmethod
     def download(self, target: Bytes, address: Address, stream: Stream) -> None:
-        """Begins copying from the device into pinned memory, all of `target`."""
+        """Starts copying from the device into pinned memory, all of `target`."""
 
     @abstractmethod
     def begin_capture(self, stream: Stream) -> None:
-        """From now on what is put into the stream is recorded and not run."""
+        """Records what is put into the stream from now on, instead of running it."""
 
     @abstractmethod
     def end_capture(self, stream: Stream) -> Graph:
-        """What was recorded, ready to launch. Raises DsmapError where something in it cannot be captured."""
+        """The recorded graph, ready to launch. Raises DsmapError where something in it cannot be captured."""
 
     @abstractmethod
     def launch(self, graph: Graph, stream: Stream) -> None:
-        """Runs what was recorded, with the addresses of then."""
+        """Runs a graph, with the addresses that it was captured with."""
 
     @abstractmethod
     def free_graph(self, graph: Graph) -> None:
-        """Throws a graph away."""
+        """Frees a graph."""
 
     @abstractmethod
     def close(self) -> None:

@@ -50,14 +50,14 @@ def build_engine(
 ) -> Sidecar:
     """Builds the engine of a graph (a file or its bytes), and writes it with its sidecar into the folder of `out_path`.
 
-    From then on it is known as built here; where that cannot be written down, a warning says so.
+    The engine is recorded as built here; where that fails, a warning says so.
 
     Raises DsmapError for a graph that TensorRT or the precision gate refuses and for a full disk, InputError for a
-    folder that takes no files (`option` chooses another), KeyboardInterrupt on Ctrl-C. Nothing half-made is left.
+    folder that takes no files (`option` chooses another), KeyboardInterrupt on Ctrl-C. Nothing unfinished is left.
     """
     data = onnx if isinstance(onnx, bytes) else onnx.read_bytes()
     check_folder_writable(out_path.parent, option)
-    # An engine holds the weights, and code: with less than that there is no use in starting.
+    # An engine holds the weights, and code: with less space than that a build cannot succeed.
     if (free := shutil.disk_usage(out_path.parent).free) < len(data):
         raise _no_space(out_path, len(data), free)
     built = build_plan(
@@ -201,7 +201,7 @@ def _shape(dims: list[int | str], batch: int, size: Size, multiple_of: int, what
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Writes a file beside and renames it, never through a link; DsmapError when there is no room."""
+    """Writes a file atomically, never through a link; DsmapError when the disk is full."""
     try:
         write_state(path, data)
     except OSError as error:

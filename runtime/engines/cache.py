@@ -1,4 +1,4 @@
-"""Engines that the runtime builds when they are needed: in a folder of the user's, out of the way of bundles."""
+"""Paths of the engines that the runtime builds on demand, in the user's cache."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from dsmap.runtime.engines.size_profile import SizeProfile
 
 
 def cached_engine_path(key: EngineKey, component: str, domain: str) -> Path:
-    """Where the engine of a key is or will be. Its hash is in the name: engines of several keys live together."""
+    """Where the engine of a key is or will be. The key's hash is in the name, so that engines do not collide."""
     text = "\n".join([component, domain, key.model_dump_json()])
     profile = SizeProfile.parse(key.profile, multiple_of=1, max_batch=key.batch)
     name = engine_name(component, domain, key.precision, key.flavour, profile)
@@ -21,7 +21,7 @@ def cached_engine_path(key: EngineKey, component: str, domain: str) -> Path:
 
 
 def make_cache_folder() -> Path:
-    """Makes the cache's engine folder and tries it. DsmapError where it is not ours alone, or cannot be written to."""
+    """Makes the cache's engine folder; DsmapError where it is not writable, or not this user's alone."""
     folder = private_folder(ENGINES)
     try:
         check_folder_writable(folder, VARIABLE)

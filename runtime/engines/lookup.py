@@ -23,7 +23,7 @@ class CheckedEngine(NamedTuple):
     data: bytes
     sidecar: Sidecar
     note: str = ""
-    """What TensorRT has against it (it may be slower here), or why it could not be asked."""
+    """TensorRT's objection (it may be slower here), or why it could not be asked."""
 
 
 def check_engine(path: Path, expected: EngineKey, *, same_architectures: bool = False) -> str | None:
@@ -68,10 +68,10 @@ def find_engine(
     height: int,
     fault_of: Callable[[Path], str | None] | None = None,
 ) -> tuple[Path | None, list[str]]:
-    """The engine in `folder` for pictures of this size, and in one line each why the others are not taken.
+    """The engine in `folder` for frames of this size, and in one line each why the others are not taken.
 
     `expected` says the rest; its profile is not looked at, and its batch is the least that is wanted. Of several the
-    one for the smallest sizes is taken. The hash is left to `read_engine`. `fault_of`: what else there is against an
+    one for the smallest sizes is taken. The hash is left to `read_engine`. `fault_of`: any other fault of an
     engine that fits.
     """
     found, reasons = [], []
@@ -99,10 +99,10 @@ def find_engine(
 
 
 def trust_fault(engine: Path) -> str | None:
-    """Why an engine must not be loaded unasked; None for one that was built here.
+    """Why an engine must not be loaded by default; None for one that was built here.
 
     Its sidecar's hash is looked up: `read_engine` sees to it that the engine has that hash. Raises DsmapError where the
-    record of what was built here may have been written by others, or there is no sound sidecar.
+    record of what was built here may have been written by others, or the sidecar is missing or damaged.
     """
     return None if was_built_here(read_sidecar(engine).engine_sha256) else NOT_OURS
 

@@ -16,7 +16,7 @@ BuildProgress = Callable[[str, int, int], None]
 
 
 class BuildMonitor:
-    """Turns TensorRT's nested phases into one number, and passes on the wish to stop.
+    """Turns TensorRT's nested phases into one number, and passes on a request to stop.
 
     TensorRT may call from several threads, and loses exceptions: they are kept, and raised by `check`.
     """

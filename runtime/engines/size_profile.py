@@ -11,7 +11,7 @@ MAX_SIDE = 16384
 
 
 class Size(NamedTuple):
-    """Of a picture, pixels."""
+    """Pixels."""
 
     width: int
     height: int
@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SizeProfile:
-    """The picture sizes an engine takes: `minimum` to `maximum`, fastest at `optimum`; batches of 1 to max_batch."""
+    """The image sizes that an engine takes: `minimum` to `maximum`, fastest at `optimum`; batches of 1 to max_batch."""
 
     minimum: Size
     optimum: Size
@@ -34,7 +34,7 @@ class SizeProfile:
     def parse(cls, text: str, *, multiple_of: int = 8, minimum: int = 1, max_batch: int = 1) -> "SizeProfile":
         """Reads WIDTHxHEIGHT, or MIN:OPT:MAX of such. `minimum` is the smallest side the network takes.
 
-        Raises InputError, which names --sizes, for everything that makes no profile.
+        Raises InputError, which names --sizes, for everything that is not a valid profile.
         """
         parts = text.split(":")
         if len(parts) not in (1, 3):
@@ -53,7 +53,7 @@ class SizeProfile:
         return str(self.optimum) if len(set(sizes)) == 1 else ":".join(map(str, sizes))
 
     def takes(self, width: int, height: int, batch: int = 1) -> bool:
-        """Whether pictures of this size are within the profile."""
+        """Whether images of this size are within the profile."""
         low, high = self.minimum, self.maximum
         return (
             low.width <= width <= high.width

@@ -1,4 +1,4 @@
-"""Where the runners' engines come from: the bundle, the user's cache, or a build into the cache, told in one line."""
+"""Opens a backend's engines: from the bundle, from the user's cache, or newly built into the cache."""
 
 import logging
 import time
@@ -34,12 +34,12 @@ _log = logging.getLogger("dsmap")
 
 
 def log_line(line: str) -> None:
-    """One line about what takes time or is otherwise than asked: on stderr, unless the program set up logging."""
+    """Logs a line about something slow or unexpected: to stderr, unless the program has set up logging."""
     _log.warning(printable(line))  # it may quote a sidecar, or a name of a bundle's files
 
 
 class EngineStore:
-    """The engines of one bundle for one TensorRT and GPU."""
+    """The engines of one bundle for one version of TensorRT and one GPU."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class EngineStore:
         return self._bundle.find(component, domain, self._precision) is not None
 
     def stop(self) -> None:
-        """Ends a build that is under way, from any thread."""
+        """Stops a running build, from any thread."""
         self._stops += 1
 
     def open(self, component: str, domain: str, size: Size, batch: int, load: Load[E]) -> E:
@@ -97,7 +97,7 @@ class EngineStore:
         return load(data, title, built_for)
 
     def _in_bundle(self, component: str, domain: str, key: EngineKey, size: Size, reasons: list[str]) -> Path | None:
-        """The bundle's engine; `reasons` gets why others are not taken."""
+        """The bundle's engine; the reasons against others are added to `reasons`."""
         path, refused = find_engine(
             self._bundle.folder / ENGINES,
             component,
@@ -122,7 +122,7 @@ class EngineStore:
             height=size.height,
             fault_of=lambda path: _NOT_BUILT if not is_own_file(path) or trust_fault(path) else None,
         )
-        # It holds engines of all models and sizes: of them only those tell that have become useless.
+        # It holds engines of all models and sizes: only those that have become useless are reported.
         reasons += [reason for reason in refused if any(what in reason for what in _USELESS)]
         return path
 
@@ -198,14 +198,14 @@ class EngineStore:
         return [here, DEFAULT_ARCHITECTURES] if unknown and covers(DEFAULT_ARCHITECTURES, here[0]) else [here]
 
     def _progress(self, title: str, stops: int) -> BuildProgress:
-        told = time.monotonic()
+        reported = time.monotonic()
 
         def progress(_phase: str, step: int, steps: int) -> None:
-            nonlocal told
+            nonlocal reported
             if self._stops != stops:
                 raise DsmapError(f"stopped while building {title}", "Run it again: what was built is kept.")
-            if time.monotonic() - told > _SECONDS_BETWEEN:
-                told = time.monotonic()
+            if time.monotonic() - reported > _SECONDS_BETWEEN:
+                reported = time.monotonic()
                 log_line(f"building the engine {title}: {100 * step // steps} %")
 
         return progress

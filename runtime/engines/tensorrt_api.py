@@ -1,4 +1,4 @@
-"""TensorRT: the one place that imports it and knows what its flavours and versions do differently.
+"""Imports TensorRT, and hides the differences between its flavours and versions.
 
 `tensorrt` (versions 10 and 11) and `tensorrt_rtx` (TensorRT for RTX, which builds engines without a GPU) have the same
 Python interface but for what is wrapped here. A leaf: every part may use it, and importing it loads neither.
@@ -41,10 +41,10 @@ class Flavour(NamedTuple):
 
 
 class Validity(NamedTuple):
-    """What TensorRT says of an engine's header on this machine."""
+    """TensorRT's verdict on an engine's header on this machine."""
 
     word: str
-    """valid, suboptimal, invalid, or unknown: it cannot tell (no GPU here, or a version that has no such check)."""
+    """valid, suboptimal, invalid, or unknown (without a GPU, or in a version without this check)."""
     reason: str = ""
 
 
@@ -103,7 +103,7 @@ def _without_libraries(name: str, reason: str) -> DsmapError:
 
 
 class Log:
-    """What TensorRT says from now on, kept instead of printed. `logger` is the object that TensorRT takes."""
+    """Collects TensorRT's messages instead of printing them. `logger` is the object that TensorRT takes."""
 
     def __init__(self, flavour: Flavour) -> None:
         self.errors: list[str] = []
@@ -208,7 +208,7 @@ def current_architecture() -> str | None:
 
 
 def current_device() -> str | None:
-    """What tells that GPU from others: "NVIDIA H200, 132 multiprocessors, 140 GiB"; None where there is none."""
+    """The identity of that GPU: "NVIDIA H200, 132 multiprocessors, 140 GiB"; None without one."""
     if (driver := _driver()) is None:
         return None
     cuda, device = driver

@@ -1,4 +1,4 @@
-"""Which engines this user has built on this machine: the ones that may be loaded without being asked.
+"""Records the engines that this user has built on this machine, which may be loaded by default.
 
 An engine's sidecar says what it was built from, but whoever brings an engine brings its sidecar. So every engine that
 dsmap builds is written down, by its SHA-256, in the user's own cache; one that is not there is somebody else's. Engines
@@ -21,9 +21,9 @@ NOT_OURS = "it was not built here by you, and engines are code; --trust-engines 
 
 
 def remember_engine(sha256: str, path: Path) -> None:
-    """Writes down that this user has built the engine with this hash. Raises DsmapError where the cache is not private.
+    """Records that this user has built the engine with this hash. Raises DsmapError where the cache is not private.
 
-    `path` is noted for people.
+    `path` is recorded for people to read.
     """
     record = private_folder(ENGINES) / _RECORD
     with open_state(record, "a") as file:

@@ -1,4 +1,4 @@
-"""The processor that this process runs on: its name and the cores it may use. Imports nothing heavy."""
+"""Name of the processor, and the cores that this process may use. Imports nothing heavy."""
 
 import platform
 from functools import cache
@@ -11,7 +11,7 @@ __all__ = ["allowed_cores", "cpu_name"]
 
 @cache
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Vendor and model in one line, as "GenuineIntel Intel(R) Xeon(R) ..."; what Python knows where there is no more.
+    """Vendor and model in one line, as "GenuineIntel Intel(R) Xeon(R) ..."; else what Python knows.
 
     A virtual machine may hide the model, but not the vendor.
     """

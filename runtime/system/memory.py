@@ -1,4 +1,4 @@
-"""Whether a translation fits into the memory that is free: a process that takes too much is killed without a word."""
+"""Estimates the memory of a translation, and checks that it is free: a process that takes too much is killed."""
 
 import math
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from dsmap.errors import InputError
 
 # Measured at the peak of a translation by ONNX Runtime, for each pixel and each unit of the network's width there.
 _BYTES_PER_PIXEL_AND_WIDTH = 37
-_PICTURE_ITSELF = 2  # units of width, beside maps of blocks: 496 to 516 bytes a pixel were measured at width 48 / 4
+_IMAGE_ITSELF = 2  # units of width, beside maps of blocks: 496 to 516 bytes a pixel were measured at width 48 / 4
 _USUAL_DIM = 64  # the published network's width, for a bundle that does not say
 _ADVICE_SHARE = 0.9  # the height that is advised leaves some memory: what is free changes between two runs
-_SMALLEST_HEIGHT = 16
+_MIN_HEIGHT = 16
 _GB = 1e9
 
 
@@ -21,7 +21,7 @@ def memory_width(architecture: Mapping[str, Any]) -> int:
     if not all(isinstance(number, int) and number > 0 for number in (dim, patch)):
         return _USUAL_DIM
     assert isinstance(dim, int)
-    return dim if patch == 1 else -(-dim // patch**2) + _PICTURE_ITSELF
+    return dim if patch == 1 else -(-dim // patch**2) + _IMAGE_ITSELF
 
 
 def translation_bytes(height: int, width: int, *, batch: int, dim: int) -> int:
@@ -53,10 +53,10 @@ def check_memory(
         return
     room = available * _ADVICE_SHARE
     lines = int(height * math.sqrt(max(0.0, room) / needed(height)))
-    while lines >= _SMALLEST_HEIGHT and needed(lines) > room:
+    while lines >= _MIN_HEIGHT and needed(lines) > room:
         lines -= 1
     frames = f"{batch} frames at once" if batch > 1 else "a frame"
-    smaller = f"Translate at a smaller size, --height {lines} or less, or" if lines >= _SMALLEST_HEIGHT else "First"
+    smaller = f"Translate at a smaller size, --height {lines} or less, or" if lines >= _MIN_HEIGHT else "First"
     raise InputError(
         f"{frames} of {width}x{height} need{'' if batch > 1 else 's'} about {needed(height) / _GB:.1f} GB of memory;"
         f" {max(0, available) / _GB:.1f} GB are available",

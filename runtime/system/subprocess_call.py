@@ -1,4 +1,4 @@
-"""Runs a function in an interpreter of its own: what it loads may crash or hang without taking the caller along."""
+"""Runs a function in a process of its own, which may crash or hang without affecting the caller."""
 
 import contextlib
 import importlib
@@ -25,8 +25,8 @@ _ENVIRONMENT = {
 _GRACE = 1.0  # seconds for what has ended to be gone; a process stuck in a driver is left behind
 
 
-class Outcome(NamedTuple):
-    """How it went: either a value or how it ended without one."""
+class CallResult(NamedTuple):
+    """The value of the call, or how it ended without one."""
 
     value: Any = None
     """What the function returned."""
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     """What was printed meanwhile, by libraries too."""
 
 
-def isolated(target: str, seconds: float, /, *, nested: bool = False, **arguments: Any) -> Outcome:
+def isolated(target: str, seconds: float, /, *, nested: bool = False, **arguments: Any) -> CallResult:
     """Calls `target` ("module:function") with JSON arguments in a new interpreter; its value has to be JSON too.
 
     It never raises, and comes back a little after `seconds` at the latest. `nested`: within another such call, so that
@@ -54,7 +54,7 @@ def isolated(target: str, seconds: float, /, *, nested: bool = False, **argument
             start_new_session=not nested,
         )
     except OSError as error:
-        return Outcome(ended=f"no process could be started ({error.strerror or error})")
+        return CallResult(ended=f"no process could be started ({error.strerror or error})")
     assert process.stdout is not None
     assert process.stderr is not None
     readers = [_PipeReader(process.stdout), _PipeReader(process.stderr)]
@@ -70,8 +70,10 @@ def isolated(target: str, seconds: float, /, *, nested: bool = False, **argument
     out, said = (reader.text() for reader in readers)
     with contextlib.suppress(ValueError):
         result = json.loads(out)
-        return Outcome(result.get("value"), result.get("ended", ""), said)
-    return Outcome(ended=f"no answer in {seconds:g} s" if late else _how_it_ended(process.returncode, said), said=said)
+        return CallResult(result.get("value"), result.get("ended", ""), said)
+    return CallResult(
+        ended=f"no answer in {seconds:g} s" if late else _how_it_ended(process.returncode, said), said=said
+    )
 
 
 def _absolute(path: list[str]) -> list[str]:
@@ -120,7 +122,7 @@ def _how_it_ended(code: int, said: str) -> str:
 
 
 def answer(given: dict[str, Any]) -> None:
-    """The other side: calls the function, writes its value to stdout, and ends the process."""
+    """Calls the function in the new process, writes its value to stdout, and ends the process."""
     channel = os.dup(1)  # stdout is for the answer alone: what libraries print goes to stderr
     os.dup2(2, 1)
     _no_core_file()

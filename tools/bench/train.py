@@ -1,4 +1,4 @@
-"""What `dsmap-bench train` measures."""
+"""Measures a training iteration against a plain implementation of it, in turns."""
 
 import os
 import platform
@@ -41,7 +41,7 @@ Step = Callable[[], None]
 
 
 def measure(config: TrainConfig, device: str, rounds: int, say: Notify) -> dict[str, Any]:
-    """Times of the plain iteration and of ours, in turns, told and given back. Times in seconds."""
+    """Seconds of the plain iteration and of ours, in turns; printed, and returned for the report."""
     if config.discriminator.gan_type != "lsgan" or config.model.style_kl:
         raise InputError("the plain iteration knows LSGAN without a KL style encoder", "Leave those settings out.")
     if config.loss.appearance:

@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU: three engines chained on one CUDA stream, several frames under way.
+"""TensorRT on an NVIDIA GPU: three engines in a row on one CUDA stream, several frames in flight.
 
     backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=3))
 
@@ -35,9 +35,9 @@ from dsmap.runtime.engines.store import EngineStore, log_line
 from dsmap.runtime.engines.tensorrt_api import load_trt
 
 MAX_SLOTS = 3
-"""Frames under way: one going up, one being computed, one coming down."""
+"""Frames in flight: one being uploaded, one computed, one downloaded."""
 MAX_SIZES = 3
-"""Sizes whose memory and graphs are kept: the one used longest ago goes first."""
+"""Sizes whose memory and graphs are kept; the least recently used is dropped first."""
 
 
 class TensorRT(Backend):
@@ -71,13 +71,13 @@ class TensorRT(Backend):
         self._executors: OrderedDict[Shape, Executor] = OrderedDict()
         self._free: dict[int, deque[Slot]] = {}
         self._lock = threading.Lock()
-        self._cancelled = 0  # how often: what was begun before the last time is lost
+        self._cancelled = 0  # a count: frames begun before the last cancellation are lost
         self.description = f"{self._trt.title} on {self._cuda.device.name}, {self.precision}, {self._describe_graphs()}"
         self._streams = Streams(self._cuda.stream(), self._cuda.stream(), self._cuda.stream())
         try:
             self._check_runs()
         except BaseException:
-            with contextlib.suppress(DsmapError):  # a GPU that is in trouble says so again here
+            with contextlib.suppress(DsmapError):  # a GPU that has failed fails here again
                 self.close()
             raise
 
@@ -96,9 +96,8 @@ class TensorRT(Backend):
         try:
             executor.begin(slot, frames_nhwc, np.asarray(style_ns, np.float32))
         except BaseException:
-            self._give_back(
-                executor, slot
-            )  # what is left of it is done before the slot's next frame: streams keep order
+            # What is left of the frame is done before the slot's next one: streams keep order.
+            self._give_back(executor, slot)
             raise
         if executor.no_graphs != graphs_before:
             log_line(f"without CUDA graphs, which makes no difference but in speed: {executor.no_graphs}")
@@ -115,7 +114,7 @@ class TensorRT(Backend):
         return wait
 
     def cancel(self) -> None:
-        # What the GPU has begun it ends by itself, in milliseconds; only a build takes longer.
+        # What the GPU has begun ends within milliseconds; only a build takes longer.
         self._cancelled += 1
         self._store.stop()
 
@@ -133,7 +132,7 @@ class TensorRT(Backend):
             self._cuda.close()
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
-        # Once per style picture, if at all: on the CPU nothing has to be built for it.
+        # Once per style image, if at all: on the CPU nothing has to be built for it.
         if onnxruntime_installed():
             return encode_style_on_cpu(self._bundle, self._target, frames_nhwc)
         batch, height, width = frames_nhwc.shape[:3]
@@ -142,7 +141,7 @@ class TensorRT(Backend):
         return np.asarray(style, np.float32)
 
     def stages_ms(self, frames_nhwc: Frames, style_ns: Codes) -> dict[str, float]:
-        """How long each stage of a frame takes on the device, without a graph and with nothing beside it."""
+        """Milliseconds of each stage of a frame on the device, without a graph and with nothing else in flight."""
         executor = self._executor(frames_nhwc.shape)
         return executor.stages_ms(self._free[id(executor)][0], frames_nhwc, style_ns)
 
@@ -154,12 +153,12 @@ class TensorRT(Backend):
 
     @property
     def memory_bytes(self) -> tuple[int, int]:
-        """Of the device: free, and all."""
+        """Memory of the device: free and total."""
         return self._cuda.memory()
 
     @property
     def binding(self) -> str:
-        """What reaches CUDA, with its version."""
+        """The Python binding to CUDA, with its version."""
         return self._cuda.binding
 
     def _describe_graphs(self) -> str:
@@ -169,13 +168,13 @@ class TensorRT(Backend):
         return f"{own} ({self._cuda.no_graphs}), {self._cuda.binding}"
 
     def _check_runs(self) -> None:
-        """Runs the smallest of the engines once: that TensorRT is there does not say that it runs on this GPU."""
+        """Runs the smallest engine once: an installed TensorRT may still not run on this GPU."""
         engine = self._engine("style_mlp", self._target, self._default_size, 1)
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
         run_once(self._cuda, self._streams.compute, engine, style=style)
 
     def _executor(self, shape: Shape) -> Executor:
-        """The plan for frames (N, H, W, 3); made the first time, or again when it was thrown away."""
+        """The plan for frames (N, H, W, 3); made on first use, and again after it was dropped."""
         executor = self._executors.get(shape)
         if executor is not None:
             self._executors.move_to_end(shape)
@@ -226,7 +225,7 @@ class TensorRT(Backend):
             raise
         except DsmapError as error:
             free, _ = self.memory_bytes
-            if free < len(data):  # an engine is its weights: whatever TensorRT says, they had no room
+            if free < len(data):  # an engine is its weights: whatever TensorRT says, they did not fit
                 raise OutOfMemoryError(f"{error.fact} ({free / 1e6:.0f} MB are free)", error.advice) from error
             raise
 
@@ -253,7 +252,7 @@ class TensorRT(Backend):
                 free.append(slot)
 
     def _drain(self) -> None:
-        """Waits until nothing is under way on the device."""
+        """Waits until the device is idle."""
         done = self._cuda.event()
         for stream in self._streams:
             self._cuda.record(done, stream)

@@ -1,4 +1,4 @@
-"""TensorRT's engines and contexts behind the chain's small interface, for both flavours."""
+"""Wraps TensorRT's engines and contexts, of both flavours, in the interfaces of `memory`."""
 
 import contextlib
 import hashlib
@@ -118,7 +118,7 @@ class TrtContext:
         shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self._engine.outputs}
         for name, shape in shapes.items():
             if min(shape) < 0:
-                raise DsmapError(f"{self._engine.title} does not tell the shape of {name}", "Export the bundle again.")
+                raise DsmapError(f"{self._engine.title} does not know the shape of {name}", "Export the bundle again.")
         return shapes
 
     def scratch_bytes(self) -> int:
@@ -185,7 +185,7 @@ class _Kernels:
 
 
 def _failure(fact: str, advice: str) -> DsmapError:
-    """OutOfMemoryError where TensorRT's words say so: it has no other way to tell."""
+    """OutOfMemoryError where TensorRT's message says so: it has no other sign of it."""
     if re.search(r"out.?of.?memory|could not be allocated|bad_alloc|MemoryAllocation", fact, re.IGNORECASE):
         return OutOfMemoryError(fact, "Translate at a smaller size, with a smaller --height, or end other programs.")
     return DsmapError(fact, advice)

@@ -1,11 +1,11 @@
-"""Encoder, mapping and decoder one after the other on one CUDA stream, for frames of one size.
+"""Runs encoder, mapping and decoder in a row on one CUDA stream, for frames of one size.
 
-Each frame under way has a slot: pinned memory on the host, frames and style on the device, contexts and a graph of its
-own. What lies between the engines, and their scratch memory, is there once: one frame is computed at a time. Frames go
-up and come down on streams of their own, beside the computation of others.
+Each frame in flight has a slot: pinned memory on the host, frames and style on the device, contexts and a graph of its
+own. Activations and scratch memory exist once: one frame is computed at a time. Uploads and downloads have streams of
+their own, and overlap with the computation of other frames.
 
     upload stream    up 1  up 2  up 3
-    compute stream         chain 1  chain 2  chain 3
+    compute stream         run 1    run 2    run 3
     download stream                 down 1   down 2  down 3
 """
 
@@ -31,12 +31,12 @@ class EngineSet(NamedTuple):
     style_mlp: Engine
 
     def present(self) -> list[Engine]:
-        """Those that there are."""
+        """All engines that the direction has."""
         return [engine for engine in self if engine is not None]
 
 
 class Streams(NamedTuple):
-    """Copies have their own, or they would wait for the computation of the frame before."""
+    """Copies have streams of their own, or they would wait for the computation of the frame before."""
 
     upload: Stream
     compute: Stream
@@ -44,7 +44,7 @@ class Streams(NamedTuple):
 
 
 class Slot:
-    """What belongs to one frame (or batch) under way."""
+    """The memory of one frame (or batch) in flight."""
 
     def __init__(self, memory: Memory, frames: Shape, styles: Shape, params_bytes: int) -> None:
         frame_bytes, style_bytes = int(np.prod(frames)), int(np.prod(styles)) * 4
@@ -56,7 +56,7 @@ class Slot:
         self.codes = memory.device(style_bytes)
         self.params = memory.device(params_bytes)
         self.style: Codes | None = None
-        """What the device has."""
+        """The codes that are on the device."""
         self.uploaded, self.computed, self.downloaded = memory.event(), memory.event(), memory.event()
         self.contexts: list[Context] = []
         self.ran = False
@@ -65,7 +65,7 @@ class Slot:
 
 
 class Executor:
-    """Everything for frames of one size and batch, in so many slots. Made once for each size."""
+    """Contexts, memory and CUDA graphs for frames of one size and batch."""
 
     def __init__(
         self, cuda: Cuda, streams: Streams, engines: EngineSet, frames: Shape, style_dim: int, slots: int
@@ -74,7 +74,7 @@ class Executor:
         self._cuda, self._streams = cuda, streams
         self._memory = Memory(cuda)
         self.no_graphs: str | None = cuda.no_graphs
-        """Why the chain is not captured; None while it is, or will be."""
+        """Why no CUDA graph is captured; None while one is, or will be."""
         try:
             self._make(style_dim, slots)
         except BaseException:
@@ -136,17 +136,17 @@ class Executor:
 
     @property
     def device_bytes(self) -> int:
-        """What it takes on the device, beside the engines' weights."""
+        """Memory on the device, without the engines' weights."""
         return self._memory.device_bytes
 
     def begin(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> None:
-        """Begins a translation in a slot that is free; `finish` waits for it. The frames are copied at once."""
+        """Starts a translation in a free slot; `finish` waits for it. The frames are copied at once."""
         cuda, streams = self._cuda, self._streams
         as_array(slot.frames_host, self.frames_shape, np.uint8)[...] = frames_nhwc
         cuda.upload(slot.frames, slot.frames_host, streams.upload)
         new_style = slot.style is None or not np.array_equal(slot.style, style_ns)
         if new_style:
-            slot.style = None  # until it is there
+            slot.style = None  # until the upload is done
             as_array(slot.style_host, style_ns.shape, np.float32)[...] = style_ns
             cuda.upload(slot.codes, slot.style_host, streams.upload)
         cuda.record(slot.uploaded, streams.upload)
@@ -161,12 +161,12 @@ class Executor:
         cuda.record(slot.downloaded, streams.download)
 
     def finish(self, slot: Slot) -> Frames:
-        """Waits for what `begin` began; from any thread."""
+        """Waits for the translation in the slot; from any thread."""
         self._cuda.synchronise(slot.downloaded)
         return as_array(slot.output_host, self.frames_shape, np.uint8).copy()
 
     def stages_ms(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> dict[str, float]:
-        """One frame without a graph and with nothing beside it: how long each stage takes on the device."""
+        """Milliseconds of each stage of one frame on the device, without a graph and with nothing else in flight."""
         cuda, streams = self._cuda, self._streams
         names = ["encoder", *(["mapping"] if self.engines.mapping else []), "decoder"]
         timers = Memory(cuda)
@@ -195,7 +195,7 @@ class Executor:
         return times
 
     def close(self) -> None:
-        """Gives its memory back. No slot may be under way."""
+        """Frees its memory. No slot may be in use."""
         for slot in self.slots:
             if slot.graph is not None:
                 self._cuda.free_graph(slot.graph)
@@ -204,13 +204,13 @@ class Executor:
         self._memory.free()
 
     def _run_style(self, slot: Slot) -> None:
-        """The style's parameters: outside the graph, as they are wanted only for a new style."""
+        """Computes the style's parameters, outside the graph: only for a new style."""
         addresses = {"style": slot.codes, "style_params": slot.params}
         self._style_context.bind(addresses, self._scratch, self._scratch_bytes)
         self._style_context.enqueue(self._streams.compute)
 
     def _compute(self, slot: Slot) -> None:
-        """The chain: the first time as it is, which gets the contexts ready; from the second time on as a graph."""
+        """Runs the engines: the first frame directly, which prepares the contexts; from the second on as a graph."""
         stream = self._streams.compute
         if slot.graph is None and slot.ran and self.no_graphs is None:
             slot.graph = self._capture(slot)
@@ -222,7 +222,7 @@ class Executor:
         slot.ran = True
 
     def _capture(self, slot: Slot) -> Graph | None:
-        """The chain as a graph; None where it is refused, and then `no_graphs` says why."""
+        """Captures the engines as a graph; None where that is refused, and then `no_graphs` says why."""
         stream = self._streams.compute
         refusal = None
         for context in slot.contexts:
@@ -234,7 +234,7 @@ class Executor:
                     for context in slot.contexts:
                         context.enqueue(stream)
                 except DsmapError:
-                    with contextlib.suppress(DsmapError):  # the capture is over, whatever comes of it
+                    with contextlib.suppress(DsmapError):  # ends the capture; its result is not needed
                         self._cuda.free_graph(self._cuda.end_capture(stream))
                     raise
                 return self._cuda.end_capture(stream)

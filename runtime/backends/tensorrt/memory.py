@@ -1,4 +1,4 @@
-"""An engine as the chain of them sees it, memory for its tensors, and one run of it by itself."""
+"""Interfaces of engines and contexts, memory for their tensors, and a single run of an engine."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,7 @@ from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Event, Stream
 Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
 MIN_SCRATCH_BYTES = 256
-"""Bytes: no address is none."""
+"""Bytes; never 0, so that there is always an address."""
 
 
 class Context(Protocol):
@@ -30,7 +30,7 @@ class Context(Protocol):
         """Puts the computation into the stream. Raises DsmapError where that fails."""
 
     def capture_refusal(self, stream: Stream) -> str | None:
-        """Why it cannot be captured; None where it can, or cannot tell."""
+        """Why it cannot be captured; None where it can, or where that is unknown."""
 
 
 class Engine(Protocol):
@@ -49,11 +49,11 @@ class Engine(Protocol):
         """A new context."""
 
     def close(self) -> None:
-        """Gives back what it holds. Its contexts are not used any more."""
+        """Frees what it holds. Its contexts must not be used any more."""
 
 
 class Memory:
-    """Takes memory and events of a Cuda, and gives all of them back together."""
+    """Allocates memory and events of a Cuda, and frees all of them together."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -82,7 +82,7 @@ class Memory:
         return event
 
     def free(self) -> None:
-        """Gives everything back."""
+        """Frees everything."""
         while self._events:
             self._cuda.free_event(self._events.pop())
         while self._device:
@@ -92,7 +92,7 @@ class Memory:
 
 
 class Tensor(NamedTuple):
-    """One on the device."""
+    """A tensor on the device."""
 
     address: Address
     shape: Shape
@@ -105,7 +105,7 @@ class Tensor(NamedTuple):
 
 
 def run_once(cuda: Cuda, stream: Stream, engine: Engine, **inputs: Array) -> list[Array]:
-    """An engine's outputs for arrays of the host, and nothing kept: for what is wanted seldom."""
+    """An engine's outputs for arrays of the host; nothing is kept, for engines that run seldom."""
     memory = Memory(cuda)
     try:
         done = memory.event()

@@ -108,8 +108,8 @@ VALUES = {
     "text in a style": ("styles.a.mean", ["0", "1"], "styles.a.mean.0"),
     "a huge number in a style": ("styles.a.mean", [1e300, 0.0], "styles.a.mean.0"),
     "a short named style": ("styles.b.named", {"snow": [1.0]}, "the style snow of b has 1 numbers"),
-    "a bad name of a style": ("styles.b.named", {"../snow": [1.0, 1.0]}, "is no name for a style"),
-    "a long name of a style": ("styles.b.named", {"s" * 9000: [1.0, 1.0]}, "is no name for a style"),
+    "a bad name of a style": ("styles.b.named", {"../snow": [1.0, 1.0]}, "is not a valid style name"),
+    "a long name of a style": ("styles.b.named", {"s" * 9000: [1.0, 1.0]}, "is not a valid style name"),
     "styles as null": ("styles", None, "styles"),
     "a style as a list": ("styles.a", [1], "styles.a"),
     "one domain": ("domains", ["a"], "domains"),
@@ -140,7 +140,7 @@ VALUES = {
     "files as a list": ("components.decoder", [], "components.decoder"),
     "version by a huge number": ("format_version", 10**19, "reads format 2"),
     "version as a fraction": ("format_version", 2.0, "no format_version"),
-    "an escape in a key": ("styles.a.named", {"\x1b[31mred": [1.0]}, "is no name for a style"),
+    "an escape in a key": ("styles.a.named", {"\x1b[31mred": [1.0]}, "is not a valid style name"),
 }
 
 

@@ -82,7 +82,7 @@ def test_what_cannot_be_typed_safely_is_no_name(tiny_bundle, tmp_path, images, n
     tree = json.loads((folder / MANIFEST).read_text())
     tree["styles"]["winter"]["named"] = {name: [0.0, 0.0, 0.0]}
     (folder / MANIFEST).write_text(json.dumps(tree))
-    with pytest.raises(InputError, match="of winter is no name for a style"):
+    with pytest.raises(InputError, match="of winter is not a valid style name"):
         read_manifest(folder)
     with pytest.raises(InputError, match=r"is not a valid name for a style|is not DOMAIN:NAME=IMAGE"):
         parse_named_styles([f"winter:{name}={images / 'snow.png'}"])
