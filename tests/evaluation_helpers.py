@@ -16,7 +16,7 @@ from dsmap.common.images import write_rgb
 
 KERNEL = "kernel_distance/squeezenet"
 HEIGHT, WIDTH = 48, 64
-"""Of clips."""
+"""Size of the clips."""
 
 
 def landscape(seed, hw=(64, 64)):

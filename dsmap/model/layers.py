@@ -177,7 +177,7 @@ class UpsampleConv(nn.Module):
             y = F.pixel_shuffle(F.conv2d(x_nchw, weight, bias, padding=1), 2)
         else:
             y = F.pixel_shuffle(F.conv2d(_repeat_edge(x_nchw), weight, bias), 2)
-        if self.conv.padding_mode == "reflect":  # which is no padding of the low-resolution map
+        if self.conv.padding_mode == "reflect":  # not a padding of the low-resolution map
             _reflect_border(y, x_nchw, self.conv.weight)
         return F.relu(self.norm(y))
 

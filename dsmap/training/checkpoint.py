@@ -263,7 +263,7 @@ def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str | None]]:
     _check_file(path)
     try:
         with safe_open(path, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read {path}: {error}", _ANOTHER) from error

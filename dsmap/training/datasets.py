@@ -107,9 +107,9 @@ def _domain(name: str, train: Path, test: Path) -> Domain:
     found = [list_stills(folder) for folder in (train, test) if folder is train or folder.is_dir()]
     left_out = tuple(left_out_line(one.left_out, one.folder) for one in found if one.left_out)
     if not found[0].images:
-        told = f" ({left_out_line(found[0].left_out)})" if found[0].left_out else ""
+        left_out_note = f" ({left_out_line(found[0].left_out)})" if found[0].left_out else ""
         raise InputError(
-            f"No images in {train}{told}.",
+            f"No images in {train}{left_out_note}.",
             "Put JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF files directly into it (subfolders are not searched).",
         )
     test_images = found[1].images if len(found) > 1 else ()
@@ -121,9 +121,9 @@ def without_too_large(domains: Domains) -> Domains:
     kept = []
     for domain in domains:
         faults = {path: why for path in (*domain.train, *domain.test) if (why := size_fault(path)) is not None}
-        told = tuple(f"{path} is left out: {why}" for path, why in faults.items())
+        notes = tuple(f"{path} is left out: {why}" for path, why in faults.items())
         train, test = (tuple(p for p in paths if p not in faults) for paths in (domain.train, domain.test))
-        kept.append(replace(domain, train=train, test=test, left_out=(*domain.left_out, *told)))
+        kept.append(replace(domain, train=train, test=test, left_out=(*domain.left_out, *notes)))
     return Domains(*kept)
 
 

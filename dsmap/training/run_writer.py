@@ -1,4 +1,4 @@
-"""What a training writes into its run folder: settings, logs, sample grids and checkpoints."""
+"""The writer of a run folder: settings, logs, sample grids and checkpoints."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -94,8 +94,8 @@ class Trainer:
             if self.hardware.compiled:
                 self.learner.compile(self.say)
             stop = stack.enter_context(stop_on_signals(second_ctrl_c_raises=True))
-            batches = stack.enter_context(closing(self._load(stop.__bool__)))
-            return self._loop(batches, stop.__bool__, on_step)
+            batches = stack.enter_context(closing(self._load(lambda: stop.requested)))
+            return self._loop(batches, lambda: stop.requested, on_step)
 
     def iterate(self, batch: Batch) -> dict[str, float]:
         """One iteration of the learner; `batch.step` + 1 becomes the trainer's step. Raises DsmapError, see `train`."""

@@ -1,4 +1,4 @@
-"""What images look like in numbers, against images whose numbers are known."""
+"""Appearance statistics, against images whose statistics are known."""
 
 import math
 

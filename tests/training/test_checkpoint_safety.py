@@ -1,4 +1,4 @@
-"""What a training leaves behind, whatever ends it: kills, the best checkpoint, other images, full disks, memory."""
+"""Safety of checkpoints: kills, the best checkpoint, other images, full disks, memory."""
 
 import json
 import os
