@@ -11,7 +11,7 @@ from typing import Any
 from dsmap import errors
 
 OK, FAILED, WARNING, MISSING, SKIPPED = "ok", "failed", "warning", "missing", "skipped"
-"""How a check ends. Only `wrong` means that the model does not run; a warning is about
+"""States of a check. Only `failed` means that the model does not run; a warning is about
 something optional, or something that works all the same."""
 
 
