@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"dsmap": ROOT / "dsmap", "export": ROOT / "export", "runtime": ROOT / "runtime", "tools": ROOT / "tools"}
@@ -235,6 +236,9 @@ OPTIONS = {
 }
 
 
+BENCHES = ("train", "model", "video", "live")
+
+
 @pytest.mark.parametrize("command", sorted(OPTIONS))
 def test_options_are_frozen(command):
     """People's scripts use these names: adding one is fine (add it here), renaming or dropping one is not."""
@@ -245,6 +249,18 @@ def test_options_are_frozen(command):
     if not name:
         assert options >= {"--install-completion", "--show-completion"}
     assert options - {"--install-completion", "--show-completion"} == set(OPTIONS[command].split())
+
+
+@pytest.mark.parametrize("command", [*OPTIONS, "eval", "eval video", "bench", *(f"bench {name}" for name in BENCHES)])
+def test_help_fits_two_pages(command):
+    """Of 80 columns and 45 lines each, with examples at the end."""
+    module, _, name = command.partition(" ")
+    app = __import__(f"dsmap.tools.{module}", fromlist=["app"]).app
+    screen = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"}).stdout
+    assert len(screen.splitlines()) <= 90
+    options, examples, _ = screen.partition("\nExample")
+    assert max(map(len, options.splitlines())) <= 80
+    assert examples
 
 
 def test_every_command_has_a_module_with_main():
@@ -297,6 +313,23 @@ def test_documents_name_no_missing_file():
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_contributors_are_sent_to_files_that_exist():
+    for document in ("CONTRIBUTING.md", "docs/architecture.md"):
+        named = re.findall(r"`([\w/]+/|[\w/.]+\.(?:py|toml|txt|md))`", (ROOT / document).read_text(encoding="utf-8"))
+        assert len(named) >= 5
+        for path in named:
+            assert (ROOT / path).exists(), f"{document} names {path}"
+
+
+def test_versions_agree():
+    version = re.escape(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+    assert re.search(f'^__version__ = "{version}"$', (ROOT / "dsmap" / "__init__.py").read_text(), re.MULTILINE)
+    assert re.search(f"^version: {version}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    ruff = re.search(r"^ruff==(.*)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert ruff
+    assert f"rev: v{ruff[1]} " in (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
 
 
 def test_the_site_shows_every_document():
