@@ -221,7 +221,7 @@ def test_a_name_taken_during_the_work_is_not_overwritten(tmp_path: Path) -> None
         output.write_text("precious")
         return frame
 
-    with pytest.raises(DsmapError, match=r"lies at .*out-2\.mp4"):
+    with pytest.raises(DsmapError, match=r"saved as .*out-2\.mp4"):
         translate_video(source, output, take_the_name)
     assert output.read_text() == "precious"
     assert len(clips.read(tmp_path / "out-2.mp4").times) == 3
