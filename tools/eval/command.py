@@ -204,8 +204,8 @@ def images(
 
 
 @app.command(
-    help="Measure how steady a translated video is, and the quality of its frames: one translation or several. Flicker"
-    " and warping error are measured along the motion of the input; about 50 frames are compared as images.",
+    help="Measure the flicker of a translated video and the quality of its frames, for one translation or several."
+    " Flicker and warping error are measured along the motion of the input; about 50 frames are compared as images.",
     epilog="""
     dsmap-eval video holiday.mp4 holiday-winter.mp4 --plot flicker.png
     dsmap-eval video holiday.mp4 plain=a.mp4 steady=b.mp4 --features squeezenet.npz --reference snow --page page.html
