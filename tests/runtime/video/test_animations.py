@@ -228,7 +228,7 @@ def test_nothing_is_replaced_or_left_behind(tmp_path):
     writer = AnimationWriter(tmp_path / "new.gif", width=8, height=8, time_base=Fraction(1, 100))
     writer.write(np.zeros((8, 8, 3), np.uint8), 0, 10)
     (tmp_path / "new.gif").write_bytes(b"somebody else's")
-    with pytest.raises(DsmapError, match=r"lies at .*new-2\.gif"):
+    with pytest.raises(DsmapError, match=r"saved as .*new-2\.gif"):
         writer.close()
     assert (tmp_path / "new.gif").read_bytes() == b"somebody else's"
     writer = AnimationWriter(tmp_path / "gone.gif", width=8, height=8, time_base=Fraction(1, 100))
