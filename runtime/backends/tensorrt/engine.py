@@ -24,7 +24,7 @@ class TrtEngine:
     """A deserialised engine. Its weights are on the device: where that is full, making one raises OutOfMemoryError."""
 
     def __init__(self, flavour: Flavour, data: bytes, title: str, profile: SizeProfile, own_graphs: bool) -> None:
-        """`own_graphs`: TensorRT for RTX is to capture each engine by itself, as nobody captures the chain."""
+        """`own_graphs`: TensorRT for RTX captures each engine by itself, where no graph of all of them is captured."""
         self.title = title
         self._flavour, self._profile = flavour, profile
         self._log = Log(flavour)
