@@ -1,4 +1,4 @@
-"""What lies under a result's name already: nothing is written through a link, and no pipe is waited for."""
+"""Results under names that exist already: nothing is written through a link, and no pipe is waited for."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What a video job keeps beside its result is ours alone: nobody's file is lost to it, whatever lies there already."""
+"""The folder of parts beside a result: nothing in it that is not ours is lost, whatever lies there already."""
 
 import json
 import os
