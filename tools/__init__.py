@@ -1,7 +1,7 @@
-"""The commands: each parses its options, calls what does the work, and tells the result.
+"""The commands: each parses its options, calls the function that does the work, and prints the result.
 
-Until a command has begun, Ctrl-C ends it without a word: nothing has been done, and a traceback out of the middle of an
-import helps nobody. `shared.cli.run` gives Ctrl-C back its usual meaning.
+While a command is still being imported, Ctrl-C ends it silently: nothing has been done yet, and a traceback from the
+middle of an import helps nobody. `shared.cli.run` gives Ctrl-C its usual meaning back.
 """
 
 import os
@@ -14,9 +14,9 @@ def leave_at_once(number: int, frame: object) -> None:
 
 
 def _is_command() -> bool:
-    """Whether this process was started as one of the commands: nobody else's Ctrl-C is touched.
+    """Whether this process was started as one of the commands: Ctrl-C in other programs is left alone.
 
-    By the words as they were typed: worker processes take over the `sys.argv` of their parent.
+    Judged by the command line as typed: worker processes inherit the `sys.argv` of their parent.
     """
     program = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
     name = os.path.splitext(os.path.basename(program))[0]  # Windows adds .exe
