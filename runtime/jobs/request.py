@@ -16,6 +16,7 @@ from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
+from dsmap.runtime.jobs.batch_report import is_of_interrupted_run
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_jobs
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
@@ -143,7 +144,9 @@ def _check_names(request: VideoRequest) -> None:
     closed = [(bundle, "the model's folder")]
     closed += [(folder, "the folder for unfinished parts") for job in jobs for folder in job.own_folders()]
     files = [(path, name) for path, name in inputs if not path.is_dir()]
-    check_outputs({"--report": report}, files, closed=closed, overwrite=request.options.overwrite)
+    options = request.options
+    overwrite = options.overwrite or (options.resume and is_of_interrupted_run(report))
+    check_outputs({"--report": report}, files, closed=closed, overwrite=overwrite)
 
 
 def _check_options_have_effect(request: VideoRequest) -> None:

@@ -132,11 +132,15 @@ def test_ctrl_c_ends_a_batch_and_resume_goes_on(inputs: list[Path], tmp_path: Pa
         if isinstance(event, JobOutcome):
             os.kill(os.getpid(), signal.SIGINT)
 
+    settings["report"] = tmp_path / "r.json"
     batch = translate_videos(sources, tmp_path / "out", **settings, on_event=press)
     assert (batch.interrupted, batch.complete, len(batch.outcomes)) == (True, False, 1)
     assert signal.getsignal(signal.SIGINT) is before
-    batch = translate_videos(sources, tmp_path / "out", **settings, resume=True)
+    batch = translate_videos(sources, tmp_path / "out", **settings, resume=True)  # replaces the report
     assert (batch.complete, len(batch.skipped), len(batch.outcomes)) == (True, 1, 1)
+    assert json.loads(settings["report"].read_text(encoding="utf-8"))["interrupted"] is False
+    with pytest.raises(InputError, match="exists already"):  # that of a finished run stays
+        translate_videos(sources, tmp_path / "out", **settings, resume=True)
     assert names(tmp_path / "out") == ["a-winter.mp4", "b-winter.mp4"]
 
 
