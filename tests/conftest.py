@@ -1,4 +1,4 @@
-"""What several test files use: where shared data may lie, and one small exported model."""
+"""Fixtures that several test files share: where shared data may lie, and one small exported model."""
 
 import os
 import shutil

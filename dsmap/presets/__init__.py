@@ -1,0 +1,1 @@
+"""Presets: training settings as YAML files."""

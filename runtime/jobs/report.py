@@ -61,7 +61,7 @@ class JobReport:
     """Ctrl-C or SIGTERM; the output holds what was done."""
     resumable: bool = False
     """Interrupted, and the finished parts are kept for another run."""
-    spared: bool = False
+    kept_previous: bool = False
     """Interrupted, and an earlier result was kept under the output's name."""
     failed: tuple[str, ...] = ()
     """Images that were skipped: "NAME: why"."""

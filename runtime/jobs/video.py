@@ -145,7 +145,7 @@ class _Ending:
 
     interrupted: bool
     resumable: bool
-    spared: bool
+    kept_previous: bool
 
 
 def _translate(work: VideoWork, writer: Writer, parts: JobParts | None, progress: Progress | None) -> None:
@@ -167,15 +167,15 @@ def _name_result(
     """Move what was done to the output's name; remove the parts, or keep them for another run."""
     interrupted = work.interrupted
     # What was done is in the parts: a complete earlier result is not replaced by an incomplete one.
-    spared = interrupted and parts is not None and output.exists() and not parts.may_replace()
-    if spared:
+    kept_previous = interrupted and parts is not None and output.exists() and not parts.may_replace()
+    if kept_previous:
         writer.discard()
     elif writer.frames:
         _finish(writer, output, options, parts, whole=not interrupted)
     if parts is not None and not interrupted:
         parts.remove()
     resumable = parts is not None and interrupted and parts.keep()
-    return _Ending(interrupted=interrupted, resumable=resumable, spared=spared)
+    return _Ending(interrupted=interrupted, resumable=resumable, kept_previous=kept_previous)
 
 
 def _kept_parts(

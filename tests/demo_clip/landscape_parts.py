@@ -1,4 +1,4 @@
-"""What the demo clip's landscape is painted with: noise, sky, granite mountains and conifers.
+"""The parts of the demo clip's landscape: noise, sky, granite mountains and conifers.
 
 Image coordinates: x to the right, y down. World coordinates: metres, x right, h up, z away from the camera.
 """

@@ -1,4 +1,4 @@
-"""Where commands print: names from anybody move no cursor and forge no line, and nobody to tell is no failure."""
+"""Printing of commands: names from outside move no cursor and forge no line; a closed pipe is not a failure."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""dsmap-doctor: is everything here that the model needs, and what is the command that mends it?"""
+"""`dsmap-doctor`: checks the installation and prints the command that fixes each fault."""
 
 from dsmap.tools.doctor.command import app, main
 

@@ -1,1 +1,1 @@
-"""What several commands share: option groups, progress bars, JSON reports."""
+"""Shared parts of commands: option groups, progress bars, JSON reports."""

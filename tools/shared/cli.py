@@ -1,4 +1,4 @@
-"""What every command shares: how errors are reported, `--debug`, `--version` and the options of several.
+"""Shared parts of all commands: how errors are reported, `--debug`, `--version` and the options of several.
 
     app = new_app()
 

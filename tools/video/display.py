@@ -81,7 +81,7 @@ def show_conclusion(batch: BatchReport) -> None:
 
 
 def _show_report(report: "JobReport") -> None:
-    if report.frames and not report.spared:
+    if report.frames and not report.kept_previous:
         say(
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
             f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
@@ -93,7 +93,7 @@ def _show_report(report: "JobReport") -> None:
 def _show_what_is_missing(report: "JobReport") -> None:
     if report.frames == 0 and report.interrupted:
         report_error("stopped before the first frame was done", "nothing was written")
-    elif report.spared:
+    elif report.kept_previous:
         fact = f"{report.output} is still the earlier result, and what was done is kept"
         report_error("stopped before the end", f"{fact}: run the same command with --resume to continue")
     elif report.interrupted:

@@ -1,4 +1,4 @@
-"""What a file is, what a folder holds, what does not fit into memory, and what of its Exif a result carries."""
+"""Kinds of files, listings of folders, limits of memory, and the Exif that results carry."""
 
 import io
 import os

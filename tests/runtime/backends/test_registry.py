@@ -1,4 +1,4 @@
-"""Which backend `auto` takes, by what runs and what does not."""
+"""The backend that `auto` takes, by what runs and what does not."""
 
 from types import SimpleNamespace
 

@@ -236,7 +236,7 @@ def test_ctrl_c_does_not_replace_an_earlier_result_by_a_piece(tmp_path: Path):
 
     seen: list[int] = []
     report = translate_video(source, output, stop_at_ten, made_with={}, overwrite=True)
-    assert (report.interrupted, report.spared, report.resumable) == (True, True, True)
+    assert (report.interrupted, report.kept_previous, report.resumable) == (True, True, True)
     assert output.read_text() == "earlier"
     report = translate_video(str(source), output, lambda frame: frame, made_with={}, overwrite=True, resume=True)
     assert (report.frames, report.resumed_frames >= 10, report.complete) == (40, True, True)
