@@ -74,7 +74,7 @@ def test_the_bundled_model_can_be_trained_further():
 
 
 def test_folded_weights_are_refused(tiny_bundle):
-    with pytest.raises(InputError, match="as they were trained, such as decoders") as error:
+    with pytest.raises(InputError, match="weights as trained, such as decoders") as error:
         generators_of_bundle(Bundle.read(tiny_bundle))
     assert "checkpoint" in error.value.advice
 

@@ -122,10 +122,6 @@ def test_an_earlier_report_of_gpu_check_stays(place, capsys):
     before = (find_model(DEFAULT_MODEL) / "bundle.json").read_bytes()
     assert command("gpu_check", "--out", "mine", "--overwrite") == 2
     assert (find_model(DEFAULT_MODEL) / "bundle.json").read_bytes() == before
-    (place / "other" / "paper-size").mkdir(parents=True)
-    (place / "other" / "paper-size" / "thesis.txt").write_text("precious")
-    assert command("gpu_check", "--out", "other", "--overwrite") == 2
-    assert "is not a bundle" in capsys.readouterr().err
 
 
 def test_a_run_takes_no_place_of_images_or_settings(place, image_folder, capsys):
