@@ -23,7 +23,7 @@ class Translator(FrameTranslator):
             import dsmap.runtime.jobs.resume as parts
             parts.CUT_SECONDS, parts.CUT_FRAMES = 0.0, 5
         self = cls()
-        self.target, self.style, self.in_flight = domain, [0.5], 1
+        self.target, self.style, self.in_flight = domain, [0.5 if style.source is None else 0.25], 1
         self.bundle = types.SimpleNamespace(fingerprint="stand-in")
         return self
 

@@ -56,7 +56,7 @@ def test_a_video_job_that_ends_before_any_operation(tmp_path, clip, mode):
         assert set(after) == {"in.mp4", "out.mkv", "thesis.txt"}, left
         assert mine(after) == mine(before), left
         if left.killed and left.files.get("out.mkv") == last.files["out.mkv"] and mode != "overwrite":
-            assert "is done already" in left.told  # it was killed while tidying up
+            assert "exists and is kept" in left.told  # it was killed while tidying up
     check_results(found)
     check_order(last.operations)
     assert [left.killed for left in found] == [True] * (len(found) - 1) + [False]

@@ -106,5 +106,5 @@ def need_gpu() -> str:
 
     capability = current_architecture()
     if capability is None:
-        raise DsmapError("no NVIDIA GPU or driver here", "Look with nvidia-smi, or use --backend cpu.")
+        raise DsmapError("no NVIDIA GPU or driver here", "Run nvidia-smi to check it, or use --backend cpu.")
     return capability

@@ -99,10 +99,10 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # Ctrl-C while it was loading
             raise KeyboardInterrupt from error
-        raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it, {_INSTALL}") from error
+        raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it: {_INSTALL}") from error
     if not hasattr(onnxruntime, "InferenceSession"):  # left over when one of two wheels was removed
         raise DsmapError(
             "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",
-            f"Run pip uninstall onnxruntime onnxruntime-gpu, then, {_INSTALL}",
+            f"Run pip uninstall onnxruntime onnxruntime-gpu, then: {_INSTALL}",
         )
     return onnxruntime

@@ -162,12 +162,12 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise DsmapError(f"openvino cannot be imported ({error})", f"Install it, {_INSTALL}") from error
+        raise DsmapError(f"openvino cannot be imported ({error})", f"Install it: {_INSTALL}") from error
     finally:
         if hidden:
             del sys.modules[_TELEMETRY]
     if not hasattr(openvino, "Core"):  # a folder of that name, or what is left of another version
-        raise DsmapError("the installed openvino is empty", f"Run pip uninstall openvino, then, {_INSTALL}")
+        raise DsmapError("the installed openvino is empty", f"Run pip uninstall openvino, then: {_INSTALL}")
     return openvino
 
 

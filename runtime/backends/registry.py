@@ -80,7 +80,7 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
         raise InputError(
             f"the model {bundle.manifest.name} has no {settings.precision} graphs; it has"
             f" {', '.join(bundle.precisions)}",
-            "Take one of those, or export it with --fp16 or --int8.",
+            _precision_advice(bundle, settings.precision),
         )
     if name != "auto":
         if name not in BACKENDS:
@@ -97,6 +97,12 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
             continue
         return Choice(backend, _describe(refusals) or "the first that runs here")
     raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)
+
+
+def _precision_advice(bundle: Bundle, wanted: str) -> str:
+    """Which precision to use instead of one that the bundle lacks; `export` makes some of them."""
+    advice = f"Use --precision {' or '.join(bundle.precisions)}"
+    return f"{advice}, or export the model with --{wanted}." if wanted in ("fp16", "int8") else f"{advice}."
 
 
 def _describe(refusals: list[tuple[str, DsmapError]]) -> str:

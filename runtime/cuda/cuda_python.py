@@ -14,7 +14,7 @@ from dsmap.runtime.cuda.base import Address, Bytes, Cuda, Device, Event, Graph, 
 
 _INSTALL = "pip install 'dsmap[rtx]' (or 'dsmap[tensorrt]')"
 _NON_BLOCKING, _DISABLE_TIMING = 1, 2  # cudaStreamNonBlocking, cudaEventDisableTiming
-_LOOK = "Look with nvidia-smi whether the GPU and its driver work."
+_LOOK = "Run nvidia-smi to check whether the GPU and its driver work."
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
 
@@ -165,10 +165,10 @@ def _import_runtime() -> Any:
         except ModuleNotFoundError:  # before 12.6
             return importlib.import_module("cuda.cudart")
     except ModuleNotFoundError as error:
-        raise DsmapError("cuda-python is not installed", f"Install it, {_INSTALL}") from error
+        raise DsmapError("cuda-python is not installed", f"Install it: {_INSTALL}") from error
     except Exception as error:  # its loaders raise what they like where a library is missing
         reason = " ".join(str(error).split())[:160]
-        raise DsmapError(f"cuda-python cannot be imported ({reason})", f"Install it again, {_INSTALL}") from error
+        raise DsmapError(f"cuda-python cannot be imported ({reason})", f"Install it again: {_INSTALL}") from error
 
 
 def _version() -> str:

@@ -183,7 +183,7 @@ def _explained(drv: Any, what: str) -> Iterator[None]:
         ) from error
     except drv.Error as error:
         raise DsmapError(
-            f"CUDA: {_text(what, error)}", "Look with nvidia-smi whether the GPU and its driver work."
+            f"CUDA: {_text(what, error)}", "Run nvidia-smi to check whether the GPU and its driver work."
         ) from error
 
 
@@ -198,11 +198,11 @@ def _import_driver() -> Any:
         return importlib.import_module("pycuda.driver")
     except ModuleNotFoundError as error:
         if error.name in ("pycuda", "pycuda.driver"):
-            raise DsmapError("pycuda is not installed", f"Install it, {_INSTALL}") from error
-        raise DsmapError(f"pycuda cannot be imported ({error})", f"Install it again, {_INSTALL}") from error
+            raise DsmapError("pycuda is not installed", f"Install it: {_INSTALL}") from error
+        raise DsmapError(f"pycuda cannot be imported ({error})", f"Install it again: {_INSTALL}") from error
     except Exception as error:  # a missing libcuda or a changed numpy
         reason = " ".join(str(error).split())[:160]
-        raise DsmapError(f"pycuda cannot be imported ({reason})", f"Install it again, {_INSTALL}") from error
+        raise DsmapError(f"pycuda cannot be imported ({reason})", f"Install it again: {_INSTALL}") from error
 
 
 def _version() -> str:

@@ -86,7 +86,7 @@ def _load(name: str) -> Flavour:
     if name == "tensorrt" and int(re.match(r"\d*", version)[0] or 0) < OLDEST_TENSORRT:  # type: ignore[index]
         raise DsmapError(
             f"TensorRT {version} is too old: dsmap needs {OLDEST_TENSORRT} or later",
-            f"Update it, {_INSTALL[name]}",
+            f"Update it: {_INSTALL[name]}",
         )
     return Flavour(name, version, module)
 
@@ -94,7 +94,7 @@ def _load(name: str) -> Flavour:
 def _without_libraries(name: str, reason: str) -> DsmapError:
     fact = f"{_MODULES[name]} is installed, but not its libraries ({' '.join(reason.split())[:160]})"
     if name == "rtx":
-        return DsmapError(fact, f"Install it again, {INSTALL_RTX}")
+        return DsmapError(fact, f"Install it again: {INSTALL_RTX}")
     return DsmapError(
         fact,
         "The tensorrt wheel is a placeholder; NVIDIA's index has the libraries: pip install tensorrt --extra-index-url "
@@ -138,7 +138,7 @@ def new_builder(flavour: Flavour, log: Log) -> Any:
     except Exception as error:  # pybind11's TypeError, about a null pointer
         raise DsmapError(
             f"{flavour.title} cannot start: {log.last_error()}",
-            "Look with nvidia-smi whether the driver works; TensorRT for RTX (--engine rtx) builds without a GPU.",
+            "Run nvidia-smi to check whether the driver works; TensorRT for RTX (--engine rtx) builds without a GPU.",
         ) from error
 
 

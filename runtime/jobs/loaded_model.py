@@ -84,6 +84,7 @@ class LoadedModel:
             "model": translator.bundle.fingerprint,
             "--domain": translator.target,
             "style": [[float(number) for number in code] for code in self._codes],
+            "style as written": str(request.style),  # for messages: see `FOR_MESSAGES`
             "style over time": str(request.style.path) if request.style.path else None,
             "--strength": request.model.strength,
             "--stabilize": request.model.stabilize,

@@ -33,6 +33,11 @@ from dsmap.errors import DsmapError, InputError
 INDEX = "journal.json"
 NOTE = "job.json"
 """What `resume` keeps there."""
+FOR_MESSAGES = {"style": "style as written"}
+"""Keys of a fingerprint whose values mean nothing to people, and the keys of the texts that messages show instead.
+
+Those texts are not compared, and older journals lack them.
+"""
 _VERSION = 1
 _MAGIC = b"dsmap packets 1\n"
 _RECORD = struct.Struct("<qqqBI")  # pts, dts, duration, keyframe, size; then the data
@@ -239,8 +244,8 @@ class PacketJournal:
             )
         if key := _first_difference(fingerprint, self._fingerprint):
             raise InputError(
-                f"the unfinished job in {self.folder} was started differently: "
-                f"{key} was {_shown(fingerprint.get(key))} and is {_shown(self._fingerprint.get(key))}",
+                f"the unfinished job in {self.folder} was started with other options: "
+                f"{_change(key, fingerprint, self._fingerprint)}",
                 f"use the same options and input, or remove {self.folder} to start over",
             )
         self._encoder = encoder
@@ -332,9 +337,19 @@ def _damage(path: Path, segment: Segment) -> str | None:
 
 
 def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first key of `now`, then of `before`, whose values differ."""
-    keys = dict.fromkeys([*now, *before])
+    """The first key of `now`, then of `before`, whose values differ; what is `FOR_MESSAGES` is not compared."""
+    keys = [key for key in dict.fromkeys([*now, *before]) if key not in FOR_MESSAGES.values()]
     return next((key for key in keys if before.get(key) != now.get(key)), None)
+
+
+def _change(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words: what `key` was and is."""
+    if (written := FOR_MESSAGES.get(key)) is None:
+        return f"{key} was {_shown(before.get(key))} and is {_shown(now.get(key))}"
+    was, is_now = (text if isinstance(text := of.get(written), str) else None for of in (before, now))
+    if was is not None and was == is_now:
+        return f"{key} {_shown(was)} has changed"  # an image file with other content
+    return f"{key} was {_shown(was or f'another {key}')} and is {_shown(is_now or f'another {key}')}"
 
 
 def _shown(value: Any) -> str:

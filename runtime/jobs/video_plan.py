@@ -38,7 +38,9 @@ def check_video_job(source: str | Path, output: Path, options: VideoOptions) -> 
         projection = video_projection(reader, output, options)
         notes = [*reader.notes, *([projection.note] if projection.note else [])]
         notes += [f"subtitles are rewritten as {codec}" for _, codec in plan.converted]
-        notes += [f"audio ({codec_name(sound)}) is encoded as {encoder_title(output.suffix)}" for sound in plan.encoded]
+        notes += [
+            f"audio ({codec_name(sound)}) is re-encoded as {encoder_title(output.suffix)}" for sound in plan.encoded
+        ]
         notes += animation_notes(output, reader.rate) if writes_animation(reader, output) else []
         left_out = [*reader.left_out, *map(str, plan.left_out)]
         return InputFacts(
@@ -88,7 +90,7 @@ def check_video_output(reader: Reader, source: str | Path, output: Path, options
     if writes_animation(reader, output):
         check_animation_size(output, reader.width, reader.height)
         check_output_file(output, Path(source), overwrite=options.overwrite)
-        sound = "an animated image holds frames alone"
+        sound = "animated images have no sound"
         return CopyPlan(left_out=tuple(LeftOut(stream=stream, reason=sound) for stream in reader.copied))
     if options.audio == "copy":
         check_container(output, [stream for stream in reader.audio if stream.codec_context.sample_rate])

@@ -115,7 +115,7 @@ def _cannot_open(index: int) -> DsmapError:
         )
     if not cameras:
         return InputError(
-            f"there is no camera {index}: no camera was found",
+            "no camera was found",
             "plug one in, or pass a video file or an address as --camera",
         )
     return InputError(f"there is no camera {index}; found: {_listed(cameras)}", f"pass --camera {next(iter(cameras))}")

@@ -59,5 +59,5 @@ def import_pyvirtualcam() -> Any:
     except ImportError as error:
         raise DsmapError(
             f"--virtual-camera needs pyvirtualcam, which is not installed ({error})",
-            "pip install pyvirtualcam (its licence is GPL-2)",
+            "install it: pip install 'dsmap[virtual-camera]' (its licence is GPL-2)",
         ) from error

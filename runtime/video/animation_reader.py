@@ -74,8 +74,8 @@ class AnimationReader(ImageFrames):
         if first is None:
             raise InputError(f"no frame of {source} can be decoded", "It is damaged: get an intact copy.")
         self._convert, notes = to_srgb(self._header, kind_of_pixels(self._header, first))
-        played = {0: "endlessly", 1: "once"}.get(self.plays, f"{self.plays} times")
-        self.notes = (f"animated {self._header.format}, played {played}", *notes)
+        played = {0: "loops forever", 1: "plays once"}.get(self.plays, f"plays {self.plays} times")
+        self.notes = (f"animated {self._header.format}, {played}", *notes)
         self.width, self.height = size_at_height(first.shape[1], first.shape[0], height)
 
     def _choose(self, trim: TrimRange, durations: tuple[Fraction, ...]) -> None:

@@ -63,7 +63,7 @@ def no_room(suffix: str, audio: Sequence[Stream], path: Path | None = None) -> I
     advice = "pass --audio convert to encode it again, or --audio none to leave it out"
     if other:
         name = path.with_suffix(other) if path else f"NAME{other}"
-        advice = f"choose a container that can: -o {name}; or {advice}"
+        advice = f"choose one that holds {codecs.upper()}: -o {name}; or {advice}"
     return InputError(fact, advice)
 
 

@@ -44,7 +44,7 @@ def decoder_at(
         first = decoder.first_frame_from(start, exact=seek is not None or decode_from is not None)
         if first is not None:
             return decoder, first
-    length = f", it ends at {float(decoder.end - origin):.2f} s" if decoder.end else ""
+    length = f"; it ends at {float(decoder.end - origin):.2f} s" if decoder.end else ""
     raise InputError(
         f"{source.name} has no frame at or after --start {float(start - origin):g} s{length}", "choose an earlier start"
     )

@@ -26,6 +26,8 @@ def find_video_stream(container: InputContainer, name: str, ids: Collection[int]
     if ids is not None:
         streams = [stream for stream in streams if stream.id in ids]
     if not streams or container.format.name in _NOT_VIDEO_FORMATS:
+        if streams and container.format.name == "tty":
+            raise InputError(f"{name} is a text file, not a video", "pass a file with a video stream")
         held = ", ".join(sorted({s.type for s in container.streams})) if not streams else container.format.long_name
         raise InputError(f"{name} contains no video (found: {held or 'nothing'})", "pass a file with a video stream")
     best = container.streams.best("video")

@@ -269,7 +269,7 @@ def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
         ("BUNDLE --data data --preset long", "no preset named 'long'", "quick, paper"),
         ("BUNDLE --data data --results data", "--results data exists and is not empty", "new folder"),
         ("BUNDLE --data data --report nowhere/r.json", "nowhere does not exist", "--report"),
-        ("BUNDLE --data data --precision int4", "has no int4 graphs", "--fp16"),
+        ("BUNDLE --data data --precision int4", "has no int4 graphs", "Use --precision fp32"),
         ("BUNDLE --domain summer=data/trainA --domain winter=few", "3 images of winter to compare with", "more"),
         ("BUNDLE --domain summer=one --domain winter=data/trainB --to winter", "one image of summer", "more"),
     ],

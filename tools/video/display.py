@@ -43,7 +43,8 @@ class Display:
         """Print what there is to say about `event`, or move the bar."""
         match event:
             case JobSkipped(job):
-                say(f"{job.output} is done already")
+                kept = f"{job.output} exists and is kept; its options were not compared."
+                say(f"{kept} Pass --overwrite to make it again.")
             case ModelLoaded(lines):
                 say(*lines)
             case JobStarted(job, frames):

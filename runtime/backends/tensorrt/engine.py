@@ -34,7 +34,7 @@ class TrtEngine:
         if self._engine is None:
             raise _failure(
                 f"{flavour.title} cannot load {title}: {self._log.last_error()}",
-                "Look with nvidia-smi whether the GPU and its driver work.",
+                "Run nvidia-smi to check whether the GPU and its driver work.",
             )
         self._kernels = _Kernels(data) if hasattr(self._engine, "create_runtime_config") and _is_rtx(flavour) else None
         self._config = self._rtx_config(own_graphs) if self._kernels is not None else None
@@ -55,7 +55,7 @@ class TrtEngine:
         if context is None:
             raise _failure(
                 f"{self._flavour.title} cannot run {self.title}: {self.last_error()}",
-                "Look with nvidia-smi; another precision or --backend may run.",
+                "Run nvidia-smi to check; another precision or --backend may run.",
             )
         if self._engine.num_optimization_profiles and context.active_optimization_profile < 0:
             context.set_optimization_profile_async(0, stream)

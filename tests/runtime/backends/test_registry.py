@@ -82,6 +82,10 @@ def test_a_damaged_bundle_ends_the_search(backends):
 
 def test_a_precision_that_the_bundle_lacks_is_refused_before_anything_is_loaded(backends):
     loaded = backends("cpu")
-    with pytest.raises(InputError, match="the model made up has no fp16 graphs; it has fp32, int8"):
+    with pytest.raises(InputError, match="the model made up has no fp16 graphs; it has fp32, int8") as caught:
         registry.load_backend("auto", BUNDLE, "winter", BackendSettings(precision="fp16"))
+    assert caught.value.advice == "Use --precision fp32 or int8, or export the model with --fp16."
+    with pytest.raises(InputError, match="no bf16 graphs") as caught:
+        registry.load_backend("auto", BUNDLE, "winter", BackendSettings(precision="bf16"))
+    assert caught.value.advice == "Use --precision fp32 or int8."  # no export makes bf16
     assert loaded == []

@@ -148,7 +148,7 @@ def test_a_job_killed_while_tidying_up_is_done_and_its_parts_go(source: Path, tm
         for name in gone:
             (parts / name).unlink()
         code, out, err = run(*arguments, "--resume")
-        assert (code, err, "is done already" in out) == (0, "", True)
+        assert (code, err, "exists and is kept" in out) == (0, "", True)
         assert names(tmp_path) == ["in.mp4", "kept", "out.mp4"]
         assert (tmp_path / "out.mp4").read_bytes() == before
 
@@ -236,7 +236,7 @@ def test_no_two_images_of_a_folder_have_one_result(tmp_path: Path):
     assert len({name.casefold() for name in results}) == 5
     assert {(tmp_path / "out" / name).stat().st_size > 0 for name in results} == {True}
     code, out, _ = run(folder, *WINTER, "-o", tmp_path / "out", "--resume")
-    assert (code, "is done already" in out) == (0, True)
+    assert (code, "exists and is kept" in out) == (0, True)
 
 
 def test_results_keep_their_names_whatever_lies_beside():

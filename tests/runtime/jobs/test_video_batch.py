@@ -64,7 +64,9 @@ def test_a_folder_of_videos_and_images(tmp_path: Path):
     assert names(tmp_path / "trip-winter") == ["1.mp4", "2.mp4", "3.png"]
     assert "3 of 3 inputs done" in out
     code, out, _ = run(tmp_path / "trip", *WINTER, "--resume")
-    assert (code, out.count("is done already")) == (0, 3)
+    assert (code, out.count("exists and is kept")) == (0, 3)
+    kept = f"{tmp_path / 'trip-winter' / '1.mp4'} exists and is kept; its options were not compared."
+    assert f"{kept} Pass --overwrite to make it again." in out
     code, _, err = run(tmp_path / "trip", *WINTER)
     assert code == 2
     assert "--overwrite" in err
@@ -127,6 +129,8 @@ def test_a_kill_loses_little_and_resume_joins_without_a_trace(tmp_path: Path):
     assert_refused(run(*arguments), 2, "left finished parts")
     code, _, err = run(*arguments, "--resume", "--side-by-side", STAND_IN_CUTS="1")
     assert (code, "--side-by-side was False and is True" in err) == (2, True)
+    code, _, err = run(*arguments, "--resume", "--style", "3", STAND_IN_CUTS="1")
+    assert (code, "was started with other options: style was mean and is 3\n" in err) == (2, True)
     code, _, err = run(*arguments, "--resume", "--report", tmp_path / "r.json", STAND_IN_CUTS="1")
     assert code == 0
     assert err.startswith("resumed after frame ")

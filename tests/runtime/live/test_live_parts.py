@@ -119,7 +119,7 @@ def test_missing_cameras_are_reported_with_those_that_exist(monkeypatch):
     with pytest.raises(InputError, match=r"there is no camera 9; found: 0 \(Webcam\), 2"):
         cameras_module.CameraSource(9, CaptureRequest())
     monkeypatch.setattr(cameras_module, "list_cameras", dict)
-    with pytest.raises(InputError, match="no camera was found"):
+    with pytest.raises(InputError, match=r"^no camera was found\n"):
         cameras_module.CameraSource(9, CaptureRequest())
 
 
@@ -337,4 +337,5 @@ def test_without_pyvirtualcam(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
     with pytest.raises(DsmapError, match="--virtual-camera needs pyvirtualcam") as caught:
         import_pyvirtualcam()
+    assert "pip install 'dsmap[virtual-camera]'" in caught.value.advice
     assert "GPL-2" in caught.value.advice

@@ -66,6 +66,7 @@ def test_matroska_takes_what_windows_has_a_name_for(tmp_path: Path, name: str, c
     for other in (".mp4", ".webm"):
         with pytest.raises(InputError, match=rf"\({codec}\)") as caught:
             translate_video(source, tmp_path / f"x{other}", same)
+        assert f"choose one that holds {codec.upper()}: -o " in caught.value.advice
         assert "x.mkv" in caught.value.advice
         assert "--audio convert" in caught.value.advice
         assert "--audio none" in caught.value.advice
@@ -103,7 +104,7 @@ def test_sound_is_encoded_anew_on_request(tmp_path: Path, name: str, codec: str,
         assert caught.value.advice.startswith("pass --audio convert")
     wanted = {"audio": "convert", "preset": "8" if suffix == ".webm" else "ultrafast"}
     facts = check_video(source, tmp_path / f"x{suffix}", **wanted)
-    assert any("is encoded as" in note for note in facts.notes)
+    assert any("is re-encoded as" in note for note in facts.notes)
     output = tmp_path / f"out{suffix}"
     report = translate_video(source, output, same, **wanted)
     assert (report.complete, report.audio_streams) == (True, 1)

@@ -117,7 +117,7 @@ def test_a_part_tells_how_many_frames_to_expect(sixty: dict[str, Path]) -> None:
         ({"start": 2, "end": 2}, r"--end \(2 s\) is not after --start \(2 s\)"),
         ({"frames": 0}, "--frames is 0"),
         ({"start": float("nan")}, "nan is not a valid time"),
-        ({"start": 50}, r"no frame at or after --start 50 s, it ends at 2\.0"),
+        ({"start": 50}, r"no frame at or after --start 50 s; it ends at 2\.0"),
     ],
 )
 def test_parts_that_hold_nothing_are_refused(sixty: dict[str, Path], options: dict, words: str) -> None:

@@ -335,6 +335,11 @@ def text(folder: Path) -> Path:
     return path
 
 
+def test_a_text_file_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"notes\.txt is a text file, not a video\n"):
+        VideoReader(text(tmp_path))
+
+
 def empty(folder: Path) -> Path:
     path = folder / "empty.mp4"
     path.touch()

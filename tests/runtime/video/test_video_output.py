@@ -732,6 +732,25 @@ def test_a_damaged_segment_and_what_follows_is_done_again(tmp_path: Path, harm: 
     assert [frame.pts for frame in decoded(tmp_path / "b.mp4")] == times(40)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({"style as written": "mean"}, {"style as written": "fresh-snow"}, "style was mean and is fresh-snow"),
+        ({}, {"style as written": "fresh-snow"}, "style was another style and is fresh-snow"),  # an older journal
+        ({"style as written": [0.157]}, {"style as written": "mean"}, "style was another style and is mean"),
+        ({"style as written": "a.png"}, {"style as written": "a.png"}, "style a.png has changed"),
+    ],
+)
+def test_another_style_is_told_as_written(tmp_path: Path, before: dict, now: dict, words: str) -> None:
+    before, now = {"style": [[0.157]], **before}, {"style": [[0.25]], **now}
+    PacketJournal.open(tmp_path / "parts", FINGERPRINT | before).close()
+    with pytest.raises(InputError, match=words) as caught:
+        PacketJournal.open(tmp_path / "parts", FINGERPRINT | now)
+    assert "0.157" not in caught.value.fact
+    # What is written is not compared: a seed and the name of its style are one.
+    PacketJournal.open(tmp_path / "parts", FINGERPRINT | before | {"style as written": "as before"}).close()
+
+
 def test_a_job_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     out = writer(tmp_path / "a.mp4", journal=(journal := PacketJournal.open(tmp_path / "parts", FINGERPRINT)))
     write(out, times(12), range(12))
@@ -743,6 +762,8 @@ def test_a_job_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
         PacketJournal.open(tmp_path / "parts", FINGERPRINT | {"--domain": "summer"})
     with pytest.raises(InputError, match=r"--style was not given and is a\.png"):
         PacketJournal.open(tmp_path / "parts", FINGERPRINT | {"--style": "a.png"})
+    with pytest.raises(InputError, match="was started with other options: --domain"):
+        PacketJournal.open(tmp_path / "parts", FINGERPRINT | {"--domain": "summer"})
     journal = PacketJournal.open(tmp_path / "parts", FINGERPRINT)
     with pytest.raises(InputError, match="another encoder: options was"):
         VideoWriter(
