@@ -108,20 +108,23 @@ def extreme_inputs(
     images: Mapping[str, Sequence[Array]],
     say: Notify = lambda _line: None,
 ) -> dict[str, dict[str, Array]]:
-    """Frames (1, H, W, 3), by kind and domain, for which half precision is most likely to overflow."""
+    """Frames (1, H, W, 3), by kind and domain, for which half precision is most likely to overflow.
+
+    The kinds are keys in bundles ("a picture": an image).
+    """
     rng = np.random.default_rng(0)
     plain = {"all black": np.zeros((1, *size, 3), np.uint8), "all white": np.full((1, *size, 3), 255, np.uint8),
              "saturated noise": rng.integers(0, 2, (1, *size, 3), np.uint8) * np.uint8(255)}  # fmt: skip
     small = f"{minimum}x{minimum}"
     plain |= {f"saturated noise, {small}": rng.integers(0, 2, (1, minimum, minimum, 3), np.uint8) * np.uint8(255)}
     found = {name: dict.fromkeys(images, frames) for name, frames in plain.items()}
-    found[f"an image, {small}"] = {domain: _resized(p[0], (minimum, minimum)) for domain, p in images.items()}
+    found[f"a picture, {small}"] = {domain: _resized(p[0], (minimum, minimum)) for domain, p in images.items()}
     height, columns = _FULL_HD
     available = available_bytes()
     if available is not None and height * columns * width * _BYTES_PER_PIXEL_AND_WIDTH > available:
         say("skipped the check at 1920x1088: too little memory")
     else:
-        found["an image, 1920x1088"] = {domain: _resized(p[0], _FULL_HD) for domain, p in images.items()}
+        found["a picture, 1920x1088"] = {domain: _resized(p[0], _FULL_HD) for domain, p in images.items()}
     return found
 
 

@@ -61,6 +61,7 @@ class Translator(FrameTranslator):
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(find_model(model))
         if for_frames is not None:
+            bundle.check()  # its files are in memory then, which counts
             frames_at_once = _as_many_as_fit(bundle, *for_frames)
         settings = BackendSettings(
             threads=threads,

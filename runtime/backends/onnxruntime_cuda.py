@@ -88,15 +88,15 @@ class OnnxRuntimeCUDA(Backend):
         # asked for by name.
         self._tf32 = self.precision == "fp32" and settings.precision != "fp32"
         self._options = {"device_id": 0, "use_tf32": int(self._tf32)}
-        self._session = self._open_session(settings.source or bundle.source_of(target))
-        self._style_mlp = self._open_style_mlp()
         self._pool = TranslationPool(min(settings.frames_at_once, MAX_CONCURRENT), self._translate, own_thread=True)
         self.in_flight = self._pool.in_flight
         self._of_thread = threading.local()
         self._memories: list[_ThreadMemory] = []
         arithmetic = f"{self.precision} with TF32" if self._tf32 else self.precision
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {arithmetic}"
-        self._check_runs()
+        self._session: Any = None
+        self._style_mlp: Any = None
+        self._open_and_check(settings.source or bundle.source_of(target))
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         return self.submit(frames_nhwc, style_ns)()
@@ -151,12 +151,13 @@ class OnnxRuntimeCUDA(Backend):
             raise DsmapError(f"ONNX Runtime cannot load its CUDA provider: {reason}", _INSTALL)
         return ort
 
-    def _check_runs(self) -> None:
-        """Translates the smallest frame: a provider that loads may still have no kernels for this GPU."""
+    def _open_and_check(self, source: str) -> None:
+        """Opens the sessions and translates the smallest frame: the provider may have no kernels for this GPU."""
         sizes = self._bundle.manifest.sizes
         side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
         try:
+            self._session, self._style_mlp = self._open_session(source), self._open_style_mlp()
             self.translate(np.zeros((1, side, side, 3), np.uint8), style)
         except DsmapError as error:
             self.close()

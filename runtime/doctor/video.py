@@ -111,7 +111,7 @@ def _try_all(codecs: tuple[str, ...]) -> dict[str, str]:
 
 def try_codecs(codecs: list[str]) -> dict[str, str]:
     """Encodes two frames with each codec, for its usual container: why that failed, empty where it did not."""
-    from dsmap.runtime.video.encoders import EncoderSettings, default_suffix, resolve
+    from dsmap.runtime.video.encoders import EncoderSettings, default_suffix, reason_alone, resolve
 
     results = {}
     for codec in codecs:
@@ -119,7 +119,7 @@ def try_codecs(codecs: list[str]) -> dict[str, str]:
             encoder = resolve(EncoderSettings(codec=codec), default_suffix(codec))
             results[codec] = "" if _encode(encoder) else "it wrote nothing"
         except DsmapError as error:
-            results[codec] = error.fact.partition(" here: ")[2] or error.fact
+            results[codec] = reason_alone(error)
         except Exception as error:  # FFmpeg's errors share bases with everything
             results[codec] = first_line(error)
     return results

@@ -17,12 +17,13 @@ import av
 import av.logging
 from av.video.codeccontext import VideoCodecContext
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.system.subprocess_call import isolated
 from dsmap.runtime.video.encoder_table import CODECS, ENCODERS, Encoder
 
 AUTO = "auto"
 _OPENING_SECONDS = 30.0
+_NOT_HERE = " does not work on this machine: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +49,15 @@ def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
     kind = encoder.library, encoder.pix_fmt
     if settings.codec != AUTO and (failure := _failure(*kind)) is not None:
         raise InputError(
-            f"--codec {encoder.codec} does not work on this machine: {_libav_reason(*kind) or failure}",
+            f"--codec {encoder.codec}{_NOT_HERE}{_libav_reason(*kind) or failure}",
             f"choose another --codec ({', '.join(working_codecs(suffix))})",
         )
     return encoder
+
+
+def reason_alone(error: DsmapError) -> str:
+    """Why an encoder does not work on this machine, from the error of `resolve`; any other error whole."""
+    return error.fact.partition(_NOT_HERE)[2] or error.fact
 
 
 def default_suffix(codec: str) -> str:

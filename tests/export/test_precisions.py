@@ -232,9 +232,9 @@ def test_extreme_inputs_without_memory(monkeypatch):
     said = []
     monkeypatch.setattr(precision_check, "available_bytes", lambda: 10**9)
     images = {domain: generated_images(64, 1) for domain in DOMAINS}
-    assert "an image, 1920x1088" not in extreme_inputs((64, 64), 16, 64, images, said.append)
+    assert "a picture, 1920x1088" not in extreme_inputs((64, 64), 16, 64, images, said.append)
     assert said == ["skipped the check at 1920x1088: too little memory"]
-    assert extreme_inputs((64, 64), 16, 4, images)["an image, 1920x1088"]["summer"].shape == (1, 1088, 1920, 3)
+    assert extreme_inputs((64, 64), 16, 4, images)["a picture, 1920x1088"]["summer"].shape == (1, 1088, 1920, 3)
 
 
 def test_int8_graphs(exported):

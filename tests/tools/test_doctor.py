@@ -394,3 +394,11 @@ def test_the_command_is_for_this_environment(monkeypatch, tmp_path):
 def test_a_checkout_is_found():
     """What runs here is one."""
     assert install.find_source().folder == Path(__file__).parents[2]
+
+
+def test_why_a_codec_does_not_work_is_said_alone():
+    from dsmap.runtime.doctor.video import try_codecs
+
+    reasons = try_codecs(["h264", "h264_nvenc"])
+    assert reasons["h264"] == ""
+    assert "--codec" not in reasons["h264_nvenc"]  # empty with a GPU that encodes

@@ -10,7 +10,7 @@ their own, and overlap with the computation of other frames.
 """
 
 import contextlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class Executor:
     def _make(self, style_dim: int, slots: int) -> None:
         batch = self.frames_shape[0]
         codes = (batch, style_dim)
-        self._style_context = self.engines.style_mlp.context(self._streams.compute)
+        self._style_context: Any = self.engines.style_mlp.context(self._streams.compute)  # None once closed
         params_shape = self._style_context.shape({"style": codes})["style_params"]
         params_bytes = int(np.prod(params_shape)) * 4
         self.slots = [Slot(self._memory, self.frames_shape, codes, params_bytes) for _ in range(slots)]
@@ -200,7 +200,7 @@ class Executor:
             if slot.graph is not None:
                 self._cuda.free_graph(slot.graph)
             slot.graph, slot.contexts = None, []
-        del self._style_context
+        self._style_context = None
         self._memory.free()
 
     def _run_style(self, slot: Slot) -> None:

@@ -842,9 +842,14 @@ def test_a_gpu_that_the_wheel_has_no_kernels_for_is_named(bundle, monkeypatch):
         def _translate(self, frames_nhwc, style_ns):
             raise DsmapError("ONNX Runtime stopped: CUDA failure 209: no kernel image is available", "Export again.")
 
+    class NoSession(BoundOnTheCpu):
+        def _open_session(self, source):
+            raise DsmapError("ONNX Runtime cannot load the graph: no kernel image is available", "Export again.")
+
     monkeypatch.setattr(onnxruntime_cuda, "need_gpu", lambda: "10.0")
-    with pytest.raises(DsmapError, match=r"onnxruntime-gpu .* has no kernels for compute capability 10\.0"):
-        NoKernels(bundle, "winter")
+    for backend in (NoKernels, NoSession):
+        with pytest.raises(DsmapError, match=r"onnxruntime-gpu .* has no kernels for compute capability 10\.0"):
+            backend(bundle, "winter")
 
 
 def test_a_missing_cudnn_is_found_before_any_session(tmp_path, monkeypatch):
