@@ -12,7 +12,7 @@ demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say w
 	@mkdir -p $(DEMO_OUT)
 	$(BIN)/dsmap-video runtime/assets/demo-summer.mp4 --domain winter -o $(DEMO_OUT)/demo-winter.mp4 --overwrite
 
-test: $(VENV)/.dev  ## Run every test
+test: $(VENV)/.dev  ## Run all tests except the slow ones
 	@# Two at a time, a file each; torch's threads would only wait for one another then.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
