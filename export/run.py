@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dsmap.common.notify import Notify
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.export.request import EngineRequest, ExportRequest, UpdateRequest
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def export_model(
     card = _read_card(request.card)
     check_bundle_folder(request.out, overwrite=request.overwrite)
     engines = _resolve(request.engines, say)
+    _check_packages()
     say("loading torch ...")
     from dsmap.export.bundle_writer import Variants, write_bundle
     from dsmap.export.costs import graph_costs
@@ -102,6 +104,14 @@ def export_model(
         say(line)
     built = _build(request.out, engines, say, progress)
     return ExportResult(request.out, written, costs, built, time.monotonic() - began)
+
+
+def _check_packages() -> None:
+    """Raises DsmapError where a package of the extra "export" is not installed."""
+    for module in ("torch", "yaml", "safetensors", "onnx", "onnxscript"):
+        if find_spec(module) is None:
+            name = {"yaml": "PyYAML"}.get(module, module)
+            raise DsmapError(f"{name} is not installed", "pip install 'dsmap[export]'")
 
 
 def update_bundle(

@@ -80,7 +80,7 @@ def live(
     record: Annotated[
         Path | None,
         typer.Option(
-            "--record", metavar="FILE", parser=cli.path_given, help="Record to this .mp4, .mkv or .mov (no sound)."
+            "--record", metavar="FILE", parser=cli.path_given, help="Record (no sound): .mp4 .m4v .mkv .mov .webm."
         ),
     ] = None,
     no_window: Annotated[bool, typer.Option("--no-window", help="Run without a display.")] = False,
@@ -116,13 +116,13 @@ def live(
     ] = False,
     loop: Annotated[
         bool | None,
-        typer.Option("--loop/--no-loop", help="Repeat a video file until something else ends.", rich_help_panel=INPUT),
+        typer.Option("--loop/--no-loop", help="Loop a video file.", rich_help_panel=INPUT),
     ] = None,
     patience: Annotated[
         float | None,
         typer.Option(
             "--patience",
-            metavar="SEC",
+            metavar="SECONDS",
             min=0,
             help="Wait this long for a lost camera.",
             rich_help_panel=INPUT,
@@ -156,7 +156,11 @@ def live(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--seconds", metavar="SEC", min=0.1, help="Stop this long after the first frame.", rich_help_panel=OUTPUT
+            "--seconds",
+            metavar="SECONDS",
+            min=0.1,
+            help="Stop this long after the first frame.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     overwrite: Annotated[

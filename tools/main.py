@@ -29,12 +29,26 @@ def main() -> None:
     """Entry point."""
     program = "python -m dsmap" if os.path.basename(sys.argv[0]) == "__main__.py" else "dsmap"
     completing = f"_{program.upper()}_COMPLETE" in os.environ
-    if len(sys.argv) > 1 and sys.argv[1] in VERBS and not completing:
+    if wanted := _completion_option(sys.argv[1:]):
+        sys.argv[1:] = wanted
+        _run_group("dsmap")
+    elif len(sys.argv) > 1 and sys.argv[1] in VERBS and not completing:
         verb = sys.argv[1]
         sys.argv[:2] = [f"{program} {verb}"]  # what usage lines and errors name
         _module(verb).main()
     else:
         _run_group(program)
+
+
+def _completion_option(words: list[str]) -> list[str]:
+    """The option of a command line that asks for completion, with its value if any.
+
+    The script of `dsmap` completes the verbs and their options too; one for "dsmap video" would not be valid.
+    """
+    for i, word in enumerate(words):
+        if word.partition("=")[0] in ("--install-completion", "--show-completion"):
+            return [word, *(value for value in words[i + 1 : i + 2] if not value.startswith("-"))]
+    return []
 
 
 def _module(verb: str) -> Any:

@@ -30,6 +30,11 @@ def _escape(char: str) -> str:
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char) or f"\\x{ord(char):02x}"
 
 
+def counted(number: int, what: str) -> str:
+    """ "1 round", "2 rounds"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def without_passwords(text: str) -> str:
     """`text` without users and passwords: what stands between `scheme:/` or `scheme://` and a word's last `@`."""
     return _CREDENTIALS.sub(r"\1", text)

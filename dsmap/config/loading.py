@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from dsmap.common.files import read_regular
@@ -92,8 +91,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """The mapping that YAML holds. Aliases are refused: a few lines of them can expand to more than memory holds."""
     try:
-        tree = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: invalid dates, endless numbers
+        tree = _load_yaml(text)
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{where} is not valid YAML: {_shortened(error, str)}", "Correct the file.") from error
     except RecursionError as error:
         raise InputError(f"{where} is nested too deeply", "Correct the file.") from error
@@ -106,22 +105,11 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return tree
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML values, without aliases and duplicate keys."""
+def _load_yaml(text: str) -> Any:
+    """See `dsmap.config.plain_yaml`, which needs a package that only training needs."""
+    from dsmap.config.plain_yaml import load_yaml
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None, None, f"aliases are not allowed (*{event.anchor}): write out the value", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "duplicate key", node.start_mark)
-        return mapping
+    return load_yaml(text)
 
 
 def _shortened(value: object, text: Callable[[object], str] = repr, limit: int = 300) -> str:
@@ -146,8 +134,8 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 def _scalar(value: str) -> Any:
     try:
-        parsed = yaml.load(value, _Loader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        parsed = _load_yaml(value)
+    except (ValueError, OverflowError, RecursionError):
         return value
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
         try:

@@ -62,8 +62,7 @@ METRICS = {
             key="flicker",
             title="flicker",
             better="lower",
-            definition="The change between two frames of the result beyond that of the input, in grey levels of 255 "
-            "(docs/flicker.md).",
+            definition="The change between two frames of the result beyond that of the input, in grey levels of 255.",
             digits=2,
         ),
         Metric(
@@ -71,7 +70,7 @@ METRICS = {
             title="warping error",
             better="lower",
             definition="Mean squared difference between a frame of the result and the one before, warped along the "
-            "motion of the input, where both are visible (docs/flicker.md).",
+            "motion of the input, where both are visible.",
             digits=5,
         ),
         Metric(
@@ -79,7 +78,7 @@ METRICS = {
             title="brightness change",
             better="lower",
             definition="How much the frame as a whole brightens or darkens from frame to frame, along the motion of "
-            "the input, in grey levels of 255 (docs/flicker.md).",
+            "the input, in grey levels of 255.",
             digits=2,
         ),
         Metric(

@@ -70,7 +70,10 @@ def test_a_bundle_with_every_backend(run, tiny_bundle, tmp_path):
     assert all(row["largest_difference"] <= 1 for row in measured["variants"])
     told = {row["name"] for row in measured["variants"]} | {row["name"] for row in measured["left_out"]}
     assert {"cpu, fp32", "openvino, fp32", "openvino-gpu, fp32"} <= told
-    assert all(name in out for name in told)
+    silent = {row["name"].partition(",")[0] for row in measured["left_out"]}
+    for name in told:  # a backend that cannot run takes one line for all precisions
+        assert name in out or name.partition(",")[0] in silent
+    assert all(out.count(f"\n  {name} ") == 1 for name in silent)
     best = max(measured["variants"], key=lambda row: row["ratio"])["name"].split(", ")
     assert f"(--backend {best[0]} --precision {best[1]})" in out.splitlines()[-2]
 

@@ -16,6 +16,8 @@ from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 from dsmap.runtime.doctor import devices, gpu, install, machine, packages
 from dsmap.runtime.doctor.checkup import CHECKS, examine, run_check
 from dsmap.runtime.system.subprocess_call import isolated
+from dsmap.tools.doctor import page
+from dsmap.tools.shared import terminal
 
 BY_NAME = {check.name: check for check in CHECKS}
 
@@ -101,6 +103,19 @@ def test_a_broken_environment(site, tmp_path):
     for name in ("openvino", "tensorrt"):
         assert checks[name]["state"] in ("warning", "missing")
     assert "does not run here. Fix 2, 3 and 5, the first one first" in done.stdout
+
+
+def test_a_model_that_does_not_exist_is_wrong_input(tmp_path):
+    for model, fact in (("nomodel", "no model or bundle named"), (tmp_path / "none", "does not exist")):
+        done = run_doctor("--model", model)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert fact in done.stderr
+
+
+def test_the_command_to_run_again_names_the_model(capsys):
+    for model, command in ((DEFAULT_MODEL, "dsmap-doctor"), ("my model", "dsmap-doctor --model 'my model'")):
+        page._print_summary([], False, model, terminal.say)
+        assert f"then run {command} again." in capsys.readouterr().out
 
 
 def test_help_is_light():

@@ -27,6 +27,17 @@ def measured(inputs: list[np.ndarray], outputs: list[np.ndarray]) -> ClipFlicker
     return meter.result()
 
 
+def test_flicker_is_measured_without_the_packages_of_training(tmp_path):
+    code = (
+        "import sys\nfor name in ('torch', 'yaml'): sys.modules[name] = None\n"
+        "sys.argv = ['dsmap-eval', 'video', 'a.mp4', 'a.mp4']\nfrom dsmap.tools.eval import main\nmain()"
+    )
+    write_clip(tmp_path / "a.mp4", pan(4))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "flicker" in done.stdout
+
+
 def test_a_copy_does_not_flicker():
     found = measured(pan(6), pan(6))
     assert found.flicker == 0
@@ -186,7 +197,7 @@ def test_the_first_frames_of_a_shorter_one_can_be_measured(videos):
         ("short.mp4", r"short.mp4 has 5 frames and .*in.mp4 has more"),
         ("late.mp4", r"frame 1 is shown after 0.040 s in .*in.mp4 and after 0.070 s in"),
         ("slower.mp4", r"frame 2 is shown after 0.080 s in .* and after 0.100 s"),
-        ("wide.mp4", r"in.mp4 is 64x48 and .*wide.mp4 128x48: it looks made with --side-by-side"),
+        ("wide.mp4", r"in.mp4 is 64x48 and .*wide.mp4 128x48: it looks like a --side-by-side result"),
         ("tall.mp4", "not the same shape"),
         ("gone.mp4", "does not exist"),
     ],

@@ -66,6 +66,39 @@ def test_usage_errors_and_examples_name_what_was_typed(door, as_module):
     assert f"\nsee {typed} eval images --help" in door("eval", "images", "--nothing", as_module=as_module, code=2)
 
 
+@pytest.mark.parametrize(("words", "as_module"), [(["video"], False), (["eval", "model"], True), ([], True)])
+def test_completion_asked_of_a_verb_is_that_of_dsmap(door, tmp_path, words, as_module):
+    """Its script covers the verbs; one of "dsmap video" would be broken. With the shell named, as none is detected."""
+    variables = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    shown = door(*words, "--show-completion", "bash", as_module=as_module, **variables)
+    assert shown.rstrip().endswith("complete -o default -F _dsmap_completion dsmap")
+    assert "_DSMAP_COMPLETE=complete_bash" in shown
+    door(*words, "--install-completion", "bash", as_module=as_module, **variables)
+    assert [path.name for path in (tmp_path / ".bash_completions").iterdir()] == ["dsmap.sh"]
+
+
+@pytest.mark.parametrize("verb", ["bench", "eval"])
+def test_a_verb_of_several_commands_lists_them_when_alone(door, verb):
+    screen = door(verb)
+    assert screen == door(verb, "--help")
+    assert "\nCommands:\n" in screen
+
+
+def test_an_option_is_proposed_only_where_it_is_close(door):
+    advice = "see dsmap video --help\n"
+    assert door("video", "--foo", code=2) == f"error: No such option: --foo\n{advice}"
+    assert door("video", "--hight", code=2) == f"error: No such option: --hight. Did you mean --height?\n{advice}"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "bounds"),
+    [("--strength", "2", "between 0 and 1"), ("--height", "3", "between 16 and 8192"), ("--frames", "0", "at least 1")],
+)
+def test_a_number_out_of_range(door, option, value, bounds):
+    told = door("video", "a.mp4", "--domain", "winter", option, value, code=2)
+    assert told.splitlines()[0] == f"error: Invalid value for '{option}': must be {bounds}"
+
+
 def test_a_verb_that_does_not_exist(door):
     assert door("vidoe", code=2) == "error: No such command 'vidoe'. Did you mean 'video'?\nsee dsmap --help\n"
 

@@ -23,7 +23,7 @@ from dsmap.tools.shared.cli import (
     new_app,
     run,
 )
-from dsmap.tools.shared.panels import HARDWARE, INPUT, MEASURES, MODEL, OUTPUT, TRAINING
+from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, OUTPUT, TRAINING
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ app = new_app()
 
 
 @app.callback(
-    help="""Measure speed. What is compared runs in turns (A B A B ...), as few machines are quiet.
+    help="""Measure speed. Variants alternate (A B A B ...), so that background load affects all of them equally.
 
     Times are medians, speeds the medians of the ratios of pairs.
     """,
@@ -185,7 +185,7 @@ def video(
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="Measure at most this many frames.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds (each stage alone, then all).")] = 3,
     codec: Annotated[
-        str, typer.Option(metavar="NAME", help="Video codec, as for dsmap-video.", rich_help_panel=MEASURES)
+        str, typer.Option(metavar="NAME", help="Video codec, as for dsmap-video.", rich_help_panel=OUTPUT)
     ] = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",

@@ -19,6 +19,7 @@ from dsmap import __version__
 from dsmap.common.images import list_images, read_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
+from dsmap.common.text import counted
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.registry import BACKENDS, load_backend
@@ -97,7 +98,7 @@ def measure_network(
 def measure_bundle(model: str, domain: str | None, request: ModelBenchRequest, say: Notify) -> dict[str, Any]:
     """Measures every backend that runs here with every precision of a bundle; `model` is its name or folder.
 
-    The last line says what is fastest here.
+    If there are several, the last line says what is fastest here.
     """
     size = FrameSize.parse(request.size)
     bundle = Bundle.read(find_model(model))
@@ -108,7 +109,8 @@ def measure_bundle(model: str, domain: str | None, request: ModelBenchRequest, s
     say(f"bundle: {bundle.manifest.name}, {source} to {target}")
     makers = bundle_makers(bundle, target, request.threads, trust_engines=request.trust_engines)
     measured = measure_in_turns(makers, images, request.rounds, request.skip, say)
-    say(_fastest(measured["variants"]))
+    if len(measured["variants"]) > 1:
+        say(_fastest(measured["variants"]))
     return about | {"bundle": bundle.manifest.name, "target": target} | measured
 
 
@@ -146,7 +148,7 @@ def measure_in_turns(
     frames = [image[None] for image in images]
     outputs = {name: [run(frame) for frame in frames] for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    say(f"measuring {len(runs)} forms, {rounds} rounds in turns")
+    say(f"measuring {counted(len(runs), 'form')}, {counted(rounds, 'round')} in turns")
     for i in range(_WARM_UP + rounds):
         for name, run in runs.items():
             began = time.perf_counter()
@@ -245,8 +247,16 @@ def _print_table(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, s
         same = "equal" if i else "the reference"
         psnr = same if row["psnr_db"] is None else f"{row['psnr_db']:.1f} dB ({row['worst_psnr_db']:.1f})"
         say(f"  {row['name']:42} {row['median'] * 1000:6.1f} ms {row['ratio']:6.2f}  {psnr}")
-    for absent in left_out:
-        say(f"  {absent['name']:42} left out: {absent['reason']}")
+    measured = {_family(row["name"]) for row in table}
+    absent = ((_family(row["name"]), row["name"], row["reason"]) for row in left_out)
+    lines = ((name if family in measured else family, reason) for family, name, reason in absent)
+    for name, reason in dict.fromkeys(lines):  # a backend without any precision takes one line
+        say(f"  {name:42} left out: {reason}")
+
+
+def _family(name: str) -> str:
+    """What runs a form, such as the backend of "cuda, fp16"."""
+    return name.partition(", ")[0]
 
 
 def _fastest(rows: Sequence[dict[str, Any]]) -> str:

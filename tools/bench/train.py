@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from dsmap import __version__
 from dsmap.common.distributed import Processes
 from dsmap.common.notify import Notify
+from dsmap.common.text import counted
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.model.dsmap import DSMAP
@@ -72,7 +73,7 @@ def _measure(
             _wait(hardware.device)
             if i >= _WARM_UP:
                 seconds[name].append(time.perf_counter() - began)
-    say(f"{rounds} rounds in turns, after {_WARM_UP} to warm up:")
+    say(f"{counted(rounds, 'round')} in turns, after {_WARM_UP} to warm up:")
     table = []
     for name, times in seconds.items():
         ratio = statistics.median(p / t for p, t in zip(seconds[plain], times, strict=True))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import dsmap.runtime
 from dsmap.common.interrupts import StopRequest
 from dsmap.common.notify import Notify
+from dsmap.common.text import counted
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
@@ -103,7 +104,8 @@ def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
         height, width = frames[0].shape[:2]
         translator = request.model.load((width, height))
         machine = machine_facts(say)
-        say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {request.rounds} rounds after {WARM_UP} frames")
+        turns = f"{counted(request.rounds, 'round')} after {WARM_UP} frames"
+        say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {turns}")
         say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
         say(f"frames at once: {translator.concurrency}")
         for _ in range(-(-WARM_UP // translator.in_flight)):

@@ -20,7 +20,8 @@ app = new_app()
 @app.command(
     help="""Check what is installed and what is missing, and show the command that fixes each problem.
 
-    Exit code 0 when everything that the model needs works, even if optional things are missing; else 1.
+    Exit code 0 when everything that the model needs works, even if optional things are missing; else 1, or 2 for
+    wrong input.
     """,
     epilog="dsmap-doctor\ndsmap-doctor --model my-model --report doctor.json",
 )

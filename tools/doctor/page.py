@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -11,7 +12,7 @@ from dsmap import __version__
 from dsmap.common.output_files import check_outputs
 from dsmap.common.reports import write_report
 from dsmap.common.text import printable
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.doctor.checkup import CHECKS, CheckResult, DoctorCheck, examine, runs_the_model
 
 DEFAULT_MODEL = "summer-winter"  # as in runtime.models, which needs pydantic
@@ -28,8 +29,10 @@ class Say(Protocol):
 
 
 def look(model: str, report: Path | None, say: Say, *, overwrite: bool) -> bool:
-    """Runs the checks, prints each, writes the report. Whether the model runs here."""
+    """Runs the checks, prints each, writes the report. Whether the model runs here; InputError for an unknown one."""
     check_outputs({"--report": report}, closed=[(Path(model), "the model's folder")], overwrite=overwrite)
+    if model != DEFAULT_MODEL:
+        _check_model_exists(model)
 
     def begin(number: int, check: DoctorCheck) -> None:
         say(f"[{number:2}/{len(CHECKS)}] {check.title + ' ':.<{_TITLE}} ", nl=False)
@@ -45,6 +48,16 @@ def look(model: str, report: Path | None, say: Say, *, overwrite: bool) -> bool:
         write_report(report, _numbers(results, runs, model))
         say(f"report: {report}")
     return runs
+
+
+def _check_model_exists(model: str) -> None:
+    """Raises InputError for a name that is neither a model nor a path; whether it is sound is for the checks."""
+    try:
+        from dsmap.runtime.bundle.bundled import find_model
+    except Exception:  # a package is broken: the checks report which
+        return
+    if not find_model(model).exists():
+        raise InputError(f"{model} does not exist", "Pass a model's name or the folder of a bundle to --model.")
 
 
 def _print_finding(result: CheckResult, say: Say) -> None:
@@ -72,7 +85,8 @@ def _print_summary(results: list[CheckResult], runs: bool, model: str, say: Say)
     first = numbers("failed") or numbers("skipped")
     order = ", the first one first" if "and" in first else ""
     say(f"{model} does not run here.", colour="red", nl=False)
-    say(f" Fix {first}{order}; then run dsmap-doctor again.")
+    again = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+    say(f" Fix {first}{order}; then run dsmap-doctor{again} again.")
 
 
 def _numbers(results: list[CheckResult], runs: bool, model: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ app = new_app()
 
 
 @app.callback(
-    help="Measure the quality of translations. What the numbers mean: docs/evaluation.md and docs/flicker.md.",
+    help="Measure the quality of translations. What the numbers mean: https://dsmap.github.io/dsmap/evaluation/",
     epilog="""
     dsmap-eval model summer-winter --data yosemite --features squeezenet.npz
     dsmap-eval video holiday.mp4 holiday-winter.mp4

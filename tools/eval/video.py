@@ -154,7 +154,7 @@ def _check_shape(own: tuple[int, int], other: tuple[int, int], source: Path, out
         return
     sizes = f"{source} is {own[0]}x{own[1]} and {output} {other[0]}x{other[1]}"
     if abs(ratio / 2 - 1) <= _ASPECT:
-        raise InputError(f"{sizes}: it looks made with --side-by-side", "Translate again without --side-by-side.")
+        raise InputError(f"{sizes}: it looks like a --side-by-side result", "Translate again without --side-by-side.")
     raise InputError(f"{sizes}: not the same shape", "Pass a translation of this very video.")
 
 

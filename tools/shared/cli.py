@@ -13,6 +13,7 @@ Errors, those of usage too, go to stderr as two lines, fact and advice. Exit cod
 Ctrl-C. Light to import.
 """
 
+import difflib
 import errno
 import functools
 import os
@@ -36,9 +37,10 @@ from dsmap.tools.shared.terminal import report_error, say, show_traceback
 P = ParamSpec("P")
 
 
-# Packages missing from the base install, and the extras that bring them.
-_EXTRAS = {"torch": "train,export", "yaml": "train,export", "safetensors": "train,export", "onnx": "export",
-           "onnxscript": "export", "onnxruntime": "cpu"}  # fmt: skip
+# Packages missing from the base install, by their modules.
+_PACKAGES = {"torch": "torch", "yaml": "PyYAML", "safetensors": "safetensors", "onnx": "onnx",
+             "onnxscript": "onnxscript", "onnxruntime": "ONNX Runtime"}  # fmt: skip
+_CLOSE = 0.75  # similarity from which an option is proposed for a misspelt one
 # System libraries that OpenCV's wheels need, and minimal servers lack.
 _SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib)")
 # BadParameter < UsageError < ClickException. Only the first has a public name in typer, which has used click and now
@@ -82,7 +84,7 @@ Backend = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="Inference backend (default: the best that runs).",
+        help="Inference backend (default: the first that runs).",
         show_default=False,
         rich_help_panel=HARDWARE,
     ),
@@ -122,7 +124,7 @@ Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Tar
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="NAME", parser=text_given, help="A model's name or folder.", rich_help_panel=MODEL
+        "--model", "-m", metavar="NAME", parser=text_given, help="Model name or folder.", rich_help_panel=MODEL
     ),
 ]
 TimesReport = Annotated[
@@ -149,7 +151,7 @@ def run(app: typer.Typer) -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except _ClickException as error:
-        report_error(" ".join(error.format_message().split()), _usage_advice(error))
+        report_error(_usage_fact(error), _usage_advice(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         _leave_quietly()
@@ -194,11 +196,9 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if kwargs.get("debug"):
                 show_traceback()
-            if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-                report_error(
-                    f"{error.name} is not installed",
-                    f"pip install 'dsmap[{_EXTRAS[error.name]}]'",
-                )
+            if isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
+                extra = _extra(error.name, command)
+                report_error(f"{_PACKAGES[error.name]} is not installed", f"pip install 'dsmap[{extra}]'")
                 raise typer.Exit(1) from None
             if isinstance(error, ImportError) and _SYSTEM_LIBRARIES.search(str(error)):
                 report_error(
@@ -209,12 +209,44 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 report_error(f"{error.filename}: {error.strerror}", "choose a shorter name")
                 raise typer.Exit(2) from None
+            debug = kwargs.get("debug")
             report_error(
-                f"unexpected {type(error).__name__}: {first_line(error)}", "run again with --debug to see where"
+                f"unexpected {type(error).__name__}: {first_line(error)}",
+                "the lines above show where" if debug else "run again with --debug to see where",
+                *(str(error).strip().splitlines()[1:] if debug else ()),
             )
             raise typer.Exit(1) from None
 
     return wrapper
+
+
+def _extra(module: str, command: Callable[..., None]) -> str:
+    """The extra that has what `command` needs, `module` among it."""
+    if module == "onnxruntime":
+        return "cpu"
+    where = command.__module__
+    if where.startswith("dsmap.tools.eval"):
+        return "eval"
+    if where.startswith("dsmap.tools.export") or (where, command.__name__) == ("dsmap.tools.bench.command", "model"):
+        return "export"  # train among it
+    return "export" if module.startswith("onnx") else "train"
+
+
+def _usage_fact(error: Any) -> str:
+    """The message of a usage error, on one line."""
+    fact = " ".join(error.format_message().split())
+    if getattr(error, "possibilities", None):
+        near = difflib.get_close_matches(error.option_name, error.possibilities, n=1, cutoff=_CLOSE)
+        return error.message + (f". Did you mean {near[0]}?" if near else "")
+    least, most = (getattr(getattr(error, "param", None), name, None) for name in ("min", "max"))
+    if least is None and most is None:
+        return fact
+    bounds = (
+        f"between {least:g} and {most:g}"
+        if None not in (least, most)
+        else (f"at least {least:g}" if most is None else f"at most {most:g}")
+    )
+    return re.sub(r"Input should be (less|greater) than.*", f"must be {bounds}", fact)
 
 
 def _usage_advice(error: Any) -> str:

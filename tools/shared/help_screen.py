@@ -3,6 +3,7 @@
 rich draws panels too, and takes a fifth of a second for it.
 """
 
+import re
 from typing import Any
 
 import typer
@@ -28,7 +29,12 @@ class Command(TyperCommand):
 
 
 class CommandGroup(TyperGroup):
-    """A command of several subcommands, with the same help screen."""
+    """A command of several subcommands, with the same help screen, which it also shows when called alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `TyperGroup`."""
+        alone = not args and not ctx.resilient_parsing
+        return list(super().parse_args(ctx, ["--help"] if alone else args))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the subcommands, then the options of each panel."""
@@ -92,4 +98,20 @@ def _write_examples(examples: str | None, ctx: Any, formatter: Any) -> None:
     formatter.write_paragraph()
     formatter.write("Examples:\n" if len(lines) > 1 else "Example:\n")
     for line in lines:
-        formatter.write(f"  {line}\n")
+        formatter.write("".join(f"{part}\n" for part in _continued(line, formatter.width)))
+
+
+def _continued(line: str, width: int) -> list[str]:
+    """A line of shell, indented, in parts of at most `width` columns joined by backslashes.
+
+    An option stays with its value.
+    """
+    parts = ["  "]
+    for word in re.findall(r"-[\w-]+ [^-\s]\S*|(?:'[^']*'|\S)+", line):
+        begun = parts[-1].strip()
+        if begun and len(parts[-1]) + 1 + len(word) + 2 > width:
+            parts[-1] += " \\"
+            parts.append(" " * 6 + word)
+        else:
+            parts[-1] += f" {word}" if begun else word
+    return parts

@@ -42,8 +42,12 @@ def report_error(fact: object, advice: object, *more: object) -> None:
 
 
 def show_traceback() -> None:
-    """Print the traceback of the error that is being handled, for --debug."""
-    note(*traceback.format_exc().splitlines())
+    """Print the traceback of the error that is being handled, for --debug; its own message follows from elsewhere."""
+    error = sys.exc_info()[1]
+    if error is not None:
+        lines = traceback.format_exception(error)
+        own = len(traceback.format_exception_only(error))
+        note(*"".join(lines[:-own]).splitlines())
 
 
 class Drawing:

@@ -77,14 +77,18 @@ def video(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.1, max=1000, metavar="FPS", help="Of image sequences (default: 25).", rich_help_panel=INPUT),
+        typer.Option(
+            min=0.1, max=1000, metavar="FPS", help="Frame rate of image sequences (default: 25).", rich_help_panel=INPUT
+        ),
     ] = None,
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="Deinterlace the input (bwdif).", rich_help_panel=INPUT)
     ] = False,
     programme: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Programme of a transport stream.", rich_help_panel=INPUT),
+        typer.Option(
+            "--programme", "--program", metavar="N", help="Programme of a transport stream.", rich_help_panel=INPUT
+        ),
     ] = None,
     password_env: Annotated[
         str | None,
@@ -118,7 +122,12 @@ def video(
     strength: Annotated[
         float,
         typer.Option(
-            min=0.0, max=1.0, metavar="X", help="1: full (default), 0: none.", show_default=False, rich_help_panel=MODEL
+            min=0.0,
+            max=1.0,
+            metavar="X",
+            help="Translation strength, 0 to 1 (default: 1).",
+            show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = 1.0,
     stabilize: Annotated[bool, typer.Option("--stabilize", help="Reduce flicker.", rich_help_panel=MODEL)] = False,
@@ -139,7 +148,7 @@ def video(
     ] = "auto",
     crf: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Quality: lower is better, and larger.", rich_help_panel=OUTPUT),
+        typer.Option(metavar="N", help="Quality; lower: better quality, larger files.", rich_help_panel=OUTPUT),
     ] = None,
     preset: Annotated[
         str | None,
@@ -222,7 +231,7 @@ def seconds_given(text: str | None, option: str) -> Fraction | None:
     """Seconds, exactly, from 83.5, 1:23.5 or 0:01:23.5; InputError that names the option for anything else."""
     if text is None:
         return None
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text, re.ASCII):
+    if not re.fullmatch(r"(\d+:([0-5]?\d:)?[0-5]?\d|\d+)(\.\d+)?", text, re.ASCII):
         raise InputError(f"{option} {text} is not a valid time", "Write seconds, such as 83.5, or H:MM:SS.")
     seconds = Fraction(0)
     for part in text.split(":"):

@@ -90,12 +90,14 @@ def test_names_of_results(tmp_path: Path, monkeypatch):
         outputs("a.mp4", "d/a.mov", output=Path("new"))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("83.5", "83.5"), ("1:23.5", "83.5"), ("01:00:00", "3600"), ("0", "0")])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("83.5", "83.5"), ("1:23.5", "83.5"), ("01:00:00", "3600"), ("0", "0"), ("90:05", "5405")]
+)
 def test_times(text: str, seconds: str):
     assert seconds_given(text, "--start") == Fraction(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "ten", "1.2.3", "nan"])
+@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "ten", "1.2.3", "nan", "1:99", "1:60:00", "0:00:60"])
 def test_wrong_times(text: str):
     with pytest.raises(InputError, match="--start"):
         seconds_given(text, "--start")
