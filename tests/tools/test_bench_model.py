@@ -9,6 +9,7 @@ import pytest
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.backends.registry import BACKENDS
 from dsmap.tools import bench
 from dsmap.tools.bench import model as bench_model
 
@@ -76,6 +77,14 @@ def test_a_bundle_with_every_backend(run, tiny_bundle, tmp_path):
     assert all(out.count(f"\n  {name} ") == 1 for name in silent)
     best = max(measured["variants"], key=lambda row: row["ratio"])["name"].split(", ")
     assert f"(--backend {best[0]} --precision {best[1]})" in out.splitlines()[-2]
+
+
+def test_one_form_alone_is_not_the_fastest(run, tiny_bundle):
+    skipped = [word for name in (*BACKENDS, "fp16", "int8") for word in ("--skip", name)]
+    code, out, err = run(str(tiny_bundle), "--size", "48x64", "--rounds", "1", *skipped)
+    assert code == 0, err
+    assert "\nmeasuring 1 form, 1 round in turns\n" in out
+    assert "fastest" not in out
 
 
 @pytest.mark.parametrize(
