@@ -8,6 +8,10 @@ _HARMLESS = {"\u200d", "\u200c", "\u00ad"}  # joiners and soft hyphens, which na
 # Except in our own advice, "write rtsp://USER:PASSWORD@HOST/...".
 _CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:(?://|/(?!/)))(?!USER(?::PASSWORD)?@HOST\b)[^\s'\"]*@")
 
+_COPIED = re.compile(r"-|(?:apt-get|brew|conda|docker|dsmap[a-z-]*|nvidia-smi|pip|python3?|sudo|uv) |export [A-Z_]+=")
+_COPIED_LAST = re.compile(r"[/\\=]\S*$|\w\.\w+$")  # a path, an address, a setting
+_PLAIN_WORD = re.compile(r"[a-z]+(?:[ ,:;]|$)")  # neither a file's name nor a setting's
+
 
 def printable(text: object, *, lines: bool = False) -> str:
     r"""`text` with everything escaped that could move a terminal's cursor, change its colours or forge a line.
@@ -33,6 +37,20 @@ def _escape(char: str) -> str:
 def counted(number: int, what: str) -> str:
     """ "1 round", "2 rounds"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital first letter and a full stop.
+
+    What people copy stays as it is: a leading path, option or command; no full stop follows a path, or a command or
+    option after the last colon.
+    """
+    if _COPIED.match(text):
+        return text
+    capital = text[:1].upper() if _PLAIN_WORD.match(text) else text[:1]
+    _, colon, last = text.rpartition(": ")
+    ends = not text or text[-1] in ".!?:" or _COPIED_LAST.search(text) or (colon and _COPIED.match(last))
+    return f"{capital}{text[1:]}{'' if ends else '.'}"
 
 
 def without_passwords(text: str) -> str:

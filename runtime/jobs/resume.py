@@ -177,7 +177,8 @@ def kept_parts(output: Path, fingerprint: Mapping[str, Any], *, resume: bool) ->
     except BaseException as error:
         kept = parts.keep()
         if kept and isinstance(error, DsmapError) and not isinstance(error, InputError):
-            advice = f"{error.advice}; what was done is kept: run the same command with --resume to continue"
+            advice = error.advice.removesuffix(".")
+            advice += "; what was done is kept: run the same command with --resume to continue"
             raise DsmapError(error.fact, advice) from error
         raise
 

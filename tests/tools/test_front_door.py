@@ -62,8 +62,8 @@ def test_usage_errors_and_examples_name_what_was_typed(door, as_module):
     screen = door("train", "--help", as_module=as_module)
     assert screen.startswith(f"Usage: {typed} train [OPTIONS]")
     assert f"\n  {typed} train --data" in screen
-    assert f"\nsee {typed} train --help" in door("train", "--nothing", as_module=as_module, code=2)
-    assert f"\nsee {typed} eval images --help" in door("eval", "images", "--nothing", as_module=as_module, code=2)
+    assert f"\nSee {typed} train --help" in door("train", "--nothing", as_module=as_module, code=2)
+    assert f"\nSee {typed} eval images --help" in door("eval", "images", "--nothing", as_module=as_module, code=2)
 
 
 @pytest.mark.parametrize(("words", "as_module"), [(["video"], False), (["eval", "model"], True), ([], True)])
@@ -85,7 +85,7 @@ def test_a_verb_of_several_commands_lists_them_when_alone(door, verb):
 
 
 def test_an_option_is_proposed_only_where_it_is_close(door):
-    advice = "see dsmap video --help\n"
+    advice = "See dsmap video --help.\n"
     assert door("video", "--foo", code=2) == f"error: No such option: --foo\n{advice}"
     assert door("video", "--hight", code=2) == f"error: No such option: --hight. Did you mean --height?\n{advice}"
 
@@ -100,7 +100,7 @@ def test_a_number_out_of_range(door, option, value, bounds):
 
 
 def test_a_verb_that_does_not_exist(door):
-    assert door("vidoe", code=2) == "error: No such command 'vidoe'. Did you mean 'video'?\nsee dsmap --help\n"
+    assert door("vidoe", code=2) == "error: No such command 'vidoe'. Did you mean 'video'?\nSee dsmap --help.\n"
 
 
 def test_the_version(door):

@@ -22,7 +22,28 @@ def test_each_argument_is_one_line_without_control_characters(capsys: pytest.Cap
     report_error(EVIL, "do this", EVIL)
     printed = capsys.readouterr()
     assert printed.out == f"first\n{SEEN}\nopen\n"
-    assert printed.err == f"{SEEN}\nerror: {SEEN}\n{SEEN}\ndo this\n"
+    assert printed.err == f"{SEEN}\nerror: {SEEN}\n{SEEN}\nDo this.\n"
+
+
+@pytest.mark.parametrize(
+    ("advice", "shown"),
+    [
+        ("pass --overwrite to replace it", "Pass --overwrite to replace it."),
+        ("Pass --overwrite.", "Pass --overwrite."),
+        ("use another; or ask for less", "Use another; or ask for less."),
+        ("--domain summer or --domain winter", "--domain summer or --domain winter"),
+        ("pip install 'dsmap[cpu]'", "pip install 'dsmap[cpu]'"),
+        ("Install it: pip install 'dsmap[cpu]'", "Install it: pip install 'dsmap[cpu]'"),
+        ("number the images: -o out/%05d.png", "Number the images: -o out/%05d.png"),
+        ("see https://example.org/x", "See https://example.org/x"),
+        ("out.mp4 holds them and plays", "out.mp4 holds them and plays."),
+        ("batch_size must be 1 here", "batch_size must be 1 here."),
+        ("", ""),
+    ],
+)
+def test_advice_is_a_sentence(capsys: pytest.CaptureFixture[str], advice: str, shown: str) -> None:
+    report_error("it failed", advice)
+    assert capsys.readouterr().err == f"error: it failed\n{shown}\n"
 
 
 def test_bars_show_names_the_same_way(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,8 +93,8 @@ def test_version_and_usage_errors() -> None:
     assert_refused(run("a.mp4", "-d", "winter", "--hight", "3"), 2, "No such option: --hight")
     result = run("a.mp4", "--domain", "winter", "--height", "3")
     assert_refused(result, 2, "Invalid value for '--height'")
-    assert result[2].splitlines()[1].startswith("see ")
-    assert result[2].endswith(" --help\n")
+    assert result[2].splitlines()[1].startswith("See ")
+    assert result[2].endswith(" --help.\n")
 
 
 def test_a_file_whose_name_starts_with_a_dash(tmp_path: Path, monkeypatch) -> None:
@@ -102,7 +102,7 @@ def test_a_file_whose_name_starts_with_a_dash(tmp_path: Path, monkeypatch) -> No
     (tmp_path / "-x.mp4").write_text("")
     result = run("-x.mp4", "-d", "winter")
     assert_refused(result, 2, "No such option")
-    assert result[2].splitlines()[1] == f"for the file -x.mp4 write .{os.sep}-x.mp4"
+    assert result[2].splitlines()[1] == f"For the file -x.mp4 write .{os.sep}-x.mp4"
 
 
 @pytest.mark.parametrize("option", ["-o", "-m", "--style", "--report"])
@@ -308,7 +308,7 @@ def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, numb
     assert process.returncode == 130
     assert 0 < len(done.times) < 200
     assert f"{len(done.times)} of 200 done" in out
-    assert "in-winter.mp4 holds what was done" in err
+    assert "What was done is in " in err
     assert done.audio[0][-1][0] <= done.times[-1] + 0.1
     assert json.loads((tmp_path / "report.json").read_text())["interrupted"] is True
     assert not list(parts.glob(".video.*"))

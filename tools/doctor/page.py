@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from dsmap import __version__
 from dsmap.common.output_files import check_outputs
 from dsmap.common.reports import write_report
-from dsmap.common.text import printable
+from dsmap.common.text import printable, sentence
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.doctor.checkup import CHECKS, CheckResult, DoctorCheck, examine, runs_the_model
 
@@ -117,7 +117,7 @@ def look_without_typer(error: Exception) -> int:
     try:
         look(options.model, options.report, say, overwrite=options.overwrite)
     except DsmapError as refusal:
-        sys.stderr.write(f"error: {printable(refusal.fact)}\n{printable(refusal.advice)}\n")
+        sys.stderr.write(f"error: {printable(refusal.fact)}\n{printable(sentence(refusal.advice))}\n")
         return refusal.exit_code
     except KeyboardInterrupt:
         return 130

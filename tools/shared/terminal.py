@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import typer
 
-from dsmap.common.text import printable, without_passwords
+from dsmap.common.text import printable, sentence, without_passwords
 
 
 def say(*lines: object, colour: str = "", nl: bool = True) -> None:
@@ -36,9 +36,9 @@ def note(*lines: object) -> None:
 
 
 def report_error(fact: object, advice: object, *more: object) -> None:
-    """Print `error: FACT`, then `more` lines of it, then the advice on stderr. Never raises."""
+    """Print `error: FACT`, then `more` lines of it, then the advice as a sentence, on stderr. Never raises."""
     _on_stderr("error: ", colour="red", nl=False)  # plain where stderr is no terminal
-    note(fact, *more, advice)
+    note(fact, *more, sentence(str(advice)))
 
 
 def show_traceback() -> None:

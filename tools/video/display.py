@@ -99,7 +99,7 @@ def _show_what_is_missing(report: "JobReport") -> None:
         report_error("stopped before the end", f"{fact}: run the same command with --resume to continue")
     elif report.interrupted:
         again = "; run the same command with --resume to continue" if report.resumable else ""
-        report_error("stopped before the end", f"{report.output} holds what was done{again}")
+        report_error("stopped before the end", f"what was done is in {report.output}{again}")
     elif report.failed:
         report_error(
             f"{len(report.failed)} of {report.frames_expected} images could not be translated:",
