@@ -274,7 +274,7 @@ def test_an_unexpected_failure_is_one_line_and_debug_shows_more(clip: Path, tmp_
     code, _, err = run(clip, "-d", "winter", "--debug", STAND_IN_FAILS="1")
     assert code == 1
     assert "Traceback" in err
-    assert err.endswith("error: unexpected RuntimeError: no more memory\nsecond line\nthe lines above show where\n")
+    assert err.endswith("error: unexpected RuntimeError: no more memory\nsecond line\nThe lines above show where.\n")
     assert err.count("no more memory\n") == 1
     code, _, err = run(tmp_path / "missing.mp4", "-d", "winter", "--debug")
     assert (code, "Traceback" in err, err.count("does not exist\n")) == (2, True, 1)
