@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
-from dsmap.tools.shared.generators import FeatureFile, LearningRate, NewRun, Seed
+from dsmap.tools.shared.generators import Contrast, FeatureFile, LearningRate, NewRun, Seed
 from dsmap.tools.shared.images import Data, DefaultStyles, DomainFolders, parse_default_styles, parse_domain_folders
 from dsmap.tools.shared.panels import MODEL, TRAINING
 from dsmap.tools.shared.terminal import say
@@ -43,12 +43,7 @@ def polish(
     to: Annotated[
         str | None, typer.Option(metavar="DOMAIN", help="Train only this domain's decoder.", rich_help_panel=MODEL)
     ] = None,
-    contrast: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[DOMAIN:]FACTOR", help="Contrast of the output, e.g. 1.1 (repeatable).", rich_help_panel=MODEL
-        ),
-    ] = None,
+    contrast: Contrast = None,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Images of each domain.", rich_help_panel=TRAINING)
     ] = 2,

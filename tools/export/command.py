@@ -17,6 +17,7 @@ from dsmap.errors import InputError
 from dsmap.export.request import ExportRequest, UpdateRequest
 from dsmap.tools.export.engines import EngineBar, parse_engines
 from dsmap.tools.shared.cli import Debug, Version, explained, new_app, run
+from dsmap.tools.shared.generators import Contrast
 from dsmap.tools.shared.images import (
     Data,
     DefaultStyles,
@@ -87,12 +88,7 @@ def export(
     sharpen: Annotated[
         float | None, typer.Option(metavar="AMOUNT", help="Sharpen the output, e.g. 0.25.", rich_help_panel=MODEL)
     ] = None,
-    contrast: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[DOMAIN:]FACTOR", help="Contrast of the output, e.g. 1.1 (repeatable).", rich_help_panel=MODEL
-        ),
-    ] = None,
+    contrast: Contrast = None,
     margin: Annotated[
         int | None,
         typer.Option(metavar="PIXELS", help="Reflect-pad input, against border artefacts.", rich_help_panel=MODEL),

@@ -1,4 +1,4 @@
-"""Options and inputs of commands that train generators: dsmap-polish, dsmap-distill, dsmap-train. Light to import."""
+"""Options and inputs of commands that train or export generators. Light to import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.tools.shared.cli import path_given
-from dsmap.tools.shared.panels import TRAINING
+from dsmap.tools.shared.panels import MODEL, TRAINING
 
 if TYPE_CHECKING:
     from dsmap.model.dsmap import DSMAP
@@ -21,6 +21,15 @@ FeatureFile = Annotated[
 ]
 LearningRate = Annotated[
     float, typer.Option("--lr", metavar="RATE", help="Initial learning rate.", rich_help_panel=TRAINING)
+]
+Contrast = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--contrast",
+        metavar="[DOMAIN:]FACTOR",
+        help="Contrast of the output, e.g. 1.1 (repeatable).",
+        rich_help_panel=MODEL,
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed.", rich_help_panel=TRAINING)]
 
