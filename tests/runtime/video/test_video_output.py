@@ -550,22 +550,14 @@ def write(out: VideoWriter, pts: list[int], indices: range, *, cut: int = 10) ->
 @pytest.mark.parametrize("variable", [False, True], ids=["constant", "variable"])
 @pytest.mark.parametrize(("codec", "suffix"), EVERY_CODEC)
 def test_a_resumed_job_is_joined_losslessly(tmp_path: Path, codec: str, suffix: str, variable: bool) -> None:
-    """Compare two jobs frame by frame. About once in 50 encodings, libx264 gives other packets for the same
-    frames (with PyAV alone, too), so both may be encoded again; a joint that loses something does so every time."""
-    for attempt in range(3 if codec == "h264" else 1):
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        if join_and_check(folder, codec, suffix, variable=variable):
-            return
-    pytest.fail("the joined video is not frame by frame what its parts are")
+    """The joined video has the packets of both runs, and each part decodes as it does alone.
 
-
-def join_and_check(tmp_path: Path, codec: str, suffix: str, *, variable: bool) -> bool:
-    """Whether the frames are equal; everything else is asserted."""
+    Nothing is encoded twice: libx264 with several threads does not always give the same packets for the same frames.
+    """
     pts, clock = times(40, variable=variable), TICK
     if suffix in (".mkv", ".webm"):  # which count in milliseconds
         pts, clock = [round(time / 10) + index for index, time in enumerate(pts)], Fraction(1, 1000)
-    folder, first, rest, joined = (tmp_path / f"{name}{suffix}" for name in ("parts", "first", "rest", "joined"))
+    folder, first, joined = (tmp_path / f"{name}{suffix}" for name in ("parts", "first", "joined"))
     journal = PacketJournal.open(folder, FINGERPRINT)
     out = writer(first, codec, time_base=clock, journal=journal)
     assert out.prefill() == 0
@@ -581,13 +573,15 @@ def join_and_check(tmp_path: Path, codec: str, suffix: str, *, variable: bool) -
     out.close()
     journal.remove()
     assert not folder.exists()
-    out = writer(rest, codec, time_base=clock, journal=PacketJournal.open(tmp_path / "other", FINGERPRINT))
-    write(out, pts, range(25, 40))
-    out.close()
-    whole, pieces = decoded(joined), decoded(first) + decoded(rest)
+    whole, found = decoded(joined), packets(joined)
     assert [frame.pts * frame.time_base for frame in whole] == [time * clock for time in pts]
-    equal = all(np.array_equal(rgb(ours), rgb(theirs)) for ours, theirs in zip(whole, pieces, strict=True))
-    found = packets(joined)
+    assert [bytes(packet) for packet in found[:25]] == [bytes(packet) for packet in packets(first)]
+    for begin, end in ((0, 25), (25, 40)):
+        alone = decoded_alone(joined, found[begin:end])
+        assert len(alone) == end - begin
+        for ours, theirs in zip(whole[begin:end], alone, strict=True):
+            assert np.array_equal(rgb(ours), rgb(theirs))
+    assert min(cv2.PSNR(rgb(frame), moving_image(index)) for index, frame in enumerate(whole)) > 20
     dts = [packet.dts for packet in found if packet.dts is not None]  # matroska leaves the first ones open
     assert all(before < after for before, after in itertools.pairwise(dts))
     assert all(packet.dts <= packet.pts for packet in found if packet.dts is not None)
@@ -596,7 +590,18 @@ def join_and_check(tmp_path: Path, codec: str, suffix: str, *, variable: bool) -
     if codec in ("h264", "hevc"):
         assert any(packet.pts != packet.dts for packet in found)  # with frames out of order, the hard case
         assert len(keys) == 5
-    return equal
+
+
+def decoded_alone(path: Path, found: list[av.Packet]) -> list[av.VideoFrame]:
+    """The frames of some of a video's packets, from a decoder that has seen no others."""
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        wanted = {packet.pts for packet in found}
+        frames = []
+        for packet in container.demux(video=0):
+            if packet.size and packet.pts in wanted:
+                frames += context.decode(packet)
+        return frames + context.decode(None)
 
 
 @pytest.mark.parametrize("gap", [1, 2, 5])
