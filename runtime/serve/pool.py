@@ -1,7 +1,7 @@
 """Translators for those who use the server at the same time: at most so many, one for each.
 
     pool = TranslatorPool(bundle, sessions=2)
-    async with pool.lease("winter") as lease:  # PoolBusy when all are taken
+    async with pool.lease("winter") as lease:  # PoolBusyError when all are taken
         winter_rgb = await lease.run(lease.translator, summer_rgb)
         await lease.switch("summer")  # the other direction, in the same place
         summer_rgb = await lease.run(lease.at_strength(0.6), winter_rgb)
@@ -26,7 +26,7 @@ R = TypeVar("R")
 _LOADED_BEYOND = 1  # translators that stay loaded beyond the number of sessions: both directions of a single one
 
 
-class PoolBusy(DsmapError):
+class PoolBusyError(DsmapError):
     """All translators are taken."""
 
     def __init__(self, sessions: int, retry_after: int = 5) -> None:
@@ -127,7 +127,7 @@ class TranslatorPool:
     async def lease(self, target: str, *, patience: float = 0.0) -> AsyncIterator[TranslatorLease]:
         """A translator to the domain `target` with its mean style, until the end of the block.
 
-        `patience`: seconds to wait for one; 0: none. Raises PoolBusy when all are taken, InputError for an unknown
+        `patience`: seconds to wait for one; 0: none. Raises PoolBusyError when all are taken, InputError for an unknown
         domain, DsmapError when the model does not run.
         """
         self.bundle.source_of(target)
@@ -183,12 +183,12 @@ class TranslatorPool:
 
     async def _take_place(self, patience: float) -> None:
         if self._places.locked() and not patience:
-            raise PoolBusy(self.sessions)
+            raise PoolBusyError(self.sessions)
         try:
             async with asyncio.timeout(patience or None):
                 await self._places.acquire()
         except TimeoutError:
-            raise PoolBusy(self.sessions) from None
+            raise PoolBusyError(self.sessions) from None
 
 
 async def _to_its_end(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
