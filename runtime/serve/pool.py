@@ -110,12 +110,18 @@ class TranslatorPool:
         trust_engines: bool = False,
     ) -> None:
         self.bundle, self.sessions = bundle, sessions
-        self._options = {
-            "backend": backend,
-            "precision": precision,
-            "cuda_binding": cuda_binding,
-            "trust_engines": trust_engines,
-        }
+
+        def load(target: str) -> Translator:
+            return Translator.load(
+                bundle,
+                domain=target,
+                backend=backend,
+                precision=precision,
+                cuda_binding=cuda_binding,
+                trust_engines=trust_engines,
+            )
+
+        self._load_translator = load
         self._idle: list[PooledTranslator] = []  # the longest idle one first
         self._loaded = 0
         self._places = asyncio.Semaphore(sessions)
@@ -177,7 +183,7 @@ class TranslatorPool:
 
     async def _load(self, target: str) -> PooledTranslator:
         async with self._loading:  # one after the other: they share the bundle's files
-            translator = await _to_its_end(Translator.load, self.bundle, domain=target, **self._options)
+            translator = await _to_its_end(self._load_translator, target)
         self._loaded += 1
         return PooledTranslator(translator)
 
