@@ -199,7 +199,7 @@ for module in {modules!r}:
     assert len(done.stdout.split()) >= len(modules)
 
 
-@pytest.mark.parametrize("module", ["train", "export", "video", "live", "bench", "eval", "doctor", "golden"])
+@pytest.mark.parametrize("module", ["train", "export", "video", "live", "bench", "eval", "doctor", "golden", "web"])
 def test_help_imports_nothing_heavy(module, tmp_path):
     code = (
         f"import sys; sys.argv = ['x', '--help']\n"
@@ -236,6 +236,7 @@ OPTIONS = {
     "--help --model --no-upscale --output --overwrite --precision --preset --program --programme --rate --report "
     "--resume --seed --side-by-side --stabilize --start --strength --strip-metadata --style --style-cycle "
     "--style-from --style-period --style-to --version --password-env --trust-engines",
+    "web": "--debug --domain --help --output --overwrite --port --runtime --serve --version",
 }
 
 

@@ -1,0 +1,221 @@
+"""Writes a site: the page, the model, what runs it, and the licences, in one folder of static files.
+
+    index.html app.css service-worker.js site-version.js
+    app/ lib/          the page and the module that it is built on
+    runtime/           ONNX Runtime Web, Mediabunny
+    model/             site.json, graphs, references
+    licences/
+
+All addresses are relative, so the folder may lie anywhere. Domains have numbers in file names: their own names may hold
+anything.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsmap import __version__
+from dsmap.common.atomic import rename_no_replace, replace_folder, sync_folder, sync_tree
+from dsmap.common.output_files import check_folder_writable, check_name, is_inside, naming_error
+from dsmap.common.part_files import part_folder
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.bundle.bundle import Bundle, Components, GraphData
+from dsmap.runtime.web.reference import LEAST_PSNR_DB, make_reference
+from dsmap.runtime.web.vendor import find_vendor_files, vendor_bytes
+
+SITE_FORMAT = 1
+SITE_FILE = "model/site.json"
+PRECISIONS = ("fp32", "fp16")
+"""What browsers run, of those that a bundle may have: in int8 they differ too much from the CPU."""
+_PAGE = Path(__file__).parent / "page"
+_LICENCES = Path(__file__).parent / "licences"
+_NOT_SERVED = {"package.json", "package-lock.json", "tsconfig.json", "eslint.config.js", "node_modules", "README.md"}
+"""What of the page's folder is for developers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRequest:
+    """What `build_site` makes a site of."""
+
+    bundle: Bundle
+    out: Path
+    targets: tuple[str, ...] = ()
+    """The domains to translate to; all of them if empty."""
+    overwrite: bool = False
+    """Replace a site that is there already."""
+    runtime: Path | None = None
+    """Where the npm packages are unpacked, if they are to be taken from there."""
+    server: dict[str, Any] | None = None
+    """What the page needs to know of the server behind it; None for a static site."""
+
+
+@dataclass(frozen=True)
+class WrittenSite:
+    """What was written."""
+
+    folder: Path
+    version: str
+    """Changes with any file of the site; 16 hex digits."""
+    bytes: int
+    first_visit: int
+    """How many bytes a browser loads to translate in one direction, the runtime apart, in the smallest precision."""
+
+
+def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _line: None) -> WrittenSite:
+    """Writes the site `request.out`, whole or not at all.
+
+    Raises InputError for a folder that holds anything but a site, for a domain that the model does not have, and where
+    the files of other projects cannot be had; DsmapError where the model does not run or the disk is full.
+    """
+    out = Path(os.path.abspath(request.out))
+    targets = request.targets or request.bundle.domains
+    for target in targets:
+        request.bundle.source_of(target)
+    check_site_folder(out, request.bundle, overwrite=request.overwrite)
+    vendor = find_vendor_files(request.runtime, notify)
+    request.bundle.check()
+    part: Path | None = None
+    try:
+        part = part_folder(Path(os.path.realpath(out)))
+        _copy_page(part)
+        for file, path in vendor.items():
+            folder = part / ("licences" if file.path == "LICENSE" else "runtime")
+            _write(folder / file.name, vendor_bytes(file, path))
+        site = _write_model(request, tuple(dict.fromkeys(targets)), part / "model")
+        version = _write_version(part)
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        sync_tree(part)
+        _publish(part, out, request)
+    except OSError as error:
+        raise DsmapError(f"cannot write the site {out}: {error}", "Free disk space or choose another -o.") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+    return WrittenSite(out, version, size, _first_visit(site))
+
+
+def check_site_folder(out: Path, bundle: Bundle, *, overwrite: bool) -> None:
+    """Raises InputError unless a site may be written to `out`: it is new, empty, or with `overwrite` a site."""
+    check_name(out, "-o")
+    if is_inside(bundle.folder, out) or is_inside(out, bundle.folder):
+        raise InputError(f"-o {out} and the bundle {bundle.folder} are in one another", "Choose another folder.")
+    if not os.path.lexists(out):
+        check_folder_writable(out.parent, "-o")
+        return
+    if not out.is_dir():
+        raise InputError(f"-o {out} is a file", "Pass the name of a folder.")
+    if any(out.iterdir()):
+        if not (out / SITE_FILE).is_file():
+            raise InputError(f"-o {out} holds other files than a site", "Choose a new folder.")
+        if not overwrite:
+            raise InputError(f"-o {out} exists already", "Pass --overwrite to replace it, or another name with -o.")
+    check_folder_writable(Path(os.path.realpath(out)).parent, "-o")
+
+
+def _copy_page(part: Path) -> None:
+    for path in sorted(_PAGE.rglob("*")):
+        inside = path.relative_to(_PAGE)
+        if path.is_file() and not _NOT_SERVED & set(inside.parts) and not path.name.endswith(".d.ts"):
+            _write(part / inside, path.read_bytes())
+    for path in sorted(_LICENCES.glob("*.txt")):
+        _write(part / "licences" / path.name, path.read_bytes())
+
+
+def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    """Writes graphs, references and site.json; returns what site.json holds."""
+    bundle, manifest = request.bundle, request.bundle.manifest
+    precisions = [name for name in PRECISIONS if name in bundle.precisions]
+    domains = manifest.domains
+    references: dict[str, Any] = {}
+    for target in targets:
+        reference = make_reference(bundle, target)
+        number = domains.index(target)
+        names = {"frame": f"reference-{number}-frame.bin", "output": f"reference-{number}-output.bin"}
+        _write(folder / names["frame"], reference.frame_rgb.tobytes())
+        _write(folder / names["output"], reference.output_rgb.tobytes())
+        height, width = reference.frame_rgb.shape[:2]
+        references[target] = {"width": width, "height": height, **{k: f"model/{v}" for k, v in names.items()}}
+    site = {
+        "format": SITE_FORMAT,
+        "dsmap": __version__,
+        "name": manifest.name,
+        "domains": list(domains),
+        "directions": [{"source": bundle.source_of(target), "target": target} for target in targets],
+        "style_dim": manifest.style_dim,
+        "sizes": manifest.sizes.model_dump(),
+        "styles": {d: manifest.styles[d].model_dump(include={"mean", "std", "named"}) for d in domains},
+        "precisions": precisions,
+        "least_psnr": {name: LEAST_PSNR_DB[name] for name in precisions},
+        "files": {name: _write_graphs(bundle, name, folder) for name in precisions},
+        "reference": references,
+        "licence": manifest.licence,
+        "card": manifest.card,
+        "server": request.server,
+    }
+    _write(folder / "site.json", json.dumps(site, indent=1, ensure_ascii=False).encode() + b"\n")
+    return site
+
+
+def _write_graphs(bundle: Bundle, precision: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """Writes the graphs of a precision, those that it lacks in the usual one; each file once."""
+    files: dict[str, dict[str, Any]] = {}
+    for component in Components.model_fields:
+        files[component] = {}
+        for number, domain in enumerate(bundle.domains):
+            graph = bundle.graph_data(component, domain, precision)
+            if graph is None:
+                continue
+            name = f"{component}-{number}.{graph.precision}.{graph.sha256[:8]}.onnx"
+            _write(folder / name, graph.data)
+            files[component][domain] = _entry(name, graph)
+    return files
+
+
+def _entry(name: str, graph: GraphData) -> dict[str, Any]:
+    return {"path": f"model/{name}", "bytes": len(graph.data), "sha256": graph.sha256}
+
+
+def _write_version(part: Path) -> str:
+    """Writes `site-version.js`: every file with its hash, for the service worker. Returns the version."""
+    files = {
+        path.relative_to(part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in sorted(part.rglob("*"))
+        if path.is_file()
+    }
+    version = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    text = json.dumps({"version": version, "files": files}, indent=1)
+    _write(part / "site-version.js", f"self.SITE_VERSION = {text};\n".encode())
+    return version
+
+
+def _publish(part: Path, out: Path, request: SiteRequest) -> None:
+    """Renames the finished site `part` to `out`, if that is still allowed."""
+    final = Path(os.path.realpath(out))
+    check_site_folder(out, request.bundle, overwrite=request.overwrite)
+    if final.is_dir() and any(final.iterdir()):
+        replace_folder(part, final)
+        return
+    try:
+        if final.is_dir():
+            final.rmdir()
+        rename_no_replace(part, final)
+    except FileExistsError as error:
+        raise naming_error("site", part, final, error) from error
+    sync_folder(final.parent)
+
+
+def _first_visit(site: dict[str, Any]) -> int:
+    files, direction = site["files"][site["precisions"][-1]], site["directions"][0]
+    parts = [files["content_encoder"][direction["source"]]]
+    parts += [files[c][direction["target"]] for c in ("mapping", "style_mlp", "decoder") if files[c]]
+    return sum(part["bytes"] for part in parts)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -1,0 +1,215 @@
+"""The files of other projects that a site needs: which they are, their hashes, and where to get them.
+
+They are not in the repository: they are large (33 MB as an archive) and not ours. Looked for in turn
+
+1. in the installed package, where `make wheel` puts them (`runtime/web/vendor/`),
+2. in the user's cache, where the last run put them,
+3. with npm, which downloads the packages and nothing else: nothing of them is installed or run.
+
+Wherever a file comes from, it is used only with the SHA-256 that stands here.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsmap.common.atomic import atomic_write
+from dsmap.common.cache_folder import private_folder
+from dsmap.common.files import read_regular
+from dsmap.errors import DsmapError, InputError
+
+PACKAGED = Path(__file__).parent / "vendor"
+"""Where the wheel has the files."""
+_CACHE = "web-runtime"
+_PATIENCE = 600  # seconds for npm: 35 MB on a slow line
+
+
+@dataclass(frozen=True)
+class VendorFile:
+    """One file of an npm package."""
+
+    package: str
+    """Name and version, as npm takes them."""
+    path: str
+    """Within the package."""
+    sha256: str
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """What the site calls it."""
+        return self.path.rpartition("/")[2] if self.path != "LICENSE" else f"{self.package.rpartition('@')[0]}.txt"
+
+
+_ORT = "onnxruntime-web@1.30.0"
+_MEDIABUNNY = "mediabunny@1.61.0"
+VENDOR_FILES = (
+    # WebAssembly alone, for browsers without a GPU.
+    VendorFile(
+        _ORT,
+        "dist/ort.wasm.bundle.min.mjs",
+        "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+        73054,
+    ),
+    VendorFile(
+        _ORT,
+        "dist/ort-wasm-simd-threaded.wasm",
+        "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+        14239897,
+    ),
+    # WebGPU, for browsers in which WebAssembly can wait for promises (JSPI): 4 MB compressed.
+    VendorFile(
+        _ORT,
+        "dist/ort.jspi.bundle.min.mjs",
+        "07ec090355e11b342c95436db54da2d0c2bd5b1d319745bfd3337e6bdcf170ac",
+        115872,
+    ),
+    VendorFile(
+        _ORT,
+        "dist/ort-wasm-simd-threaded.jspi.wasm",
+        "a54c76f86b0f0d9572380cf1c6292a7b3903716ffcbcd6b0e5c7050bf430eb93",
+        16758545,
+    ),
+    # WebGPU for the others, rewritten so that it can wait: 7 MB compressed.
+    VendorFile(
+        _ORT,
+        "dist/ort.webgpu.bundle.min.mjs",
+        "0730816731ce2cdfb06f273da065d4a1c7091eb9d1756a83b2916c8a89d015e2",
+        117732,
+    ),
+    VendorFile(
+        _ORT,
+        "dist/ort-wasm-simd-threaded.asyncify.wasm",
+        "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da",
+        26781914,
+    ),
+    # Reads and writes the containers of videos.
+    VendorFile(
+        _MEDIABUNNY,
+        "dist/bundles/mediabunny.min.mjs",
+        "fa696c53494b6b09a8b310ec51e3c44a59e79513234fb832255a38c686162009",
+        689443,
+    ),
+    VendorFile(
+        _MEDIABUNNY,
+        "LICENSE",
+        "3f3d9e0024b1921b067d6f7f88deb4a60cbe7a78e76c64e3f1d7fc3b779b9d04",
+        16726,
+    ),
+)
+
+
+def find_vendor_files(
+    runtime: Path | None = None, notify: Callable[[str], None] = lambda _line: None
+) -> dict[VendorFile, Path]:
+    """Where every file of `VENDOR_FILES` is, its hash checked; what is nowhere is fetched into the user's cache.
+
+    `runtime`: a folder to take them from instead, with the files or with the unpacked packages (`node_modules`) in it.
+    `notify` gets a line before a download. Raises InputError where they cannot be had.
+    """
+    if runtime is not None:
+        return {file: _in_folder(runtime, file) for file in VENDOR_FILES}
+    found = {file: path for file in VENDOR_FILES if (path := _kept(file)) is not None}
+    missing = [file for file in VENDOR_FILES if file not in found]
+    if missing:
+        notify("fetching ONNX Runtime Web and Mediabunny with npm, once (35 MB)")
+        fetch_vendor_files(missing, private_folder(_CACHE))
+        found |= {file: private_folder(_CACHE) / _kept_name(file) for file in missing}
+    return found
+
+
+def fetch_vendor_files(files: Iterable[VendorFile], folder: Path) -> None:
+    """Downloads files with npm into `folder`. Raises InputError without npm, and where it fails."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(
+            "the files that run models in a browser are not here, and there is no npm to fetch them",
+            "Install Node.js, which brings npm, or pass --runtime FOLDER with the unpacked npm packages "
+            f"{_ORT} and {_MEDIABUNNY}.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    files = list(files)
+    for package in dict.fromkeys(file.package for file in files):
+        with tempfile.TemporaryDirectory() as work:
+            archive = _pack(npm, package, Path(work))
+            for file in (file for file in files if file.package == package):
+                with atomic_write(folder / _kept_name(file)) as part:
+                    part.write_bytes(_from_archive(archive, file))
+
+
+def vendor_bytes(file: VendorFile, path: Path) -> bytes:
+    """The bytes of `file`, which lies at `path`. Raises InputError unless they have its hash."""
+    return _checked(read_regular(path, limit=file.bytes, what="the file"), file, str(path))
+
+
+def _kept(file: VendorFile) -> Path | None:
+    """Where an intact copy is: in the package, or in the cache."""
+    for folder in (PACKAGED, private_folder(_CACHE)):
+        path = folder / _kept_name(file)
+        if path.is_file() and path.stat().st_size == file.bytes:
+            try:
+                vendor_bytes(file, path)
+            except InputError:
+                continue
+            return path
+    return None
+
+
+def _kept_name(file: VendorFile) -> str:
+    """With the version's hash in it: files of two versions do not collide."""
+    return f"{file.sha256[:8]}-{file.name}"
+
+
+def _in_folder(folder: Path, file: VendorFile) -> Path:
+    package = file.package.rpartition("@")[0]
+    places = [folder / package / file.path, folder / "node_modules" / package / file.path]
+    if file.path != "LICENSE":
+        places += [folder / file.path, folder / file.name]
+    for path in (folder / _kept_name(file), *places):
+        if path.is_file():
+            vendor_bytes(file, path)
+            return path
+    raise InputError(
+        f"--runtime {folder} has no {package}/{file.path}",
+        f"Pass a folder in which the npm packages {_ORT} and {_MEDIABUNNY} are unpacked, such as node_modules.",
+    )
+
+
+def _pack(npm: str, package: str, work: Path) -> Path:
+    """Downloads a package's archive into `work`."""
+    command = [npm, "pack", "--silent", "--ignore-scripts", package]
+    try:
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"npm could not fetch {package}: {error}", "Check the network, or pass --runtime.") from error
+    archives = list(work.glob("*.tgz"))
+    if done.returncode or len(archives) != 1:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = said[0] if said else f"it ended with code {done.returncode}"
+        raise InputError(f"npm could not fetch {package}: {reason}", "Check the network, or pass --runtime.")
+    return archives[0]
+
+
+def _from_archive(archive: Path, file: VendorFile) -> bytes:
+    try:
+        with tarfile.open(archive) as tar:
+            stream = tar.extractfile(f"package/{file.path}")
+            data = stream.read(file.bytes + 1) if stream else b""
+    except (KeyError, tarfile.TarError, OSError) as error:
+        raise DsmapError(f"{file.package} has no {file.path}: {error}", "Update dsmap.") from error
+    return _checked(data, file, f"{file.path} of {file.package}")
+
+
+def _checked(data: bytes, file: VendorFile, name: str) -> bytes:
+    got = hashlib.sha256(data).hexdigest()
+    if got != file.sha256:
+        raise InputError(
+            f"{name} is not the file that was tested: SHA-256 {got[:16]}..., expected {file.sha256[:16]}...",
+            f"Get {file.package} again.",
+        )
+    return data

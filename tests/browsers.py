@@ -1,0 +1,85 @@
+"""A real Chromium for the tests, and sites to open in it."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+"""A camera that shows a clock; `--use-file-for-fake-video-capture=X.y4m` shows a file instead."""
+SOFTWARE_WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+PATIENCE = 120.0  # seconds; the machine may be busy
+
+
+def chromium_path() -> str:
+    """The path of Chromium; the test is skipped without it."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    return path
+
+
+def need_web_runtime() -> None:
+    """Skips the test where the files that a site needs can only be fetched, and there is no npm."""
+    from dsmap.errors import DsmapError
+    from dsmap.runtime.web.vendor import find_vendor_files
+
+    try:
+        find_vendor_files()
+    except DsmapError as error:
+        pytest.skip(f"no site can be built here: {error.fact}")
+
+
+@contextlib.contextmanager
+def browser(*flags: str) -> Iterator[Any]:
+    """A Chromium of its own, headless, as a Playwright `Browser`; `new_context()` has its own cache and storage."""
+    path = chromium_path()
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
+        try:
+            yield chromium
+        finally:
+            chromium.close()
+
+
+@contextlib.contextmanager
+def open_page(chromium: Any, **options: Any) -> Iterator[Any]:
+    """A page in a context of its own; `page.complaints` collects errors of scripts and of the console."""
+    context = chromium.new_context(**options)
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a site that `dsmap web --serve` serves."""
+    import threading
+
+    from dsmap.runtime.web.static_server import SiteServer
+
+    with SiteServer(folder) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield server.address
+        finally:
+            server.shutdown()
