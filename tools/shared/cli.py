@@ -32,7 +32,7 @@ from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
 from dsmap.tools.shared.help_screen import App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
-from dsmap.tools.shared.terminal import report_error, say, show_traceback
+from dsmap.tools.shared.terminal import report_error, say, show_debug_lines, show_traceback
 
 P = ParamSpec("P")
 
@@ -66,7 +66,9 @@ def path_given(text: str) -> Path:
     return Path(text_given(text))
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.", rich_help_panel=ADVANCED)]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show details, and tracebacks of errors.", rich_help_panel=ADVANCED)
+]
 VERSION: Any = {"help": "Show the version and exit.", "callback": _print_version, "is_eager": True}
 Version = Annotated[bool, typer.Option("--version", rich_help_panel=ADVANCED, **VERSION)]
 
@@ -181,6 +183,8 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         _never_fail_on_names()
+        if kwargs.get("debug"):
+            show_debug_lines()
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort, BrokenPipeError):
