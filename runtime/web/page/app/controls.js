@@ -35,7 +35,7 @@ export async function chooseTarget(session, target) {
 
 /** @param {import('./session.js').Session} session */
 function directionControl(session) {
-  const { directions } = session.site;
+  const { directions } = session;
   const choose = (/** @type {string} */ target) => chooseTarget(session, target);
   const choices =
     directions.length > MOST_SEGMENTS ? directionList(directions, choose) : directionSegments(directions, choose);

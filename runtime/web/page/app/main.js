@@ -184,7 +184,7 @@ function onKey(event, session, mode) {
 
 /** @param {Session} session */
 function nextDirection(session) {
-  const targets = session.site.directions.map((/** @type {{target: string}} */ direction) => direction.target);
+  const targets = session.directions.map((/** @type {{target: string}} */ direction) => direction.target);
   if (targets.length > 1) chooseTarget(session, targets[(targets.indexOf(session.wanted) + 1) % targets.length]);
 }
 

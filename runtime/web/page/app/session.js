@@ -48,7 +48,7 @@ export class Session extends EventTarget {
     /** @type {Translator | null} null until the first one is loaded */
     this.translator = null;
     /** The domain that is translated to. While another direction loads it is still the old one; see `wanted`. */
-    this.target = model.site.directions[0].target;
+    this.target = this.directions[0].target;
     /** The domain that was chosen last, which may still be loading. */
     this.wanted = this.target;
     /** @type {StyleChoice} */
@@ -66,6 +66,12 @@ export class Session extends EventTarget {
   /** @type {Map<Translator, number>} how many translations are under way */
   #users;
   #orders;
+
+  /** In the order of the model's domains: from the first one comes first. */
+  get directions() {
+    const { directions, domains } = this.site;
+    return [...directions].sort((a, b) => domains.indexOf(a.source) - domains.indexOf(b.source));
+  }
 
   /** The domain that is translated from. */
   get source() {
