@@ -39,7 +39,10 @@ P = ParamSpec("P")
 
 # Packages missing from the base install, by their modules.
 _PACKAGES = {"torch": "torch", "yaml": "PyYAML", "safetensors": "safetensors", "onnx": "onnx",
-             "onnxscript": "onnxscript", "onnxruntime": "ONNX Runtime"}  # fmt: skip
+             "onnxscript": "onnxscript", "onnxruntime": "ONNX Runtime", "fastapi": "FastAPI", "uvicorn": "uvicorn",
+             "python_multipart": "python-multipart", "prometheus_client": "prometheus-client",
+             "aiortc": "aiortc"}  # fmt: skip
+_SERVER_PACKAGES = {"fastapi", "uvicorn", "python_multipart", "prometheus_client", "aiortc"}
 _CLOSE = 0.75  # similarity from which an option is proposed for a misspelt one
 # System libraries that OpenCV's wheels need, and minimal servers lack.
 _SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib)")
@@ -228,6 +231,8 @@ def _extra(module: str, command: Callable[..., None]) -> str:
     """The extra that has what `command` needs, `module` among it."""
     if module == "onnxruntime":
         return "cpu"
+    if module in _SERVER_PACKAGES:
+        return "serve"
     where = command.__module__
     if where.startswith("dsmap.tools.eval"):
         return "eval"
