@@ -183,22 +183,6 @@ def test_missing_system_libraries_of_opencv_are_named() -> None:
     assert done.stderr.endswith("apt-get install libgl1 libglib2.0-0\n")
 
 
-def test_debug_prints_what_is_logged_for_it() -> None:
-    code = (
-        "import logging, sys, typer\nfrom dsmap.tools.shared import cli\napp = cli.new_app()\n"
-        "@app.command()\n@cli.explained\ndef go(debug: cli.Debug = False) -> None:\n"
-        "    logging.getLogger('dsmap').debug('234 nodes \\x1b[31m')\n"
-        "    logging.getLogger('dsmap').warning('slow')\n"
-        "sys.argv[1:] = {}\n"
-        "cli.run(app)"
-    )
-    assert run_code(code.format([])).stderr == "slow\n"
-    shown = run_code(code.format(["--debug"])).stderr
-    assert shown.splitlines()[0].startswith("234 nodes ")
-    assert "\x1b" not in shown
-    assert shown.splitlines()[1:] == ["slow"]
-
-
 @pytest.mark.parametrize(
     ("body", "code"),
     [("raise typer.Exit(3)", 3), ("raise typer.Abort", 130), ("raise KeyboardInterrupt", 130), ("pass", 0)],
