@@ -180,6 +180,7 @@ def live(
     ] = None,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
+    hwaccel: cli.HwAccel = "off",
     cuda_binding: cli.CudaBinding = "auto",
     trust_engines: cli.TrustEngines = False,
     debug: cli.Debug = False,
@@ -195,12 +196,14 @@ def live(
     from dsmap.runtime.live.styles import session_styles
     from dsmap.runtime.live.translation import Preparation
     from dsmap.runtime.video.addresses import with_passwords
+    from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
     sources = tuple(map(find_source, with_passwords(camera or ["0"], password_env, "--camera-password-env")))
     bundle = Bundle.open(find_model(model))
     request = LiveRequest(
         sources=sources,
         capture=CaptureRequest(size=size, fps=fps),
+        hwaccel=check_hwaccel(hwaccel),
         loop=loop if loop is not None else not no_window or bool(frames or seconds),
         bundle=bundle,
         domain=domain,
@@ -222,6 +225,8 @@ def live(
     )
     if (size or fps) and not any(name.kind == "camera" for name in sources):
         raise InputError("--size and --fps are for cameras; files and streams have their own", "use --height to scale")
+    if hwaccel != OFF and all(name.kind == "camera" for name in sources):
+        raise InputError("--hwaccel is for video files and streams, not for cameras", "leave it out")
     _check_outputs(request, report)
     result = run_live(request, notify=note, on_loaded=_say_what_runs, began=began)
     if report:

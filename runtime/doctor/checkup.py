@@ -67,6 +67,9 @@ CHECKS = (
         after=("opencv", "av"),
         fix=fix_av,
     ),
+    DoctorCheck(
+        name="decoding", title="video decoding", target="video:check_decoding", seconds=90, after=("opencv", "av")
+    ),
     DoctorCheck(name="memory", title="memory and cores", target="machine:check_memory", needed=True, of_model=True),
     DoctorCheck(name="cache", title="cache folder", target="machine:check_cache", seconds=90),
     DoctorCheck(name="gpu", title="NVIDIA GPU", target="gpu:check_gpu", fix=lambda: "nvidia-smi"),

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.doctor import Finding, failed, first_line, install, ok, warning
+from dsmap.runtime.doctor import Finding, absent, failed, first_line, install, ok, warning
 from dsmap.runtime.doctor.packages import SYSTEM_LIBRARIES, numpy_first, system_libraries, why_not
 from dsmap.runtime.system.subprocess_call import isolated
 
@@ -94,6 +94,20 @@ def check_encoders() -> Finding:
         return warning(f"{', '.join(works)} encode, but not {told}", fix_av(), codecs=results)
     nvenc = "" if any(codec.endswith(_NVENC) for codec in works) else "; NVENC is not available"
     return ok(f"{', '.join(works)} encode{nvenc}", codecs=results)
+
+
+def check_decoding() -> Finding:
+    """Which devices decode videos with --hwaccel: those that open here, and why others do not."""
+    from av.codec.hwaccel import hwdevices_available
+
+    from dsmap.runtime.video.hardware import DEVICES, device_failure, usual_devices
+
+    built = hwdevices_available()
+    results = {device: device_failure(device) or "" for device in DEVICES}
+    if opened := [device for device, reason in results.items() if not reason]:
+        return ok(f"{', '.join(opened)} opens (--hwaccel)", devices=results, built=built)
+    told = "; ".join(f"{device}: {results[device]}" for device in usual_devices() if device in built)
+    return absent(f"software only{'; ' + told if told else ''}", devices=results, built=built)
 
 
 def _try_all(codecs: tuple[str, ...]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
 from dsmap.runtime.video.encoders import EncoderSettings
+from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
 AUDIO_CHOICES = ("copy", "convert", "none")
 
@@ -85,6 +86,8 @@ class VideoOptions:
     """Speed against size, in the codec's own words. None: the codec's default."""
     audio: str = "copy"
     """Audio: "copy" it as it is, "convert" it to AAC (in WebM Opus), or "none"."""
+    hwaccel: str = OFF
+    """What decodes videos: "off" is software, "auto" a device if one can, else a device; see `hardware`."""
     overwrite: bool = False
     """Replace an output that exists."""
     strip_metadata: bool = False
@@ -93,6 +96,7 @@ class VideoOptions:
     """Continue an interrupted job for the same output, if there was one."""
 
     def __post_init__(self) -> None:
+        check_hwaccel(self.hwaccel)
         if self.audio not in AUDIO_CHOICES:
             raise InputError(f"--audio {self.audio} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")
 

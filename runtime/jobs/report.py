@@ -45,6 +45,8 @@ class JobReport:
     """From the start of the job to the first translated frame."""
     resumed_frames: int = 0
     """Frames from an earlier, interrupted job."""
+    decoder: str = "software"
+    """What decoded the video: "software", or a device; where it changed, the last one."""
     audio_streams: int = 0
     """Audio streams in the output, copied or re-encoded."""
     failed_packets: int = 0

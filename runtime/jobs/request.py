@@ -156,7 +156,7 @@ def _check_options_have_effect(request: VideoRequest) -> None:
     images = (*ANIMATION_SUFFIXES, ".png")
     encoded = [job for job in videos if not is_sequence(job.output) and job.output.suffix.lower() not in images]
     sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
-    usual = {"codec": "auto", "audio": "copy"}
+    usual = {"codec": "auto", "audio": "copy", "hwaccel": "off"}
     uses: list[tuple[str, Any, Sequence[Job], str]] = [
         *((name, getattr(options, name), videos, "videos") for name in ("start", "end", "frames", "programme")),
         *(
@@ -164,6 +164,7 @@ def _check_options_have_effect(request: VideoRequest) -> None:
             for name in ("codec", "crf", "preset", "audio")
         ),
         ("rate", options.rate, sequences, "image sequences"),
+        ("hwaccel", options.hwaccel, [job for job in videos if job not in sequences], "videos"),
         ("deinterlace", options.deinterlace or None, [job for job in videos if job not in sequences], "videos"),
         ("stabilize", request.model.stabilize or None, videos, "videos"),
         ("style-from, --style-to or --style-cycle", request.style.path, videos, "videos"),

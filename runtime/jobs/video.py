@@ -41,6 +41,7 @@ from dsmap.runtime.jobs.video_plan import (
 from dsmap.runtime.jobs.video_work import VideoWork, Writer
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.styles.style_path import StyleAt, StylePathTranslator
+from dsmap.runtime.video.hardware import SOFTWARE
 from dsmap.runtime.video.sequence_writer import is_sequence
 from dsmap.runtime.video.writer import VideoWriter
 
@@ -118,7 +119,8 @@ def run_video_job(
             upscale=options.upscale,
             side_by_side=options.side_by_side,
         )
-        with _kept_parts(source, output, options, None if writes_animation(reader, output) else made_with) as parts:
+        made_with = None if writes_animation(reader, output) else made_with
+        with _kept_parts(source, output, options, made_with, getattr(reader, "decoder", SOFTWARE)) as parts:
             work = VideoWork(reader, steps, clock or StageClock(), stop, parts, pool)
             for line in parts.lines() if parts is not None else ():
                 notify(line)
@@ -179,24 +181,27 @@ def _name_result(
 
 
 def _kept_parts(
-    source: str | Path, output: Path, options: VideoOptions, made_with: Mapping[str, Any] | None
+    source: str | Path, output: Path, options: VideoOptions, made_with: Mapping[str, Any] | None, decoder: str
 ) -> "contextlib.AbstractContextManager[JobParts | None]":
     """The parts of a job that can be resumed; None for others."""
     if made_with is not None and isinstance(source, Path) and not is_sequence(output):
-        return kept_parts(output, _fingerprint(source, options, made_with), resume=options.resume)
+        return kept_parts(output, _fingerprint(source, options, made_with, decoder), resume=options.resume)
     if options.resume and is_unfinished(output):
         raise InputError("only the translation of a video file can be resumed", "go without --resume")
     discard_parts(output)
     return contextlib.nullcontext()
 
 
-def _fingerprint(source: Path, options: VideoOptions, made_with: Mapping[str, Any]) -> dict[str, Any]:
+def _fingerprint(source: Path, options: VideoOptions, made_with: Mapping[str, Any], decoder: str) -> dict[str, Any]:
     """Everything that must be equal for the parts of two runs to fit together."""
     given = {
         f"--{key.replace('_', '-')}": None if value is None else str(value) for key, value in asdict(options).items()
     }
-    for name in ("overwrite", "resume", "audio"):  # the parts hold no sound: every run takes it from the input
+    # The parts hold no sound: every run takes it from the input. Of --hwaccel, what it led to counts.
+    for name in ("overwrite", "resume", "audio", "hwaccel"):
         del given[f"--{name}"]
+    if decoder != SOFTWARE:
+        given["decoder"] = decoder
     return {"dsmap": __version__, **input_fingerprint(source), **given, **made_with}
 
 

@@ -76,6 +76,7 @@ def open_source(
         programme=options.programme,
         deinterlace=options.deinterlace,
         ten_bits=keeps_ten_bits(options.codec),
+        hwaccel=options.hwaccel,
         notify=notify,
         pool=pool,
     )

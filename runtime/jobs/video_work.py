@@ -24,6 +24,7 @@ from dsmap.runtime.styles.style_path import share_of_clip
 from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video.copy_plan import CopyPlan
 from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.hardware import SOFTWARE
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, open_writer
 from dsmap.runtime.video.writer import VideoWriter
@@ -140,6 +141,7 @@ class VideoWork:
             "height": self._steps.inside[1],
             "frames": writer.frames,
             "frames_expected": self._frames_expected(writer.frames),
+            "decoder": getattr(reader, "decoder", SOFTWARE),
             "failed_packets": reader.failed_packets,
             "dropped_packets": writer.dropped_packets,
             "broken_off": reader.broken_off.fact if reader.broken_off else None,

@@ -122,6 +122,8 @@ class Capture:
             self.notify(f"{self.name} is back after {lost:.1f} s")
         if info.refused and (self.info is None or info.refused != self.info.refused):
             self.notify(f"{self.name}: {info.refused}")
+        if info.decoding and (self.info is None or info.decoding != self.info.decoding):
+            self.notify(f"{self.name}: {info.decoding}")
         self.info, self.status, self._lost_at = info, "live", None
         self.ready.set()
 

@@ -128,6 +128,7 @@ def _camera(name: SourceName, capture: Capture) -> dict[str, Any]:
         "rate": _rounded(info.rate) if info else None,
         "format": info.pixel_format if info else None,
         "refused": info.refused if info else None,
+        "decoder": info.decoder if info else None,
         "captured": capture.captured,
         "unwanted": capture.unwanted,
         "dropped": capture.latest.dropped,

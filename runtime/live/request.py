@@ -22,6 +22,7 @@ from dsmap.runtime.live.translation import LoadedDirection
 from dsmap.runtime.live.virtual_camera import VirtualCamera
 from dsmap.runtime.live.window import CvWindow, NoWindow, Window
 from dsmap.runtime.translator import Translator
+from dsmap.runtime.video.hardware import OFF
 
 _USUAL_FPS = 30.0
 
@@ -33,6 +34,8 @@ class LiveRequest:
     sources: tuple[SourceName, ...]
     """The first is shown first; a key switches to the next."""
     capture: CaptureRequest = CaptureRequest()  # noqa: RUF009  # frozen
+    hwaccel: str = OFF
+    """What decodes files and streams: one of `HWACCELS`."""
     loop: bool = False
     """Files start over at their end."""
     bundle: Bundle
@@ -110,7 +113,14 @@ def _open_window(wanted: bool) -> Window:
 def _captures(request: LiveRequest, notify: Notify) -> Iterator[Sequence[tuple[SourceName, Capture]]]:
     """The sources, opening while the model loads."""
     captures = [
-        (name, Capture(name.shown, opener(name, request.capture, loop=request.loop), notify))
+        (
+            name,
+            Capture(
+                name.shown,
+                opener(name, request.capture, loop=request.loop, hwaccel=request.hwaccel, notify=notify),
+                notify,
+            ),
+        )
         for name in request.sources
     ]
     for _, capture in captures:

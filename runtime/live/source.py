@@ -37,6 +37,10 @@ class StreamInfo:
     """Of a camera, such as MJPG or YUYV; None when unknown."""
     refused: str | None = None
     """What was requested but is not delivered, in words."""
+    decoder: str | None = None
+    """What decodes a file or stream: "software" or a device; None for cameras."""
+    decoding: str = ""
+    """A line on that for the user, where a device was asked for."""
 
 
 class SourceLostError(Exception):

@@ -12,15 +12,19 @@ import cv2  # noqa: F401  # before av: with av first, windows hang for ever on L
 import av
 from av.video.frame import VideoFrame
 
+from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
 from dsmap.runtime.live.source import CapturedFrame, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.video.addresses import WEB, NetworkSettings, scheme_of
+from dsmap.runtime.video.decoding import open_decoding
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.hardware import OFF
 from dsmap.runtime.video.media import open_address, open_file
 from dsmap.runtime.video.orientation import orientation
 from dsmap.runtime.video.patience import Patience
 from dsmap.runtime.video.stream import check_size, find_video_stream
 from dsmap.runtime.video.stream_side_data import stream_side_data
+from dsmap.runtime.video.tone_mapping import tone_of
 
 _NETWORK = NetworkSettings(read_seconds=5.0)  # a camera that is silent for longer is reopened
 _MAX_FAILURES = 16  # packets in a row that do not decode
@@ -34,12 +38,21 @@ class StreamSource:
     """Frames of an address or a file. `stop` ends waits.
 
     Files, and complete videos over HTTP, are played at their own rate; live streams are read as they come. Raises
-    InputError for what is not a video or cannot be opened, DsmapError where no frame comes.
+    InputError for what is not a video or cannot be opened, DsmapError where no frame comes. `hwaccel`, `notify`: see
+    `open_decoding`.
     """
 
     def __init__(
-        self, name: SourceName, stop: threading.Event, *, loop: bool, network: NetworkSettings = _NETWORK
+        self,
+        name: SourceName,
+        stop: threading.Event,
+        *,
+        loop: bool,
+        network: NetworkSettings = _NETWORK,
+        hwaccel: str = OFF,
+        notify: Notify = lambda _line: None,
     ) -> None:
+        self._hwaccel, self._notify = hwaccel, notify
         self._name = name
         self._stop = stop
         self._loop = loop
@@ -51,11 +64,16 @@ class StreamSource:
             if self._first is None:
                 raise DsmapError(f"{name.shown} gives no frames", "check that it plays elsewhere")
             check_size(name.shown, self._first.width, self._first.height)
-            turn = orientation(self._first)
+            turn = orientation(self._decoding.described(self._first))
             width, height = turn.size(*self._crop.size(self._first.width, self._first.height))
             rate = float(self._video.average_rate or self._video.guessed_rate or 0)
             self.info = StreamInfo(
-                width=width, height=height, rate=rate if 1 <= rate <= 1000 else None, live=not self._paced
+                width=width,
+                height=height,
+                rate=rate if 1 <= rate <= 1000 else None,
+                live=not self._paced,
+                decoder=self._decoding.name,
+                decoding=self._decoding.note,
             )
         except SourceLostError as error:
             self.close()
@@ -105,6 +123,7 @@ class StreamSource:
         self._paced = self._name.kind == "file" or whole
         # Decoding several frames at once is faster, but delays them.
         self._video.thread_type = "AUTO" if self._paced else "SLICE"
+        self._decoding = open_decoding(self._video, self._hwaccel, self._notify)
         self._frames = self._decode()
         self._anchor: tuple[float, float] | None = None  # (clock, media time) of the same moment
         self._time = 0.0
@@ -125,7 +144,7 @@ class StreamSource:
                 if packet.stream.index != self._video.index:
                     continue
                 try:
-                    for frame in self._video.decode(packet):
+                    for frame in self._decoding.decode(packet):
                         yield frame
                         failures = 0
                         patience.saw_frame()
@@ -162,11 +181,12 @@ class StreamSource:
         return self._time - start >= self._container.duration / av.time_base - _NEARLY_ALL
 
     def _rgb(self, frame: VideoFrame) -> Pixels:
-        turn = orientation(frame)
+        described = self._decoding.described(frame)
+        turn = orientation(described)
         width, height = turn.size(*self._crop.size(frame.width, frame.height))
         kept = self._to_rgb
         if kept is None or (kept.width, kept.height, kept.orientation) != (width, height, turn):
-            kept = self._to_rgb = FrameToRgb(width, height, turn, crop=self._crop)
+            kept = self._to_rgb = FrameToRgb(width, height, turn, crop=self._crop, tone=tone_of(described))
         return kept(frame)
 
 

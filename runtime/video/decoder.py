@@ -10,9 +10,12 @@ import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from dsmap.common.notify import Notify
+from dsmap.runtime.video.decoding import Decoding, open_decoding
 from dsmap.runtime.video.deinterlace import Deinterlacer
 from dsmap.runtime.video.file_source import MAX_READ_FAILURES, FileSource
 from dsmap.runtime.video.frame_count import BROADCAST_FORMATS
+from dsmap.runtime.video.hardware import OFF
 from dsmap.runtime.video.network_source import NetworkSource
 from dsmap.runtime.video.stream import delay_of_reordering, has_decoding_times_only
 from dsmap.runtime.video.stream_choice import StreamChoice
@@ -31,7 +34,8 @@ class VideoDecoder:
     """Decodes the video of `source` from its current position, and passes on the packets that `streams` copies.
 
     Iterate once. Every frame has a `pts`; those of all streams are on one clock, see `Timeline`. `time_base`, `rate`:
-    for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded.
+    for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded. `hwaccel`,
+    `notify`: see `open_decoding`.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class VideoDecoder:
         rate: Fraction,
         deinterlace: bool = False,
         decode_from: Fraction | None = None,
+        hwaccel: str = OFF,
+        notify: Notify = lambda _line: None,
     ) -> None:
         self.failures = 0
         """Video packets that did not decode, after the first keyframe."""
@@ -52,6 +58,8 @@ class VideoDecoder:
         self._time_base, self._rate, self._decode_from = time_base, rate, decode_from
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
+        self._hwaccel, self._notify = hwaccel, notify
+        self.decoding: Decoding = open_decoding(self._video, hwaccel, notify)
         self._has_decoding_times_only = has_decoding_times_only(self._video)
         self._delay: int | None = None  # of frames behind their packets, in ticks
         self._last_time: Fraction | None = None
@@ -128,6 +136,7 @@ class VideoDecoder:
             if stream.container is not decoding:
                 decoding, self._started, shown_until = stream.container, False, latest
                 stream.thread_type = "AUTO"
+                self.decoding = open_decoding(stream, self._hwaccel, self._notify)
             self.packets_read += packet.size > 0
             if self._is_skipped(packet):
                 continue
@@ -166,7 +175,7 @@ class VideoDecoder:
     def _decode_packet(self, packet: Packet) -> list[VideoFrame]:
         for _ in range(MAX_READ_FAILURES):
             try:
-                return list(packet.decode())
+                return self.decoding.decode(packet)
             except av.error.EOFError:
                 return []
             except av.FFmpegError:

@@ -62,8 +62,8 @@ class FrameToRgb:
     """Converts decoded frames to upright RGB, all of one size. Keep one per video: it caches the scaler's tables.
 
     `width`, `height`: of the result, upright. `crop`: the part of the stored frame that the container hides.
-    `shape`: width / height of the stored frame as displayed, pixel aspect and all; None: that of square pixels. With a
-    `pool` the results lie in its arrays.
+    `shape`: width / height of the stored frame as displayed, pixel aspect and all; None: that of square pixels.
+    `tone`: of the clip; None: that of the first frame that has one. With a `pool` the results lie in its arrays.
     """
 
     width: int
@@ -72,9 +72,9 @@ class FrameToRgb:
     pool: ArrayPool | None = None
     crop: Crop = Crop()  # noqa: RUF009  # frozen
     shape: Fraction | None = None
+    tone: Tone | None = None
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
     _mapper: ToneMapper | None = field(default=None, repr=False)
-    _tone: Tone | None = field(default=None, repr=False)
     _latest: tuple[tuple[int, int, Fraction], _Placement] | None = field(default=None, repr=False)
     """The placement of frames of that width, height and aspect: nearly always the next one's too."""
 
@@ -167,10 +167,10 @@ class FrameToRgb:
     def _mapper_for(self, tone: Tone, white: float, width: int, height: int) -> ToneMapper:
         """One table for the whole clip, even if the metadata's peak changes: the tone must not jump."""
         kind = (tone.transfer, tone.primaries)
-        if self._tone is None or kind != (self._tone.transfer, self._tone.primaries):
-            self._tone, self._mapper = tone, None
+        if self.tone is None or kind != (self.tone.transfer, self.tone.primaries):
+            self.tone, self._mapper = tone, None
         if self._mapper is None or (width, height) != (self._mapper.width, self._mapper.height):
-            self._mapper = ToneMapper(self._tone, width, height, white)
+            self._mapper = ToneMapper(self.tone, width, height, white)
         return self._mapper
 
     def _convert(self, frame: VideoFrame, format: str, width: int, height: int) -> VideoFrame:

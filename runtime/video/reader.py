@@ -28,6 +28,7 @@ from dsmap.runtime.video.file_source import FileSource
 from dsmap.runtime.video.frame import ArrayPool, Frame
 from dsmap.runtime.video.frame_count import frame_rate, has_index, missing_frames, total_frames, video_end
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.hardware import OFF, check_device, check_hwaccel
 from dsmap.runtime.video.input_warnings import input_warnings
 from dsmap.runtime.video.network_source import NetworkSource
 from dsmap.runtime.video.orientation import orientation
@@ -39,6 +40,7 @@ from dsmap.runtime.video.stream_choice import StreamChoice
 from dsmap.runtime.video.stream_side_data import stream_side_data
 from dsmap.runtime.video.timecode import timecode_of, video_start
 from dsmap.runtime.video.timestamps import LONGEST_GAP, TimestampRepair
+from dsmap.runtime.video.tone_mapping import tone_of
 from dsmap.runtime.video.trim import Seconds, Trimmer, continuous_streams, cut_chapters, is_cover, trim_range
 
 if TYPE_CHECKING:  # only in PyAV's type hints
@@ -63,7 +65,8 @@ class VideoReader:
     the file does not hold (both final after the iteration). `notes`: a line about each thing that the user should
     know, such as HDR. `deinterlace`: see `Deinterlacer`. `ten_bits`: frames of more than 8 bits have a `residual`.
     `pool`: where frames get their arrays. `network`: see `NetworkSource`. `notify` gets a line when a network
-    connection breaks off, and when frames change their size.
+    connection breaks off, when frames change their size, and when another decoder takes over. `hwaccel`: what decodes,
+    see `open_decoding`.
     """
 
     def __init__(
@@ -77,10 +80,12 @@ class VideoReader:
         programme: int | None = None,
         deinterlace: bool = False,
         ten_bits: bool = False,
+        hwaccel: str = OFF,
         pool: ArrayPool | None = None,
         network: NetworkSettings | None = None,
         notify: Notify | None = None,
     ) -> None:
+        check_device(check_hwaccel(hwaccel))
         trim = trim_range(start, end, frames)
         self._source: FileSource | NetworkSource
         if is_address(source):
@@ -91,7 +96,7 @@ class VideoReader:
         self.name = self._source.name
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
-        self._deinterlace, self._ten_bits = deinterlace, ten_bits
+        self._deinterlace, self._ten_bits, self._hwaccel = deinterlace, ten_bits, hwaccel
         self._notify = notify or (lambda line: None)
         try:
             self._streams = StreamChoice(self._source.container, self.path, programme, self.name)
@@ -120,6 +125,8 @@ class VideoReader:
             rate=self.rate,
             deinterlace=self._deinterlace,
             decode_from=decode_from,
+            hwaccel=self._hwaccel,
+            notify=self._notify,
         )
 
     def _set_up_conversion(self, first: VideoFrame, height: int | None, pool: ArrayPool | None) -> None:
@@ -127,12 +134,15 @@ class VideoReader:
         check_matrix(first)
         self.side_data = stream_side_data(self._video)
         """What the container says about the whole stream: cropping, projection."""
-        self.orientation = turn = orientation(first)
-        self._shown = ShownSize(self._video, first, self.side_data.crop)
+        described = self._decoder.decoding.described(first)
+        self.orientation = turn = orientation(described)
+        self._shown = ShownSize(self._video, first, self.side_data.crop, lambda: self._decoder.decoding.context)
         self.width, self.height = size_at_height(*turn.size(*self._shown.size), height)
         aspect = self._shown.aspect
         self.sample_aspect = 1 / aspect if turn.swap else aspect
-        self._to_rgb = FrameToRgb(self.width, self.height, turn, pool, self._shown.crop, self._shown.shape)
+        self._to_rgb = FrameToRgb(
+            self.width, self.height, turn, pool, self._shown.crop, self._shown.shape, tone_of(described)
+        )
 
     def _set_up_times(self, first: VideoFrame) -> None:
         self._timestamps = TimestampRepair(self.time_base, self.rate)
@@ -151,9 +161,14 @@ class VideoReader:
         self.timecode = timecode.kept
         """Of the first frame, where the file has one; None otherwise."""
         about_frames = input_warnings(
-            self._video, first, self.side_data, self._decoder.deinterlacer, ten_bits=self._ten_bits
+            self._video,
+            self._decoder.decoding.described(first),
+            self.side_data,
+            self._decoder.deinterlacer,
+            ten_bits=self._ten_bits,
         )
-        self.notes = (*self._streams.notes(), *about_frames, *filter(None, [timecode.note]))
+        about_decoding = self._decoder.decoding.note
+        self.notes = (*self._streams.notes(), *about_frames, *filter(None, [timecode.note, about_decoding]))
 
     def _describe_streams(self) -> None:
         streams = self._container.streams
@@ -247,6 +262,11 @@ class VideoReader:
     def failed_packets(self) -> int:
         """Video packets that did not decode, and places of the file that could not be read."""
         return self._decoder.failures + self._source.failures
+
+    @property
+    def decoder(self) -> str:
+        """What decodes the frames: "software" or a device."""
+        return self._decoder.decoding.name
 
     @property
     def is_live(self) -> bool:

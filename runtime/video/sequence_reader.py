@@ -19,6 +19,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.video.addresses import NetworkSettings, is_address
 from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video.frame import ArrayPool, Frame
+from dsmap.runtime.video.hardware import OFF
 from dsmap.runtime.video.image_frames import ImageFrames
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.scaling import size_at_height
@@ -121,6 +122,7 @@ def open_reader(
     programme: int | None = None,
     deinterlace: bool = False,
     ten_bits: bool = False,
+    hwaccel: str = OFF,
     pool: ArrayPool | None = None,
     network: NetworkSettings | None = None,
     notify: Notify | None = None,
@@ -145,6 +147,7 @@ def open_reader(
         programme=programme,
         deinterlace=deinterlace,
         ten_bits=ten_bits,
+        hwaccel=hwaccel,
         pool=pool,
         network=network,
         notify=notify,

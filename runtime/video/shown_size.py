@@ -1,10 +1,12 @@
 """Tracking the size of a video's frames, which may change, as in broadcasts and screen recordings."""
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -12,14 +14,19 @@ from dsmap.runtime.video.stream_side_data import Crop
 
 
 class ShownSize:
-    """The visible size of the frames of `stream`, as stored; `first` determines the result's size."""
+    """The visible size of the frames of `stream`, as stored; `first` determines the result's size.
 
-    def __init__(self, stream: VideoStream, first: VideoFrame, crop: Crop) -> None:
+    `codec`: returns what decodes the stream.
+    """
+
+    def __init__(
+        self, stream: VideoStream, first: VideoFrame, crop: Crop, codec: Callable[[], VideoCodecContext]
+    ) -> None:
         self.crop = crop if crop.fits(first.width, first.height) else Crop()
         self.aspect = stream.sample_aspect_ratio or Fraction(1)
         """Pixel aspect (width / height) of the latest frame."""
         self.changed = 0
-        self._stream = stream
+        self._codec = codec
         self._coded_size = first.width, first.height
         # An aspect set by the container holds for the whole video, as in players.
         self._follows_codec = self._codec_aspect() == self.aspect
@@ -51,4 +58,4 @@ class ShownSize:
         return f"{width}x{height}" + (f" (pixel aspect {self.aspect})" if self.aspect != 1 else "")
 
     def _codec_aspect(self) -> Fraction:
-        return self._stream.codec_context.sample_aspect_ratio or Fraction(1)
+        return self._codec().sample_aspect_ratio or Fraction(1)
