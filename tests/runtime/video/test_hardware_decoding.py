@@ -127,7 +127,7 @@ def test_matrices_and_ranges(tmp_path: Path, matrix: int, colour_range: int, mon
 def test_a_device_whose_first_frame_differs_is_not_believed(clip: Path, monkeypatch) -> None:
     _, ours = read(clip)
     StandInDevice(brighter=3).install(monkeypatch)
-    with pytest.raises(InputError, match="cuda cannot decode this video: its first frame differs .* by 3 levels"):
+    with pytest.raises(InputError, match=r"cuda cannot decode this video: its first frame differs .* by 3 levels"):
         read(clip, hwaccel="cuda")
     reader, theirs = read(clip, hwaccel="auto")
     assert same(ours, theirs)
@@ -164,7 +164,7 @@ def test_a_part_that_the_device_does_not_take(clip: Path, monkeypatch) -> None:
     with pytest.raises(InputError, match=r"from 0.27 s on, cuda does not decode the video \(yuv420p, 64x48\)"):
         read(clip, hwaccel="cuda")
     lines: list[str] = []
-    reader, theirs = read(clip, hwaccel="auto", notify=lines.append)
+    _, theirs = read(clip, hwaccel="auto", notify=lines.append)
     assert same(ours, theirs)
     assert lines == ["from 0.27 s on, cuda does not decode the video (yuv420p, 64x48): software does"]
 
@@ -193,7 +193,7 @@ def test_damage_is_counted_and_not_taken_for_a_failure_of_the_device(clip: Path,
     assert (reader.decoder, reader.failed_packets) == ("cuda", 3)
     assert len(frames) == 23
     StandInDevice(breaks=range(20, 99), error=av.error.InvalidDataError).install(monkeypatch)
-    with pytest.raises(DsmapError, match="decoding on cuda failed at 0.80 s"):  # a keyframe that software decodes
+    with pytest.raises(DsmapError, match=r"decoding on cuda failed at 0\.80 s"):  # a keyframe that software decodes
         read(clip, hwaccel="cuda")
 
 
