@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_OUT := demo-out
 
-.PHONY: demo test test-slow dev lint format docs golden clean
+.PHONY: demo test test-slow dev lint lint-js format docs wheel golden clean
 
 demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say where the result is
 	@mkdir -p $(DEMO_OUT)
@@ -21,13 +21,19 @@ test-slow: $(VENV)/.dev  ## Kill real jobs at random, for a quarter of an hour (
 
 dev: $(VENV)/.dev  ## Set up the environment for development in .venv
 
-lint: $(VENV)/.dev  ## Style and types
+lint: $(VENV)/.dev lint-js  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# The four folders are one package only once installed; mypy is shown a copy laid out like that.
 	@rm -rf build/types && mkdir -p build/types && cp -R dsmap build/types/dsmap
 	@cp -R export runtime tools build/types/dsmap/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p dsmap
+
+lint-js:  ## Style and types of the page's JavaScript; needs npm
+	@if ! command -v npm > /dev/null; then echo "JavaScript is not checked: there is no npm (install Node.js)"; exit 0; fi; \
+	mkdir -p build/js && rm -rf build/js/app build/js/lib build/js/runtime && cp -R runtime/web/page/. build/js/ && cd build/js && \
+	{ cmp -s package.json .installed || { npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts && \
+	cp package.json .installed; }; } && npm run --silent lint
 
 format: $(VENV)/.dev  ## Let ruff write
 	$(BIN)/ruff check --fix .
@@ -36,6 +42,10 @@ format: $(VENV)/.dev  ## Let ruff write
 docs: $(VENV)/.dev  ## The documentation as a site, in build/site
 	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m mkdocs build --strict
+
+wheel: $(VENV)/.dev  ## The package for PyPI in dist/, with the files that a web page of a model needs
+	$(BIN)/python -m dsmap.runtime.web.vendor
+	$(PIP) wheel --no-deps --wheel-dir dist .
 
 golden: $(VENV)/.dev  ## Compare with the authors' numbers: make golden FOLDER=path
 	$(BIN)/python -m dsmap.tools.golden $(FOLDER)

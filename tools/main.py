@@ -12,6 +12,7 @@ VERBS = {
     "video": "Translate videos, images, or folders of them.",
     "live": "Translate a camera in real time.",
     "web": "Turn a model into a web page that translates in the browser.",
+    "serve": "Serve a web page and an HTTP API for translation.",
     "train": "Train a translation between two domains of unpaired images.",
     "polish": "Fine-tune a trained model's decoders to remove artefacts.",
     "distill": "Train a smaller network to imitate a trained one.",

@@ -1,18 +1,20 @@
 """ONNX Runtime on an NVIDIA GPU. Nothing has to be built for it.
 
-Tensors stay on the device from the frames to the result: the graph's inputs and output are bound to memory there,
-which is kept while the size stays the same.
+Activations stay on the device. Frames go there and back through pinned memory, which is kept and bound to the graph
+while the size stays the same (`frame_binding`).
 """
 
 import contextlib
 import ctypes
 import io
+import logging
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +30,9 @@ from dsmap.runtime.backends.base import (
     need_gpu,
 )
 from dsmap.runtime.backends.concurrency import TranslationPool
-from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, gpu_graph
+from dsmap.runtime.backends.frame_binding import FrameBinding
+from dsmap.runtime.backends.gpu_graph import gpu_graph
+from dsmap.runtime.backends.node_placement import describe_placement, record_placement
 from dsmap.runtime.backends.onnxruntime_session import (
     Providers,
     encode_style_on_cpu,
@@ -42,28 +46,12 @@ from dsmap.runtime.bundle.bundle import Bundle
 _INSTALL = "pip uninstall -y onnxruntime && pip install 'dsmap[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"
 _CUDNN = {"win32": "cudnn64_9.dll"}.get(sys.platform, "libcudnn.so.9")
+KERNELS = {"1.31": ("7.5", "8.0", "8.6", "8.9", "9.0a", "12.0a")}
+"""Compute capabilities that versions of onnxruntime-gpu have kernels for, and none that a driver could compile. One
+with an "a" serves that capability alone; another one also later ones of its generation."""
+_log = logging.getLogger("dsmap")
 MAX_CONCURRENT = 3
 """Frames computed at once: while one is computed, others are copied and the host prepares the next kernels."""
-
-
-class _Bound(NamedTuple):
-    """What is bound to the graph for one frame size, in the device's memory."""
-
-    shape: tuple[int, ...]
-    """Of the frames."""
-    frames: Any
-    style: Any
-    output: Any
-    binding: Any
-    """The session's inputs and outputs."""
-
-
-class _ThreadMemory:
-    """The memory of one thread's frame."""
-
-    bound: _Bound | None = None
-    style: Codes | None = None
-    """The codes whose parameters are on the device."""
 
 
 class OnnxRuntimeCUDA(Backend):
@@ -87,11 +75,16 @@ class OnnxRuntimeCUDA(Backend):
         # TF32 rounds the factors of float32's products to 10 bits, for several times the speed: not where float32 is
         # asked for by name.
         self._tf32 = self.precision == "fp32" and settings.precision != "fp32"
-        self._options = {"device_id": 0, "use_tf32": int(self._tf32)}
+        # Memory grows by what is asked for: by default each step is twice the one before, which takes twice as much.
+        strategy = "kSameAsRequested"
+        self._options = {"device_id": 0, "use_tf32": int(self._tf32), "arena_extend_strategy": strategy}
         self._pool = TranslationPool(min(settings.frames_at_once, MAX_CONCURRENT), self._translate, own_thread=True)
         self.in_flight = self._pool.in_flight
         self._of_thread = threading.local()
-        self._memories: list[_ThreadMemory] = []
+        self._bindings: list[FrameBinding] = []
+        sizes = bundle.manifest.sizes
+        side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
+        self._smallest = np.zeros((1, side, side, 3), np.uint8)
         arithmetic = f"{self.precision} with TF32" if self._tf32 else self.precision
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {arithmetic}"
         self._session: Any = None
@@ -106,31 +99,23 @@ class OnnxRuntimeCUDA(Backend):
 
     def _translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         """In a thread of the pool."""
-        memory = getattr(self._of_thread, "memory", None)
-        if memory is None:
-            memory = self._of_thread.memory = _ThreadMemory()
-            self._memories.append(memory)
+        binding: FrameBinding | None = getattr(self._of_thread, "binding", None)
+        if binding is None:
+            binding = FrameBinding(self._ort, self._session, self._device, self._smallest, self._style_params)
+            self._of_thread.binding = binding
+            self._bindings.append(binding)
         with onnxruntime_errors():
-            if memory.bound is None or memory.bound.shape != frames_nhwc.shape:
-                memory.bound = None  # before the new size is bound: the memory of both may not fit
-                memory.bound, memory.style = self._bind(frames_nhwc, style_ns), style_ns.copy()
-            bound = memory.bound
-            bound.frames.update_inplace(np.ascontiguousarray(frames_nhwc))
-            if memory.style is None or not np.array_equal(memory.style, style_ns):
-                memory.style = None
-                bound.style.update_inplace(self._style_params(style_ns))
-                memory.style = style_ns.copy()
-            self._session.run_with_iobinding(bound.binding, self._ort.RunOptions())
-            # On a device this copies; elsewhere it may be the bound memory itself, which the next frame overwrites.
-            return np.array(bound.output.numpy())
+            return binding.run(frames_nhwc, style_ns)
 
     def cancel(self) -> None:
         self._pool.cancel()  # a running frame cannot be cancelled
 
     def close(self) -> None:
         self._pool.close()
-        for memory in self._memories:
-            memory.bound = None
+        for binding in self._bindings:
+            binding.free()
+        self._bindings.clear()
+        self._of_thread = threading.local()
         self._session = self._style_mlp = None
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
@@ -139,7 +124,7 @@ class OnnxRuntimeCUDA(Backend):
 
     def _checked_onnxruntime(self) -> Any:
         """ONNX Runtime with a CUDA provider whose libraries load. Raises DsmapError with the reason."""
-        need_gpu()
+        capability = need_gpu()
         ort = import_onnxruntime()
         if _PROVIDER not in ort.get_available_providers():
             raise DsmapError("the installed onnxruntime has no CUDA provider: it is the one for CPUs", _INSTALL)
@@ -149,24 +134,21 @@ class OnnxRuntimeCUDA(Backend):
                 ort.preload_dlls()
         if reason := missing_library(Path(ort.__file__).parent / "capi"):
             raise DsmapError(f"ONNX Runtime cannot load its CUDA provider: {reason}", _INSTALL)
+        if not has_kernels(ort.__version__, capability):
+            raise _no_kernels(ort.__version__, capability)
         return ort
 
     def _open_and_check(self, source: str) -> None:
         """Opens the sessions and translates the smallest frame: the provider may have no kernels for this GPU."""
-        sizes = self._bundle.manifest.sizes
-        side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
         try:
             self._session, self._style_mlp = self._open_session(source), self._open_style_mlp()
-            self.translate(np.zeros((1, side, side, 3), np.uint8), style)
+            self.translate(self._smallest, style)
         except DsmapError as error:
             self.close()
             if "no kernel image" not in error.fact:
                 raise
-            raise DsmapError(
-                f"onnxruntime-gpu {self._ort.__version__} has no kernels for compute capability {need_gpu()}",
-                "Use --backend tensorrt, or a version of onnxruntime-gpu that names this GPU.",
-            ) from error
+            raise _no_kernels(self._ort.__version__, need_gpu()) from error
 
     def _device_name(self) -> str:
         return "an NVIDIA GPU (CUDA)"
@@ -182,11 +164,19 @@ class OnnxRuntimeCUDA(Backend):
         assert encoder is not None, "a bundle is read only if it has it"
         assert decoder is not None
         graph = gpu_graph(encoder, read("mapping", self._target), decoder)
-        providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
-        if self._provider != _PROVIDER:
-            providers = [self._provider]
+        options, debug = session_options(self._ort), _log.isEnabledFor(logging.DEBUG)
+        if debug:
+            record_placement(options)
         with _quiet(self._ort):
-            return open_session(self._ort, graph, session_options(self._ort), providers)
+            session = self._open(graph, options, [(self._provider, self._options), "CPUExecutionProvider"])
+        if debug:
+            _log.debug("%s: %s", self.name, describe_placement(session))
+            taken = session.get_provider_options().get(self._provider, {})
+            _log.debug("%s: %s", self.name, ", ".join(f"{name}={taken.get(name)}" for name in self._options))
+        return session
+
+    def _open(self, graph: bytes, options: Any, providers: Providers) -> Any:
+        return open_session(self._ort, graph, options, providers)
 
     def _open_style_mlp(self) -> Any:
         """A session of the style's MLP, on the CPU: a few products, once per style."""
@@ -199,24 +189,29 @@ class OnnxRuntimeCUDA(Backend):
         style_ns = np.ascontiguousarray(style_ns, np.float32)
         return np.asarray(self._style_mlp.run(["style_params"], {"style": style_ns})[0], np.float32)
 
-    def _bind(self, frames_nhwc: Frames, style_ns: Codes) -> _Bound:
-        """Binds memory for frames of this size. The graph runs once, which allocates the output."""
-        frames, style = self._on_device(frames_nhwc), self._on_device(self._style_params(style_ns))
-        binding = self._session.io_binding()
-        binding.bind_ortvalue_input(FRAMES, frames)
-        binding.bind_ortvalue_input(STYLE, style)
-        binding.bind_output(OUTPUT, self._device)
-        options = self._ort.RunOptions()
-        if self._provider == _PROVIDER:  # what frames of another size took goes back to the device
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
-        self._session.run_with_iobinding(binding, options)
-        (output,) = binding.get_outputs()
-        binding.bind_ortvalue_output(OUTPUT, output)
-        return _Bound(frames_nhwc.shape, frames, style, output, binding)
 
-    def _on_device(self, array: Any) -> Any:
-        # A copy: on a CPU the value would be the caller's own memory.
-        return self._ort.OrtValue.ortvalue_from_numpy(np.array(array, order="C"), self._device, 0)
+def has_kernels(version: str, capability: str) -> bool:
+    """Whether this version of onnxruntime-gpu runs on GPUs of a compute capability ("8.9"); True for unknown versions.
+
+    What it says of a version that is not listed is found out by the first frame.
+    """
+    kernels = KERNELS.get(".".join(version.split(".")[:2]))
+    major, minor = map(int, capability.split("."))
+
+    def serves(name: str) -> bool:
+        built = re.fullmatch(r"(\d+)\.(\d+)(a?)", name)
+        assert built is not None, "the table's own"
+        same = (int(built[1]), int(built[2])) == (major, minor)
+        return same or (not built[3] and int(built[1]) == major and int(built[2]) <= minor)
+
+    return kernels is None or any(map(serves, kernels))
+
+
+def _no_kernels(version: str, capability: str) -> DsmapError:
+    return DsmapError(
+        f"no kernels for compute capability {capability} in onnxruntime-gpu {version}",
+        "Use --backend tensorrt, or a version of onnxruntime-gpu that names this GPU.",
+    )
 
 
 def missing_library(folder: Path) -> str | None:

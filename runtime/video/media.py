@@ -44,6 +44,17 @@ _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtsp,rt
 # The first frame soon: the frame rate, which takes twenty frames to find out, does not matter.
 _LIVE_OPTIONS = {"analyzeduration": "2000000", "fpsprobesize": "0"}
 _ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+_only_formats: frozenset[str] | None = None
+_most_pixels = MAX_PIXELS
+
+
+def allow_only(formats: frozenset[str], *, pixels: int) -> None:
+    """From now on this process opens only files of these formats (FFmpeg's names), with at most `pixels` in a frame.
+
+    For a process that works on one file of a stranger.
+    """
+    global _only_formats, _most_pixels
+    _only_formats, _most_pixels = formats, pixels
 
 
 def open_file(path: Path) -> InputContainer:
@@ -72,7 +83,8 @@ def open_file(path: Path) -> InputContainer:
 
 
 def _open_file(path: Path, **options: str) -> InputContainer:
-    options["format_whitelist"] = _formats(but=_PLAYLISTS | _NAMING_FILES | _NAMING_ADDRESSES)
+    naming = _PLAYLISTS | _NAMING_FILES | _NAMING_ADDRESSES
+    options["format_whitelist"] = _formats(but=naming) if _only_formats is None else ",".join(_only_formats - naming)
     options["protocol_whitelist"] = "file"
     # An absolute path: FFmpeg would take "12:30.mp4" for a protocol.
     return _limited(av.open(str(path.absolute()), metadata_errors="replace", container_options=options))
@@ -165,7 +177,7 @@ def _opened(address: str, options: dict[str, str], settings: NetworkSettings) ->
 def _limited(container: InputContainer) -> InputContainer:
     for stream in container.streams.video:
         if stream.codec_context is not None:
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.options = {"max_pixels": str(_most_pixels)}
             stream.codec_context.thread_count = allowed_cores() or 0  # 0: as many as there are cores
     return container
 

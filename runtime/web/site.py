@@ -120,7 +120,7 @@ def check_site_folder(out: Path, bundle: Bundle, *, overwrite: bool) -> None:
 def _copy_page(part: Path) -> None:
     for path in sorted(_PAGE.rglob("*")):
         inside = path.relative_to(_PAGE)
-        if path.is_file() and not _NOT_SERVED & set(inside.parts) and not path.name.endswith(".d.ts"):
+        if path.is_file() and not _NOT_SERVED & set(inside.parts) and not path.name.endswith(".d.mts"):
             _write(part / inside, path.read_bytes())
     for path in sorted(_LICENCES.glob("*.txt")):
         _write(part / "licences" / path.name, path.read_bytes())

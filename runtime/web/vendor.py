@@ -213,3 +213,7 @@ def _checked(data: bytes, file: VendorFile, name: str) -> bytes:
             f"Get {file.package} again.",
         )
     return data
+
+
+if __name__ == "__main__":  # for `make wheel`
+    fetch_vendor_files([file for file in VENDOR_FILES if not (PACKAGED / _kept_name(file)).is_file()], PACKAGED)

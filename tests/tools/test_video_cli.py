@@ -51,7 +51,7 @@ def test_the_options_are_these() -> None:
     options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
     options |= {"style_period", "strength", "stabilize", "no_upscale", "start", "end", "frames", "rate", "codec"}
     options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
-    options |= {"strip_metadata", "trust_engines", "hwaccel"}
+    options |= {"strip_metadata", "trust_engines"}
     assert set(video.__annotations__) - {"return"} == options
 
 
@@ -73,7 +73,7 @@ def test_every_option_reaches_the_request(tmp_path: Path, monkeypatch: pytest.Mo
     )
     line += " --no-upscale --side-by-side --start 1 --end 2 --frames 9 --programme 2 --deinterlace --rate 3"
     line += " --codec av1 --crf 5 --preset slow --audio none --overwrite --strip-metadata --resume --report r.json"
-    line += " --password-env P --hwaccel auto"
+    line += " --password-env P"
     with pytest.raises(SystemExit):
         app(line.split())
     (named,) = requests
@@ -181,6 +181,22 @@ def test_missing_system_libraries_of_opencv_are_named() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: OpenCV cannot be loaded: libGL.so.1: cannot open")
     assert done.stderr.endswith("apt-get install libgl1 libglib2.0-0\n")
+
+
+def test_debug_prints_what_is_logged_for_it() -> None:
+    code = (
+        "import logging, sys, typer\nfrom dsmap.tools.shared import cli\napp = cli.new_app()\n"
+        "@app.command()\n@cli.explained\ndef go(debug: cli.Debug = False) -> None:\n"
+        "    logging.getLogger('dsmap').debug('234 nodes \\x1b[31m')\n"
+        "    logging.getLogger('dsmap').warning('slow')\n"
+        "sys.argv[1:] = {}\n"
+        "cli.run(app)"
+    )
+    assert run_code(code.format([])).stderr == "slow\n"
+    shown = run_code(code.format(["--debug"])).stderr
+    assert shown.splitlines()[0].startswith("234 nodes ")
+    assert "\x1b" not in shown
+    assert shown.splitlines()[1:] == ["slow"]
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,17 @@ from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
 from dsmap.tools.shared.help_screen import App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
-from dsmap.tools.shared.terminal import report_error, say, show_traceback
+from dsmap.tools.shared.terminal import report_error, say, show_debug_lines, show_traceback
 
 P = ParamSpec("P")
 
 
 # Packages missing from the base install, by their modules.
 _PACKAGES = {"torch": "torch", "yaml": "PyYAML", "safetensors": "safetensors", "onnx": "onnx",
-             "onnxscript": "onnxscript", "onnxruntime": "ONNX Runtime"}  # fmt: skip
+             "onnxscript": "onnxscript", "onnxruntime": "ONNX Runtime", "fastapi": "FastAPI", "uvicorn": "uvicorn",
+             "python_multipart": "python-multipart", "prometheus_client": "prometheus-client",
+             "aiortc": "aiortc"}  # fmt: skip
+_SERVER_PACKAGES = {"fastapi", "uvicorn", "python_multipart", "prometheus_client", "aiortc"}
 _CLOSE = 0.75  # similarity from which an option is proposed for a misspelt one
 # System libraries that OpenCV's wheels need, and minimal servers lack.
 _SYSTEM_LIBRARIES = re.compile(r"lib(GL|gthread|glib)")
@@ -66,7 +69,9 @@ def path_given(text: str) -> Path:
     return Path(text_given(text))
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.", rich_help_panel=ADVANCED)]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show details, and tracebacks of errors.", rich_help_panel=ADVANCED)
+]
 VERSION: Any = {"help": "Show the version and exit.", "callback": _print_version, "is_eager": True}
 Version = Annotated[bool, typer.Option("--version", rich_help_panel=ADVANCED, **VERSION)]
 
@@ -95,16 +100,6 @@ Precision = Annotated[
         "--precision",
         metavar="NAME",
         help="auto, fp32, fp16 or int8.",
-        show_default=False,
-        rich_help_panel=HARDWARE,
-    ),
-]
-HwAccel = Annotated[
-    str,
-    typer.Option(
-        "--hwaccel",
-        metavar="NAME",
-        help="Video decoding: off, auto, cuda, vaapi, videotoolbox.",
         show_default=False,
         rich_help_panel=HARDWARE,
     ),
@@ -191,6 +186,8 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         _never_fail_on_names()
+        if kwargs.get("debug"):
+            show_debug_lines()
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort, BrokenPipeError):
@@ -234,6 +231,8 @@ def _extra(module: str, command: Callable[..., None]) -> str:
     """The extra that has what `command` needs, `module` among it."""
     if module == "onnxruntime":
         return "cpu"
+    if module in _SERVER_PACKAGES:
+        return "serve"
     where = command.__module__
     if where.startswith("dsmap.tools.eval"):
         return "eval"

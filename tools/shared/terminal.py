@@ -5,6 +5,7 @@ cursor, change colours, forge a line of ours (newlines too: a line is an argumen
 """
 
 import errno
+import functools
 import os
 import sys
 import traceback
@@ -48,6 +49,20 @@ def show_traceback() -> None:
         lines = traceback.format_exception(error)
         own = len(traceback.format_exception_only(error))
         note(*"".join(lines[:-own]).splitlines())
+
+
+@functools.cache
+def show_debug_lines() -> None:
+    """Print what the package logs from now on, for --debug: such as where the nodes of a graph run."""
+    import logging
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
+    logger = logging.getLogger("dsmap")
+    logger.addHandler(Notes())
+    logger.setLevel(logging.DEBUG)
 
 
 class Drawing:

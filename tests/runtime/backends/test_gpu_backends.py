@@ -1,14 +1,17 @@
 """The runners for NVIDIA GPUs on machines without one: engines are really built, the chain runs on stand-ins."""
 
+import ctypes
 import itertools
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -17,10 +20,12 @@ from gpu_doubles import FLAVOUR, CpuContext, CpuEngineStore, LateCuda, OneSizeEn
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
-from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, registry
+from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, pinned_memory, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
 from dsmap.runtime.backends.base import BackendSettings
+from dsmap.runtime.backends.node_placement import describe_placement
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
+from dsmap.runtime.backends.pinned_memory import PinnedMemory
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.backends.tensorrt import backend as tensorrt
 from dsmap.runtime.backends.tensorrt.backend import TensorRT, TensorRTRTX
@@ -759,11 +764,39 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(bundle, by_cpu):
 # ONNX Runtime with bound memory, on the CPU
 
 
+# What the CUDA provider of onnxruntime-gpu 1.31.1 takes, of what its sessions tell; others stop it ("Unknown provider
+# option").
+CUDA_OPTIONS = {
+    "device_id": r"\d+",
+    "use_tf32": "[01]",
+    "arena_extend_strategy": "kNextPowerOfTwo|kSameAsRequested",
+    "cudnn_conv_algo_search": "EXHAUSTIVE|HEURISTIC|DEFAULT",
+    "cudnn_conv_use_max_workspace": "[01]",
+    "do_copy_in_default_stream": "[01]",
+    "enable_cuda_graph": "[01]",
+    "fuse_conv_bias": "[01]",
+    "gpu_mem_limit": r"\d+",
+    "prefer_nhwc": "[01]",
+}
+
+
 class BoundOnTheCpu(onnxruntime_cuda.OnnxRuntimeCUDA):
+    """The CPU's provider in place of CUDA's. It is opened as CUDA's would be, with options that are checked."""
+
     _device, _provider = "cpu", "CPUExecutionProvider"
+    given: ClassVar[list[dict[str, object]]] = []
+    """The options of every session."""
 
     def _checked_onnxruntime(self):
         return _onnxruntime.import_onnxruntime()
+
+    def _open(self, graph, options, providers):
+        (name, given), then = providers
+        assert (name, then) == ("CPUExecutionProvider", "CPUExecutionProvider")
+        for option, value in given.items():
+            assert re.fullmatch(CUDA_OPTIONS[option], str(value)), f"{option}={value}"
+        self.given.append(given)
+        return super()._open(graph, options, [name])
 
 
 def differ_by_rounding(got, expected):
@@ -834,7 +867,111 @@ def test_precision_is_said_as_it_is(bundle):
     auto, named = (BoundOnTheCpu(bundle, "winter", BackendSettings(precision=p)) for p in ("auto", "fp32"))
     assert auto.description.endswith("fp32 with TF32")
     assert named.description.endswith("fp32")
-    assert (auto._options["use_tf32"], named._options["use_tf32"]) == (1, 0)
+    assert [options["use_tf32"] for options in BoundOnTheCpu.given[-2:]] == [1, 0]
+    half = Bundle.read(find_model("summer-winter"))
+    assert BoundOnTheCpu(half, "winter").description.endswith("fp16")
+    assert BoundOnTheCpu.given[-1]["use_tf32"] == 0
+
+
+def test_debug_tells_where_nodes_run(bundle, caplog):
+    caplog.set_level(logging.INFO, "dsmap")
+    BoundOnTheCpu(bundle, "winter")
+    assert caplog.messages == []
+    caplog.set_level(logging.DEBUG, "dsmap")
+    backend = BoundOnTheCpu(bundle, "winter")
+    placed, options = caplog.messages
+    assert re.fullmatch(r"cuda: \d{2,} nodes on CPUExecutionProvider", placed)
+    assert options.startswith("cuda: device_id=")
+    frame = frames(1, 16, 16)
+    assert backend.translate(frame, styles(1)).shape == frame.shape
+
+
+def test_nodes_that_are_not_on_the_first_provider_are_named():
+    def part(provider: str, *nodes: tuple[str, str]) -> SimpleNamespace:
+        return SimpleNamespace(
+            ep_name=provider, get_nodes=lambda: [SimpleNamespace(op_type=kind, name=name) for kind, name in nodes]
+        )
+
+    parts = [part("CUDA", ("Conv", "a"), ("Add", "b")), part("CPU", ("Shape", "c")), part("CPU", ("Slice", ""))]
+    session = SimpleNamespace(
+        get_providers=lambda: ["CUDA", "CPU"], get_provider_graph_assignment_info=lambda: iter(parts)
+    )
+    assert describe_placement(session) == "2 nodes on CPU, 2 nodes on CUDA; not on CUDA: Shape c, Slice"
+    parts.append(part("CPU", *[("Gather", str(i)) for i in range(30)]))
+    assert describe_placement(session).endswith("Gather 17 and 12 more")
+    assert "does not tell" in describe_placement(SimpleNamespace())
+
+
+@pytest.mark.parametrize(
+    ("capability", "served"),
+    {
+        "7.0": 0,
+        "7.5": 1,
+        "8.0": 1,
+        "8.6": 1,
+        "8.7": 1,
+        "8.9": 1,
+        "9.0": 1,
+        "10.0": 0,
+        "11.0": 0,
+        "12.0": 1,
+        "12.1": 0,
+    }.items(),
+)
+def test_gpus_that_the_wheel_serves_are_known_by_name(bundle, pretended_gpu, tmp_path, monkeypatch, capability, served):
+    ort = ModuleType("onnxruntime")
+    ort.__version__, ort.__file__ = "1.31.1", str(tmp_path / "__init__.py")
+    ort.InferenceSession = object
+    ort.get_available_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    monkeypatch.setattr(onnxruntime_cuda, "need_gpu", lambda: capability)
+    monkeypatch.setattr(onnxruntime_cuda, "missing_library", lambda folder: None)
+    monkeypatch.setattr(onnxruntime_cuda.OnnxRuntimeCUDA, "_open_and_check", lambda self, source: None)
+    assert onnxruntime_cuda.has_kernels("1.99.0", capability)  # not known: the first frame tells
+    if served:
+        load_backend("cuda", bundle, "winter")
+        return
+    with pytest.raises(DsmapError, match=f"no kernels for compute capability {capability} in onnxruntime-gpu 1.31.1"):
+        load_backend("cuda", bundle, "winter")
+
+
+class PinnedRuntime:
+    """libcudart as far as pinned memory goes."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.held, self.cleared = room, {}, 0
+
+    def cudaHostAlloc(self, pointer, size, flags):  # noqa: N802
+        if size.value > self.room:
+            return 2
+        buffer = ctypes.create_string_buffer(size.value)
+        pointer._obj.value = ctypes.addressof(buffer)
+        self.held[pointer._obj.value] = buffer
+        return 0
+
+    def cudaFreeHost(self, pointer):  # noqa: N802
+        del self.held[pointer.value]
+        return 0
+
+    def cudaGetLastError(self):  # noqa: N802
+        self.cleared += 1
+        return 2
+
+
+def test_pinned_memory_is_freed_and_does_without_where_it_is_refused(monkeypatch):
+    runtime = PinnedRuntime(room=1000)
+    monkeypatch.setattr(pinned_memory, "_loaded_runtime", lambda: runtime)
+    memory = PinnedMemory()
+    array = memory.array((2, 4, 4, 3))
+    assert array.ctypes.data in runtime.held
+    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((2, 4, 4, 3), np.uint8, True)
+    large = memory.array((2000,))
+    assert (large.shape, runtime.cleared, memory.pinned) == ((2000,), 1, False)
+    memory.free()
+    memory.free()
+    assert runtime.held == {}
+    monkeypatch.undo()
+    assert PinnedMemory().array((3, 5)).shape == (3, 5)
 
 
 def test_a_gpu_that_the_wheel_has_no_kernels_for_is_named(bundle, monkeypatch):
@@ -848,7 +985,7 @@ def test_a_gpu_that_the_wheel_has_no_kernels_for_is_named(bundle, monkeypatch):
 
     monkeypatch.setattr(onnxruntime_cuda, "need_gpu", lambda: "10.0")
     for backend in (NoKernels, NoSession):
-        with pytest.raises(DsmapError, match=r"onnxruntime-gpu .* has no kernels for compute capability 10\.0"):
+        with pytest.raises(DsmapError, match=r"no kernels for compute capability 10\.0"):
             backend(bundle, "winter")
 
 

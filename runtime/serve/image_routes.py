@@ -1,0 +1,128 @@
+"""Routes for images: translate one, and read the style of one."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dsmap.common.images import write_image
+from dsmap.common.images.reading import read_image
+from dsmap.errors import InputError
+from dsmap.runtime.jobs.stages import FrameSteps
+from dsmap.runtime.serve.errors import RequestError
+from dsmap.runtime.serve.pool import TranslatorLease
+from dsmap.runtime.serve.state import ServerState, state_of
+from dsmap.runtime.serve.uploads import Upload, receive_upload
+from dsmap.runtime.serve.wishes import (
+    ImageWish,
+    StyleWish,
+    check_image_pixels,
+    query_parameters,
+    read_wish,
+    resolve_style,
+)
+from dsmap.runtime.styles.resolver import ResolvedStyle
+
+router = APIRouter(prefix="/v1", tags=["images"])
+
+_PATIENCE = 10.0  # seconds that an image waits for a translator: others' images take less than one
+_BODY = {
+    "required": True,
+    "content": {
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"type": "string", "format": "binary", "description": "The image to translate."},
+                    "style_image": {"type": "string", "format": "binary", "description": "An image of the style."},
+                },
+                "additionalProperties": {"type": "string", "description": "The fields of the query may stand here."},
+            }
+        },
+    },
+}
+
+
+@router.post(
+    "/images",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "The translated image, as PNG."}},
+    openapi_extra={"parameters": query_parameters(ImageWish), "requestBody": _BODY},
+)
+async def translate_image(request: Request) -> Response:
+    """Translates an image to a domain.
+
+    The image is the body itself, or the part `image` of a form. It is deleted after the answer. With `503` all
+    translators are taken: try again after `Retry-After` seconds.
+
+        curl --data-binary @summer.jpg 'http://127.0.0.1:8000/v1/images?domain=winter' -o winter.png
+    """
+    state = state_of(request)
+    folder = state.work.new("image")
+    try:
+        upload = await _receive(request, state, folder, ("image", "style_image"))
+        wish = read_wish(ImageWish, request, upload)
+        source = _image_of(upload)
+        style = await _style_of(state, wish, upload.files.get("style_image"))
+        check_image_pixels(source, state.request.limits.pixels, "the image")
+        async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
+            png = await lease.run(_translate, lease, source, style, wish)
+        state.metrics.images.labels(wish.domain).inc()
+        return Response(png, media_type="image/png")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@router.post(
+    "/styles",
+    openapi_extra={"parameters": query_parameters(StyleWish), "requestBody": _BODY},
+    response_description="The code: `style_dim` numbers, to be passed as `style_code`.",
+)
+async def read_style(request: Request) -> dict[str, Any]:
+    """Reads the style of an image of the target domain, as a code that translations take."""
+    state = state_of(request)
+    folder = state.work.new("style")
+    try:
+        upload = await _receive(request, state, folder, ("image",))
+        wish = read_wish(StyleWish, request, upload)
+        style = await _style_of(state, wish, _image_of(upload))
+        async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
+            code = await lease.run(lease.translator.find_style, style)
+        return {"domain": wish.domain, "code": [float(number) for number in code]}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _receive(request: Request, state: ServerState, folder: Path, names: tuple[str, ...]) -> Upload:
+    limits = state.request.limits
+    return await receive_upload(request, folder, names, limits.image_bytes, limits, state.work)
+
+
+def _image_of(upload: Upload) -> Path:
+    if "image" not in upload.files:
+        raise RequestError(422, "the form has no file named image", "Add one.")
+    return upload.files["image"]
+
+
+async def _style_of(state: ServerState, wish: StyleWish, image: Path | None) -> ResolvedStyle:
+    return await asyncio.to_thread(resolve_style, state.request.bundle, wish, image, state.request.limits.pixels)
+
+
+def _translate(lease: TranslatorLease, source: Path, style: ResolvedStyle, wish: ImageWish) -> bytes:
+    """The result as PNG, as `dsmap-video` writes it."""
+    try:
+        image = read_image(source)
+    except InputError as error:
+        raise RequestError(422, error.fact.replace(f"the image {source}", "the image"), error.advice) from error
+    lease.translator.set_style(style)
+    height, width = image.rgb.shape[:2]
+    steps = FrameSteps(lease.at_strength(wish.strength), width, height, lines=wish.height, upscale=wish.upscale)
+    result_rgb = steps.finish(image.rgb, steps.begin(image.rgb)())
+    result = source.with_name("result.png")
+    write_image(result, result_rgb, exif=image.exif, durable=False)
+    return result.read_bytes()

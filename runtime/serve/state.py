@@ -1,0 +1,37 @@
+"""What the routes of a running server share."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import Request
+
+from dsmap.runtime.serve.guard import Guard
+from dsmap.runtime.serve.job_queue import JobQueue
+from dsmap.runtime.serve.metrics import ServeMetrics
+from dsmap.runtime.serve.pool import TranslatorPool
+from dsmap.runtime.serve.request import ServeRequest
+from dsmap.runtime.serve.work_folder import WorkFolder
+
+
+@dataclass(kw_only=True)
+class ServerState:
+    """Made when the server starts; routes get it with `state_of`."""
+
+    request: ServeRequest
+    pool: TranslatorPool
+    work: WorkFolder
+    jobs: JobQueue
+    metrics: ServeMetrics
+    guard: Guard
+    site: Path | None
+    """The folder of the web page; None without one."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server stops: what streams without an end must end."""
+
+
+def state_of(request: Request) -> ServerState:
+    """The state of the server that got the request."""
+    state = request.app.state.server
+    assert isinstance(state, ServerState)
+    return state
