@@ -104,6 +104,16 @@ Precision = Annotated[
         rich_help_panel=HARDWARE,
     ),
 ]
+HwAccel = Annotated[
+    str,
+    typer.Option(
+        "--hwaccel",
+        metavar="NAME",
+        help="Video decoding: off, auto, cuda, vaapi, videotoolbox.",
+        show_default=False,
+        rich_help_panel=HARDWARE,
+    ),
+]
 CudaBinding = Annotated[
     str,
     typer.Option(
