@@ -1,36 +1,26 @@
 // The about box: what the model is, where it runs and why there, and what happens to the images.
 
-import { button, byId, el, icon } from './dom.js';
+import { button, byId, el, icon } from './dom.js'
+import { KEYS, keys } from './key-list.js'
 
-const KEYS = [
-  ['D', 'the other direction'],
-  ['S', 'next style'],
-  ['R', 'random style'],
-  ['B', 'before and after, on and off'],
-  ['Space', 'start or stop the camera'],
-  ['M', 'mirror'],
-  ['C', 'snapshot'],
-  ['F', 'full screen'],
-  ['?', 'this box'],
-];
-export const LOCAL = 'Everything stays on your device';
-const LOCAL_LONG =
-  'Images and videos are translated in this browser, on this device. Nothing is sent anywhere: the page has no server behind it, no cookies and no tracking, and works offline after the first visit.';
-const REMOTE_LONG =
-  "Images, videos and the camera's frames are sent to the server that this page came from, and are translated there. Who runs that server can see them.";
+export const LOCAL = 'Everything stays on your device'
+const LOCAL_LONG
+  = 'Images and videos are translated in this browser, on this device. Nothing is sent anywhere: the page has no server behind it, no cookies and no tracking, and works offline after the first visit.'
+const REMOTE_LONG
+  = 'Images, videos and the camera\'s frames are sent to the server that this page came from, and are translated there. Who runs that server can see them.'
 
 /**
  * What happens to the images, in one line.
  * @param {import('./session.js').Session} session
  */
-export function privacyLine(session) {
-  return session.remote ? `Frames are sent to ${location.host} and translated there` : LOCAL;
+export function privacyLine (session) {
+  return session.remote ? `Frames are sent to ${location.host} and translated there` : LOCAL
 }
 
 /** @param {import('./session.js').Session} session */
-export function openAbout(session) {
-  const box = /** @type {HTMLDialogElement} */ (byId('about'));
-  const close = button({ icon: 'close', label: 'Close', class: 'ghost', onclick: () => box.close() });
+export function openAbout (session) {
+  const box = /** @type {HTMLDialogElement} */ (byId('about'))
+  const close = button({ icon: 'close', label: 'Close', class: 'ghost', onclick: () => box.close() })
   box.replaceChildren(
     el('header', {}, el('h2', { id: 'about-title' }, session.site.name), close),
     el(
@@ -40,44 +30,53 @@ export function openAbout(session) {
         'p',
         { class: 'privacy-note' },
         icon(session.remote ? 'cloud' : 'lock'),
-        el('span', {}, session.remote ? REMOTE_LONG : LOCAL_LONG),
+        el('span', {}, session.remote ? REMOTE_LONG : LOCAL_LONG)
       ),
       section('Where it runs', ...backendPart(session)),
       section('Licence of the model', el('p', { class: 'text' }, session.site.licence || 'None is named.')),
       section('About the model', el('pre', { class: 'card' }, session.site.card || 'There is no description.')),
       section(
         'Keys',
+        keysSwitch(),
         el(
           'dl',
           { class: 'keys' },
-          ...KEYS.flatMap(([key, what]) => [el('dt', {}, el('kbd', {}, key)), el('dd', {}, what)]),
-        ),
-      ),
-    ),
-  );
+          ...KEYS.flatMap(([key, what]) => [el('dt', {}, el('kbd', {}, key)), el('dd', {}, what)])
+        )
+      )
+    )
+  )
   box.onclick = (event) => {
-    if (event.target === box) box.close();
-  };
-  box.showModal();
+    if (event.target === box) box.close()
+  }
+  box.showModal()
+}
+
+function keysSwitch () {
+  const box = el('input', { type: 'checkbox', id: 'keys-on', checked: keys.on })
+  box.addEventListener('change', () => {
+    keys.on = box.checked
+  })
+  return el('label', { class: 'check' }, box, 'Letters are keys')
 }
 
 /**
  * @param {string} title
  * @param {...HTMLElement} parts
  */
-function section(title, ...parts) {
-  return el('section', {}, el('h3', {}, title), ...parts);
+function section (title, ...parts) {
+  return el('section', {}, el('h3', {}, title), ...parts)
 }
 
 /**
  * The backend in use with the reason, and those that were refused.
  * @param {import('./session.js').Session} session
  */
-function backendPart(session) {
-  const { translator } = session;
-  if (!translator) return [el('p', {}, 'The model is still loading.')];
-  const { name, reason, psnr, refused } = translator.backend;
-  const rows = [row(name, 'in use', reason, psnr), ...refused.map(({ name, reason }) => row(name, 'refused', reason))];
+function backendPart (session) {
+  const { translator } = session
+  if (!translator) return [el('p', {}, 'The model is still loading.')]
+  const { name, reason, psnr, refused } = translator.backend
+  const rows = [row(name, 'in use', reason, psnr), ...refused.map(({ name, reason }) => row(name, 'not used', reason))]
   const hint = session.remote
     ? []
     : [
@@ -86,9 +85,9 @@ function backendPart(session) {
           { class: 'hint' },
           'A backend is used only if its first frame agrees with the one stored with the model (PSNR, higher is closer). Add ',
           el('code', {}, '?backend=wasm'),
-          ' to the address to choose one.',
-        ),
-      ];
+          ' to the address to choose one.'
+        )
+      ]
   return [
     el(
       'div',
@@ -102,16 +101,15 @@ function backendPart(session) {
           el(
             'tr',
             {},
-            ...['Backend', '', 'PSNR', 'Why'].map((text) =>
-              el('th', { scope: 'col' }, text || el('span', { class: 'hidden' }, 'State')),
-            ),
-          ),
+            ...['Backend', '', 'PSNR', 'Why'].map(text =>
+              el('th', { scope: 'col' }, text || el('span', { class: 'hidden' }, 'State')))
+          )
         ),
-        el('tbody', {}, ...rows),
-      ),
+        el('tbody', {}, ...rows)
+      )
     ),
-    ...hint,
-  ];
+    ...hint
+  ]
 }
 
 /**
@@ -120,14 +118,14 @@ function backendPart(session) {
  * @param {string} reason
  * @param {number | null} [psnr]
  */
-function row(name, state, reason, psnr) {
-  const number = typeof psnr === 'number' ? `${Number.isFinite(psnr) ? psnr.toFixed(1) : '∞'} dB` : '–';
+function row (name, state, reason, psnr) {
+  const number = typeof psnr !== 'number' ? '–' : Number.isFinite(psnr) ? `${psnr.toFixed(1)} dB` : 'identical'
   return el(
     'tr',
     {},
     el('th', { scope: 'row' }, name),
     el('td', {}, el('span', { class: `pill ${state === 'in use' ? 'good' : ''}` }, state)),
     el('td', { class: 'number' }, number),
-    el('td', {}, reason),
-  );
+    el('td', {}, reason)
+  )
 }

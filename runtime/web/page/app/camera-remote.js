@@ -1,7 +1,7 @@
 // Live translation by a server: the camera's frames go there, and the results that come back are shown.
 
-import { draw } from './camera-local.js';
-import { notify } from './notices.js';
+import { draw } from './camera-local.js'
+import { notify } from './notices.js'
 
 /** @typedef {import('./session.js').Session} Session */
 
@@ -14,51 +14,51 @@ import { notify } from './notices.js';
  * @param {(error: Error) => void} failed called once, and the run has then stopped
  * @returns {Promise<import('./camera-local.js').Run>}
  */
-export async function runRemote(video, track, session, screen, failed) {
+export async function runRemote (video, track, session, screen, failed) {
   const options = () => ({
     target: session.target,
     style: session.style,
     strength: session.strength,
-    size: sideOf(session, video),
-  });
-  const live = await session.model.openLive(track, options());
+    size: sideOf(session, video)
+  })
+  const model = /** @type {import('./session.js').LiveModel} */ (/** @type {unknown} */ (session.model))
+  const live = await model.openLive(track, options())
   const results = Object.assign(document.createElement('video'), {
     muted: true,
     playsInline: true,
-    srcObject: live.stream,
-  });
-  let callback = 0;
-  let frames = 0;
+    srcObject: live.stream
+  })
+  let callback = 0
+  let frames = 0
 
   const onFrame = () => {
-    callback = results.requestVideoFrameCallback(onFrame);
-    const size = { width: results.videoWidth, height: results.videoHeight };
-    if (!size.width) return;
-    screen.compare.resize(size.width, size.height);
-    draw(screen.compare.before, video, size, screen.mirrored);
-    draw(screen.compare.after, results, size, screen.mirrored);
-    screen.compare.root.dataset.frames = String(++frames);
-  };
-  const onChange = () => live.set(options());
+    callback = results.requestVideoFrameCallback(onFrame)
+    const size = { width: results.videoWidth, height: results.videoHeight }
+    if (!size.width) return
+    screen.compare.resize(size.width, size.height)
+    draw(screen.compare.before, video, size, screen.mirrored)
+    draw(screen.compare.after, results, size, screen.mirrored)
+    screen.compare.root.dataset.frames = String(++frames)
+  }
+  const onChange = () => live.set(options())
   const stop = () => {
-    session.removeEventListener('change', onChange);
-    results.cancelVideoFrameCallback(callback);
-    results.srcObject = null;
-    live.close();
-    session.report(null);
-  };
+    session.removeEventListener('change', onChange)
+    results.cancelVideoFrameCallback(callback)
+    results.srcObject = null
+    live.close()
+    session.report(null)
+  }
   live.addEventListener('statistics', (/** @type {CustomEvent} */ { detail }) =>
-    session.report({ fps: detail.fps, delay: detail.delay_ms, width: detail.width, height: detail.height }),
-  );
-  live.addEventListener('problem', (/** @type {CustomEvent} */ { detail }) => notify(detail, 'error'));
+    session.report({ fps: detail.fps, delay: detail.delay_ms, width: detail.width, height: detail.height }))
+  live.addEventListener('problem', (/** @type {CustomEvent} */ { detail }) => notify(detail, 'error'))
   live.addEventListener('ended', (/** @type {CustomEvent} */ { detail }) => {
-    stop();
-    failed(new Error(detail));
-  });
-  session.addEventListener('change', onChange);
-  callback = results.requestVideoFrameCallback(onFrame);
-  await results.play();
-  return { stop };
+    stop()
+    failed(new Error(detail))
+  })
+  session.addEventListener('change', onChange)
+  callback = results.requestVideoFrameCallback(onFrame)
+  await results.play()
+  return { stop }
 }
 
 /**
@@ -66,7 +66,7 @@ export async function runRemote(video, track, session, screen, failed) {
  * @param {Session} session
  * @param {HTMLVideoElement} video
  */
-function sideOf(session, video) {
-  const { width, height } = session.fit(video.videoWidth, video.videoHeight, 'live');
-  return Math.min(width, height);
+function sideOf (session, video) {
+  const { width, height } = session.fit(video.videoWidth, video.videoHeight, 'live')
+  return Math.min(width, height)
 }

@@ -7,45 +7,45 @@
  * @param {CameraChoice} choice
  * @returns {Promise<MediaStream>}
  */
-export async function openCamera(choice) {
+export async function openCamera (choice) {
   if (!navigator.mediaDevices?.getUserMedia)
-    throw new Error('Cameras work only on pages that were opened by https or from this machine (localhost).');
+    throw new Error('Cameras work only on pages that were opened by https or from this machine (localhost).')
   try {
-    return await navigator.mediaDevices.getUserMedia({ audio: false, video: constraints(choice) });
+    return await navigator.mediaDevices.getUserMedia({ audio: false, video: constraints(choice) })
   } catch (error) {
-    const { name, message } = /** @type {DOMException} */ (error);
-    if (name === 'OverconstrainedError' && choice.device) return openCamera({ ...choice, device: undefined }); // it has been unplugged
-    throw new Error(inWords(name) ?? `The camera cannot be opened: ${message}`);
+    const { name, message } = /** @type {DOMException} */ (error)
+    if (name === 'OverconstrainedError' && choice.device) return openCamera({ ...choice, device: undefined }) // it has been unplugged
+    throw new Error(inWords(name) ?? `The camera cannot be opened: ${message}`, { cause: error })
   }
 }
 
 /** The cameras there are. Their names are empty until the user has allowed one. */
-export async function listCameras() {
-  const devices = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? [];
-  return devices.filter((device) => device.kind === 'videoinput' && device.deviceId);
+export async function listCameras () {
+  const devices = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? []
+  return devices.filter(device => device.kind === 'videoinput' && device.deviceId)
 }
 
 /** Whether this is a phone or a tablet, whose cameras are told apart by where they look. */
-export function hasFacing() {
+export function hasFacing () {
   return (
     matchMedia('(pointer: coarse)').matches && Boolean(navigator.mediaDevices?.getSupportedConstraints?.().facingMode)
-  );
+  )
 }
 
 /** @param {CameraChoice} choice */
-function constraints({ device, facing, large }) {
+function constraints ({ device, facing, large }) {
   const size = large
     ? { width: { ideal: 1920 }, height: { ideal: 1080 } }
-    : { width: { ideal: 1280 }, height: { ideal: 720 } };
+    : { width: { ideal: 1280 }, height: { ideal: 720 } }
   return {
     ...size,
     frameRate: { ideal: 30 },
-    ...(device ? { deviceId: { exact: device } } : facing ? { facingMode: { ideal: facing } } : {}),
-  };
+    ...(device ? { deviceId: { exact: device } } : facing ? { facingMode: { ideal: facing } } : {})
+  }
 }
 
 /** @param {string} name of a DOMException */
-function inWords(name) {
+function inWords (name) {
   return {
     NotAllowedError:
       'The camera is not allowed. Allow it for this page beside the address (on some systems also in the privacy settings), then start again.',
@@ -53,6 +53,6 @@ function inWords(name) {
     NotReadableError: 'The camera does not answer: another program may be using it, or the system blocks it.',
     AbortError: 'The camera did not start. Try again, or choose another one.',
     SecurityError: 'This page may not use cameras: the page or the browser forbids it.',
-    OverconstrainedError: 'There is no such camera.',
-  }[name];
+    OverconstrainedError: 'There is no such camera.'
+  }[name]
 }

@@ -1,6 +1,6 @@
 // Building markup without HTML strings: whatever comes from a bundle goes in as text.
 
-const SVG = 'http://www.w3.org/2000/svg';
+const SVG = 'http://www.w3.org/2000/svg'
 
 /** @typedef {Node | string | number | null | undefined | false} Child */
 
@@ -13,44 +13,44 @@ const SVG = 'http://www.w3.org/2000/svg';
  * @param {...Child} children
  * @returns {HTMLElementTagNameMap[K]}
  */
-export function el(tag, props = {}, ...children) {
-  const node = document.createElement(tag);
+export function el (tag, props = {}, ...children) {
+  const node = document.createElement(tag)
   for (const [name, value] of Object.entries(props)) {
-    if (value === undefined || value === null) continue;
-    if (name === 'class') node.className = value;
+    if (value === undefined || value === null) continue
+    if (name === 'class') node.className = value
     else if (name === 'on')
       for (const [type, listener] of Object.entries(value))
-        node.addEventListener(type, /** @type {EventListener} */ (listener));
-    else if (name.includes('-') || name === 'role') node.setAttribute(name, String(value));
-    else /** @type {any} */ (node)[name] = value;
+        node.addEventListener(type, /** @type {EventListener} */ (listener))
+    else if (name.includes('-') || name === 'role') node.setAttribute(name, String(value))
+    else /** @type {any} */ (node)[name] = value
   }
   node.append(
     ...children
-      .filter((child) => child !== null && child !== undefined && child !== false)
-      .map((child) => (child instanceof Node ? child : String(child))),
-  );
-  return node;
+      .filter(child => child !== null && child !== undefined && child !== false)
+      .map(child => (child instanceof Node ? child : String(child)))
+  )
+  return node
 }
 
 /**
  * One of the icons of index.html, hidden from screen readers: what it stands beside has the words.
  * @param {string} name
  */
-export function icon(name) {
-  const svg = document.createElementNS(SVG, 'svg');
-  svg.setAttribute('class', 'icon');
-  svg.setAttribute('aria-hidden', 'true');
-  const use = document.createElementNS(SVG, 'use');
-  use.setAttribute('href', `#i-${name}`);
-  svg.append(use);
-  return svg;
+export function icon (name) {
+  const svg = document.createElementNS(SVG, 'svg')
+  svg.setAttribute('class', 'icon')
+  svg.setAttribute('aria-hidden', 'true')
+  const use = document.createElementNS(SVG, 'use')
+  use.setAttribute('href', `#i-${name}`)
+  svg.append(use)
+  return svg
 }
 
 /**
  * A button with an icon. Without `text` only the icon is seen, and `label` is read out and shown as a tooltip.
  * @param {{icon?: string, text?: string, label?: string, id?: string, class?: string, pressed?: boolean, disabled?: boolean, onclick: (event: MouseEvent) => void}} options
  */
-export function button({ icon: name, text, label, id, class: kind = '', pressed, disabled, onclick }) {
+export function button ({ icon: name, text, label, id, class: kind = '', pressed, disabled, onclick }) {
   return el(
     'button',
     {
@@ -61,21 +61,21 @@ export function button({ icon: name, text, label, id, class: kind = '', pressed,
       'aria-label': label,
       'aria-pressed': pressed,
       disabled,
-      on: { click: onclick },
+      on: { click: onclick }
     },
     name && icon(name),
-    text && el('span', {}, text),
-  );
+    text && el('span', {}, text)
+  )
 }
 
 /**
  * The element of that id, which index.html has.
  * @param {string} id
  */
-export function byId(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`index.html has no #${id}`);
-  return found;
+export function byId (id) {
+  const found = document.getElementById(id)
+  if (!found) throw new Error(`index.html has no #${id}`)
+  return found
 }
 
 /**
@@ -83,22 +83,33 @@ export function byId(id) {
  * @param {Blob} blob
  * @param {string} name
  */
-export function download(blob, name) {
-  const url = URL.createObjectURL(blob);
-  el('a', { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+export function download (blob, name) {
+  const url = URL.createObjectURL(blob)
+  el('a', { href: url, download: name }).click()
+  setTimeout(() => URL.revokeObjectURL(url), 60_000)
 }
 
 /**
  * Part of a file's name made of a text from a bundle or a user.
  * @param {string} text
  */
-export function fileName(text) {
+export function fileName (text) {
   return (
     text
       .normalize('NFKC')
       .replace(/[^\p{L}\p{N}._-]+/gu, '-')
       .replace(/^[-.]+|[-.]+$/g, '')
       .slice(0, 60) || 'dsmap'
-  );
+  )
+}
+
+/**
+ * Lets the stylesheet colour a slider up to its value.
+ * @param {HTMLInputElement} range
+ */
+export function fill (range) {
+  range.style.setProperty(
+    '--value',
+    `${(100 * (Number(range.value) - Number(range.min))) / (Number(range.max) - Number(range.min))}%`
+  )
 }

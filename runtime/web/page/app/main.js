@@ -1,28 +1,28 @@
 // Starts the page: opens the model, fills the controls, and switches between the modes.
 
-import { openAbout, privacyLine } from './about.js';
-import { another, set } from './controls-style.js';
-import { chooseTarget, mountControls } from './controls.js';
-import { byId, el, icon } from './dom.js';
-import { notify } from './notices.js';
-import { openSession } from './session.js';
+import { openAbout, privacyLine } from './about.js'
+import { mountControls } from './controls.js'
+import { byId, el, icon } from './dom.js'
+import { onKey } from './keys.js'
+import { notify } from './notices.js'
+import { openSession } from './session.js'
 
 /** @typedef {import('./session.js').Session} Session */
-/** @typedef {{unmount: () => void, key?: (key: string) => boolean}} Mode `key`: whether the mode has used the key */
+/** @typedef {import('./keys.js').Mode} Mode */
 
-const MODES = ['camera', 'video', 'images'];
+const MODES = ['camera', 'video', 'images']
 
-async function start() {
-  const stage = byId('stage');
-  const progress = loading(stage);
+async function start () {
+  const stage = byId('stage')
+  const progress = loading(stage)
   try {
-    const backend = new URLSearchParams(location.search).get('backend') ?? 'auto';
-    const session = await openSession({ backend, onProgress: progress });
-    showModel(session);
-    await session.setTarget(session.target);
-    runModes(stage, session);
+    const backend = new URLSearchParams(location.search).get('backend') ?? 'auto'
+    const session = await openSession({ backend, onProgress: progress })
+    showModel(session)
+    await session.setTarget(session.target)
+    runModes(stage, session)
   } catch (error) {
-    fail(stage, /** @type {Error} */ (error));
+    fail(stage, /** @type {Error} */ (error))
   }
 }
 
@@ -30,42 +30,40 @@ async function start() {
  * A progress bar on the stage; the function moves it.
  * @param {HTMLElement} stage
  */
-function loading(stage) {
-  const bar = el('progress', { 'aria-label': 'Loading the model', max: 1 });
-  stage.replaceChildren(el('div', { class: 'empty' }, el('p', { class: 'empty-title' }, 'Loading the model…'), bar));
-  return (/** @type {number} */ done, /** @type {number} */ total) => {
-    bar.value = total ? Math.min(1, done / total) : 0;
-  };
+function loading (stage) {
+  const bar = el('progress', { 'aria-label': 'Loading the model', max: 1 })
+  stage.replaceChildren(el('div', { class: 'empty' }, el('p', { class: 'empty-title' }, 'Loading the model…'), bar))
+  return (/** @type {number} */ part) => { bar.value = part }
 }
 
 /**
  * @param {HTMLElement} stage
  * @param {Error} error
  */
-function fail(stage, error) {
-  console.error(error);
+function fail (stage, error) {
+  console.error(error)
   stage.replaceChildren(
     el(
       'div',
       { class: 'empty', role: 'alert' },
       icon('warning'),
       el('p', { class: 'empty-title' }, 'The model cannot be used here'),
-      el('p', { class: 'text' }, error.message),
-    ),
-  );
+      el('p', { class: 'text' }, error.message)
+    )
+  )
 }
 
 /** @param {Session} session */
-function showModel(session) {
-  document.title = `${session.site.name} · dsmap`;
-  byId('model-name').textContent = session.site.name;
-  byId('privacy').replaceChildren(icon(session.remote ? 'cloud' : 'lock'), el('span', {}, privacyLine(session)));
-  byId('about-open').addEventListener('click', () => openAbout(session));
-  mountControls(byId('controls'), session);
-  session.addEventListener('numbers', (event) => showNumbers(session, /** @type {CustomEvent} */ (event).detail));
+function showModel (session) {
+  document.title = `${session.site.name} · dsmap`
+  byId('model-name').textContent = session.site.name
+  byId('privacy').replaceChildren(icon(session.remote ? 'cloud' : 'lock'), el('span', {}, privacyLine(session)))
+  byId('about-open').addEventListener('click', () => openAbout(session))
+  mountControls(byId('controls'), session)
+  session.addEventListener('numbers', event => showNumbers(session, /** @type {CustomEvent} */ (event).detail))
   session.addEventListener('change', (event) => {
-    if (/** @type {CustomEvent} */ (event).detail.has('translator')) showNumbers(session, null);
-  });
+    if (/** @type {CustomEvent} */ (event).detail.has('translator')) showNumbers(session, null)
+  })
 }
 
 /**
@@ -73,27 +71,26 @@ function showModel(session) {
  * @param {Session} session
  * @param {import('./session.js').Numbers | null} numbers
  */
-function showNumbers(session, numbers) {
-  const backend = session.translator?.backend;
+function showNumbers (session, numbers) {
+  const backend = session.translator?.backend
   const entries = [
     numbers?.text && ['Progress', numbers.text],
     numbers?.fps !== undefined && ['Rate', `${numbers.fps.toFixed(numbers.fps < 10 ? 1 : 0)} fps`],
     numbers?.delay !== undefined && ['Delay', `${Math.round(numbers.delay)} ms`],
     numbers?.width && ['Size', `${numbers.width} × ${numbers.height}`],
-    backend && ['Backend', backend.name],
-  ];
+    backend && ['Backend', backend.name]
+  ]
   byId('numbers').replaceChildren(
     ...entries
-      .filter((entry) => Array.isArray(entry))
+      .filter(entry => Array.isArray(entry))
       .map(([name, value]) =>
         el(
           'div',
           { class: 'entry', title: name === 'Backend' ? backend?.reason : undefined },
           el('dt', {}, name),
-          el('dd', { id: `number-${name.toLowerCase()}` }, value),
-        ),
-      ),
-  );
+          el('dd', { id: `number-${name.toLowerCase()}` }, value)
+        ))
+  )
 }
 
 /**
@@ -101,39 +98,39 @@ function showNumbers(session, numbers) {
  * @param {HTMLElement} stage
  * @param {Session} session
  */
-function runModes(stage, session) {
-  const tabs = [...document.querySelectorAll('[role=tab]')].map((tab) => /** @type {HTMLButtonElement} */ (tab));
+function runModes (stage, session) {
+  const tabs = [...document.querySelectorAll('[role=tab]')].map(tab => /** @type {HTMLButtonElement} */ (tab))
   /** @type {Mode | null} */
-  let mode = null;
-  let shown = '';
+  let mode = null
+  let shown = ''
 
   const show = async (/** @type {string} */ name) => {
-    if (name === shown) return;
-    shown = name;
+    if (name === shown) return
+    shown = name
     for (const tab of tabs) {
-      const chosen = tab.dataset.mode === name;
-      tab.setAttribute('aria-selected', String(chosen));
-      tab.tabIndex = chosen ? 0 : -1;
+      const chosen = tab.dataset.mode === name
+      tab.setAttribute('aria-selected', String(chosen))
+      tab.tabIndex = chosen ? 0 : -1
     }
-    stage.setAttribute('aria-labelledby', `tab-${name}`);
-    mode?.unmount();
-    mode = null;
-    stage.replaceChildren();
-    stage.dataset.mode = name;
-    session.report(null);
-    const module = await import(`./${name}.js`);
-    if (shown === name) mode = module.mount(stage, session);
-  };
+    stage.setAttribute('aria-labelledby', `tab-${name}`)
+    mode?.unmount()
+    mode = null
+    stage.replaceChildren()
+    stage.dataset.mode = name
+    session.report(null)
+    const module = await import(`./${name}.js`)
+    if (shown === name) mode = module.mount(stage, session)
+  }
   for (const tab of tabs) {
     tab.addEventListener('click', () => {
-      location.hash = tab.dataset.mode ?? '';
-    });
-    tab.addEventListener('keydown', (event) => moveBetween(tabs, tab, event));
+      location.hash = tab.dataset.mode ?? ''
+    })
+    tab.addEventListener('keydown', event => moveBetween(tabs, tab, event))
   }
-  const fromAddress = () => show(MODES.includes(location.hash.slice(1)) ? location.hash.slice(1) : MODES[0]);
-  window.addEventListener('hashchange', fromAddress);
-  window.addEventListener('keydown', (event) => onKey(event, session, mode));
-  return fromAddress();
+  const fromAddress = () => show(MODES.includes(location.hash.slice(1)) ? location.hash.slice(1) : MODES[0])
+  window.addEventListener('hashchange', fromAddress)
+  window.addEventListener('keydown', event => onKey(event, session, mode))
+  return fromAddress()
 }
 
 /**
@@ -142,62 +139,21 @@ function runModes(stage, session) {
  * @param {HTMLButtonElement} tab
  * @param {KeyboardEvent} event
  */
-function moveBetween(tabs, tab, event) {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+function moveBetween (tabs, tab, event) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key]
   const to = step
     ? tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length]
     : event.key === 'Home'
       ? tabs[0]
       : event.key === 'End'
         ? tabs[tabs.length - 1]
-        : null;
-  if (!to) return;
-  event.preventDefault();
-  to.focus();
-  to.click();
+        : null
+  if (!to) return
+  event.preventDefault()
+  to.focus()
+  to.click()
 }
 
-/**
- * Keys of the whole page. Not while something is typed, and not with Ctrl, Alt or the command key.
- * @param {KeyboardEvent} event
- * @param {Session} session
- * @param {Mode | null} mode
- */
-function onKey(event, session, mode) {
-  const on = /** @type {HTMLElement} */ (event.target);
-  if (
-    event.ctrlKey ||
-    event.altKey ||
-    event.metaKey ||
-    event.repeat ||
-    on.closest('input:not([type=range]):not([type=radio]), select, textarea, dialog')
-  )
-    return;
-  if (event.key === ' ' && on.closest('button, input, a')) return;
-  const key = event.key.toLowerCase();
-  if (mode?.key?.(key)) return event.preventDefault();
-  if (key === 'd') nextDirection(session);
-  else if (key === 's') nextStyle(session);
-  else if (key === 'r') another(session);
-  else if (key === '?') openAbout(session);
-}
-
-/** @param {Session} session */
-function nextDirection(session) {
-  const targets = session.directions.map((/** @type {{target: string}} */ direction) => direction.target);
-  if (targets.length > 1) chooseTarget(session, targets[(targets.indexOf(session.wanted) + 1) % targets.length]);
-}
-
-/** @param {Session} session */
-function nextStyle(session) {
-  const names = ['', ...session.named];
-  const at =
-    session.choice.kind === 'named' ? names.indexOf(session.choice.name) : session.choice.kind === 'mean' ? 0 : -1;
-  const name = names[(at + 1) % names.length];
-  return set(session, name ? { kind: 'named', name } : { kind: 'mean' });
-}
-
-window.addEventListener('unhandledrejection', (event) =>
-  notify(`Something went wrong: ${event.reason?.message ?? event.reason}`, 'error'),
-);
-start();
+window.addEventListener('unhandledrejection', event =>
+  notify(`Something went wrong: ${event.reason?.message ?? event.reason}`, 'error'))
+start()

@@ -1,10 +1,11 @@
 // What all modes share: the model, the current translator, and the options that the controls set.
 
-import { loadModel } from '../lib/dsmap.js';
+import { loadModel } from '../lib/dsmap.js'
 
 /** @typedef {import('../lib/dsmap.js').Model} Model */
 /** @typedef {import('../lib/dsmap.js').Translator} Translator */
-/** @typedef {import('../lib/dsmap.js').Image} Image */
+/** What a server's model has besides. @typedef {{openLive: (track: MediaStreamTrack, options: object) => Promise<any>}} LiveModel */
+/** @typedef {import('../lib/translator.js').Image} Image */
 
 /**
  * Which style: the domain's mean, one of the bundle's, a random one, that of a picture, or something between two.
@@ -21,74 +22,76 @@ import { loadModel } from '../lib/dsmap.js';
  * `delay` in milliseconds; `text` replaces what is not known, such as "3 of 7 images".
  */
 
-export const STRENGTH_FULL = 1;
-const AUTO_SIDE_SLOW = 256;
-const AUTO_SIDE_FAST = 512;
+export const STRENGTH_FULL = 1
+const AUTO_SIDE_SLOW = 256
+const AUTO_SIDE_FAST = 512
 
 /**
  * Opens the model of the page's folder.
- * @param {{backend?: string, onProgress?: (done: number, total: number) => void}} options `onProgress`: bytes of the graphs
+ * @param {{backend?: string, onProgress?: (part: number) => void}} options `onProgress`: how much is loaded, from 0 to 1
  * @returns {Promise<Session>}
  */
-export async function openSession({ backend = 'auto', onProgress } = {}) {
-  const model = await loadModel(new URL('.', document.baseURI), { backend, onProgress });
-  if (!model.site.server) return new Session(model);
-  const { openRemote } = await import('./remote.js');
-  return new Session(await openRemote(model.site));
+export async function openSession ({ backend = 'auto', onProgress } = {}) {
+  const model = await loadModel(new URL('.', document.baseURI), { backend, onProgress })
+  if (!model.site.server) return new Session(model)
+  const { openRemote } = await import('./remote.js')
+  return new Session(await openRemote(model.site))
 }
 
 export class Session extends EventTarget {
   /** @param {Model} model */
-  constructor(model) {
-    super();
-    this.model = model;
-    this.site = model.site;
+  constructor (model) {
+    super()
+    this.model = model
+    this.site = model.site
     /** Whether frames leave this machine. */
-    this.remote = Boolean(model.site.server);
+    this.remote = Boolean(model.site.server)
     /** @type {Translator | null} null until the first one is loaded */
-    this.translator = null;
+    this.translator = null
     /** The domain that is translated to. While another direction loads it is still the old one; see `wanted`. */
-    this.target = this.directions[0].target;
+    this.target = this.directions[0].target
     /** The domain that was chosen last, which may still be loading. */
-    this.wanted = this.target;
+    this.wanted = this.target
     /** @type {StyleChoice} */
-    this.choice = { kind: 'mean' };
+    this.choice = { kind: 'mean' }
     /** @type {Float32Array} the code of `choice` */
-    this.style = this.#mean(this.target);
+    this.style = this.#mean(this.target)
     /** 0 (the original) to 1 */
-    this.strength = STRENGTH_FULL;
+    this.strength = STRENGTH_FULL
     /** The shorter side that images are scaled down to; 0: as they are; 'auto': what suits the mode and the backend. @type {number | 'auto'} */
-    this.size = 'auto';
-    this.#users = new Map();
-    this.#orders = { target: 0, style: 0 };
+    this.size = 'auto'
+    this.#users = new Map()
+    this.#orders = { target: 0, style: 0 }
   }
 
   /** @type {Map<Translator, number>} how many translations are under way */
-  #users;
-  #orders;
+  #users
+  #orders
 
   /** In the order of the model's domains: from the first one comes first. */
-  get directions() {
-    const { directions, domains } = this.site;
-    return [...directions].sort((a, b) => domains.indexOf(a.source) - domains.indexOf(b.source));
+  get directions () {
+    const { directions, domains } = this.site
+    return [...directions].sort((a, b) => domains.indexOf(a.source) - domains.indexOf(b.source))
   }
 
   /** The domain that is translated from. */
-  get source() {
-    return this.#direction(this.target).source;
+  get source () {
+    return this.directions.find(direction => direction.target === this.target)?.source ?? ''
   }
-  get loading() {
-    return this.translator === null || this.wanted !== this.target;
+
+  get loading () {
+    return this.translator === null || this.wanted !== this.target
   }
+
   /** Whether a picture's style can be read. */
-  get readsPictures() {
-    const files = Object.values(this.site.files ?? {});
-    return this.remote || files.some((/** @type {any} */ parts) => parts.style_encoder?.[this.wanted]);
+  get readsPictures () {
+    const files = Object.values(this.site.files ?? {})
+    return this.remote || files.some((/** @type {any} */ parts) => parts.style_encoder?.[this.wanted])
   }
 
   /** Names of the bundle's styles for the target. */
-  get named() {
-    return Object.keys(this.site.styles[this.target]?.named ?? {});
+  get named () {
+    return Object.keys(this.site.styles[this.target]?.named ?? {})
   }
 
   /**
@@ -96,48 +99,48 @@ export class Session extends EventTarget {
    * everything stays as it was. A later call wins over this one.
    * @param {string} target
    */
-  async setTarget(target) {
-    const order = ++this.#orders.target;
-    this.wanted = target;
-    this.#emit('loading');
-    let translator;
+  async setTarget (target) {
+    const order = ++this.#orders.target
+    this.wanted = target
+    this.#emit('loading')
+    let translator
     try {
-      if (!this.translator || target !== this.target) translator = await this.model.open(target);
+      if (!this.translator || target !== this.target) translator = await this.model.open(target)
     } catch (error) {
       if (order === this.#orders.target) {
-        this.wanted = this.target;
-        this.#emit('loading');
+        this.wanted = this.target
+        this.#emit('loading')
       }
-      throw error;
+      throw error
     }
-    if (order !== this.#orders.target) return translator?.close();
-    if (translator) await this.#take(translator, target);
-    this.#emit('loading', 'target', 'translator', 'style');
+    if (order !== this.#orders.target) return translator?.close()
+    if (translator) await this.#take(translator, target)
+    this.#emit('loading', 'target', 'translator', 'style')
   }
 
   /**
    * Sets the style. Rejects if a picture's cannot be read; the style then stays.
    * @param {StyleChoice} choice
    */
-  async setStyle(choice) {
-    const order = ++this.#orders.style;
-    const code = await this.#code(choice);
-    if (order !== this.#orders.style) return;
-    this.choice = choice;
-    this.style = code;
-    this.#emit('style');
+  async setStyle (choice) {
+    const order = ++this.#orders.style
+    const code = await this.#code(choice)
+    if (order !== this.#orders.style) return
+    this.choice = choice
+    this.style = code
+    this.#emit('style')
   }
 
   /** @param {number} strength */
-  setStrength(strength) {
-    this.strength = Math.min(1, Math.max(0, strength));
-    this.#emit('strength');
+  setStrength (strength) {
+    this.strength = Math.min(1, Math.max(0, strength))
+    this.#emit('strength')
   }
 
   /** @param {number | 'auto'} size */
-  setSize(size) {
-    this.size = size;
-    this.#emit('size');
+  setSize (size) {
+    this.size = size
+    this.#emit('size')
   }
 
   /**
@@ -146,12 +149,12 @@ export class Session extends EventTarget {
    * @param {number} height
    * @param {'live' | 'still'} use `live` chooses a size that is fast where the user left it to us
    */
-  fit(width, height, use) {
-    const fast = this.translator?.backend.name.startsWith('webgpu') || this.remote;
-    const side = this.size === 'auto' ? (use === 'still' ? 0 : fast ? AUTO_SIDE_FAST : AUTO_SIDE_SLOW) : this.size;
-    const scale = side ? Math.min(1, side / Math.min(width, height)) : 1;
-    const even = (/** @type {number} */ value) => Math.max(2, 2 * Math.round((value * scale) / 2));
-    return scale === 1 ? { width, height } : { width: even(width), height: even(height) };
+  fit (width, height, use) {
+    const fast = this.translator?.backend.name.startsWith('webgpu') || this.remote
+    const side = this.size === 'auto' ? (use === 'still' ? 0 : fast ? AUTO_SIDE_FAST : AUTO_SIDE_SLOW) : this.size
+    const scale = side ? Math.min(1, side / Math.min(width, height)) : 1
+    const even = (/** @type {number} */ value) => Math.max(2, 2 * Math.round((value * scale) / 2))
+    return scale === 1 ? { width, height } : { width: even(width), height: even(height) }
   }
 
   /**
@@ -160,20 +163,24 @@ export class Session extends EventTarget {
    * @param {{width?: number, height?: number, style?: Float32Array, strength?: number}} [options] in place of the current ones
    * @returns {Promise<ImageData>}
    */
-  async translate(image, options = {}) {
-    const { translator } = this;
-    if (!translator) throw new Error('The model is still loading.');
+  async translate (image, options = {}) {
+    const { translator } = this
+    if (!translator) throw new Error('The model is still loading.')
     return this.#using(translator, () =>
-      translator.translate(image, { style: this.style, strength: this.strength, ...options }),
-    );
+      translator.translate(image, { style: this.style, strength: this.strength, ...options }))
+  }
+
+  /** Another clip begins: where the strength is below 1 the style of the source is read anew, from its first image. */
+  async startClip () {
+    await this.translator?.startClip()
   }
 
   /**
    * Shows how fast the mode is in the page's last line.
    * @param {Numbers | null} numbers
    */
-  report(numbers) {
-    this.dispatchEvent(new CustomEvent('numbers', { detail: numbers }));
+  report (numbers) {
+    this.dispatchEvent(new CustomEvent('numbers', { detail: numbers }))
   }
 
   /**
@@ -181,14 +188,14 @@ export class Session extends EventTarget {
    * @param {Translator} translator
    * @param {string} target
    */
-  async #take(translator, target) {
-    const old = this.translator;
-    this.translator = translator;
-    this.target = target;
-    ++this.#orders.style;
-    this.choice = this.#choiceFor(target);
-    this.style = await this.#code(this.choice);
-    if (old && !this.#users.get(old)) old.close();
+  async #take (translator, target) {
+    const old = this.translator
+    this.translator = translator
+    this.target = target
+    ++this.#orders.style
+    this.choice = this.#choiceFor(target)
+    this.style = await this.#code(this.choice)
+    if (old && !this.#users.get(old)) old.close()
   }
 
   /**
@@ -196,27 +203,27 @@ export class Session extends EventTarget {
    * @param {string} target
    * @returns {StyleChoice}
    */
-  #choiceFor(target) {
-    const { choice } = this;
-    const named = this.site.styles[target]?.named ?? {};
-    const lost = choice.kind === 'named' ? !Object.hasOwn(named, choice.name) : choice.kind === 'blend';
-    return lost ? { kind: 'mean' } : choice;
+  #choiceFor (target) {
+    const { choice } = this
+    const named = this.site.styles[target]?.named ?? {}
+    const lost = choice.kind === 'named' ? !Object.hasOwn(named, choice.name) : choice.kind === 'blend'
+    return lost ? { kind: 'mean' } : choice
   }
 
   /**
    * @param {Translator} translator
    * @param {() => Promise<any>} work
    */
-  async #using(translator, work) {
-    this.#users.set(translator, (this.#users.get(translator) ?? 0) + 1);
+  async #using (translator, work) {
+    this.#users.set(translator, (this.#users.get(translator) ?? 0) + 1)
     try {
-      return await work();
+      return await work()
     } finally {
-      const left = (this.#users.get(translator) ?? 1) - 1;
-      if (left) this.#users.set(translator, left);
+      const left = (this.#users.get(translator) ?? 1) - 1
+      if (left) this.#users.set(translator, left)
       else {
-        this.#users.delete(translator);
-        if (translator !== this.translator) translator.close();
+        this.#users.delete(translator)
+        if (translator !== this.translator) translator.close()
       }
     }
   }
@@ -225,37 +232,32 @@ export class Session extends EventTarget {
    * @param {StyleChoice} choice
    * @returns {Promise<Float32Array>}
    */
-  async #code(choice) {
-    if (choice.kind === 'mean') return this.#mean(this.target);
-    if (choice.kind === 'named') return this.#named(choice.name);
+  async #code (choice) {
+    if (choice.kind === 'mean') return this.#mean(this.target)
+    if (choice.kind === 'named') return this.#named(choice.name)
     if (choice.kind === 'blend') {
-      const from = this.#named(choice.from);
-      const to = this.#named(choice.to);
-      return from.map((value, at) => value + (to[at] - value) * choice.amount);
+      const from = this.#named(choice.from)
+      const to = this.#named(choice.to)
+      return from.map((value, at) => value + (to[at] - value) * choice.amount)
     }
-    const { translator } = this;
-    if (!translator) throw new Error('The model is still loading.');
-    if (choice.kind === 'random') return translator.randomStyle(choice.seed);
-    return this.#using(translator, () => translator.encodeStyle(choice.picture));
+    const { translator } = this
+    if (!translator) throw new Error('The model is still loading.')
+    if (choice.kind === 'random') return translator.randomStyle(choice.seed)
+    return this.#using(translator, () => translator.encodeStyle(choice.picture))
   }
 
   /** @param {string} name '' is the mean */
-  #named(name) {
-    return name ? Float32Array.from(this.site.styles[this.target].named[name]) : this.#mean(this.target);
+  #named (name) {
+    return name ? Float32Array.from(this.site.styles[this.target].named[name]) : this.#mean(this.target)
   }
 
   /** @param {string} target */
-  #mean(target) {
-    return Float32Array.from(this.site.styles[target].mean);
-  }
-
-  /** @param {string} target */
-  #direction(target) {
-    return this.site.directions.find((/** @type {{target: string}} */ direction) => direction.target === target);
+  #mean (target) {
+    return Float32Array.from(this.site.styles[target].mean)
   }
 
   /** @param {...string} names */
-  #emit(...names) {
-    this.dispatchEvent(new CustomEvent('change', { detail: new Set(names) }));
+  #emit (...names) {
+    this.dispatchEvent(new CustomEvent('change', { detail: new Set(names) }))
   }
 }
