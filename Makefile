@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_OUT := demo-out
 
-.PHONY: demo test test-slow dev lint lint-js format docs wheel golden clean
+.PHONY: demo test test-slow test-gpu-wheel dev lint lint-js format docs wheel golden clean
 
 demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say where the result is
 	@mkdir -p $(DEMO_OUT)
@@ -18,6 +18,12 @@ test: $(VENV)/.dev  ## Run all tests except the slow ones
 
 test-slow: $(VENV)/.dev  ## Kill real jobs at random, for a quarter of an hour (KILLS=200: longer)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+GPU_WHEEL := build/gpu-wheel
+test-gpu-wheel: $(VENV)/.dev  ## The cuda backend with the real onnxruntime-gpu (256 MB), on stand-ins for CUDA
+	$(BIN)/python tests/gpu_wheel/prepare.py $(GPU_WHEEL)
+	DSMAP_GPU_WHEEL=$(GPU_WHEEL) LD_LIBRARY_PATH=$(CURDIR)/$(GPU_WHEEL)/lib PYTHONPATH=$(CURDIR)/$(GPU_WHEEL)/site \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_wheel/checks.py
 
 dev: $(VENV)/.dev  ## Set up the environment for development in .venv
 
