@@ -1,11 +1,11 @@
-import js from '@eslint/js'
-import stylistic from '@stylistic/eslint-plugin'
+import js from '@eslint/js';
+import stylistic from '@stylistic/eslint-plugin';
 
-const DANGEROUS = ['innerHTML', 'outerHTML', 'insertAdjacentHTML', 'setHTMLUnsafe', 'srcdoc']
+const DANGEROUS = ['innerHTML', 'outerHTML', 'insertAdjacentHTML', 'setHTMLUnsafe', 'srcdoc'];
 
 export default [
   js.configs.recommended,
-  stylistic.configs.customize({ indent: 2, quotes: 'single', semi: false, arrowParens: false, commaDangle: 'never' }),
+  stylistic.configs.customize({ indent: 2, quotes: 'single', semi: true, arrowParens: true, commaDangle: 'always-multiline', braceStyle: '1tbs' }),
   {
     files: ['**/*.js'],
     rules: {
@@ -16,14 +16,19 @@ export default [
       'no-implied-eval': 'error',
       'no-var': 'error',
       'prefer-const': 'error',
-      'no-restricted-properties': ['error', { object: 'document', property: 'write' }, ...DANGEROUS.map(property => ({
-        property, message: 'Names in a bundle come from anybody: use textContent'
+      'no-restricted-properties': ['error', { object: 'document', property: 'write' }, ...DANGEROUS.map((property) => ({
+        property, message: 'Names in a bundle come from anybody: use textContent',
       }))],
-      '@stylistic/space-before-function-paren': ['error', 'always'],
+      '@stylistic/space-before-function-paren': ['error', { anonymous: 'never', named: 'never', asyncArrow: 'always' }],
       '@stylistic/brace-style': ['error', '1tbs', { allowSingleLine: true }],
+      '@stylistic/list-style': 'off',
+      '@stylistic/operator-linebreak': 'off',
+      '@stylistic/indent-binary-ops': 'off',
+      '@stylistic/lines-between-class-members': 'off',
+      '@stylistic/multiline-ternary': 'off',
       '@stylistic/max-len': ['error', { code: 180, ignoreComments: true, ignoreStrings: true, ignoreTemplateLiterals: true }],
       '@stylistic/max-statements-per-line': 'off',
-      '@stylistic/quote-props': 'off'
-    }
-  }
-]
+      '@stylistic/quote-props': 'off',
+    },
+  },
+];
