@@ -1,5 +1,6 @@
 // Starts the page: opens the model, fills the controls, and switches between the modes.
 
+import { keepOffline } from '../lib/offline.js'
 import { openAbout, privacyLine } from './about.js'
 import { mountControls } from './controls.js'
 import { byId, el, icon } from './dom.js'
@@ -20,6 +21,7 @@ async function start () {
     const session = await openSession({ backend, onProgress: progress })
     showModel(session)
     await session.setTarget(session.target)
+    if (session.translator && !session.remote) void keepOffline(session.translator)
     runModes(stage, session)
   } catch (error) {
     fail(stage, /** @type {Error} */ (error))

@@ -1,6 +1,7 @@
 // What all modes share: the model, the current translator, and the options that the controls set.
 
 import { loadModel } from '../lib/dsmap.js'
+import { prepareOffline } from '../lib/offline.js'
 
 /** @typedef {import('../lib/dsmap.js').Model} Model */
 /** @typedef {import('../lib/dsmap.js').Translator} Translator */
@@ -33,7 +34,10 @@ const AUTO_SIDE_FAST = 512
  */
 export async function openSession ({ backend = 'auto', onProgress } = {}) {
   const model = await loadModel(new URL('.', document.baseURI), { backend, onProgress })
-  if (!model.site.server) return new Session(model)
+  if (!model.site.server) {
+    await prepareOffline(backend)
+    return new Session(model)
+  }
   const { openRemote } = await import('./remote.js')
   return new Session(await openRemote(model.site))
 }
