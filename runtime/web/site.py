@@ -185,7 +185,7 @@ def _write_version(part: Path) -> str:
     files = {
         path.relative_to(part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for path in sorted(part.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "service-worker.js"
     }
     version = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
     text = json.dumps({"version": version, "files": files}, indent=1)

@@ -71,9 +71,8 @@ function isolated(response) {
 /** Fetches what every visit needs, and takes over what has not changed. */
 async function install() {
   const cache = await caches.open(CACHE);
-  for (const name of await takeOver(cache)) {
-    if (!LARGE.test(name)) await load(cache, name);
-  }
+  const missing = [...await takeOver(cache)].filter((name) => !LARGE.test(name));
+  await Promise.all(missing.map((name) => load(cache, name)));
   await cache.put(LIST, new Response(JSON.stringify(files)));
 }
 
