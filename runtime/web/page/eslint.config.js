@@ -1,11 +1,11 @@
-import js from '@eslint/js';
-import stylistic from '@stylistic/eslint-plugin';
+import js from '@eslint/js'
+import stylistic from '@stylistic/eslint-plugin'
 
-const DANGEROUS = ['innerHTML', 'outerHTML', 'insertAdjacentHTML', 'setHTMLUnsafe', 'srcdoc'];
+const DANGEROUS = ['innerHTML', 'outerHTML', 'insertAdjacentHTML', 'setHTMLUnsafe', 'srcdoc']
 
 export default [
   js.configs.recommended,
-  stylistic.configs.customize({ indent: 2, quotes: 'single', semi: true, arrowParens: true, commaDangle: 'always-multiline', braceStyle: '1tbs' }),
+  stylistic.configs.customize({ indent: 2, quotes: 'single', semi: false, arrowParens: false, commaDangle: 'never' }),
   {
     files: ['**/*.js'],
     rules: {
@@ -17,10 +17,12 @@ export default [
       'no-var': 'error',
       'prefer-const': 'error',
       'no-restricted-properties': ['error', { object: 'document', property: 'write' }, ...DANGEROUS.map((property) => ({
-        property, message: 'Names in a bundle come from anybody: use textContent',
+        property, message: 'Names in a bundle come from anybody: use textContent'
       }))],
-      '@stylistic/space-before-function-paren': ['error', { anonymous: 'never', named: 'never', asyncArrow: 'always' }],
+      '@stylistic/space-before-function-paren': ['error', 'always'],
       '@stylistic/brace-style': ['error', '1tbs', { allowSingleLine: true }],
+      '@stylistic/arrow-parens': 'off',
+      '@stylistic/generator-star-spacing': ['error', 'both'],
       '@stylistic/list-style': 'off',
       '@stylistic/operator-linebreak': 'off',
       '@stylistic/indent-binary-ops': 'off',
@@ -28,7 +30,7 @@ export default [
       '@stylistic/multiline-ternary': 'off',
       '@stylistic/max-len': ['error', { code: 180, ignoreComments: true, ignoreStrings: true, ignoreTemplateLiterals: true }],
       '@stylistic/max-statements-per-line': 'off',
-      '@stylistic/quote-props': 'off',
-    },
-  },
-];
+      '@stylistic/quote-props': 'off'
+    }
+  }
+]

@@ -9,12 +9,12 @@
  * It touches no document; the work is done in a worker.
  */
 
-import { DsmapError } from './errors.js';
-import { readSite } from './site.js';
-import { openTranslator, Translator } from './translator.js';
+import { DsmapError } from './errors.js'
+import { readSite } from './site.js'
+import { openTranslator, Translator } from './translator.js'
 
-export { DsmapError, Translator };
-export { BACKENDS } from './ladder.js';
+export { DsmapError, Translator }
+export { BACKENDS } from './ladder.js'
 
 /** @typedef {import('./site.js').Site} Site */
 /** @typedef {import('./translator.js').Image} Image */
@@ -27,11 +27,11 @@ export { BACKENDS } from './ladder.js';
  * @param {{ backend?: string, onProgress?: OnProgress }} [options] `backend`: see `BACKENDS`; `auto`, `webgpu`, `wasm`
  * @returns {Promise<Model>}
  */
-export async function loadModel(url = new URL('..', import.meta.url), { backend = 'auto', onProgress } = {}) {
-  const root = new URL(url, globalThis.document?.baseURI ?? globalThis.location.href);
-  if (!root.pathname.endsWith('/')) root.pathname = root.pathname.replace(/(model\/site\.json|index\.html)$/, '');
-  if (!root.pathname.endsWith('/')) root.pathname += '/';
-  return new Model(root, await readSite(root), backend, onProgress);
+export async function loadModel (url = new URL('..', import.meta.url), { backend = 'auto', onProgress } = {}) {
+  const root = new URL(url, globalThis.document?.baseURI ?? globalThis.location.href)
+  if (!root.pathname.endsWith('/')) root.pathname = root.pathname.replace(/(model\/site\.json|index\.html)$/, '')
+  if (!root.pathname.endsWith('/')) root.pathname += '/'
+  return new Model(root, await readSite(root), backend, onProgress)
 }
 
 /** A model, of which nothing but its description is loaded yet. */
@@ -42,11 +42,11 @@ export class Model {
    * @param {string} backend
    * @param {OnProgress} [onProgress]
    */
-  constructor(root, site, backend, onProgress) {
-    this.root = root;
-    this.site = site;
-    this.backend = backend;
-    this.onProgress = onProgress;
+  constructor (root, site, backend, onProgress) {
+    this.root = root
+    this.site = site
+    this.backend = backend
+    this.onProgress = onProgress
   }
 
   /**
@@ -55,7 +55,7 @@ export class Model {
    * @param {string} target
    * @returns {Promise<Translator>}
    */
-  async open(target) {
-    return openTranslator(this, target);
+  async open (target) {
+    return openTranslator(this, target)
   }
 }

@@ -1,7 +1,7 @@
 /** The graphs of one direction, in a worker: from frames to frames. */
 
-import { mixFrames } from './frames.js';
-import { isGpu } from './ort.js';
+import { mixFrames } from './frames.js'
+import { isGpu } from './ort.js'
 
 /**
  * @typedef {import('./frames.js').Frame} Frame
@@ -22,8 +22,8 @@ const KEPT = {
   mapping: ['mapped'],
   source_mapping: ['mapped'],
   style_mlp: ['style_params'],
-  source_style_mlp: ['style_params'],
-};
+  source_style_mlp: ['style_params']
+}
 
 /** Runs the graphs. Calls must come one after the other. */
 export class Engine {
@@ -31,15 +31,15 @@ export class Engine {
    * @param {Ort} ort
    * @param {import('./ort.js').BackendName} backend
    */
-  constructor(ort, backend) {
-    this.ort = ort;
-    this.backend = backend;
+  constructor (ort, backend) {
+    this.ort = ort
+    this.backend = backend
     /** @type {Map<Role, OrtSession>} */
-    this.sessions = new Map();
+    this.sessions = new Map()
     /** The last style of each decoder, and its parameters. @type {Map<string, { code: string, params: OrtTensor }>} */
-    this.styled = new Map();
+    this.styled = new Map()
     /** Of the reconstruction, read from the first frame of a clip. @type {Float32Array | null} */
-    this.sourceStyle = null;
+    this.sourceStyle = null
   }
 
   /**
@@ -47,16 +47,16 @@ export class Engine {
    * @param {Role} role
    * @param {ArrayBuffer} bytes
    */
-  async add(role, bytes) {
-    const gpu = isGpu(this.backend);
-    const locations = Object.fromEntries((KEPT[role] ?? []).map((name) => [name, 'gpu-buffer']));
+  async add (role, bytes) {
+    const gpu = isGpu(this.backend)
+    const locations = Object.fromEntries((KEPT[role] ?? []).map((name) => [name, 'gpu-buffer']))
     const session = await this.ort.InferenceSession.create(new Uint8Array(bytes), {
       executionProviders: [gpu ? 'webgpu' : 'wasm'],
       enableMemPattern: false,
       logSeverityLevel: 3, // errors: that shape sums run on the CPU is as it should be
-      ...(gpu ? { preferredOutputLocation: locations } : {}),
-    });
-    this.sessions.set(role, session);
+      ...(gpu ? { preferredOutputLocation: locations } : {})
+    })
+    this.sessions.set(role, session)
   }
 
   /**
@@ -66,17 +66,17 @@ export class Engine {
    * @param {number} strength 0: the frame, reconstructed; 1: translated
    * @returns {Promise<Frame>}
    */
-  async translate(frame, style, strength) {
-    if (strength < 1) this.sourceStyle ??= await this.encodeStyle(frame, 'source_style_encoder');
-    const encoded = await this.session('content_encoder').run({ frames: this.frameTensor(frame) });
+  async translate (frame, style, strength) {
+    if (strength < 1) this.sourceStyle ??= await this.encodeStyle(frame, 'source_style_encoder')
+    const encoded = await this.session('content_encoder').run({ frames: this.frameTensor(frame) })
     try {
-      const rebuilt = strength < 1 && this.sourceStyle ? await this.decode(encoded, this.sourceStyle, 'source_') : null;
-      if (rebuilt && strength === 0) return rebuilt;
-      const translated = await this.decode(encoded, style, '');
-      return rebuilt ? mixFrames(translated, rebuilt, strength) : translated;
+      const rebuilt = strength < 1 && this.sourceStyle ? await this.decode(encoded, this.sourceStyle, 'source_') : null
+      if (rebuilt && strength === 0) return rebuilt
+      const translated = await this.decode(encoded, style, '')
+      return rebuilt ? mixFrames(translated, rebuilt, strength) : translated
     } finally {
-      encoded.content.dispose();
-      encoded.skip.dispose();
+      encoded.content.dispose()
+      encoded.skip.dispose()
     }
   }
 
@@ -86,9 +86,9 @@ export class Engine {
    * @param {'style_encoder' | 'source_style_encoder'} role
    * @returns {Promise<Float32Array>}
    */
-  async encodeStyle(frame, role) {
-    const { style } = await this.session(role).run({ frames: this.frameTensor(frame) });
-    return Float32Array.from(style.data);
+  async encodeStyle (frame, role) {
+    const { style } = await this.session(role).run({ frames: this.frameTensor(frame) })
+    return Float32Array.from(style.data)
   }
 
   /**
@@ -97,20 +97,20 @@ export class Engine {
    * @param {'' | 'source_'} prefix
    * @returns {Promise<Frame>}
    */
-  async decode(encoded, style, prefix) {
-    const mapping = this.sessions.get(`${prefix}mapping`);
+  async decode (encoded, style, prefix) {
+    const mapping = this.sessions.get(`${prefix}mapping`)
     const mapped = mapping
       ? (await mapping.run({ content: encoded.content, skip: encoded.skip })).mapped
-      : encoded.content;
+      : encoded.content
     try {
-      const params = await this.styleParams(style, prefix);
-      const { frames } = await this.session(`${prefix}decoder`).run({ mapped, style_params: params });
-      const [, height, width] = frames.dims;
-      const data = Uint8Array.from(frames.data); // its memory may be used again
-      frames.dispose();
-      return { width, height, data };
+      const params = await this.styleParams(style, prefix)
+      const { frames } = await this.session(`${prefix}decoder`).run({ mapped, style_params: params })
+      const [, height, width] = frames.dims
+      const data = Uint8Array.from(frames.data) // its memory may be used again
+      frames.dispose()
+      return { width, height, data }
     } finally {
-      if (mapping) mapped.dispose();
+      if (mapping) mapped.dispose()
     }
   }
 
@@ -119,29 +119,29 @@ export class Engine {
    * @param {Float32Array} style
    * @param {'' | 'source_'} prefix
    */
-  async styleParams(style, prefix) {
-    const code = style.join();
-    const known = this.styled.get(prefix);
-    if (known?.code === code) return known.params;
-    const tensor = new this.ort.Tensor('float32', style, [1, style.length]);
-    const { style_params: params } = await this.session(`${prefix}style_mlp`).run({ style: tensor });
-    known?.params.dispose();
-    this.styled.set(prefix, { code, params });
-    return params;
+  async styleParams (style, prefix) {
+    const code = style.join()
+    const known = this.styled.get(prefix)
+    if (known?.code === code) return known.params
+    const tensor = new this.ort.Tensor('float32', style, [1, style.length])
+    const { style_params: params } = await this.session(`${prefix}style_mlp`).run({ style: tensor })
+    known?.params.dispose()
+    this.styled.set(prefix, { code, params })
+    return params
   }
 
   /**
    * @param {Role} role
    * @returns {OrtSession}
    */
-  session(role) {
-    const session = this.sessions.get(role);
-    if (!session) throw new Error(`the graph ${role} is not loaded`);
-    return session;
+  session (role) {
+    const session = this.sessions.get(role)
+    if (!session) throw new Error(`the graph ${role} is not loaded`)
+    return session
   }
 
   /** @param {Frame} frame */
-  frameTensor(frame) {
-    return new this.ort.Tensor('uint8', frame.data, [1, frame.height, frame.width, 3]);
+  frameTensor (frame) {
+    return new this.ort.Tensor('uint8', frame.data, [1, frame.height, frame.width, 3])
   }
 }

@@ -11,10 +11,10 @@ export class DsmapError extends Error {
    * @param {ErrorCode} code
    * @param {string} message one or two sentences: the fact, then what to do
    */
-  constructor(code, message) {
-    super(message);
-    this.name = 'DsmapError';
-    this.code = code;
+  constructor (code, message) {
+    super(message)
+    this.name = 'DsmapError'
+    this.code = code
   }
 }
 
@@ -23,7 +23,7 @@ export class DsmapError extends Error {
  * @param {unknown} error
  * @returns {string}
  */
-export function messageOf(error) {
-  const text = error instanceof Error ? error.message : String(error);
-  return text.trim().split('\n')[0] || 'no reason was given';
+export function messageOf (error) {
+  const text = error instanceof Error ? error.message : String(error)
+  return text.trim().split('\n')[0] || 'no reason was given'
 }

@@ -1,7 +1,7 @@
 /** Fetching files of a site, and checking them. */
 
-import { DsmapError } from './errors.js';
-import { sha256 } from './sha256.js';
+import { DsmapError } from './errors.js'
+import { sha256 } from './sha256.js'
 
 /** @typedef {import('./site.js').SiteFile} SiteFile */
 
@@ -11,22 +11,22 @@ import { sha256 } from './sha256.js';
  * @param {RequestInit} [options]
  * @returns {Promise<ArrayBuffer>}
  */
-export async function fetchBytes(url, options) {
+export async function fetchBytes (url, options) {
   /** @type {Response} */
-  let response;
+  let response
   try {
-    response = await fetch(url, options);
+    response = await fetch(url, options)
   } catch {
-    throw new DsmapError('network', `${shown(url)} cannot be loaded: there is no connection. Check it, then reload.`);
+    throw new DsmapError('network', `${shown(url)} cannot be loaded: there is no connection. Check it, then reload.`)
   }
   if (!response.ok) {
-    const what = response.status === 404 ? 'is missing' : `cannot be loaded (the server says ${response.status})`;
-    throw new DsmapError('missing', `${shown(url)} ${what}. The site is incomplete: copy it again, whole.`);
+    const what = response.status === 404 ? 'is missing' : `cannot be loaded (the server says ${response.status})`
+    throw new DsmapError('missing', `${shown(url)} ${what}. The site is incomplete: copy it again, whole.`)
   }
   try {
-    return await response.arrayBuffer();
+    return await response.arrayBuffer()
   } catch {
-    throw new DsmapError('network', `${shown(url)} was cut off while it was loading. Check the connection, then reload.`);
+    throw new DsmapError('network', `${shown(url)} was cut off while it was loading. Check the connection, then reload.`)
   }
 }
 
@@ -37,28 +37,28 @@ export async function fetchBytes(url, options) {
  * @param {SiteFile} file
  * @returns {Promise<ArrayBuffer>}
  */
-export async function fetchChecked(root, file) {
-  const url = new URL(file.path, root);
-  const first = await fetchBytes(url);
-  if (await isIntact(first, file)) return first;
-  const again = await fetchBytes(url, { cache: 'reload' });
-  if (await isIntact(again, file)) return again;
+export async function fetchChecked (root, file) {
+  const url = new URL(file.path, root)
+  const first = await fetchBytes(url)
+  if (await isIntact(first, file)) return first
+  const again = await fetchBytes(url, { cache: 'reload' })
+  if (await isIntact(again, file)) return again
   const got
     = again.byteLength === file.bytes
       ? `SHA-256 ${(await sha256(again)).slice(0, 16)}..., expected ${file.sha256.slice(0, 16)}...`
-      : `${again.byteLength} bytes, expected ${file.bytes}`;
-  throw new DsmapError('damaged', `${file.path} is damaged: ${got}. Copy the site again, whole.`);
+      : `${again.byteLength} bytes, expected ${file.bytes}`
+  throw new DsmapError('damaged', `${file.path} is damaged: ${got}. Copy the site again, whole.`)
 }
 
 /**
  * @param {ArrayBuffer} bytes
  * @param {SiteFile} file
  */
-async function isIntact(bytes, file) {
-  return bytes.byteLength === file.bytes && (await sha256(bytes)) === file.sha256;
+async function isIntact (bytes, file) {
+  return bytes.byteLength === file.bytes && (await sha256(bytes)) === file.sha256
 }
 
 /** @param {URL} url */
-function shown(url) {
-  return url.pathname.split('/').slice(-2).join('/');
+function shown (url) {
+  return url.pathname.split('/').slice(-2).join('/')
 }

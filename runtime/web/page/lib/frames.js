@@ -11,7 +11,7 @@
  */
 
 /** @type {OffscreenCanvas | null} */
-let canvas = null;
+let canvas = null
 
 /**
  * The pixels of an image, RGBA; transparent ones are laid on white.
@@ -20,15 +20,15 @@ let canvas = null;
  * @param {number} height
  * @returns {Uint8ClampedArray}
  */
-export function readPixels(image, width, height) {
+export function readPixels (image, width, height) {
   if (image instanceof ImageData && image.width === width && image.height === height && isOpaque(image.data)) {
-    return image.data;
+    return image.data
   }
-  const context = context2d(width, height);
-  context.fillStyle = 'white';
-  context.fillRect(0, 0, width, height);
-  context.drawImage(image instanceof ImageData ? asCanvas(image) : image, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height).data;
+  const context = context2d(width, height)
+  context.fillStyle = 'white'
+  context.fillRect(0, 0, width, height)
+  context.drawImage(image instanceof ImageData ? asCanvas(image) : image, 0, 0, width, height)
+  return context.getImageData(0, 0, width, height).data
 }
 
 /**
@@ -38,13 +38,13 @@ export function readPixels(image, width, height) {
  * @param {number} width
  * @param {number} height
  */
-export function readPart(image, part, width, height) {
-  const context = context2d(width, height);
-  context.fillStyle = 'white';
-  context.fillRect(0, 0, width, height);
-  const source = image instanceof ImageData ? asCanvas(image) : image;
-  context.drawImage(source, part.x, part.y, part.width, part.height, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height).data;
+export function readPart (image, part, width, height) {
+  const context = context2d(width, height)
+  context.fillStyle = 'white'
+  context.fillRect(0, 0, width, height)
+  const source = image instanceof ImageData ? asCanvas(image) : image
+  context.drawImage(source, part.x, part.y, part.width, part.height, 0, 0, width, height)
+  return context.getImageData(0, 0, width, height).data
 }
 
 /**
@@ -52,8 +52,8 @@ export function readPart(image, part, width, height) {
  * @param {WorkerImage} image
  * @returns {[number, number]} width, height
  */
-export function sizeOf(image) {
-  return 'displayWidth' in image ? [image.displayWidth, image.displayHeight] : [image.width, image.height];
+export function sizeOf (image) {
+  return 'displayWidth' in image ? [image.displayWidth, image.displayHeight] : [image.width, image.height]
 }
 
 /**
@@ -65,24 +65,24 @@ export function sizeOf(image) {
  * @param {{ multiple_of: number, minimum: number }} sizes
  * @returns {Frame}
  */
-export function padFrame(rgba, width, height, sizes) {
-  const fullWidth = paddedSide(width, sizes);
-  const fullHeight = paddedSide(height, sizes);
-  const reflect = fullWidth - width < width && fullHeight - height < height;
-  const columns = sources(width, fullWidth, reflect);
-  const rows = sources(height, fullHeight, reflect);
-  const data = new Uint8Array(fullWidth * fullHeight * 3);
-  let to = 0;
+export function padFrame (rgba, width, height, sizes) {
+  const fullWidth = paddedSide(width, sizes)
+  const fullHeight = paddedSide(height, sizes)
+  const reflect = fullWidth - width < width && fullHeight - height < height
+  const columns = sources(width, fullWidth, reflect)
+  const rows = sources(height, fullHeight, reflect)
+  const data = new Uint8Array(fullWidth * fullHeight * 3)
+  let to = 0
   for (let y = 0; y < fullHeight; y++) {
-    const row = rows[y] * width;
+    const row = rows[y] * width
     for (let x = 0; x < fullWidth; x++, to += 3) {
-      const from = (row + columns[x]) * 4;
-      data[to] = rgba[from];
-      data[to + 1] = rgba[from + 1];
-      data[to + 2] = rgba[from + 2];
+      const from = (row + columns[x]) * 4
+      data[to] = rgba[from]
+      data[to + 1] = rgba[from + 1]
+      data[to + 2] = rgba[from + 2]
     }
   }
-  return { width: fullWidth, height: fullHeight, data };
+  return { width: fullWidth, height: fullHeight, data }
 }
 
 /**
@@ -92,19 +92,19 @@ export function padFrame(rgba, width, height, sizes) {
  * @param {number} height
  * @returns {Uint8ClampedArray<ArrayBuffer>}
  */
-export function cropFrame(frame, width, height) {
-  const rgba = new Uint8ClampedArray(width * height * 4);
-  let to = 0;
+export function cropFrame (frame, width, height) {
+  const rgba = new Uint8ClampedArray(width * height * 4)
+  let to = 0
   for (let y = 0; y < height; y++) {
-    let from = y * frame.width * 3;
+    let from = y * frame.width * 3
     for (let x = 0; x < width; x++, to += 4, from += 3) {
-      rgba[to] = frame.data[from];
-      rgba[to + 1] = frame.data[from + 1];
-      rgba[to + 2] = frame.data[from + 2];
-      rgba[to + 3] = 255;
+      rgba[to] = frame.data[from]
+      rgba[to + 1] = frame.data[from + 1]
+      rgba[to + 2] = frame.data[from + 2]
+      rgba[to + 3] = 255
     }
   }
-  return rgba;
+  return rgba
 }
 
 /**
@@ -114,10 +114,10 @@ export function cropFrame(frame, width, height) {
  * @param {number} share
  * @returns {Frame}
  */
-export function mixFrames(one, other, share) {
-  const data = new Uint8ClampedArray(one.data.length); // rounds
-  for (let i = 0; i < data.length; i++) data[i] = share * one.data[i] + (1 - share) * other.data[i];
-  return { width: one.width, height: one.height, data: new Uint8Array(data.buffer) };
+export function mixFrames (one, other, share) {
+  const data = new Uint8ClampedArray(one.data.length) // rounds
+  for (let i = 0; i < data.length; i++) data[i] = share * one.data[i] + (1 - share) * other.data[i]
+  return { width: one.width, height: one.height, data: new Uint8Array(data.buffer) }
 }
 
 /**
@@ -125,18 +125,18 @@ export function mixFrames(one, other, share) {
  * @param {Uint8Array} got
  * @param {Uint8Array} expected of the same length
  */
-export function psnr(got, expected) {
-  let sum = 0;
-  for (let i = 0; i < expected.length; i++) sum += (got[i] - expected[i]) ** 2;
-  return sum === 0 ? Infinity : 10 * Math.log10((255 * 255 * expected.length) / sum);
+export function psnr (got, expected) {
+  let sum = 0
+  for (let i = 0; i < expected.length; i++) sum += (got[i] - expected[i]) ** 2
+  return sum === 0 ? Infinity : 10 * Math.log10((255 * 255 * expected.length) / sum)
 }
 
 /**
  * @param {number} side
  * @param {{ multiple_of: number, minimum: number }} sizes
  */
-export function paddedSide(side, sizes) {
-  return Math.max(sizes.minimum, Math.ceil(side / sizes.multiple_of) * sizes.multiple_of);
+export function paddedSide (side, sizes) {
+  return Math.max(sizes.minimum, Math.ceil(side / sizes.multiple_of) * sizes.multiple_of)
 }
 
 /**
@@ -145,32 +145,32 @@ export function paddedSide(side, sizes) {
  * @param {number} full
  * @param {boolean} reflect
  */
-function sources(side, full, reflect) {
-  return Uint32Array.from({ length: full }, (_, i) => (i < side ? i : reflect ? 2 * side - 2 - i : side - 1));
+function sources (side, full, reflect) {
+  return Uint32Array.from({ length: full }, (_, i) => (i < side ? i : reflect ? 2 * side - 2 - i : side - 1))
 }
 
 /** @param {Uint8ClampedArray} rgba */
-function isOpaque(rgba) {
-  for (let i = 3; i < rgba.length; i += 4) if (rgba[i] !== 255) return false;
-  return true;
+function isOpaque (rgba) {
+  for (let i = 3; i < rgba.length; i += 4) if (rgba[i] !== 255) return false
+  return true
 }
 
 /**
  * @param {number} width
  * @param {number} height
  */
-function context2d(width, height) {
-  canvas ??= new OffscreenCanvas(width, height);
-  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-  const context = canvas.getContext('2d', { willReadFrequently: true, alpha: false });
-  if (!context) throw new Error('no canvas of that size');
-  context.imageSmoothingQuality = 'high';
-  return context;
+function context2d (width, height) {
+  canvas ??= new OffscreenCanvas(width, height)
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height]
+  const context = canvas.getContext('2d', { willReadFrequently: true, alpha: false })
+  if (!context) throw new Error('no canvas of that size')
+  context.imageSmoothingQuality = 'high'
+  return context
 }
 
 /** @param {ImageData} image */
-function asCanvas(image) {
-  const own = new OffscreenCanvas(image.width, image.height);
-  own.getContext('2d')?.putImageData(image, 0, 0);
-  return own;
+function asCanvas (image) {
+  const own = new OffscreenCanvas(image.width, image.height)
+  own.getContext('2d')?.putImageData(image, 0, 0)
+  return own
 }

@@ -22,15 +22,15 @@
  * @param {BackendName} backend
  * @returns {Promise<Ort>}
  */
-export async function loadOrt(runtime, backend) {
-  const [script, binary] = buildFor(backend);
+export async function loadOrt (runtime, backend) {
+  const [script, binary] = buildFor(backend)
   /** @type {Ort} */
-  const ort = await import(new URL(script, runtime).href);
-  ort.env.logLevel = 'error';
-  ort.env.wasm.wasmPaths = { wasm: new URL(binary, runtime).href };
-  ort.env.wasm.numThreads = backend === 'wasm-threads' ? threads() : 1;
-  ort.env.webgpu.powerPreference = 'high-performance';
-  return ort;
+  const ort = await import(new URL(script, runtime).href)
+  ort.env.logLevel = 'error'
+  ort.env.wasm.wasmPaths = { wasm: new URL(binary, runtime).href }
+  ort.env.wasm.numThreads = backend === 'wasm-threads' ? threads() : 1
+  ort.env.webgpu.powerPreference = 'high-performance'
+  return ort
 }
 
 /**
@@ -38,20 +38,20 @@ export async function loadOrt(runtime, backend) {
  * @param {BackendName} backend
  * @returns {[string, string]} script, WebAssembly
  */
-export function buildFor(backend) {
-  if (!isGpu(backend)) return ['ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'];
+export function buildFor (backend) {
+  if (!isGpu(backend)) return ['ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm']
   // Half the download, and faster calls, where WebAssembly itself can wait for promises.
   return 'Suspending' in WebAssembly
     ? ['ort.jspi.bundle.min.mjs', 'ort-wasm-simd-threaded.jspi.wasm']
-    : ['ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm'];
+    : ['ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm']
 }
 
 /** @param {BackendName} backend */
-export function isGpu(backend) {
-  return backend.startsWith('webgpu');
+export function isGpu (backend) {
+  return backend.startsWith('webgpu')
 }
 
 /** How many threads: all cores but one, for the page, and never more than help. */
-function threads() {
-  return Math.min(8, Math.max(2, navigator.hardwareConcurrency - 1));
+function threads () {
+  return Math.min(8, Math.max(2, navigator.hardwareConcurrency - 1))
 }

@@ -1,7 +1,7 @@
 /** `model/site.json`: its types, and reading it. */
 
-import { DsmapError } from './errors.js';
-import { fetchBytes } from './files.js';
+import { DsmapError } from './errors.js'
+import { fetchBytes } from './files.js'
 
 /**
  * @typedef {{ path: string, bytes: number, sha256: string }} SiteFile
@@ -32,29 +32,29 @@ import { fetchBytes } from './files.js';
  * @property {Record<string, unknown> | null} server
  */
 
-const FORMAT = 1;
+const FORMAT = 1
 
 /**
  * Reads `model/site.json` of the site at `root`.
  * @param {URL} root
  * @returns {Promise<Site>}
  */
-export async function readSite(root) {
-  const bytes = await fetchBytes(new URL('model/site.json', root), { cache: 'no-cache' });
+export async function readSite (root) {
+  const bytes = await fetchBytes(new URL('model/site.json', root), { cache: 'no-cache' })
   /** @type {any} */
-  let site;
+  let site
   try {
-    site = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    site = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch {
-    throw new DsmapError('damaged', 'model/site.json is damaged. Copy the site again, whole.');
+    throw new DsmapError('damaged', 'model/site.json is damaged. Copy the site again, whole.')
   }
   if (site?.format !== FORMAT) {
     throw new DsmapError(
       'damaged',
-      `model/site.json has format ${String(site?.format)}, this page reads format ${FORMAT}. Copy the site again, whole.`,
-    );
+      `model/site.json has format ${String(site?.format)}, this page reads format ${FORMAT}. Copy the site again, whole.`
+    )
   }
-  return site;
+  return site
 }
 
 /**
@@ -64,6 +64,6 @@ export async function readSite(root) {
  * @param {string} name
  * @returns {T | undefined}
  */
-export function own(record, name) {
-  return Object.hasOwn(record, name) ? record[name] : undefined;
+export function own (record, name) {
+  return Object.hasOwn(record, name) ? record[name] : undefined
 }

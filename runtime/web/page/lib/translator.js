@@ -1,11 +1,11 @@
 /** One direction of a model, loaded and ready. */
 
-import { DsmapError, messageOf } from './errors.js';
-import { fetchBytes, fetchChecked } from './files.js';
-import { findBackends } from './ladder.js';
-import { randomCode } from './random-style.js';
-import { own } from './site.js';
-import { WorkerClient } from './worker-client.js';
+import { DsmapError, messageOf } from './errors.js'
+import { fetchBytes, fetchChecked } from './files.js'
+import { findBackends } from './ladder.js'
+import { randomCode } from './random-style.js'
+import { own } from './site.js'
+import { WorkerClient } from './worker-client.js'
 
 /**
  * @typedef {import('./dsmap.js').Model} Model
@@ -25,17 +25,17 @@ const TRANSLATION = [
   ['content_encoder', 'content_encoder'],
   ['mapping', 'mapping'],
   ['style_mlp', 'style_mlp'],
-  ['decoder', 'decoder'],
-];
+  ['decoder', 'decoder']
+]
 /** @type {[Role, Component][]} */
-const STYLE = [['style_encoder', 'style_encoder']];
+const STYLE = [['style_encoder', 'style_encoder']]
 /** @type {[Role, Component][]} */
 const RECONSTRUCTION = [
   ['source_style_encoder', 'style_encoder'],
   ['source_mapping', 'mapping'],
   ['source_style_mlp', 'style_mlp'],
-  ['source_decoder', 'decoder'],
-];
+  ['source_decoder', 'decoder']
+]
 
 /**
  * Opens the direction to `target`, on the first backend that computes the right image.
@@ -43,29 +43,29 @@ const RECONSTRUCTION = [
  * @param {string} target
  * @returns {Promise<Translator>}
  */
-export async function openTranslator(model, target) {
-  const direction = model.site.directions.find((one) => one.target === target);
+export async function openTranslator (model, target) {
+  const direction = model.site.directions.find((one) => one.target === target)
   if (!direction) {
-    const known = model.site.directions.map((one) => one.target).join(', ');
-    throw new DsmapError('input', `The model does not translate to ${target}, but to ${known}.`);
+    const known = model.site.directions.map((one) => one.target).join(', ')
+    throw new DsmapError('input', `The model does not translate to ${target}, but to ${known}.`)
   }
-  const { candidates, refused } = await findBackends(model.site.precisions, model.backend);
-  const translator = new Translator(model, direction.source, target, candidates, refused);
-  await translator.start();
-  return translator;
+  const { candidates, refused } = await findBackends(model.site.precisions, model.backend)
+  const translator = new Translator(model, direction.source, target, candidates, refused)
+  await translator.start()
+  return translator
 }
 
 /** Translates images to one domain. Calls are answered in order; keep no more than a few under way. */
 export class Translator {
   /** @type {WorkerClient | null} */
-  #worker = null;
+  #worker = null
   /** @type {Set<Role>} */
-  #loaded = new Set();
+  #loaded = new Set()
   /** @type {Candidate[]} */
-  #candidates;
+  #candidates
   /** @type {Promise<void> | null} */
-  #starting = null;
-  #closed = false;
+  #starting = null
+  #closed = false
 
   /**
    * Use `Model.open`.
@@ -75,32 +75,32 @@ export class Translator {
    * @param {Candidate[]} candidates
    * @param {Refused[]} refused
    */
-  constructor(model, source, target, candidates, refused) {
-    this.model = model;
-    this.source = source;
-    this.target = target;
-    this.#candidates = candidates;
+  constructor (model, source, target, candidates, refused) {
+    this.model = model
+    this.source = source
+    this.target = target
+    this.#candidates = candidates
     /** What runs, why, how near the first image came to the reference (dB), and what was refused. @type {Backend} */
-    this.backend = { name: 'wasm', precision: '', reason: '', psnr: 0, refused };
+    this.backend = { name: 'wasm', precision: '', reason: '', psnr: 0, refused }
   }
 
   /** Starts the first backend that runs. */
-  async start() {
+  async start () {
     while (this.#candidates.length) {
-      const candidate = this.#candidates[0];
+      const candidate = this.#candidates[0]
       try {
-        await this.#startOn(candidate);
-        return;
+        await this.#startOn(candidate)
+        return
       } catch (error) {
-        this.#worker?.close();
+        this.#worker?.close()
         // Files that are missing or damaged are so for every backend.
-        if (error instanceof DsmapError && ['missing', 'damaged', 'network', 'closed'].includes(error.code)) throw error;
-        this.backend.refused.push({ name: candidate.name, reason: messageOf(error) });
-        this.#candidates.shift();
+        if (error instanceof DsmapError && ['missing', 'damaged', 'network', 'closed'].includes(error.code)) throw error
+        this.backend.refused.push({ name: candidate.name, reason: messageOf(error) })
+        this.#candidates.shift()
       }
     }
-    const reasons = this.backend.refused.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
-    throw new DsmapError('backend', `No backend runs here. ${reasons}.`);
+    const reasons = this.backend.refused.map(({ name, reason }) => `${name}: ${reason}`).join('; ')
+    throw new DsmapError('backend', `No backend runs here. ${reasons}.`)
   }
 
   /**
@@ -111,13 +111,13 @@ export class Translator {
    *   result; with one of them the other follows
    * @returns {Promise<ImageData>}
    */
-  async translate(image, { style = null, strength = 1, width, height, seed } = {}) {
-    if (!(strength >= 0 && strength <= 1)) throw new DsmapError('input', `The strength is ${strength}. Use 0 to 1.`);
-    const code = this.#code(style, seed);
-    const size = targetSize(image, width, height);
-    if (strength < 1) await this.#add(RECONSTRUCTION, this.source);
-    const rgba = await this.#onImage('translate', image, { ...size, style: code, strength });
-    return new ImageData(rgba, size.width, size.height);
+  async translate (image, { style = null, strength = 1, width, height, seed } = {}) {
+    if (!(strength >= 0 && strength <= 1)) throw new DsmapError('input', `The strength is ${strength}. Use 0 to 1.`)
+    const code = this.#code(style, seed)
+    const size = targetSize(image, width, height)
+    if (strength < 1) await this.#add(RECONSTRUCTION, this.source)
+    const rgba = await this.#onImage('translate', image, { ...size, style: code, strength })
+    return new ImageData(rgba, size.width, size.height)
   }
 
   /**
@@ -125,9 +125,9 @@ export class Translator {
    * @param {Image} image
    * @returns {Promise<Float32Array>}
    */
-  async encodeStyle(image) {
-    await this.#add(STYLE, this.target);
-    return this.#onImage('encodeStyle', image, {});
+  async encodeStyle (image) {
+    await this.#add(STYLE, this.target)
+    return this.#onImage('encodeStyle', image, {})
   }
 
   /**
@@ -135,37 +135,37 @@ export class Translator {
    * @param {number} [seed] a whole number of 0 or more
    * @returns {Float32Array}
    */
-  randomStyle(seed = Math.floor(Math.random() * 2 ** 31)) {
-    return randomCode(this.model.site.style_dim, seed);
+  randomStyle (seed = Math.floor(Math.random() * 2 ** 31)) {
+    return randomCode(this.model.site.style_dim, seed)
   }
 
   /** The domain's default style. */
-  meanStyle() {
-    return Float32Array.from(own(this.model.site.styles, this.target)?.mean ?? []);
+  meanStyle () {
+    return Float32Array.from(own(this.model.site.styles, this.target)?.mean ?? [])
   }
 
   /** Starts another clip or still: with a strength below 1 the style of the source is read from its first image. */
-  async startClip() {
-    const worker = await this.#running();
-    await worker.call('startClip', {});
+  async startClip () {
+    const worker = await this.#running()
+    await worker.call('startClip', {})
   }
 
   /** Ends the work, that under way too, and frees its memory. */
-  close() {
-    this.#closed = true;
-    this.#worker?.close();
+  close () {
+    this.#closed = true
+    this.#worker?.close()
   }
 
   /**
    * @param {Float32Array | null} style
    * @param {number} [seed]
    */
-  #code(style, seed) {
-    const code = style ?? (seed === undefined ? this.meanStyle() : this.randomStyle(seed));
+  #code (style, seed) {
+    const code = style ?? (seed === undefined ? this.meanStyle() : this.randomStyle(seed))
     if (code.length !== this.model.site.style_dim) {
-      throw new DsmapError('input', `A style has ${code.length} numbers, expected ${this.model.site.style_dim}.`);
+      throw new DsmapError('input', `A style has ${code.length} numbers, expected ${this.model.site.style_dim}.`)
     }
-    return code;
+    return code
   }
 
   /**
@@ -174,59 +174,59 @@ export class Translator {
    * @param {Image} image
    * @param {Record<string, unknown>} given
    */
-  async #onImage(call, image, given) {
+  async #onImage (call, image, given) {
     for (let attempt = 0; ; attempt++) {
       try {
-        const worker = await this.#running();
-        const copy = await transferable(image);
-        return await worker.call(call, { ...given, image: copy }, copy instanceof ImageData ? [] : [copy]);
+        const worker = await this.#running()
+        const copy = await transferable(image)
+        return await worker.call(call, { ...given, image: copy }, copy instanceof ImageData ? [] : [copy])
       } catch (error) {
-        if (!(error instanceof DsmapError) || error.code !== 'lost' || this.#closed || attempt) throw error;
+        if (!(error instanceof DsmapError) || error.code !== 'lost' || this.#closed || attempt) throw error
       }
     }
   }
 
   /** The worker; a new one where the last was lost. */
-  async #running() {
-    if (this.#closed) throw new DsmapError('closed', 'The translator was closed.');
+  async #running () {
+    if (this.#closed) throw new DsmapError('closed', 'The translator was closed.')
     if (this.#worker?.ended) {
-      const roles = [...this.#loaded];
+      const roles = [...this.#loaded]
       this.#starting ??= this.start()
         .then(() => this.#reload(roles, this.#worker))
-        .finally(() => (this.#starting = null));
-      await this.#starting;
+        .finally(() => (this.#starting = null))
+      await this.#starting
     }
-    if (!this.#worker) throw new DsmapError('closed', 'The translator was not started.');
-    return this.#worker;
+    if (!this.#worker) throw new DsmapError('closed', 'The translator was not started.')
+    return this.#worker
   }
 
   /** @param {Candidate} candidate */
-  async #startOn({ name, precision, reason }) {
-    const { root, site } = this.model;
-    this.#worker = new WorkerClient();
-    this.#loaded = new Set();
-    const runtime = new URL('../runtime/', import.meta.url).href;
-    await this.#worker.call('load', { backend: name, runtime, sizes: site.sizes });
-    await this.#add(TRANSLATION, this.target, this.#worker);
-    const reference = own(site.reference, this.target);
-    if (!reference) throw new DsmapError('damaged', `model/site.json has no reference for ${this.target}.`);
+  async #startOn ({ name, precision, reason }) {
+    const { root, site } = this.model
+    this.#worker = new WorkerClient()
+    this.#loaded = new Set()
+    const runtime = new URL('../runtime/', import.meta.url).href
+    await this.#worker.call('load', { backend: name, runtime, sizes: site.sizes })
+    await this.#add(TRANSLATION, this.target, this.#worker)
+    const reference = own(site.reference, this.target)
+    if (!reference) throw new DsmapError('damaged', `model/site.json has no reference for ${this.target}.`)
     const [frame, output] = await Promise.all(
-      [reference.frame, reference.output].map((path) => fetchBytes(new URL(path, root))),
-    );
-    const expected = reference.width * reference.height * 3;
+      [reference.frame, reference.output].map((path) => fetchBytes(new URL(path, root)))
+    )
+    const expected = reference.width * reference.height * 3
     if (frame.byteLength !== expected || output.byteLength !== expected) {
-      throw new DsmapError('damaged', `${reference.output} is damaged. Copy the site again, whole.`);
+      throw new DsmapError('damaged', `${reference.output} is damaged. Copy the site again, whole.`)
     }
-    const { width, height } = reference;
-    const psnr = await this.#worker.call('check', { width, height, frame, output, style: this.meanStyle() });
-    const least = own(site.least_psnr, precision) ?? 40;
+    const { width, height } = reference
+    const psnr = await this.#worker.call('check', { width, height, frame, output, style: this.meanStyle() })
+    const least = own(site.least_psnr, precision) ?? 40
     if (!(psnr >= least)) {
       throw new DsmapError(
         'backend',
-        `its first image differs from the reference: PSNR ${psnr.toFixed(1)} dB, at least ${least} dB are needed`,
-      );
+        `its first image differs from the reference: PSNR ${psnr.toFixed(1)} dB, at least ${least} dB are needed`
+      )
     }
-    this.backend = { ...this.backend, name, precision, reason, psnr };
+    this.backend = { ...this.backend, name, precision, reason, psnr }
   }
 
   /**
@@ -234,10 +234,10 @@ export class Translator {
    * @param {Role[]} roles
    * @param {WorkerClient | null} worker
    */
-  async #reload(roles, worker) {
-    if (!worker) return;
-    if (roles.includes('style_encoder')) await this.#add(STYLE, this.target, worker);
-    if (roles.includes('source_decoder')) await this.#add(RECONSTRUCTION, this.source, worker);
+  async #reload (roles, worker) {
+    if (!worker) return
+    if (roles.includes('style_encoder')) await this.#add(STYLE, this.target, worker)
+    if (roles.includes('source_decoder')) await this.#add(RECONSTRUCTION, this.source, worker)
   }
 
   /**
@@ -246,28 +246,28 @@ export class Translator {
    * @param {string} domain
    * @param {WorkerClient} [worker]
    */
-  async #add(parts, domain, worker) {
-    worker ??= await this.#running();
-    const missing = parts.filter(([role]) => !this.#loaded.has(role));
-    if (!missing.length) return;
-    const files = own(this.model.site.files, this.#candidates[0].precision);
+  async #add (parts, domain, worker) {
+    worker ??= await this.#running()
+    const missing = parts.filter(([role]) => !this.#loaded.has(role))
+    if (!missing.length) return
+    const files = own(this.model.site.files, this.#candidates[0].precision)
     /** @type {[Role, import('./site.js').SiteFile][]} */
-    const wanted = [];
+    const wanted = []
     for (const [role, component] of missing) {
-      const file = files && own(files[component], component === 'content_encoder' ? this.source : domain);
-      if (file) wanted.push([role, file]);
-      else if (component !== 'mapping') throw new DsmapError('damaged', `model/site.json lacks ${component}.`);
+      const file = files && own(files[component], component === 'content_encoder' ? this.source : domain)
+      if (file) wanted.push([role, file])
+      else if (component !== 'mapping') throw new DsmapError('damaged', `model/site.json lacks ${component}.`)
     }
-    const total = wanted.reduce((sum, [, file]) => sum + file.bytes, 0);
-    let done = 0;
+    const total = wanted.reduce((sum, [, file]) => sum + file.bytes, 0)
+    let done = 0
     const loading = wanted.map(async ([role, file]) => {
-      const bytes = await fetchChecked(this.model.root, file);
-      this.model.onProgress?.((done += file.bytes) / total);
-      return /** @type {[Role, ArrayBuffer]} */ ([role, bytes]);
-    });
-    const graphs = Object.fromEntries(await Promise.all(loading));
-    await worker.call('add', { graphs }, Object.values(graphs));
-    for (const [role] of missing) this.#loaded.add(role);
+      const bytes = await fetchChecked(this.model.root, file)
+      this.model.onProgress?.((done += file.bytes) / total)
+      return /** @type {[Role, ArrayBuffer]} */ ([role, bytes])
+    })
+    const graphs = Object.fromEntries(await Promise.all(loading))
+    await worker.call('add', { graphs }, Object.values(graphs))
+    for (const [role] of missing) this.#loaded.add(role)
   }
 }
 
@@ -276,28 +276,28 @@ export class Translator {
  * @param {number} [width]
  * @param {number} [height]
  */
-function targetSize(image, width, height) {
-  const [ownWidth, ownHeight] = sizeOfImage(image);
-  if (!ownWidth || !ownHeight) throw new DsmapError('input', 'The image has no pixels yet.');
+function targetSize (image, width, height) {
+  const [ownWidth, ownHeight] = sizeOfImage(image)
+  if (!ownWidth || !ownHeight) throw new DsmapError('input', 'The image has no pixels yet.')
   const size = {
     width: width ?? (height ? Math.max(1, Math.round((ownWidth * height) / ownHeight)) : ownWidth),
-    height: height ?? (width ? Math.max(1, Math.round((ownHeight * width) / ownWidth)) : ownHeight),
-  };
-  for (const side of [size.width, size.height]) {
-    if (!Number.isInteger(side) || side < 1) throw new DsmapError('input', `The size is ${size.width}x${size.height}.`);
+    height: height ?? (width ? Math.max(1, Math.round((ownHeight * width) / ownWidth)) : ownHeight)
   }
-  return size;
+  for (const side of [size.width, size.height]) {
+    if (!Number.isInteger(side) || side < 1) throw new DsmapError('input', `The size is ${size.width}x${size.height}.`)
+  }
+  return size
 }
 
 /**
  * @param {Image} image
  * @returns {[number, number]}
  */
-function sizeOfImage(image) {
-  if ('displayWidth' in image) return [image.displayWidth, image.displayHeight];
-  if ('videoWidth' in image) return [image.videoWidth, image.videoHeight];
-  if ('naturalWidth' in image) return [image.naturalWidth, image.naturalHeight];
-  return [image.width, image.height];
+function sizeOfImage (image) {
+  if ('displayWidth' in image) return [image.displayWidth, image.displayHeight]
+  if ('videoWidth' in image) return [image.videoWidth, image.videoHeight]
+  if ('naturalWidth' in image) return [image.naturalWidth, image.naturalHeight]
+  return [image.width, image.height]
 }
 
 /**
@@ -305,8 +305,8 @@ function sizeOfImage(image) {
  * @param {Image} image
  * @returns {Promise<ImageBitmap | ImageData | VideoFrame>}
  */
-async function transferable(image) {
-  if (image instanceof ImageData) return image;
-  if (typeof VideoFrame !== 'undefined' && image instanceof VideoFrame) return image.clone();
-  return createImageBitmap(image);
+async function transferable (image) {
+  if (image instanceof ImageData) return image
+  if (typeof VideoFrame !== 'undefined' && image instanceof VideoFrame) return image.clone()
+  return createImageBitmap(image)
 }
