@@ -2,7 +2,7 @@
 
     index.html app.css service-worker.js site-version.js
     app/ lib/          the page and the module that it is built on
-    runtime/           ONNX Runtime Web, Mediabunny
+    runtime/           ONNX Runtime Web, Mediabunny, client-zip
     model/             site.json, graphs, references
     licences/
 
@@ -84,7 +84,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
         part = part_folder(Path(os.path.realpath(out)))
         _copy_page(part)
         for file, path in vendor.items():
-            folder = part / ("licences" if file.path == "LICENSE" else "runtime")
+            folder = part / ("licences" if file.path.startswith("LICENSE") else "runtime")
             _write(folder / file.name, vendor_bytes(file, path))
         site = _write_model(request, tuple(dict.fromkeys(targets)), part / "model")
         version = _write_version(part)

@@ -43,11 +43,15 @@ class VendorFile:
     @property
     def name(self) -> str:
         """What the site calls it."""
-        return self.path.rpartition("/")[2] if self.path != "LICENSE" else f"{self.package.rpartition('@')[0]}.txt"
+        package, last = self.package.rpartition("@")[0], self.path.rpartition("/")[2]
+        if last.startswith("LICENSE"):
+            return f"{package}.txt"
+        return last if last != "index.js" else f"{package}.mjs"
 
 
 _ORT = "onnxruntime-web@1.30.0"
 _MEDIABUNNY = "mediabunny@1.61.0"
+_CLIENT_ZIP = "client-zip@2.5.1"
 VENDOR_FILES = (
     # WebAssembly alone, for browsers without a GPU.
     VendorFile(
@@ -101,6 +105,9 @@ VENDOR_FILES = (
         "3f3d9e0024b1921b067d6f7f88deb4a60cbe7a78e76c64e3f1d7fc3b779b9d04",
         16726,
     ),
+    # Puts several images into one archive.
+    VendorFile(_CLIENT_ZIP, "index.js", "28c957c53d8e5290951d4b45ccff8ab8c9c37219da08b9d537bbdd595a75706d", 6476),
+    VendorFile(_CLIENT_ZIP, "LICENSE.txt", "83a2636dca08f6f9449270dadebf88b54ff574198057c8764f019e23fd9dc596", 1051),
 )
 
 
@@ -117,7 +124,7 @@ def find_vendor_files(
     found = {file: path for file in VENDOR_FILES if (path := _kept(file)) is not None}
     missing = [file for file in VENDOR_FILES if file not in found]
     if missing:
-        notify("fetching ONNX Runtime Web and Mediabunny with npm, once (35 MB)")
+        notify("fetching ONNX Runtime Web, Mediabunny and client-zip with npm, once (35 MB)")
         fetch_vendor_files(missing, private_folder(_CACHE))
         found |= {file: private_folder(_CACHE) / _kept_name(file) for file in missing}
     return found
@@ -130,7 +137,7 @@ def fetch_vendor_files(files: Iterable[VendorFile], folder: Path) -> None:
         raise InputError(
             "the files that run models in a browser are not here, and there is no npm to fetch them",
             "Install Node.js, which brings npm, or pass --runtime FOLDER with the unpacked npm packages "
-            f"{_ORT} and {_MEDIABUNNY}.",
+            f"{_ORT}, {_MEDIABUNNY} and {_CLIENT_ZIP}.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     files = list(files)
@@ -168,7 +175,7 @@ def _kept_name(file: VendorFile) -> str:
 def _in_folder(folder: Path, file: VendorFile) -> Path:
     package = file.package.rpartition("@")[0]
     places = [folder / package / file.path, folder / "node_modules" / package / file.path]
-    if file.path != "LICENSE":
+    if not file.path.startswith("LICENSE"):
         places += [folder / file.path, folder / file.name]
     for path in (folder / _kept_name(file), *places):
         if path.is_file():
@@ -176,7 +183,7 @@ def _in_folder(folder: Path, file: VendorFile) -> Path:
             return path
     raise InputError(
         f"--runtime {folder} has no {package}/{file.path}",
-        f"Pass a folder in which the npm packages {_ORT} and {_MEDIABUNNY} are unpacked, such as node_modules.",
+        f"Pass a folder with the npm packages {_ORT}, {_MEDIABUNNY} and {_CLIENT_ZIP} unpacked, such as node_modules.",
     )
 
 

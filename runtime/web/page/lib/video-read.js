@@ -2,7 +2,7 @@
 
 import { asVideoError, VideoError } from './video-error.js'
 
-/** @typedef {import('mediabunny')} Mediabunny */
+/** @typedef {typeof import('mediabunny')} Mediabunny */
 
 /** mediabunny, loaded when the first video is opened: most visits need none of its 700 kB. */
 export const loadMediabunny = () => /** @type {Promise<Mediabunny>} */ (import('../runtime/mediabunny.min.mjs'))
@@ -146,7 +146,7 @@ function guessedMatrix (width, height) {
  * Every frame once, in the order of presentation. Only a few are decoded ahead. Close each before asking for the next.
  * @param {VideoFile} video
  */
-export async function * readFrames (video) {
+export async function* readFrames (video) {
   const { VideoSample, VideoSampleSink } = await loadMediabunny()
   for await (const sample of new VideoSampleSink(video.track).samples()) {
     // Browsers take all untagged video for BT.709.
@@ -170,7 +170,13 @@ async function retagged (sample, matrix) {
   const { displayWidth, displayHeight } = frame
   frame.close()
   return new VideoFrame(bytes, {
-    format: /** @type {VideoPixelFormat} */ (format), codedWidth: width, codedHeight: height, displayWidth, displayHeight, layout, timestamp,
+    format: /** @type {VideoPixelFormat} */ (format),
+    codedWidth: width,
+    codedHeight: height,
+    displayWidth,
+    displayHeight,
+    layout,
+    timestamp,
     colorSpace: { primaries: 'bt709', transfer: 'bt709', matrix, fullRange }
   })
 }

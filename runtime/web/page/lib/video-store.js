@@ -39,8 +39,8 @@ async function createFile () {
   await removeAbandoned(folder)
   const name = crypto.randomUUID()
   let unlock = () => {}
-  const locked = new Promise(resolve => {
-    navigator.locks.request(`${FOLDER}/${name}`, () => new Promise(release => {
+  const locked = new Promise((resolve) => {
+    navigator.locks.request(`${FOLDER}/${name}`, () => new Promise((release) => {
       unlock = () => release(undefined)
       resolve(undefined)
     }))
@@ -62,7 +62,7 @@ async function createFile () {
 /** @param {FileSystemDirectoryHandle} folder */
 async function removeAbandoned (folder) {
   for await (const name of folder.keys()) {
-    await navigator.locks.request(`${FOLDER}/${name}`, { ifAvailable: true }, async lock => {
+    await navigator.locks.request(`${FOLDER}/${name}`, { ifAvailable: true }, async (lock) => {
       if (lock) await folder.removeEntry(name).catch(() => {})
     })
   }

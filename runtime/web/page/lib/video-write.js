@@ -70,7 +70,7 @@ export class FrameWriter {
    * @param {Encoding} encoding
    * @param {import('mediabunny').EncodedVideoPacketSource} source
    * @param {Mediabunny} mediabunny
-   * @typedef {import('mediabunny')} Mediabunny
+   * @typedef {typeof import('mediabunny')} Mediabunny
    */
   constructor (encoding, source, { EncodedPacket }) {
     this.config = encoding.config
@@ -90,9 +90,9 @@ export class FrameWriter {
         this.written++
         const packet = EncodedPacket.fromEncodedChunk(chunk).clone(time)
         this.added = this.added.then(() => source.add(packet, tagged(meta)))
-        this.added.catch(error => { this.error ??= error })
+        this.added.catch((error) => { this.error ??= error })
       },
-      error: error => { this.error ??= error }
+      error: (error) => { this.error ??= error }
     })
     this.encoder.configure(this.config)
   }
@@ -109,7 +109,12 @@ export class FrameWriter {
     this.last = timestamp
     this.times.set(timestamp, time)
     const frame = new VideoFrame(toI420(image, width, height, this.planes), {
-      format: 'I420', codedWidth: width, codedHeight: height, timestamp, duration: Math.round(time.duration * 1e6), colorSpace: BT709
+      format: 'I420',
+      codedWidth: width,
+      codedHeight: height,
+      timestamp,
+      duration: Math.round(time.duration * 1e6),
+      colorSpace: BT709
     })
     const keyFrame = time.timestamp >= this.nextKey
     if (keyFrame) this.nextKey = time.timestamp + SECONDS_BETWEEN_KEY_FRAMES

@@ -6,7 +6,7 @@
 // Only a few frames are in memory at a time. The result grows in a file of the browser's own where there is one.
 
 import { asVideoError, VideoError } from './video-error.js'
-import { loadMediabunny, openVideo, readFrames, UprightFrames } from './video-read.js'
+import { codecName, loadMediabunny, openVideo, readFrames, UprightFrames } from './video-read.js'
 import { planSound, SoundFeed } from './video-sound.js'
 import { createStore } from './video-store.js'
 import { chooseEncoding, FrameWriter } from './video-write.js'
@@ -48,6 +48,32 @@ const OTHER = 'Try again, or choose another video'
 
 /** Whether the browser has what `translateVideo` needs. */
 export const hasWebCodecs = () => 'VideoDecoder' in globalThis && 'VideoEncoder' in globalThis
+
+/**
+ * What a video is, and its first frame, upright. Close that when done.
+ * @param {File} file
+ * @throws {VideoError} with advice
+ */
+export async function inspectVideo (file) {
+  const video = await openVideo(file)
+  try {
+    const upright = new UprightFrames(video)
+    for await (const sample of readFrames(video)) {
+      const image = upright.draw(sample)
+      sample.close()
+      const frame = await createImageBitmap(image)
+      upright.release(image)
+      const sound = await Promise.all(video.sound.map(async track => codecName(await track.getCodec())))
+      const { width, height, duration, frameRate, codec } = video
+      return { width, height, duration, frameRate, codec, sound, frame }
+    }
+    throw new VideoError(`No frame of ${file.name} could be decoded`, OTHER)
+  } catch (error) {
+    throw asVideoError(error, `${file.name} cannot be decoded`, OTHER)
+  } finally {
+    video.close()
+  }
+}
 
 /**
  * @param {File} file
@@ -108,7 +134,7 @@ async function run (video, store, translate, options) {
  * @param {VideoOptions} options
  * @returns {AsyncGenerator<[ImageData, {timestamp: number, duration: number}]>}
  */
-async function * translated (video, translate, { signal, onProgress, onFrame }) {
+async function* translated (video, translate, { signal, onProgress, onFrame }) {
   const upright = new UprightFrames(video)
   const clock = new TimeLeft()
   let index = 0
