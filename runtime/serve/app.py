@@ -17,13 +17,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
-from dsmap.runtime.serve import image_routes, job_routes
+from dsmap.runtime.serve import image_routes, job_routes, live_routes
 from dsmap.runtime.serve.errors import add_error_handlers, error_response
 from dsmap.runtime.serve.guard import Guard
 from dsmap.runtime.serve.job_queue import JobQueue, VideoJob
 from dsmap.runtime.serve.metrics import CONTENT_TYPE, ServeMetrics
 from dsmap.runtime.serve.pool import TranslatorPool
 from dsmap.runtime.serve.request import ServeRequest
+from dsmap.runtime.serve.sessions import LiveSessions
 from dsmap.runtime.serve.site import build_site
 from dsmap.runtime.serve.state import ServerState, state_of
 from dsmap.runtime.serve.work_folder import WorkFolder
@@ -57,6 +58,7 @@ class ServeApp:
         """Why it could not start: what every request is told then."""
         self.api.include_router(image_routes.router)
         self.api.include_router(job_routes.router)
+        self.api.include_router(live_routes.router)
         _add_routes(self.api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,13 +100,15 @@ class ServeApp:
         work = exits.enter_context(WorkFolder(request.limits, self._work_base))
         exits.push_async_callback(pool.close)
         await pool.warm_up()
+        live = LiveSessions(pool)
+        exits.push_async_callback(live.close)
         jobs = JobQueue(request.limits, work, _counter_of_jobs(metrics))
         exits.push_async_callback(jobs.close)
         site = await asyncio.to_thread(build_site, request, work.new("site"))
         if site is not None:
             api.mount("/", StaticFiles(directory=site, html=True))
         state = ServerState(
-            request=request, pool=pool, work=work, jobs=jobs, metrics=metrics, guard=self._guard, site=site
+            request=request, pool=pool, live=live, work=work, jobs=jobs, metrics=metrics, guard=self._guard, site=site
         )
         _watch(state)
         api.state.server = state
@@ -201,6 +205,7 @@ def _watch(state: ServerState) -> None:
     metrics, pool, jobs = state.metrics, state.pool, state.jobs
     metrics.watch("dsmap_sessions_in_use", "Translators that are taken", lambda: pool.in_use)
     metrics.watch("dsmap_sessions_limit", "Translators that there are", lambda: pool.sessions)
+    metrics.watch("dsmap_live_sessions", "Live sessions", lambda: state.live.count)
     metrics.watch("dsmap_jobs_waiting", "Video jobs that wait", lambda: jobs.count("queued"))
     metrics.watch("dsmap_jobs_running", "Video jobs that run", lambda: jobs.count("running"))
     metrics.watch("dsmap_work_bytes", "Bytes of uploads and results", state.work.used_bytes)

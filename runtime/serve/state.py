@@ -11,6 +11,7 @@ from dsmap.runtime.serve.job_queue import JobQueue
 from dsmap.runtime.serve.metrics import ServeMetrics
 from dsmap.runtime.serve.pool import TranslatorPool
 from dsmap.runtime.serve.request import ServeRequest
+from dsmap.runtime.serve.sessions import LiveSessions
 from dsmap.runtime.serve.work_folder import WorkFolder
 
 
@@ -20,6 +21,7 @@ class ServerState:
 
     request: ServeRequest
     pool: TranslatorPool
+    live: LiveSessions
     work: WorkFolder
     jobs: JobQueue
     metrics: ServeMetrics
