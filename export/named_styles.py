@@ -5,7 +5,7 @@ Light: commands use it before torch is loaded.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,11 +119,17 @@ def add_named_styles(folder: Path, styles: Sequence[NamedStyle], *, overwrite: b
     graphs = {domain: bundle.graph_data("style_encoder", domain) for domain in wanted}
     encoders = {domain: graph.data for domain, graph in graphs.items() if graph is not None}
     codes = style_codes(styles, encoders, bundle.manifest.sizes)
+    named = {domain: bundle.manifest.styles[domain].named | added for domain, added in codes.items()}
+    update_styles(folder, {domain: {"named": of_domain} for domain, of_domain in named.items()})
+    return codes
+
+
+def update_styles(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Sets fields of the styles in bundle.json, by domain. Raises DsmapError if it cannot be written."""
     tree = read_manifest_tree(folder)  # with fields of later versions
-    for domain, added in codes.items():
-        tree["styles"][domain]["named"] = tree["styles"][domain].get("named", {}) | added
+    for domain, fields in changes.items():
+        tree["styles"][domain] |= fields
     try:
         write_manifest_tree(folder, tree)
     except OSError as error:
-        raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "OutputCheck the disk.") from error
-    return codes
+        raise DsmapError(f"cannot write {folder / MANIFEST}: {error.strerror}", "Check the disk.") from error

@@ -126,17 +126,22 @@ class UpdateRequest:
     bundle: Path
     named_styles: "Sequence[NamedStyle]" = ()
     """Images whose styles get a name."""
+    default_styles: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of images by domain: what the default style and the random ones of the domain are made from."""
     engines: EngineRequest | None = None
     overwrite: bool = False
-    """Replace named styles of the same name."""
+    """Replace named styles of the same name, and the default style."""
 
     def __post_init__(self) -> None:
-        if self.engines is None and not self.named_styles:
+        if self.engines is None and not self.named_styles and not self.default_styles:
             raise InputError(
                 f"{self.bundle} is a bundle already",
                 "Add --engine rtx (or tensorrt) to build engines for it, or --named-style to add a style.",
             )
+        if self.default_styles and not self.overwrite:
+            raise InputError(f"{self.bundle} has a default style already", "Pass --overwrite to replace it.")
 
     def inputs(self) -> list[tuple[Path, str]]:
-        """Every file that is read, each with a description."""
-        return [(style.image, "the image of --named-style") for style in self.named_styles]
+        """Every file and folder that is read, each with a description."""
+        found = [(path, f"the images of --default-style {name}") for name, path in self.default_styles.items()]
+        return found + [(style.image, "the image of --named-style") for style in self.named_styles]

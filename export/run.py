@@ -1,7 +1,7 @@
 """Exports from start to end: a request is checked, its checkpoint opened, the bundle written, its engines built."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dsmap.export.engines import BuiltEngine, EngineJob, EngineTarget
     from dsmap.export.named_styles import Codes
     from dsmap.runtime.engines.progress import BuildProgress
+    from dsmap.training.style_statistics import StyleStatistics
 
     EngineProgress = Callable[[EngineJob], BuildProgress]
     """Makes the callback that follows the build of one engine."""
@@ -43,6 +44,8 @@ class UpdateResult(NamedTuple):
 
     folder: Path
     named_styles: "Codes"
+    default_styles: "Mapping[str, StyleStatistics]"
+    """New statistics by domain."""
     engines: "Sequence[BuiltEngine]"
     seconds: float
 
@@ -53,6 +56,7 @@ class UpdateResult(NamedTuple):
         return {
             "bundle": str(self.folder),
             "named_styles": self.named_styles,
+            "default_styles": {domain: found._asdict() for domain, found in self.default_styles.items()},
             "engines": engine_rows(self.engines),
         }
 
@@ -117,7 +121,7 @@ def _check_packages() -> None:
 def update_bundle(
     request: UpdateRequest, *, say: Notify = lambda _line: None, progress: "EngineProgress | None" = None
 ) -> UpdateResult:
-    """Adds named styles and engines to a bundle; nothing else in it changes.
+    """Adds named styles and engines to a bundle, and replaces default styles; nothing else in it changes.
 
     `say` and `progress`: see `export_model`. Raises InputError for a request that cannot be met, DsmapError when a
     file cannot be written or an engine cannot be built; engines built until then stay.
@@ -129,13 +133,21 @@ def update_bundle(
     engines = _resolve(request.engines, say)
     if engines is not None:
         engines.options(read_manifest(request.bundle).sizes)  # before anything is written
+    statistics: dict[str, StyleStatistics] = {}
+    if request.default_styles:
+        from dsmap.export.default_styles import replace_default_styles
+
+        say(f"computing the style codes of the images of {' and '.join(request.default_styles)} ...")
+        statistics = replace_default_styles(request.bundle, request.default_styles)
+    for domain, found in statistics.items():
+        say(f"default style of {domain}: from {found.pictures} images")
     codes: Codes = {}
     if request.named_styles:
         codes = add_named_styles(request.bundle, request.named_styles, overwrite=request.overwrite)
     for domain, added in codes.items():
         say(f"named styles of {domain}: {', '.join(added)}")
     built = _build(request.bundle, engines, say, progress)
-    return UpdateResult(request.bundle, codes, built, time.monotonic() - began)
+    return UpdateResult(request.bundle, codes, statistics, built, time.monotonic() - began)
 
 
 def _resolve(request: EngineRequest | None, say: Notify) -> "EngineTarget | None":

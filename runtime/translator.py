@@ -43,6 +43,7 @@ class Translator(FrameTranslator):
         for_frames: tuple[int, int] | None = None,
         cuda_binding: str = "auto",
         trust_engines: bool = False,
+        style_spread: float = 1.0,
     ) -> "Translator":
         """Loads a model for translations to `domain`.
 
@@ -55,6 +56,7 @@ class Translator(FrameTranslator):
         together and fit into memory.
         `cuda_binding`: "cuda-python", "pycuda" or "auto".
         `trust_engines`: load the bundle's TensorRT engines even if they were not built here; engines are code.
+        `style_spread`: distance of random styles from the mean, in their usual one: see `random_code`.
 
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
@@ -70,7 +72,7 @@ class Translator(FrameTranslator):
             cuda_binding=cuda_binding,
             trust_engines=trust_engines,
         )
-        return cls(bundle, domain, backend, style, settings)
+        return cls(bundle, domain, backend, style, settings, style_spread)
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Translator(FrameTranslator):
         backend: str = "auto",
         style: StyleLike = None,
         settings: BackendSettings = DEFAULT_SETTINGS,
+        style_spread: float = 1.0,
     ) -> None:
         bundle.check()
         self.bundle = bundle
@@ -86,7 +89,7 @@ class Translator(FrameTranslator):
         self.target = domain
         self.source = settings.source or bundle.source_of(domain)
         bundle.source_of(self.source)  # raises for a domain that the model does not have
-        self.styles = StyleResolver(bundle.manifest, domain)
+        self.styles = StyleResolver(bundle.manifest, domain, style_spread)
         if settings.threads is not None and settings.threads < 1:
             raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")
         if settings.frames_at_once < 1:

@@ -234,14 +234,14 @@ OPTIONS = {
     "--threads --to --trust-engines --version",
     "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
     "--hwaccel --list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
-    "--seconds --seed --size --style --trust-engines --version --virtual-camera",
+    "--seconds --seed --size --style --style-spread --trust-engines --version --virtual-camera",
     "serve": "--allow-host --backend --cuda-binding --debug --help --host --keep-minutes --max-disk --max-jobs "
     "--max-megapixels --max-minutes --max-upload --model --port --precision --sessions --token --trust-engines "
     "--version",
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --hwaccel --model --no-upscale --output --overwrite --precision --preset --program --programme --rate "
     "--report --resume --seed --side-by-side --stabilize --start --strength --strip-metadata --style --style-cycle "
-    "--style-from --style-period --style-to --version --password-env --trust-engines",
+    "--style-from --style-period --style-spread --style-to --version --password-env --trust-engines",
     "web": "--debug --domain --help --output --overwrite --port --runtime --serve --version",
 }
 

@@ -145,6 +145,7 @@ def live(
             "--seed", metavar="N", min=0, help="Random style with this seed; repeatable.", rich_help_panel=MODEL
         ),
     ] = None,
+    style_spread: cli.StyleSpread = 1.0,
     virtual_camera: Annotated[
         bool,
         typer.Option("--virtual-camera", help="Publish the result as a virtual camera.", rich_help_panel=OUTPUT),
@@ -211,6 +212,7 @@ def live(
         precision=precision,
         cuda_binding=cuda_binding,
         trust_engines=trust_engines,
+        style_spread=style_spread,
         settings=LiveSettings(
             preparation=Preparation(height=height, mirror=mirror),
             styles=session_styles(bundle.manifest, domain, style or [], seed or []),

@@ -4,7 +4,7 @@
 from presets, YAML files and `--set key=value`.
 """
 
-from dsmap.config.base import DOMAIN_NAME, MAX_NAME, MAX_SIDE, MAX_STEPS, MAX_WIDTH, Settings
+from dsmap.config.base import DOMAIN_NAME, MAX_NAME, MAX_SIDE, MAX_STEPS, MAX_STYLE_AXES, MAX_WIDTH, Settings
 from dsmap.config.loading import (
     known_keys,
     load_train_config,
@@ -22,6 +22,7 @@ __all__ = [
     "MAX_NAME",
     "MAX_SIDE",
     "MAX_STEPS",
+    "MAX_STYLE_AXES",
     "MAX_WIDTH",
     "NOT_SHAPING",
     "DataConfig",

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 MAX_STEPS = 10**9
 MAX_NAME = 100
 MAX_WIDTH, MAX_SIDE = 4096, 16_384
+MAX_STYLE_AXES = 64
 """Channels, and pixels of an image side: files cannot ask for more, as memory and time grow with them."""
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -106,7 +106,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path,
         found.step,
         config,
-        {domain: StyleStatistics(s.mean, s.std, s.pictures) for domain, s in found.styles.items()},
+        {domain: StyleStatistics(s.mean, s.std, s.pictures, s.axes) for domain, s in found.styles.items()},
         found.pictures,
         {domain: Fingerprint(seen.pictures, seen.sha256) for domain, seen in found.data.items()},
         found.processes,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsmap.common.strict_json import read_json
 from dsmap.common.text import printable
-from dsmap.config import MAX_STEPS, MAX_WIDTH, TrainConfig, parse_settings
+from dsmap.config import MAX_STEPS, MAX_STYLE_AXES, MAX_WIDTH, TrainConfig, parse_settings
 from dsmap.errors import InputError
 
 FORMAT_VERSION = 1
@@ -24,6 +24,7 @@ class _Styles(_StrictModel):
     mean: list[float] = Field(max_length=MAX_WIDTH)
     std: list[Annotated[float, Field(ge=0)]] = Field(max_length=MAX_WIDTH)
     pictures: int = Field(ge=0)
+    axes: list[Annotated[list[float], Field(max_length=MAX_WIDTH)]] = Field(default=[], max_length=MAX_STYLE_AXES)
 
 
 class _Data(_StrictModel):
@@ -82,6 +83,8 @@ def _check_domains(found: Metadata, config: TrainConfig, where: Path) -> None:
             got = ", ".join(name[:60] for name in list(tree)[:3]) or "nothing"
             raise InputError(f"{where}: {key} is of {got}, expected {', '.join(names)}", _ANOTHER)
     for domain, styles in found.styles.items():
+        if wrong := [len(axis) for axis in styles.axes if len(axis) != length]:
+            raise InputError(f"{where}: an axis of styles.{domain} has {wrong[0]} numbers, expected {length}", _ANOTHER)
         if not len(styles.mean) == len(styles.std) == length:
             raise InputError(
                 f"{where}: styles.{domain} has {len(styles.mean)} means and {len(styles.std)} deviations, "

@@ -26,6 +26,8 @@ MAX_MANIFEST_BYTES = 8 << 20
 """The bundled model's has 40 kB; a thousand named styles of 64 numbers take 2 MB."""
 MAX_FILE_BYTES = (1 << 31) - 1
 """What protocol buffers, and so ONNX files, can hold."""
+MAX_STYLE_AXES = 64
+"""Principal axes of a domain's style codes: trained models have 8 numbers in a code."""
 MAX_BUNDLE_BYTES = 16 << 30
 """Of all files: the published network's take 0.5 GB in three precisions."""
 ADVICE = "Copy or export the bundle again."
@@ -74,12 +76,17 @@ class Sizes(_ManifestModel):
 
 
 class Style(_ManifestModel):
-    """Style codes of a domain's training images. The mean is the default style."""
+    """Style codes of a domain's training images. The mean is the default style, `random_code` draws others."""
 
     mean: Code
     std: Code
     pictures: int = Field(strict=True, ge=0, description="how many images were averaged; 0: the prior N(0, I)")
     named: dict[str, Code] = Field(default={}, max_length=10_000, description="codes that have a name")
+    axes: list[Code] = Field(
+        default=[],
+        max_length=MAX_STYLE_AXES,
+        description="principal axes of the codes, as long as their standard deviation along them; empty: not known",
+    )
 
 
 Files = Annotated[dict[Name, File], Field(max_length=8)]
@@ -205,7 +212,7 @@ def _missing(manifest: Manifest) -> str | None:
 def _wrong_length(manifest: Manifest) -> str | None:
     """Which style has not as many numbers as a code, or no name that a style can have."""
     for domain, style in manifest.styles.items():
-        if any(len(numbers) != manifest.style_dim for numbers in (style.mean, style.std)):
+        if any(len(numbers) != manifest.style_dim for numbers in (style.mean, style.std, *style.axes)):
             return f": a style does not have {manifest.style_dim} numbers"
         for name, code in style.named.items():
             if not STYLE_NAME.fullmatch(name) or len(name) > 200:

@@ -41,6 +41,8 @@ class StyleOptions:
     """The name of a style of the model, a seed, or an image."""
     seed: int | None = None
     """Of a random style."""
+    spread: float = 1.0
+    """Distance of random styles from the mean, in their usual one, see `random_code`."""
     style_from: str | None = None
     """From this style to `style_to` in the course of each video."""
     style_to: str | None = None

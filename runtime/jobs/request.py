@@ -113,7 +113,7 @@ def resolve_request(
 def _resolve_style(options: StyleOptions, bundle: Bundle, domain: str) -> RequestedStyle:
     if options.style is not None and options.seed is not None:
         raise InputError("--style and --seed cannot be used together", "choose one: an image's style, or a random one")
-    resolver = StyleResolver(bundle.manifest, domain)
+    resolver = StyleResolver(bundle.manifest, domain, options.spread)
     if not options.changes_over_time:
         if options.style is None:
             return RequestedStyle(fixed=resolver.resolve(options.seed))

@@ -45,6 +45,8 @@ class LiveRequest:
     precision: str = "auto"
     cuda_binding: str = "auto"
     trust_engines: bool = False
+    style_spread: float = 1.0
+    """Distance of random styles from the mean, see `random_code`."""
     settings: LiveSettings
     window: bool = True
     virtual_camera: bool = False
@@ -64,6 +66,7 @@ class LiveRequest:
             precision=self.precision,
             cuda_binding=self.cuda_binding,
             trust_engines=self.trust_engines,
+            style_spread=self.style_spread,
         )
 
 

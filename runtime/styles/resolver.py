@@ -21,6 +21,7 @@ from dsmap.runtime.backends.base import Codes, Frames
 from dsmap.runtime.bundle.bundle import MEAN, STYLE_NAME, Manifest
 from dsmap.runtime.bundle.style_images import fit_style_image
 from dsmap.runtime.frame_translator import check_frames
+from dsmap.runtime.styles.random_styles import random_code
 
 StyleLike: TypeAlias = "int | str | Path | Frames | ResolvedStyle | None"
 """None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): an image's style.
@@ -29,6 +30,8 @@ A text is `mean`, a seed (`7` or `seed:7`), the name of one of the model's style
 this order: "./fresh-snow" and "./7", or a Path, are always files.
 """
 
+MAX_SPREAD = 10.0
+"""Of random styles: the most that any caller may ask for."""
 _FOR_OPTIONS = "pass an image, seed:NUMBER for a random style, or mean."
 _IN_PYTHON = "pass an image, a seed, or mean."
 _MAX_SEED_DIGITS = 1000  # Python refuses to read numbers of more than 4300
@@ -47,7 +50,7 @@ class ResolvedStyle:
     image_rgb: Frames | None = None
     """uint8 (H, W, 3), at a size that the style encoder takes; None where the code is known."""
     domain: str | None = None
-    """The domain of a mean or a named style; None for the others, which any domain can take."""
+    """The domain of a mean, named or random style; None for an image, whose style any domain can take."""
 
     def encode(self, encode_style: Callable[[Frames], Codes]) -> Codes:
         """The code (S,), float32. `encode_style`: a backend's, images (N, H, W, 3) to codes (N, S)."""
@@ -65,10 +68,15 @@ class ResolvedStyle:
 class StyleResolver:
     """Resolves styles for one domain of an opened bundle. The only place that understands what users write."""
 
-    def __init__(self, manifest: Manifest, domain: str) -> None:
-        """Raises InputError for a domain that the model does not have."""
+    def __init__(self, manifest: Manifest, domain: str, spread: float = 1.0) -> None:
+        """`spread`: how far random styles may lie from the mean, see `random_code`.
+
+        Raises InputError for a domain that the model does not have, and for a spread below 0 or above MAX_SPREAD.
+        """
         manifest.source_of(domain)
-        self.manifest, self.domain = manifest, domain
+        if not 0 <= spread <= MAX_SPREAD:
+            raise InputError(f"the spread of random styles is {spread}", f"Use a number from 0 to {MAX_SPREAD:g}.")
+        self.manifest, self.domain, self.spread = manifest, domain, spread
 
     @property
     def named(self) -> Mapping[str, Sequence[float]]:
@@ -120,9 +128,8 @@ class StyleResolver:
     def _seed(self, seed: int, written: str) -> ResolvedStyle:
         if seed < 0:
             raise InputError(f"the style seed is {seed}", "Use a seed of 0 or more.")
-        # Random styles come from N(0, I), as in training.
-        code = np.random.default_rng(seed).standard_normal(self.manifest.style_dim).astype(np.float32)
-        return ResolvedStyle(source=seed, written=written, code=code)
+        code = random_code(self.manifest.styles[self.domain], seed, self.spread)
+        return ResolvedStyle(source=seed, written=written, code=code, domain=self.domain)
 
     def _file(self, text: str, option: str) -> ResolvedStyle:
         if not os.path.exists(text):

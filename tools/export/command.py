@@ -61,7 +61,7 @@ def export(
     engine: Annotated[
         str, typer.Option(metavar="KIND", show_default=False, help="Build engines: tensorrt, rtx, auto or none.")
     ] = "none",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle or named style.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle or style.")] = False,
     official: Annotated[
         Path | None,
         typer.Option(
@@ -134,11 +134,17 @@ def export(
     named_styles = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
         flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
-                 "--domains": domains, "--best": best, "--live": live, "--default-style": default_style,
+                 "--domains": domains, "--best": best, "--live": live,
                  "--sharpen": sharpen is not None, "--contrast": contrast, "--margin": margin is not None,
                  "--name": name, "--card": card, "--force": force, "--without": without}  # fmt: skip
         _refuse_for_bundles(checkpoint, flags)
-        update = UpdateRequest(bundle=checkpoint, named_styles=named_styles, engines=engines, overwrite=overwrite)
+        update = UpdateRequest(
+            bundle=checkpoint,
+            named_styles=named_styles,
+            default_styles=parse_default_styles(default_style),
+            engines=engines,
+            overwrite=overwrite,
+        )
         _update(update, report)
         return
     if out is None:

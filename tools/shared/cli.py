@@ -136,6 +136,18 @@ TrustEngines = Annotated[
 
 # For commands that translate.
 Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Target domain, such as winter.")]
+StyleSpread = Annotated[
+    float,
+    typer.Option(
+        "--style-spread",
+        metavar="X",
+        min=0.0,
+        max=10.0,
+        help="How unusual random styles are (default: 1).",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(

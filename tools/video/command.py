@@ -104,6 +104,7 @@ def video(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Use a random style.", rich_help_panel=MODEL)
     ] = None,
+    style_spread: cli.StyleSpread = 1.0,
     style_from: Annotated[
         str | None,
         typer.Option(metavar="STYLE", help="Fade from this style: name, image, seed, mean.", rich_help_panel=MODEL),
@@ -195,6 +196,7 @@ def video(
         style=StyleOptions(
             style=style,
             seed=seed,
+            spread=style_spread,
             style_from=style_from,
             style_to=style_to,
             style_cycle=tuple(style_cycle or ()),
