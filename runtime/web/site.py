@@ -148,7 +148,7 @@ def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -
         "directions": [{"source": bundle.source_of(target), "target": target} for target in targets],
         "style_dim": manifest.style_dim,
         "sizes": manifest.sizes.model_dump(),
-        "styles": {d: manifest.styles[d].model_dump(include={"mean", "std", "named"}) for d in domains},
+        "styles": {d: manifest.styles[d].model_dump(include={"mean", "std", "axes", "named"}) for d in domains},
         "precisions": precisions,
         "least_psnr": {name: LEAST_PSNR_DB[name] for name in precisions},
         "files": {name: _write_graphs(bundle, name, folder) for name in precisions},

@@ -1,137 +1,81 @@
-// Random styles: draws from N(0, I), as in training, and the same ones as in Python (`--style seed:7`).
+// Random styles: drawn around the styles of a domain's training images, the same ones as in Python (`--style seed:7`).
 //
-// NumPy's `default_rng(seed).standard_normal`: a seed sequence, the generator PCG64 (XSL-RR), and the ziggurat method.
+// mean + z @ axes, z from a normal distribution that is cut at two standard deviations; see dsmap/runtime/styles/random_styles.py.
 
-const MASK_32 = 0xffffffffn
+/** @typedef {import('./site.js').DomainStyles} DomainStyles */
+
 const MASK_64 = (1n << 64n) - 1n
-const MASK_128 = (1n << 128n) - 1n
-const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n
-const LAYERS = 256
-const TAIL = 3.654152885361009 // where the tail of the normal distribution begins
-const AREA = 0.004928673233974655 // of each layer
-const TWO_52 = 2 ** 52
+const BELOW_CUT = 0.022750131948179212 // the normal distribution at -2; at 2 it is 1 minus that
 
 /**
- * @param {number} length
+ * @param {DomainStyles} styles of the target domain
  * @param {number} seed a whole number of 0 or more
  * @returns {Float32Array}
  */
-export function randomCode (length, seed) {
+export function randomCode (styles, seed) {
   if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`The seed is ${seed}. Use a whole number of 0 or more.`)
-  const next = pcg64(seedWords(BigInt(seed)))
-  return Float32Array.from({ length }, () => normal(next))
+  const { mean, std } = styles
+  const axes = styles.axes?.length ? styles.axes : std.map((deviation, i) => std.map((_, j) => (i === j ? deviation : 0)))
+  const next = uniform(seed)
+  const z = axes.map(() => inverseNormal(BELOW_CUT + next() * (1 - 2 * BELOW_CUT)))
+  return Float32Array.from(mean, (value, j) => z.reduce((sum, draw, i) => sum + draw * axes[i][j], value))
 }
 
 /**
- * A seed sequence's first eight words, of 32 bits.
- * @param {bigint} seed
- * @returns {number[]}
+ * Numbers in [0, 1) with 53 bits, by SplitMix64 (Steele, Lea, Flood 2014).
+ * @param {number} seed
+ * @returns {() => number}
  */
-function seedWords (seed) {
-  /** @type {number[]} */
-  const entropy = []
-  for (let rest = seed; rest > 0n || !entropy.length; rest >>= 32n) entropy.push(Number(rest & MASK_32))
-  let constant = 0x43b0d7e5
-  const hash = (/** @type {number} */ word) => {
-    let value = (word ^ constant) >>> 0
-    constant = Math.imul(constant, 0x931e8875) >>> 0
-    value = Math.imul(value, constant) >>> 0
-    return (value ^ (value >>> 16)) >>> 0
-  }
-  const mix = (/** @type {number} */ one, /** @type {number} */ other) => {
-    const value = (Math.imul(0xca01f9dd, one) - Math.imul(0x4973f715, other)) >>> 0
-    return (value ^ (value >>> 16)) >>> 0
-  }
-  const pool = [0, 1, 2, 3].map((i) => hash(entropy[i] ?? 0))
-  for (let from = 0; from < 4; from++) {
-    for (let to = 0; to < 4; to++) if (from !== to) pool[to] = mix(pool[to], hash(pool[from]))
-  }
-  for (const word of entropy.slice(4)) for (let to = 0; to < 4; to++) pool[to] = mix(pool[to], hash(word))
-  let out = 0x8b51f9dd
-  return Array.from({ length: 8 }, (_, i) => {
-    let value = (pool[i % 4] ^ out) >>> 0
-    out = Math.imul(out, 0x58f38ded) >>> 0
-    value = Math.imul(value, out) >>> 0
-    return (value ^ (value >>> 16)) >>> 0
-  })
-}
-
-/**
- * Draws of 64 random bits.
- * @param {number[]} words eight of 32 bits
- * @returns {() => bigint}
- */
-function pcg64 (words) {
-  const [high, low, incHigh, incLow] = [0, 2, 4, 6].map((i) => BigInt(words[i]) | (BigInt(words[i + 1]) << 32n))
-  const increment = ((((incHigh << 64n) | incLow) << 1n) | 1n) & MASK_128
-  let state = 0n
-  const step = () => { state = (state * MULTIPLIER + increment) & MASK_128 }
-  step()
-  state = (state + ((high << 64n) | low)) & MASK_128
-  step()
+function uniform (seed) {
+  let state = BigInt(seed)
   return () => {
-    step()
-    const value = (state >> 64n) ^ (state & MASK_64)
-    const turn = state >> 122n
-    return ((value >> turn) | (value << (64n - turn))) & MASK_64
+    state = (state + 0x9e3779b97f4a7c15n) & MASK_64
+    let mixed = state
+    mixed = ((mixed ^ (mixed >> 30n)) * 0xbf58476d1ce4e5b9n) & MASK_64
+    mixed = ((mixed ^ (mixed >> 27n)) * 0x94d049bb133111ebn) & MASK_64
+    return Number((mixed ^ (mixed >> 31n)) >> 11n) / 2 ** 53
   }
 }
 
 /**
- * One draw from N(0, 1).
- * @param {() => bigint} next
+ * The inverse of the normal distribution, by Wichura's algorithm AS 241 (1988), to about 16 digits. Its part for the
+ * far tails is left out: `probability` is between those of -2 and 2.
+ * @param {number} probability
  * @returns {number}
  */
-function normal (next) {
-  const { widths, limits, heights } = layers()
-  for (;;) {
-    const bits = next()
-    const layer = Number(bits & 0xffn)
-    const sign = (bits >> 8n) & 1n ? -1 : 1
-    const size = Number((bits >> 9n) & 0xfffffffffffffn)
-    const x = size * widths[layer]
-    if (size < limits[layer]) return sign * x
-    if (layer === 0) return ((size / 256) & 1 ? -1 : 1) * (TAIL + tail(next))
-    if ((heights[layer - 1] - heights[layer]) * uniform(next) + heights[layer] < Math.exp(-0.5 * x * x)) return sign * x
-  }
+function inverseNormal (probability) {
+  const q = probability - 0.5
+  if (Math.abs(q) <= 0.425) return q * ratio(CENTRE, 0.180625 - q * q)
+  const r = Math.sqrt(-Math.log(Math.min(probability, 1 - probability))) - 1.6
+  return Math.sign(q) * ratio(TAIL, r)
 }
 
-/** @param {() => bigint} next */
-function tail (next) {
-  for (;;) {
-    const x = -Math.log1p(-uniform(next)) / TAIL
-    const y = -Math.log1p(-uniform(next))
-    if (y + y > x * x) return x
-  }
+/**
+ * @param {{ over: number[], under: number[] }} polynomials their coefficients, the highest power first
+ * @param {number} x
+ */
+function ratio ({ over, under }, x) {
+  const value = (/** @type {number[]} */ factors) => factors.reduce((sum, factor) => sum * x + factor, 0)
+  return value(over) / value(under)
 }
 
-/** @param {() => bigint} next */
-function uniform (next) {
-  return Number(next() >> 11n) / 2 ** 53
+const CENTRE = {
+  over: [
+    2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457, 13731.693765509461125,
+    1971.5909503065514427, 133.14166789178437745, 3.387132872796366608
+  ],
+  under: [
+    5226.495278852545925, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867, 5394.1960214247511077,
+    687.1870074920579083, 42.313330701600911252, 1
+  ]
 }
-
-/** @type {{ widths: Float64Array, limits: Float64Array, heights: Float64Array } | null} */
-let table = null
-
-/** The layers of the ziggurat: 256 of the same area. */
-function layers () {
-  if (table) return table
-  const [widths, limits, heights] = [0, 0, 0].map(() => new Float64Array(LAYERS))
-  const height = (/** @type {number} */ x) => Math.exp(-0.5 * x * x)
-  const base = AREA / height(TAIL)
-  widths[0] = base / TWO_52
-  limits[0] = Math.floor((TAIL / base) * TWO_52)
-  heights[0] = 1
-  widths[LAYERS - 1] = TAIL / TWO_52
-  heights[LAYERS - 1] = height(TAIL)
-  let x = TAIL
-  for (let i = LAYERS - 2; i > 0; i--) {
-    const above = Math.sqrt(-2 * Math.log(AREA / x + height(x)))
-    limits[i + 1] = Math.floor((above / x) * TWO_52)
-    x = above
-    widths[i] = x / TWO_52
-    heights[i] = height(x)
-  }
-  table = { widths, limits, heights }
-  return table
+const TAIL = {
+  over: [
+    7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
+    3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734
+  ],
+  under: [
+    1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
+    0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1
+  ]
 }

@@ -5,7 +5,7 @@ import { fetchBytes } from './files.js'
 
 /**
  * @typedef {{ path: string, bytes: number, sha256: string }} SiteFile
- * @typedef {{ mean: number[], std: number[], named: Record<string, number[]> }} DomainStyles
+ * @typedef {{ mean: number[], std: number[], axes?: number[][], named: Record<string, number[]> }} DomainStyles
  * @typedef {{ source: string, target: string }} Direction
  * @typedef {'content_encoder' | 'mapping' | 'style_mlp' | 'decoder' | 'style_encoder'} Component
  * @typedef {{ multiple_of: number, minimum: number, style_minimum: number, trained_at: number }} Sizes

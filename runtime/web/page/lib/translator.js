@@ -136,12 +136,17 @@ export class Translator {
    * @returns {Float32Array}
    */
   randomStyle (seed = Math.floor(Math.random() * 2 ** 31)) {
-    return randomCode(this.model.site.style_dim, seed)
+    return randomCode(this.#styles, seed)
   }
 
   /** The domain's default style. */
   meanStyle () {
-    return Float32Array.from(own(this.model.site.styles, this.target)?.mean ?? [])
+    return Float32Array.from(this.#styles.mean)
+  }
+
+  /** Of the target domain. */
+  get #styles () {
+    return own(this.model.site.styles, this.target) ?? { mean: [], std: [], named: {} }
   }
 
   /** Starts another clip or still: with a strength below 1 the style of the source is read from its first image. */
