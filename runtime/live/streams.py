@@ -17,6 +17,7 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.live.source import CapturedFrame, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.video.addresses import WEB, NetworkSettings, scheme_of
 from dsmap.runtime.video.decoding import open_decoding
+from dsmap.runtime.video.frame_count import clock_start
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.hardware import OFF
 from dsmap.runtime.video.media import open_address, open_file
@@ -123,7 +124,7 @@ class StreamSource:
         self._paced = self._name.kind == "file" or whole
         # Decoding several frames at once is faster, but delays them.
         self._video.thread_type = "AUTO" if self._paced else "SLICE"
-        self._decoding = open_decoding(self._video, self._hwaccel, self._notify)
+        self._decoding = open_decoding(self._video, self._hwaccel, self._notify, clock_start(self._container))
         self._frames = self._decode()
         self._anchor: tuple[float, float] | None = None  # (clock, media time) of the same moment
         self._time = 0.0

@@ -35,7 +35,7 @@ class VideoDecoder:
 
     Iterate once. Every frame has a `pts`; those of all streams are on one clock, see `Timeline`. `time_base`, `rate`:
     for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded. `hwaccel`,
-    `notify`: see `open_decoding`.
+    `notify`, `origin`: see `open_decoding`.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class VideoDecoder:
         decode_from: Fraction | None = None,
         hwaccel: str = OFF,
         notify: Notify = lambda _line: None,
+        origin: Fraction = Fraction(0),
     ) -> None:
         self.failures = 0
         """Video packets that did not decode, after the first keyframe."""
@@ -58,8 +59,8 @@ class VideoDecoder:
         self._time_base, self._rate, self._decode_from = time_base, rate, decode_from
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
-        self._hwaccel, self._notify = hwaccel, notify
-        self.decoding: Decoding = open_decoding(self._video, hwaccel, notify)
+        self._open_decoding = lambda stream: open_decoding(stream, hwaccel, notify, origin)
+        self.decoding: Decoding = self._open_decoding(self._video)
         self._has_decoding_times_only = has_decoding_times_only(self._video)
         self._delay: int | None = None  # of frames behind their packets, in ticks
         self._last_time: Fraction | None = None
@@ -136,7 +137,7 @@ class VideoDecoder:
             if stream.container is not decoding:
                 decoding, self._started, shown_until = stream.container, False, latest
                 stream.thread_type = "AUTO"
-                self.decoding = open_decoding(stream, self._hwaccel, self._notify)
+                self.decoding = self._open_decoding(stream)
             self.packets_read += packet.size > 0
             if self._is_skipped(packet):
                 continue

@@ -7,6 +7,7 @@ A device is believed only after its first frame has been compared with the softw
 and packets are given out once, whoever decodes in the end.
 """
 
+from fractions import Fraction
 from typing import Protocol
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
@@ -75,11 +76,12 @@ class SoftwareDecoding:
         return frame
 
 
-def open_decoding(stream: VideoStream, hwaccel: str, notify: Notify) -> Decoding:
+def open_decoding(stream: VideoStream, hwaccel: str, notify: Notify, origin: Fraction = Fraction(0)) -> Decoding:
     """The decoding of `stream` as `--hwaccel` says: one of `HWACCELS`.
 
-    "auto" takes the first device that works, and software where none does; what changes later goes to `notify`. Raises
-    InputError, at once or while it decodes, where a device that was named cannot decode the stream.
+    "auto" takes the first device that works, and software where none does; what changes later goes to `notify`, with
+    its time in seconds after `origin`. Raises InputError, at once or while it decodes, where a device that was named
+    cannot decode the stream.
     """
     if hwaccel == OFF:
         return SoftwareDecoding(stream)
@@ -90,7 +92,7 @@ def open_decoding(stream: VideoStream, hwaccel: str, notify: Notify) -> Decoding
         if reason is None:
             try:
                 context = device_decoder(stream.codec_context, device)
-                return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify)
+                return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify, origin)
             except (av.FFmpegError, OSError, ValueError) as error:
                 reason = _reason(error)
         if hwaccel != AUTO:
@@ -103,16 +105,22 @@ class DeviceDecoding:
     """On `device`, by `context`; by software where it is `optional` and the device does not decode the stream."""
 
     def __init__(
-        self, stream: VideoStream, device: str, context: VideoCodecContext, optional: bool, notify: Notify
+        self,
+        stream: VideoStream,
+        device: str,
+        context: VideoCodecContext,
+        optional: bool,
+        notify: Notify,
+        origin: Fraction,
     ) -> None:
         self.name, self.note = device, f"decoded on {device}"
         self.context = context
-        self._device, self._optional, self._notify = device, optional, notify
+        self._device, self._optional, self._notify, self._origin = device, optional, notify, origin
         self._software = stream.codec_context
         self._trial: _Trial | None = _Trial()
         self._on_device = True
         self._sample: VideoFrame | None = None
-        self._left_at: str | None = None
+        self._has_left = False
 
     def described(self, frame: VideoFrame) -> VideoFrame:
         """See `Decoding`."""
@@ -175,12 +183,12 @@ class DeviceDecoding:
     def _look_at(self, frames: list[VideoFrame]) -> None:
         """Where the device does not take a part of the stream, FFmpeg's software did."""
         for frame in frames:
-            if frame.format.name in DEVICE_FORMATS or self._left_at is not None:
+            if frame.format.name in DEVICE_FORMATS or self._has_left:
                 continue
-            fact = f"from {_time_of(frame)} on, {self._device} does not decode the video ({_kind(frame)})"
+            fact = f"from {self._seconds(frame)} on, {self._device} does not decode the video ({_kind(frame)})"
             if not self._optional:
                 raise InputError(fact, _OR_SOFTWARE)
-            self._left_at = _time_of(frame)
+            self._has_left = True
             self._notify(f"{fact}: software does")
 
     def _after_failure(self, packet: Packet, error: av.FFmpegError) -> list[VideoFrame]:
@@ -189,14 +197,19 @@ class DeviceDecoding:
         whole = packet.size > 0 and packet.is_keyframe and self._is_whole(packet)
         if not whole and (damage or self._optional):
             raise error
-        at = "" if packet.pts is None else f" at {float(packet.pts * packet.time_base):.2f} s"
-        fact = f"decoding on {self._device} failed{at}: {_reason(error)}"
+        at = self._seconds(packet)
+        fact = f"decoding on {self._device} failed at {at}: {_reason(error)}"
         if not self._optional:
             raise DsmapError(fact, "check the device and its driver, or leave out --hwaccel") from error
         self._notify(f"{fact}; software goes on")
         remaining = self._drained()
-        self._leave(f"decoded on {self._device}, and by software from {_packet_time(packet)} on")
+        self._leave(f"decoded on {self._device}, and by software from {at} on")
         return [*remaining, *packet.decode()]
+
+    def _seconds(self, one: VideoFrame | Packet) -> str:
+        if one.pts is None or one.time_base is None:
+            return "an unknown time"
+        return f"{float(one.pts * one.time_base - self._origin):.2f} s"
 
     def _is_whole(self, packet: Packet) -> bool:
         """Whether software decodes a keyframe by itself."""
@@ -230,7 +243,7 @@ class _Trial:
         if theirs.format.name not in DEVICE_FORMATS:
             return f"it does not decode {_kind(ours)}"
         if (ours.width, ours.height, ours.pts) != (theirs.width, theirs.height, theirs.pts):
-            return f"its first frame is {_kind(theirs)} at {_time_of(theirs)}, not {_kind(ours)} at {_time_of(ours)}"
+            return f"its first frame is {_kind(theirs)} at tick {theirs.pts}, not {_kind(ours)} at tick {ours.pts}"
         expected = DEVICE_FORMATS[theirs.format.name]
         if ours.format.name.replace("yuvj", "yuv") != expected:
             return f"its frames are {theirs.format.name}, not {ours.format.name}"
@@ -261,11 +274,3 @@ def _reason(error: BaseException) -> str:
 
 def _kind(frame: VideoFrame) -> str:
     return f"{frame.format.name}, {frame.width}x{frame.height}"
-
-
-def _time_of(frame: VideoFrame) -> str:
-    return f"{frame.time:.2f} s" if frame.time is not None else "an unknown time"
-
-
-def _packet_time(packet: Packet) -> str:
-    return f"{float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else "an unknown time"

@@ -120,6 +120,8 @@ def _like(stream: VideoCodecContext, name: str, hwaccel: HWAccel | None) -> Vide
     context = cast(VideoCodecContext, av.CodecContext.create(name, "r", hwaccel=hwaccel))
     context.extradata = stream.extradata
     context.width, context.height = stream.width, stream.height
+    # PyAV sets it to the device's: FFmpeg's decoder of AV1 would take that for a choice already made.
+    context.pix_fmt = stream.pix_fmt or "yuv420p"
     context.codec_tag = stream.codec_tag
     if stream.sample_aspect_ratio:
         context.sample_aspect_ratio = stream.sample_aspect_ratio

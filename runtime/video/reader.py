@@ -127,6 +127,7 @@ class VideoReader:
             decode_from=decode_from,
             hwaccel=self._hwaccel,
             notify=self._notify,
+            origin=self._origin,
         )
 
     def _set_up_conversion(self, first: VideoFrame, height: int | None, pool: ArrayPool | None) -> None:

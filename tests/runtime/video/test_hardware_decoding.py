@@ -3,6 +3,9 @@
 No device is at hand: a stand-in gives frames as one does (`stand_in_device`); whether devices open is asked for real.
 """
 
+import subprocess
+import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from stand_in_device import StandInDevice
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.video import check_video, translate_video
+from dsmap.runtime.live.source import SourceName
+from dsmap.runtime.live.streams import StreamSource
 from dsmap.runtime.video.decoding import level_difference
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.hardware import DEVICES, codec_failure, device_failure
@@ -242,3 +247,30 @@ def test_the_difference_of_two_frames() -> None:
             for plane, values in zip(other.planes, rows, strict=True):
                 plane.update(values.tobytes())
             assert level_difference(one, other) == worse
+
+
+def test_live_sources(clip: Path, monkeypatch) -> None:
+    """Files and streams as cameras: the same frames, turned as the container says; the source tells what decodes."""
+    name, stop = SourceName(kind="file", text=str(clip)), threading.Event()
+
+    def first_frames(**options) -> tuple[StreamSource, list[np.ndarray]]:
+        source = StreamSource(name, stop, loop=False, **options)
+        try:
+            return source, [source.read().load() for _ in range(4)]
+        finally:
+            source.close()
+
+    _, ours = first_frames()
+    StandInDevice().install(monkeypatch)
+    source, theirs = first_frames(hwaccel="cuda")
+    assert all(map(np.array_equal, ours, theirs))
+    assert (source.info.decoder, source.info.decoding) == ("cuda", "decoded on cuda")
+    StandInDevice(brighter=9).install(monkeypatch)
+    with pytest.raises(InputError, match="cuda cannot decode this video"):
+        first_frames(hwaccel="cuda")
+
+
+def test_cameras_have_no_hwaccel() -> None:
+    command = [sys.executable, "-m", "dsmap.tools.live", *"-d winter --camera 0 --hwaccel auto".split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert_refused((done.returncode, done.stdout, done.stderr), 2, "--hwaccel is for video files and streams, not for")

@@ -1,0 +1,142 @@
+"""FFmpeg's own NVDEC code, through PyAV, on a driver without a card (`tests/nvdec`)."""
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2  # noqa: F401  # before av
+
+# isort: split
+import av
+import numpy as np
+import nvdec
+import pytest
+
+pytestmark = pytest.mark.skipif(nvdec.COMPILER is None, reason="needs Linux and a C compiler")
+
+# Decodes a file by software and on the card; what came of it as JSON.
+COMPARE = """
+import json, sys
+import cv2, av, numpy as np
+from dsmap.errors import DsmapError
+from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.reader import VideoReader
+
+def read(path, **options):
+    lines = []
+    with VideoReader(path, notify=lines.append, **options) as reader:
+        frames = [item for item in reader if isinstance(item, Frame)]
+        told = {"decoder": reader.decoder, "notes": reader.notes, "failed": reader.failed_packets, "lines": lines}
+        return frames, told
+
+path, hwaccel = sys.argv[1:]
+try:
+    ours, _ = read(path)
+    theirs, told = read(path, hwaccel=hwaccel)
+    pairs = list(zip(ours, theirs, strict=True))
+    told["same"] = all(one.pts == two.pts and np.array_equal(one.rgb, two.rgb) for one, two in pairs) and len(pairs)
+except DsmapError as error:
+    told = {"error": type(error).__name__, "fact": error.fact}
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nvdec")
+    nvdec.build(folder)
+    return folder
+
+
+def make(path: Path, codec: str, size: tuple[int, int], pix_fmt: str, *, frames: int = 12, **options: str) -> Path:
+    """A moving picture without B-frames."""
+    kind = {"format": "h264"} if path.suffix == ".h264" else {}
+    with av.open(str(path), "w", **kind) as out:
+        video = out.add_stream(codec, rate=25, options={"g": "6", "bf": "0", **options})
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        video.codec_context.colorspace = video.codec_context.color_range = 1
+        for index in range(frames):
+            ramp = np.add.outer(np.arange(size[1]) * 3, np.arange(size[0]) * 2) + index * 5
+            rgb = np.stack([ramp, ramp * 2, 255 - ramp], -1).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+def joined(parts: list[Path], path: Path) -> Path:
+    """A transport stream, 1.4 s of whose clock are over when it begins."""
+    with av.open(str(path), "w") as out:
+        stream, number = None, 0
+        for part in parts:
+            with av.open(str(part)) as given:
+                stream = stream or out.add_stream_from_template(given.streams.video[0])
+                for packet in given.demux(video=0):
+                    if packet.size:
+                        packet.stream, packet.pts, packet.dts = stream, number, number
+                        packet.time_base, number = Fraction(1, 25), number + 1
+                        out.mux(packet)
+    return path
+
+
+def compare(card: Path, path: Path, hwaccel: str = "cuda", **settings: object) -> dict:
+    environment = {name: str(value) for name, value in settings.items()}
+    environment |= {"LD_LIBRARY_PATH": str(card), "NVDEC_PICTURES": str(path.parent / "pictures")}
+    command = [sys.executable, "-c", COMPARE, str(path), hwaccel]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "coded", "pix_fmt", "options"),
+    [
+        ("a.mp4", "libx264", (70, 50), (80, 64), "yuv420p", {}),
+        ("b.mkv", "libx265", (64, 48), (64, 48), "yuv420p10le", {"x265-params": "log-level=none:bframes=0:keyint=6"}),
+        ("c.webm", "libvpx-vp9", (64, 48), (64, 48), "yuv420p", {"deadline": "realtime", "lag-in-frames": "0"}),
+        ("d.mp4", "libsvtav1", (64, 64), (64, 64), "yuv420p", {"preset": "12", "svtav1-params": "pred-struct=1"}),
+    ],
+)
+def test_frames_are_the_same(card: Path, tmp_path: Path, name, codec, size, coded, pix_fmt, options) -> None:
+    """Cropped sizes, 10 bits, and AV1, for which FFmpeg has another decoder on devices."""
+    path = make(tmp_path / name, codec, size, pix_fmt, **options)
+    nvdec.pictures(path, tmp_path / "pictures", coded)
+    told = compare(card, path)
+    assert (told["decoder"], told["same"], told["failed"], told["lines"]) == ("cuda", 12, 0, [])
+    assert "decoded on cuda" in told["notes"]
+
+
+def test_what_a_card_does_not_take(card: Path, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    told = compare(card, path, NVDEC_WIDEST=48)
+    assert told == {"error": "InputError", "fact": "cuda cannot decode this video: it does not decode yuv420p, 64x48"}
+    told = compare(card, path, "auto", NVDEC_WIDEST=48)
+    assert (told["decoder"], told["same"]) == ("software", 12)
+    (tmp_path / "pictures").write_bytes(b"\x50" * 100_000)  # a card that decodes wrongly
+    assert "its first frame differs from the software's by" in compare(card, path)["fact"]
+
+
+def test_a_size_that_a_card_does_not_take_in_the_middle(card: Path, tmp_path: Path) -> None:
+    parts = [make(tmp_path / f"{width}.h264", "libx264", (width, 48), "yuv420p") for width in (64, 128)]
+    path = joined(parts, tmp_path / "both.ts")
+    nvdec.pictures(parts[0], tmp_path / "pictures", (64, 48))
+    told = compare(card, path, NVDEC_WIDEST=100)
+    assert told["fact"] == "from 0.48 s on, cuda does not decode the video (yuv420p, 128x48)"
+    told = compare(card, path, "auto", NVDEC_WIDEST=100)
+    assert (told["decoder"], told["same"], told["failed"]) == ("cuda", 24, 0)
+    assert told["lines"][0] == "from 0.48 s on, cuda does not decode the video (yuv420p, 128x48): software does"
+
+
+def test_a_card_that_fails(card: Path, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    told = compare(card, path, NVDEC_BREAKS=6)
+    assert told == {
+        "error": "DsmapError",
+        "fact": "decoding on cuda failed at 0.24 s: Generic error in an external library",
+    }
+    told = compare(card, path, "auto", NVDEC_BREAKS=6)
+    assert (told["decoder"], told["same"], told["failed"]) == ("software", 12, 0)
