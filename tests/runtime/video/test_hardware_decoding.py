@@ -271,6 +271,6 @@ def test_live_sources(clip: Path, monkeypatch) -> None:
 
 
 def test_cameras_have_no_hwaccel() -> None:
-    command = [sys.executable, "-m", "dsmap.tools.live", *"-d winter --camera 0 --hwaccel auto".split()]
+    command = [sys.executable, "-m", "dsmap.tools.live", *["-d", "winter", "--camera", "0", "--hwaccel", "auto"]]
     done = subprocess.run(command, capture_output=True, text=True)
     assert_refused((done.returncode, done.stdout, done.stderr), 2, "--hwaccel is for video files and streams, not for")
