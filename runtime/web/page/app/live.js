@@ -1,5 +1,7 @@
 // Live translation by the server: the camera's frames go there by WebRTC, and the results come back as a stream.
 
+import { ask, inWords, ServerError } from './server-api.js'
+
 /**
  * `style`: a code, or null for the domain's mean. `size`: the shorter side that frames are scaled down to; 0: as they are.
  * @typedef {{target: string, style: Float32Array | null, strength: number, size: number}} LiveOptions
@@ -13,20 +15,8 @@
 const CONNECT_MS = 15_000
 const DISCONNECTED_MS = 5_000
 const MAX_BITRATE = 8_000_000
-const CLOSE_EVENT = 'pagehide'
-
-/** The server said no, or cannot be reached. `busy`: all of its sessions are taken. */
-export class LiveError extends Error {
-  /**
-   * @param {string} message
-   * @param {{busy?: boolean}} [options]
-   */
-  constructor (message, { busy = false } = {}) {
-    super(message)
-    this.name = 'LiveError'
-    this.busy = busy
-  }
-}
+const LOST = 'The connection to the server is lost. Check the network, then start again.'
+const BLOCKED = 'There is no connection to the server for live video. It goes by UDP, which a firewall or this network may block.'
 
 /**
  * One session: `stream` has the results. Events: `statistics` (`detail` is a `LiveStatistics`), `problem` (`detail` is
@@ -34,18 +24,18 @@ export class LiveError extends Error {
  */
 export class LiveSession extends EventTarget {
   /**
-   * Begins a session. Rejects with a `LiveError` for people.
+   * Begins a session. Rejects with a `ServerError` for people, whose `busy` says that all sessions are taken.
    * @param {MediaStreamTrack} track the camera's; it stays the caller's
    * @param {LiveOptions} options
-   * @param {{url?: string, headers?: Record<string, string>, iceServers?: RTCIceServer[]}} [server]
    * @returns {Promise<LiveSession>}
    */
-  static async open (track, options, { url = 'v1/live', headers = {}, iceServers = [] } = {}) {
-    const session = new LiveSession(track, options, iceServers)
+  static async open (track, options) {
+    const session = new LiveSession(track, options)
     try {
       await session.#peer.setLocalDescription() // without addresses: the server answers whoever calls it
-      const sdp = session.#peer.localDescription?.sdp ?? ''
-      const answer = await ask(url, headers, { sdp, options: message(options) })
+      const offer = { sdp: session.#peer.localDescription?.sdp, options: message(options) }
+      const headers = { 'Content-Type': 'application/json' }
+      const answer = await (await ask('v1/live', { method: 'POST', headers, body: JSON.stringify(offer) })).json()
       await session.#peer.setRemoteDescription({ type: 'answer', sdp: answer.sdp })
       await session.#connected()
       return session
@@ -58,27 +48,24 @@ export class LiveSession extends EventTarget {
   /**
    * @param {MediaStreamTrack} track
    * @param {LiveOptions} options
-   * @param {RTCIceServer[]} iceServers
    */
-  constructor (track, options, iceServers) {
+  constructor (track, options) {
     super()
     this.stream = new MediaStream()
     this.#options = options
-    this.#peer = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' })
-    const { sender } = this.#peer.addTransceiver(track, { direction: 'sendrecv', sendEncodings: [{ maxBitrate: MAX_BITRATE }] })
-    this.#sender = sender
+    this.#peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle' })
+    this.#peer.addTransceiver(track, { direction: 'sendrecv', sendEncodings: [{ maxBitrate: MAX_BITRATE }] })
     this.#channel = this.#peer.createDataChannel('dsmap')
     this.#channel.addEventListener('open', () => this.#send())
     this.#channel.addEventListener('message', event => this.#hear(event.data))
     this.#channel.addEventListener('close', () => this.#end('The server has ended the session.'))
     this.#peer.addEventListener('track', event => this.stream.addTrack(event.track))
     this.#peer.addEventListener('connectionstatechange', () => this.#follow())
-    window.addEventListener(CLOSE_EVENT, this.#close)
+    window.addEventListener('pagehide', this.#close)
   }
 
   #options
   #peer
-  #sender
   #channel
   #last = ''
   #closed = false
@@ -94,17 +81,11 @@ export class LiveSession extends EventTarget {
     this.#send()
   }
 
-  /**
-   * Sends another camera's frames from now on.
-   * @param {MediaStreamTrack} track
-   */
-  async replaceTrack (track) { await this.#sender.replaceTrack(track) }
-
   /** Ends the session, which frees the server's translator at once. */
   close () {
     this.#closed = true
     clearTimeout(this.#timer)
-    window.removeEventListener(CLOSE_EVENT, this.#close)
+    window.removeEventListener('pagehide', this.#close)
     this.#channel.close()
     this.#peer.close()
     for (const track of this.stream.getTracks()) track.stop()
@@ -121,21 +102,21 @@ export class LiveSession extends EventTarget {
   #hear (text) {
     const { type, ...detail } = JSON.parse(text)
     if (type === 'statistics') this.#emit('statistics', detail)
-    else if (type === 'error' && detail.ended) this.#end(sentence(detail))
-    else if (type === 'error') this.#emit('problem', sentence(detail))
+    else if (type === 'error' && detail.ended) this.#end(inWords(detail))
+    else if (type === 'error') this.#emit('problem', inWords(detail))
   }
 
   #follow () {
     clearTimeout(this.#timer)
     const state = this.#peer.connectionState
-    if (state === 'failed' || state === 'closed') this.#end('The connection to the server is lost.')
-    else if (state === 'disconnected') this.#timer = window.setTimeout(() => this.#end('The connection to the server is lost.'), DISCONNECTED_MS)
+    if (state === 'failed' || state === 'closed') this.#end(LOST)
+    else if (state === 'disconnected') this.#timer = window.setTimeout(() => this.#end(LOST), DISCONNECTED_MS)
   }
 
   /** Until the connection stands. */
   #connected () {
     return new Promise((resolve, reject) => {
-      const blocked = () => reject(new LiveError('There is no connection to the server for live video. It goes by UDP, which this network or a firewall may block.'))
+      const blocked = () => reject(new ServerError(BLOCKED))
       const timer = setTimeout(blocked, CONNECT_MS)
       this.#peer.addEventListener('connectionstatechange', () => {
         const state = this.#peer.connectionState
@@ -168,25 +149,3 @@ export class LiveSession extends EventTarget {
 function message ({ target, style, strength, size }) {
   return { target, style: style && Array.from(style), strength, size: size || null }
 }
-
-/**
- * The server's answer to an offer. Throws a `LiveError`.
- * @param {string} url
- * @param {Record<string, string>} headers
- * @param {object} offer
- * @returns {Promise<{sdp: string}>}
- */
-async function ask (url, headers, offer) {
-  const request = { method: 'POST', headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(offer) }
-  const answer = await fetch(url, request).catch(() => null)
-  if (!answer) throw new LiveError('The server cannot be reached.')
-  const body = await answer.json().catch(() => ({}))
-  if (!answer.ok) throw new LiveError(body.fact ? sentence(body) : `The server answered ${answer.status}.`, { busy: answer.status === 503 })
-  return body
-}
-
-/**
- * The server's fact and advice as sentences.
- * @param {{fact: string, advice: string}} problem
- */
-function sentence ({ fact, advice }) { return `${fact.charAt(0).toUpperCase()}${fact.slice(1)}. ${advice}` }
