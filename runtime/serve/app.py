@@ -25,11 +25,15 @@ from dsmap.runtime.serve.metrics import CONTENT_TYPE, ServeMetrics
 from dsmap.runtime.serve.pool import TranslatorPool
 from dsmap.runtime.serve.request import ServeRequest
 from dsmap.runtime.serve.sessions import LiveSessions
-from dsmap.runtime.serve.site import build_site
+from dsmap.runtime.serve.site import make_site
 from dsmap.runtime.serve.state import ServerState, state_of
+from dsmap.runtime.serve.uploads import bounded_receive
 from dsmap.runtime.serve.work_folder import WorkFolder
 
 _TIDY_SECONDS = 10.0
+_BODY_BYTES = 1 << 18  # of a body that is no upload
+_UPLOADS = frozenset({"/v1/images", "/v1/styles", "/v1/videos"})
+"""Their bodies are bounded where they are received."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _DESCRIPTION = """Translates images and videos to another domain.
 
@@ -68,6 +72,8 @@ class ServeApp:
         elif self.failure is not None:
             await error_response(503, self.failure.fact, self.failure.advice)(scope, receive, send)
         else:
+            if scope["path"] not in _UPLOADS:
+                receive = bounded_receive(receive, _BODY_BYTES, self.request.limits.idle_seconds)
             await self._guard(scope, receive, _counting(self.api.state.server.metrics, scope, send))
 
     def stop(self) -> None:
@@ -104,9 +110,8 @@ class ServeApp:
         exits.push_async_callback(live.close)
         jobs = JobQueue(request.limits, work, _counter_of_jobs(metrics))
         exits.push_async_callback(jobs.close)
-        site = await asyncio.to_thread(build_site, request, work.new("site"))
-        if site is not None:
-            api.mount("/", StaticFiles(directory=site, html=True))
+        site = await asyncio.to_thread(make_site, request, work.new("site"))
+        api.mount("/", StaticFiles(directory=site, html=True))
         state = ServerState(
             request=request, pool=pool, live=live, work=work, jobs=jobs, metrics=metrics, guard=self._guard, site=site
         )

@@ -36,7 +36,7 @@ _HEADERS = {
 }
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
-_OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
+_OPEN_PATHS = frozenset({"/healthz"})
 
 
 class Guard:
@@ -126,10 +126,8 @@ def _check_origin(headers: Headers, host: str) -> None:
 
 
 def _needs_token(path: str) -> bool:
-    """The page itself must load before it can send a token; what it shows and does needs one."""
-    if path in _OPEN_PATHS:
-        return False
-    return _is_api(path) or (path.startswith("/model/") and path != "/model/site.json")
+    """The page itself, which says what the model is called, must load before it can send a token."""
+    return _is_api(path) and path not in _OPEN_PATHS
 
 
 def _is_api(path: str) -> bool:

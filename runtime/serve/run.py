@@ -13,12 +13,14 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.serve.app import ServeApp, create_app
 from dsmap.runtime.serve.request import ServeRequest
 
 _GRACE = 3  # seconds that open requests get when the server stops
+_HEAD_SECONDS = 10.0
 _CONNECTIONS = 200
 _HEADER_BYTES = 16 << 10
 
@@ -31,7 +33,7 @@ def run_server(
     `on_ready` gets the address (http://...) once requests are answered. Jobs are cancelled within seconds, and no
     file is left. Raises InputError when the address cannot be used, DsmapError when the model does not run.
     """
-    with _listen(request.host, request.port) as listening:
+    with listen(request.host, request.port) as listening:
         server = ServeServer(create_app(request, work_base), listening, on_ready)
         server.run(sockets=[listening])
     if server.app.failure is not None:
@@ -39,6 +41,39 @@ def run_server(
     if not server.started:
         raise DsmapError("the server did not start", "The lines above say why.")
     return server.stopped_by
+
+
+class PatientConnection(H11Protocol):
+    """A connection that is closed when the head of a request takes too long to come."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        super().data_received(data)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _wait_for_head(self) -> None:
+        """Starts to wait, unless a request is under way; goes on waiting where it has started."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._waiting is None and not self.transport.is_closing():
+            self._waiting = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
 
 class ServeServer(uvicorn.Server):
@@ -51,10 +86,10 @@ class ServeServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=PatientConnection,
                 ws="none",
                 lifespan="on",
-                log_level="warning",
+                log_level="error",  # what strangers send is not worth a line
                 access_log=False,
                 proxy_headers=False,  # nobody's word for who they are
                 server_header=False,
@@ -101,7 +136,7 @@ class ServeServer(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises InputError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

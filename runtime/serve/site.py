@@ -1,10 +1,21 @@
-"""The web page of a server, made when it starts."""
+"""The web page of a server, made when it starts: that of `dsmap web`, without the model."""
 
 from pathlib import Path
 
 from dsmap.runtime.serve.request import ServeRequest
+from dsmap.runtime.web.site import SiteRequest, build_site
 
 
-def build_site(request: ServeRequest, folder: Path) -> Path | None:
-    """Writes the page into `folder`; None where there is none."""
-    return None
+def make_site(request: ServeRequest, folder: Path) -> Path:
+    """Writes the page into the empty folder `folder`. Raises DsmapError where the disk is full."""
+    limits = request.limits
+    server = {
+        "api": "v1",
+        "token": request.token is not None,
+        "sessions": request.sessions,
+        "image_bytes": limits.image_bytes,
+        "video_bytes": limits.video_bytes,
+        "pixels": limits.pixels,
+        "video_seconds": limits.video_seconds,
+    }
+    return build_site(SiteRequest(bundle=request.bundle, out=folder, server=server)).folder

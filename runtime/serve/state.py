@@ -26,8 +26,8 @@ class ServerState:
     jobs: JobQueue
     metrics: ServeMetrics
     guard: Guard
-    site: Path | None
-    """The folder of the web page; None without one."""
+    site: Path
+    """The folder of the web page."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: what streams without an end must end."""
 

@@ -4,6 +4,7 @@ Names that a client gives its files are never used.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, BinaryIO
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Message, Receive
 
 from dsmap.runtime.serve.errors import RequestError
 from dsmap.runtime.serve.request import ServeLimits
 from dsmap.runtime.serve.work_folder import WorkFolder
 
 _MAX_FIELD, _MAX_PARTS, _MAX_HEADER = 1 << 16, 32, 4096
+_SLOWEST = 2048  # bytes a second, on average
 _CHECKED_BYTES = 32 << 20  # between two checks of the disk
 
 
@@ -51,13 +54,41 @@ async def receive_upload(
         return await _read_raw(body, folder / names[0], names[0])
 
 
+def bounded_receive(receive: Receive, limit: int, seconds: float) -> Receive:
+    """ASGI's `receive` for a body of at most `limit` bytes within `seconds`. It raises RequestError (408, 413)."""
+    total, deadline = 0, time.monotonic() + seconds
+    ended = False
+
+    async def bounded() -> Message:
+        nonlocal total, ended
+        if ended:  # only the end of the connection is still to come
+            return await receive()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                message = await receive()
+        except TimeoutError:
+            raise RequestError(408, "the request has stalled", "Send it again.", {"Connection": "close"}) from None
+        total += len(message.get("body", b""))
+        ended = not message.get("more_body", False)
+        if total > limit:
+            raise RequestError(
+                413, f"the request is larger than {limit >> 10} kB", "Send less.", {"Connection": "close"}
+            )
+        return message
+
+    return bounded
+
+
 async def _bounded(request: Request, limit: int, idle: float, work: WorkFolder) -> AsyncIterator[bytes]:
     total = checked = 0
+    began = time.monotonic()
     chunks = request.stream()
     while True:
         try:
             async with asyncio.timeout(idle):
                 chunk = await anext(chunks, None)
+            if time.monotonic() - began > idle + total / _SLOWEST:
+                raise TimeoutError
         except TimeoutError:
             raise RequestError(408, "the upload has stalled", "Send it again.", {"Connection": "close"}) from None
         if chunk is None:

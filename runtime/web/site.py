@@ -51,7 +51,8 @@ class SiteRequest:
     runtime: Path | None = None
     """Where the npm packages are unpacked, if they are to be taken from there."""
     server: dict[str, Any] | None = None
-    """What the page needs to know of the server behind it; None for a static site."""
+    """What the page needs to know of the server behind it, which translates: the site then has no graphs and nothing
+    that runs them. None for a static site."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     for target in targets:
         request.bundle.source_of(target)
     check_site_folder(out, request.bundle, overwrite=request.overwrite)
-    vendor = find_vendor_files(request.runtime, notify)
+    vendor = {} if request.server is not None else find_vendor_files(request.runtime, notify)
     request.bundle.check()
     part: Path | None = None
     try:
@@ -129,10 +130,11 @@ def _copy_page(part: Path) -> None:
 def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -> dict[str, Any]:
     """Writes graphs, references and site.json; returns what site.json holds."""
     bundle, manifest = request.bundle, request.bundle.manifest
-    precisions = [name for name in PRECISIONS if name in bundle.precisions]
+    here = request.server is None
+    precisions = [name for name in PRECISIONS if name in bundle.precisions and here]
     domains = manifest.domains
     references: dict[str, Any] = {}
-    for target in targets:
+    for target in targets if here else ():
         reference = make_reference(bundle, target)
         number = domains.index(target)
         names = {"frame": f"reference-{number}-frame.bin", "output": f"reference-{number}-output.bin"}
@@ -210,6 +212,8 @@ def _publish(part: Path, out: Path, request: SiteRequest) -> None:
 
 
 def _first_visit(site: dict[str, Any]) -> int:
+    if not site["precisions"]:
+        return 0
     files, direction = site["files"][site["precisions"][-1]], site["directions"][0]
     parts = [files["content_encoder"][direction["source"]]]
     parts += [files[c][direction["target"]] for c in ("mapping", "style_mlp", "decoder") if files[c]]

@@ -1,0 +1,233 @@
+"""The HTTP API of a real server: images and videos as the commands make them, jobs, ranges, events."""
+
+import json
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+from PIL import Image
+from serving import Serving, serving
+
+from dsmap.common.images import write_rgb
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.serve.request import ServeLimits, ServeRequest
+from dsmap.runtime.styles.strength import StrengthTranslator
+from dsmap.runtime.translator import Translator
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle, tmp_path_factory):
+    limits = ServeLimits(jobs=12, video_seconds=20, disk_reserve=0)
+    request = ServeRequest(bundle=Bundle.open(tiny_bundle), sessions=2, backend="cpu", limits=limits)
+    with serving(request, tmp_path_factory.mktemp("work")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def winter(tiny_bundle):
+    translator = Translator.load(tiny_bundle, domain="winter", backend="cpu")
+    yield translator
+    translator.close()
+
+
+@pytest.fixture(scope="module")
+def photo_rgb() -> np.ndarray:
+    return np.random.default_rng(4).integers(0, 256, (50, 70, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photo(photo_rgb, tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    write_rgb(path, photo_rgb)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    clips.make_clip(path)
+    return path
+
+
+def pixels(response) -> np.ndarray:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "image/png"
+    return np.asarray(Image.open(BytesIO(response.content)))
+
+
+def upload(server: Serving, clip: Path, **query) -> dict:
+    answer = server.client.post("/v1/videos", content=clip.read_bytes(), params={"domain": "winter", **query})
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
+    return answer.json()
+
+
+def finished(server: Serving, job: dict, patience: float = 30.0) -> dict:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        state = server.client.get(f"/v1/jobs/{job['id']}").json()
+        if state["state"] not in ("queued", "running"):
+            return state
+        time.sleep(0.05)
+    raise AssertionError(state)
+
+
+def test_an_image_is_what_the_translator_makes_of_it(server, winter, photo, photo_rgb):
+    winter.set_style(None)
+    assert np.array_equal(pixels(server.client.post("/v1/images?domain=winter", content=photo)), winter(photo_rgb))
+
+
+def test_a_form_with_a_style_image_and_strength(server, tiny_bundle, photo, photo_rgb):
+    style_rgb = np.full((64, 64, 3), (200, 30, 90), np.uint8)
+    encoded = BytesIO()
+    Image.fromarray(style_rgb).save(encoded, "PNG")
+    files = {"image": ("../../x.png", photo), "style_image": ("s.png", encoded.getvalue())}
+    answer = server.client.post("/v1/images", files=files, data={"domain": "summer", "strength": "0.25"})
+    translator = Translator.load(tiny_bundle, domain="summer", backend="cpu", style=style_rgb)
+    mixed = StrengthTranslator(translator, 0.25)
+    mixed.start_clip()
+    assert np.array_equal(pixels(answer), mixed(photo_rgb))
+    mixed.close()
+
+
+def test_a_seed_and_its_code_are_the_same(server, winter, photo, photo_rgb):
+    by_seed = pixels(server.client.post("/v1/images?domain=winter&seed=7", content=photo))
+    code = ",".join(map(str, winter.find_style(7)))
+    by_code = pixels(server.client.post("/v1/images", params={"domain": "winter", "style_code": code}, content=photo))
+    assert np.array_equal(by_seed, by_code)
+    winter.set_style(7)
+    assert np.array_equal(by_seed, winter(photo_rgb))
+
+
+def test_the_style_of_an_image(server, winter, photo, photo_rgb):
+    answer = server.client.post("/v1/styles?domain=winter", content=photo)
+    assert np.allclose(answer.json()["code"], winter.find_style(photo_rgb))
+
+
+def test_height_scales_there_and_back(server, photo):
+    assert pixels(server.client.post("/v1/images?domain=winter&height=32", content=photo)).shape == (50, 70, 3)
+    small = server.client.post("/v1/images?domain=winter&height=32&upscale=false", content=photo)
+    assert pixels(small).shape[0] == 32
+
+
+def test_a_video_is_what_the_command_makes_of_it(server, clip, tiny_bundle, tmp_path):
+    done = finished(server, upload(server, clip))
+    assert done["state"] == "done", done
+    assert done["report"]["complete"]
+    assert done["frames"] == done["report"]["frames"] > 1
+    assert done["progress"] == 1
+    assert str(server.work) not in json.dumps(done)
+    command = [sys.executable, "-m", "dsmap", "video", str(clip), "-d", "winter", "-m", str(tiny_bundle)]
+    subprocess.run([*command, "-o", str(tmp_path / "own.mp4"), "--backend", "cpu"], check=True, capture_output=True)
+    assert server.client.get(done["result"]).content == (tmp_path / "own.mp4").read_bytes()
+
+
+def test_a_download_is_resumed(server, clip):
+    done = finished(server, upload(server, clip))
+    whole = server.client.get(done["result"])
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert 'filename="winter.mp4"' in whole.headers["content-disposition"]
+    rest = server.client.get(done["result"], headers={"Range": "bytes=1000-", "If-Range": whole.headers["etag"]})
+    assert rest.status_code == 206
+    assert whole.content[:1000] + rest.content == whole.content
+    other = server.client.get(done["result"], headers={"Range": "bytes=1000-", "If-Range": '"another"'})
+    assert (other.status_code, other.content) == (200, whole.content)
+    beyond = server.client.get(done["result"], headers={"Range": "bytes=99999999-"})
+    assert beyond.status_code == 416
+
+
+def test_events_tell_of_a_job_until_its_end(server, clip):
+    job = upload(server, clip)
+    with server.client.stream("GET", f"/v1/jobs/{job['id']}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        told = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+    assert told[-1]["state"] == "done"
+    assert [one["frames"] for one in told] == sorted(one["frames"] for one in told)
+    assert {one["state"] for one in told} <= {"queued", "running", "done"}
+
+
+def test_a_job_is_cancelled_and_leaves_nothing(server, tmp_path):
+    long_clip = tmp_path / "long.mp4"
+    clips.make_clip(long_clip, frames=300, size=(128, 96))
+    job = upload(server, long_clip)
+    deadline = time.monotonic() + 20
+    while not server.client.get(f"/v1/jobs/{job['id']}").json()["frames"]:
+        assert time.monotonic() < deadline
+    began = time.monotonic()
+    assert server.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert time.monotonic() - began < 4
+    assert server.client.get(f"/v1/jobs/{job['id']}").status_code == 404
+    assert server.client.get(f"/v1/jobs/{job['id']}/result").status_code == 404
+
+
+def test_jobs_run_in_order_and_leave_only_results(server, clip):
+    for state in list(server.app.api.state.server.jobs._jobs):
+        server.client.delete(f"/v1/jobs/{state}")
+    jobs = [upload(server, clip, height=16) for _ in range(10)]
+    done = [finished(server, job, 60) for job in jobs]
+    assert {one["state"] for one in done} == {"done"}
+    ended = [one["ended"] for one in done]
+    assert ended == sorted(ended)
+    left = {path.name for path in server.work.rglob("*") if path.is_file() and "site-" not in str(path)}
+    assert left == {"result.mp4", ".lock"}
+    for job in jobs:
+        server.client.delete(f"/v1/jobs/{job['id']}")
+    assert not list(server.work.glob("job-*"))
+
+
+@pytest.mark.parametrize(
+    ("data", "fact"),
+    [
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "playlist"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n", "playlist"),
+        (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nm=video 0 RTP/AVP 33\r\n", "playlist"),
+        (b"\x1aE\xdf\xa3" + bytes(500), "not a video"),
+        (bytes(5000), "not a video"),
+    ],
+)
+def test_what_is_no_video_fails_with_the_reason(server, tmp_path, data, fact):
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    failed = finished(server, upload(server, path))
+    assert failed["state"] == "failed"
+    assert fact in failed["error"]["fact"]
+    assert str(server.work_base) not in json.dumps(failed)
+    assert server.client.get(f"/v1/jobs/{failed['id']}/result").status_code == 409
+
+
+def test_a_video_that_is_too_long_or_large_is_refused(server, tmp_path):
+    clips.make_clip(tmp_path / "long.mp4", pts=[0, 900000])
+    failed = finished(server, upload(server, tmp_path / "long.mp4"))
+    assert "30 seconds long, expected at most 20" in failed["error"]["fact"]
+
+
+def test_the_api_describes_itself(server):
+    model = server.client.get("/v1/model").json()
+    assert model["domains"] == ["summer", "winter"]
+    assert model["style_dim"] == 3
+    schema = server.client.get("/openapi.json").json()
+    assert {"/v1/images", "/v1/videos", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/events"} <= set(schema["paths"])
+    names = {parameter["name"] for parameter in schema["paths"]["/v1/videos"]["post"]["parameters"]}
+    assert {"domain", "style", "strength", "height", "stabilize"} <= names
+
+
+def test_metrics_for_prometheus(server, photo):
+    server.client.post("/v1/images?domain=winter", content=photo)
+    server.client.get("/v1/no/such/thing")
+    text = server.client.get("/metrics").text
+    assert 'dsmap_requests_total{method="POST",route="/v1/images",status="200"}' in text
+    assert "dsmap_sessions_limit 2.0" in text
+    assert "such" not in text
+
+
+def test_the_page_is_there(server):
+    page = server.client.get("/")
+    assert "<title>dsmap</title>" in page.text
+    assert "script-src 'self' 'wasm-unsafe-eval'" in page.headers["content-security-policy"]
+    assert server.client.get("/app/main.js").status_code == 200
+    assert server.client.get("/model/site.json").json()["server"]["token"] is False
