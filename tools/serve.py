@@ -13,7 +13,7 @@ import typer
 
 from dsmap.tools.shared import cli
 from dsmap.tools.shared.panels import LIMITS
-from dsmap.tools.shared.terminal import say
+from dsmap.tools.shared.terminal import note, say
 
 app = cli.new_app()
 
@@ -127,7 +127,7 @@ def serve(
         if request.token is not None:
             say(f"the page: {address}/#token=...  (with your token)")
 
-    if run_server(request, on_ready=ready) == signal.SIGINT:
+    if run_server(request, on_ready=ready, notify=note) == signal.SIGINT:
         raise typer.Exit(130)
 
 

@@ -45,8 +45,14 @@ to `/v1` needs the header `Authorization: Bearer TOKEN`.
 class ServeApp:
     """The ASGI application: a guard around FastAPI. `api.state.server` is the state once it has started."""
 
-    def __init__(self, request: ServeRequest, work_base: Path | None = None) -> None:
+    def __init__(
+        self,
+        request: ServeRequest,
+        work_base: Path | None = None,
+        notify: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self.request = request
+        self._notify = notify
         self._work_base = work_base
         self.api = FastAPI(
             title="dsmap serve",
@@ -110,7 +116,7 @@ class ServeApp:
         exits.push_async_callback(live.close)
         jobs = JobQueue(request.limits, work, _counter_of_jobs(metrics))
         exits.push_async_callback(jobs.close)
-        site = await asyncio.to_thread(make_site, request, work.new("site"))
+        site = await asyncio.to_thread(make_site, request, work.new("site"), self._notify)
         api.mount("/", StaticFiles(directory=site, html=True))
         state = ServerState(
             request=request, pool=pool, live=live, work=work, jobs=jobs, metrics=metrics, guard=self._guard, site=site
@@ -120,9 +126,14 @@ class ServeApp:
         exits.callback(asyncio.create_task(_tidy(jobs)).cancel)
 
 
-def create_app(request: ServeRequest, work_base: Path | None = None) -> ServeApp:
-    """The application for `request`. `work_base`: where its folder for uploads goes; None: the system's for that."""
-    return ServeApp(request, work_base)
+def create_app(
+    request: ServeRequest, work_base: Path | None = None, notify: Callable[[str], None] = lambda _line: None
+) -> ServeApp:
+    """The application for `request`.
+
+    `work_base`: where its folder for uploads goes; None: the system's for that. `notify` gets lines for people.
+    """
+    return ServeApp(request, work_base, notify)
 
 
 def _add_routes(api: FastAPI) -> None:

@@ -26,15 +26,20 @@ _HEADER_BYTES = 16 << 10
 
 
 def run_server(
-    request: ServeRequest, *, on_ready: Callable[[str], None] = lambda _address: None, work_base: Path | None = None
+    request: ServeRequest,
+    *,
+    on_ready: Callable[[str], None] = lambda _address: None,
+    notify: Callable[[str], None] = lambda _line: None,
+    work_base: Path | None = None,
 ) -> int | None:
     """Serves until a signal comes, and gives its number; None in a thread, where there are no signals.
 
-    `on_ready` gets the address (http://...) once requests are answered. Jobs are cancelled within seconds, and no
-    file is left. Raises InputError when the address cannot be used, DsmapError when the model does not run.
+    `on_ready` gets the address (http://...) once requests are answered, `notify` lines for people. In the end jobs are
+    cancelled within seconds, and no file is left. Raises InputError when the address cannot be used, DsmapError when
+    the model does not run.
     """
     with listen(request.host, request.port) as listening:
-        server = ServeServer(create_app(request, work_base), listening, on_ready)
+        server = ServeServer(create_app(request, work_base, notify), listening, on_ready)
         server.run(sockets=[listening])
     if server.app.failure is not None:
         raise server.app.failure

@@ -1,13 +1,17 @@
 """The web page of a server, made when it starts: that of `dsmap web`, without the model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dsmap.runtime.serve.request import ServeRequest
 from dsmap.runtime.web.site import SiteRequest, build_site
 
 
-def make_site(request: ServeRequest, folder: Path) -> Path:
-    """Writes the page into the empty folder `folder`. Raises DsmapError where the disk is full."""
+def make_site(request: ServeRequest, folder: Path, notify: Callable[[str], None]) -> Path:
+    """Writes the page into the empty folder `folder`. `notify` gets a line about what takes long, or is missing.
+
+    Raises DsmapError where the disk is full.
+    """
     limits = request.limits
     server = {
         "api": "v1",
@@ -18,4 +22,4 @@ def make_site(request: ServeRequest, folder: Path) -> Path:
         "pixels": limits.pixels,
         "video_seconds": limits.video_seconds,
     }
-    return build_site(SiteRequest(bundle=request.bundle, out=folder, server=server)).folder
+    return build_site(SiteRequest(bundle=request.bundle, out=folder, server=server), notify).folder

@@ -26,7 +26,7 @@ from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle, Components, GraphData
 from dsmap.runtime.web.reference import LEAST_PSNR_DB, make_reference
-from dsmap.runtime.web.vendor import find_vendor_files, vendor_bytes
+from dsmap.runtime.web.vendor import PAGE_FILES, VendorFile, find_vendor_files, vendor_bytes
 
 SITE_FORMAT = 1
 SITE_FILE = "model/site.json"
@@ -78,7 +78,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     for target in targets:
         request.bundle.source_of(target)
     check_site_folder(out, request.bundle, overwrite=request.overwrite)
-    vendor = {} if request.server is not None else find_vendor_files(request.runtime, notify)
+    vendor = _vendor_files(request, notify)
     request.bundle.check()
     part: Path | None = None
     try:
@@ -116,6 +116,17 @@ def check_site_folder(out: Path, bundle: Bundle, *, overwrite: bool) -> None:
         if not overwrite:
             raise InputError(f"-o {out} exists already", "Pass --overwrite to replace it, or another name with -o.")
     check_folder_writable(Path(os.path.realpath(out)).parent, "-o")
+
+
+def _vendor_files(request: SiteRequest, notify: Callable[[str], None]) -> dict[VendorFile, Path]:
+    """The files of others; a server does without those that cannot be had, and `notify` says what is missing then."""
+    if request.server is None:
+        return find_vendor_files(request.runtime, notify)
+    try:
+        return find_vendor_files(request.runtime, notify, PAGE_FILES)
+    except InputError as error:
+        notify(f"the page will not open videos: {error.fact}")
+        return {}
 
 
 def _copy_page(part: Path) -> None:

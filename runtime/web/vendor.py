@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,20 +111,28 @@ VENDOR_FILES = (
 )
 
 
+PAGE_FILES = tuple(file for file in VENDOR_FILES if file.package != _ORT)
+"""What the page needs where a server runs the model."""
+
+
 def find_vendor_files(
-    runtime: Path | None = None, notify: Callable[[str], None] = lambda _line: None
+    runtime: Path | None = None,
+    notify: Callable[[str], None] = lambda _line: None,
+    files: Sequence[VendorFile] = VENDOR_FILES,
 ) -> dict[VendorFile, Path]:
-    """Where every file of `VENDOR_FILES` is, its hash checked; what is nowhere is fetched into the user's cache.
+    """Where each of `files` is, its hash checked; what is nowhere is fetched into the user's cache.
 
     `runtime`: a folder to take them from instead, with the files or with the unpacked packages (`node_modules`) in it.
     `notify` gets a line before a download. Raises InputError where they cannot be had.
     """
     if runtime is not None:
-        return {file: _in_folder(runtime, file) for file in VENDOR_FILES}
-    found = {file: path for file in VENDOR_FILES if (path := _kept(file)) is not None}
-    missing = [file for file in VENDOR_FILES if file not in found]
+        return {file: _in_folder(runtime, file) for file in files}
+    found = {file: path for file in files if (path := _kept(file)) is not None}
+    missing = [file for file in files if file not in found]
     if missing:
-        notify("fetching ONNX Runtime Web, Mediabunny and client-zip with npm, once (35 MB)")
+        packages = sorted({file.package for file in missing})
+        size = " (35 MB)" if _ORT in packages else ""
+        notify(f"fetching {', '.join(packages)} with npm, once{size}")
         fetch_vendor_files(missing, private_folder(_CACHE))
         found |= {file: private_folder(_CACHE) / _kept_name(file) for file in missing}
     return found
