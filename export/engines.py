@@ -12,6 +12,7 @@ from dsmap.errors import InputError
 from dsmap.export.request import EngineRequest
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
 from dsmap.runtime.engines.build import build_engine
+from dsmap.runtime.engines.build_options import DEFAULT_BUILD, BuildOptions
 from dsmap.runtime.engines.lookup import check_engine, trust_fault
 from dsmap.runtime.engines.progress import BuildProgress
 from dsmap.runtime.engines.sidecars import EngineKey, Sidecar, engine_name, read_sidecar
@@ -57,6 +58,7 @@ class EngineOptions(NamedTuple):
     """See `parse_gpu_arch`."""
     profile: SizeProfile
     """Sizes of the translated frames."""
+    build: BuildOptions = DEFAULT_BUILD
 
 
 class EngineTarget(NamedTuple):
@@ -66,13 +68,14 @@ class EngineTarget(NamedTuple):
     architectures: tuple[str, ...]
     sizes: str
     max_batch: int
+    build: BuildOptions = DEFAULT_BUILD
 
     def options(self, sizes: Sizes) -> EngineOptions:
         """Engines for a network with such `sizes`. Raises InputError for frame sizes that it does not accept."""
         profile = SizeProfile.parse(
             self.sizes, multiple_of=sizes.multiple_of, minimum=sizes.minimum, max_batch=self.max_batch
         )
-        return EngineOptions(self.flavour, self.architectures, profile)
+        return EngineOptions(self.flavour, self.architectures, profile, self.build)
 
 
 class BuiltEngine(NamedTuple):
@@ -86,9 +89,20 @@ class BuiltEngine(NamedTuple):
 
 
 def resolve_engines(request: EngineRequest) -> EngineTarget:
-    """Finds the TensorRT to build with. Raises DsmapError if it is not installed, InputError for an unknown GPU."""
+    """Finds the TensorRT to build with.
+
+    Raises DsmapError if it is not installed, InputError for an unknown GPU and a timing cache for TensorRT for RTX.
+    """
     flavour = load_trt(request.kind)
-    return EngineTarget(flavour, parse_gpu_arch(request.gpu_arch, flavour), request.sizes, request.max_batch)
+    if request.timing_cache is not None and flavour.name == "rtx":
+        # It compiles for the GPU when an engine first runs, and with a cache of timings it does not build without one.
+        raise InputError(
+            f"{flavour.title} times no kernels when it builds: --timing-cache has no use", "Leave out --timing-cache."
+        )
+    if request.timing_cache is not None:
+        check_folder_writable(request.timing_cache.parent, "--timing-cache")
+    build = BuildOptions(level=request.level, timing_cache=request.timing_cache)
+    return EngineTarget(flavour, parse_gpu_arch(request.gpu_arch, flavour), request.sizes, request.max_batch, build)
 
 
 def parse_gpu_arch(text: str | None, flavour: Flavour) -> tuple[str, ...]:
@@ -162,6 +176,7 @@ def build_engines(
             profile=profile,
             flavour=options.flavour,
             architectures=options.architectures,
+            build=options.build,
             say=say,
             progress=progress,
         )
@@ -195,6 +210,7 @@ def build_bundle_engines(
     profile: SizeProfile,
     flavour: Flavour,
     architectures: tuple[str, ...],
+    build: BuildOptions = DEFAULT_BUILD,
     say: Notify,
     progress: Callable[[EngineJob], BuildProgress] | None = None,
 ) -> list[BuiltEngine]:
@@ -208,7 +224,7 @@ def build_bundle_engines(
     built = []
     for job in jobs:
         path = engines / engine_name(job.component, job.domain, job.precision, flavour.name, profile)
-        key = EngineKey.of(job.sha256, flavour, architectures, job.precision, profile)
+        key = EngineKey.of(job.sha256, flavour, architectures, job.precision, profile, build)
         reason = check_engine(path, key, same_architectures=True) or trust_fault(path)
         if reason is None:
             built.append(BuiltEngine(job, path, read_sidecar(path), reused=True))
@@ -225,6 +241,7 @@ def build_bundle_engines(
             profile=profile,
             flavour=flavour,
             architectures=architectures,
+            build=build,
             progress=progress and progress(job),
         )
         built.append(BuiltEngine(job, path, sidecar, reused=False))

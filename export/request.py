@@ -27,8 +27,14 @@ class EngineRequest:
     """Compute capabilities separated by commas, or "current"; None: all from 8.0 on."""
     max_batch: int = 1
     """Frames in one call, at most."""
+    level: int | None = None
+    """TensorRT's optimisation level, 0 to 5; None: its default."""
+    timing_cache: Path | None = None
+    """File in which plain TensorRT keeps the timings of kernels between builds."""
 
     def __post_init__(self) -> None:
+        if self.level not in (None, *range(6)):
+            raise InputError(f"--opt-level is {self.level}", "Pass 0 (quick to build) to 5 (tries most).")
         if self.kind not in ENGINE_KINDS:
             raise InputError(f"no engine called {self.kind!r}", "Pass --engine tensorrt, rtx, auto or none.")
 

@@ -26,6 +26,7 @@ BUNDLE_FORMAT = {
     "dsmap.runtime.bundle.manifest",
     "dsmap.runtime.bundle.style_images",
     "dsmap.runtime.engines.build",
+    "dsmap.runtime.engines.build_options",
     "dsmap.runtime.engines.lookup",
     "dsmap.runtime.engines.progress",
     "dsmap.runtime.engines.sidecars",
@@ -221,7 +222,7 @@ OPTIONS = {
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
     "export": "--best --card --contrast --data --debug --default-style --domain --domains --engine --force --fp16 "
     "--gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
-    "--output --overwrite --report --sharpen --sizes --version --without",
+    "--opt-level --output --overwrite --report --sharpen --sizes --timing-cache --version --without",
     "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "

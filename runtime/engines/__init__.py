@@ -3,6 +3,7 @@
 From the library to a loaded engine:
 - `tensorrt_api`: imports TensorRT, and knows what its flavours and versions do differently.
 - `size_profile`: the image sizes that an engine is built for.
+- `build_options`: how TensorRT is asked to build.
 - `build`: builds an engine and writes it with its sidecar; `layer_statistics` is the precision gate.
 - `progress`: how far a build is, and Ctrl-C during it.
 - `sidecars`: the JSON file beside an engine: its key, its hash.

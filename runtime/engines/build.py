@@ -17,6 +17,7 @@ from dsmap import __version__
 from dsmap.common.output_files import check_folder_writable
 from dsmap.common.state_files import write_state
 from dsmap.errors import DsmapError
+from dsmap.runtime.engines.build_options import DEFAULT_BUILD, BuildOptions
 from dsmap.runtime.engines.layer_statistics import LayerStatistics, layer_statistics
 from dsmap.runtime.engines.progress import BuildMonitor, BuildProgress, interrupts
 from dsmap.runtime.engines.sidecars import EngineKey, Sidecar, sidecar_path
@@ -45,6 +46,7 @@ def build_engine(
     profile: SizeProfile,
     flavour: Flavour,
     architectures: tuple[str, ...],
+    build: BuildOptions = DEFAULT_BUILD,
     progress: BuildProgress | None = None,
     option: str = "-o",
 ) -> Sidecar:
@@ -67,10 +69,11 @@ def build_engine(
         profile=profile,
         precision=precision,
         architectures=architectures,
+        build=build,
         progress=progress,
     )
     sidecar = Sidecar(
-        key=EngineKey.of(hashlib.sha256(data).hexdigest(), flavour, architectures, precision, profile),
+        key=EngineKey.of(hashlib.sha256(data).hexdigest(), flavour, architectures, precision, profile, build),
         engine_sha256=hashlib.sha256(built.data).hexdigest(),
         bytes=len(built.data),
         component=component,
@@ -101,12 +104,13 @@ def build_plan(
     profile: SizeProfile,
     precision: str,
     architectures: tuple[str, ...],
+    build: BuildOptions = DEFAULT_BUILD,
     progress: BuildProgress | None = None,
 ) -> SerializedEngine:
     """Builds the engine of an ONNX file's bytes; `name` is what messages call it.
 
     Raises DsmapError with TensorRT's reason, or where the graph is not of `precision`; KeyboardInterrupt on Ctrl-C; and
-    what `progress` raises.
+    what `progress` and `build` raise.
     """
     started = time.perf_counter()
     with interrupts() as interrupted:
@@ -122,6 +126,7 @@ def build_plan(
         monitor.check()
         config = builder.create_builder_config()
         set_architectures(flavour, config, architectures)
+        build.apply(flavour.module, config)
         # TensorRT for RTX: without it an engine may allocate while it runs, and no CUDA graph can be captured.
         if flavour.name == "rtx" and (flag := getattr(flavour.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)):
             config.set_flag(flag)
@@ -134,6 +139,7 @@ def build_plan(
         raise DsmapError(
             f"{flavour.title} cannot build {name}: {log.last_error()}", "Other --sizes or --gpu-arch may work."
         )
+    build.keep_timings(config)
     return SerializedEngine(bytes(engine), layers, time.perf_counter() - started)
 
 

@@ -70,7 +70,7 @@ def find_engine(
 ) -> tuple[Path | None, list[str]]:
     """The engine in `folder` for frames of this size, and in one line each why the others are not taken.
 
-    `expected` says the rest; its profile is not looked at, and its batch is the least that is wanted. Of several the
+    `expected` says the rest; its profile and level are not looked at, and its batch is the least wanted. Of several the
     one for the smallest sizes is taken. The hash is left to `read_engine`. `fault_of`: any other fault of an
     engine that fits.
     """
@@ -81,7 +81,7 @@ def find_engine(
         try:
             key = read_sidecar(path).key
             profile = SizeProfile.parse(key.profile, multiple_of=1, max_batch=key.batch)
-            same = expected.model_copy(update={"profile": key.profile, "batch": key.batch})
+            same = expected.model_copy(update={"profile": key.profile, "batch": key.batch, "level": key.level})
             reason = key.mismatch(same)
             if reason is None and not profile.takes(width, height, expected.batch):
                 reason = (

@@ -18,6 +18,7 @@ from dsmap.common.strict_json import read_json
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX
 from dsmap.runtime.bundle.manifest import first_fault
+from dsmap.runtime.engines.build_options import DEFAULT_BUILD, LEVELS, BuildOptions
 from dsmap.runtime.engines.layer_statistics import LayerStatistics
 from dsmap.runtime.engines.size_profile import SizeProfile
 from dsmap.runtime.engines.tensorrt_api import Flavour, covers, current_device
@@ -53,6 +54,10 @@ class EngineKey(_SidecarPart):
         default="",
         description="the GPU it was tuned on; none of TensorRT for RTX, which compiles where it runs",
     )
+    level: int | None = Field(
+        default=None, ge=LEVELS[0], le=LEVELS[-1], description="optimisation level, if one was set"
+    )
+    tf32: bool = Field(default=True, description="float32 products may be rounded to TF32")
     recipe: int = Field(default=1, ge=1, le=1 << 20, description="how dsmap builds engines, see `RECIPE`")
 
     @classmethod
@@ -63,6 +68,7 @@ class EngineKey(_SidecarPart):
         architectures: tuple[str, ...],
         precision: str,
         profile: SizeProfile,
+        build: BuildOptions = DEFAULT_BUILD,
     ) -> "EngineKey":
         """The key of an engine that is to be built, or looked for."""
         return cls(
@@ -75,6 +81,8 @@ class EngineKey(_SidecarPart):
             batch=profile.max_batch,
             # Kernels are timed and chosen on one GPU: on another of the same architecture they may be slow, or not fit.
             device=(current_device() or "") if flavour.name == "tensorrt" else "",
+            level=build.level,
+            tf32=build.tf32,
             recipe=RECIPE,
         )
 
@@ -102,6 +110,8 @@ _WORDS = {
     "profile": "its sizes differ",
     "batch": "its largest batch differs",
     "device": "it was built on another GPU",
+    "level": "it was built at another optimisation level",
+    "tf32": "it was built for other products of float32 (TF32)",
     "recipe": "it was built as another version of dsmap does it",
 }
 

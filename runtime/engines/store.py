@@ -13,6 +13,7 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundle import ENGINES, Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.engines.build import build_engine
+from dsmap.runtime.engines.build_options import DEFAULT_BUILD, BuildOptions
 from dsmap.runtime.engines.cache import cached_engine_path, make_cache_folder
 from dsmap.runtime.engines.lookup import find_engine, read_engine, trust_fault
 from dsmap.runtime.engines.progress import BuildProgress
@@ -49,11 +50,12 @@ class EngineStore:
         precision: str,
         *,
         trust_engines: bool = False,
+        build: BuildOptions = DEFAULT_BUILD,
     ) -> None:
         """`trust_engines`: the bundle's engines are loaded wherever they come from; else only those that this user has
-        built."""
+        built. `build`: how engines are, or have been, built; those of another level are taken, too."""
         self._bundle, self._flavour, self._architecture = bundle, flavour, architecture
-        self._precision, self._trust = precision, trust_engines
+        self._precision, self._trust, self._build_options = precision, trust_engines, build
         self._stops = 0
 
     def has(self, component: str, domain: str) -> bool:
@@ -75,7 +77,7 @@ class EngineStore:
         file, precision = found
         title = f"{component}.{domain} {precision}"
         profile = self.profile(size, batch, component)
-        key = EngineKey.of(file.sha256, self._flavour, (self._architecture,), precision, profile)
+        key = EngineKey.of(file.sha256, self._flavour, (self._architecture,), precision, profile, self._build_options)
         reasons: list[str] = []
         for find in (self._in_bundle, self._in_cache):
             path = find(component, domain, key, size, reasons)
@@ -180,6 +182,7 @@ class EngineStore:
                     profile=profile,
                     flavour=self._flavour,
                     architectures=architectures,
+                    build=self._build_options,
                     progress=self._progress(title, stops),
                     option=VARIABLE,
                 )

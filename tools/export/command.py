@@ -16,7 +16,7 @@ from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.export.request import ExportRequest, UpdateRequest
 from dsmap.tools.export.engines import EngineBar, parse_engines
-from dsmap.tools.shared.cli import Debug, Version, explained, new_app, run
+from dsmap.tools.shared.cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.generators import Contrast
 from dsmap.tools.shared.images import (
     Data,
@@ -117,6 +117,16 @@ def export(
         int | None,
         typer.Option(metavar="N", help="Engines: frames per call (default: 1).", rich_help_panel=HARDWARE),
     ] = None,
+    opt_level: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Engines: build effort, 0 to 5 (default: 3).", rich_help_panel=HARDWARE),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=path_given, help="Engines: reuse kernel timings.", rich_help_panel=HARDWARE
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Keep a precision that fails its check.", rich_help_panel=ADVANCED)
     ] = False,
@@ -130,7 +140,7 @@ def export(
     from dsmap.export.named_styles import parse_named_styles
     from dsmap.training.output_adjustments import parse_contrast
 
-    engines = parse_engines(engine, sizes, gpu_arch, max_batch)
+    engines = parse_engines(engine, sizes, gpu_arch, max_batch, opt_level, timing_cache)
     named_styles = parse_named_styles(named_style or [])
     if (checkpoint / "bundle.json").is_file():
         flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,

@@ -1,6 +1,7 @@
 """The options of `dsmap-export` about engines, and the bar that follows their builds."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dsmap.errors import InputError
@@ -13,11 +14,27 @@ if TYPE_CHECKING:
     from dsmap.runtime.engines.progress import BuildProgress
 
 
-def parse_engines(kind: str, sizes: str | None, gpu_arch: str | None, max_batch: int | None) -> EngineRequest | None:
+def parse_engines(
+    kind: str,
+    sizes: str | None,
+    gpu_arch: str | None,
+    max_batch: int | None,
+    level: int | None,
+    timing_cache: Path | None,
+) -> EngineRequest | None:
     """The engines to build; None for "none". Raises InputError for an unknown kind and for options without effect."""
     if kind != "none":
-        return EngineRequest(kind=kind, sizes=sizes or DEFAULT_SIZES, gpu_arch=gpu_arch, max_batch=max_batch or 1)
-    for flag, value in {"--sizes": sizes, "--gpu-arch": gpu_arch, "--max-batch": max_batch}.items():
+        return EngineRequest(
+            kind=kind,
+            sizes=sizes or DEFAULT_SIZES,
+            gpu_arch=gpu_arch,
+            max_batch=max_batch or 1,
+            level=level,
+            timing_cache=timing_cache,
+        )
+    given = {"--sizes": sizes, "--gpu-arch": gpu_arch, "--max-batch": max_batch, "--opt-level": level,
+             "--timing-cache": timing_cache}  # fmt: skip
+    for flag, value in given.items():
         if value is not None:
             raise InputError(f"{flag} has no effect without --engine", "Add --engine rtx or tensorrt.")
     return None

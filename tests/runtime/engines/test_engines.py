@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,9 +20,11 @@ from tiny import make_model
 
 from dsmap.common.cache_folder import user_cache_folder
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.engines import EngineJob, build_bundle_engines, parse_gpu_arch
+from dsmap.export.engines import EngineJob, build_bundle_engines, parse_gpu_arch, resolve_engines
 from dsmap.export.graphs import graphs, write_graph
+from dsmap.export.request import EngineRequest
 from dsmap.runtime.engines.build import build_engine, build_plan, input_shapes
+from dsmap.runtime.engines.build_options import BuildOptions
 from dsmap.runtime.engines.cache import cached_engine_path, make_cache_folder
 from dsmap.runtime.engines.lookup import check_engine, find_engine, read_engine
 from dsmap.runtime.engines.progress import PROGRESS_STEPS, BuildMonitor
@@ -133,6 +136,8 @@ CHANGES = {
     "profile": ("512x512", f"sizes differ: {DYNAMIC}, expected 512x512"),
     "batch": (4, "batch differs: 1, expected 4"),
     "device": ("NVIDIA GeForce RTX 4060, 24 multiprocessors, 8 GiB", "another GPU: , expected NVIDIA GeForce RTX 4060"),
+    "level": (5, "another optimisation level: None, expected 5"),
+    "tf32": (False, r"other products of float32 \(TF32\): True, expected False"),
     "recipe": (RECIPE + 1, f"another version of dsmap does it: {RECIPE}, expected {RECIPE + 1}"),
 }
 
@@ -249,6 +254,86 @@ def test_engines_are_built_again_with_the_reason(graph_files, rtx, tmp_path):
     assert "built from another ONNX file" in lines[3]
     assert not third.reused
     assert sorted(path.name for path in first.path.parent.iterdir()) == [first.path.name, first.path.name + ".json"]
+
+
+def test_the_optimisation_level_and_tf32_are_part_of_an_engine(tiny_bundle, rtx, tmp_path):
+    job = EngineJob("style_mlp", "winter", "fp32", tiny_bundle / "style_mlp.winter.onnx")
+    settings = {"profile": SizeProfile.parse(FIXED), "flavour": rtx, "architectures": ("8.9",)}
+    lines: list[str] = []
+
+    def build(**options):
+        (made,) = build_bundle_engines(tmp_path, [job], build=BuildOptions(**options), say=lines.append, **settings)
+        return made
+
+    assert [build(level=5).reused, build(level=5).reused, build(level=1).reused] == [False, True, False]
+    assert "it was built at another optimisation level: 5, expected 1" in lines[2]
+    assert read_sidecar(build(level=1).path).key.level == 1
+    # The runtime, which asks for no level, takes an engine of any; but not one with TF32 where it wants none.
+    key = EngineKey.of(job.sha256, rtx, ("8.9",), "fp32", settings["profile"])
+    folder = tmp_path / "engines"
+    assert find_engine(folder, "style_mlp", "winter", key, width=128, height=96)[0] is not None
+    plain = key.model_copy(update={"tf32": False})
+    found, reasons = find_engine(folder, "style_mlp", "winter", plain, width=128, height=96)
+    assert found is None
+    assert "TF32" in reasons[0]
+    build(tf32=False)
+    assert find_engine(folder, "style_mlp", "winter", plain, width=128, height=96)[0] is not None
+
+
+class Config:
+    """A builder config as far as `BuildOptions` goes. TensorRT makes an empty cache of what it does not know."""
+
+    def __init__(self, refuses: bytes = b"") -> None:
+        self.refuses, self.cache, self.cleared = refuses, None, []
+
+    def create_timing_cache(self, data: bytes):
+        return SimpleNamespace(data=data if data.startswith(b"timings") else b"", serialize=lambda: b"timings of more")
+
+    def set_timing_cache(self, cache, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if self.refuses and cache.data == self.refuses:
+            return False
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self):
+        return self.cache
+
+    def clear_flag(self, flag) -> None:
+        self.cleared.append(flag)
+
+
+def test_a_timing_cache_is_made_read_and_grows_and_no_other_file_is_touched(rtx, tmp_path, caplog):
+    path = tmp_path / "timings"
+    options, config = BuildOptions(timing_cache=path), Config()
+    options.apply(trt, config)
+    assert config.cache.data == b""
+    options.keep_timings(config)
+    assert path.read_bytes() == b"dsmap timing cache 1\ntimings of more"
+    options.apply(trt, again := Config())
+    assert again.cache.data == b"timings of more"
+    options.apply(trt, other := Config(refuses=b"timings of more"))  # of another GPU: it starts anew
+    assert other.cache.data == b""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"timings of a kind")
+    with pytest.raises(InputError, match=r"photo.jpg is not a timing cache of dsmap"):
+        BuildOptions(timing_cache=photo).apply(trt, Config())
+    BuildOptions(timing_cache=tmp_path).keep_timings(config)
+    assert "the timings of this build are not kept" in caplog.text
+    # The names are those of the real thing.
+    real = new_builder(rtx, Log(rtx)).create_builder_config()
+    BuildOptions(level=4, tf32=False).apply(trt, real)
+    assert (real.builder_optimization_level, real.get_flag(trt.BuilderFlag.TF32)) == (4, False)
+    for name in ("create_timing_cache", "set_timing_cache", "get_timing_cache"):
+        assert callable(getattr(real, name))
+
+
+def test_engine_options_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--opt-level is 6"):
+        EngineRequest(kind="rtx", level=6)
+    with pytest.raises(InputError, match="times no kernels when it builds: --timing-cache has no use"):
+        resolve_engines(EngineRequest(kind="rtx", timing_cache=tmp_path / "timings"))
+    assert resolve_engines(EngineRequest(kind="rtx", level=2)).build == BuildOptions(level=2)
 
 
 def test_progress_never_goes_backwards(graph_files, options):
