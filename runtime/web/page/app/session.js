@@ -176,7 +176,8 @@ export class Session extends EventTarget {
 
   /** Another clip begins: where the strength is below 1 the style of the source is read anew, from its first image. */
   async startClip () {
-    await this.translator?.startClip()
+    const { translator } = this
+    if (translator && 'startClip' in translator) await translator.startClip()
   }
 
   /**
