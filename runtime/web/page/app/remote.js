@@ -64,7 +64,7 @@ export class RemoteTranslator {
    * @returns {Promise<ImageData>}
    */
   async translate (image, { style = null, strength = 1, width, height, seed } = {}) {
-    const code = seed === undefined ? style : randomCode(this.site.style_dim, seed)
+    const code = seed === undefined ? style : randomCode(this.site.styles[this.target], seed)
     const size = targetSize(image, width, height)
     const form = new FormData()
     form.set('image', await asPng(image, size.width, size.height))
@@ -95,7 +95,7 @@ export class RemoteTranslator {
   }
 
   /** As `Translator.randomStyle`. @param {number} [seed] */
-  randomStyle (seed = Math.floor(Math.random() * 2 ** 32)) { return randomCode(this.site.style_dim, seed) }
+  randomStyle (seed = Math.floor(Math.random() * 2 ** 32)) { return randomCode(this.site.styles[this.target], seed) }
 
   /** Nothing is held here. */
   close () {}
