@@ -10,7 +10,7 @@ Jobs take any `FrameTranslator`. A wrapper wraps one and is one, so wrappers com
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -76,6 +76,12 @@ class FrameTranslator(Protocol):
     def close(self) -> None:
         """Frees what it holds, such as GPU memory. It cannot be used afterwards."""
         return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
 
 class TranslatorWrapper(FrameTranslator):
@@ -147,4 +153,13 @@ def check_frames(frames_rgb: Frames, dims: tuple[int, ...]) -> None:
     array = np.asarray(frames_rgb)
     if array.dtype != np.uint8 or array.ndim not in dims or array.shape[-1] != 3 or 0 in array.shape:
         wanted = " or ".join({3: "(H, W, 3)", 4: "(N, H, W, 3)"}[n] for n in dims)
-        raise InputError(f"got {array.dtype} {array.shape}, expected uint8 {wanted}", "Pass RGB frames, not empty.")
+        raise InputError(f"got {array.dtype} {array.shape}, expected uint8 {wanted}", _advice(array))
+
+
+def _advice(array: Any) -> str:
+    """How to make frames of `array`; floats are named with their range."""
+    if array.dtype.kind == "f" and array.size:
+        low, high = float(array.min()), float(array.max())
+        factor = "(x * 255)" if low >= 0 and high <= 1 else "((x + 1) * 127.5)" if low >= -1 and high <= 1 else "x"
+        return f"The values are {low:.3g} to {high:.3g}: pass {factor}.round().astype(numpy.uint8), RGB."
+    return "Pass RGB frames, not empty."

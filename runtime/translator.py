@@ -23,8 +23,8 @@ _MAX_FRAMES_AT_ONCE = 4
 class Translator(FrameTranslator):
     """Translates frames to one domain of a model.
 
-        translator = Translator.load("summer-winter", domain="winter")
-        winter_rgb = translator(summer_rgb)
+        with Translator.load("summer-winter", domain="winter") as translator:
+            winter_rgb = translator(summer_rgb)
 
     Use it from one thread at a time. The style may be changed between frames.
     """
@@ -86,10 +86,10 @@ class Translator(FrameTranslator):
         bundle.check()
         self.bundle = bundle
         self.model_name = bundle.manifest.name
-        self.target = domain
+        self.target = domain = bundle.manifest.domain_named(domain)
         self.source = settings.source or bundle.source_of(domain)
         bundle.source_of(self.source)  # raises for a domain that the model does not have
-        self.styles = StyleResolver(bundle.manifest, domain, style_spread)
+        self.style_resolver = StyleResolver(bundle.manifest, domain, style_spread)
         if settings.threads is not None and settings.threads < 1:
             raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")
         if settings.frames_at_once < 1:
@@ -107,6 +107,16 @@ class Translator(FrameTranslator):
         self.set_style(style)
         bundle.release()
 
+    @property
+    def domains(self) -> tuple[str, str]:
+        """The two domains of the model."""
+        return self.bundle.manifest.domains
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The names of the model's styles for the target domain."""
+        return tuple(self.style_resolver.named)
+
     def set_style(self, style: StyleLike) -> None:
         """Sets the style of the frames from now on. Raises InputError as `find_style`; the style then stays."""
         self.style = self.find_style(style)
@@ -116,7 +126,7 @@ class Translator(FrameTranslator):
 
         Raises InputError for a name that the model does not have, and for an image that is missing or unreadable.
         """
-        return self.styles.resolve(style).encode(self._backend.encode_style)
+        return self.style_resolver.resolve(style).encode(self._backend.encode_style)
 
     def __call__(self, frames_rgb: Frames) -> Frames:
         """Translates one frame (H, W, 3) or a batch (N, H, W, 3), uint8 RGB of any size; the shape stays."""

@@ -105,7 +105,8 @@ def test_what_a_run_writes_can_be_read_again(tmp_path):
     [
         ("loss.cylce=3", "loss.cylce", "Did you mean loss.cycle?"),
         ("cycle=3", "cycle", "Did you mean loss.cycle?"),
-        ("optimiser.lr=1", "optimiser", "Did you mean optimizer."),
+        ("los.cycle=3", "los.cycle", "Did you mean loss.cycle?"),
+        ("optimiser.lr=1", "optimiser.lr", "Did you mean optimizer."),
         ("model.dims=3", "model.dims", "Did you mean model.dim"),
         ("stesp=3", "stesp", "Did you mean steps?"),
         ("zzzzzzzz=3", "zzzzzzzz", "Known keys: model.domains, "),

@@ -201,6 +201,7 @@ def live(
 
     sources = tuple(map(find_source, with_passwords(camera or ["0"], password_env, "--camera-password-env")))
     bundle = Bundle.open(find_model(model))
+    domain = bundle.manifest.domain_named(domain)
     request = LiveRequest(
         sources=sources,
         capture=CaptureRequest(size=size, fps=fps),

@@ -55,7 +55,7 @@ def parse_settings(kind: type[SettingsT], tree: Mapping[str, Any], where: str) -
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = known_keys(kind)
+            key, known = _whole_key(key, first["input"]), known_keys(kind)
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
                 key.rsplit(".", 1)[-1], [name.rsplit(".", 1)[-1] for name in known], n=1, cutoff=0.5
             )
@@ -66,6 +66,14 @@ def parse_settings(kind: type[SettingsT], tree: Mapping[str, Any], where: str) -
         raise InputError(
             f"{where}: {key + ': ' if key else ''}{message}{got}", "Correct that value and run again."
         ) from error
+
+
+def _whole_key(key: str, value: Any) -> str:
+    """The key as it was written, where only its first parts are unknown: los.cycle, of which `key` is los."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        key = f"{key}.{name}"
+    return key
 
 
 def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:

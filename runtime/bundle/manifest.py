@@ -132,6 +132,14 @@ class Manifest(_ManifestModel):
         """Every file of every precision."""
         return [file for part in (self.components, *self.variants.values()) for file in part.files()]
 
+    def domain_named(self, text: str) -> str:
+        """The domain that a user means, whose case may differ. Raises InputError as `source_of`."""
+        same = [name for name in self.domains if name.casefold() == text.casefold()]
+        if text not in self.domains and len(same) == 1:
+            return same[0]
+        self.source_of(text)
+        return text
+
     def source_of(self, target: str) -> str:
         """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
         if target not in self.domains:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
-from dsmap.runtime.video.encoders import EncoderSettings
+from dsmap.runtime.video.encoders import EncoderSettings, codec_named
 from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
 AUDIO_CHOICES = ("copy", "convert", "none")
@@ -98,6 +98,7 @@ class VideoOptions:
     """Continue an interrupted job for the same output, if there was one."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "codec", codec_named(self.codec))
         check_hwaccel(self.hwaccel)
         if self.audio not in AUDIO_CHOICES:
             raise InputError(f"--audio {self.audio} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")

@@ -8,7 +8,7 @@ A request holds plain values, paths and arrays, and can be pickled: another proc
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def resolve_request(
     """
     options = options or VideoOptions()
     bundle = Bundle.open(find_model(model.model))
+    model = replace(model, domain=bundle.manifest.domain_named(model.domain))
     requested = _resolve_style(style or StyleOptions(), bundle, model.domain)
     sources = with_passwords(sources, password_env, "--password-env")
     # A codec is for videos: where one was chosen, animated images become videos too.

@@ -7,11 +7,12 @@
 Commands resolve what was typed before the model loads; `Translator.find_style` resolves and encodes in one step.
 """
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -23,8 +24,9 @@ from dsmap.runtime.bundle.style_images import fit_style_image
 from dsmap.runtime.frame_translator import check_frames
 from dsmap.runtime.styles.random_styles import random_code
 
-StyleLike: TypeAlias = "int | str | Path | Frames | ResolvedStyle | None"
-"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): an image's style.
+StyleLike: TypeAlias = "int | str | Path | Frames | Codes | ResolvedStyle | None"
+"""None: the domain's mean style. A seed: a random style. A path or a uint8 RGB array (H, W, 3): an image's style. An
+array (S,) of floats: a style code.
 
 A text is `mean`, a seed (`7` or `seed:7`), the name of one of the model's styles for the domain, or an image's path, in
 this order: "./fresh-snow" and "./7", or a Path, are always files.
@@ -41,8 +43,8 @@ _MAX_SEED_DIGITS = 1000  # Python refuses to read numbers of more than 4300
 class ResolvedStyle:
     """A style of one domain: its code, or the image that the model's style encoder reads it from."""
 
-    source: int | str | Path | Frames | None
-    """What it is: None for the mean, a seed, one of the model's names, an image file, or an image."""
+    source: int | str | Path | Frames | Codes | None
+    """What it is: None for the mean, a seed, one of the model's names, an image file, an image or a code."""
     written: str
     """As the user wrote it; for people."""
     code: Codes | None = None
@@ -103,7 +105,15 @@ class StyleResolver:
             return self._seed(int(style), f"seed:{style}")
         if isinstance(style, Path):
             return self._image(style, str(style), read_rgb(style))
-        return self._image(style, "an image", style)
+        if style.ndim == 1 and style.dtype.kind == "f":
+            return self._given_code(cast(Codes, style))
+        return self._image(cast(Frames, style), "an image", cast(Frames, style))
+
+    def _given_code(self, code: Codes) -> ResolvedStyle:
+        if code.size != self.manifest.style_dim or not np.isfinite(code).all():
+            fact = f"got a style code of {code.size} numbers, expected {self.manifest.style_dim} finite ones"
+            raise InputError(fact, "Pass a code of this model.")
+        return ResolvedStyle(source=code, written="a code", code=_code(code), domain=self.domain)
 
     def _checked(self, style: ResolvedStyle) -> ResolvedStyle:
         of_domain = style.domain in (None, self.domain)
@@ -157,7 +167,9 @@ class StyleResolver:
         else:
             fact = f"{self.manifest.name} has no style {text} for {self.domain}"
         named = f"{option}: {fact}" if option else fact
-        return InputError(f"{named}, and there is no such file", self._advice(option, text))
+        near = [] if others else difflib.get_close_matches(text.lower(), self.named, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return InputError(f"{named}, and there is no such file{meant}", self._advice(option, text))
 
     def _advice(self, option: str, name: str = "") -> str:
         """The names there are, and what else can be passed. `name`: what was taken for a name, if anything."""

@@ -1,6 +1,6 @@
 """Styles over time: a fade from one style to another along a clip, or a cycle through several.
 
-    plan = plan_style_path(translator.styles, style_from="seed:7", style_to="snow.jpg")  # None without options
+    plan = plan_style_path(translator.style_resolver, style_from="seed:7", style_to="snow.jpg")  # None without options
     path = plan.load(translator.find_style)
     translator = StylePathTranslator(translator, path)
     translator.submit(frame_rgb, at=ClipTime(seconds, share))

@@ -200,3 +200,6 @@ ENCODERS = (
 )
 CODECS = tuple(dict.fromkeys(encoder.codec for encoder in ENCODERS))
 """The names that `EncoderSettings.codec` takes, beside "auto"."""
+CODEC_ALIASES = {"avc": "h264", "x264": "h264", "libx264": "h264", "h265": "hevc", "x265": "hevc", "libx265": "hevc",
+                 "libvpx-vp9": "vp9", "libsvtav1": "av1", "ffv1": "lossless"}  # fmt: skip
+"""Other names that people use for them, without dots and in lower case."""

@@ -4,6 +4,7 @@ encoder = resolve(EncoderSettings(codec="hevc", crf=20), ".mp4")
 """
 
 import contextlib
+import difflib
 import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,7 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.system.subprocess_call import isolated
-from dsmap.runtime.video.encoder_table import CODECS, ENCODERS, Encoder
+from dsmap.runtime.video.encoder_table import CODEC_ALIASES, CODECS, ENCODERS, Encoder
 
 AUTO = "auto"
 _OPENING_SECONDS = 30.0
@@ -31,11 +32,14 @@ class EncoderSettings:
     """The codec, quality and speed that were asked for; `resolve` chooses for None and "auto"."""
 
     codec: str = AUTO
-    """A name of `CODECS`, or "auto": VP9 in .webm, H.264 elsewhere."""
+    """A name of `CODECS` or `CODEC_ALIASES`, or "auto": VP9 in .webm, H.264 elsewhere."""
     crf: int | None = None
     """Quality: lower is better and larger. Its range is the codec's."""
     preset: str | None = None
     """Speed against size; the names are the codec's own."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codec", codec_named(self.codec))
 
 
 def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
@@ -80,10 +84,18 @@ def working_codecs(suffix: str | None = None) -> list[str]:
     )
 
 
+def codec_named(text: str) -> str:
+    """The codec that a user means: "H.265", "x265" and "hevc" are one. A text that is none stays as it is."""
+    folded = text.lower().replace(".", "")
+    return CODEC_ALIASES.get(folded, folded if folded in (AUTO, *CODECS) else text)
+
+
 def _named(codec: str) -> list[Encoder]:
     found = [encoder for encoder in ENCODERS if encoder.codec == codec]
     if not found:
-        raise InputError(f"unknown codec {codec!r}", f"choose --codec from {', '.join((AUTO, *CODECS))}")
+        near = difflib.get_close_matches(codec.lower(), CODECS, n=1)
+        advice = f"choose --codec from {', '.join((AUTO, *CODECS))}"
+        raise InputError(f"unknown codec {codec!r}{f'; did you mean {near[0]}?' if near else ''}", advice)
     return found
 
 

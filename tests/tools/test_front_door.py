@@ -80,7 +80,7 @@ def test_completion_asked_of_a_verb_is_that_of_dsmap(door, tmp_path, words, as_m
 @pytest.mark.parametrize("verb", ["bench", "eval"])
 def test_a_verb_of_several_commands_lists_them_when_alone(door, verb):
     screen = door(verb)
-    assert screen == door(verb, "--help")
+    assert screen == door(verb, "--help") == door(verb, "-h")
     assert "\nCommands:\n" in screen
 
 

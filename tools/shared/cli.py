@@ -30,7 +30,7 @@ from dsmap import __version__
 from dsmap.common.cpu import limit_threads
 from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
-from dsmap.tools.shared.help_screen import App, CommandGroup
+from dsmap.tools.shared.help_screen import HELP_NAMES, App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import report_error, say, show_debug_lines, show_traceback
 
@@ -164,7 +164,12 @@ TimesReport = Annotated[
 
 def new_app(**settings: Any) -> typer.Typer:
     """A typer app with plain help, quick to show, Python's own tracebacks, and completion for shells."""
-    usual: dict[str, Any] = {"cls": CommandGroup, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+    usual: dict[str, Any] = {
+        "cls": CommandGroup,
+        "context_settings": HELP_NAMES,
+        "pretty_exceptions_enable": False,
+        "rich_markup_mode": None,
+    }
     return App(**(usual | settings))
 
 

@@ -13,6 +13,7 @@ from dsmap.tools.shared.panels import ALL_PANELS
 
 # An option whose name and value are longer than this gets a line of its own.
 MAX_NAME_WIDTH = 28
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 _COMPLETION = {"install_completion", "show_completion"}
 
 
@@ -58,7 +59,8 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
         """See `typer.Typer.command`. `epilog`: one example a line."""
-        return super().command(name, **{"cls": Command} | settings)
+        usual: dict[str, Any] = {"cls": Command, "context_settings": HELP_NAMES}
+        return super().command(name, **(usual | settings))
 
 
 def _first_sentence(text: str | None) -> str:

@@ -220,7 +220,7 @@ def test_codes_of_mixed_styles(tiny_bundle, tmp_path):
     write_rgb(tmp_path / "snow.png", grey_rgb())
     translator = Translator(Bundle.read(tiny_bundle), "winter", "cpu")
     codes = StyleCodeCache(translator)
-    image, mean = LiveStyle("snow", translator.styles.resolve(tmp_path / "snow.png")), LiveStyle(MEAN, None)
+    image, mean = LiveStyle("snow", translator.style_resolver.resolve(tmp_path / "snow.png")), LiveStyle(MEAN, None)
     codes.prepare([image, mean])
     (tmp_path / "snow.png").unlink()  # it is read before it is needed
     np.testing.assert_allclose(

@@ -204,7 +204,10 @@ def test_an_unknown_name_is_told_with_those_there_are(bundle, tiny_bundle, trans
     before = translator.style
     with pytest.raises(InputError) as caught:
         translator.set_style("fresh-snw")
-    assert caught.value.fact == "tiny has no style fresh-snw for winter, and there is no such file"
+    assert (
+        caught.value.fact
+        == "tiny has no style fresh-snw for winter, and there is no such file; did you mean fresh-snow?"
+    )
     assert caught.value.advice == "This model has fresh-snow, dusk for winter. Or pass an image, a seed, or mean."
     np.testing.assert_array_equal(translator.style, before)
     with pytest.raises(InputError, match=r"Cannot read the image gone\.png"):
@@ -306,7 +309,7 @@ def test_a_video_in_a_named_style(bundle, images, here):
     assert "\nstyle: mean to dusk\n" in out
     for options in (("--style", "dsk"), ("--style-from", "dsk", "--style-to", "mean"), ("--style-cycle", "mean,dsk")):
         code, out, err = call(video, *usual, "-o", "no.mp4", *options)
-        fact = f"error: {options[0]}: tiny has no style dsk for winter, and there is no such file"
+        fact = f"error: {options[0]}: tiny has no style dsk for winter, and there is no such file; did you mean dusk?"
         told = "This model has fresh-snow, dusk for winter. "
         told += "Or pass an image, seed:NUMBER for a random style, or mean."
         assert (code, out, err) == (2, "", f"{fact}\n{told}\n")

@@ -124,7 +124,7 @@ def test_no_option_is_no_path(styles):
 
 def test_a_path_through_a_real_model(translator, tmp_path):
     write_rgb(tmp_path / "snow.png", frame(40, 40, 5))
-    plan = plan_style_path(translator.styles, style_from=str(tmp_path / "snow.png"), style_to="seed:4")
+    plan = plan_style_path(translator.style_resolver, style_from=str(tmp_path / "snow.png"), style_to="seed:4")
     assert plan is not None
     path = plan.load(translator.find_style)
     ends = [translator.submit(frame(), path(0, share))() for share in (0.0, 0.5, 1.0)]

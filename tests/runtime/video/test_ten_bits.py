@@ -10,6 +10,8 @@ import av
 import numpy as np
 import pytest
 
+from dsmap.errors import InputError
+from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video.encoders import EncoderSettings, keeps_ten_bits, resolve
 from dsmap.runtime.video.frame import LEVEL, Frame, add_residual
@@ -140,3 +142,16 @@ def test_names_of_codecs_with_ten_bits() -> None:
     assert [keeps_ten_bits(codec) for codec in ("auto", "h264", "lossless", *TEN)] == [False] * 3 + [True] * 3
     assert resolve(EncoderSettings(codec="hevc10"), ".mp4").mp4_tag == "hvc1"
     assert str(resolve(EncoderSettings(codec="av1-10"), ".webm")) == "AV1 in 10 bits, CRF 18, preset 10"
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [("h265", "hevc"), ("H.265", "hevc"), ("x264", "h264"), ("AVC", "h264"), ("VP9", "vp9"), ("Auto", "auto")],
+)
+def test_other_names_of_codecs_are_understood(text: str, codec: str) -> None:
+    assert EncoderSettings(codec=text).codec == VideoOptions(codec=text).codec == codec
+
+
+def test_a_misspelt_codec_is_corrected() -> None:
+    with pytest.raises(InputError, match="unknown codec 'prorez'; did you mean prores"):
+        resolve(EncoderSettings(codec="prorez"), ".mov")
