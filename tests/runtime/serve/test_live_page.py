@@ -1,0 +1,132 @@
+"""The page in front of a server, in a real Chromium whose camera shows an image: live by WebRTC, images and videos."""
+
+import base64
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from browsers import CAMERA, browser, need_web_runtime, open_page
+from serving import Serving, serving
+from viewers import SAME, picture, psnr
+
+from dsmap.runtime import Translator
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundled import find_model
+from dsmap.runtime.serve import live_session
+from dsmap.runtime.serve.request import ServeLimits, ServeRequest
+
+SIZE = (160, 120)
+TOKEN = "of-the-tests-0123456789"
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.read(find_model("summer-winter"))
+
+
+@pytest.fixture(scope="module")
+def server(bundle, tmp_path_factory):
+    need_web_runtime()
+    request = ServeRequest(
+        bundle=bundle, sessions=1, backend="cpu", token=TOKEN, limits=ServeLimits(disk_reserve=0, jobs=2)
+    )
+    with serving(request, tmp_path_factory.mktemp("work"), patience=60) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(*CAMERA, f"--use-file-for-fake-video-capture={camera_file(tmp_path_factory.mktemp('camera'))}") as it:
+        yield it
+
+
+def camera_file(folder: Path) -> Path:
+    """`picture()` as the film that Chromium's camera shows."""
+    path, (width, height) = folder / "camera.y4m", SIZE
+    yuv = cv2.cvtColor(picture(width, height), cv2.COLOR_RGB2YUV_I420)  # BT.601, limited range
+    path.write_bytes(f"YUV4MPEG2 W{width} H{height} F20:1 Ip A1:1 C420\n".encode() + (b"FRAME\n" + yuv.tobytes()) * 5)
+    return path
+
+
+def start_camera(page) -> None:
+    page.click("#camera-start")
+    page.wait_for_selector("#stage[data-state=on]")
+    page.wait_for_function("document.querySelector('.compare').dataset.frames >= 5")
+
+
+def shown(page, which: str) -> np.ndarray:
+    """What a canvas of the page shows, uint8 RGB."""
+    address = page.evaluate(f"document.querySelector('canvas.{which}').toDataURL('image/png')")
+    data = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def wait_until_shown(page, expected_rgb: np.ndarray) -> None:
+    for _ in range(100):
+        got = shown(page, "after")
+        if got.shape == expected_rgb.shape and psnr(got, expected_rgb) > SAME:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{got.shape}, {psnr(got, expected_rgb):.1f} dB")
+
+
+def wait_until_free(page, server: Serving) -> None:
+    for _ in range(100):
+        if not server.app.api.state.server.live.count:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("the session goes on")
+
+
+def test_the_camera_is_translated_by_the_server(server, chromium, bundle, monkeypatch):
+    monkeypatch.setattr(live_session, "PATIENCE", 0.2)
+    camera = picture(*SIZE)[:, ::-1]  # the page mirrors
+    with open_page(chromium) as page:
+        page.goto(f"{server.address}/#token={TOKEN}")
+        page.wait_for_selector("#camera-start")
+        assert TOKEN not in page.url
+        start_camera(page)
+        assert psnr(shown(page, "before"), camera) > 35
+        wait_until_shown(page, Translator(bundle, "winter", "cpu")(picture(*SIZE))[:, ::-1])
+        page.keyboard.press("d")
+        wait_until_shown(page, Translator(bundle, "summer", "cpu")(picture(*SIZE))[:, ::-1])
+        page.wait_for_selector("#number-rate")
+        assert page.inner_text("#number-size") == "160 × 120"
+
+        with_cookie = page.context.new_page()  # a second viewer of the same person
+        with_cookie.goto(server.address)
+        with_cookie.click("#camera-start")
+        with_cookie.wait_for_selector("#camera-problem")
+        assert with_cookie.inner_text("#camera-problem") == (
+            "The server is busy: the only session is taken. Try again later."
+        )
+        with_cookie.close()
+
+        for _ in range(3):
+            page.click("#camera-start")  # stop
+            wait_until_free(page, server)
+            start_camera(page)
+        page.reload()
+        wait_until_free(page, server)
+        start_camera(page)
+        assert page.complaints == [
+            "Failed to load resource: the server responded with a status of 503 (Service Unavailable)"
+        ] * len(page.complaints)
+    wait_until_free_after_close(server)
+
+
+def wait_until_free_after_close(server: Serving) -> None:
+    import time
+
+    deadline = time.monotonic() + 8
+    while server.app.api.state.server.live.count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_without_the_token_the_page_says_what_it_needs(server, chromium):
+    with open_page(chromium) as page:
+        page.goto(server.address)
+        page.wait_for_selector("[role=alert]")
+        assert "This server wants a token" in page.inner_text("[role=alert]")
