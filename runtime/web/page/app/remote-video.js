@@ -51,7 +51,7 @@ export async function translateVideo (file, { target, width, height, style, stre
     onProgress({ frames: job.frames, fraction: 1, secondsLeft: 0 })
     return { blob, extension: 'mp4', description: 'MP4, made by the server', frames: job.frames, width, height, notes: job.notes.map(sentence), discard: async () => {} }
   } finally {
-    fetch(new URL(`v1/jobs/${job.id}`, document.baseURI), { method: 'DELETE', keepalive: true }).catch(() => {})
+    await ask(`v1/jobs/${job.id}`, { method: 'DELETE', keepalive: true }).catch(() => {}) // or the server does it later
   }
 }
 

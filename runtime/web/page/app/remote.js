@@ -94,7 +94,7 @@ export class RemoteTranslator {
     return Float32Array.from(code)
   }
 
-  /** As `Translator.randomStyle`. @param {number} [seed] */
+  /** As `Translator.randomStyle`: a seed's style is the same as in Python. @param {number} [seed] */
   randomStyle (seed = Math.floor(Math.random() * 2 ** 32)) { return randomCode(this.site.styles[this.target], seed) }
 
   /** Nothing is held here. */
