@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
 from dsmap.runtime.serve import image_routes, job_routes, live_routes
+from dsmap.runtime.serve.api_page import STYLE, api_page
 from dsmap.runtime.serve.errors import add_error_handlers, error_response
 from dsmap.runtime.serve.guard import Guard
 from dsmap.runtime.serve.job_queue import JobQueue, VideoJob
@@ -141,6 +142,15 @@ def _add_routes(api: FastAPI) -> None:
     async def healthz() -> dict[str, str]:
         """Answers while the server runs."""
         return {"status": "ok"}
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """This API for people."""
+        return HTMLResponse(api_page(api.openapi()))
+
+    @api.get("/docs.css", include_in_schema=False)
+    async def docs_style() -> Response:
+        return Response(STYLE, media_type="text/css")
 
     @api.get("/metrics", tags=["server"], response_class=Response)
     async def metrics(request: Request) -> Response:

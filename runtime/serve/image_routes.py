@@ -17,9 +17,11 @@ from dsmap.runtime.serve.pool import TranslatorLease
 from dsmap.runtime.serve.state import ServerState, state_of
 from dsmap.runtime.serve.uploads import Upload, receive_upload
 from dsmap.runtime.serve.wishes import (
+    DomainWish,
     ImageWish,
     StyleWish,
     check_image_pixels,
+    image_style,
     query_parameters,
     read_wish,
     resolve_style,
@@ -29,23 +31,19 @@ from dsmap.runtime.styles.resolver import ResolvedStyle
 router = APIRouter(prefix="/v1", tags=["images"])
 
 _PATIENCE = 10.0  # seconds that an image waits for a translator: others' images take less than one
-_BODY = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {
-                    "image": {"type": "string", "format": "binary", "description": "The image to translate."},
-                    "style_image": {"type": "string", "format": "binary", "description": "An image of the style."},
-                },
-                "additionalProperties": {"type": "string", "description": "The fields of the query may stand here."},
-            }
-        },
-    },
-}
+_BINARY = {"type": "string", "format": "binary"}
+
+
+def _body(**files: str) -> dict[str, Any]:
+    """The body of a request in OpenAPI: an image, or a form with these files."""
+    parts = {name: _BINARY | {"description": meaning} for name, meaning in files.items()}
+    fields = {"type": "string", "description": "The fields of the query may stand here."}
+    form = {"type": "object", "required": ["image"], "properties": parts, "additionalProperties": fields}
+    return {"required": True, "content": {"image/*": {"schema": _BINARY}, "multipart/form-data": {"schema": form}}}
+
+
+_BODY = _body(image="The image to translate.", style_image="An image of the style.")
+_STYLE_BODY = _body(image="The image whose style is read.")
 
 
 @router.post(
@@ -80,7 +78,7 @@ async def translate_image(request: Request) -> Response:
 
 @router.post(
     "/styles",
-    openapi_extra={"parameters": query_parameters(StyleWish), "requestBody": _BODY},
+    openapi_extra={"parameters": query_parameters(DomainWish), "requestBody": _STYLE_BODY},
     response_description="The code: `style_dim` numbers, to be passed as `style_code`.",
 )
 async def read_style(request: Request) -> dict[str, Any]:
@@ -89,8 +87,11 @@ async def read_style(request: Request) -> dict[str, Any]:
     folder = state.work.new("style")
     try:
         upload = await _receive(request, state, folder, ("image",))
-        wish = read_wish(StyleWish, request, upload)
-        style = await _style_of(state, wish, _image_of(upload))
+        wish = read_wish(DomainWish, request, upload)
+        limits = state.request.limits
+        style = await asyncio.to_thread(
+            image_style, state.request.bundle, wish.domain, _image_of(upload), limits.pixels
+        )
         async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
             code = await lease.run(lease.translator.find_style, style)
         return {"domain": wish.domain, "code": [float(number) for number in code]}

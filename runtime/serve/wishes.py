@@ -25,12 +25,17 @@ def _numbers(text: Any) -> Any:
     return text.strip("[] ").split(",") if isinstance(text, str) else text
 
 
-class StyleWish(BaseModel):
-    """Which domain, and which style; at most one of the styles. Unknown fields are refused."""
+class DomainWish(BaseModel):
+    """Which domain. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     domain: str = Field(max_length=200, description="The domain to translate to.", examples=["winter"])
+
+
+class StyleWish(DomainWish):
+    """Which style, in at most one of these ways."""
+
     style: str | None = Field(
         None, max_length=200, description="The name of one of the model's styles, or `mean`.", examples=["mean"]
     )
@@ -105,14 +110,20 @@ def resolve_style(bundle: Bundle, wish: StyleWish, image: Path | None, pixels: i
     if wish.style_code is not None:
         return _code_style(bundle, wish.style_code)
     if image is not None:
-        check_image_pixels(image, pixels, "the style image")
-        return styles.resolve(read_upload(image, "the style image"))
+        return image_style(bundle, wish.domain, image, pixels)
     if wish.style in (None, MEAN):
         return styles.resolve(None)
     if wish.style not in styles.named:
         known = ", ".join([*styles.named, MEAN])
         raise RequestError(422, f"the model has no style {wish.style!r} for {wish.domain}", f"Known styles: {known}.")
     return styles.resolve(wish.style)
+
+
+def image_style(bundle: Bundle, domain: str, image: Path, pixels: int) -> ResolvedStyle:
+    """The style of an uploaded image of at most `pixels`. Raises InputError, RequestError."""
+    styles = StyleResolver(bundle.manifest, domain)
+    check_image_pixels(image, pixels, "the style image")
+    return styles.resolve(read_upload(image, "the style image"))
 
 
 def read_upload(path: Path, what: str) -> Any:

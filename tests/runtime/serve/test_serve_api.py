@@ -1,6 +1,7 @@
 """The HTTP API of a real server: images and videos as the commands make them, jobs, ranges, events."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -214,6 +215,15 @@ def test_the_api_describes_itself(server):
     assert {"/v1/images", "/v1/videos", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/events"} <= set(schema["paths"])
     names = {parameter["name"] for parameter in schema["paths"]["/v1/videos"]["post"]["parameters"]}
     assert {"domain", "style", "strength", "height", "stabilize"} <= names
+
+
+def test_the_api_is_documented_without_a_cdn(server):
+    page = server.client.get("/docs").text
+    assert "<code>stabilize</code>" in page
+    assert "curl --data-binary @summer.jpg" in page
+    assert "http" not in "".join(re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert "<script" not in page
+    assert server.client.get("/docs.css").headers["content-type"].startswith("text/css")
 
 
 def test_metrics_for_prometheus(server, photo):
