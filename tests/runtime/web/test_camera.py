@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from browsers import browser, open_page, served
-from camera_page import HEIGHT, WIDTH, frames_shown, make_site, pictures, start, wait_for
+from browsers import open_page
+from camera_page import HEIGHT, WIDTH, frames_shown, pictures, start, wait_for
 
 from dsmap.runtime.translator import Translator
 
@@ -20,30 +20,10 @@ LIVE_TRACKS = "window.tracks.filter(track => track.readyState === 'live').length
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_bundle, made_once):
-    return made_once("camera-site", lambda folder: make_site(tiny_bundle, folder))
-
-
-@pytest.fixture(scope="module")
-def chromium(folder):
-    # Contexts with the permission get the camera; the others are refused, as by a user.
-    with browser(
-        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={folder / 'camera.y4m'}"
-    ) as b:
-        yield b
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    with served(folder / "site") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def opened(chromium, address):
-    with open_page(chromium, permissions=["camera"]) as page:
+def opened(camera_chromium, camera_address):
+    with open_page(camera_chromium, permissions=["camera"]) as page:
         page.add_init_script(COUNT_TRACKS)
-        page.goto(f"{address}?backend=wasm")
+        page.goto(camera_address)
         page.wait_for_selector("#camera-start")
         yield page
 
@@ -170,13 +150,13 @@ def test_another_tab_stops_the_camera(page):
     start(page)
 
 
-def test_a_camera_that_is_unplugged_or_refused_is_reported_in_plain_words(page, chromium, address):
+def test_a_camera_that_is_unplugged_or_refused_is_reported_in_plain_words(page, camera_chromium, camera_address):
     start(page)
     page.evaluate("tracks.at(-1).stop(); tracks.at(-1).dispatchEvent(new Event('ended'))")  # what unplugging does
     assert page.inner_text("#camera-problem") == "The camera has been disconnected."
     start(page)
-    with open_page(chromium) as refused:
-        refused.goto(f"{address}?backend=wasm")
+    with open_page(camera_chromium) as refused:
+        refused.goto(camera_address)
         refused.click("#camera-start")
         assert "The camera is not allowed" in refused.inner_text("#camera-problem")
         assert refused.inner_text("#camera-start") == "Start"
