@@ -25,6 +25,10 @@ class SentImage(MediaStreamTrack):
         super().__init__()
         self.image_rgb, self.number, self.begun = image_rgb, 0, time.monotonic()
 
+    def pause(self) -> None:
+        """Sends no more frames, for a minute."""
+        self.begun += 60
+
     async def recv(self) -> VideoFrame:
         self.number += 1
         await asyncio.sleep(max(0.0, self.begun + self.number / 25 - time.monotonic()))

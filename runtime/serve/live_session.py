@@ -30,12 +30,15 @@ CONNECT_SECONDS = 20.0
 """From the answer to the first frame; then the session ends."""
 SILENT_SECONDS = 5.0
 """Without a frame, after which the viewer is taken for lost: ICE alone would notice after half a minute."""
+MAX_UNDECODED = 100
+"""Frames that wait to be decoded, after which the session ends: aiortc's queue of them has no bound."""
 PATIENCE = 2.0
 """Seconds to wait for a place: a page that was reloaded comes back before its old session has ended."""
 _STATISTICS_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _MAX_WAITING_BYTES = 64 << 10  # of messages to a browser that does not take them
 _CHANNEL = "dsmap"
+_UNDECODED = "_RTCRtpReceiver__decoder_queue"  # aiortc has no public way to ask for it
 VP8 = [codec for codec in get_capabilities("video").codecs if codec.mimeType in ("video/VP8", "video/rtx")]
 
 _LOG = logging.getLogger(__name__)
@@ -81,10 +84,12 @@ class LiveSession:
         self._statistics = LiveStatistics()
         self._told = ""
 
-    def end(self, reason: str) -> None:
-        """Ends the session, from its event loop; the first reason counts."""
+    def end(self, reason: str, advice: str = "") -> None:
+        """Ends the session, from its event loop; the first reason counts. With `advice` the browser is told."""
         if not self._ended:
             _LOG.info("live session ends: %s", reason)
+            if advice:
+                self._send(LiveProblem(fact=reason, advice=advice, ended=True))
             self._ended = True
             self._frames.close()
             self._results.close()
@@ -102,7 +107,7 @@ class LiveSession:
             async with self._pool.lease(self.options.target or "", patience=PATIENCE) as lease:
                 with contextlib.closing(self):  # before the lease ends: the next user's frames are not cancelled
                     answer.set_result(await self._negotiate(peer, offer))
-                    self._spawn(self._watch())
+                    self._spawn(self._watch(peer))
                     await self._translate(lease)
         except Exception as error:
             if answer.done():
@@ -155,7 +160,7 @@ class LiveSession:
                 continue
             except Exception:
                 _LOG.exception("a live session has failed")
-                self._say(DsmapError("the translation has failed", "Start it again; the server's log has more."), True)
+                self.end("the translation has failed", "Start it again; the server's log says more.")
                 return
             self._told = ""
             self._results.put(result)
@@ -185,25 +190,27 @@ class LiveSession:
         except InputError as error:
             self._say(error)
 
-    def _say(self, error: DsmapError, ended: bool = False) -> None:
+    def _say(self, error: DsmapError) -> None:
         """Tells the browser why something was refused: once, not for every frame."""
         if error.fact != self._told and not self._ended:
             self._told = error.fact
-            self._send(LiveProblem(fact=error.fact, advice=error.advice, ended=ended))
+            self._send(LiveProblem(fact=error.fact, advice=error.advice))
 
     def _send(self, message: LiveProblem | LiveStatisticsMessage) -> None:
         channel = self._channel
         if channel and channel.readyState == "open" and channel.bufferedAmount < _MAX_WAITING_BYTES:
             channel.send(message.model_dump_json())
 
-    async def _watch(self) -> None:
-        """Tells the browser the statistics, and ends the session when no frames come."""
+    async def _watch(self, peer: RTCPeerConnection) -> None:
+        """Tells the browser the statistics, and ends the session when no frames come, or more than can be decoded."""
         while True:
             await asyncio.sleep(_STATISTICS_SECONDS)
             patience = SILENT_SECONDS if self._frames.count else CONNECT_SECONDS
             if time.monotonic() - self._heard > patience:
-                self.end("no frames come" if self._frames.count else "no connection")
-            if self._translation is not None:
+                self.end(f"no frames have come for {patience:g} seconds", "Start the camera again.")
+            elif _undecoded(peer) > MAX_UNDECODED:
+                self.end("frames come faster than this machine decodes them", "Start again with a smaller size.")
+            elif self._translation is not None:
                 self._send(self.statistics())
 
     def statistics(self) -> LiveStatisticsMessage:
@@ -235,3 +242,8 @@ class LiveSession:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _undecoded(peer: RTCPeerConnection) -> int:
+    """How many frames wait to be decoded."""
+    return sum(getattr(receiver, _UNDECODED).qsize() for receiver in peer.getReceivers())

@@ -53,7 +53,7 @@ class LiveSessions:
         """Ends all sessions, and waits until their translators are free."""
         self._closed = True
         for session in list(self._running):
-            session.end("the server stops")
+            session.end("the server stops", "Start again when it is back.")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
                 await asyncio.gather(*self._running.values(), return_exceptions=True)

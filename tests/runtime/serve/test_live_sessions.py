@@ -7,11 +7,13 @@ import json
 import re
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from aiortc.codecs.vpx import Vp8Decoder
 from viewers import Viewer, picture, psnr
 
 from dsmap.errors import DsmapError, InputError
@@ -25,7 +27,7 @@ from dsmap.runtime.serve.pool import PoolBusyError, TranslatorPool
 from dsmap.runtime.serve.sessions import LiveSessions
 from dsmap.runtime.styles.strength import StrengthTranslator
 
-OTHER = 21.0  # dB: a different picture is less like a result
+OTHER = 23.0  # dB: a different picture is less like a result
 
 
 @pytest.fixture(scope="module")
@@ -174,11 +176,35 @@ def test_a_viewer_that_never_connects_frees_its_place(bundle, monkeypatch):
     asyncio.run(run())
 
 
+def test_a_camera_that_stops_ends_the_session_with_words(bundle, monkeypatch):
+    monkeypatch.setattr(live_session, "SILENT_SECONDS", 0.5)
+
+    async def run() -> None:
+        async with serving(bundle) as sessions, watching(sessions) as viewer:
+            viewer.sent.pause()
+            await viewer.until(lambda: viewer.peer.connectionState == "closed")
+            assert viewer.problem() == "no frames have come for 0.5 seconds"
+
+    asyncio.run(run())
+
+
+def test_frames_that_wait_to_be_decoded_are_bounded(bundle, monkeypatch):
+    async def run() -> None:
+        async with serving(bundle) as sessions, watching(sessions) as viewer:
+            monkeypatch.setattr(live_session, "MAX_UNDECODED", 3)
+            monkeypatch.setattr(Vp8Decoder, "decode", lambda *_: time.sleep(0.2) or [])
+            await viewer.until(lambda: viewer.peer.connectionState == "closed")
+            assert viewer.problem() == "frames come faster than this machine decodes them"
+
+    asyncio.run(run())
+
+
 def test_a_stopping_server_ends_its_sessions(bundle):
     async def run() -> None:
         async with serving(bundle) as sessions, watching(sessions) as viewer:
             await sessions.close()
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
+            assert viewer.problem() == "the server stops"
             with pytest.raises(DsmapError, match="the server stops"):
                 await sessions.open("", LiveOptions())
 
@@ -192,6 +218,7 @@ def test_a_translation_that_fails_ends_the_session_with_words(bundle, monkeypatc
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
             assert viewer.messages[-1]["fact"] == "the translation has failed"
             assert viewer.messages[-1]["ended"]
+            assert sessions.count == 0
 
     asyncio.run(run())
     assert "ZeroDivisionError" in caplog.text
