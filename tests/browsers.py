@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 FLAGS = (
     "--no-sandbox",
@@ -20,7 +21,9 @@ FLAGS = (
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 """A camera that shows a clock; `--use-file-for-fake-video-capture=X.y4m` shows a file instead."""
 SOFTWARE_WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
-PATIENCE = 120.0  # seconds; the machine may be busy
+PATIENCE = 60.0  # seconds; the machine may be busy
+_RUNTIME = Path(__file__).parents[1] / "build" / "web-runtime"
+_started: list[Any] = []
 
 
 def chromium_path() -> str:
@@ -32,27 +35,67 @@ def chromium_path() -> str:
 
 
 def need_web_runtime() -> None:
-    """Skips the test where the files that a site needs can only be fetched, and there is no npm."""
-    from dsmap.errors import DsmapError
-    from dsmap.runtime.web.vendor import find_vendor_files
+    """Puts the files of other projects that a site needs into the tests' cache; the test is skipped without them.
 
-    try:
-        find_vendor_files()
-    except DsmapError as error:
-        pytest.skip(f"no site can be built here: {error.fact}")
+    They are fetched once for all runs of this checkout.
+    """
+    from dsmap.common.cache_folder import private_folder
+    from dsmap.errors import DsmapError
+    from dsmap.runtime.web.vendor import VENDOR_FILES, fetch_vendor_files, find_vendor_files
+
+    _RUNTIME.parent.mkdir(exist_ok=True)
+    with FileLock(f"{_RUNTIME}.lock"):
+        try:
+            find_vendor_files(_RUNTIME)
+        except DsmapError:
+            try:
+                fetch_vendor_files(VENDOR_FILES, _RUNTIME)
+            except DsmapError as error:
+                pytest.skip(f"no site can be built here: {error.fact}")
+        for path in _RUNTIME.iterdir():
+            copy = private_folder("web-runtime") / path.name
+            if not copy.exists():
+                shutil.copy(path, copy)
+
+
+def make_site(bundle: Path, out: Path, **wanted: Any) -> Path:
+    """The site of a bundle; `wanted` as for `SiteRequest`."""
+    from dsmap.runtime.bundle.bundle import Bundle
+    from dsmap.runtime.web.site import SiteRequest, build_site
+
+    need_web_runtime()
+    build_site(SiteRequest(bundle=Bundle.open(bundle), out=out, **wanted))
+    return out
 
 
 @contextlib.contextmanager
 def browser(*flags: str) -> Iterator[Any]:
-    """A Chromium of its own, headless, as a Playwright `Browser`; `new_context()` has its own cache and storage."""
+    """A Chromium of its own, headless, as a Playwright `Browser`; `new_context()` has its own cache and storage.
+
+    Not for the whole session: while Playwright runs, its thread cannot run `asyncio.run`.
+    """
     path = chromium_path()
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
-    with playwright.sync_playwright() as started:
+    with _playwright() as started:
         chromium = started.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         try:
             yield chromium
         finally:
             chromium.close()
+
+
+@contextlib.contextmanager
+def _playwright() -> Iterator[Any]:
+    """Playwright, started once however many browsers run."""
+    if _started:
+        yield _started[0]
+        return
+    module = pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
+    with module.sync_playwright() as playwright:
+        _started.append(playwright)
+        try:
+            yield playwright
+        finally:
+            _started.clear()
 
 
 @contextlib.contextmanager

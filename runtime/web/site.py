@@ -88,7 +88,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
             folder = part / ("licences" if file.path.startswith("LICENSE") else "runtime")
             _write(folder / file.name, vendor_bytes(file, path))
         site = _write_model(request, tuple(dict.fromkeys(targets)), part / "model")
-        version = _write_version(part)
+        version = write_version(part)
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         sync_tree(part)
         _publish(part, out, request)
@@ -193,8 +193,8 @@ def _entry(name: str, graph: GraphData) -> dict[str, Any]:
     return {"path": f"model/{name}", "bytes": len(graph.data), "sha256": graph.sha256}
 
 
-def _write_version(part: Path) -> str:
-    """Writes `site-version.js`: every file with its hash, for the service worker. Returns the version."""
+def write_version(part: Path) -> str:
+    """Writes `site-version.js` of the site `part`, every file with its hash, for the service worker; the version."""
     files = {
         path.relative_to(part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for path in sorted(part.rglob("*"))

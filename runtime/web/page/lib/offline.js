@@ -6,8 +6,7 @@ import { buildFor } from './ort.js'
 /** @typedef {import('./translator.js').Translator} Translator */
 
 const PATIENCE = 6000 // ms for what may take as long as it likes: the page begins without it
-const RELOADED = 'dsmap-reloaded'
-const NOT_AGAIN = 20000 // ms
+const NOT_AGAIN = 10000 // ms
 
 /**
  * Installs the service worker. Call it before the model is loaded: if the site has a newer version, or if only a reload
@@ -23,8 +22,8 @@ export async function prepareOffline (backend = 'auto') {
   try {
     const controlled = container.controller !== null
     const registration = await container.register(new URL('../service-worker.js', import.meta.url), { updateViaCache: 'none' })
-    if (controlled && await activateNewer(registration)) await reload()
-    if (!crossOriginIsolated && await needsThreads(backend) && await within(PATIENCE, container.ready)) await reload()
+    if (controlled && await activateNewer(registration)) await reload('version')
+    if (!crossOriginIsolated && await needsThreads(backend) && await within(PATIENCE, container.ready)) await reload('threads')
     return ''
   } catch (error) {
     return error instanceof Error ? error.message : String(error)
@@ -82,11 +81,14 @@ async function needsThreads (backend) {
   return backend !== 'wasm' && candidates[0]?.name === 'wasm' && navigator.hardwareConcurrency > 1
 }
 
-/** Reloads, unless that has just been tried. It stays open while the page goes. */
-async function reload () {
-  const last = Number(sessionStorage.getItem(RELOADED))
-  if (Date.now() - last < NOT_AGAIN) return
-  sessionStorage.setItem(RELOADED, String(Date.now()))
+/**
+ * Reloads, unless that has just been tried. It stays open while the page goes.
+ * @param {'version' | 'threads'} why
+ */
+async function reload (why) {
+  const key = `dsmap-reloaded-for-${why}`
+  if (Date.now() - Number(sessionStorage.getItem(key)) < NOT_AGAIN) return
+  sessionStorage.setItem(key, String(Date.now()))
   location.reload()
   await new Promise(() => undefined)
 }
