@@ -29,6 +29,11 @@ def default_output(source: Path, domain: str, suffix: str) -> Path:
     return source.parent / (cut_name(name, MAX_NAME_BYTES - len(os.fsencode(end))) + end)
 
 
+def image_suffix(image: Path) -> str:
+    """The suffix of an image's result: its own where such files are written, else .png."""
+    return image.suffix if image.suffix.lower() in WRITTEN_SUFFIXES else ".png"
+
+
 def result_names(images: Sequence[Path]) -> dict[Path, str]:
     """What the result of each image is called in a folder job: no two alike, in the order of `images`.
 
@@ -54,7 +59,7 @@ def _numbered_names(path: Path) -> Iterator[str]:
     yield plain_name(path)
     kept = path.suffix.lower() in WRITTEN_SUFFIXES
     for number in itertools.count(2):
-        end = f"-{number}{path.suffix if kept else '.png'}"
+        end = f"-{number}{image_suffix(path)}"
         yield _with_end(path.stem if kept else path.name, end)
 
 

@@ -14,7 +14,7 @@ from dsmap.common.atomic import sync_folder
 from dsmap.common.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of, left_out_line, list_folder, list_images
 from dsmap.common.output_files import Identity, check_folder_writable, identity, is_inside
 from dsmap.errors import InputError
-from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output, result_names
+from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output, image_suffix, result_names
 from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
 from dsmap.runtime.video.sequence_reader import is_sequence, sequence_images
@@ -216,7 +216,7 @@ def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *,
     found = kind_of(path)
     # What is refused (JPEG XL, camera raw) is refused where images are read.
     kind: Kind = "image" if found is not None and found.role in ("image", "unread") else "video"
-    beside = default_output(path, domain, ".png" if kind == "image" else suffixes.of(path))
+    beside = default_output(path, domain, image_suffix(path) if kind == "image" else suffixes.of(path))
     return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
 
 

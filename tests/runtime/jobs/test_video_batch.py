@@ -41,7 +41,7 @@ def test_several_inputs_with_a_bad_one(tmp_path: Path):
     inputs = [tmp_path / name for name in ("a.mp4", "bad.mp4", "b.mkv", "c.jpg")]
     code, out, err = run(*inputs, *WINTER, "-o", tmp_path / "results", "--report", tmp_path / "r.json")
     assert code == 1
-    assert names(tmp_path / "results") == ["a-winter.mp4", "b-winter.mp4", "c-winter.png"]
+    assert names(tmp_path / "results") == ["a-winter.mp4", "b-winter.mp4", "c-winter.jpg"]
     assert "3 of 4 inputs done" in out
     assert err.splitlines()[0].endswith("is not a video: Invalid data found when processing input")
     jobs = json.loads((tmp_path / "r.json").read_text())["jobs"]
