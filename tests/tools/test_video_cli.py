@@ -51,7 +51,7 @@ def test_the_options_are_these() -> None:
     options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
     options |= {"style_period", "strength", "stabilize", "no_upscale", "start", "end", "frames", "rate", "codec"}
     options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
-    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread"}
+    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview"}
     assert set(video.__annotations__) - {"return"} == options
 
 

@@ -18,6 +18,7 @@ import typer
 from dsmap.errors import InputError
 from dsmap.tools.shared import cli
 from dsmap.tools.shared.panels import INPUT, MODEL, OUTPUT
+from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
     from dsmap.runtime.jobs.batch_report import BatchReport
@@ -165,6 +166,15 @@ def video(
         bool,
         typer.Option("--strip-metadata", help="Remove Exif, GPS, titles and dates.", rich_help_panel=OUTPUT),
     ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=cli.path_given,
+            help="Only write one frame in several styles.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     report: cli.TimesReport = None,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
@@ -224,6 +234,11 @@ def video(
         report=report,
         password_env=password_env,
     )
+    if preview is not None:
+        from dsmap.runtime.jobs.preview import write_preview
+
+        say(f"{preview}: {write_preview(request, preview)} images")
+        return
     with Display(request) as display:
         batch = run_request(request, display.show)
     show_conclusion(batch)
