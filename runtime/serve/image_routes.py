@@ -2,11 +2,14 @@
 
 import asyncio
 import shutil
+import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 
 from dsmap.common.images import write_image
 from dsmap.common.images.reading import read_image
@@ -28,8 +31,12 @@ from dsmap.runtime.serve.wishes import (
 )
 from dsmap.runtime.styles.resolver import ResolvedStyle
 
+T = TypeVar("T")
+
 router = APIRouter(prefix="/v1", tags=["images"])
 
+_SECONDS = 120.0  # that an image may take
+_POLL = 0.2
 _PATIENCE = 10.0  # seconds that an image waits for a translator: others' images take less than one
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -69,7 +76,7 @@ async def translate_image(request: Request) -> Response:
         style = await _style_of(state, wish, upload.files.get("style_image"))
         check_image_pixels(source, state.request.limits.pixels, "the image")
         async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
-            png = await lease.run(_translate, lease, source, style, wish)
+            png = await _wanted(request, state, lease, lease.run(_translate, lease, source, style, wish))
         state.metrics.images.labels(wish.domain).inc()
         return Response(png, media_type="image/png")
     finally:
@@ -112,6 +119,31 @@ def _image_of(upload: Upload) -> Path:
 
 async def _style_of(state: ServerState, wish: StyleWish, image: Path | None) -> ResolvedStyle:
     return await asyncio.to_thread(resolve_style, state.request.bundle, wish, image, state.request.limits.pixels)
+
+
+async def _wanted(request: Request, state: ServerState, lease: TranslatorLease, call: Coroutine[Any, Any, T]) -> T:
+    """What `call` gives; it is cancelled when the client goes, when it takes too long, and when the server stops.
+
+    Raises ClientDisconnect, or RequestError (503).
+    """
+    work = asyncio.ensure_future(call)
+    deadline = time.monotonic() + _SECONDS
+    fault: Exception | None = None
+    try:
+        while not (await asyncio.wait([work], timeout=_POLL))[0] and fault is None:
+            if await request.is_disconnected():
+                fault = ClientDisconnect()
+            elif time.monotonic() > deadline:
+                fault = RequestError(503, f"the image took longer than {_SECONDS:g} seconds", "Pass a smaller height.")
+            elif state.stopping.is_set():
+                fault = RequestError(503, "the server stops", "Try again later.", {"Connection": "close"})
+    finally:
+        while not work.done():  # a call may begin another translation meanwhile
+            lease.cancel()
+            await asyncio.wait([work], timeout=_POLL)
+    if fault is not None and work.exception() is not None:
+        raise fault
+    return work.result()
 
 
 def _translate(lease: TranslatorLease, source: Path, style: ResolvedStyle, wish: ImageWish) -> bytes:

@@ -3,13 +3,17 @@
 It ends when its stdin does: the server is gone.
 """
 
+import contextlib
 import json
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +21,9 @@ from dsmap.common.images import image_size, kind_of
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.batch import run_request
 from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress, JobStarted, ModelLoaded
+from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.jobs.video_plan import check_video_job
+from dsmap.runtime.serve.job_order import JobOrder
 from dsmap.runtime.serve.request import ServeLimits
 from dsmap.runtime.video.media import allow_only, open_file
 
@@ -30,31 +37,30 @@ _GRACE = 5.0  # seconds from the server's end to ours
 def main() -> None:
     """Entry point."""
     out = _own_stdout()
-    request, limits = pickle.load(sys.stdin.buffer)
+    order: JobOrder = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
-    reporter = JobReporter(out, limits)
+    [job] = order.request.jobs
+    reporter = JobReporter(out, order.limits, job.output.parent)
     try:
-        check_source(Path(request.jobs[0].source), limits)
-        batch = run_request(request, reporter.hear)
+        check_source(Path(job.source), order.limits)
+        batch = run_request(_with_sound_that_fits(order), reporter.hear)
         reporter.say(report=_report(batch.outcomes[0], dict(batch.facts)))
     except DsmapError as error:
-        source, output = request.jobs[0].source, request.jobs[0].output
-        fact = error.fact.replace(str(source), "the video").replace(str(output), "the result")
-        reporter.say(error={"fact": fact, "advice": _in_our_words(error.advice)})
+        reporter.say(error={"fact": error.fact, "advice": error.advice})
     except MemoryError:
         reporter.say(error={"fact": "there is not enough memory", "advice": "Pass a smaller height."})
 
 
 class JobReporter:
-    """Says what happens on `out`."""
+    """Says what happens on `out`, in the words of the API and without the names of files in `folder`."""
 
-    def __init__(self, out: BinaryIO, limits: ServeLimits) -> None:
-        self._out, self._limits = out, limits
+    def __init__(self, out: BinaryIO, limits: ServeLimits, folder: Path) -> None:
+        self._out, self._limits, self._folder = out, limits, folder
         self._said = 0.0
 
     def say(self, **event: Any) -> None:
         """One line."""
-        self._out.write(json.dumps(event).encode() + b"\n")
+        self._out.write(json.dumps(_each_text(event, self._in_our_words)).encode() + b"\n")
         self._out.flush()
 
     def hear(self, event: BatchEvent) -> None:
@@ -71,6 +77,39 @@ class JobReporter:
             if time.monotonic() - self._said > _REPORT_SECONDS or event.done == event.expected:
                 self._said = time.monotonic()
                 self.say(progress=[event.done, event.expected])
+
+    def _in_our_words(self, text: str) -> str:
+        """Messages are about options of a command; the fields of a request have the same names."""
+        text = text.replace(f"{self._folder}{os.sep}video", "the upload").replace(f"{self._folder}{os.sep}", "")
+        text = re.sub(r"-o result\.(\w+)", r"container=\1", text)
+        text = re.sub(r"--?(audio) (\w+)", r"\1=\2", text)
+        return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda match: match[1].replace("-", "_"), text)
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """JSON with every text in it changed, but not the names of fields."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each_text(one, change) for key, one in value.items()}
+    return [_each_text(one, change) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _with_sound_that_fits(order: JobOrder) -> VideoRequest:
+    """The request; its sound is re-encoded where that is allowed and makes it possible."""
+    request = order.request
+    [job] = request.jobs
+    if not order.convert_audio:
+        return request
+    converting = replace(request.options, audio="convert")
+    try:
+        check_video_job(job.source, job.output, request.options)
+    except InputError as error:
+        with contextlib.suppress(InputError):
+            check_video_job(job.source, job.output, converting)
+            return replace(request, options=converting)
+        raise error
+    return request
 
 
 def check_source(source: Path, limits: ServeLimits) -> None:
@@ -111,11 +150,6 @@ def _check_pixels(size: tuple[int, int], limits: ServeLimits) -> None:
 def _report(outcome: JobOutcome, facts: dict[str, Any]) -> dict[str, Any]:
     """The report without the names of files on the server."""
     return facts | {key: value for key, value in outcome.as_dict().items() if key not in ("input", "output")}
-
-
-def _in_our_words(advice: str) -> str:
-    """Advice is about options of a command; the fields of a request have the same names."""
-    return advice.replace("--audio convert", "audio=convert").replace("--", "")
 
 
 def _own_stdout() -> BinaryIO:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsmap.common.text import printable
-from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.serve.errors import RequestError
+from dsmap.runtime.serve.job_order import JobOrder
 from dsmap.runtime.serve.request import ServeLimits
 from dsmap.runtime.serve.work_folder import WorkFolder
 
@@ -39,7 +39,7 @@ class VideoJob:
     id: str
     folder: Path
     """With the upload, later the result; gone when the job is."""
-    request: VideoRequest
+    order: JobOrder
     state: State = "queued"
     frames: int = 0
     """Done so far."""
@@ -57,7 +57,7 @@ class VideoJob:
     @property
     def result(self) -> Path:
         """The translated video, once it is done."""
-        return self.request.jobs[0].output
+        return self.order.request.jobs[0].output
 
     def as_dict(self) -> dict[str, Any]:
         """For clients: no path of this machine."""
@@ -79,6 +79,10 @@ class VideoJob:
         """Wakes who waits for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def fail(self, fact: str, advice: str) -> None:
+        """Notes why it has no result."""
+        self.error = {"fact": printable(fact), "advice": printable(advice)}
 
     def _progress(self) -> float | None:
         if self.state == "done":
@@ -122,9 +126,9 @@ class JobQueue:
         finally:
             self._coming -= 1
 
-    def add(self, folder: Path, request: VideoRequest) -> VideoJob:
-        """Queues a job of one video, whose files lie in `folder`."""
-        job = VideoJob(id=secrets.token_urlsafe(16), folder=folder, request=request)
+    def add(self, folder: Path, order: JobOrder) -> VideoJob:
+        """Queues a job, whose files lie in `folder`."""
+        job = VideoJob(id=secrets.token_urlsafe(16), folder=folder, order=order)
         self._jobs[job.id] = job
         job.runner = asyncio.create_task(self._run(job))
         return job
@@ -156,25 +160,26 @@ class JobQueue:
             job.change()
 
     async def _run(self, job: VideoJob) -> None:
+        """Waits for the job's turn and runs it. It has ended for others when its files are in order."""
+        state: State = "failed"
         try:
             async with self._turn:
                 job.state = "running"
                 job.change()
                 async with asyncio.timeout(self._limits.job_seconds):
                     await self._run_process(job)
+            state = _state_at_end(job)
         except asyncio.CancelledError:
-            job.state = "cancelled"
+            state = "cancelled"
         except TimeoutError:
-            self._fail(job, f"it took longer than {self._limits.job_seconds:g} seconds", "Send a shorter video.")
+            job.fail(f"it took longer than {self._limits.job_seconds:g} seconds", "Send a shorter video.")
         except RequestError as error:  # no room
-            self._fail(job, error.fact, error.advice)
+            job.fail(error.fact, error.advice)
         finally:
-            if job.state == "running" and job.report is not None:
-                job.state = "done"
-            elif job.state not in ENDED:
-                self._fail(job, "the job ended unexpectedly", "The video may be damaged.")
-            job.ended = time.time()
-            await asyncio.to_thread(_remove_all_but, job.folder, job.result if job.state == "done" else None)
+            if state == "failed" and job.error is None:
+                job.fail("the job ended unexpectedly", "The video may be damaged.")
+            await asyncio.to_thread(_remove_all_but, job.folder, job.result if state == "done" else None)
+            job.state, job.ended = state, time.time()
             job.change()
             self._on_end(job)
 
@@ -193,7 +198,7 @@ class JobQueue:
         assert process.stdout is not None
         watch = asyncio.create_task(self._watch_disk(process))
         try:
-            process.stdin.write(pickle.dumps((job.request, self._limits)))
+            process.stdin.write(pickle.dumps(job.order))
             # It stays open: its end tells the process that the server is gone.
             while line := await process.stdout.readline():
                 self._hear(job, json.loads(line))
@@ -224,12 +229,14 @@ class JobQueue:
             case {"report": report}:
                 job.report, job.frames = report, report["frames"]
             case {"error": {"fact": fact, "advice": advice}}:
-                self._fail(job, fact, advice)
+                job.fail(fact, advice)
         job.change()
 
-    def _fail(self, job: VideoJob, fact: str, advice: str) -> None:
-        job.state = "failed"
-        job.error = {"fact": printable(fact), "advice": printable(advice)}
+
+def _state_at_end(job: VideoJob) -> State:
+    """What became of a job whose process has ended."""
+    whole = job.report is not None and not job.report.get("interrupted")
+    return "done" if whole and job.error is None and job.result.is_file() else "failed"
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -16,6 +16,7 @@ from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import RequestedStyle, VideoRequest
 from dsmap.runtime.serve.errors import RequestError
+from dsmap.runtime.serve.job_order import JobOrder
 from dsmap.runtime.serve.job_queue import ENDED, VideoJob
 from dsmap.runtime.serve.request import ServeRequest
 from dsmap.runtime.serve.state import ServerState, state_of
@@ -89,6 +90,7 @@ async def follow_job(request: Request, job_id: str) -> StreamingResponse:
     return StreamingResponse(_events(job, state), media_type="text/event-stream", headers=headers)
 
 
+@router.head("/jobs/{job_id}/result", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/result",
     response_class=FileResponse,
@@ -102,7 +104,7 @@ async def download_result(request: Request, job_id: str) -> FileResponse:
     job = state_of(request).jobs.get(job_id)
     if job.state != "done":
         raise RequestError(409, f"the job is {job.state}: it has no result", "Follow its events until it is done.")
-    name = f"{job.request.model.domain}{job.result.suffix}"
+    name = f"{job.order.request.model.domain}{job.result.suffix}"
     return FileResponse(job.result, media_type=_TYPES[job.result.suffix], filename=name)
 
 
@@ -114,7 +116,7 @@ async def delete_job(request: Request, job_id: str) -> Response:
     return Response(status_code=204)
 
 
-async def _receive(request: Request, state: ServerState, folder: Path) -> VideoRequest:
+async def _receive(request: Request, state: ServerState, folder: Path) -> JobOrder:
     """Reads the upload into `folder` and checks what was asked for."""
     limits = state.request.limits
     upload = await receive_upload(request, folder, ("video", "style_image"), limits.video_bytes, limits, state.work)
@@ -122,7 +124,9 @@ async def _receive(request: Request, state: ServerState, folder: Path) -> VideoR
     source = upload.files.get("video")
     if source is None:
         raise RequestError(422, "the form has no file named video", "Add one.")
-    return await asyncio.to_thread(_video_request, state.request, wish, source, upload.files.get("style_image"))
+    style_image = upload.files.get("style_image")
+    video_request = await asyncio.to_thread(_video_request, state.request, wish, source, style_image)
+    return JobOrder(request=video_request, limits=limits, convert_audio=wish.audio == "auto")
 
 
 def _video_request(request: ServeRequest, wish: VideoWish, source: Path, style_image: Path | None) -> VideoRequest:
@@ -149,7 +153,10 @@ def _video_request(request: ServeRequest, wish: VideoWish, source: Path, style_i
         ),
         style=RequestedStyle(fixed=style),
         options=VideoOptions(
-            height=wish.height, upscale=wish.upscale, side_by_side=wish.side_by_side, audio=wish.audio
+            height=wish.height,
+            upscale=wish.upscale,
+            side_by_side=wish.side_by_side,
+            audio="copy" if wish.audio == "auto" else wish.audio,
         ),
     )
 

@@ -82,6 +82,10 @@ class TranslatorLease:
         async with self._one_at_a_time:
             return await _to_its_end(function, *args, **kwargs)
 
+    def cancel(self) -> None:
+        """Ends what runs as soon as the backend can: the call raises DsmapError, and the translator stays usable."""
+        (self._pooled.mixing or self.translator).cancel()
+
     async def switch(self, target: str) -> None:
         """Exchanges the translator for one to the domain `target`, with the mean style. Raises as `lease`."""
         async with self._one_at_a_time:

@@ -65,7 +65,10 @@ class VideoWish(ImageWish):
 
     stabilize: bool = Field(False, description="Reduce flicker, by the motion in the input.")
     side_by_side: bool = Field(False, description="Input left, result right.")
-    audio: Literal["copy", "convert", "none"] = Field("copy", description="Copy the sound, re-encode it, or drop it.")
+    audio: Literal["auto", "copy", "convert", "none"] = Field(
+        "auto",
+        description="`copy` the sound, `convert` it, or drop it (`none`); `auto` copies what the container holds.",
+    )
     container: Literal["mp4", "webm", "mkv"] = Field("mp4", description="The format of the result.")
 
 

@@ -1,5 +1,6 @@
 """The HTTP API of a real server: images and videos as the commands make them, jobs, ranges, events."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import clips
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,6 +118,17 @@ def test_height_scales_there_and_back(server, photo):
     assert pixels(small).shape[0] == 32
 
 
+def test_an_image_that_nobody_waits_for_is_cancelled(server, tmp_path):
+    write_rgb(tmp_path / "large.png", np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), np.uint8))
+    pool = server.app.api.state.server.pool
+    with contextlib.suppress(httpx.ReadTimeout):
+        server.client.post("/v1/images?domain=winter", content=(tmp_path / "large.png").read_bytes(), timeout=0.3)
+    deadline = time.monotonic() + 5
+    while pool.in_use or list(server.work.glob("image-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_video_is_what_the_command_makes_of_it(server, clip, tiny_bundle, tmp_path):
     done = finished(server, upload(server, clip))
     assert done["state"] == "done", done
@@ -133,6 +146,7 @@ def test_a_download_is_resumed(server, clip):
     whole = server.client.get(done["result"])
     assert whole.headers["accept-ranges"] == "bytes"
     assert 'filename="winter.mp4"' in whole.headers["content-disposition"]
+    assert server.client.head(done["result"]).headers["etag"] == whole.headers["etag"]
     rest = server.client.get(done["result"], headers={"Range": "bytes=1000-", "If-Range": whole.headers["etag"]})
     assert rest.status_code == 206
     assert whole.content[:1000] + rest.content == whole.content
@@ -170,7 +184,7 @@ def test_jobs_run_in_order_and_leave_only_results(server, clip):
     for state in list(server.app.api.state.server.jobs._jobs):
         server.client.delete(f"/v1/jobs/{state}")
     jobs = [upload(server, clip, height=16) for _ in range(10)]
-    done = [finished(server, job, 60) for job in jobs]
+    done = [finished(server, job, 120) for job in jobs]
     assert {one["state"] for one in done} == {"done"}
     ended = [one["ended"] for one in done]
     assert ended == sorted(ended)
@@ -187,8 +201,8 @@ def test_jobs_run_in_order_and_leave_only_results(server, clip):
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "playlist"),
         (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n", "playlist"),
         (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nm=video 0 RTP/AVP 33\r\n", "playlist"),
-        (b"\x1aE\xdf\xa3" + bytes(500), "not a video"),
-        (bytes(5000), "not a video"),
+        (b"\x1aE\xdf\xa3" + bytes(500), "the upload is not a video"),
+        (bytes(5000), "the upload is not a video"),
     ],
 )
 def test_what_is_no_video_fails_with_the_reason(server, tmp_path, data, fact):
@@ -199,6 +213,16 @@ def test_what_is_no_video_fails_with_the_reason(server, tmp_path, data, fact):
     assert fact in failed["error"]["fact"]
     assert str(server.work_base) not in json.dumps(failed)
     assert server.client.get(f"/v1/jobs/{failed['id']}/result").status_code == 409
+
+
+def test_sound_that_the_container_does_not_hold(server, tmp_path):
+    clips.make_clip(tmp_path / "a.mp4", audio=["aac"], audio_seconds=0.3)
+    done = finished(server, upload(server, tmp_path / "a.mp4", container="webm"))
+    assert done["report"]["audio_streams"] == 1
+    assert any("re-encoded as Opus" in note for note in done["notes"])
+    failed = finished(server, upload(server, tmp_path / "a.mp4", container="webm", audio="copy"))
+    assert failed["error"]["advice"].startswith("choose one that holds AAC: container=mkv; or pass audio=convert")
+    assert str(server.work_base) not in json.dumps(failed)
 
 
 def test_a_video_that_is_too_long_or_large_is_refused(server, tmp_path):
