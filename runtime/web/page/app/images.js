@@ -96,7 +96,7 @@ class ImagesMode {
     try {
       for (let card; !this.stopped.signal.aborted && (card = this.cards.find(card => card.state === 'waiting'));) {
         await card.translate(this.session)
-        this.showSummary()
+        if (!this.stopped.signal.aborted) this.showSummary()
       }
     } finally {
       this.working = false

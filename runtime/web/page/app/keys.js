@@ -6,7 +6,10 @@ import { chooseTarget } from './controls.js'
 import { keys } from './key-list.js'
 
 /** @typedef {import('./session.js').Session} Session */
-/** @typedef {{unmount: () => void, key?: (key: string) => boolean}} Mode `key`: whether the mode has used the key */
+/**
+ * `key`: whether the mode has used the key. `question`: what to ask before it is left, if something would be lost.
+ * @typedef {{unmount: () => void, key?: (key: string) => boolean, question?: () => string | null}} Mode
+ */
 
 /**
  * Keys of the whole page. Not while something is typed, and not with Ctrl, Alt or the command key.

@@ -108,6 +108,8 @@ function runModes (stage, session) {
 
   const show = async (/** @type {string} */ name) => {
     if (name === shown) return
+    const question = mode?.question?.()
+    if (question && !confirm(question)) return history.replaceState(null, '', `#${shown}`)
     shown = name
     for (const tab of tabs) {
       const chosen = tab.dataset.mode === name

@@ -21,7 +21,8 @@ const SETTLE = 80
 export function mount (root, session) {
   const mode = new VideoMode(root, session)
   mode.invite()
-  return { unmount: () => mode.unmount(), key: (/** @type {string} */ key) => mode.key(key) }
+  const question = () => mode.running ? 'The video is still being translated. Stop that?' : null
+  return { unmount: () => mode.unmount(), key: (/** @type {string} */ key) => mode.key(key), question }
 }
 
 class VideoMode {
