@@ -143,9 +143,34 @@ def test_class_names_are_unique():
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
-def test_the_runtime_never_names_torch():
-    for path in FOLDERS["runtime"].rglob("*.py"):
-        assert "torch" not in {name.partition(".")[0] for name in imports(path)}, path
+def test_the_runtime_names_torch_in_the_backend_of_that_name_alone():
+    own = FOLDERS["runtime"] / "backends" / "torch"
+    naming = {
+        path
+        for path in FOLDERS["runtime"].rglob("*.py")
+        if "torch" in {name.partition(".")[0] for name in imports(path)}
+    }
+    assert naming
+    assert {path for path in naming if path.parent != own} == set()
+    # Only what `--backend torch` imports leads there, and not before it is asked for.
+    leading = {
+        module
+        for module, path in MODULES.items()
+        if path.parent != own and any(name.startswith("dsmap.runtime.backends.torch") for name in imports_at_load(path))
+    }
+    assert leading == set()
+
+
+def test_other_backends_import_no_torch(tiny_bundle, tmp_path):
+    """Seconds, and hundreds of megabytes."""
+    code = (
+        "import sys\nfrom dsmap.runtime import Translator\nimport numpy as np\n"
+        "from dsmap.runtime.backends.registry import BACKENDS\nassert 'torch' in BACKENDS\n"
+        f"Translator.load({str(tiny_bundle)!r}, domain='winter', threads=1)(np.zeros((16, 16, 3), np.uint8))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_cv2_is_imported_before_av():

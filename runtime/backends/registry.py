@@ -53,6 +53,15 @@ def _openvino_gpu() -> type[Backend]:
     return OpenVINOGPU
 
 
+def _torch() -> type[Backend]:
+    from dsmap.runtime.backends.torch.importing import import_torch
+
+    import_torch()
+    from dsmap.runtime.backends.torch.backend import TorchBackend
+
+    return TorchBackend
+
+
 BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
@@ -60,11 +69,12 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "cpu": _onnxruntime_cpu,
     "openvino": _openvino,
     "openvino-gpu": _openvino_gpu,
+    "torch": _torch,
 }
 """By name, in the order `auto` tries them."""
-BY_NAME_ONLY = ("openvino", "openvino-gpu")
-"""Backends that `auto` never takes: whether OpenVINO is faster than `cpu` depends on the model, the precision and the
-CPU; `dsmap-bench model` measures it."""
+BY_NAME_ONLY = ("openvino", "openvino-gpu", "torch")
+"""Backends that `auto` never takes. Whether OpenVINO is faster than `cpu` depends on the model, the precision and the
+CPU; `dsmap-bench model` measures it. `torch` takes seconds to import, and compiles for half a minute on a GPU."""
 
 
 def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> Choice:
