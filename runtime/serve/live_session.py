@@ -26,8 +26,8 @@ from dsmap.runtime.serve.live_translation import LiveTranslation
 from dsmap.runtime.serve.newest import Newest
 from dsmap.runtime.serve.pool import TranslatorLease, TranslatorPool
 
-CONNECT_SECONDS = 20.0
-"""From the answer to the first frame; then the session ends."""
+CONNECT_SECONDS = 10.0
+"""From the answer to the first frame; then the session ends, a little after the page has given up."""
 SILENT_SECONDS = 5.0
 """Without a frame, after which the viewer is taken for lost: ICE alone would notice after half a minute."""
 MAX_UNDECODED = 100

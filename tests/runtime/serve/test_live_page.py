@@ -51,10 +51,10 @@ def camera_file(folder: Path) -> Path:
     return path
 
 
-def start_camera(page) -> None:
+def start_camera(page, seconds: float = 5) -> None:
     page.click("#camera-start")
     page.wait_for_selector("#stage[data-state=on]")
-    for _ in range(100):  # wait_for_function would need eval, which the page forbids
+    for _ in range(int(seconds * 20)):  # wait_for_function would need eval, which the page forbids
         if int(page.get_attribute(".compare", "data-frames") or 0) >= 5:
             return
         page.wait_for_timeout(50)
@@ -207,3 +207,20 @@ def test_a_video_through_the_page(server, chromium, tmp_path):
     assert result.frames[0].shape == (32, 42, 3)  # the height decides
     assert result.audio == original.audio
     assert not list(server.work.glob("job*"))
+
+
+def test_where_udp_is_blocked_frames_go_one_by_one(server, chromium, bundle, monkeypatch):
+    monkeypatch.setattr(live_session, "CONNECT_SECONDS", 1.5)
+    with open_page(chromium) as page:
+        page.add_init_script("""  // the server's addresses get lost: neither side can call the other then
+            const accept = RTCPeerConnection.prototype.setRemoteDescription
+            RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+              const patiently = window.setTimeout
+              window.setTimeout = (act, after) => patiently(act, after === 8000 ? 1000 : after)
+              return accept.call(this, { type, sdp: sdp.replace(/a=candidate.*\\r\\n/g, '') })
+            }""")
+        page.goto(f"{server.address}/#token={TOKEN}")
+        page.wait_for_selector("#camera-start")
+        start_camera(page, seconds=25)
+        assert "does not get through" in page.inner_text("body")
+        wait_until_shown(page, Translator(bundle, "winter", "cpu")(picture(*SIZE))[:, ::-1])

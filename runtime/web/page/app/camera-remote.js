@@ -1,6 +1,6 @@
 // Live translation by a server: the camera's frames go there, and the results that come back are shown.
 
-import { draw } from './camera-local.js'
+import { draw, runLocal } from './camera-local.js'
 import { notify } from './notices.js'
 
 /** @typedef {import('./session.js').Session} Session */
@@ -22,7 +22,11 @@ export async function runRemote (video, track, session, screen, failed) {
     size: sideOf(session, video)
   })
   const model = /** @type {import('./session.js').LiveModel} */ (/** @type {unknown} */ (session.model))
-  const live = await model.openLive(track, options())
+  const live = await model.openLive(track, options()).catch(error => {
+    if (!error.blocked) throw error
+    notify('Live video (UDP) does not get through to the server, so frames go one by one: slower, and with more delay.')
+  })
+  if (!live) return runLocal(video, session, screen, failed)
   const results = Object.assign(document.createElement('video'), {
     muted: true,
     playsInline: true,

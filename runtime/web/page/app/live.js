@@ -12,7 +12,7 @@ import { ask, inWords, ServerError } from './server-api.js'
  *   width: number, height: number, target: string, backend: string}} LiveStatistics
  */
 
-const CONNECT_MS = 15_000
+const CONNECT_MS = 8_000 // the server waits a little longer
 const DISCONNECTED_MS = 5_000
 const MAX_BITRATE = 8_000_000
 const LOST = 'The connection to the server is lost. Check the network, then start again.'
@@ -24,7 +24,8 @@ const BLOCKED = 'There is no connection to the server for live video. It goes by
  */
 export class LiveSession extends EventTarget {
   /**
-   * Begins a session. Rejects with a `ServerError` for people, whose `busy` says that all sessions are taken.
+   * Begins a session. Rejects with a `ServerError` for people, whose `busy` says that all sessions are
+   * taken, and `blocked` that there is no way for live video.
    * @param {MediaStreamTrack} track the camera's; it stays the caller's
    * @param {LiveOptions} options
    * @returns {Promise<LiveSession>}
@@ -116,7 +117,7 @@ export class LiveSession extends EventTarget {
   /** Until the connection stands. */
   #connected () {
     return new Promise((resolve, reject) => {
-      const blocked = () => reject(new ServerError(BLOCKED))
+      const blocked = () => reject(Object.assign(new ServerError(BLOCKED), { blocked: true }))
       const timer = setTimeout(blocked, CONNECT_MS)
       this.#peer.addEventListener('connectionstatechange', () => {
         const state = this.#peer.connectionState

@@ -10,6 +10,8 @@ export class ServerError extends Error {
     super(message)
     this.name = 'ServerError'
     this.status = status
+    /** Whether live video cannot pass between here and the server, although requests can. */
+    this.blocked = false
   }
 
   /** Whether everything is taken, so that trying again later helps. */
