@@ -16,6 +16,7 @@ import numpy as np
 
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes, Frames, Pending
+from dsmap.runtime.backends.device_frame import DeviceFrame
 
 
 class ClipTime(NamedTuple):
@@ -41,6 +42,14 @@ class FrameTranslator(Protocol):
     """How many frames may be under way at once: submitted, but not yet waited for."""
     keeps_frames: bool = False
     """Whether it may still use an input after its result was waited for, so that its memory cannot be used again."""
+
+    def takes_device_frames(self, width: int | None = None, height: int | None = None) -> bool:
+        """Whether `submit_device` takes frames of that size, or of some, where a decoder left them on the GPU."""
+        return False
+
+    def submit_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME) -> Pending:
+        """As `submit`, for a frame (H, W, 3) in the memory of a device; `finish` is not called for it."""
+        return self.submit(frame.to_rgb(), at=at)
 
     @abstractmethod
     def submit(self, frames_rgb: Frames, style: Codes | None = None, at: ClipTime = FIRST_FRAME) -> Pending:

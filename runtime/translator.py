@@ -9,6 +9,7 @@ import numpy as np
 from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes, Frames, Pending
+from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
@@ -156,6 +157,19 @@ class Translator(FrameTranslator):
             return out[0] if single else out
 
         return wait
+
+    def takes_device_frames(self, width: int | None = None, height: int | None = None) -> bool:
+        """As `FrameTranslator.takes_device_frames`."""
+        if width is None or height is None:
+            return self._backend.takes_device_frames
+        sizes = self.bundle.manifest.sizes
+        fits = min(width, height) >= sizes.minimum and width % sizes.multiple_of == height % sizes.multiple_of == 0
+        return self._backend.takes_device_frames and fits and width % 2 == height % 2 == 0
+
+    def submit_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME) -> Pending:
+        """As `FrameTranslator.submit_device`."""
+        pending = self._backend.submit_device(frame, np.ascontiguousarray(self.style[None]))
+        return lambda: pending()[0]
 
     def cancel(self) -> None:
         """Cancels what is under way, from any thread: waiting for it raises DsmapError."""

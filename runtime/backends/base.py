@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.bundle.bundle import Bundle
 
 Frames = npt.NDArray[np.uint8]
@@ -59,6 +60,9 @@ class Backend(ABC):
     on_host: bool = True
     """Whether activations are in the host's memory."""
 
+    takes_device_frames: bool = False
+    """Whether `submit_device` takes frames that a decoder left in the memory of the GPU."""
+
     @abstractmethod
     def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None: ...
 
@@ -73,6 +77,13 @@ class Backend(ABC):
         """
         done = self.translate(frames_nhwc, style_ns)
         return lambda: done
+
+    def submit_device(self, frame: DeviceFrame, style_ns: Codes) -> Pending:
+        """As `submit`, where `takes_device_frames`, for one frame of a size that the bundle takes.
+
+        Waiting raises DsmapError when the frame is not what it is by way of the host: see `PlanesToRgb`.
+        """
+        raise NotImplementedError
 
     def cancel(self) -> None:  # noqa: B027  # most have nothing to cancel
         """Cancels what is in flight as soon as possible, from any thread: waiting for it raises DsmapError."""

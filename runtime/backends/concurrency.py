@@ -10,6 +10,7 @@ from typing import Any
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Codes, Frames, Pending
+from dsmap.runtime.backends.device_frame import DeviceFrame
 
 MAX_CONCURRENT = 4
 """Frames at once. More would cost more memory than they gain speed."""
@@ -31,7 +32,7 @@ class TranslationPool:
         self._pool = ThreadPoolExecutor(self.concurrency, "translate") if threads else None
         self._process = os.getpid()
 
-    def submit(self, frames_nhwc: Frames, style_ns: Codes, *others: Any) -> Pending:
+    def submit(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes, *others: Any) -> Pending:
         """As `Backend.submit`; `others` are passed to the translation.
 
         Raises DsmapError in a process that was forked since: it does not have the threads.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsmap.runtime.backends.base import Codes, Frames
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE
 from dsmap.runtime.backends.pinned_memory import PinnedMemory
 
@@ -20,12 +21,19 @@ class FrameBinding:
     """Runs a session for one frame at a time. Each thread has its own."""
 
     def __init__(
-        self, ort: Any, session: Any, device: str, smallest: Frames, style_params: Callable[[Codes], Codes]
+        self,
+        ort: Any,
+        session: Any,
+        device: str,
+        smallest: Frames,
+        style_params: Callable[[Codes], Codes],
+        converter: Callable[[PlanesKind], PlanesToRgb],
     ) -> None:
         """`device`: cuda or cpu. `smallest`: the smallest frame that the graph takes. `style_params`: the decoder's
-        parameters for style codes."""
+        parameters for style codes. `converter`: what converts a decoder's planes within the device."""
         self._ort, self._session, self._device = ort, session, device
-        self._smallest, self._style_params = smallest, style_params
+        self._smallest, self._style_params, self._new_converter = smallest, style_params, converter
+        self._converter: PlanesToRgb | None = None
         self._host = PinnedMemory() if device == "cuda" else None
         self._shape: tuple[int, ...] | None = None
         self._style: Codes | None = None  # the codes whose parameters are on the device
@@ -35,7 +43,7 @@ class FrameBinding:
         self._upload: Frames | None = None
         self._download: Frames | None = None
 
-    def run(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+    def run(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes) -> Frames:
         """The translated frames, in memory of their own. Raises ONNX Runtime's errors."""
         options = self._ort.RunOptions()
         if self._shape != frames_nhwc.shape:
@@ -44,16 +52,24 @@ class FrameBinding:
                 self.run(self._smallest, style_ns[:1])
             self._bind(frames_nhwc.shape, style_ns)
             options.add_run_config_entry(_SHRINK, "gpu:0" if self._device == "cuda" else "cpu:0")
-        assert self._upload is not None
         assert self._download is not None
-        self._upload[...] = frames_nhwc
-        self._frames.update_inplace(self._upload)
+        self._load(frames_nhwc)
         if self._style is None or not np.array_equal(self._style, style_ns):
             self._style = None
             self._style_value.update_inplace(self._style_params(style_ns))
             self._style = style_ns.copy()
         self._session.run_with_iobinding(self._binding, options)
         return self._download.copy()
+
+    def _load(self, frames_nhwc: Frames | DeviceFrame) -> None:
+        if isinstance(frames_nhwc, DeviceFrame):
+            if self._converter is None or self._converter.kind != frames_nhwc.kind:
+                self._converter = self._new_converter(frames_nhwc.kind)
+            self._converter.run(frames_nhwc, self._frames)
+            return
+        assert self._upload is not None
+        self._upload[...] = frames_nhwc
+        self._frames.update_inplace(self._upload)
 
     def free(self) -> None:
         """Frees all of it."""

@@ -30,6 +30,7 @@ from dsmap.runtime.backends.base import (
     need_gpu,
 )
 from dsmap.runtime.backends.concurrency import TranslationPool
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
 from dsmap.runtime.backends.frame_binding import FrameBinding
 from dsmap.runtime.backends.gpu_graph import gpu_graph
 from dsmap.runtime.backends.node_placement import describe_placement, record_placement
@@ -62,6 +63,7 @@ class OnnxRuntimeCUDA(Backend):
 
     name = "cuda"
     on_host = False
+    takes_device_frames = True
     # The tests run the same on the CPU.
     _device = "cuda"
     _provider = _PROVIDER
@@ -97,15 +99,25 @@ class OnnxRuntimeCUDA(Backend):
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
         return self._pool.submit(frames_nhwc, style_ns)
 
-    def _translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+    def submit_device(self, frame: DeviceFrame, style_ns: Codes) -> Pending:
+        return self._pool.submit(frame, style_ns)
+
+    def _translate(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes) -> Frames:
         """In a thread of the pool."""
         binding: FrameBinding | None = getattr(self._of_thread, "binding", None)
         if binding is None:
-            binding = FrameBinding(self._ort, self._session, self._device, self._smallest, self._style_params)
+            binding = FrameBinding(
+                self._ort, self._session, self._device, self._smallest, self._style_params, self._converter
+            )
             self._of_thread.binding = binding
             self._bindings.append(binding)
         with onnxruntime_errors():
             return binding.run(frames_nhwc, style_ns)
+
+    def _converter(self, kind: PlanesKind) -> PlanesToRgb:
+        providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
+        options = session_options(self._ort)
+        return PlanesToRgb(lambda graph: self._open(graph, options, providers), kind, self._device)
 
     def cancel(self) -> None:
         self._pool.cancel()  # a running frame cannot be cancelled

@@ -79,6 +79,8 @@ def onnxruntime_errors() -> Iterator[None]:
     """Raises ONNX Runtime's errors within the block as DsmapError."""
     try:
         yield
+    except DsmapError:
+        raise
     except Exception as error:  # as in open_session
         message = one_line(error)
         no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.report import Pixels, check_translated
 from dsmap.runtime.video.frame import Residual, add_residual
@@ -13,9 +14,12 @@ from dsmap.runtime.video.scaling import scaled, size_at_height
 
 
 class Translated(NamedTuple):
-    """A frame as the network got it, and its translation; both uint8 (H, W, 3) of one size."""
+    """A frame as the network got it (None where that was in a device's memory), and its translation.
 
-    small_rgb: Pixels
+    Both are uint8 (H, W, 3), of one size.
+    """
+
+    small_rgb: Pixels | None
     rgb: Pixels
 
 
@@ -63,12 +67,19 @@ class FrameSteps:
         wait = self._translator.submit(small_rgb, at=at)
         return lambda: Translated(small_rgb, check_translated(wait(), small_rgb))
 
+    def begin_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME) -> Callable[[], Translated]:
+        """As `begin`, for a frame in a device's memory; the translator takes such frames."""
+        wait = self._translator.submit_device(frame, at=at)
+        return lambda: Translated(None, wait())
+
     def finish(self, frame_rgb: Pixels, translated: Translated, residual: Residual | None = None) -> npt.NDArray[Any]:
         """The frame to write; called in order of the frames.
 
         With a `residual`, what `frame_rgb` lacks of the input's own depth, it is uint16: the input's steps between two
         levels of 8 bits are added to the translation, which has none of its own.
         """
+        if translated.small_rgb is None:
+            return translated.rgb
         rgb = self._translator.finish(translated.small_rgb, translated.rgb)
         parts = [scaled(frame_rgb, self._written)] if self._side_by_side else []
         parts.append(scaled(rgb, self._written))

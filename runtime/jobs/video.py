@@ -41,7 +41,9 @@ from dsmap.runtime.jobs.video_plan import (
 from dsmap.runtime.jobs.video_work import VideoWork, Writer
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.styles.style_path import StyleAt, StylePathTranslator
+from dsmap.runtime.video.encoders import keeps_ten_bits
 from dsmap.runtime.video.hardware import SOFTWARE
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_writer import is_sequence
 from dsmap.runtime.video.writer import VideoWriter
 
@@ -109,7 +111,12 @@ def run_video_job(
     """See `translate_video`."""
     source = named_source(source)
     pool = None if translator.keeps_frames else FramePool()
-    with open_source(source, options, notify, pool) as reader, stop_on_signals() as stop:
+    # What is done to frames besides the translation is done by the host.
+    on_device = translator.takes_device_frames() and not keeps_ten_bits(options.codec)
+    on_device &= options.height is None and not options.side_by_side
+    with open_source(source, options, notify, pool, on_device=on_device) as reader, stop_on_signals() as stop:
+        if isinstance(reader, VideoReader):
+            reader.on_device &= translator.takes_device_frames(reader.width, reader.height)
         copies = check_video_output(reader, source, output, options)
         steps = FrameSteps(
             translator,

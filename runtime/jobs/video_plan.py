@@ -66,6 +66,8 @@ def open_source(
     options: VideoOptions,
     notify: Notify | None = None,
     pool: FramePool | None = None,
+    *,
+    on_device: bool = False,
 ) -> Reader:
     return open_reader(
         source,
@@ -77,6 +79,7 @@ def open_source(
         deinterlace=options.deinterlace,
         ten_bits=keeps_ten_bits(options.codec),
         hwaccel=options.hwaccel,
+        on_device=on_device,
         notify=notify,
         pool=pool,
     )

@@ -116,7 +116,7 @@ class VideoWork:
                     if self._parts and isinstance(writer, VideoWriter) and self._parts.is_due():
                         writer.cut()
                     writer.write(item.rgb, item.frame.pts, item.frame.duration)
-                if self._pool is not None:
+                if self._pool is not None and item.frame.device is None:
                     self._pool.give(item.frame.rgb)
                 if progress:
                     progress(writer.frames, self._reader.expected_frames)
@@ -163,7 +163,7 @@ class VideoWork:
             if isinstance(item, Frame):
                 if self._first_pts is None:
                     self._first_pts = item.pts
-                    if skip:
+                    if skip and item.device is None:
                         self._steps.begin_later(item.rgb)
                 if skip:
                     skip -= 1
@@ -174,7 +174,8 @@ class VideoWork:
         assert self._first_pts is not None
         seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
         share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
-        return self._steps.begin(frame.rgb, ClipTime(seconds, share))
+        at = ClipTime(seconds, share)
+        return self._steps.begin(frame.rgb, at) if frame.device is None else self._steps.begin_device(frame.device, at)
 
     def _finished(self, frame: Frame, translated: Translated) -> Pixels:
         return self._steps.finish(frame.rgb, translated, frame.residual)

@@ -35,7 +35,7 @@ class VideoDecoder:
 
     Iterate once. Every frame has a `pts`; those of all streams are on one clock, see `Timeline`. `time_base`, `rate`:
     for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded. `hwaccel`,
-    `notify`, `origin`: see `open_decoding`.
+    `notify`, `origin`, `keep`: see `open_decoding`.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class VideoDecoder:
         hwaccel: str = OFF,
         notify: Notify = lambda _line: None,
         origin: Fraction = Fraction(0),
+        keep: bool = False,
     ) -> None:
         self.failures = 0
         """Video packets that did not decode, after the first keyframe."""
@@ -59,7 +60,7 @@ class VideoDecoder:
         self._time_base, self._rate, self._decode_from = time_base, rate, decode_from
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
-        self._open_decoding = lambda stream: open_decoding(stream, hwaccel, notify, origin)
+        self._open_decoding = lambda stream: open_decoding(stream, hwaccel, notify, origin, keep=keep)
         self.decoding: Decoding = self._open_decoding(self._video)
         self._has_decoding_times_only = has_decoding_times_only(self._video)
         self._delay: int | None = None  # of frames behind their packets, in ticks

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 
 from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.video.device_planes import on_host, stored_format
 from dsmap.runtime.video.hardware import (
     AUTO,
     DEVICE_FORMATS,
@@ -76,12 +77,14 @@ class SoftwareDecoding:
         return frame
 
 
-def open_decoding(stream: VideoStream, hwaccel: str, notify: Notify, origin: Fraction = Fraction(0)) -> Decoding:
+def open_decoding(
+    stream: VideoStream, hwaccel: str, notify: Notify, origin: Fraction = Fraction(0), *, keep: bool = False
+) -> Decoding:
     """The decoding of `stream` as `--hwaccel` says: one of `HWACCELS`.
 
     "auto" takes the first device that works, and software where none does; what changes later goes to `notify`, with
     its time in seconds after `origin`. Raises InputError, at once or while it decodes, where a device that was named
-    cannot decode the stream.
+    cannot decode the stream. `keep`: frames stay in the memory of a device that was named, see `device_planes`.
     """
     if hwaccel == OFF:
         return SoftwareDecoding(stream)
@@ -91,7 +94,7 @@ def open_decoding(stream: VideoStream, hwaccel: str, notify: Notify, origin: Fra
         reason = device_failure(device) or codec_failure(device, stream.codec_context.codec.canonical_name)
         if reason is None:
             try:
-                context = device_decoder(stream.codec_context, device)
+                context = device_decoder(stream.codec_context, device, keep=keep and hwaccel != AUTO)
                 return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify, origin)
             except (av.FFmpegError, OSError, ValueError) as error:
                 reason = _reason(error)
@@ -183,7 +186,7 @@ class DeviceDecoding:
     def _look_at(self, frames: list[VideoFrame]) -> None:
         """Where the device does not take a part of the stream, FFmpeg's software did."""
         for frame in frames:
-            if frame.format.name in DEVICE_FORMATS or self._has_left:
+            if stored_format(frame) in DEVICE_FORMATS or self._has_left:
                 continue
             fact = f"from {self._seconds(frame)} on, {self._device} does not decode the video ({_kind(frame)})"
             if not self._optional:
@@ -240,10 +243,11 @@ class _Trial:
         if not self.device:
             return self.error or "it gives no frame"
         ours, theirs = self.software[0], self.device[0]
-        if theirs.format.name not in DEVICE_FORMATS:
+        if stored_format(theirs) not in DEVICE_FORMATS:
             return f"it does not decode {_kind(ours)}"
         if (ours.width, ours.height, ours.pts) != (theirs.width, theirs.height, theirs.pts):
             return f"its first frame is {_kind(theirs)} at tick {theirs.pts}, not {_kind(ours)} at tick {ours.pts}"
+        theirs = on_host(theirs)
         expected = DEVICE_FORMATS[theirs.format.name]
         if ours.format.name.replace("yuvj", "yuv") != expected:
             return f"its frames are {theirs.format.name}, not {ours.format.name}"

@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dsmap.runtime.backends.device_frame import DeviceFrame
+
 Pixels = npt.NDArray[np.uint8]
 Residual = npt.NDArray[np.int8]
 """What 8 bits lack of a deeper frame: (H, W, 3), at most half a level up or down, in units of 1 / `LEVEL`."""
@@ -32,6 +34,8 @@ class Frame:
     duration: int
     residual: Residual | None = None
     """What `rgb` lacks of a frame of more than 8 bits, where it was asked for."""
+    device: DeviceFrame | None = None
+    """The frame where it is in a device's memory, if it was asked for; `rgb` is then empty, (0, 0, 3)."""
 
 
 def add_residual(rgb: Pixels, residual: Residual) -> npt.NDArray[np.uint16]:

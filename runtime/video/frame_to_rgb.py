@@ -182,7 +182,7 @@ class FrameToRgb:
                 width,
                 height,
                 format=format,  # swscale makes planes four times as fast as interleaved pixels
-                src_colorspace=_matrix(frame),
+                src_colorspace=matrix_of(frame),
                 src_color_range=value_range(frame),
                 interpolation=_DECODE_FLAGS,
             )
@@ -228,7 +228,8 @@ def _bits(frame: VideoFrame) -> int:
     return min(16, max((component.bits for component in frame.format.components), default=8))
 
 
-def _matrix(frame: VideoFrame) -> Colorspace | None:
+def matrix_of(frame: VideoFrame) -> Colorspace | None:
+    """The matrix by swscale's name, guessed where the file does not say; None for RGB."""
     if frame.format.is_rgb:
         return None
     return _MATRICES.get(frame.colorspace) or guessed_matrix(frame)

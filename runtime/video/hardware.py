@@ -101,10 +101,13 @@ def codec_failure(device: str, codec: str) -> str | None:
     return None
 
 
-def device_decoder(software: VideoCodecContext, device: str) -> VideoCodecContext:
-    """A decoder on `device` for the stream that `software` is to decode. Raises av.FFmpegError."""
+def device_decoder(software: VideoCodecContext, device: str, *, keep: bool = False) -> VideoCodecContext:
+    """A decoder on `device` for the stream that `software` is to decode. Raises av.FFmpegError.
+
+    `keep`: its frames stay in the device's memory.
+    """
     # Where it cannot decode, its frames come from FFmpeg's own software, which their format shows: nothing is lost.
-    accelerated = HWAccel(device, allow_software_fallback=True)
+    accelerated = HWAccel(device, allow_software_fallback=True, is_hw_owned=keep)
     return _like(software, software.codec.canonical_name, accelerated)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
+import numpy as np
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
@@ -21,9 +22,11 @@ from av.video.frame import VideoFrame
 
 from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.video.addresses import NetworkSettings, is_address
 from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.decoder import VideoDecoder
+from dsmap.runtime.video.device_planes import device_frame, on_host
 from dsmap.runtime.video.file_source import FileSource
 from dsmap.runtime.video.frame import ArrayPool, Frame
 from dsmap.runtime.video.frame_count import frame_rate, has_index, missing_frames, total_frames, video_end
@@ -31,7 +34,7 @@ from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.hardware import OFF, check_device, check_hwaccel
 from dsmap.runtime.video.input_warnings import input_warnings
 from dsmap.runtime.video.network_source import NetworkSource
-from dsmap.runtime.video.orientation import orientation
+from dsmap.runtime.video.orientation import Orientation, orientation
 from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.seeking import decoder_at
 from dsmap.runtime.video.shown_size import ShownSize
@@ -66,7 +69,8 @@ class VideoReader:
     know, such as HDR. `deinterlace`: see `Deinterlacer`. `ten_bits`: frames of more than 8 bits have a `residual`.
     `pool`: where frames get their arrays. `network`: see `NetworkSource`. `notify` gets a line when a network
     connection breaks off, when frames change their size, and when another decoder takes over. `hwaccel`: what decodes,
-    see `open_decoding`.
+    see `open_decoding`. `on_device`: frames are given in the memory of a device that was named, where they can be
+    (`Frame.device`), unless something is done to them here: they are turned, cropped, scaled or deinterlaced.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class VideoReader:
         deinterlace: bool = False,
         ten_bits: bool = False,
         hwaccel: str = OFF,
+        on_device: bool = False,
         pool: ArrayPool | None = None,
         network: NetworkSettings | None = None,
         notify: Notify | None = None,
@@ -97,6 +102,8 @@ class VideoReader:
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
         self._deinterlace, self._ten_bits, self._hwaccel = deinterlace, ten_bits, hwaccel
+        self.on_device = on_device and not deinterlace
+        """Whether frames may stay in a device's memory; can be switched off later."""
         self._notify = notify or (lambda line: None)
         try:
             self._streams = StreamChoice(self._source.container, self.path, programme, self.name)
@@ -128,6 +135,7 @@ class VideoReader:
             hwaccel=self._hwaccel,
             notify=self._notify,
             origin=self._origin,
+            keep=self.on_device,
         )
 
     def _set_up_conversion(self, first: VideoFrame, height: int | None, pool: ArrayPool | None) -> None:
@@ -228,10 +236,21 @@ class VideoReader:
         pts = self._timestamps.next(shifted, duration)
         if changed:
             self._report_change(decoded, pts)
+        if self.on_device and (device := self._device_frame(decoded)) is not None:
+            return Frame(np.empty((0, 0, 3), np.uint8), pts, duration, device=device)
+        decoded = on_host(decoded)
         if self._ten_bits:
             rgb, residual = self._to_rgb.with_residual(decoded, self._shown.aspect)
             return Frame(rgb, pts, duration, residual)
         return Frame(self._to_rgb(decoded, self._shown.aspect), pts, duration)
+
+    def _device_frame(self, decoded: VideoFrame) -> DeviceFrame | None:
+        size = decoded.width, decoded.height
+        if size != (self.width, self.height) or self.orientation != Orientation() or self._shown.crop:
+            return None
+        if not self._to_rgb.fills(decoded, self._shown.aspect):
+            return None
+        return device_frame(decoded, lambda frame: FrameToRgb(self.width, self.height, Orientation())(frame))
 
     def _shifted(self, packet: Packet) -> Packet:
         if self._shift and not is_cover(packet.stream):

@@ -140,3 +140,82 @@ def test_a_card_that_fails(card: Path, tmp_path: Path) -> None:
     }
     told = compare(card, path, "auto", NVDEC_BREAKS=6)
     assert (told["decoder"], told["same"], told["failed"]) == ("software", 12, 0)
+
+
+# The cuda backend on ONNX Runtime's CPU provider: the stand-in card's memory is ordinary memory.
+TRANSLATE = """
+import json, sys
+import cv2, av, numpy as np
+from dsmap.errors import DsmapError
+from dsmap.runtime import translator
+from dsmap.runtime.backends import device_frame, onnxruntime_cuda, onnxruntime_session
+from dsmap.runtime.backends.base import BackendSettings, Choice
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.jobs.video import translate_video
+
+class OnTheCpu(onnxruntime_cuda.OnnxRuntimeCUDA):
+    _device, _provider = "cpu", "CPUExecutionProvider"
+
+    def _checked_onnxruntime(self):
+        return onnxruntime_session.import_onnxruntime()
+
+    def _open(self, graph, options, providers):
+        return super()._open(graph, options, ["CPUExecutionProvider"])
+
+converted = []
+run = device_frame.PlanesToRgb.run
+device_frame.PlanesToRgb.run = lambda self, frame, target: (converted.append(frame.kind), run(self, frame, target))
+bundle, path, mode, more = sys.argv[1:5]
+if mode == "wrong":
+    device_frame.chroma_taps = lambda _siting: np.zeros((4, 5, 5), np.float32)
+opened = Bundle.open(bundle)
+translator.load_backend = lambda *_given: Choice(OnTheCpu(opened, "winter", BackendSettings(frames_at_once=2)), "")
+told = {}
+for hwaccel in ("off", "cuda"):
+    with_model = translator.Translator.load(opened, domain="winter")
+    try:
+        report = translate_video(path, f"{path}.{hwaccel}.mkv", with_model, codec="lossless", hwaccel=hwaccel,
+                                 overwrite=True, **json.loads(more))
+        told["decoder"], told["frames"], told["complete"] = report.decoder, report.frames, report.complete
+    except DsmapError as error:
+        told["fact"] = error.fact
+    with_model.close()
+told["converted"] = len(converted)
+read = lambda name: [frame.to_ndarray(format="rgb24").astype(int) for frame in av.open(name).decode(video=0)]
+if "fact" not in told:
+    apart = [np.abs(one - two) for one, two in zip(read(path + ".off.mkv"), read(path + ".cuda.mkv"), strict=True)]
+    told["worst"], told["mean"] = max(int(one.max()) for one in apart), max(float(one.mean()) for one in apart)
+print(json.dumps(told))
+"""
+
+
+def translate(card: Path, bundle: Path, path: Path, mode: str = "", **options: object) -> dict:
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(card), "NVDEC_PICTURES": str(path.parent / "pictures")}
+    command = [sys.executable, "-c", TRANSLATE, str(bundle), str(path), mode, json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_frames_that_stay_in_the_memory_of_the_card(card: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    """All but the first frame, which both decoders gave, go from the decoder to the network; NV12 and P010."""
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    told = translate(card, tiny_bundle, path)
+    assert "fact" not in told, told["fact"]
+    assert (told["decoder"], told["frames"], told["complete"], told["converted"]) == ("cuda", 12, True, 11)
+    assert told["worst"] <= 3
+    assert told["mean"] < 0.5  # a network of random weights makes more of a level
+    told = translate(card, tiny_bundle, path, "wrong")
+    assert "of the values differ by more than a level, the worst by" in told["fact"]
+
+
+def test_frames_that_the_host_has_to_change_come_to_the_host(card: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    told = translate(card, tiny_bundle, path, height=32, side_by_side=True)
+    assert (told["decoder"], told["converted"], told["worst"]) == ("cuda", 0, 0)
+    path = make(tmp_path / "b.mp4", "libx264", (70, 50), "yuv420p")  # no size of the network
+    nvdec.pictures(path, tmp_path / "pictures", (80, 64))
+    told = translate(card, tiny_bundle, path)
+    assert (told["decoder"], told["converted"], told["worst"]) == ("cuda", 0, 0)

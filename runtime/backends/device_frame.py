@@ -1,0 +1,226 @@
+"""Frames that a decoder left in a device's memory, and the small ONNX graph that makes RGB of them there.
+
+Width and height are even. Colour is interpolated as in `frame_to_rgb`: results are within a level of its.
+"""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dsmap.errors import DsmapError
+
+LUMA, CHROMA, RGB = "luma", "chroma", "frames"
+"""The graph's inputs and its output."""
+_SHARPNESS = -0.6  # of swscale's bicubic filter
+_OPSET = 20  # as the bundle's graphs
+_MOST_BEYOND = 0.001  # of the values: where colours leave the range of RGB, swscale clips at other steps
+
+
+class Plane(NamedTuple):
+    """Where a plane lies: rows of `pitch` values, padding included."""
+
+    address: int
+    pitch: int
+
+
+class PlanesKind(NamedTuple):
+    """What decides how planes become RGB."""
+
+    width: int
+    height: int
+    ten_bits: bool
+    """P010, whose values are in the upper bits of 16; else NV12."""
+    pitch: int
+    """Values from one row to the next, in both planes."""
+    red_weight: float
+    """Of red in the luma, by the matrix."""
+    blue_weight: float
+    full_range: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFrame:
+    """A frame as NV12 or P010 in the memory of a device. It owns that memory."""
+
+    kind: PlanesKind
+    luma: Plane
+    chroma: Plane
+    """Half as many rows, blue and red differences in turn."""
+    owner: Any
+    """Keeps the memory."""
+    wait: Callable[[], None]
+    """Waits until the decoder has written it."""
+    to_rgb: Callable[[], npt.NDArray[np.uint8]]
+    """The same frame by way of the host: uint8 RGB (H, W, 3)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(1, H, W, 3): that of the frame as a batch."""
+        return 1, self.kind.height, self.kind.width, 3
+
+
+class Siting(NamedTuple):
+    """Where a value of the colour lies among the four pixels that share it: pixels from the upper left one."""
+
+    across: float
+    down: float
+
+
+SITINGS = (Siting(0, 0.5), Siting(0.5, 0.5), Siting(0, 0))
+"""H.264's and H.265's usual one; where the file says nothing; UHD's."""
+
+
+class PlanesToRgb:
+    """Converts frames of one `kind` within a device, by sessions of its own.
+
+    PyAV does not tell the siting of the colour. So frames are compared with the same frames by way of the host until
+    one siting alone fits.
+    """
+
+    def __init__(self, new_session: Callable[[bytes], Any], kind: PlanesKind, device: str) -> None:
+        """`new_session`: opens an ONNX graph. `device`: "cuda", or "cpu" where the planes are in ordinary memory."""
+        self.kind = kind
+        self._device = device
+        self._sessions = [new_session(planes_graph(kind, siting)) for siting in SITINGS]
+
+    def run(self, frame: DeviceFrame, target: Any) -> None:
+        """Writes uint8 RGB (1, H, W, 3) into the OrtValue `target`; done on return.
+
+        Raises DsmapError when it is not what the host makes of the frame, and ONNX Runtime's errors.
+        """
+        frame.wait()
+        if len(self._sessions) == 1:
+            self._convert(self._sessions[0], frame, target)
+            return
+        by_host = frame.to_rgb().astype(np.int16)
+        fitting, shares, worst = [], [], 0
+        for session in self._sessions:
+            self._convert(session, frame, target)
+            apart = np.abs(target.numpy()[0] - by_host)
+            shares.append(float((apart > 1).mean()))
+            worst = max(worst, int(apart.max()))
+            if shares[-1] <= _MOST_BEYOND:
+                fitting.append(session)
+        if not fitting:
+            raise DsmapError(
+                f"frames in the memory of the GPU are not the decoder's: {min(shares):.2%} of the values differ by more"
+                f" than a level, the worst by {worst}",
+                "Pass --hwaccel auto, which takes frames through the memory of the host, and report this.",
+            )
+        self._sessions = fitting
+        self._convert(fitting[0], frame, target)
+
+    def _convert(self, session: Any, frame: DeviceFrame, target: Any) -> None:
+        luma, chroma = plane_shapes(self.kind)
+        binding, number = session.io_binding(), np.uint16 if self.kind.ten_bits else np.uint8
+        binding.bind_input(LUMA, self._device, 0, number, luma, frame.luma.address)
+        binding.bind_input(CHROMA, self._device, 0, number, chroma, frame.chroma.address)
+        binding.bind_ortvalue_output(RGB, target)
+        session.run_with_iobinding(binding)
+
+
+def plane_shapes(kind: PlanesKind) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Shapes of the two planes in memory, padding included."""
+    return (kind.height, kind.pitch), (kind.height // 2, kind.pitch // 2, 2)
+
+
+def planes_graph(kind: PlanesKind, siting: Siting) -> bytes:
+    """The ONNX graph from `luma` and `chroma` to `frames`, uint8 RGB (1, H, W, 3)."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    luma, chroma = plane_shapes(kind)
+    number = TensorProto.UINT16 if kind.ten_bits else TensorProto.UINT8
+    matrix, offset = rgb_matrix(kind)
+    constants: dict[str, npt.NDArray[Any]] = {
+        "taps": np.tile(chroma_taps(siting)[:, None], (2, 1, 1, 1)),
+        "matrix": matrix[:, :, None, None],
+        "offset": offset,
+        "zero": np.array(0, np.float32),
+        "white": np.array(255, np.float32),
+        "around": np.array([0, 0, 2, 2, 0, 0, 2, 2], np.int64),
+        "luma_shape": np.array([1, 1, *luma], np.int64),
+        "chroma_shape": np.array([1, *chroma], np.int64),
+        "start": np.array([0], np.int64),
+        "width": np.array([kind.width], np.int64),
+        "columns": np.array([kind.width // 2], np.int64),
+        "last": np.array([3], np.int64),
+        "second_last": np.array([2], np.int64),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Reshape", [LUMA, "luma_shape"], ["luma4"]),
+        node("Slice", ["luma4", "start", "width", "last"], ["luma_seen"]),
+        node("Cast", ["luma_seen"], ["y"], to=TensorProto.FLOAT),
+        node("Reshape", [CHROMA, "chroma_shape"], ["chroma4"]),
+        node("Slice", ["chroma4", "start", "columns", "second_last"], ["chroma_seen"]),
+        node("Cast", ["chroma_seen"], ["chroma_float"], to=TensorProto.FLOAT),
+        node("Transpose", ["chroma_float"], ["chroma_planes"], perm=[0, 3, 1, 2]),
+        node("Pad", ["chroma_planes", "around"], ["chroma_padded"], mode="edge"),
+        node("Conv", ["chroma_padded", "taps"], ["chroma_phases"], group=2),
+        node("DepthToSpace", ["chroma_phases"], ["uv"], blocksize=2, mode="CRD"),
+        node("Concat", ["y", "uv"], ["yuv"], axis=1),
+        node("Conv", ["yuv", "matrix", "offset"], ["rgb"]),
+        node("Clip", ["rgb", "zero", "white"], ["rgb_clipped"]),
+        node("Round", ["rgb_clipped"], ["rgb_whole"]),
+        node("Transpose", ["rgb_whole"], ["rgb_nhwc"], perm=[0, 2, 3, 1]),
+        node("Cast", ["rgb_nhwc"], [RGB], to=TensorProto.UINT8),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "planes_to_rgb",
+        [helper.make_tensor_value_info(LUMA, number, luma), helper.make_tensor_value_info(CHROMA, number, chroma)],
+        [helper.make_tensor_value_info(RGB, TensorProto.UINT8, (1, kind.height, kind.width, 3))],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def rgb_matrix(kind: PlanesKind) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(3, 3) and (3,): RGB of 0 to 255 = matrix x stored values + offset."""
+    unit, top = (64 * 4, 64 * 1023) if kind.ten_bits else (1, 255)  # of one 8-bit level; white of the full range
+    kr, kb = kind.red_weight, kind.blue_weight
+    kg = 1 - kr - kb
+    green = [1, -2 * kb * (1 - kb) / kg, -2 * kr * (1 - kr) / kg]
+    differences = np.array([[1, 0, 2 * (1 - kr)], green, [1, 2 * (1 - kb), 0]])
+    spans = np.array([top] * 3 if kind.full_range else [219 * unit, 224 * unit, 224 * unit])
+    matrix = differences * 255 / spans
+    zero = np.array([0 if kind.full_range else 16 * unit, 128 * unit, 128 * unit])
+    return matrix.astype(np.float32), (-matrix @ zero).astype(np.float32)
+
+
+def chroma_taps(siting: Siting) -> npt.NDArray[np.float32]:
+    """(4, 5, 5): filters of the four pixels that share a value of the colour: upper left, upper right, lower ones."""
+    rows, columns = (
+        [[_cubic(position - (pixel - offset) / 2) for position in range(-2, 3)] for pixel in (0, 1)]
+        for offset in (siting.down, siting.across)
+    )
+    return np.einsum("ai,bj->abij", rows, columns).reshape(4, 5, 5).astype(np.float32)
+
+
+def _cubic(distance: float) -> float:
+    a, x = _SHARPNESS, abs(distance)
+    if x < 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+class _Tensor(ctypes.Structure):
+    """The beginning of DLPack's DLManagedTensor."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+                ("ndim", ctypes.c_int32), ("dtype", ctypes.c_uint8 * 4),
+                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+                ("byte_offset", ctypes.c_uint64))  # fmt: skip
+
+
+def dlpack_plane(capsule: Any) -> tuple[Plane, int]:
+    """The plane of a DLPack capsule, and its device's type (1: CPU, 2: CUDA). The capsule stays unused: keep it."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    tensor = _Tensor.from_address(get(capsule, b"dltensor"))
+    return Plane(tensor.data + tensor.byte_offset, tensor.strides[0]), tensor.device_type

@@ -1,0 +1,108 @@
+"""Frames that a decoder left in the memory of a device: where their planes lie, and how they come to the host."""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, dlpack_plane
+from dsmap.runtime.video.colour_matrix import needs_own_matrix, value_range
+from dsmap.runtime.video.frame_to_rgb import matrix_of
+from dsmap.runtime.video.tone_mapping import tone_of
+
+_ON_CUDA = "cuda"  # PyAV's format of such frames, and DLPack's number of the device
+_DLPACK_CUDA = 2
+# Of red and blue in the luma, by swscale's name of the matrix.
+_WEIGHTS = {
+    Colorspace.ITU709: (0.2126, 0.0722),
+    Colorspace.FCC: (0.30, 0.11),
+    Colorspace.ITU601: (0.299, 0.114),
+    Colorspace.SMPTE240M: (0.212, 0.087),
+    Colorspace.BT2020: (0.2627, 0.0593),
+}
+
+
+def stored_format(frame: VideoFrame) -> str:
+    """The format of the pixels, wherever they are: "nv12", not "cuda"."""
+    return str((frame.sw_format or frame.format).name)
+
+
+def on_host(frame: VideoFrame) -> VideoFrame:
+    """`frame` with its pixels in the host's memory, and everything else that belongs to it."""
+    if frame.sw_format is None:
+        return frame
+    matrix, frame.colorspace = frame.colorspace, 1  # swscale refuses others, although nothing is converted
+    copied = frame.reformat(format=frame.sw_format.name)
+    copied.colorspace = frame.colorspace = matrix
+    return copied
+
+
+def device_frame(frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[np.uint8]]) -> DeviceFrame | None:
+    """`frame` for a backend that takes it where it is; None where it has to come to the host.
+
+    That is for frames in the host's memory, and those whose colours take more than a matrix to become RGB. `to_rgb`:
+    converts the frame, once it is on the host.
+    """
+    stored = stored_format(frame)
+    if frame.format.name != _ON_CUDA or stored not in ("nv12", "p010le") or frame.width % 2 or frame.height % 2:
+        return None
+    if tone_of(frame) is not None or needs_own_matrix(frame):
+        return None
+    weights = _WEIGHTS.get(matrix_of(frame) or Colorspace.ITU709)
+    capsules = [plane.__dlpack__() for plane in frame.planes]
+    (luma, device), (chroma, _) = map(dlpack_plane, capsules)
+    if weights is None or device != _DLPACK_CUDA or luma.pitch != chroma.pitch:
+        return None
+    kind = PlanesKind(
+        frame.width, frame.height, stored == "p010le", luma.pitch, *weights, value_range(frame) == ColorRange.JPEG
+    )
+    return DeviceFrame(
+        kind=kind,
+        luma=luma,
+        chroma=chroma,
+        owner=(frame, capsules),
+        wait=_wait_for_decoder,
+        to_rgb=lambda: to_rgb(on_host(frame)),
+    )
+
+
+def _wait_for_decoder() -> None:
+    """FFmpeg copies frames in the default stream of the primary context: ONNX Runtime's streams do not wait for it."""
+    if error := _driver().cuStreamSynchronize(None):
+        raise DsmapError(f"the GPU's decoder failed (CUDA error {error})", "Leave out --hwaccel.")
+
+
+@cache
+def _driver() -> Any:
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            return _CurrentContext(ctypes.CDLL(name))
+        except OSError:
+            continue
+    raise DsmapError("the NVIDIA driver's library cannot be loaded", "Leave out --hwaccel.")
+
+
+class _CurrentContext:
+    """The driver, with the first GPU's primary context made current in the thread that calls."""
+
+    def __init__(self, library: Any) -> None:
+        self._library, self._context = library, ctypes.c_void_p()
+        device = ctypes.c_int()
+        library.cuInit(0)
+        library.cuDeviceGet(ctypes.byref(device), 0)
+        library.cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device)
+
+    def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802  # the driver's name
+        self._library.cuCtxPushCurrent_v2(self._context)
+        error = int(self._library.cuStreamSynchronize(stream))
+        self._library.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+        return error

@@ -1,0 +1,100 @@
+"""RGB of NV12 and P010 by the graph that a GPU runs, here on the CPU, beside the conversion of the host."""
+
+import cv2  # noqa: F401  # before av
+
+# isort: split
+import av
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb, Siting, dlpack_plane, planes_graph
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
+
+WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}  # by H.273's number of the matrix
+CENTRE = Siting(0.5, 0.5)  # swscale's, where a frame does not tell
+
+
+def picture(width: int, height: int, matrix: int, full: bool, ten_bits: bool, phase: float = 0) -> av.VideoFrame:
+    """Smooth, and of other values in each plane and column."""
+    kind, shift = (np.uint16, 6) if ten_bits else (np.uint8, 0)
+    frame = av.VideoFrame(width, height, "p010le" if ten_bits else "nv12")
+    for index, plane in enumerate(frame.planes):
+        rows, columns = np.mgrid[: plane.height, : plane.line_size // kind().itemsize]
+        odd = index * (columns % 2)
+        values = np.sin(rows / 5 + index + phase + odd) + np.cos(columns / 11 - 2 * odd)
+        plane.update((((values * 45 + 128) * (4 if ten_bits else 1)).astype(kind) << shift).tobytes())
+    frame.colorspace, frame.color_range = matrix, 2 if full else 1
+    return frame
+
+
+def on_device(frame: av.VideoFrame, full: bool) -> DeviceFrame:
+    capsules = [plane.__dlpack__() for plane in frame.planes]
+    (luma, device), (chroma, _) = map(dlpack_plane, capsules)
+    assert device == 1
+    assert luma.pitch == chroma.pitch >= frame.width
+    kind = PlanesKind(
+        frame.width, frame.height, frame.format.name == "p010le", luma.pitch, *WEIGHTS[frame.colorspace], full
+    )
+    return DeviceFrame(
+        kind=kind, luma=luma, chroma=chroma, owner=capsules, wait=lambda: None, to_rgb=lambda: by_host(frame)
+    )
+
+
+def by_host(frame: av.VideoFrame) -> np.ndarray:
+    return FrameToRgb(frame.width, frame.height, Orientation())(frame)
+
+
+def session(graph: bytes) -> ort.InferenceSession:
+    return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def run(converter: PlanesToRgb, frame: DeviceFrame) -> np.ndarray:
+    target = ort.OrtValue.ortvalue_from_shape_and_type(list(frame.shape), np.uint8, "cpu", 0)
+    converter.run(frame, target)
+    return target.numpy()[0]
+
+
+@pytest.mark.parametrize("ten_bits", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", WEIGHTS)
+def test_rgb_is_within_a_level_of_the_hosts(matrix: int, full: bool, ten_bits: bool) -> None:
+    for size in ((64, 48), (70, 34)):  # 70: rows are longer than that in memory
+        frame = picture(*size, matrix, full, ten_bits)
+        given = on_device(frame, full)
+        got = run(PlanesToRgb(session, given.kind, "cpu"), given)
+        apart = np.abs(got.astype(int) - by_host(frame))
+        assert apart.max() <= 1
+        assert apart.mean() < 0.03
+        assert np.ptp(got, axis=(0, 1)).min() > 50  # it has colours
+
+
+def test_the_siting_is_found_once_frames_show_it() -> None:
+    grey = av.VideoFrame(64, 48, "nv12")
+    for plane in grey.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    grey.colorspace, grey.color_range = 1, 1
+    given = on_device(grey, False)
+    converter = PlanesToRgb(session, given.kind, "cpu")
+    for _ in range(2):
+        assert np.array_equal(run(converter, given), by_host(grey))  # any siting would do
+    first = on_device(picture(64, 48, 1, False, False), False)
+    run(converter, first)
+    (kept,) = converter._sessions
+    expected = PlanesToRgb(session, given.kind, "cpu")
+    expected._sessions = [session(planes_graph(given.kind, CENTRE))]
+    later = on_device(picture(64, 48, 1, False, False, phase=2), False)
+    assert kept is not None
+    assert np.array_equal(run(converter, later), run(expected, later))
+
+
+def test_planes_that_are_not_the_decoders_stop_it() -> None:
+    frame, other = picture(64, 48, 1, False, False), picture(64, 48, 1, False, False, phase=1)
+    given, wrong = on_device(frame, False), on_device(other, False)
+    mixed = DeviceFrame(
+        kind=given.kind, luma=given.luma, chroma=wrong.chroma, owner=other, wait=given.wait, to_rgb=given.to_rgb
+    )
+    with pytest.raises(DsmapError, match=r"\d+\.\d\d% of the values differ by more than a level, the worst by \d+"):
+        run(PlanesToRgb(session, given.kind, "cpu"), mixed)
