@@ -40,7 +40,7 @@ class StandInDevice:
         monkeypatch.setattr(decoding, "device_decoder", self.open)
         return self
 
-    def open(self, software: Any, device: str) -> "StandInDevice":
+    def open(self, software: Any, device: str, *, keep: bool = False) -> "StandInDevice":
         self.opened.append(device)
         self.context = software_decoder(software)
         self.packets = self.frames = 0
