@@ -36,7 +36,8 @@ lint: $(VENV)/.dev lint-js  ## Style and types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p dsmap
 
 lint-js:  ## Style and types of the page's JavaScript; needs npm
-	@if ! command -v npm > /dev/null; then echo "JavaScript is not checked: there is no npm (install Node.js)"; exit 0; fi; \
+	@if ! command -v npm > /dev/null || ! node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))'; then \
+	echo "JavaScript is not checked: that needs Node.js 20 or later, with npm"; exit 0; fi; \
 	mkdir -p build/js && rm -rf build/js/app build/js/lib build/js/runtime && cp -R runtime/web/page/. build/js/ && cd build/js && \
 	{ cmp -s package.json .installed || { npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts && \
 	cp package.json .installed; }; } && npm run --silent lint

@@ -28,7 +28,8 @@ _started: list[Any] = []
 
 def chromium_path() -> str:
     """The path of Chromium; the test is skipped without it."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if path is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     return path
