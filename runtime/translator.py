@@ -43,6 +43,7 @@ class Translator(FrameTranslator):
         frames_at_once: int = 1,
         for_frames: tuple[int, int] | None = None,
         cuda_binding: str = "auto",
+        streams: int | None = None,
         trust_engines: bool = False,
         style_spread: float = 1.0,
     ) -> "Translator":
@@ -56,6 +57,7 @@ class Translator(FrameTranslator):
         `for_frames`: (width, height) of the frames of a video; replaces `frames_at_once` by as many as are faster
         together and fit into memory.
         `cuda_binding`: "cuda-python", "pycuda" or "auto".
+        `streams`: compute streams of the GPU, for the backends that have several; None for their default.
         `trust_engines`: load the bundle's TensorRT engines even if they were not built here; engines are code.
         `style_spread`: distance of random styles from the mean, in their usual one: see `random_code`.
 
@@ -71,6 +73,7 @@ class Translator(FrameTranslator):
             precision=precision,
             frames_at_once=frames_at_once,
             cuda_binding=cuda_binding,
+            streams=streams,
             trust_engines=trust_engines,
         )
         return cls(bundle, domain, backend, style, settings, style_spread)

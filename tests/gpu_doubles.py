@@ -1,9 +1,11 @@
 """Stand-ins for a GPU: streams that run as late as they may, and engines that ONNX Runtime computes on the CPU.
 
 Nothing runs when it is put into a stream: only when it is waited for, and then only what that needs. So a copy that
-nobody waited for has not happened, and a buffer that is used again too early gives a wrong image.
+nobody waited for has not happened, and a buffer that is used again too early gives a wrong image. Or, with `eager`, the
+other streams run a little whenever one is waited for: what they share without waiting gets mixed up.
 """
 
+import random
 import threading
 from collections.abc import Callable
 
@@ -37,8 +39,12 @@ class LateCuda(Cuda):
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self.done: dict[int, int] = {}
-        self.capturing: tuple[int, list[Callable[[], None]]] | None = None
-        """The stream that is captured, and what was put into it."""
+        self.capturing: dict[int, list[Callable[[], None]]] = {}
+        """The streams that are captured, and what was put into them."""
+        self.capturing_threads: dict[int, int] = {}
+        self.eager = False
+        self._dice = random.Random(0)
+        self._busy: set[int] = set()
         self.clock = 0.0
         self.times: dict[int, float] = {}
         self.ran: list[str] = []
@@ -54,21 +60,47 @@ class LateCuda(Cuda):
         if error := self.fail.pop(what.partition(" ")[0], None):
             raise error
 
-    def put(self, stream: int, what: str, action: Callable[[], None]) -> None:
+    def put(self, stream: int, what: str, action: Callable[[], None], after: tuple[int, int] | None = None) -> None:
+        """`after`: what the action waits for, a stream and how much of it."""
+
         def step() -> None:
             action()
             self.ran.append(what)
 
+        step.after = after
         self.note(what)
-        captured = self.capturing is not None and self.capturing[0] == stream
-        (self.capturing[1] if captured else self.streams[stream]).append(step)
+        self.capturing.get(stream, self.streams[stream]).append(step)
 
     def run_until(self, stream: int, length: int) -> None:
         with self._lock:
             while self.done[stream] < length:
-                step = self.streams[stream][self.done[stream]]
-                self.done[stream] += 1
-                step()
+                if self.eager:
+                    self._run_others(stream)
+                self._step(stream)
+
+    def _run_others(self, stream: int) -> None:
+        """Up to three steps of every other stream, or until it has to wait."""
+        for other, steps in self.streams.items():
+            for _ in range(self._dice.randrange(4)):
+                if other == stream or other in self._busy or self.done[other] == len(steps):
+                    break
+                after = steps[self.done[other]].after
+                if after is not None and self.done[after[0]] < after[1]:
+                    break
+                self._step(other)
+
+    def _step(self, stream: int) -> None:
+        step = self.streams[stream][self.done[stream]]
+        self.done[stream] += 1
+        self._busy.add(stream)  # it waits where the step waits
+        try:
+            step()
+        finally:
+            self._busy.discard(stream)
+
+    def not_capturing(self, what: str) -> None:
+        """What a thread may not do while it captures: CUDA calls it unsafe, and the capture is lost."""
+        assert threading.get_ident() not in self.capturing_threads.values(), f"{what} during a capture"
 
     def run_all(self) -> None:
         for stream, steps in self.streams.items():
@@ -87,6 +119,7 @@ class LateCuda(Cuda):
 
     def alloc(self, size):
         self.note("alloc")
+        self.not_capturing("cudaMalloc")
         if self.memory()[0] < size:
             raise OutOfMemoryError("CUDA: cudaMalloc failed: cudaErrorMemoryAllocation: out of memory", "Smaller.")
         address = self.new()
@@ -94,10 +127,12 @@ class LateCuda(Cuda):
         return Address(address)
 
     def free(self, address):
+        self.not_capturing("cudaFree")
         self.run_all()
         del self.memory_of[address]
 
     def alloc_host(self, size):
+        self.not_capturing("cudaHostAlloc")
         memory = np.full(size, 0xCD, np.uint8)
         self.hosts[memory.ctypes.data] = memory
         return memory
@@ -120,18 +155,19 @@ class LateCuda(Cuda):
         del self.events[event]
 
     def record(self, event, stream):
-        assert self.capturing is None
+        assert stream not in self.capturing
         self.put(stream, "record", lambda: self.times.update({event: self.clock}))
         self.events[event] = stream, len(self.streams[stream])
 
     def wait(self, stream, event):
-        assert self.capturing is None
+        assert stream not in self.capturing
         mark = self.events[event]
         assert mark is not None, "an event that was never recorded is not waited for"
-        self.put(stream, "wait", lambda: self.run_until(*mark))
+        self.put(stream, "wait", lambda: self.run_until(*mark), mark)
 
     def synchronise(self, event):
         self.note("synchronise")
+        self.not_capturing("cudaEventSynchronize")
         if (mark := self.events[event]) is not None:
             self.run_until(*mark)
 
@@ -152,28 +188,29 @@ class LateCuda(Cuda):
         assert target.ctypes.data in self.hosts, "not pinned"
 
         def copy() -> None:
-            self.clock += 0.25
+            self.clock += 0.5
             target[:] = self.at(address, target.nbytes)
 
         self.put(stream, f"download {target.nbytes}", copy)
 
     def begin_capture(self, stream):
         self.note("begin_capture")
-        assert self.capturing is None
-        self.capturing = stream, []
+        assert stream not in self.capturing
+        self.capturing[stream], self.capturing_threads[stream] = [], threading.get_ident()
 
     def end_capture(self, stream):
-        assert self.capturing is not None, "nothing is captured"
-        assert self.capturing[0] == stream, "another stream is captured"
-        (_, steps), self.capturing = self.capturing, None
+        assert self.capturing_threads.pop(stream, None) == threading.get_ident(), "captured by another thread, or not"
+        steps = self.capturing.pop(stream)
         self.note("end_capture")
         graph = self.new()
         self.graphs[graph] = steps
         return Graph(graph)
 
     def launch(self, graph, stream):
-        steps = self.graphs[graph]
-        self.put(stream, "launch", lambda: [step() for step in steps] and None)
+        assert stream not in self.capturing
+        self.note("launch")
+        # One by one, so that other streams come in between.
+        self.streams[stream] += self.graphs[graph]
 
     def free_graph(self, graph):
         self.run_all()
@@ -202,6 +239,7 @@ class CpuEngine:
 
     def context(self, stream):
         assert not self.closed
+        assert stream in self.cuda.streams
         return CpuContext(self)
 
     def close(self):
@@ -210,8 +248,11 @@ class CpuEngine:
         self.closed = True
 
 
+MILLISECONDS = {"content_encoder": 1, "mapping": 2, "decoder": 4, "style_mlp": 8, "style_encoder": 16}
+
+
 class CpuContext:
-    """Reads its inputs when the stream gets there, and spoils its scratch memory."""
+    """Reads its inputs when the stream gets there, and spoils its scratch memory before and after it computes."""
 
     refusal: str | None = None
 
@@ -225,10 +266,15 @@ class CpuContext:
         return {n: array.shape for n, array in zip(names, self.engine.session.run(names, zeros), strict=True)}
 
     def scratch_bytes(self):
-        """More for larger inputs."""
-        return 1000 + sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
+        """More for larger inputs, and for some engines more than for others."""
+        return 500 * len(self.engine.title) + sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
 
     def bind(self, addresses, scratch, scratch_bytes):
+        names = {t.name for t in (*self.engine.session.get_inputs(), *self.engine.session.get_outputs())}
+        assert set(addresses) == names, "every input and output has an address, and nothing else"
+        assert all(address % 256 == 0 for address in (scratch, *addresses.values()))
+        assert scratch not in addresses.values()
+        self.cuda.at(scratch, scratch_bytes)  # it is all there
         self.addresses, self.scratch = dict(addresses), (scratch, scratch_bytes)
 
     def capture_refusal(self, stream):
@@ -240,7 +286,7 @@ class CpuContext:
 
         def run() -> None:
             assert not self.engine.closed, "it ran after its engine was closed"
-            self.cuda.clock += 1
+            self.cuda.clock += MILLISECONDS[self.engine.title.partition(".")[0]]
             feeds = {}
             for name, (shape, dtype) in self.inputs.items():
                 size = int(np.prod(shape)) * dtype.itemsize

@@ -266,8 +266,9 @@ OPTIONS = {
     "--version",
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --hwaccel --model --no-upscale --output --overwrite --precision --preset --preview --program --programme "
-    "--rate --report --resume --seed --side-by-side --stabilize --start --strength --strip-metadata --style "
-    "--style-cycle --style-from --style-period --style-spread --style-to --version --password-env --trust-engines",
+    "--rate --report --resume --seed --side-by-side --stabilize --start --streams --strength "
+    "--strip-metadata --style --style-cycle --style-from --style-period --style-spread --style-to --version "
+    "--password-env --trust-engines",
     "web": "--debug --domain --help --output --overwrite --port --runtime --serve --version",
 }
 

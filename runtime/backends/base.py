@@ -30,6 +30,8 @@ class BackendSettings:
     """Frames that the caller keeps in flight: 1 for the lowest delay, more for more frames a second."""
     cuda_binding: str = "auto"
     """Python binding to CUDA: cuda-python, pycuda, or auto."""
+    streams: int | None = None
+    """Compute streams of a GPU, for the backends that have several; None: what suits the backend."""
     trust_engines: bool = False
     """Load a bundle's TensorRT engines, which are code, even if this user has not built them."""
     source: str | None = None
@@ -55,6 +57,8 @@ class Backend(ABC):
     in_flight: int = 1
     """Batches that may be submitted at a time; more than one only where that is faster."""
 
+    takes_streams: bool = False
+    """Whether it heeds `BackendSettings.streams`."""
     concurrency: int = 1
     """How many of them are computed at a time, each in memory of its own."""
     on_host: bool = True

@@ -95,18 +95,27 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
     if name != "auto":
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
-        return Choice(BACKENDS[name]()(bundle, target, settings), "as asked")
+        return Choice(_with_streams(BACKENDS[name](), settings)(bundle, target, settings), "as asked")
     refusals: list[tuple[str, DsmapError]] = []
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
-            backend = BACKENDS[candidate]()(bundle, target, settings)
-        except InputError:  # the bundle is damaged: another backend would refuse it too
+            backend = _with_streams(BACKENDS[candidate](), settings)(bundle, target, settings)
+        except InputError:  # of the bundle or the settings: another backend would refuse it too
             raise
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
         return Choice(backend, _describe(refusals) or "the first that runs here")
     raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)
+
+
+def _with_streams(backend: type[Backend], settings: BackendSettings) -> type[Backend]:
+    """`backend`, if it takes the number of streams that is asked for. Raises InputError."""
+    if settings.streams is not None and not backend.takes_streams:
+        raise InputError(
+            f"--streams is for TensorRT, and the backend is {backend.name}", "Leave it out, or use --backend tensorrt."
+        )
+    return backend
 
 
 def _precision_advice(bundle: Bundle, wanted: str) -> str:

@@ -28,6 +28,7 @@ class LoadedModel:
             style=request.style.fixed,
             precision=options.precision,
             cuda_binding=options.cuda_binding,
+            streams=options.streams,
             trust_engines=options.trust_engines,
             for_frames=largest,
         )

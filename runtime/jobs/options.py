@@ -25,6 +25,8 @@ class ModelOptions:
     """fp32, fp16 or int8; auto: what suits the backend."""
     cuda_binding: str = "auto"
     """cuda-python, pycuda or auto."""
+    streams: int | None = None
+    """Compute streams of the GPU, for the backends that have several; None: their default."""
     trust_engines: bool = False
     """Run the bundle's TensorRT engines although they were not built here. Engines are code."""
     strength: float = 1.0

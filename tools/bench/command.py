@@ -17,6 +17,7 @@ from dsmap.tools.shared.cli import (
     Device,
     Model,
     Precision,
+    Streams,
     TrustEngines,
     Version,
     explained,
@@ -195,6 +196,7 @@ def video(
     ] = None,
     threads: Threads = None,
     cuda_binding: CudaBinding = "auto",
+    streams: Streams = None,
     trust_engines: TrustEngines = False,
     report: Report = None,
     overwrite: Overwrite = False,
@@ -213,6 +215,7 @@ def video(
         cuda_binding=cuda_binding,
         frames_at_once=at_once,
         threads=threads,
+        streams=streams,
         trust_engines=trust_engines,
     )
     request = VideoBenchRequest(

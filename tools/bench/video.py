@@ -52,6 +52,7 @@ class ModelChoice:
     frames_at_once: int | None = None
     """None: as many as dsmap-video would have."""
     threads: int | None = None
+    streams: int | None = None
     trust_engines: bool = False
 
     def target(self) -> str:
@@ -67,6 +68,7 @@ class ModelChoice:
             precision=self.precision,
             cuda_binding=self.cuda_binding,
             trust_engines=self.trust_engines,
+            streams=self.streams,
             threads=self.threads,
             frames_at_once=self.frames_at_once or 1,
             for_frames=None if self.frames_at_once else size,

@@ -124,6 +124,12 @@ CudaBinding = Annotated[
         rich_help_panel=HARDWARE,
     ),
 ]
+Streams = Annotated[
+    int | None,
+    typer.Option(
+        "--streams", metavar="N", min=1, help="TensorRT: CUDA streams (default: 2).", rich_help_panel=HARDWARE
+    ),
+]
 TrustEngines = Annotated[
     bool,
     typer.Option(

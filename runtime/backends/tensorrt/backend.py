@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU: three engines in a row on one CUDA stream, several frames in flight.
+"""TensorRT on an NVIDIA GPU: three engines in a row on a CUDA stream, several frames in flight.
 
     backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=3))
 
@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 
 import numpy as np
 
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends.base import (
     DEFAULT_SETTINGS,
     Backend,
@@ -30,12 +30,16 @@ from dsmap.runtime.backends.tensorrt.memory import Engine, Shape, run_once
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.cuda.bindings import load_cuda
+from dsmap.runtime.engines.build_options import BuildOptions
 from dsmap.runtime.engines.size_profile import Size, SizeProfile
 from dsmap.runtime.engines.store import EngineStore, log_line
 from dsmap.runtime.engines.tensorrt_api import load_trt
 
-MAX_SLOTS = 3
-"""Frames in flight: one being uploaded, one computed, one downloaded."""
+STREAMS = 2
+"""Compute streams: a small frame leaves most of a large GPU idle."""
+MAX_STREAMS = 4
+COPIED = 2
+"""Frames in flight beyond those that are computed: one being uploaded, one downloaded."""
 MAX_SIZES = 3
 """Sizes whose memory and graphs are kept; the least recently used is dropped first."""
 
@@ -45,6 +49,7 @@ class TensorRT(Backend):
 
     name = "tensorrt"
     on_host = False
+    takes_streams = True
     _flavour = "tensorrt"
 
     def __init__(
@@ -64,16 +69,24 @@ class TensorRT(Backend):
         side = -(-max(sizes.trained_at, sizes.minimum) // sizes.multiple_of) * sizes.multiple_of
         self._default_size = Size(side, side)
         self._cuda = load_cuda(settings.cuda_binding)
-        self._store = EngineStore(bundle, self._trt, architecture, self.precision, trust_engines=settings.trust_engines)
+        # TF32 as in ONNX Runtime: not where float32 is asked for by name.
+        build = BuildOptions(tf32=settings.precision != "fp32")
+        self._store = EngineStore(
+            bundle, self._trt, architecture, self.precision, trust_engines=settings.trust_engines, build=build
+        )
         self._graphs = self._cuda.no_graphs is None
-        self.in_flight = min(max(settings.frames_at_once, 1), MAX_SLOTS)
+        streams = _checked_streams(settings.streams)
+        self.in_flight = min(max(settings.frames_at_once, 1), streams + COPIED)
+        self.concurrency = min(streams, self.in_flight)
         self._engines: dict[tuple[str, str], list[Engine]] = {}
         self._executors: OrderedDict[Shape, Executor] = OrderedDict()
         self._free: dict[int, deque[Slot]] = {}
         self._lock = threading.Lock()
         self._cancelled = 0  # a count: frames begun before the last cancellation are lost
-        self.description = f"{self._trt.title} on {self._cuda.device.name}, {self.precision}, {self._describe_graphs()}"
-        self._streams = Streams(self._cuda.stream(), self._cuda.stream(), self._cuda.stream())
+        arithmetic = f"{self.precision} with TF32" if self.precision == "fp32" and build.tf32 else self.precision
+        self.description = f"{self._trt.title} on {self._cuda.device.name}, {arithmetic}, {self._describe_graphs()}"
+        compute = tuple(self._cuda.stream() for _ in range(self.concurrency))
+        self._streams = Streams(self._cuda.stream(), compute, self._cuda.stream())
         try:
             self._check_runs()
         except BaseException:
@@ -137,7 +150,7 @@ class TensorRT(Backend):
             return encode_style_on_cpu(self._bundle, self._target, frames_nhwc)
         batch, height, width = frames_nhwc.shape[:3]
         engine = self._engine("style_encoder", self._target, Size(width, height), batch)
-        (style,) = run_once(self._cuda, self._streams.compute, engine, frames=frames_nhwc)
+        (style,) = run_once(self._cuda, self._streams.compute[0], engine, frames=frames_nhwc)
         return np.asarray(style, np.float32)
 
     def stages_ms(self, frames_nhwc: Frames, style_ns: Codes) -> dict[str, float]:
@@ -171,7 +184,7 @@ class TensorRT(Backend):
         """Runs the smallest engine once: an installed TensorRT may still not run on this GPU."""
         engine = self._engine("style_mlp", self._target, self._default_size, 1)
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
-        run_once(self._cuda, self._streams.compute, engine, style=style)
+        run_once(self._cuda, self._streams.compute[0], engine, style=style)
 
     def _executor(self, shape: Shape) -> Executor:
         """The plan for frames (N, H, W, 3); made on first use, and again after it was dropped."""
@@ -181,18 +194,26 @@ class TensorRT(Backend):
             return executor
         while len(self._executors) >= MAX_SIZES and self._drop_oldest():
             pass
-        while True:
-            try:
-                executor = self._new_executor(shape)
-                break
-            except OutOfMemoryError:
-                if not self._drop_oldest():
-                    raise
+        executor = self._fitting_executor(shape)
         self._executors[shape] = executor
         self._free[id(executor)] = deque(executor.slots)
         return executor
 
-    def _new_executor(self, shape: Shape) -> Executor:
+    def _fitting_executor(self, shape: Shape) -> Executor:
+        """A new plan. Where the device is full, sizes used longest ago go first, then all but one compute stream."""
+        streams = self._streams
+        while True:
+            try:
+                return self._new_executor(shape, streams)
+            except OutOfMemoryError:
+                if self._drop_oldest():
+                    continue
+                if len(streams.compute) == 1:
+                    raise
+                streams = streams._replace(compute=streams.compute[:1])
+                log_line(f"{shape[2]}x{shape[1]} does not fit on {len(self._streams.compute)} streams: one is used")
+
+    def _new_executor(self, shape: Shape, streams: Streams) -> Executor:
         batch, size = shape[0], Size(shape[2], shape[1])
 
         def engine(component: str) -> Engine:
@@ -205,7 +226,7 @@ class TensorRT(Backend):
             style_mlp=engine("style_mlp"),
         )
         style_dim = self._bundle.manifest.style_dim
-        return Executor(self._cuda, self._streams, engines, shape, style_dim, self.in_flight)
+        return Executor(self._cuda, streams, engines, shape, style_dim, self.in_flight)
 
     def _engine(self, component: str, domain: str, size: Size, batch: int) -> Engine:
         if component == "style_mlp":  # one for all sizes: it sees no frames
@@ -254,10 +275,16 @@ class TensorRT(Backend):
     def _drain(self) -> None:
         """Waits until the device is idle."""
         done = self._cuda.event()
-        for stream in self._streams:
+        for stream in self._streams.all():
             self._cuda.record(done, stream)
             self._cuda.synchronise(done)
         self._cuda.free_event(done)
+
+
+def _checked_streams(wanted: int | None) -> int:
+    if wanted is not None and not 1 <= wanted <= MAX_STREAMS:
+        raise InputError(f"{wanted} streams are asked for", f"Pass 1 to {MAX_STREAMS}.")
+    return wanted or STREAMS
 
 
 class TensorRTRTX(TensorRT):

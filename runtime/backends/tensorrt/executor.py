@@ -1,12 +1,14 @@
-"""Runs encoder, mapping and decoder in a row on one CUDA stream, for frames of one size.
+"""Runs encoder, mapping and decoder in a row on a CUDA stream, for frames of one size.
 
 Each frame in flight has a slot: pinned memory on the host, frames and style on the device, contexts and a graph of its
-own. Activations and scratch memory exist once: one frame is computed at a time. Uploads and downloads have streams of
-their own, and overlap with the computation of other frames.
+own. Slots are spread over lanes, one for each compute stream: activations and scratch memory exist once in a lane,
+which computes one frame at a time. Uploads and downloads have streams of their own, and overlap with the computation of
+other frames.
 
-    upload stream    up 1  up 2  up 3
-    compute stream         run 1    run 2    run 3
-    download stream                 down 1   down 2  down 3
+    upload stream     up 1  up 2  up 3
+    compute stream 1        run 1    run 3
+    compute stream 2              run 2
+    download stream                  down 1   down 2  down 3
 """
 
 import contextlib
@@ -39,14 +41,31 @@ class Streams(NamedTuple):
     """Copies have streams of their own, or they would wait for the computation of the frame before."""
 
     upload: Stream
-    compute: Stream
+    compute: tuple[Stream, ...]
     download: Stream
+
+    def all(self) -> list[Stream]:
+        """Each of them."""
+        return [self.upload, *self.compute, self.download]
+
+
+class ComputeLane:
+    """A compute stream, and the memory of the one frame that is computed on it."""
+
+    def __init__(self, stream: Stream, style_context: Context) -> None:
+        self.stream = stream
+        self.style_context: Any = style_context  # None once closed
+        self.between: dict[str, Tensor] = {}
+        """Activations, by name."""
+        self.scratch = Address(0)
+        self.scratch_bytes = 0
 
 
 class Slot:
     """The memory of one frame (or batch) in flight."""
 
-    def __init__(self, memory: Memory, frames: Shape, styles: Shape, params_bytes: int) -> None:
+    def __init__(self, memory: Memory, lane: ComputeLane, frames: Shape, styles: Shape, params_bytes: int) -> None:
+        self.lane = lane
         frame_bytes, style_bytes = int(np.prod(frames)), int(np.prod(styles)) * 4
         self.frames_host = memory.host(frame_bytes)
         self.output_host = memory.host(frame_bytes)
@@ -70,6 +89,7 @@ class Executor:
     def __init__(
         self, cuda: Cuda, streams: Streams, engines: EngineSet, frames: Shape, style_dim: int, slots: int
     ) -> None:
+        """Compute streams that `streams` has beyond the number of slots are not used."""
         self.engines, self.frames_shape = engines, frames
         self._cuda, self._streams = cuda, streams
         self._memory = Memory(cuda)
@@ -84,42 +104,47 @@ class Executor:
     def _make(self, style_dim: int, slots: int) -> None:
         batch = self.frames_shape[0]
         codes = (batch, style_dim)
-        self._style_context: Any = self.engines.style_mlp.context(self._streams.compute)  # None once closed
-        params_shape = self._style_context.shape({"style": codes})["style_params"]
+        self.lanes = [
+            ComputeLane(stream, self.engines.style_mlp.context(stream)) for stream in self._streams.compute[:slots]
+        ]
+        (params_shape,) = {lane.style_context.shape({"style": codes})["style_params"] for lane in self.lanes}
         params_bytes = int(np.prod(params_shape)) * 4
-        self.slots = [Slot(self._memory, self.frames_shape, codes, params_bytes) for _ in range(slots)]
-        between: dict[str, Tensor] = {}
-        bindings = [self._bindings(slot, between, params_shape) for slot in self.slots]
-        contexts = [self._style_context, *(context for slot in self.slots for context in slot.contexts)]
-        self._scratch_bytes = max(MIN_SCRATCH_BYTES, *(context.scratch_bytes() for context in contexts))
-        self._scratch = self._memory.device(self._scratch_bytes)
+        self.slots = [
+            Slot(self._memory, self.lanes[i % len(self.lanes)], self.frames_shape, codes, params_bytes)
+            for i in range(slots)
+        ]
+        bindings = [self._bindings(slot, params_shape) for slot in self.slots]
+        for lane in self.lanes:
+            contexts = [lane.style_context, *(c for slot in self.slots if slot.lane is lane for c in slot.contexts)]
+            lane.scratch_bytes = max(MIN_SCRATCH_BYTES, *(context.scratch_bytes() for context in contexts))
+            lane.scratch = self._memory.device(lane.scratch_bytes)
         for slot, addresses in zip(self.slots, bindings, strict=True):
             for context, of_context in zip(slot.contexts, addresses, strict=True):
-                context.bind(of_context, self._scratch, self._scratch_bytes)
+                context.bind(of_context, slot.lane.scratch, slot.lane.scratch_bytes)
 
-    def _bindings(self, slot: Slot, between: dict[str, Tensor], params: Shape) -> list[dict[str, Address]]:
-        """Makes a slot's contexts and gives their addresses. `between`: tensors that all slots share, made here."""
+    def _bindings(self, slot: Slot, params: Shape) -> list[dict[str, Address]]:
+        """Makes a slot's contexts and gives their addresses. Tensors that all slots of its lane share are made here."""
+        between = slot.lane.between
         uint8, float32 = np.dtype(np.uint8), np.dtype(np.float32)
         frames = {"frames": Tensor(slot.frames, self.frames_shape, uint8)}
-        addresses = [self._add(slot, self.engines.encoder, frames, between)]
+        addresses = [self._add(slot, self.engines.encoder, frames)]
         mapped = between["content"]
         if self.engines.mapping is not None:
             inputs = {"content": mapped, "skip": between["skip"]}
-            addresses.append(self._add(slot, self.engines.mapping, inputs, between))
+            addresses.append(self._add(slot, self.engines.mapping, inputs))
             mapped = between["mapped"]
         inputs = {"mapped": mapped, "style_params": Tensor(slot.params, params, float32)}
-        addresses.append(self._add(slot, self.engines.decoder, inputs, between))
+        addresses.append(self._add(slot, self.engines.decoder, inputs))
         return addresses
 
-    def _add(
-        self, slot: Slot, engine: Engine, inputs: dict[str, Tensor], between: dict[str, Tensor]
-    ) -> dict[str, Address]:
+    def _add(self, slot: Slot, engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Address]:
         """Makes a slot's context of an engine; gives the addresses of its inputs and outputs."""
+        between = slot.lane.between
         for name, tensor in inputs.items():
             if engine.dtype(name) != tensor.dtype:
                 got, expected = engine.dtype(name), tensor.dtype
                 raise DsmapError(f"{engine.title} takes {name} as {got}, expected {expected}", _EXPORT_AGAIN)
-        context = engine.context(self._streams.compute)
+        context = engine.context(slot.lane.stream)
         slot.contexts.append(context)
         addresses = {name: tensor.address for name, tensor in inputs.items()}
         for name, shape in context.shape({name: tensor.shape for name, tensor in inputs.items()}).items():
@@ -141,7 +166,7 @@ class Executor:
 
     def begin(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> None:
         """Starts a translation in a free slot; `finish` waits for it. The frames are copied at once."""
-        cuda, streams = self._cuda, self._streams
+        cuda, streams, compute = self._cuda, self._streams, slot.lane.stream
         as_array(slot.frames_host, self.frames_shape, np.uint8)[...] = frames_nhwc
         cuda.upload(slot.frames, slot.frames_host, streams.upload)
         new_style = slot.style is None or not np.array_equal(slot.style, style_ns)
@@ -150,12 +175,12 @@ class Executor:
             as_array(slot.style_host, style_ns.shape, np.float32)[...] = style_ns
             cuda.upload(slot.codes, slot.style_host, streams.upload)
         cuda.record(slot.uploaded, streams.upload)
-        cuda.wait(streams.compute, slot.uploaded)
+        cuda.wait(compute, slot.uploaded)
         if new_style:
             self._run_style(slot)
             slot.style = style_ns.copy()
         self._compute(slot)
-        cuda.record(slot.computed, streams.compute)
+        cuda.record(slot.computed, compute)
         cuda.wait(streams.download, slot.computed)
         cuda.download(slot.output_host, slot.output, streams.download)
         cuda.record(slot.downloaded, streams.download)
@@ -167,7 +192,7 @@ class Executor:
 
     def stages_ms(self, slot: Slot, frames_nhwc: Frames, style_ns: Codes) -> dict[str, float]:
         """Milliseconds of each stage of one frame on the device, without a graph and with nothing else in flight."""
-        cuda, streams = self._cuda, self._streams
+        cuda, streams, compute = self._cuda, self._streams, slot.lane.stream
         names = ["encoder", *(["mapping"] if self.engines.mapping else []), "decoder"]
         timers = Memory(cuda)
         marks = [timers.event(timing=True) for _ in range(len(names) + 5)]
@@ -176,11 +201,11 @@ class Executor:
         cuda.record(marks[0], streams.upload)
         cuda.upload(slot.frames, slot.frames_host, streams.upload)
         cuda.record(marks[1], streams.upload)
-        cuda.wait(streams.compute, marks[1])
-        cuda.record(marks[2], streams.compute)
+        cuda.wait(compute, marks[1])
+        cuda.record(marks[2], compute)
         for context, mark in zip(slot.contexts, marks[3:], strict=False):
-            context.enqueue(streams.compute)
-            cuda.record(mark, streams.compute)
+            context.enqueue(compute)
+            cuda.record(mark, compute)
         done = marks[2 + len(names)]
         cuda.wait(streams.download, done)
         cuda.record(marks[-2], streams.download)
@@ -200,18 +225,20 @@ class Executor:
             if slot.graph is not None:
                 self._cuda.free_graph(slot.graph)
             slot.graph, slot.contexts = None, []
-        self._style_context = None
+        for lane in self.lanes:
+            lane.style_context = None
         self._memory.free()
 
     def _run_style(self, slot: Slot) -> None:
         """Computes the style's parameters, outside the graph: only for a new style."""
         addresses = {"style": slot.codes, "style_params": slot.params}
-        self._style_context.bind(addresses, self._scratch, self._scratch_bytes)
-        self._style_context.enqueue(self._streams.compute)
+        lane = slot.lane
+        lane.style_context.bind(addresses, lane.scratch, lane.scratch_bytes)
+        lane.style_context.enqueue(lane.stream)
 
     def _compute(self, slot: Slot) -> None:
         """Runs the engines: the first frame directly, which prepares the contexts; from the second on as a graph."""
-        stream = self._streams.compute
+        stream = slot.lane.stream
         if slot.graph is None and slot.ran and self.no_graphs is None:
             slot.graph = self._capture(slot)
         if slot.graph is not None:
@@ -223,7 +250,7 @@ class Executor:
 
     def _capture(self, slot: Slot) -> Graph | None:
         """Captures the engines as a graph; None where that is refused, and then `no_graphs` says why."""
-        stream = self._streams.compute
+        stream = slot.lane.stream
         refusal = None
         for context in slot.contexts:
             refusal = refusal or context.capture_refusal(stream)

@@ -28,6 +28,7 @@ from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.pinned_memory import PinnedMemory
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.backends.tensorrt import backend as tensorrt
+from dsmap.runtime.backends.tensorrt import executor as executor_module
 from dsmap.runtime.backends.tensorrt.backend import TensorRT, TensorRTRTX
 from dsmap.runtime.backends.tensorrt.engine import TrtContext, TrtEngine
 from dsmap.runtime.bundle import bundle as bundle_format
@@ -116,8 +117,75 @@ def test_frames_under_way_do_not_mix(gpu, bundle, by_cpu):
     backend.close()
 
 
+@pytest.mark.parametrize("streams", [1, 2, 3])
+def test_streams_compute_side_by_side_and_share_nothing(gpu, bundle, by_cpu, streams):
+    """With what runs on one stream between the steps of what runs on another."""
+    gpu.eager = True
+    backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=9, streams=streams))
+    assert (backend.in_flight, backend.concurrency) == (streams + 2, streams)
+    gpu.ran.clear()
+    for round_ in range(4):
+        begun = []
+        for i in range(backend.in_flight):
+            image, style = frames(1, 24, 32, 9 * round_ + i), styles(1, (round_ + i) // 2)
+            begun.append((backend.submit(image, style), image, style))
+        for wait, image, style in reversed(begun):
+            np.testing.assert_array_equal(wait(), by_cpu.translate(image, style))
+    computed = [what.removeprefix("enqueue ") for what in gpu.ran if re.match("enqueue (content|mapping|dec)", what)]
+    in_turn = ["content_encoder", "mapping", "decoder"] * (len(computed) // 3)
+    assert (computed == in_turn) == (streams == 1)  # side by side, or in turn
+    backend.close()
+    assert (gpu.memory_of, gpu.hosts, gpu.graphs, gpu.events) == ({}, {}, {}, {})
+
+
+def test_what_lanes_share_would_be_seen(gpu, bundle, by_cpu, monkeypatch):
+    """The test above fails where two streams use the same activations."""
+    gpu.eager = True
+    between: dict = {}
+    real = executor_module.ComputeLane.__init__
+
+    def shared(self, stream, style_context):
+        real(self, stream, style_context)
+        self.between = between
+
+    monkeypatch.setattr(executor_module.ComputeLane, "__init__", shared)
+    backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=9, streams=2))
+    images = [frames(1, 24, 32, i) for i in range(4)]
+    got = [wait() for wait in [backend.submit(image, styles(1)) for image in images]]
+    assert any((out != by_cpu.translate(image, styles(1))).any() for out, image in zip(got, images, strict=True))
+
+
+def test_a_size_that_does_not_fit_twice_runs_on_one_stream(gpu, bundle, by_cpu, caplog):
+    two = TensorRT(bundle, "winter", BackendSettings(frames_at_once=9, streams=2))
+    two.translate(frames(1, 48, 48), styles(1))
+    gpu.room -= gpu.memory()[0] + 1
+    two.close()
+    assert (gpu.memory_of, caplog.messages) == ({}, [])
+    backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=9))
+    image = frames(1, 48, 48, 1)
+    np.testing.assert_array_equal(backend.translate(image, styles(1)), by_cpu.translate(image, styles(1)))
+    assert "48x48 does not fit on 2 streams: one is used" in caplog.messages
+    with pytest.raises(InputError, match="9 streams are asked for"):
+        TensorRT(bundle, "winter", BackendSettings(streams=9))
+
+
+def test_the_number_of_streams_reaches_the_backend(gpu, bundle, monkeypatch):
+    monkeypatch.setattr(registry, "need_gpu", lambda: "8.9")
+    made = Translator(bundle, "winter", "tensorrt", settings=BackendSettings(frames_at_once=9, streams=3))
+    assert (made.concurrency, made.in_flight) == (3, 5)
+    for name in ("cpu", "auto"):  # there is no TensorRT for auto
+        monkeypatch.setattr(registry, "need_gpu", no_gpu_here)
+        monkeypatch.setattr(tensorrt, "need_gpu", no_gpu_here)
+        with pytest.raises(InputError, match="--streams is for TensorRT, and the backend is cpu"):
+            Translator(bundle, "winter", name, settings=BackendSettings(streams=2))
+
+
+def no_gpu_here() -> str:
+    raise DsmapError("no NVIDIA GPU or driver here", "Run nvidia-smi.")
+
+
 def test_copies_wait_for_no_computation_of_another_frame(gpu, bundle):
-    backend = make(bundle)
+    backend = TensorRT(bundle, "winter", BackendSettings(frames_at_once=3, streams=1))
     gpu.ran.clear()
     first = [backend.submit(frames(1, 16, 16, i), styles(1)) for i in range(3)]
     assert gpu.ran == []
@@ -164,7 +232,7 @@ def test_a_refused_capture_is_told_and_the_frames_are_the_same(gpu, bundle, by_c
         gpu.fail[way] = DsmapError("it is not capturable", "No.")
     for _ in range(3):
         np.testing.assert_array_equal(backend.translate(image, style), expected)
-    assert gpu.capturing is None
+    assert gpu.capturing == {}
     assert caplog.text.count("without CUDA graphs, which makes no difference but in speed: it is not capturable") == 1
     assert "launch" not in gpu.log
     backend.close()
@@ -322,13 +390,13 @@ def test_a_frame_that_fails_leaves_the_next_ones_right(gpu, bundle, by_cpu):
 
 def test_more_frames_than_slots_are_refused(gpu, bundle):
     backend = make(bundle, at_once=9)
-    assert backend.in_flight == 3
-    waits = [backend.submit(frames(1, 16, 16), styles(1)) for _ in range(3)]
-    with pytest.raises(DsmapError, match="more than 3 frames are under way"):
+    assert (backend.in_flight, backend.concurrency) == (4, 2)
+    waits = [backend.submit(frames(1, 16, 16), styles(1)) for _ in range(4)]
+    with pytest.raises(DsmapError, match="more than 4 frames are under way"):
         backend.submit(frames(1, 16, 16), styles(1))
     for wait in waits:
         wait()
-    assert make(bundle, at_once=1).in_flight == 1
+    assert (make(bundle, at_once=1).in_flight, make(bundle, at_once=1).concurrency) == (1, 1)
 
 
 def test_what_was_cancelled_raises_and_what_comes_later_does_not(gpu, bundle, by_cpu):
@@ -357,7 +425,7 @@ def test_an_engine_that_does_not_run_is_found_out_at_once(gpu, bundle):
 def test_stage_times_name_every_stage(gpu, bundle):
     backend = make(bundle)
     times = backend.stages_ms(frames(1, 16, 16), styles(1))
-    assert times == {"upload": 0.25, "encoder": 1, "mapping": 1, "decoder": 1, "download": 0.25}
+    assert times == {"upload": 0.25, "encoder": 1, "mapping": 2, "decoder": 4, "download": 0.5}
     backend.close()
     assert gpu.events == {}
 
