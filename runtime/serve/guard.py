@@ -1,6 +1,6 @@
 """Who may use the server, checked before any route: Host, Origin and token; and headers that browsers respect.
 
-- Host: an address, this machine's name `localhost`, or a name that the server was told. A name of somebody else that
+- Host: an address, one of this machine's own names, or a name that the server was told. A name of somebody else that
   leads here (DNS rebinding) is refused.
 - Origin: what changes something may come from the server's own pages only, or from no page at all.
 - Token, where there is one: `Authorization: Bearer TOKEN`, or the cookie that `POST /v1/session` gives for it.
@@ -11,6 +11,7 @@ import hmac
 import ipaddress
 import re
 import secrets
+import socket
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -45,7 +46,7 @@ class Guard:
     def __init__(self, app: ASGIApp, request: ServeRequest) -> None:
         self.app = app
         self._token = request.token
-        self._names = {"localhost", *(name.lower() for name in request.allow_hosts)}
+        self._names = own_names() | {name.lower().rstrip(".") for name in request.allow_hosts}
         # A cookie is of this process alone: a stolen one ends with it, and the token cannot be found from it.
         self.cookie_value = hmac.new(secrets.token_bytes(32), b"session", hashlib.sha256).hexdigest()
 
@@ -114,6 +115,12 @@ class Guard:
         name = self.cookie_name(headers)
         pairs = (pair.strip().partition("=") for cookie in headers.getlist("cookie") for pair in cookie.split(";"))
         return any(key == name and _equal(value, self.cookie_value) for key, _, value in pairs)
+
+
+def own_names() -> set[str]:
+    """What this machine is called: nobody else can have these names lead here for a page of their own."""
+    name = socket.gethostname().lower()
+    return {"localhost", name, f"{name.partition('.')[0]}.local"}
 
 
 def _check_origin(headers: Headers, host: str) -> None:

@@ -73,9 +73,9 @@ async def translate_image(request: Request) -> Response:
         upload = await _receive(request, state, folder, ("image", "style_image"))
         wish = read_wish(ImageWish, request, upload)
         source = _image_of(upload)
-        style = await _style_of(state, wish, upload.files.get("style_image"))
         check_image_pixels(source, state.request.limits.pixels, "the image")
         async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
+            style = await lease.run(_style_of, state, wish, upload.files.get("style_image"))
             png = await _wanted(request, state, lease, lease.run(_translate, lease, source, style, wish))
         state.metrics.images.labels(wish.domain).inc()
         return Response(png, media_type="image/png")
@@ -95,11 +95,9 @@ async def read_style(request: Request) -> dict[str, Any]:
     try:
         upload = await _receive(request, state, folder, ("image",))
         wish = read_wish(DomainWish, request, upload)
-        limits = state.request.limits
-        style = await asyncio.to_thread(
-            image_style, state.request.bundle, wish.domain, _image_of(upload), limits.pixels
-        )
+        image, most = _image_of(upload), state.request.limits.pixels
         async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
+            style = await lease.run(image_style, state.request.bundle, wish.domain, image, most)
             code = await lease.run(lease.translator.find_style, style)
         return {"domain": wish.domain, "code": [float(number) for number in code]}
     finally:
@@ -117,8 +115,8 @@ def _image_of(upload: Upload) -> Path:
     return upload.files["image"]
 
 
-async def _style_of(state: ServerState, wish: StyleWish, image: Path | None) -> ResolvedStyle:
-    return await asyncio.to_thread(resolve_style, state.request.bundle, wish, image, state.request.limits.pixels)
+def _style_of(state: ServerState, wish: StyleWish, image: Path | None) -> ResolvedStyle:
+    return resolve_style(state.request.bundle, wish, image, state.request.limits.pixels)
 
 
 async def _wanted(request: Request, state: ServerState, lease: TranslatorLease, call: Coroutine[Any, Any, T]) -> T:

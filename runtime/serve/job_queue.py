@@ -51,7 +51,8 @@ class VideoJob:
     ended: float | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Replaced at every change; see `wait_for_change`."""
-    cancelled: bool = False
+    process: int | None = None
+    """The number of its process, once that has begun."""
     runner: asyncio.Task[None] | None = None
 
     @property
@@ -151,7 +152,6 @@ class JobQueue:
                 await self.delete(job)
 
     async def _cancel(self, job: VideoJob) -> None:
-        job.cancelled = True
         if job.runner is not None:
             job.runner.cancel()
             await asyncio.wait([job.runner])
@@ -194,6 +194,7 @@ class JobQueue:
             limit=_LINE_BYTES,
             start_new_session=True,  # Ctrl-C is for the server, which ends its jobs itself
         )
+        job.process = process.pid
         assert process.stdin is not None
         assert process.stdout is not None
         watch = asyncio.create_task(self._watch_disk(process))

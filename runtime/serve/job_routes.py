@@ -125,7 +125,8 @@ async def _receive(request: Request, state: ServerState, folder: Path) -> JobOrd
     if source is None:
         raise RequestError(422, "the form has no file named video", "Add one.")
     style_image = upload.files.get("style_image")
-    video_request = await asyncio.to_thread(_video_request, state.request, wish, source, style_image)
+    async with state.reading:
+        video_request = await asyncio.to_thread(_video_request, state.request, wish, source, style_image)
     return JobOrder(request=video_request, limits=limits, convert_audio=wish.audio == "auto")
 
 

@@ -5,6 +5,7 @@ stopped_by = run_server(ServeRequest(bundle=bundle), on_ready=print)
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -111,8 +112,7 @@ class ServeServer(uvicorn.Server):
         if self.app.failure is not None:
             self.should_exit = True
         elif self.started and not self.should_exit:
-            host, port = self._listening.getsockname()[:2]
-            self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._on_ready(_address(*self._listening.getsockname()[:2]))
 
     def stop(self, number: int | None = None) -> None:
         """Ends the server in order; a second call at once."""
@@ -141,12 +141,20 @@ class ServeServer(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def _address(host: str, port: int) -> str:
+    """Where a browser finds what listens there."""
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises InputError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere two servers could have one port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
         raise InputError(

@@ -28,6 +28,8 @@ class ServerState:
     guard: Guard
     site: Path
     """The folder of the web page."""
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """For reading style images outside the pool: one takes much memory."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: what streams without an end must end."""
 

@@ -1,5 +1,6 @@
 """The HTTP API of a real server: images and videos as the commands make them, jobs, ranges, events."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -229,6 +230,19 @@ def test_a_video_that_is_too_long_or_large_is_refused(server, tmp_path):
     clips.make_clip(tmp_path / "long.mp4", pts=[0, 900000])
     failed = finished(server, upload(server, tmp_path / "long.mp4"))
     assert "30 seconds long, expected at most 20" in failed["error"]["fact"]
+
+
+def test_results_are_deleted_after_a_while(server, clip):
+    done = finished(server, upload(server, clip, height=16))
+    jobs = server.app.api.state.server.jobs
+    job = jobs.get(done["id"])
+    loop = job.runner.get_loop()
+    asyncio.run_coroutine_threadsafe(jobs.delete_old(), loop).result(5)
+    assert job.folder.exists()
+    job.ended -= 3601
+    asyncio.run_coroutine_threadsafe(jobs.delete_old(), loop).result(5)
+    assert not job.folder.exists()
+    assert server.client.get(done["result"]).status_code == 404
 
 
 def test_the_api_describes_itself(server):

@@ -337,6 +337,28 @@ def test_many_at_once_wait_for_each_other(server, photo):
         assert set(threads.map(one, range(24))) == {200}
 
 
+def test_there_is_no_room_on_a_full_disk(server, photo):
+    full = server.work / "full"
+    with full.open("wb") as file:
+        file.truncate(65 << 20)
+    is_error(server.client.post("/v1/images?domain=winter", content=photo), 507)
+    is_error(server.client.post("/v1/videos?domain=winter", content=iter([photo])), 507)
+    full.unlink()
+    assert server.client.post("/v1/images?domain=winter", content=photo).status_code == 200
+
+
+def test_a_job_that_crashes_takes_nothing_with_it(server, tmp_path):
+    clips.make_clip(tmp_path / "a.mp4", frames=200, size=(160, 120))
+    answer = server.client.post("/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes())
+    job = server.app.api.state.server.jobs.get(answer.json()["id"])
+    wait_until(lambda: job.frames, 30)
+    os.kill(job.process, signal.SIGSEGV)
+    wait_until(lambda: job.state not in ("queued", "running"))
+    told = server.client.get(answer.headers["location"]).json()
+    assert (told["state"], told["error"]["fact"]) == ("failed", "the job ended unexpectedly")
+    assert list(job.folder.parent.glob("job-*")) == []
+
+
 def test_jobs_beyond_the_limit_are_refused(server, tmp_path):
     clips.make_clip(tmp_path / "a.mp4", frames=200, size=(160, 120))
     data = (tmp_path / "a.mp4").read_bytes()
