@@ -73,11 +73,13 @@ def make_clip(
     codec: str = "libx264",
     container_options: dict[str, str] | None = None,
     title: str | None = None,
+    ramp: bool = False,
 ) -> Path:
     """Write a clip of grey frames (see `grey`) or of `colours` in turn, with a tone per encoder name in `audio`.
 
     `size` is (width, height) as stored. `colourspace`, `primaries`, `trc`: H.273 numbers, 2 for untagged (values are
-    then written by BT.601 below 720 lines).
+    then written by BT.601 below 720 lines). `ramp`: frames are darker at the left and at the
+    top, so that no side is like another.
     """
     pts = list(pts) if pts is not None else [index * 1001 for index in range(frames)]
     with av.open(str(path), "w", options=container_options or {}) as out:
@@ -103,6 +105,8 @@ def make_clip(
             matrix = colourspace if colourspace in _YUV_WEIGHTS else 6
             rgb = colours[index % len(colours)] if colours else (grey(index),) * 3
             frame = plain_frame(size, rgb, pix_fmt, matrix, colour_range)
+            if ramp:
+                darken(frame)
             frame.pts, frame.time_base = time, time_base
             frame.duration = pts[index + 1] - time if index + 1 < len(pts) else last_duration
             out.mux(video.encode(frame))
@@ -120,6 +124,14 @@ def plain_frame(
         kind = np.uint16 if ten_bits else np.uint8
         plane.update(np.full(plane.buffer_size // np.dtype(kind).itemsize, value, kind).tobytes())
     return frame
+
+
+def darken(frame: av.VideoFrame) -> None:
+    """Makes the left and the top of a plain frame darker, by up to 70 levels of its 8-bit luminance."""
+    plane = frame.planes[0]
+    luma = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size).astype(int)
+    slope = np.add.outer(np.linspace(30, 0, plane.height), np.linspace(40, 0, plane.line_size))
+    plane.update(np.clip(luma - slope, 16, 235).astype(np.uint8).tobytes())
 
 
 def yuv(rgb: tuple[int, int, int], matrix: int, colour_range: int, bits: int = 8) -> list[int]:

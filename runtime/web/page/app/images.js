@@ -190,6 +190,7 @@ class ImageCard {
       })
       const size = session.fit(image.width, image.height, 'still')
       const [source, target] = [session.source, session.target]
+      await session.startClip()
       const output = await session.translate(image, size)
       const blob = await toPng(output)
       if (this.removed) return

@@ -166,7 +166,7 @@ class Recorder {
     this.canvas = el('canvas', { width, height })
     this.context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext('2d', { alpha: false }))
     this.stream = this.canvas.captureStream(0)
-    const bits = Math.round(Math.max(1e6, 0.25 * width * height * Math.min(frameRate, 60)))
+    const bits = Math.round(Math.max(2e6, 0.25 * width * height * Math.min(frameRate, 60)))
     this.recorder = new MediaRecorder(this.stream, { mimeType: type, videoBitsPerSecond: bits })
     /** @type {Blob[]} */
     this.parts = []

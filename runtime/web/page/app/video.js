@@ -132,28 +132,37 @@ class VideoMode {
     this.again?.classList.add('primary')
   }
 
-  /** Translates the first frame with the current options; the newest call wins. */
+  /** Translates the first frame with the current options; of calls meanwhile one follows. */
   async preview () {
-    const { session, facts } = this
-    if (!facts || this.running || !session.translator) return
-    if (this.previewing) {
-      this.outdated = true
-      return
-    }
+    this.outdated = true
+    if (this.previewing) return
     this.previewing = true
     try {
-      do {
+      while (this.outdated) {
         this.outdated = false
-        const started = performance.now()
-        const image = await session.translate(facts.frame, this.size())
-        this.pace = performance.now() - started
-        if (this.facts !== facts || this.running || this.result) return
-        this.compare.label(session.source, session.target)
-        this.showPair(facts.frame, image)
-        this.showEstimate()
-      } while (this.outdated)
+        await this.previewOnce()
+      }
     } finally {
       this.previewing = false
+    }
+  }
+
+  async previewOnce () {
+    const { session, facts } = this
+    const current = () => facts && this.facts === facts && !this.running && !this.result
+    if (!facts || !current() || !session.translator) return
+    try {
+      const started = performance.now()
+      await session.startClip()
+      const image = await session.translate(facts.frame, this.size())
+      if (!current()) return
+      this.pace = performance.now() - started
+      this.compare.label(session.source, session.target)
+      this.showPair(facts.frame, image)
+      this.showEstimate()
+    } catch (error) {
+      // That of a video which was given up meanwhile is nobody's business.
+      if (current()) throw error
     }
   }
 
@@ -233,6 +242,7 @@ class VideoMode {
     const model = /** @type {any} */ (session.model)
     if (model.translateVideo) return model.translateVideo(file, { ...options, target: session.target, signal, onProgress, onFrame })
     const translate = (/** @type {any} */ image) => session.translate(image, options)
+    await session.startClip()
     if (!hasWebCodecs()) {
       const { recordVideo } = await import('./video-recorder.js')
       return recordVideo(file, translate, { signal, onProgress, onFrame })

@@ -53,7 +53,7 @@ function candidates (width, height, frameRate, bitrate) {
 export async function chooseEncoding ({ width, height, frameRate }) {
   const even = { width: width + width % 2, height: height + height % 2 }
   // A quarter of a bit per pixel keeps film grain; small frames need more.
-  const bitrate = Math.round(Math.max(1e6, 0.25 * even.width * even.height * Math.min(frameRate, 60)))
+  const bitrate = Math.round(Math.max(2e6, 0.25 * even.width * even.height * Math.min(frameRate, 60)))
   for (const [container, codec, string] of candidates(even.width, even.height, frameRate, bitrate)) {
     /** @type {VideoEncoderConfig} */
     const config = { codec: string, ...even, bitrate, bitrateMode: 'variable', framerate: frameRate, latencyMode: 'quality' }
