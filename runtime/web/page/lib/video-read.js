@@ -146,7 +146,7 @@ function guessedMatrix (width, height) {
  * Every frame once, in the order of presentation. Only a few are decoded ahead. Close each before asking for the next.
  * @param {VideoFile} video
  */
-export async function* readFrames (video) {
+export async function * readFrames (video) {
   const { VideoSample, VideoSampleSink } = await loadMediabunny()
   for await (const sample of new VideoSampleSink(video.track).samples()) {
     // Browsers take all untagged video for BT.709.

@@ -69,7 +69,7 @@ async function chooseEncoder (track, container) {
  * @param {import('mediabunny').InputAudioTrack} track
  * @param {import('mediabunny').EncodedAudioPacketSource} source
  */
-async function* copyPackets (track, source) {
+async function * copyPackets (track, source) {
   const { EncodedPacketSink } = await loadMediabunny()
   const meta = { decoderConfig: await track.getDecoderConfig() ?? undefined }
   for await (const packet of new EncodedPacketSink(track).packets()) {
@@ -85,7 +85,7 @@ async function* copyPackets (track, source) {
 async function encodeAgain (track, { codec, quality, numberOfChannels, sampleRate }) {
   const { AudioSampleSink, AudioSampleSource } = await loadMediabunny()
   const source = new AudioSampleSource({ codec, quality, transform: { numberOfChannels, sampleRate } })
-  async function* steps () {
+  async function * steps () {
     for await (const sample of new AudioSampleSink(track).samples()) {
       const end = sample.timestamp + sample.duration
       await source.add(sample)
@@ -97,7 +97,7 @@ async function encodeAgain (track, { codec, quality, numberOfChannels, sampleRat
 }
 
 /** @returns {AsyncGenerator<number>} */
-async function* nothing () {}
+async function * nothing () {}
 
 /** Feeds the sound into the output alongside the frames, so that neither waits in memory for the other. */
 export class SoundFeed {

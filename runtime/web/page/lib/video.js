@@ -134,7 +134,7 @@ async function run (video, store, translate, options) {
  * @param {VideoOptions} options
  * @returns {AsyncGenerator<[ImageData, {timestamp: number, duration: number}]>}
  */
-async function* translated (video, translate, { signal, onProgress, onFrame }) {
+async function * translated (video, translate, { signal, onProgress, onFrame }) {
   const upright = new UprightFrames(video)
   const clock = new TimeLeft()
   let index = 0
