@@ -51,6 +51,8 @@ class JobReport:
     """Audio streams in the output, copied or re-encoded."""
     failed_packets: int = 0
     """Video packets that could not be decoded."""
+    codec_change: tuple[str, str] | None = None
+    """The video's first and last codec, where a recording changes it: what follows the change could not be decoded."""
     dropped_packets: int = 0
     """Damaged packets of audio and other copied streams, which no container takes."""
     broken_off: str | None = None

@@ -143,6 +143,7 @@ class VideoWork:
             "frames_expected": self._frames_expected(writer.frames),
             "decoder": getattr(reader, "decoder", SOFTWARE),
             "failed_packets": reader.failed_packets,
+            "codec_change": getattr(reader, "codec_change", None) if reader.failed_packets else None,
             "dropped_packets": writer.dropped_packets,
             "broken_off": reader.broken_off.fact if reader.broken_off else None,
             "reconnections": reader.reconnections,

@@ -189,6 +189,9 @@ class VideoReader:
         self.copied: tuple[Stream, ...] = tuple(stream for stream in streams if self._streams.is_copied(stream))
         """The streams whose packets are passed on, or whose data (attachments) can be copied, in the file's order.
         Cover art is one of them: a video stream with the disposition `attached_pic`, and one packet."""
+        self.codec_change = self._streams.codec_change()
+        """The video's codecs at the beginning and at the end of a recording, where they differ; None elsewhere. What
+        follows the change does not decode."""
         self.left_out = tuple(self._streams.left_out())
         """What is not read, a word for each: a second video, streams of unknown kinds, what follows another codec."""
 

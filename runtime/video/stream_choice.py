@@ -84,6 +84,10 @@ class StreamChoice:
                 first, last = changed[stream.id]
                 yield f"{stream.type} after the recording changes from {first} to {last}: cut it in two there"
 
+    def codec_change(self) -> tuple[str, str] | None:
+        """The first and the last codec of the video, where a recording changes it; libav decodes the first only."""
+        return codecs_that_change(self._container, self._path).get(self.video.id)
+
     def _is_in_programme(self, stream: Stream) -> bool:
         if self._companions is not None:
             return stream.index in self._companions

@@ -108,6 +108,13 @@ def _show_what_is_missing(report: "JobReport") -> None:
         )
     elif report.broken_off:
         report_error(report.broken_off, f"{report.output} holds the {report.frames} frames that came")
+    elif report.codec_change is not None:
+        before, after = report.codec_change
+        report_error(
+            f"the video changes from {before} to {after}: {report.frames} of about {report.frames_expected} frames were"
+            " translated",
+            f"{report.output} holds what comes before; cut the recording in two there, and translate the parts",
+        )
     elif report.dropped_packets and report.frames == report.frames_expected:
         report_error(
             f"the input is damaged: {report.dropped_packets} packets of its sound or subtitles could not be copied",

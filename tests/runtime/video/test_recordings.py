@@ -10,8 +10,10 @@ import cv2  # noqa: F401  # before av
 # isort: split
 import av
 import beeps
+import clips
 import numpy as np
 import pytest
+import stand_in
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.video import check_video, translate_video
@@ -117,6 +119,29 @@ def test_a_codec_that_changes_within_a_recording_is_reported(tmp_path: Path) -> 
     assert left_out.startswith("audio after the recording changes from AAC to MPEG audio")
     source.write_bytes(parts[0].read_bytes() * 2)
     assert check_video(source, tmp_path / "x.mp4").left_out == ()
+
+
+def test_a_video_codec_that_changes_is_not_called_damage(tmp_path: Path) -> None:
+    """One packet id goes on with HEVC, or with H.264: what came before is translated, and the end says why not more."""
+    clips_of = {"H.264": "libx264", "HEVC": "libx265"}
+    parts = {}
+    for number, (name, codec) in enumerate(clips_of.items()):
+        pts = [(number * 30 + index) * 3000 for index in range(30)]
+        path, time_base = tmp_path / f"{codec}.ts", Fraction(1, 90000)
+        parts[name] = clips.make_clip(path, frames=30, codec=codec, pts=pts, time_base=time_base).read_bytes()
+    source = tmp_path / "both.ts"
+    for before, after in (("H.264", "HEVC"), ("HEVC", "H.264")):
+        source.write_bytes(parts[before] + parts[after])
+        report = translate_video(source, tmp_path / "out.mp4", same, overwrite=True, **FAST)
+        assert (report.codec_change, report.complete) == ((before, after), False)
+        assert 25 <= report.frames <= 31
+    source.write_bytes(parts["HEVC"] * 2)
+    assert translate_video(source, tmp_path / "out.mp4", same, overwrite=True, **FAST).codec_change is None
+    source.write_bytes(parts["H.264"] + parts["HEVC"])
+    code, _, told = stand_in.run(source, "-d", "winter", "-o", tmp_path / "cut.mp4")
+    assert code == 1
+    assert "the video changes from H.264 to HEVC: " in told
+    assert "damaged" not in told
 
 
 def test_a_short_gap_of_a_recording_stays(tmp_path: Path) -> None:
