@@ -32,9 +32,10 @@ SILENT_SECONDS = 5.0
 """Without a frame, after which the viewer is taken for lost: ICE alone would notice after half a minute."""
 MAX_UNDECODED = 100
 """Frames that wait to be decoded, after which the session ends: aiortc's queue of them has no bound."""
+STATISTICS_SECONDS = 1.0
+"""Between two looks at the session, of which the browser gets the numbers."""
 PATIENCE = 2.0
 """Seconds to wait for a place: a page that was reloaded comes back before its old session has ended."""
-_STATISTICS_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _MAX_WAITING_BYTES = 64 << 10  # of messages to a browser that does not take them
 _CHANNEL = "dsmap"
@@ -204,7 +205,7 @@ class LiveSession:
     async def _watch(self, peer: RTCPeerConnection) -> None:
         """Tells the browser the statistics, and ends the session when no frames come, or more than can be decoded."""
         while True:
-            await asyncio.sleep(_STATISTICS_SECONDS)
+            await asyncio.sleep(STATISTICS_SECONDS)
             patience = SILENT_SECONDS if self._frames.count else CONNECT_SECONDS
             if time.monotonic() - self._heard > patience:
                 self.end(f"no frames have come for {patience:g} seconds", "Start the camera again.")

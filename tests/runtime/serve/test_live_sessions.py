@@ -36,6 +36,11 @@ def bundle() -> Bundle:
     return Bundle.read(find_model("summer-winter"))
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(live_session, "STATISTICS_SECONDS", 0.2)
+
+
 @pytest.fixture(scope="module")
 def to_winter(bundle: Bundle) -> Translator:
     return Translator(bundle, "winter", "cpu")
@@ -192,7 +197,7 @@ def test_frames_that_wait_to_be_decoded_are_bounded(bundle, monkeypatch):
     async def run() -> None:
         async with serving(bundle) as sessions, watching(sessions) as viewer:
             monkeypatch.setattr(live_session, "MAX_UNDECODED", 3)
-            monkeypatch.setattr(Vp8Decoder, "decode", lambda *_: time.sleep(0.2) or [])
+            monkeypatch.setattr(Vp8Decoder, "decode", lambda *_: time.sleep(0.1) or [])
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
             assert viewer.problem() == "frames come faster than this machine decodes them"
 
