@@ -221,10 +221,15 @@ class LateCuda(Cuda):
 
 
 class CpuEngine:
-    """An engine whose computation is ONNX Runtime's. Its weights take room on the device, as TensorRT's do."""
+    """An engine whose computation is ONNX Runtime's. Its weights take room on the device, as TensorRT's do.
+
+    Where they do not fit, loading fails as TensorRT's does: with a plain error that does not say so.
+    """
 
     def __init__(self, cuda: LateCuda, data: bytes, title: str, profile: SizeProfile) -> None:
         self.cuda, self.title, self.profile = cuda, title, profile
+        if cuda.memory()[0] < len(data):
+            raise DsmapError(f"TensorRT 11.4.0 cannot load {title}: Error Code 4: internal error", "Run nvidia-smi.")
         self.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         self.weights = cuda.alloc(len(data))
         self.closed = False
@@ -302,7 +307,6 @@ class CpuContext:
 class CpuEngineStore(EngineStore):
     """Engines of the bundle's graphs, without TensorRT."""
 
-    cuda: LateCuda
     refuse: dict[str, DsmapError]
 
     def open(self, component, domain, size, batch, load):
@@ -311,7 +315,7 @@ class CpuEngineStore(EngineStore):
         graph = self._bundle.graph_data(component, domain, self._precision)
         assert graph is not None
         title = f"{component}.{domain} {graph.precision}"
-        return CpuEngine(self.cuda, graph.data, title, self.profile(size, batch, component))
+        return load(graph.data, title, self.profile(size, batch, component))
 
 
 class OneSizeEngineStore(CpuEngineStore):

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
-from gpu_doubles import FLAVOUR, CpuContext, CpuEngineStore, LateCuda, OneSizeEngineStore
+from gpu_doubles import FLAVOUR, CpuContext, CpuEngine, CpuEngineStore, LateCuda, OneSizeEngineStore
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
@@ -70,7 +70,13 @@ def gpu(monkeypatch) -> LateCuda:
     monkeypatch.setattr(tensorrt, "load_trt", lambda wanted: FLAVOUR)
     monkeypatch.setattr(tensorrt, "load_cuda", lambda binding: cuda)
     monkeypatch.setattr(tensorrt, "EngineStore", CpuEngineStore)
-    monkeypatch.setattr(CpuEngineStore, "cuda", cuda, raising=False)
+
+    def engine(flavour, data, title, profile, own_graphs):
+        assert flavour is FLAVOUR
+        assert own_graphs == (cuda.no_graphs is not None)
+        return CpuEngine(cuda, data, title, profile)
+
+    monkeypatch.setattr(tensorrt, "TrtEngine", engine)
     monkeypatch.setattr(CpuEngineStore, "refuse", {}, raising=False)
     return cuda
 
@@ -286,8 +292,6 @@ def test_reconstruction_takes_the_targets_own_encoder(gpu, bundle):
 
 def test_what_does_not_fit_together_is_told(gpu, bundle, monkeypatch):
     """A size that an engine answers otherwise would be read beyond its memory."""
-    from gpu_doubles import CpuEngine
-
     backend = make(bundle)
     real = CpuEngine.dtype
 
@@ -355,6 +359,7 @@ def test_what_tensorrt_says_of_a_full_device(gpu, bundle, monkeypatch):
     def load(words: str) -> None:
         flavour = trt.Flavour("tensorrt", "11.4", TrtModule([], False, refusal=words))
         monkeypatch.setattr(backend, "_trt", flavour)
+        monkeypatch.setattr(tensorrt, "TrtEngine", TrtEngine)
         backend._load(b"bytes" * 1000, "decoder.winter fp16", profile)
 
     for words in (

@@ -1,6 +1,7 @@
 """The two bindings to CUDA, on modules that answer as theirs do."""
 
 import ctypes
+import inspect
 import sys
 import threading
 from types import ModuleType, SimpleNamespace
@@ -11,23 +12,60 @@ import pytest
 from dsmap.errors import DsmapError
 from dsmap.runtime.cuda.bindings import load_cuda
 
+HANDLES = {
+    "cudaFree": ("memory",),
+    "cudaFreeHost": ("host",),
+    "cudaStreamDestroy": ("stream",),
+    "cudaEventDestroy": ("event",),
+    "cudaEventRecord": ("event", "stream"),
+    "cudaStreamWaitEvent": ("stream", "event"),
+    "cudaEventSynchronize": ("event",),
+    "cudaEventElapsedTime": ("event", "event"),
+    "cudaStreamBeginCapture": ("stream",),
+    "cudaStreamEndCapture": ("stream",),
+    "cudaGraphInstantiate": ("recorded",),
+    "cudaGraphDestroy": ("recorded",),
+    "cudaGraphLaunch": ("graph", "stream"),
+    "cudaGraphExecDestroy": ("graph",),
+}
+"""What the first arguments have to be: something that was made and is not freed yet."""
+FREES = (
+    "cudaFree",
+    "cudaFreeHost",
+    "cudaStreamDestroy",
+    "cudaEventDestroy",
+    "cudaGraphDestroy",
+    "cudaGraphExecDestroy",
+)
+MAKES = {
+    "cudaMalloc": "memory",
+    "cudaHostAlloc": "host",
+    "cudaStreamCreateWithFlags": "stream",
+    "cudaEventCreateWithFlags": "event",
+    "cudaGraphInstantiate": "graph",
+    "cudaStreamEndCapture": "recorded",
+}
+
 
 class Runtime(ModuleType):
-    """cuda.bindings.runtime as far as it is called: codes, names, and what is held."""
+    """cuda.bindings.runtime as far as it is called: codes, names, and what is held.
 
-    class Code(int):
-        pass
+    Arguments are bound to the real function's, enumerations are the real ones, and handles are those that were made.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, real: ModuleType) -> None:
         super().__init__("cuda.bindings.runtime")
-        self.held: set[int] = set()
+        self.real = real
+        self.held: dict[int, str] = {}
         self.calls: list[str] = []
         self.codes: dict[str, int] = {}
         self.broken = False
-        self.cudaDeviceAttr = SimpleNamespace(cudaDevAttrComputeCapabilityMajor=9, cudaDevAttrComputeCapabilityMinor=0)
-        self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-        self.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
-        self.buffers = []
+        for name in ("cudaDeviceAttr", "cudaMemcpyKind", "cudaStreamCaptureMode"):
+            setattr(self, name, getattr(real, name))
+        self.buffers: dict[int, ctypes.Array] = {}
+        self.capturing: set[int] = set()
+        self.untimed: set[int] = set()
+        self.recorded: dict[int, int] = {}
 
     def __getattr__(self, name):
         if not name.startswith("cuda"):
@@ -41,47 +79,85 @@ class Runtime(ModuleType):
             self.calls.append(name)
             if self.broken:
                 raise RuntimeError("Failed to dlopen libcuda.so.1")
+            self.check(name, args)
             if code := self.codes.get(name):
                 return (code, None)
             return (0, *self.answer(name, args))
 
         return call
 
+    def check(self, name, args) -> None:
+        signature = inspect.signature(getattr(self.real, name))
+        for parameter, given in signature.bind(*args).arguments.items():
+            wanted = signature.parameters[parameter].annotation
+            kind = getattr(self.real, wanted, int) if isinstance(wanted, str) else int
+            assert isinstance(given, kind), f"{name}: {parameter} is {given!r}"
+        if name not in self.codes:
+            for wanted, given in zip(HANDLES.get(name, ()), args, strict=False):
+                assert self.held.get(given) == wanted, f"{name}: {given} is no {wanted}"
+
     def answer(self, name, args):
-        fixed = {"cudaGetDeviceCount": (1,), "cudaDeviceGetAttribute": args[:1], "cudaDriverGetVersion": (13020,),
-                 "cudaMemGetInfo": (5, 7), "cudaEventElapsedTime": (1.5,), "cudaStreamEndCapture": ("recorded",),
+        attributes = self.real.cudaDeviceAttr
+        numbers = {attributes.cudaDevAttrComputeCapabilityMajor: 9, attributes.cudaDevAttrComputeCapabilityMinor: 0}
+        fixed = {"cudaGetDeviceCount": (1,), "cudaDriverGetVersion": (13020,), "cudaMemGetInfo": (5, 7),
                  "cudaGetDeviceProperties": (SimpleNamespace(name=b"H200\0"),)}  # fmt: skip
         if name in fixed:
             return fixed[name]
+        if name == "cudaDeviceGetAttribute":
+            return (numbers[args[0]],)
+        if name == "cudaEventElapsedTime":
+            assert not self.untimed & set(args), "an event without timing"
+            return (1.5 * (self.recorded[args[1]] - self.recorded[args[0]]),)
+        if name == "cudaEventRecord":
+            self.recorded[args[0]] = len(self.calls)
+        elif name == "cudaMemcpyAsync":
+            self.copy(*args)
+        elif name == "cudaStreamBeginCapture":
+            assert args[1] == self.real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+            self.capturing.add(args[0])
+        elif name == "cudaStreamEndCapture":
+            self.capturing.remove(args[0])
+        if name in FREES:
+            del self.held[args[0]]
+        return (self.make(name, args),) if name in MAKES else ()
+
+    def make(self, name, args) -> int:
+        handle = 1000 + len(self.calls)
         if name in ("cudaMalloc", "cudaHostAlloc"):
-            self.buffers.append(ctypes.create_string_buffer(args[0]))
-            handle = ctypes.addressof(self.buffers[-1])
-        elif name in ("cudaStreamCreateWithFlags", "cudaEventCreateWithFlags", "cudaGraphInstantiate"):
-            handle = 1000 + len(self.calls)
-        else:
-            if name in ("cudaFree", "cudaFreeHost", "cudaStreamDestroy", "cudaEventDestroy", "cudaGraphExecDestroy"):
-                self.held.remove(args[0])
-            if name == "cudaMemcpyAsync":
-                ctypes.memmove(args[0], args[1], args[2])
-            return ()
-        self.held.add(handle)
-        return (handle,)
+            buffer = ctypes.create_string_buffer(args[0])
+            handle = ctypes.addressof(buffer)
+            self.buffers[handle] = buffer
+        if name == "cudaEventCreateWithFlags" and args[0] == 2:
+            self.untimed.add(handle)
+        assert name != "cudaStreamCreateWithFlags" or args[0] == 1, "it would wait for the default stream"
+        self.held[handle] = MAKES[name]
+        return handle
+
+    def copy(self, to, source, size, kind, stream) -> None:
+        up = kind == self.real.cudaMemcpyKind.cudaMemcpyHostToDevice
+        assert up or kind == self.real.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        assert (self.held[to], self.held[source]) == (("memory", "host") if up else ("host", "memory"))
+        assert size <= min(len(self.buffers[to]), len(self.buffers[source]))
+        assert self.held[stream] == "stream"
+        ctypes.memmove(to, source, size)
 
 
 def use(cuda) -> np.ndarray:
     """Everything that an interface can do; what came back of 0, 1, 2, ..."""
-    stream, event, timed = cuda.stream(), cuda.event(), cuda.event(timing=True)
+    stream, event, start, end = cuda.stream(), cuda.event(), cuda.event(timing=True), cuda.event(timing=True)
     up, down, address = cuda.alloc_host(64), cuda.alloc_host(64), cuda.alloc(64)
     up[:], down[:] = np.arange(64), 0
+    cuda.record(start, stream)
     cuda.upload(address, up, stream)
     cuda.record(event, stream)
     cuda.wait(cuda.stream(), event)
     cuda.download(down, address, stream)
-    cuda.record(timed, stream)
+    cuda.record(end, stream)
     thread = threading.Thread(target=cuda.synchronise, args=(event,))
     thread.start()
     thread.join()
-    assert cuda.elapsed_ms(event, timed) == 1.5
+    assert cuda.elapsed_ms(start, end) > 1.5
+    assert cuda.elapsed_ms(start, start) == 0
     result = down.copy()
     cuda.free(address)
     cuda.free_host(up)
@@ -90,7 +166,7 @@ def use(cuda) -> np.ndarray:
 
 
 def test_cuda_python_checks_every_code_and_frees_all(monkeypatch):
-    runtime = Runtime()
+    runtime = Runtime(pytest.importorskip("cuda.bindings.runtime"))
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings", ModuleType("cuda.bindings"))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
@@ -107,10 +183,10 @@ def test_cuda_python_checks_every_code_and_frees_all(monkeypatch):
     cuda.free_graph(graph)
     cuda.free_graph(graph)  # once is enough
     cuda.alloc(10)
-    assert runtime.held
+    assert set(runtime.held.values()) == {"memory", "host", "stream", "event"}
     cuda.close()
     cuda.close()
-    assert runtime.held == set()
+    assert (runtime.held, runtime.capturing) == ({}, set())
     runtime.codes = {"cudaMalloc": 2, "cudaEventRecord": 700}
     with pytest.raises(DsmapError) as caught:
         cuda.alloc(10)
@@ -119,6 +195,7 @@ def test_cuda_python_checks_every_code_and_frees_all(monkeypatch):
     assert runtime.calls[-1] == "cudaGetLastError"  # or the next call that is fine is told of it again
     with pytest.raises(DsmapError, match="cudaEventRecord failed: cudaErrorOther: other"):
         cuda.record(1, 2)
+    assert runtime.calls[-1] == "cudaGetLastError"
     runtime.broken = True  # as 12.x is without a driver
     with pytest.raises(DsmapError, match="cudaGetDeviceCount failed: Failed to dlopen"):
         load_cuda("cuda-python")
@@ -183,18 +260,26 @@ def pycuda_module() -> tuple[ModuleType, list[int]]:
             current()
 
     class Event:
+        count = 0
+
         def __init__(self, flags):
             current()
+            self.timing, self.at = flags == 0, None
 
         def record(self, stream):
             current()
+            assert isinstance(stream, Stream)
+            Event.count += 1
+            self.at = Event.count
 
         def synchronize(self):
             current()
 
         def time_since(self, other):
             current()
-            return 1.5
+            assert self.timing
+            assert other.timing
+            return 1.5 * (self.at - other.at)
 
     class Device:
         def __init__(self, number):
