@@ -1,5 +1,6 @@
 """The camera mode in a real Chromium, whose camera plays a film that the tests make."""
 
+import cv2
 import numpy as np
 import pytest
 from browsers import open_page
@@ -101,8 +102,6 @@ def test_direction_style_and_strength_change_while_it_runs(page, python_results)
 def test_a_picture_gives_the_style(page, python_results):
     picture = np.zeros((64, 80, 3), np.uint8)
     picture[:, 30:, 1] = 200
-    import cv2
-
     png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
     start(page)
     page.check("input[name=style][value=picture]", force=True)
@@ -162,9 +161,19 @@ def test_a_camera_that_is_unplugged_or_refused_is_reported_in_plain_words(page, 
         assert refused.inner_text("#camera-start") == "Start"
 
 
-def test_a_snapshot_is_what_is_shown(page):
-    import cv2
+def test_full_screen_has_the_picture_and_the_numbers(page):
+    start(page, frames=3)
+    page.keyboard.press("f")
+    wait_for(lambda: page.inner_text(".hud").count(" \u00b7 ") == 3, "rate, delay, size and backend")
+    screen = cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    height, width = screen.shape[:2]
+    picture = screen[height // 4 : height // 2, width // 4 : 3 * width // 4]
+    assert picture.std() > 3  # one colour is what a stage without a size shows
+    page.keyboard.press("f")
+    wait_for(lambda: page.get_attribute("#camera-fullscreen", "aria-pressed") == "false", "the page")
 
+
+def test_a_snapshot_is_what_is_shown(page):
     start(page)
     with page.expect_download() as saved:
         page.click("#camera-snapshot")

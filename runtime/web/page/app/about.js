@@ -88,28 +88,7 @@ function backendPart (session) {
           ' to the address to choose one.'
         )
       ]
-  return [
-    el(
-      'div',
-      { class: 'table-box' },
-      el(
-        'table',
-        { class: 'backends' },
-        el(
-          'thead',
-          {},
-          el(
-            'tr',
-            {},
-            ...['Backend', '', 'PSNR', 'Why'].map(text =>
-              el('th', { scope: 'col' }, text || el('span', { class: 'hidden' }, 'State')))
-          )
-        ),
-        el('tbody', {}, ...rows)
-      )
-    ),
-    ...hint
-  ]
+  return [el('ul', { class: 'backends' }, ...rows), ...hint]
 }
 
 /**
@@ -119,13 +98,13 @@ function backendPart (session) {
  * @param {number | null} [psnr]
  */
 function row (name, state, reason, psnr) {
-  const number = typeof psnr !== 'number' ? '–' : Number.isFinite(psnr) ? `${psnr.toFixed(1)} dB` : 'identical'
+  const number = typeof psnr !== 'number' ? '' : Number.isFinite(psnr) ? `PSNR ${psnr.toFixed(1)} dB` : 'PSNR: identical'
   return el(
-    'tr',
+    'li',
     {},
-    el('th', { scope: 'row' }, name),
-    el('td', {}, el('span', { class: `pill ${state === 'in use' ? 'good' : ''}` }, state)),
-    el('td', { class: 'number' }, number),
-    el('td', {}, reason)
+    el('strong', {}, name),
+    el('span', { class: `pill ${state === 'in use' ? 'good' : ''}` }, state),
+    el('span', { class: 'number' }, number),
+    el('p', {}, reason)
   )
 }

@@ -98,7 +98,7 @@ export function runLocal (video, session, screen, failed) {
  */
 export function draw (canvas, video, { width, height }, mirrored) {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height })
-  const context = canvas.getContext('2d', { willReadFrequently: true })
+  const context = canvas.getContext('2d')
   if (!context) throw new Error('This browser gives the page no canvas.')
   context.imageSmoothingQuality = 'medium'
   context.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0)

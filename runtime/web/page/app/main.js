@@ -44,6 +44,7 @@ function loading (stage) {
  */
 function fail (stage, error) {
   console.error(error)
+  byId('controls').inert = true
   stage.replaceChildren(
     el(
       'div',

@@ -71,6 +71,7 @@ export class Session extends EventTarget {
   /** @type {Map<Translator, number>} how many translations are under way */
   #users
   #orders
+  #loading = false
 
   /** In the order of the model's domains: from the first one comes first. */
   get directions () {
@@ -83,8 +84,9 @@ export class Session extends EventTarget {
     return this.directions.find(direction => direction.target === this.target)?.source ?? ''
   }
 
+  /** Whether a direction is being loaded. */
   get loading () {
-    return this.translator === null || this.wanted !== this.target
+    return this.#loading
   }
 
   /** Whether a picture's style can be read. */
@@ -106,6 +108,7 @@ export class Session extends EventTarget {
   async setTarget (target) {
     const order = ++this.#orders.target
     this.wanted = target
+    this.#loading = true
     this.#emit('loading')
     let translator
     try {
@@ -113,12 +116,14 @@ export class Session extends EventTarget {
     } catch (error) {
       if (order === this.#orders.target) {
         this.wanted = this.target
+        this.#loading = false
         this.#emit('loading')
       }
       throw error
     }
     if (order !== this.#orders.target) return translator?.close()
     if (translator) await this.#take(translator, target)
+    this.#loading = false
     this.#emit('loading', 'target', 'translator', 'style')
   }
 
@@ -199,8 +204,13 @@ export class Session extends EventTarget {
     this.target = target
     ++this.#orders.style
     this.choice = this.#choiceFor(target)
-    this.style = await this.#code(this.choice)
     if (old && !this.#users.get(old)) old.close()
+    try {
+      this.style = await this.#code(this.choice)
+    } catch {
+      this.choice = { kind: 'mean' } // seen in the controls; the direction is right all the same
+      this.style = this.#mean(target)
+    }
   }
 
   /**
