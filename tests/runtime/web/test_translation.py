@@ -1,6 +1,7 @@
 """The module lib/dsmap.js in a real Chromium, compared with the Translator in Python."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from browser_model import encode_style, fault, open_model, translate
 from browsers import browser, make_site, open_page, served
 
+from dsmap.common.images import write_rgb
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.translator import Translator
 
@@ -207,3 +209,21 @@ def test_a_model_without_mapping_works(chromium, tiny_bundle, tmp_path):
             np.abs(expected.astype(int) - Translator.load(tiny_bundle, domain="winter", backend="cpu")(image)).max() > 1
         )
         assert translate(page, image, strength=0.5).shape == image.shape
+
+
+def test_the_ten_lines_of_the_guide_work(chromium, site, python, tmp_path):
+    guide = (Path(__file__).parents[3] / "docs" / "web.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```html\n(.*?)```", guide, re.DOTALL)
+    assert len(lines.splitlines()) <= 10
+    (tmp_path / "index.html").write_text(lines)
+    shutil.copytree(site, tmp_path / "site")
+    image = an_image(48, 64)
+    write_rgb(tmp_path / "image.png", image)
+    with served(tmp_path) as address, open_page(chromium) as page:
+        page.goto(address)
+        page.wait_for_function("file.onchange !== null")
+        page.set_input_files("#file", tmp_path / "image.png")
+        page.wait_for_function("canvas.width === 64")
+        rgba = page.evaluate("Array.from(canvas.getContext('2d').getImageData(0, 0, 64, 48).data)")
+        assert_close(np.array(rgba, np.uint8).reshape(48, 64, 4)[..., :3], python(image))
+        assert [said for said in page.complaints if "404" not in said] == []  # it has no icon
