@@ -155,7 +155,7 @@ def _translated(
     with LoadedModel(request, largest=largest) as model:
         if len(todo) == 1 and sizes:  # images of a folder, and several inputs, are checked one by one
             model.for_images.check_size(sizes[0][1], sizes[0][0])
-        emit(ModelLoaded(tuple(_described(todo, model))))
+        emit(ModelLoaded(tuple(_described(todo, request, model))))
         if len(todo) == 1:
             outcomes = [_run(todo[0], request, model, emit)]
             emit(outcomes[0])
@@ -183,7 +183,8 @@ def _run_several(
 def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEvent) -> JobOutcome:
     """Runs a job. Raises its error."""
     job, options = one.job, request.options
-    emit(JobStarted(job, one.facts.frames if one.facts is not None else None))
+    facts = one.facts
+    emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
     if one.error is not None:
         raise one.error
 
@@ -207,21 +208,35 @@ def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEve
     return JobOutcome(job, report)
 
 
-def _described(todo: Sequence[CheckedJob], model: LoadedModel) -> Iterator[str]:
+def _described(todo: Sequence[CheckedJob], request: VideoRequest, model: LoadedModel) -> Iterator[str]:
     """What will be done, and by what: a few lines for people."""
     if len(todo) > 1:
         yield f"{model.direction}, {len(todo)} inputs"
     for one in todo:
         if one.facts is not None:
-            yield f"{one.job.shown if len(todo) > 1 else model.direction}, {_described_input(one.job, one.facts)}"
+            described = _described_input(one.job, one.facts, request.options)
+            yield f"{one.job.shown if len(todo) > 1 else model.direction}, {described}"
             yield from (f"  {note}" for note in one.facts.notes)
             if one.facts.left_out:
                 yield f"  left out: {', '.join(one.facts.left_out)}"
     yield from model.describe()
 
 
-def _described_input(job: Job, facts: InputFacts) -> str:
-    size = f"{facts.width}x{facts.height}" if facts.width else "each at its own size"
+def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
+    """Of the input, then of the translation and the result where they differ from it."""
+    if facts.source_size is None:
+        return "each at its own size"
+    inside = facts.width, facts.height
+    width, height = facts.source_size if options.upscale else inside
+    result = width * (2 if options.side_by_side else 1), height
+    size = "{}x{}".format(*facts.source_size)
+    if inside != facts.source_size:
+        size += f", translated at {inside[1]} lines"
+    return size + (", result {}x{}".format(*result) if result != facts.source_size else "")
+
+
+def _described_input(job: Job, facts: InputFacts, options: VideoOptions) -> str:
+    size = _described_sizes(facts, options)
     word = "frames" if job.kind == "video" else "images"
     parts = [size, *([f"{facts.frames} {word}"] if (facts.frames or 0) > 1 else [])]
     counted = {"audio": facts.audio_streams, "subtitles": facts.subtitle_streams, "chapters": facts.chapters}

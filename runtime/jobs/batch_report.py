@@ -32,6 +32,8 @@ class JobStarted(NamedTuple):
     job: Job
     frames: int | None
     """How many frames are expected; None when unknown."""
+    lines: int | None = None
+    """Height that frames are translated at; None when unknown."""
 
 
 class JobProgress(NamedTuple):

@@ -85,7 +85,7 @@ def check_image(source: Path, output: Path, *, height: int | None = None, overwr
     lines, columns = image.rgb.shape[:2]
     check_output_file(output, source, overwrite=overwrite)
     width, lines = size_at_height(columns, lines, height)
-    return InputFacts(width=width, height=lines, frames=1, notes=image.notes)
+    return InputFacts(width=width, height=lines, frames=1, source_size=image.rgb.shape[1::-1], notes=image.notes)
 
 
 def translate_folder(

@@ -100,6 +100,8 @@ class InputFacts:
     height: int
     frames: int | None
     """Frames or images; None when unknown."""
+    source_size: tuple[int, int] | None = None
+    """(width, height) of the input's frames; None where they differ."""
     audio_streams: int = 0
     subtitle_streams: int = 0
     chapters: int = 0

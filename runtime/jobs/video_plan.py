@@ -47,6 +47,7 @@ def check_video_job(source: str | Path, output: Path, options: VideoOptions) -> 
             width=size[0],
             height=size[1],
             frames=reader.expected_frames,
+            source_size=(reader.width, reader.height),
             audio_streams=sum(stream.type == "audio" for stream in copied),
             subtitle_streams=sum(stream.type == "subtitle" for stream in copied),
             chapters=0 if is_sequence(output) or writes_animation(reader, output) else len(reader.chapters),

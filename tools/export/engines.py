@@ -64,7 +64,7 @@ class EngineBar:
 
         if not self._begun:
             self._begun = True
-            self._bar = self._stack.enter_context(bar(title=True, count=False, text=True, elapsed=True))
+            self._bar = self._stack.enter_context(bar(title=True, count=False, text=True, clock="elapsed"))
         drawn = self._bar
         if drawn is None:
             return lambda phase, step, steps: None

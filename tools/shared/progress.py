@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, cast
 
 from dsmap.tools.shared.terminal import Drawing, shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
+
+
+Clock: TypeAlias = Literal["left", "elapsed", "none"]
 
 
 class Bar:
@@ -34,11 +37,6 @@ class Bar:
         """Print a line above it."""
         self._drawn.console.print(shown(line), soft_wrap=True, highlight=False, markup=False)
 
-    @property
-    def speed(self) -> float | None:
-        """Steps per second; None before it is known."""
-        return self._drawn.tasks[0].speed
-
 
 @contextmanager
 def bar(
@@ -46,14 +44,14 @@ def bar(
     title: bool = False,
     count: bool = True,
     text: bool = False,
-    elapsed: bool = False,
+    clock: Clock = "left",
     width: int = 40,
     transient: bool = True,
 ) -> Iterator[Bar | None]:
-    """A bar of `width` columns with the time left; None where there is no terminal.
+    """A bar of `width` columns; None where there is no terminal.
 
-    It may have a title before it, the count and a text after it, and the time that has passed in place of the time
-    left. A `transient` bar disappears at the end of the block, however it ends.
+    It may have a title before it, the count and a text after it, and `clock`: the time left or passed, or none. A
+    `transient` bar disappears at the end of the block, however it ends.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -62,7 +60,7 @@ def bar(
     if not console.is_terminal:
         yield None
         return
-    columns = _columns(title=title, count=count, text=text, elapsed=elapsed, width=width)
+    columns = _columns(title=title, count=count, text=text, clock=clock, width=width)
     with Progress(*columns, console=console, transient=transient) as drawn:
         yield Bar(drawn)
 
@@ -78,7 +76,7 @@ def progress(expected: int | None) -> Iterator[Callable[[int], None]]:
         yield drawn.update
 
 
-def _columns(*, title: bool, count: bool, text: bool, elapsed: bool, width: int) -> "Iterator[ProgressColumn]":
+def _columns(*, title: bool, count: bool, text: bool, clock: Clock, width: int) -> "Iterator[ProgressColumn]":
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     if title:
@@ -88,4 +86,5 @@ def _columns(*, title: bool, count: bool, text: bool, elapsed: bool, width: int)
         yield MofNCompleteColumn()
     if text:
         yield TextColumn("{task.fields[text]}", markup=False)
-    yield TimeElapsedColumn() if elapsed else TimeRemainingColumn()
+    if clock != "none":
+        yield TimeElapsedColumn() if clock == "elapsed" else TimeRemainingColumn()

@@ -17,6 +17,7 @@ from dsmap.runtime.jobs.batch_report import (
 )
 from dsmap.tools.shared.progress import Bar, bar
 from dsmap.tools.shared.terminal import note, report_error, say
+from dsmap.tools.video.pace import Pace
 
 if TYPE_CHECKING:
     from dsmap.runtime.jobs.report import JobReport
@@ -28,6 +29,7 @@ class Display:
 
     def __init__(self, request: "VideoRequest") -> None:
         self._several = len(request.jobs) > 1
+        self._pace = Pace(None)
         self._stack = ExitStack()
         self._bar: Bar | None = None
         for folder, kinds in request.files_left_out.items():
@@ -47,7 +49,8 @@ class Display:
                 say(f"{kept} Pass --overwrite to make it again.")
             case ModelLoaded(lines):
                 say(*lines)
-            case JobStarted(job, frames):
+            case JobStarted(job, frames, lines):
+                self._pace = Pace(lines)
                 self._begin(job.name if self._several else "", frames)
             case JobProgress(_, done, expected):
                 self._advance(done, expected)
@@ -61,15 +64,19 @@ class Display:
                     report_error(f"{job.shown}: {error.fact}", error.advice)
 
     def _begin(self, name: str, frames: int | None) -> None:
-        """A bar with frames per second and the time left; nothing when the output is not a terminal."""
-        self._bar = self._stack.enter_context(bar(title=bool(name), text=True))
+        """A bar with frames per second and the time left; where the output is not a terminal, a line now and then."""
+        self._bar = self._stack.enter_context(bar(title=bool(name), text=True, clock="none"))
         if self._bar is not None:
             self._bar.begin(name, total=frames, text="- fps")
 
     def _advance(self, done: int, expected: int | None) -> None:
+        self._pace.advance(done, expected)
+        if line := self._pace.advice():
+            note(line)
         if self._bar is not None:
-            speed = f"{self._bar.speed:.1f}" if self._bar.speed else "-"
-            self._bar.update(done, total=max(done, expected) if expected else None, text=f"{speed} fps")
+            self._bar.update(done, total=max(done, expected) if expected else None, text=self._pace.status())
+        elif line := self._pace.report():
+            note(line)
 
 
 def show_conclusion(batch: BatchReport) -> None:

@@ -28,6 +28,7 @@ from dsmap.runtime.jobs.batch_report import (
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.translator import Translator
+from dsmap.runtime.video.reader import VideoReader
 
 
 def names(folder: Path) -> list[str]:
@@ -164,3 +165,30 @@ def test_it_makes_what_a_single_call_makes(inputs: list[Path], tmp_path: Path, t
     assert (batch.facts["style"], batch.facts["model"]) == ("seed:7", "tiny")
     one, two = (clips.read(tmp_path / name).frames for name in ("one.mkv", "two.mkv"))
     assert all(np.array_equal(*pair) for pair in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, "64x48"),
+        ({"height": 24}, "64x48, translated at 24 lines"),
+        ({"height": 24, "upscale": False}, "64x48, translated at 24 lines, result 32x24"),
+        ({"height": 24, "side_by_side": True}, "64x48, translated at 24 lines, result 128x48"),
+        ({"side_by_side": True}, "64x48, result 128x48"),
+    ],
+)
+def test_the_sizes_of_input_and_result_are_said(tmp_path: Path, tiny_bundle: Path, options: dict, sizes: str):
+    clips.make_clip(tmp_path / "in.mp4", frames=2)
+    events = []
+    request = resolve_request(
+        [str(tmp_path / "in.mp4")],
+        tmp_path / "out.mp4",
+        model=ModelOptions(model=tiny_bundle, domain="winter", backend="cpu"),
+        options=VideoOptions(**options),
+    )
+    run_request(request, events.append)
+    (loaded,) = (event for event in events if isinstance(event, ModelLoaded))
+    assert loaded.lines[0] == f"tiny: summer -> winter, {sizes}, 2 frames"
+    if "result" in sizes:
+        with VideoReader(tmp_path / "out.mp4") as reader:
+            assert sizes.endswith(f"result {reader.width}x{reader.height}")

@@ -1,0 +1,79 @@
+"""Speed and time left of `dsmap-video`."""
+
+import pytest
+
+from dsmap.tools.video.pace import Pace, duration
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def run(pace: Pace, clock: Clock, *, first_after: float, fps: float, seconds: float, expected: int | None) -> int:
+    """Frames until `seconds` after the start; how many."""
+    clock.now += first_after
+    done = 0
+    while clock.now < 100 + seconds:
+        done += 1
+        pace.advance(done, expected)
+        clock.now += 1 / fps
+    return done
+
+
+def test_a_slow_first_frame_is_not_the_speed(clock):
+    pace = Pace(540, clock)
+    assert (pace.fps, pace.left, pace.status()) == (None, None, "- fps")
+    run(pace, clock, first_after=8, fps=5, seconds=12, expected=2400)
+    assert pace.fps == pytest.approx(5)
+    assert pace.left == pytest.approx(476, abs=1)
+    assert pace.status() == "5.0 fps, 8 min left"
+
+
+def test_a_long_job_says_once_what_would_be_faster(clock):
+    pace = Pace(540, clock)
+    run(pace, clock, first_after=0.5, fps=4, seconds=2.5, expected=720)
+    assert pace.advice() is None  # too early to know
+    clock.now = 103.5
+    pace.advance(13, 720)
+    assert pace.advice() == "about 3 min left at 540 lines; --height 270: about 40 s"
+    assert pace.advice() is None
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(540, 100), (540, None)])
+def test_a_short_or_endless_job_says_nothing(clock, lines, expected):
+    pace = Pace(lines, clock)
+    run(pace, clock, first_after=0.5, fps=10, seconds=5, expected=expected)
+    assert pace.advice() is None
+
+
+def test_small_frames_are_not_made_smaller(clock):
+    pace = Pace(300, clock)
+    run(pace, clock, first_after=0.5, fps=1, seconds=5, expected=200)
+    assert pace.advice() == "about 3 min left at 300 lines"
+
+
+def test_logs_get_a_line_now_and_then(clock):
+    pace, lines = Pace(None, clock), []
+    clock.now += 1
+    for done in range(1, 181):  # a frame a second
+        pace.advance(done, 600)
+        lines += [line for line in [pace.report()] if line]
+        clock.now += 1
+    assert lines[0] == "10 of 600 frames, 1.0 fps, 10 min left"
+    assert [int(line.split()[0]) for line in lines] == [10, 20, 30, 40, 50, 110, 170]
+
+
+def test_durations_in_words():
+    expected = {0.2: "1 s", 12.4: "12 s", 43: "40 s", 95: "2 min", 480: "8 min", 7200: "2 h", 7500: "2 h 5 min"}
+    assert {seconds: duration(seconds) for seconds in expected} == expected

@@ -1,0 +1,83 @@
+"""How fast a job runs, and how long it will take."""
+
+import time
+from collections.abc import Callable
+
+_SOON = 3.0  # seconds after which an estimate is worth telling
+_WORTH_TELLING = 60.0  # seconds
+_FASTER_LINES = 270
+_REPORTED_EVERY, _LATER_EVERY = 10.0, 60.0  # seconds, in the first minute and after it
+
+
+class Pace:
+    """Frames over time, from the first frame that is done: what comes before it is not the usual speed."""
+
+    def __init__(self, lines: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`lines`: the height that frames are translated at; None when unknown."""
+        self._lines, self._clock = lines, clock
+        self._begun = clock()
+        self._first: tuple[float, int] | None = None
+        self._done = 0
+        self._expected: int | None = None
+        self._now = self._begun
+        self._advised = False
+        self._reported = self._begun
+
+    def advance(self, done: int, expected: int | None) -> None:
+        """So many frames are done."""
+        self._now, self._done, self._expected = self._clock(), done, expected
+        if self._first is None:
+            self._first = self._now, done
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second; None before it is known."""
+        if self._first is None or self._now <= self._first[0] or self._done <= self._first[1]:
+            return None
+        return (self._done - self._first[1]) / (self._now - self._first[0])
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end, from `fps`; None when unknown."""
+        if not self.fps or not self._expected:
+            return None
+        return max(0, self._expected - self._done) / self.fps
+
+    def status(self) -> str:
+        """For a bar: "12.5 fps, 3 min left"."""
+        left = self.left
+        return f"{self.fps:.1f} fps" + (f", {duration(left)} left" if left is not None else "") if self.fps else "- fps"
+
+    def advice(self) -> str | None:
+        """Once, a few seconds after the start of a long job: how long it will take, and what would be faster."""
+        left = self.left
+        if self._advised or left is None or self._now - self._begun < _SOON:
+            return None
+        self._advised = True
+        if left < _WORTH_TELLING:
+            return None
+        at = f" at {self._lines} lines" if self._lines else ""
+        line = f"about {duration(left)} left{at}"
+        if self._lines and self._lines > 1.3 * _FASTER_LINES:
+            # Time grows with the pixels, at least.
+            line += f"; --height {_FASTER_LINES}: about {duration(left * (_FASTER_LINES / self._lines) ** 2)}"
+        return line
+
+    def report(self) -> str | None:
+        """A line for logs, every ten seconds in the first minute and every minute after it."""
+        every = _REPORTED_EVERY if self._now - self._begun < 60 else _LATER_EVERY
+        if self._now - self._reported < every:
+            return None
+        self._reported = self._now
+        of = f" of {self._expected}" if self._expected else ""
+        return f"{self._done}{of} frames, {self.status()}"
+
+
+def duration(seconds: float) -> str:
+    """In words: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds, -1 if seconds > 20 else 0)):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
