@@ -32,7 +32,7 @@ from dsmap.runtime.serve.uploads import bounded_receive
 from dsmap.runtime.serve.work_folder import WorkFolder
 
 _TIDY_SECONDS = 10.0
-_BODY_BYTES = 1 << 18  # of a body that is no upload
+_BODY_BYTES = 1 << 19  # of a body that is no upload
 _UPLOADS = frozenset({"/v1/images", "/v1/styles", "/v1/videos"})
 """Their bodies are bounded where they are received."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})

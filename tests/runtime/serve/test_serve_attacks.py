@@ -369,7 +369,7 @@ def test_jobs_beyond_the_limit_are_refused(server, tmp_path):
     assert not list(server.work.glob("job-*"))
 
 
-def start_command(tiny_bundle: Path, temporary: Path, *options: str) -> tuple[subprocess.Popen, str]:
+def start_command(tiny_bundle: Path, temporary: Path, *options: str, **variables: str) -> tuple[subprocess.Popen, str]:
     """`dsmap serve` as a process, and its address."""
     command = [
         sys.executable,
@@ -384,7 +384,7 @@ def start_command(tiny_bundle: Path, temporary: Path, *options: str) -> tuple[su
         "cpu",
         *options,
     ]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
+    environment = {**os.environ, "TMPDIR": str(temporary), **variables}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     line = process.stdout.readline()
@@ -419,7 +419,7 @@ def test_signals_end_it_in_order_and_a_kill_leaves_nothing_to_the_next(tiny_bund
             f"{address}/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes(), trust_env=False
         )
         with httpx.stream("GET", f"{address}/v1/jobs/{answer.json()['id']}/events", trust_env=False) as events:
-            wait_until(partial(frames_done, address, answer))
+            wait_until(partial(frames_done, address, answer), 30)
             began = time.monotonic()
             process.send_signal(number)
             told = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")]
@@ -432,12 +432,16 @@ def test_signals_end_it_in_order_and_a_kill_leaves_nothing_to_the_next(tiny_bund
 
 def test_a_job_ends_with_a_killed_server(tiny_bundle, tmp_path):
     clips.make_clip(tmp_path / "a.mp4", frames=300, size=(320, 240))
-    process, address = start_command(tiny_bundle, tmp_path)
-    answer = httpx.post(
-        f"{address}/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes(), trust_env=False
-    )
-    wait_until(partial(frames_done, address, answer))
+    process, address = start_command(tiny_bundle, tmp_path, "--host", "0.0.0.0", DSMAP_TOKEN=TOKEN)
+    assert process.stdout
+    assert TOKEN not in address + process.stdout.readline() + process.stdout.readline()
+    address = f"http://127.0.0.1:{address.rpartition(':')[2]}"
+    assert httpx.get(f"{address}/v1/model", trust_env=False).status_code == 401
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as client:
+        answer = client.post("/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes())
+        wait_until(lambda: client.get(answer.headers["location"]).json()["frames"], 30)
     [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert TOKEN.encode() not in Path(f"/proc/{child}/environ").read_bytes()
     process.kill()
     process.communicate(timeout=10)
     wait_until(lambda: not is_alive(child))
