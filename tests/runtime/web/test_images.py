@@ -132,3 +132,13 @@ def test_kinds_that_browsers_lack_are_named(page, tmp_path):
     assert "This is not an image" in said
     assert "The file is empty." in said
     assert page.is_disabled("#download-all")
+
+
+def test_images_stay_while_another_tab_is_shown(page, tmp_path):
+    page.set_input_files("#files", made(tmp_path, "kept.png"))
+    summary(page, "1 of 1 translated")
+    page.click("#tab-video")
+    page.wait_for_selector("#choose")
+    page.click("#tab-images")
+    page.wait_for_selector("#images")
+    assert save(page, "#download-all", tmp_path).name == "kept-winter.png"

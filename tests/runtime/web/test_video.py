@@ -244,6 +244,10 @@ def test_cancel_keeps_nothing(page, translator, tmp_path):
 
     short = make_clip(tmp_path / "short.mp4", frames=4, ramp=True, size=(64, 64))
     check(translate(page, short, tmp_path), short, translator)
+    page.click("#tab-images")
+    page.wait_for_selector("#tab-images[aria-selected=true]")
+    page.click("#tab-video")
+    page.wait_for_selector("#download")
     assert len(page.evaluate(KEPT)) == 1
     choose(page, clip)
     assert page.evaluate(KEPT) == []

@@ -65,6 +65,9 @@ export function takeFiles (root, { accept, multiple = false, onFiles }) {
   }
 }
 
+/** Whether files can be dropped: not by a finger. */
+export const canDrop = () => !matchMedia('(hover: none) and (pointer: coarse)').matches
+
 /**
  * What is shown while nothing has been chosen.
  * @param {{icon: string, title: string, text: string, action: string, note: string, onclick: () => void}} options
@@ -88,8 +91,7 @@ export function sizeText (bytes) {
  * @param {number} seconds
  */
 export function timeText (seconds) {
-  if (seconds < 1) return 'a second'
-  if (seconds < 90) return `${Math.round(seconds)} s`
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`
   return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)} min`
 }

@@ -2,7 +2,7 @@
 
 import { createCompare } from './compare.js'
 import { button, download, el, icon } from './dom.js'
-import { invitation, resultName, takeFiles } from './files.js'
+import { canDrop, invitation, resultName, takeFiles } from './files.js'
 import { decodeImage, toPng } from './image-files.js'
 import { notify } from './notices.js'
 import { zip } from './zip.js'
@@ -15,43 +15,52 @@ const SHOWN = 1024
 const MOST = 200
 const SETTLE = 150
 
+/** Images that wait until their tab is shown again. @type {ImagesMode | null} */
+let kept = null
+
 /**
  * @param {HTMLElement} root
  * @param {Session} session
  */
 export function mount (root, session) {
-  const mode = new ImagesMode(root, session)
+  const mode = kept?.session === session ? kept : new ImagesMode(session)
+  kept = null
+  mode.show(root)
   return { unmount: () => mode.unmount() }
 }
 
 class ImagesMode {
-  /**
-   * @param {HTMLElement} root
-   * @param {Session} session
-   */
-  constructor (root, session) {
-    this.root = root
+  /** @param {Session} session */
+  constructor (session) {
     this.session = session
     this.stopped = new AbortController()
     /** @type {ImageCard[]} */
     this.cards = []
     this.working = false
     this.body = el('div', { class: 'mode' })
+    this.shown = false
+    session.addEventListener('change', event => this.changed(/** @type {CustomEvent} */ (event).detail), { signal: this.stopped.signal })
+  }
+
+  /** @param {HTMLElement} root */
+  show (root) {
+    this.shown = true
     root.append(this.body)
     this.files = takeFiles(root, { accept: 'image/*', multiple: true, onFiles: files => this.add(files) })
-    session.addEventListener('change', event => this.changed(/** @type {CustomEvent} */ (event).detail), { signal: this.stopped.signal })
-    this.invite()
+    if (!this.cards.length) return this.invite()
+    this.showSummary()
+    this.work()
   }
 
   invite () {
     const where = this.session.remote ? 'They are sent to the server of this page' : 'They stay on this machine'
     this.body.replaceChildren(invitation({
       icon: 'images',
-      title: 'Drop images here, or paste one',
+      title: canDrop() ? 'Drop images here, or paste one' : 'Choose images',
       text: `JPEG, PNG, WebP, AVIF or GIF, several at once. They are translated to ${this.session.wanted}.`,
       action: 'Choose images',
       note: `${where}.`,
-      onclick: () => this.files.choose()
+      onclick: () => this.files?.choose()
     }))
   }
 
@@ -59,7 +68,7 @@ class ImagesMode {
     this.list = el('ul', { class: 'cards', id: 'images', 'aria-label': 'Images' })
     this.summary = el('p', { class: 'facts', id: 'images-summary', role: 'status' })
     this.save = button({ icon: 'download', text: 'Download all', class: 'primary', id: 'download-all', onclick: () => this.saveAll() })
-    const more = button({ icon: 'upload', text: 'More images', id: 'more', onclick: () => this.files.choose() })
+    const more = button({ icon: 'upload', text: 'More images', id: 'more', onclick: () => this.files?.choose() })
     const none = button({ icon: 'close', text: 'Remove all', class: 'ghost', onclick: () => this.clear() })
     this.body.replaceChildren(el('div', { class: 'scroll' }, this.list), el('div', { class: 'toolbar' }, more, this.save, none, this.summary))
   }
@@ -94,9 +103,9 @@ class ImagesMode {
     if (this.working) return
     this.working = true
     try {
-      for (let card; !this.stopped.signal.aborted && (card = this.cards.find(card => card.state === 'waiting'));) {
+      for (let card; this.shown && (card = this.cards.find(card => card.state === 'waiting'));) {
         await card.translate(this.session)
-        if (!this.stopped.signal.aborted) this.showSummary()
+        if (this.shown) this.showSummary()
       }
     } finally {
       this.working = false
@@ -138,12 +147,13 @@ class ImagesMode {
     this.invite()
   }
 
+  /** Another tab is shown: the images stay, and the work waits. */
   unmount () {
-    this.stopped.abort()
-    clearTimeout(this.settling)
-    this.files.close()
-    this.cards.forEach(card => card.close())
+    this.shown = false
+    this.files?.close()
     this.body.remove()
+    if (this.cards.length) kept = this
+    else this.stopped.abort()
   }
 }
 

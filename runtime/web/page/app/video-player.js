@@ -56,6 +56,7 @@ export function createPlayer (compare, original, translation) {
   return {
     controls: [play, seek, time],
     toggle,
+    pause: () => after.pause(),
     close () {
       after.pause()
       before.replaceWith(compare.before)

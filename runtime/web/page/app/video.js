@@ -2,7 +2,7 @@
 
 import { createCompare } from './compare.js'
 import { button, byId, download, el, icon } from './dom.js'
-import { invitation, resultName, sizeText, takeFiles, timeText } from './files.js'
+import { canDrop, invitation, resultName, sizeText, takeFiles, timeText } from './files.js'
 import { notify } from './notices.js'
 import { createPlayer } from './video-player.js'
 import { hasWebCodecs, inspectVideo, translateVideo } from '../lib/video.js'
@@ -14,24 +14,24 @@ import { hasWebCodecs, inspectVideo, translateVideo } from '../lib/video.js'
 // Milliseconds that a change of the options waits for the next one before the preview is made again.
 const SETTLE = 80
 
+/** A result that waits until its tab is shown again. @type {VideoMode | null} */
+let kept = null
+
 /**
  * @param {HTMLElement} root
  * @param {Session} session
  */
 export function mount (root, session) {
-  const mode = new VideoMode(root, session)
-  mode.invite()
+  const mode = kept?.session === session ? kept : new VideoMode(session)
+  kept = null
+  mode.show(root)
   const question = () => mode.running ? 'The video is still being translated. Stop that?' : null
   return { unmount: () => mode.unmount(), key: (/** @type {string} */ key) => mode.key(key), question }
 }
 
 class VideoMode {
-  /**
-   * @param {HTMLElement} root
-   * @param {Session} session
-   */
-  constructor (root, session) {
-    this.root = root
+  /** @param {Session} session */
+  constructor (session) {
     this.session = session
     this.compare = createCompare()
     this.stopped = new AbortController()
@@ -49,22 +49,29 @@ class VideoMode {
     this.pace = 0
     this.order = 0
     this.body = el('div', { class: 'mode' })
-    root.append(this.body)
-    this.files = takeFiles(root, { accept: 'video/*,.mkv,.mov,.ts,.m2ts', onFiles: ([file]) => this.open(file) })
+    /** Whether the result was downloaded. */
+    this.saved = false
     const { signal } = this.stopped
     session.addEventListener('change', event => this.changed(/** @type {CustomEvent} */ (event).detail), { signal })
-    window.addEventListener('beforeunload', (event) => { if (this.running || this.result) event.preventDefault() }, { signal })
+    window.addEventListener('beforeunload', (event) => { if (this.running || (this.result && !this.saved)) event.preventDefault() }, { signal })
+  }
+
+  /** @param {HTMLElement} root */
+  show (root) {
+    root.append(this.body)
+    this.files = takeFiles(root, { accept: 'video/*,.mkv,.mov,.ts,.m2ts', onFiles: ([file]) => this.open(file) })
+    if (!this.result) this.invite()
   }
 
   invite () {
     const where = this.session.remote ? 'It is sent to the server of this page' : 'It stays on this machine'
     this.body.replaceChildren(invitation({
       icon: 'video',
-      title: 'Drop a video here',
+      title: canDrop() ? 'Drop a video here' : 'Choose a video',
       text: `MP4, MOV, WebM, MKV or TS. Every frame is translated to ${this.session.wanted}, and the sound is kept.`,
       action: 'Choose a video',
       note: `${where}. Any length: the result grows on disk, not in memory.`,
-      onclick: () => this.files.choose()
+      onclick: () => this.files?.choose()
     }))
   }
 
@@ -92,7 +99,7 @@ class VideoMode {
     console.warn(error)
     const words = [el('p', { class: 'empty-title' }, sentence(message)), advice ? el('p', { class: 'text' }, sentence(advice)) : null]
     const back = this.file ? button({ text: 'Back', onclick: () => this.ready() }) : null
-    const other = button({ icon: 'upload', text: 'Choose another video', class: 'primary', onclick: () => this.files.choose() })
+    const other = button({ icon: 'upload', text: 'Choose another video', class: 'primary', onclick: () => this.files?.choose() })
     this.body.replaceChildren(el('div', { class: 'empty', role: 'alert' }, icon('warning'), ...words, el('div', { class: 'actions' }, back, other)))
   }
 
@@ -101,7 +108,7 @@ class VideoMode {
     const { facts, file } = this
     if (!facts || !file) return
     const start = button({ icon: 'play', text: 'Translate the video', class: 'primary', id: 'start', onclick: () => this.run() })
-    const other = button({ icon: 'upload', text: 'Another video', onclick: () => this.files.choose() })
+    const other = button({ icon: 'upload', text: 'Another video', onclick: () => this.files?.choose() })
     const about = [`${facts.width} × ${facts.height}`, timeText(facts.duration), `${Number(facts.frameRate.toFixed(2))} fps`, facts.codec, ...facts.sound.length ? facts.sound : ['no sound']]
     this.estimate = el('p', { class: 'facts', id: 'estimate', role: 'status' })
     this.layout(start, other, el('p', { class: 'facts' }, el('b', {}, file.name), ` · ${about.join(' · ')}`), this.estimate)
@@ -265,16 +272,24 @@ class VideoMode {
   done (file, result, target) {
     if (this.stopped.signal.aborted) return void result.discard()
     this.result = result
+    this.saved = false
     const name = resultName(file.name, target, result.extension)
-    const save = button({ icon: 'download', text: 'Download', class: 'primary', id: 'download', onclick: () => download(result.blob, name) })
+    const save = button({ icon: 'download', text: 'Download', class: 'primary', id: 'download', onclick: () => this.save(name) })
     this.again = button({ icon: 'play', text: 'Translate again', onclick: () => this.run() })
-    const other = button({ icon: 'upload', text: 'Another video', onclick: () => this.files.choose() })
+    const other = button({ icon: 'upload', text: 'Another video', onclick: () => this.files?.choose() })
     const facts = [`${result.width} × ${result.height}`, `${result.frames} frames`, result.description, sizeText(result.blob.size)]
     this.player = createPlayer(this.compare, file, result.blob)
     const about = el('p', { class: 'facts', id: 'result-facts' }, el('b', {}, name), ` · ${facts.join(' · ')}`)
     const notes = result.notes.length ? el('p', { class: 'facts', id: 'result-notes' }, result.notes.join(' ')) : null
     this.layout(el('div', { class: 'player' }, ...this.player.controls), save, this.again, other, about, notes)
     save.focus({ preventScroll: true })
+  }
+
+  /** @param {string} name */
+  save (name) {
+    if (!this.result) return
+    download(this.result.blob, name)
+    this.saved = true
   }
 
   /** @param {string} key */
@@ -305,14 +320,20 @@ class VideoMode {
     this.pace = 0
   }
 
+  /** Another tab is shown: a result stays, and what is under way ends. */
   unmount () {
+    this.files?.close()
+    this.body.remove()
+    if (this.result) {
+      this.player?.pause()
+      kept = this
+      return
+    }
     this.stopped.abort()
     clearTimeout(this.settling)
     this.running?.abort()
-    this.files.close()
     this.order++
     this.clear()
-    this.body.remove()
   }
 }
 
