@@ -117,7 +117,7 @@ class ServeApp:
         exits.push_async_callback(live.close)
         jobs = JobQueue(request.limits, work, _counter_of_jobs(metrics))
         exits.push_async_callback(jobs.close)
-        site = await asyncio.to_thread(make_site, request, work.new("site"), self._notify)
+        site = await asyncio.to_thread(make_site, request, work.new("site"), pool.backend_name, self._notify)
         api.mount("/", StaticFiles(directory=site, html=True))
         state = ServerState(
             request=request, pool=pool, live=live, work=work, jobs=jobs, metrics=metrics, guard=self._guard, site=site

@@ -132,6 +132,8 @@ class TranslatorPool:
         self._loading = asyncio.Lock()
         self.in_use = 0
         """Sessions that are taken."""
+        self.backend_name = ""
+        """The backend of what was loaded last."""
 
     @contextlib.asynccontextmanager
     async def lease(self, target: str, *, patience: float = 0.0) -> AsyncIterator[TranslatorLease]:
@@ -189,6 +191,7 @@ class TranslatorPool:
         async with self._loading:  # one after the other: they share the bundle's files
             translator = await _to_its_end(self._load_translator, target)
         self._loaded += 1
+        self.backend_name = translator.backend_name
         return PooledTranslator(translator)
 
     async def _take_place(self, patience: float) -> None:

@@ -98,6 +98,7 @@ def test_the_camera_is_translated_by_the_server(server, chromium, bundle, monkey
         page.keyboard.press("d")
         wait_until_shown(page, Translator(bundle, "summer", "cpu")(picture(*SIZE))[:, ::-1])
         page.wait_for_selector("#number-rate")
+        assert page.inner_text("#number-backend") == "cpu (server)"
         assert page.inner_text("#number-size") == "160 \u00d7 120"
 
         with_cookie = page.context.new_page()  # a second viewer of the same person

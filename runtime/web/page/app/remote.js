@@ -54,7 +54,7 @@ export class RemoteTranslator {
     this.target = target
     this.source = site.directions.find(one => one.target === target)?.source ?? ''
     /** @type {{name: string, reason: string, psnr: number | null, refused: {name: string, reason: string}[]}} */
-    this.backend = { name: 'server', reason: `${location.host} translates.`, psnr: null, refused: [] }
+    this.backend = { name: `${site.server?.backend ?? 'unknown'} (server)`, reason: `${location.host} translates.`, psnr: null, refused: [] }
   }
 
   /**

@@ -159,7 +159,7 @@ export class Session extends EventTarget {
    * @param {'live' | 'still'} use `live` chooses a size that is fast where the user left it to us
    */
   fit (width, height, use) {
-    const fast = this.translator?.backend.name.startsWith('webgpu') || this.remote
+    const fast = this.remote ? this.site.server?.fast : this.translator?.backend.name.startsWith('webgpu')
     const side = this.size === 'auto' ? (use === 'still' ? 0 : fast ? AUTO_SIDE_FAST : AUTO_SIDE_SLOW) : this.size
     const scale = side ? Math.min(1, side / Math.min(width, height)) : 1
     const even = (/** @type {number} */ value) => Math.max(2, 2 * Math.round((value * scale) / 2))
