@@ -1,6 +1,7 @@
 """The GPU check on machines without a GPU: its steps run with the CPU's backend, and a report is made of them."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -66,12 +67,12 @@ def test_wrong_input(tmp_path, monkeypatch, capsys, arguments, fact):
 def test_the_plan_checks_every_backend_before_it_measures(tmp_path):
     steps = plan([("summer-winter", tmp_path / "m"), ("mine", tmp_path / "n")])
     titles = [step.title for step in steps]
-    backends = ("tensorrt", "tensorrt-rtx", "cuda")
+    backends = ("tensorrt", "tensorrt-rtx", "cuda", "torch")
     assert titles[0] == "the GPU and the bindings to CUDA"
     for model in ("summer-winter", "mine"):
         for backend in backends:
             assert titles.index(f"{backend} against the CPU, {model}") < titles.index(f"speed of {backend}, {model}")
-    assert [step.kind for step in steps] == ["machine", *["check"] * 6, *["speed"] * 6]
+    assert [step.kind for step in steps] == ["machine", *["check"] * 8, *["speed"] * 8]
     sizes = {tuple(size) for step in steps for size in step.job.get("sizes", ())}
     assert sizes == {(256, 256), (512, 512), (1280, 720), (1920, 1088)}
 
@@ -85,7 +86,13 @@ def test_a_check_compares_with_the_cpu(tiny_bundle, monkeypatch):
 
     from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 
+    assert found["said"] == []
+
     class Wrong(OnnxRuntimeCPU):
+        def __init__(self, *args):
+            super().__init__(*args)
+            logging.getLogger("dsmap").debug("3 nodes on the CPU")
+
         def _translate(self, frames_nhwc, style_ns, run):
             return super()._translate(frames_nhwc, style_ns, run) ^ 16
 
@@ -93,6 +100,24 @@ def test_a_check_compares_with_the_cpu(tiny_bundle, monkeypatch):
     found = steps.check({**job, "backend": "wrong"})
     assert not found["passed"]
     assert found["rows"][0]["psnr_db"] < 30
+    assert found["said"] == ["3 nodes on the CPU"]
+    run = new_run()
+    run.results.append(ran("check", found))
+    assert "- check of tensorrt, m: 3 nodes on the CPU" in markdown(run)
+
+
+def test_torch_on_a_cpu_is_left_out(tiny_bundle, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("torch is on a GPU")
+    for kind, needs in (("check", {"cases": [[16, 16, 1, None]]}), ("speed", {"sizes": [[16, 16]]})):
+        job = {**CPU, "step": kind, "model": str(tiny_bundle), "backend": "torch", **needs}
+        (tmp_path / "job.json").write_text(json.dumps(job))
+        steps.main(str(tmp_path / "job.json"), str(tmp_path / "found.json"))
+        found = json.loads((tmp_path / "found.json").read_text())
+        assert "left_out" in found, found
+        assert "on the CPU" in found["left_out"]
 
 
 def test_speeds_have_their_numbers(tiny_bundle):

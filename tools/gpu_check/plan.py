@@ -15,7 +15,7 @@ Job = dict[str, Any]
 """JSON: what a step needs, and what it found."""
 
 SIZES = ((256, 256), (512, 512), (1280, 720), (1920, 1080))
-BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "cuda": "onnxruntime-gpu"}
+BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "cuda": "onnxruntime-gpu", "torch": "torch"}
 """The backends that are checked, and what each needs: a module, or for cuda a package."""
 _PADDED = {1080: 1088}  # engines take multiples of 8; frames are padded before they reach them
 _SECONDS = 1.5  # of each measurement

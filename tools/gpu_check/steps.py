@@ -9,11 +9,13 @@ host frame, medians over blocks after a warm-up.
 import gc
 import itertools
 import json
+import logging
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,19 @@ def target_of(bundle: Bundle) -> str:
     return bundle.domains[1]
 
 
+class NotOnGpuError(DsmapError):
+    """A backend runs, but on the CPU: torch without CUDA does."""
+
+
 def open_backend(bundle: Bundle, job: Job) -> Any:
-    """The job's backend, for three frames under way."""
+    """The job's backend, for three frames under way. Raises NotOnGpuError for torch on a CPU."""
     settings = BackendSettings(**{"frames_at_once": 3, **job.get("settings", {})})
-    return BACKENDS[job["backend"]]()(bundle, target_of(bundle), settings)
+    backend = BACKENDS[job["backend"]]()(bundle, target_of(bundle), settings)
+    if job["backend"] == "torch" and backend.on_host:
+        description = backend.description
+        backend.close()
+        raise NotOnGpuError(f"not on the GPU: {description}", "Install torch for CUDA.")
+    return backend
 
 
 def images_of(width: int, height: int, batch: int = 1, count: int = _IMAGES) -> list[Frames]:
@@ -153,7 +164,8 @@ def check(job: Job) -> Job:
     except DsmapError as error:
         return {"left_out": f"nothing to compare with: {error.fact}"}
     began = time.perf_counter()
-    backend = open_backend(bundle, job)
+    with logged() as said:
+        backend = open_backend(bundle, job)
     opened = time.perf_counter()
     rows, free_before = [], _free_bytes(backend)
     for width, height, batch, seed in job["cases"]:
@@ -170,6 +182,7 @@ def check(job: Job) -> Job:
         "open_seconds": round(opened - began, 2),
         "rows": rows,
         "graphs": getattr(backend, "graphs_in_use", None),
+        "said": said,
         "passed": all(row["psnr_db"] >= MIN_PSNR for row in rows),
     }
     if free_before is not None:
@@ -177,6 +190,26 @@ def check(job: Job) -> Job:
         found["memory_mb"] = round(used, 1)
     backend.close()
     return found
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What is logged meanwhile, as with --debug: such as which nodes of a graph run on the CPU."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, collector = logging.getLogger("dsmap"), Collector()
+    level = logger.level
+    logger.addHandler(collector)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(level)
 
 
 def speed(job: Job) -> Job:
@@ -188,6 +221,8 @@ def speed(job: Job) -> Job:
         rows.append(row)
         try:
             row |= _speed(bundle, job, width, height)
+        except NotOnGpuError:
+            raise
         except (DsmapError, MemoryError) as error:  # a size that does not fit; the smaller ones stand
             row["failed"] = str(getattr(error, "fact", error)) or type(error).__name__
         gc.collect()
@@ -254,6 +289,8 @@ def main(job_file: str, found_file: str) -> None:
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     try:
         found = STEPS[job["step"]](job)
+    except NotOnGpuError as error:
+        found = {"left_out": error.fact}
     except DsmapError as error:
         found = {"failed": error.fact, "advice": error.advice}
     except Exception as error:  # one step's failure is reported, and the others go on
