@@ -53,15 +53,16 @@ def test_auto_takes_the_first_that_runs_and_says_why_not_those_before(backends, 
 
 def test_on_a_cpu_auto_takes_onnx_runtime_wherever_it_is_and_loads_nothing_else(backends, monkeypatch):
     monkeypatch.setattr("platform.processor", lambda: "GenuineIntel")
-    loaded = backends("cpu", "openvino", "openvino-gpu")
+    loaded = backends("cpu", "openvino", "openvino-gpu", "torch")
     assert [auto().backend.name for _ in range(3)] == ["cpu"] * 3
     assert set(loaded) == {"tensorrt", "tensorrt-rtx", "cuda", "cpu"}
 
 
-def test_openvino_is_taken_by_name_alone(backends):
-    backends("openvino")
-    choice = registry.load_backend("openvino", BUNDLE, "winter")
-    assert (choice.backend.name, choice.reason) == ("openvino", "as asked")
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_some_are_taken_by_name_alone(backends, name):
+    backends(name)
+    choice = registry.load_backend(name, BUNDLE, "winter")
+    assert (choice.backend.name, choice.reason) == (name, "as asked")
     with pytest.raises(DsmapError, match=r"no backend runs here: tensorrt: .* cpu: cpu is missing") as caught:
         auto()
     assert caught.value.advice == "Install cpu."

@@ -1,6 +1,7 @@
 """The torch backend on the CPU beside ONNX Runtime: operators one by one, whole models, and what is refused."""
 
 import functools
+import shutil
 import sys
 import threading
 
@@ -18,8 +19,9 @@ from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.onnxruntime_session import import_onnxruntime
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.backends.torch.backend import TorchBackend
+from dsmap.runtime.backends.torch.devices import compiled
 from dsmap.runtime.backends.torch.functions import layer_norm
-from dsmap.runtime.backends.torch.modules import single_module
+from dsmap.runtime.backends.torch.modules import copy_of, single_module
 from dsmap.runtime.backends.torch.operators import OPERATORS
 from dsmap.runtime.bundle.bundle import Bundle, GraphData
 from dsmap.runtime.bundle.bundled import find_model
@@ -211,6 +213,40 @@ def test_layer_norm_is_one_call_and_in_two_steps_the_same(monkeypatch):
     half = layer_norm(600 * x.half(), 1e-5)  # a variance beyond what half precision can hold
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), one, atol=0.02, rtol=0)
+
+
+def test_one_real_compilation(tmp_path, monkeypatch):
+    """By torch's compiler for CPUs. What it keeps is code: nobody else may write there."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    from torch._inductor import config
+
+    monkeypatch.setenv("DSMAP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    net = Net().put("Pad", ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect").put("Relu")
+    net.put("InstanceNormalization", np.ones(4, np.float32), np.zeros(4, np.float32), epsilon=1e-5)
+    module, x = net.module(), torch.from_numpy(random(*net.SHAPE))
+    with torch.inference_mode(), config.patch({"cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": False}):
+        translation = compiled(module)
+        torch.testing.assert_close(translation(x), module.forward(x), atol=1e-5, rtol=1e-5)
+    folder = tmp_path / "cache" / "torch-kernels"
+    assert any(folder.iterdir())
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_every_size_is_compiled_by_itself_and_freed_with_what_was_compiled():
+    """More sizes than torch compiles of one function (8), after which it would go on uncompiled, in silence."""
+    module, seen = Net().put("Relu").module(), []
+
+    def backend(graph, _inputs):
+        seen.append(graph)
+        return graph.forward
+
+    for side in range(2, 13):
+        x = torch.from_numpy(random(1, 4, side, 3))
+        made = torch.compile(copy_of(module), dynamic=False, fullgraph=True, backend=backend)
+        assert torch.equal(made(x), module.forward(x))
+        assert len(seen) == side - 1
 
 
 REFUSED = {

@@ -448,13 +448,14 @@ def test_sessions_take_bytes_alone(tmp_path, monkeypatch):
     assert "onnx has weights in another file" in refused(folder).fact
 
 
-def test_openvino_takes_the_checked_bytes(tmp_path):
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_other_backends_take_the_checked_bytes(tmp_path, backend):
+    pytest.importorskip(backend)
     from dsmap.runtime import Translator
 
     folder = only_fp32(tmp_path / "model")
     frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    ours = Translator.load(folder, domain="winter", backend="openvino", threads=1)
+    ours = Translator.load(folder, domain="winter", backend=backend, threads=1)
     theirs = Translator.load(folder, domain="winter", backend="cpu", threads=1)
     assert np.abs(ours(frame).astype(int) - theirs(frame)).max() <= 1
 

@@ -39,7 +39,7 @@ def strong(bundle, strength: float, backend: str = "cpu", frames_at_once: int = 
     return StrengthTranslator(loaded, strength)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+@pytest.mark.parametrize("backend", ["cpu", "openvino", "torch"])
 def test_strength_0_is_the_reconstruction_of_torch(tiny_bundle, tiny_model, backend):
     nothing = strong(tiny_bundle, 0, backend)
     inner = nothing.translator
