@@ -26,7 +26,7 @@ from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle, Components, GraphData
 from dsmap.runtime.web.reference import LEAST_PSNR_DB, make_reference
-from dsmap.runtime.web.vendor import PAGE_FILES, VendorFile, find_vendor_files, vendor_bytes
+from dsmap.runtime.web.vendor import PAGE_FILES, VENDOR_FILES, VendorFile, find_vendor_files, vendor_bytes
 
 SITE_FORMAT = 1
 SITE_FILE = "model/site.json"
@@ -166,6 +166,7 @@ def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -
         "least_psnr": {name: LEAST_PSNR_DB[name] for name in precisions},
         "files": {name: _write_graphs(bundle, name, folder) for name in precisions},
         "reference": references,
+        "runtime": {file.name: file.bytes for file in VENDOR_FILES if file.name.endswith(".wasm")},
         "licence": manifest.licence,
         "card": manifest.card,
         "server": request.server,

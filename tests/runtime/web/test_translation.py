@@ -105,7 +105,43 @@ def test_the_backend_says_why(page):
     assert page.backend["name"] == "wasm-threads"  # `wasm` is a family, and the server sends the headers
     assert page.backend["source"] == "summer"
     assert float(page.backend["psnr"]) > 50
-    assert page.evaluate("parts").pop() == 1
+
+
+def test_progress_counts_the_runtime_too(page):
+    parts = page.evaluate("parts")
+    parts = parts[: parts.index(1) + 1]  # later ones are of graphs that are loaded when they are wanted
+    assert len(parts) > 10
+    assert parts == sorted(parts)
+
+
+def test_calls_at_once_are_answered_in_order(chromium, site):
+    """Graphs for a strength below 1 are loaded once, whatever comes meanwhile."""
+    with served(site) as address, open_page(chromium) as page:
+        open_model(page, address, "winter")
+        loaded = []
+        page.on("request", lambda request: loaded.append(request.url.rpartition("/")[2].partition(".")[0]))
+        order = page.evaluate(
+            """async () => {
+                 const order = []
+                 const calls = [0.5, 0.2, 1, 0.5].map((strength, i) =>
+                   translator.translate(new ImageData(16 + i, 16), { strength }).then(({ width }) => order.push(width)))
+                 calls.push(translator.encodeStyle(new ImageData(64, 64)).then(() => order.push('style')))
+                 await Promise.all(calls)
+                 return order
+               }"""
+        )
+        assert sorted(map(str, order)) == ["16", "17", "18", "19", "style"]
+        graphs = ["decoder-0", "mapping-0", "style_encoder-0", "style_encoder-1", "style_mlp-0"]
+        assert sorted(loaded) == graphs
+        said = page.evaluate(
+            """async () => {
+                 const left = translator.translate(new ImageData(64, 64)).catch(error => error.code)
+                 await new Promise(resolve => setTimeout(resolve, 5))
+                 translator.close()
+                 return [await left, await translator.translate(new ImageData(8, 8)).catch(error => error.code)]
+               }"""
+        )
+        assert said == ["closed", "closed"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +181,11 @@ def test_files_that_are_missing_or_damaged_are_named(chromium, copy):
         )
         decoder.unlink()
         assert f"model/{decoder.name} is missing" in fault(page, address, target="winter")
-        (copy / "runtime" / "ort-wasm-simd-threaded.wasm").unlink()
+        binary = copy / "runtime" / "ort-wasm-simd-threaded.wasm"
+        binary.write_bytes(binary.read_bytes()[:-1])
+        said = fault(page, address, target="summer")
+        assert "runtime/ort-wasm-simd-threaded.wasm is damaged: 14239896 bytes, expected 14239897" in said
+        binary.unlink()
         assert "runtime/ort-wasm-simd-threaded.wasm is missing" in fault(page, address, target="summer")
         (copy / "model" / "site.json").write_text("{")
         assert "model/site.json is damaged" in fault(page, address)

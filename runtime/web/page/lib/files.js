@@ -9,9 +9,10 @@ import { sha256 } from './sha256.js'
  * The bytes at an address. Throws DsmapError in plain words.
  * @param {URL} url
  * @param {RequestInit} [options]
+ * @param {(bytes: number) => void} [onBytes] gets how many more have come
  * @returns {Promise<ArrayBuffer>}
  */
-export async function fetchBytes (url, options) {
+export async function fetchBytes (url, options, onBytes = () => undefined) {
   /** @type {Response} */
   let response
   try {
@@ -24,10 +25,29 @@ export async function fetchBytes (url, options) {
     throw new DsmapError('missing', `${shown(url)} ${what}. The site is incomplete: copy it again, whole.`)
   }
   try {
-    return await response.arrayBuffer()
+    const counted = new TransformStream({
+      transform (chunk, controller) {
+        onBytes(chunk.byteLength)
+        controller.enqueue(chunk)
+      }
+    })
+    return await new Response(response.body?.pipeThrough(counted)).arrayBuffer()
   } catch {
     throw new DsmapError('network', `${shown(url)} was cut off while it was loading. Check the connection, then reload.`)
   }
+}
+
+/**
+ * The bytes of a file whose size alone is checked, as it is large.
+ * @param {URL} url
+ * @param {number | undefined} size undefined: not known
+ * @param {(bytes: number) => void} onBytes
+ * @returns {Promise<ArrayBuffer>}
+ */
+export async function fetchLarge (url, size, onBytes) {
+  const bytes = await fetchBytes(url, {}, onBytes)
+  if (size === undefined || bytes.byteLength === size) return bytes
+  throw new DsmapError('damaged', `${shown(url)} is damaged: ${bytes.byteLength} bytes, expected ${size}. Copy the site again, whole.`)
 }
 
 /**
@@ -35,11 +55,12 @@ export async function fetchBytes (url, options) {
  * A copy that the browser has kept and that is another is loaded once more.
  * @param {URL} root of the site
  * @param {SiteFile} file
+ * @param {(bytes: number) => void} [onBytes]
  * @returns {Promise<ArrayBuffer>}
  */
-export async function fetchChecked (root, file) {
+export async function fetchChecked (root, file, onBytes) {
   const url = new URL(file.path, root)
-  const first = await fetchBytes(url)
+  const first = await fetchBytes(url, {}, onBytes)
   if (await isIntact(first, file)) return first
   const again = await fetchBytes(url, { cache: 'reload' })
   if (await isIntact(again, file)) return again

@@ -6,7 +6,7 @@
  * @typedef {{
  *   env: {
  *     logLevel: string,
- *     wasm: { numThreads: number, wasmPaths: { wasm: string } },
+ *     wasm: { numThreads: number, wasmBinary: ArrayBuffer },
  *     webgpu: { device: Promise<GPUDevice> | GPUDevice | undefined, powerPreference?: string },
  *   },
  *   InferenceSession: { create(bytes: Uint8Array, options: Record<string, unknown>): Promise<OrtSession> },
@@ -20,14 +20,15 @@
  * Loads the build for a backend: one per worker, as it has one memory and one device.
  * @param {URL} runtime folder
  * @param {BackendName} backend
+ * @param {ArrayBuffer} binary its WebAssembly
  * @returns {Promise<Ort>}
  */
-export async function loadOrt (runtime, backend) {
-  const [script, binary] = buildFor(backend)
+export async function loadOrt (runtime, backend, binary) {
+  const [script] = buildFor(backend)
   /** @type {Ort} */
   const ort = await import(new URL(script, runtime).href)
   ort.env.logLevel = 'error'
-  ort.env.wasm.wasmPaths = { wasm: new URL(binary, runtime).href }
+  ort.env.wasm.wasmBinary = binary
   ort.env.wasm.numThreads = backend === 'wasm-threads' ? threads() : 1
   ort.env.webgpu.powerPreference = 'high-performance'
   return ort

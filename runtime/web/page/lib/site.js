@@ -27,6 +27,7 @@ import { fetchBytes } from './files.js'
  * @property {Record<string, number>} least_psnr by precision, in dB
  * @property {Record<string, Files>} files by precision
  * @property {Record<string, Reference>} reference by target
+ * @property {Record<string, number>} [runtime] how many bytes the builds of ONNX Runtime have, by name
  * @property {string} licence
  * @property {string} card
  * @property {Record<string, unknown> | null} server

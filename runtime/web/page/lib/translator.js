@@ -1,8 +1,10 @@
 /** One direction of a model, loaded and ready. */
 
 import { DsmapError, messageOf } from './errors.js'
-import { fetchBytes, fetchChecked } from './files.js'
+import { fetchBytes, fetchChecked, fetchLarge } from './files.js'
+import { targetSize, transferable } from './image-input.js'
 import { findBackends } from './ladder.js'
+import { buildFor } from './ort.js'
 import { randomCode } from './random-style.js'
 import { own } from './site.js'
 import { WorkerClient } from './worker-client.js'
@@ -13,23 +15,24 @@ import { WorkerClient } from './worker-client.js'
  * @typedef {import('./ladder.js').Candidate} Candidate
  * @typedef {import('./ladder.js').Refused} Refused
  * @typedef {import('./site.js').Component} Component
- * @typedef {ImageBitmap | ImageData | VideoFrame | HTMLCanvasElement | OffscreenCanvas | HTMLVideoElement
- *   | HTMLImageElement} Image
+ * @typedef {[Role, Component]} Part
+ * @typedef {[Role, import('./site.js').SiteFile]} Wanted
+ * @typedef {import('./image-input.js').Image} Image
  * @typedef {{ name: import('./ort.js').BackendName, precision: string, reason: string, psnr: number, refused: Refused[] }} Backend
  * @typedef {{ style?: Float32Array | null, strength?: number, width?: number, height?: number, seed?: number }}
  *   TranslateOptions
  */
 
-/** @type {[Role, Component][]} */
+/** @type {Part[]} */
 const TRANSLATION = [
   ['content_encoder', 'content_encoder'],
   ['mapping', 'mapping'],
   ['style_mlp', 'style_mlp'],
   ['decoder', 'decoder']
 ]
-/** @type {[Role, Component][]} */
+/** @type {Part[]} */
 const STYLE = [['style_encoder', 'style_encoder']]
-/** @type {[Role, Component][]} */
+/** @type {Part[]} */
 const RECONSTRUCTION = [
   ['source_style_encoder', 'style_encoder'],
   ['source_mapping', 'mapping'],
@@ -65,6 +68,8 @@ export class Translator {
   #candidates
   /** @type {Promise<void> | null} */
   #starting = null
+  /** @type {Promise<unknown>} */
+  #adding = Promise.resolve()
   #closed = false
 
   /**
@@ -208,11 +213,19 @@ export class Translator {
   /** @param {Candidate} candidate */
   async #startOn ({ name, precision, reason }) {
     const { root, site } = this.model
-    this.#worker = new WorkerClient()
+    const worker = this.#worker = new WorkerClient()
     this.#loaded = new Set()
-    const runtime = new URL('../runtime/', import.meta.url).href
-    await this.#worker.call('load', { backend: name, runtime, sizes: site.sizes })
-    await this.#add(TRANSLATION, this.target, this.#worker)
+    const runtime = new URL('../runtime/', import.meta.url)
+    const file = buildFor(name)[1]
+    const size = own(site.runtime ?? {}, file)
+    const wanted = this.#missing(TRANSLATION, this.target)
+    const onBytes = progress((size ?? 0) + totalOf(wanted), this.model.onProgress)
+    const [binary, graphs] = await Promise.all([
+      fetchRuntime(new URL(file, runtime), size, onBytes),
+      this.#fetch(wanted, onBytes)
+    ])
+    await worker.call('load', { backend: name, runtime: runtime.href, binary, sizes: site.sizes }, [binary])
+    await this.#send(worker, graphs)
     const reference = own(site.reference, this.target)
     if (!reference) throw new DsmapError('damaged', `model/site.json has no reference for ${this.target}.`)
     const [frame, output] = await Promise.all(
@@ -223,7 +236,7 @@ export class Translator {
       throw new DsmapError('damaged', `${reference.output} is damaged. Copy the site again, whole.`)
     }
     const { width, height } = reference
-    const psnr = await this.#worker.call('check', { width, height, frame, output, style: this.meanStyle() })
+    const psnr = await worker.call('check', { width, height, frame, output, style: this.meanStyle() })
     const least = own(site.least_psnr, precision) ?? 40
     if (!(psnr >= least)) {
       throw new DsmapError(
@@ -241,77 +254,96 @@ export class Translator {
    */
   async #reload (roles, worker) {
     if (!worker) return
-    if (roles.includes('style_encoder')) await this.#add(STYLE, this.target, worker)
-    if (roles.includes('source_decoder')) await this.#add(RECONSTRUCTION, this.source, worker)
+    if (roles.includes('style_encoder')) await this.#addTo(worker, STYLE, this.target)
+    if (roles.includes('source_decoder')) await this.#addTo(worker, RECONSTRUCTION, this.source)
   }
 
   /**
-   * Loads graphs that are not loaded yet.
-   * @param {[Role, Component][]} parts
+   * Loads graphs that are not loaded yet; one call after the other, so that none is loaded twice.
+   * @param {Part[]} parts
    * @param {string} domain
-   * @param {WorkerClient} [worker]
    */
-  async #add (parts, domain, worker) {
-    worker ??= await this.#running()
-    const missing = parts.filter(([role]) => !this.#loaded.has(role))
-    if (!missing.length) return
+  #add (parts, domain) {
+    const adding = this.#adding.then(async () => this.#addTo(await this.#running(), parts, domain))
+    this.#adding = adding.catch(() => undefined)
+    return adding
+  }
+
+  /**
+   * @param {WorkerClient} worker
+   * @param {Part[]} parts
+   * @param {string} domain
+   */
+  async #addTo (worker, parts, domain) {
+    const wanted = this.#missing(parts, domain)
+    if (!wanted.length) return
+    await this.#send(worker, await this.#fetch(wanted, progress(totalOf(wanted), this.model.onProgress)))
+  }
+
+  /**
+   * The files of graphs that are not loaded yet.
+   * @param {Part[]} parts
+   * @param {string} domain
+   * @returns {Wanted[]}
+   */
+  #missing (parts, domain) {
     const files = own(this.model.site.files, this.#candidates[0].precision)
-    /** @type {[Role, import('./site.js').SiteFile][]} */
+    /** @type {Wanted[]} */
     const wanted = []
-    for (const [role, component] of missing) {
+    for (const [role, component] of parts.filter(([role]) => !this.#loaded.has(role))) {
       const file = files && own(files[component], component === 'content_encoder' ? this.source : domain)
       if (file) wanted.push([role, file])
       else if (component !== 'mapping') throw new DsmapError('damaged', `model/site.json lacks ${component}.`)
     }
-    const total = wanted.reduce((sum, [, file]) => sum + file.bytes, 0)
-    let done = 0
-    const loading = wanted.map(async ([role, file]) => {
-      const bytes = await fetchChecked(this.model.root, file)
-      this.model.onProgress?.((done += file.bytes) / total)
-      return /** @type {[Role, ArrayBuffer]} */ ([role, bytes])
-    })
-    const graphs = Object.fromEntries(await Promise.all(loading))
-    await worker.call('add', { graphs }, Object.values(graphs))
-    for (const [role] of missing) this.#loaded.add(role)
+    return wanted
+  }
+
+  /**
+   * @param {Wanted[]} wanted
+   * @param {(bytes: number) => void} onBytes
+   * @returns {Promise<[Role, ArrayBuffer][]>}
+   */
+  #fetch (wanted, onBytes) {
+    return Promise.all(wanted.map(async ([role, file]) => [role, await fetchChecked(this.model.root, file, onBytes)]))
+  }
+
+  /**
+   * @param {WorkerClient} worker
+   * @param {[Role, ArrayBuffer][]} graphs
+   */
+  async #send (worker, graphs) {
+    await worker.call('add', { graphs: Object.fromEntries(graphs) }, graphs.map(([, bytes]) => bytes))
+    for (const [role] of graphs) this.#loaded.add(role)
   }
 }
 
-/**
- * @param {Image} image
- * @param {number} [width]
- * @param {number} [height]
- */
-function targetSize (image, width, height) {
-  const [ownWidth, ownHeight] = sizeOfImage(image)
-  if (!ownWidth || !ownHeight) throw new DsmapError('input', 'The image has no pixels yet.')
-  const size = {
-    width: width ?? (height ? Math.max(1, Math.round((ownWidth * height) / ownHeight)) : ownWidth),
-    height: height ?? (width ? Math.max(1, Math.round((ownHeight * width) / ownWidth)) : ownHeight)
-  }
-  for (const side of [size.width, size.height]) {
-    if (!Number.isInteger(side) || side < 1) throw new DsmapError('input', `The size is ${size.width}x${size.height}.`)
-  }
-  return size
+/** @param {Wanted[]} wanted */
+function totalOf (wanted) {
+  return wanted.reduce((sum, [, file]) => sum + file.bytes, 0)
 }
 
 /**
- * @param {Image} image
- * @returns {[number, number]}
+ * Turns bytes that have come into parts of the whole.
+ * @param {number} total
+ * @param {import('./dsmap.js').OnProgress} [onProgress]
+ * @returns {(bytes: number) => void}
  */
-function sizeOfImage (image) {
-  if ('displayWidth' in image) return [image.displayWidth, image.displayHeight]
-  if ('videoWidth' in image) return [image.videoWidth, image.videoHeight]
-  if ('naturalWidth' in image) return [image.naturalWidth, image.naturalHeight]
-  return [image.width, image.height]
+function progress (total, onProgress) {
+  let done = 0
+  return bytes => onProgress?.(Math.min(1, (done += bytes) / total))
 }
 
 /**
- * A copy that a worker can be given.
- * @param {Image} image
- * @returns {Promise<ImageBitmap | ImageData | VideoFrame>}
+ * The WebAssembly of a build. Where it is not there, another backend may still be.
+ * @param {URL} url
+ * @param {number | undefined} size
+ * @param {(bytes: number) => void} onBytes
  */
-async function transferable (image) {
-  if (image instanceof ImageData) return image
-  if (typeof VideoFrame !== 'undefined' && image instanceof VideoFrame) return image.clone()
-  return createImageBitmap(image)
+async function fetchRuntime (url, size, onBytes) {
+  try {
+    return await fetchLarge(url, size, onBytes)
+  } catch (error) {
+    if (!(error instanceof DsmapError) || error.code === 'network') throw error
+    throw new DsmapError('backend', error.message)
+  }
 }

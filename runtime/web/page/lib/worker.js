@@ -9,7 +9,7 @@
 import { Engine } from './engine.js'
 import { messageOf } from './errors.js'
 import { cropFrame, padFrame, psnr, readPart, readPixels, sizeOf } from './frames.js'
-import { buildFor, isGpu, loadOrt } from './ort.js'
+import { isGpu, loadOrt } from './ort.js'
 import { styleImagePart } from './style-images.js'
 
 /** @typedef {import('./site.js').Sizes} Sizes */
@@ -18,33 +18,20 @@ import { styleImagePart } from './style-images.js'
 let engine = null
 /** @type {Sizes} */
 let sizes
-/** @type {{ backend: import('./ort.js').BackendName, runtime: string }} */
-let build
 /** @type {Promise<unknown>} */
 let last = Promise.resolve()
 
 /** @type {Record<string, (message: any) => Promise<unknown>>} */
 const CALLS = {
   /** Loads the build for a backend. */
-  async load ({ backend, runtime, sizes: given }) {
+  async load ({ backend, runtime, binary, sizes: given }) {
     sizes = given
-    build = { backend, runtime }
-    try {
-      engine = new Engine(await loadOrt(new URL(runtime), backend), backend)
-    } catch (error) {
-      throw await whyNotLoaded(error)
-    }
+    engine = new Engine(await loadOrt(new URL(runtime), backend, binary), backend)
   },
 
   /** Adds graphs: { role: bytes }. */
   async add ({ graphs }) {
-    for (const [role, bytes] of Object.entries(graphs)) {
-      try {
-        await ready().add(/** @type {any} */ (role), bytes)
-      } catch (error) {
-        throw await whyNotLoaded(error) // the first graph loads the WebAssembly
-      }
-    }
+    for (const [role, bytes] of Object.entries(graphs)) await ready().add(/** @type {any} */ (role), bytes)
     await watchDevice()
   },
 
@@ -99,18 +86,6 @@ async function watchDevice () {
   watching = true
   device.addEventListener('uncapturederror', (event) => { complaint ||= event.error.message })
   device.lost.then((info) => postMessage({ lost: info.message || info.reason || 'no reason was given' }))
-}
-
-/**
- * Why a build does not run, in plain words where it is that its files are not there.
- * @param {unknown} error
- */
-async function whyNotLoaded (error) {
-  for (const file of buildFor(build.backend)) {
-    const response = await fetch(new URL(file, build.runtime), { method: 'HEAD' }).catch(() => null)
-    if (!response?.ok) return new Error(`runtime/${file} ${response ? 'is missing' : 'cannot be loaded'}`)
-  }
-  return error
 }
 
 /** @param {{ id: number, call: string }} message */
