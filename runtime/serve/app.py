@@ -17,12 +17,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dsmap import __version__
 from dsmap.errors import DsmapError
-from dsmap.runtime.serve import image_routes, job_routes, live_routes
+from dsmap.runtime.serve import image_routes, job_routes, live_routes, upload_routes
 from dsmap.runtime.serve.api_page import STYLE, api_page
 from dsmap.runtime.serve.errors import add_error_handlers, error_response
 from dsmap.runtime.serve.guard import Guard
 from dsmap.runtime.serve.job_queue import JobQueue, VideoJob
 from dsmap.runtime.serve.metrics import CONTENT_TYPE, ServeMetrics
+from dsmap.runtime.serve.partial_uploads import PartialUploads
 from dsmap.runtime.serve.pool import TranslatorPool
 from dsmap.runtime.serve.request import ServeRequest
 from dsmap.runtime.serve.sessions import LiveSessions
@@ -69,6 +70,7 @@ class ServeApp:
         """Why it could not start: what every request is told then."""
         self.api.include_router(image_routes.router)
         self.api.include_router(job_routes.router)
+        self.api.include_router(upload_routes.router)
         self.api.include_router(live_routes.router)
         _add_routes(self.api)
 
@@ -79,7 +81,7 @@ class ServeApp:
         elif self.failure is not None:
             await error_response(503, self.failure.fact, self.failure.advice)(scope, receive, send)
         else:
-            if scope["path"] not in _UPLOADS:
+            if scope["path"] not in _UPLOADS and not scope["path"].startswith("/v1/uploads/"):
                 receive = bounded_receive(receive, _BODY_BYTES, self.request.limits.idle_seconds)
             await self._guard(scope, receive, _counting(self.api.state.server.metrics, scope, send))
 
@@ -117,14 +119,23 @@ class ServeApp:
         exits.push_async_callback(live.close)
         jobs = JobQueue(request.limits, work, _counter_of_jobs(metrics))
         exits.push_async_callback(jobs.close)
+        uploads = PartialUploads(request.limits, work)
         site = await asyncio.to_thread(make_site, request, work.new("site"), pool.backend_name, self._notify)
         api.mount("/", StaticFiles(directory=site, html=True))
         state = ServerState(
-            request=request, pool=pool, live=live, work=work, jobs=jobs, metrics=metrics, guard=self._guard, site=site
+            request=request,
+            pool=pool,
+            live=live,
+            work=work,
+            jobs=jobs,
+            uploads=uploads,
+            metrics=metrics,
+            guard=self._guard,
+            site=site,
         )
         _watch(state)
         api.state.server = state
-        exits.callback(asyncio.create_task(_tidy(jobs)).cancel)
+        exits.callback(asyncio.create_task(_tidy(jobs, uploads)).cancel)
 
 
 def create_app(
@@ -237,7 +248,8 @@ def _watch(state: ServerState) -> None:
     metrics.watch("dsmap_work_bytes", "Bytes of uploads and results", state.work.used_bytes)
 
 
-async def _tidy(jobs: JobQueue) -> None:
+async def _tidy(jobs: JobQueue, uploads: PartialUploads) -> None:
     while True:
         await asyncio.sleep(_TIDY_SECONDS)
         await jobs.delete_old()
+        await uploads.delete_old()

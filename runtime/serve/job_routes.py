@@ -58,17 +58,21 @@ async def translate_video(request: Request) -> JSONResponse:
     The video is the body itself, or the part `video` of a form. It is deleted as soon as the job has ended, the result
     some time later.
 
+    `upload` names one that arrived in parts, see `/v1/uploads`; there is no body then.
+
         curl -T holiday.mp4 -X POST 'http://127.0.0.1:8000/v1/videos?domain=winter'
     """
     state = state_of(request)
     with state.jobs.place():
+        if "upload" in request.query_params:
+            return _accepted(await _add_upload(request, state))
         folder = state.work.new("job")
         try:
             job = state.jobs.add(folder, await _receive(request, state, folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    return JSONResponse(job.as_dict(), 202, {"Location": f"/v1/jobs/{job.id}"})
+    return _accepted(job)
 
 
 @router.get("/jobs/{job_id}", response_description="Its state, progress, and in the end report or error.")
@@ -116,6 +120,19 @@ async def delete_job(request: Request, job_id: str) -> Response:
     return Response(status_code=204)
 
 
+def _accepted(job: VideoJob) -> JSONResponse:
+    return JSONResponse(job.as_dict(), 202, {"Location": f"/v1/jobs/{job.id}"})
+
+
+async def _add_upload(request: Request, state: ServerState) -> VideoJob:
+    """Queues the job of an upload that is complete; it stays when something else is wrong with the request."""
+    wish = read_wish(VideoWish, request)
+    upload = state.uploads.complete(wish.upload or "")
+    order = await _order(state, wish, upload.path, None)
+    state.uploads.release(upload)
+    return state.jobs.add(upload.folder, order)
+
+
 async def _receive(request: Request, state: ServerState, folder: Path) -> JobOrder:
     """Reads the upload into `folder` and checks what was asked for."""
     limits = state.request.limits
@@ -124,10 +141,13 @@ async def _receive(request: Request, state: ServerState, folder: Path) -> JobOrd
     source = upload.files.get("video")
     if source is None:
         raise RequestError(422, "the form has no file named video", "Add one.")
-    style_image = upload.files.get("style_image")
+    return await _order(state, wish, source, upload.files.get("style_image"))
+
+
+async def _order(state: ServerState, wish: VideoWish, source: Path, style_image: Path | None) -> JobOrder:
     async with state.reading:
-        video_request = await asyncio.to_thread(_video_request, state.request, wish, source, style_image)
-    return JobOrder(request=video_request, limits=limits, convert_audio=wish.audio == "auto")
+        request = await asyncio.to_thread(_video_request, state.request, wish, source, style_image)
+    return JobOrder(request=request, limits=state.request.limits, convert_audio=wish.audio == "auto")
 
 
 def _video_request(request: ServeRequest, wish: VideoWish, source: Path, style_image: Path | None) -> VideoRequest:

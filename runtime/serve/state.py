@@ -9,6 +9,7 @@ from fastapi import Request
 from dsmap.runtime.serve.guard import Guard
 from dsmap.runtime.serve.job_queue import JobQueue
 from dsmap.runtime.serve.metrics import ServeMetrics
+from dsmap.runtime.serve.partial_uploads import PartialUploads
 from dsmap.runtime.serve.pool import TranslatorPool
 from dsmap.runtime.serve.request import ServeRequest
 from dsmap.runtime.serve.sessions import LiveSessions
@@ -24,6 +25,7 @@ class ServerState:
     live: LiveSessions
     work: WorkFolder
     jobs: JobQueue
+    uploads: PartialUploads
     metrics: ServeMetrics
     guard: Guard
     site: Path

@@ -48,7 +48,7 @@ async def receive_upload(
     if kind == b"application/json":
         raise RequestError(415, "the body is JSON", "Send the file itself, or multipart/form-data.")
     with work.room_for(length or 0):
-        body = _bounded(request, limit + _MAX_FIELD, limits.idle_seconds, work)
+        body = bounded_body(request, limit + _MAX_FIELD, limits.idle_seconds, work)
         if kind == b"multipart/form-data":
             return await _read_form(body, options, folder, names)
         return await _read_raw(body, folder / names[0], names[0])
@@ -79,7 +79,8 @@ def bounded_receive(receive: Receive, limit: int, seconds: float) -> Receive:
     return bounded
 
 
-async def _bounded(request: Request, limit: int, idle: float, work: WorkFolder) -> AsyncIterator[bytes]:
+async def bounded_body(request: Request, limit: int, idle: float, work: WorkFolder) -> AsyncIterator[bytes]:
+    """The body, chunk by chunk: at most `limit` bytes, no pause above `idle` seconds. Raises RequestError."""
     total = checked = 0
     began = time.monotonic()
     chunks = request.stream()

@@ -63,6 +63,9 @@ class ImageWish(StyleWish):
 class VideoWish(ImageWish):
     """How to translate a video."""
 
+    upload: str | None = Field(
+        None, max_length=100, description="The id of an upload that is complete, in place of a body."
+    )
     stabilize: bool = Field(False, description="Reduce flicker, by the motion in the input.")
     side_by_side: bool = Field(False, description="Input left, result right.")
     audio: Literal["auto", "copy", "convert", "none"] = Field(

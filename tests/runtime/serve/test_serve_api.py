@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -155,6 +156,56 @@ def test_a_download_is_resumed(server, clip):
     assert (other.status_code, other.content) == (200, whole.content)
     beyond = server.client.get(done["result"], headers={"Range": "bytes=99999999-"})
     assert beyond.status_code == 416
+
+
+def test_an_upload_that_breaks_off_is_continued(server, clip):
+    data, half = clip.read_bytes(), clip.stat().st_size // 2
+    begun = server.client.post("/v1/uploads", headers={"Upload-Length": str(len(data)), "Tus-Resumable": "1.0.0"})
+    assert (begun.status_code, begun.headers["tus-resumable"]) == (201, "1.0.0")
+    path = begun.headers["location"]
+    kind = {"Content-Type": "application/offset+octet-stream"}
+    head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind['Content-Type']}\r\nUpload-Offset: 0\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:  # and breaks off
+        connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data[:half])
+    deadline = time.monotonic() + 5
+    while server.client.head(path).headers["upload-offset"] != str(half):
+        assert time.monotonic() < deadline
+    early = server.client.post("/v1/videos", params={"domain": "winter", "upload": path.rpartition("/")[2]})
+    assert (early.status_code, early.json()["advice"]) == (409, "Send the rest first.")
+    wrong = server.client.patch(path, content=data, headers=kind | {"Upload-Offset": "0"})
+    assert wrong.status_code == 409
+    too_much = server.client.patch(path, content=data, headers=kind | {"Upload-Offset": str(half)})
+    assert too_much.status_code == 413
+    rest = server.client.patch(path, content=data[half:], headers=kind | {"Upload-Offset": str(half)})
+    assert (rest.status_code, rest.headers["upload-offset"]) == (204, str(len(data)))
+    query = {"upload": path.rpartition("/")[2], "height": 16}
+    assert server.client.post("/v1/videos", params={"domain": "autumn", **query}).status_code == 422
+    job = server.client.post("/v1/videos", params={"domain": "winter", **query})
+    assert job.status_code == 202
+    assert finished(server, job.json())["state"] == "done"
+    assert server.client.head(path).status_code == 404
+
+
+def test_an_upload_in_parts_is_bounded_and_deleted(server):
+    def begin(length: str) -> httpx.Response:
+        return server.client.post("/v1/uploads", headers={"Upload-Length": length})
+
+    assert [begin(text).status_code for text in ("", "x", "0", "-1", "9" * 14, "9" * 99)] == [
+        400,
+        400,
+        413,
+        400,
+        413,
+        400,
+    ]
+    old = server.client.post("/v1/uploads", headers={"Upload-Length": "5", "Tus-Resumable": "0.2"})
+    assert (old.status_code, old.headers["tus-version"]) == (412, "1.0.0")
+    begun = [begin("1000") for _ in range(13)]
+    assert [one.status_code for one in begun] == [201] * 12 + [503]
+    for one in begun[:12]:
+        assert server.client.delete(one.headers["location"]).status_code == 204
+    assert server.client.patch(begun[0].headers["location"], headers={"Upload-Offset": "0"}).status_code == 404
+    assert server.client.options("/v1/uploads").headers["tus-extension"] == "creation,termination"
 
 
 def test_events_tell_of_a_job_until_its_end(server, clip):
