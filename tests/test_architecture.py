@@ -260,7 +260,8 @@ OPTIONS = {
     "--threads --to --trust-engines --version",
     "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
     "--hwaccel --list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --report "
-    "--seconds --seed --size --style --style-spread --trust-engines --version --virtual-camera",
+    "--seconds --seed --size --style --style-spread --target-fps --trust-engines "
+    "--version --virtual-camera",
     "serve": "--allow-host --backend --cuda-binding --debug --help --host --keep-minutes --max-disk --max-jobs "
     "--max-megapixels --max-minutes --max-upload --model --port --precision --sessions --token --trust-engines "
     "--version",

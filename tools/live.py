@@ -179,6 +179,18 @@ def live(
             rich_help_panel=HARDWARE,
         ),
     ] = None,
+    target_fps: Annotated[
+        float,
+        typer.Option(
+            "--target-fps",
+            metavar="N",
+            min=1,
+            max=240,
+            help="Without --height: the largest that is so fast (default: 15).",
+            show_default=False,
+            rich_help_panel=HARDWARE,
+        ),
+    ] = 15,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
     hwaccel: cli.HwAccel = "off",
@@ -215,7 +227,7 @@ def live(
         trust_engines=trust_engines,
         style_spread=style_spread,
         settings=LiveSettings(
-            preparation=Preparation(height=height, mirror=mirror),
+            preparation=Preparation(height=height, target_fps=target_fps, mirror=mirror),
             styles=session_styles(bundle.manifest, domain, style or [], seed or []),
             record=record,
             overwrite=overwrite,

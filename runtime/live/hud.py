@@ -34,6 +34,10 @@ class Status:
     now: RecentStatistics | None
     """None before there is one."""
     dropped: int
+    shown: int = 0
+    """Frames so far."""
+    size: tuple[int, int] | None = None
+    """(width, height) of the translated frames."""
     recording: float | None = None
     """Seconds recorded; None when not recording."""
     paused: bool = False
@@ -44,13 +48,15 @@ class Status:
     def lines(self) -> list[str]:
         """As text."""
         lines = [f"{self.source} > {self.target}   {self.style}"]
+        size = f"   {self.size[0]}x{self.size[1]}" if self.size else ""
+        dropped = f"dropped {self.dropped / max(1, self.dropped + self.shown):.0%}"
         if self.now is not None:
             lines += [
                 f"{self.now.fps:.1f} fps   latency {self.now.latency:.0f} ms (p95 {self.now.latency_p95:.0f})",
-                f"{self.backend}   busy {self.now.busy:.0%}   dropped {self.dropped}",
+                f"{self.backend}{size}   busy {self.now.busy:.0%}   {dropped}",
             ]
         else:
-            lines.append(f"- fps   {self.backend}   dropped {self.dropped}")
+            lines.append(f"- fps   {self.backend}{size}   {dropped}")
         return lines
 
 

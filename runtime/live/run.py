@@ -96,6 +96,7 @@ class LiveRun:
             cameras[0][1], direction, settings.preparation, lambda: self.session.style
         )
         self._paused_at: float | None = None
+        self._height_said = False
         for _, capture in cameras:
             capture.notify = self._say
 
@@ -159,6 +160,10 @@ class LiveRun:
             self._snapshots.take(self._screen.frame)
         elif action is Action.CAMERA:
             self._next_camera()
+        elif action in (Action.LARGER, Action.SMALLER):
+            lines = self._translation.working_height.step(1 if action is Action.LARGER else -1)
+            if lines is not None:
+                self.session.note(f"{lines} lines")
         self._follow_pause()
         self._screen.refresh(at_once=True)
         return action is Action.QUIT
@@ -167,6 +172,10 @@ class LiveRun:
         """React to other threads: finished recordings, and a loaded direction."""
         self.session.tick()
         self._recordings.report_finished()
+        if self._translation.working_height.chosen and not self._height_said:
+            self._height_said = True
+            height, fps = self._translation.working_height.height, self._settings.preparation.target_fps
+            self._say(f"{height} lines, for {fps:g} frames a second; + and - change it")
         if self._wanted_domain != self._translation.direction.translator.target:
             try:
                 direction = self._directions.take(self._wanted_domain)
@@ -252,6 +261,8 @@ class LiveRun:
             style=self.session.style.label,
             now=self.statistics.now(),
             dropped=sum(camera.latest.dropped for _, camera in self._cameras),
+            shown=self.statistics.frames,
+            size=None if frame is None else (frame.result_rgb.shape[1], frame.result_rgb.shape[0]),
             recording=self._recordings.seconds(frame),
             paused=self.session.paused,
             camera=trouble.get(capture.status, several),

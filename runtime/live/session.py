@@ -26,6 +26,8 @@ class Action(Enum):
     SNAPSHOT = "snapshot"
     RECORD = "record"
     CAMERA = "camera"
+    LARGER = "larger"
+    SMALLER = "smaller"
 
 
 KEYS = (
@@ -39,6 +41,7 @@ KEYS = (
     ("c", "snapshot"),
     ("v", "record"),
     ("Tab", "next camera"),
+    ("+, -", "larger, smaller (slower, faster)"),
     ("n", "numbers"),
     ("h", "help"),
 )
@@ -77,10 +80,13 @@ class SessionState:
             "c": Action.SNAPSHOT,
             "v": Action.RECORD,
             "tab": Action.CAMERA,
+            "+": Action.LARGER,
+            "=": Action.LARGER,  # without Shift
+            "-": Action.SMALLER,
         }
 
     def press(self, key: str) -> Action | None:
-        """Handle a key (a lower-case letter, "esc" or "tab"); returns an action for others to carry out."""
+        """Handle a key (a lower-case character, "esc" or "tab"); returns an action for others to carry out."""
         if key in self._keys:
             self._keys[key]()
         return self._actions.get(key)

@@ -12,6 +12,7 @@ from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.styles import LiveStyle, StyleCodeCache, StyleMix
+from dsmap.runtime.live.working_height import WorkingHeight
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
@@ -61,13 +62,15 @@ class Preparation:
     """Preprocessing of a frame, before it is translated."""
 
     height: int | None = None
-    """Height in pixels to scale to, with the aspect kept; None keeps the size."""
+    """Height in pixels to scale to, with the aspect kept; None keeps the size, or `target_fps` chooses."""
+    target_fps: float | None = None
+    """Without a height: the largest one that is so fast; None keeps the size."""
     mirror: bool = False
     """Swap left and right."""
 
-    def __call__(self, rgb: Pixels) -> Pixels:
-        """uint8 RGB (H, W, 3) -> the same, C-contiguous."""
-        rgb = scaled(rgb, size_at_height(rgb.shape[1], rgb.shape[0], self.height))
+    def __call__(self, rgb: Pixels, height: int | None) -> Pixels:
+        """uint8 RGB (H, W, 3) -> the same at a height, C-contiguous."""
+        rgb = scaled(rgb, size_at_height(rgb.shape[1], rgb.shape[0], height))
         return np.ascontiguousarray(rgb[:, ::-1] if self.mirror else rgb)
 
 
@@ -89,6 +92,7 @@ class TranslationThread:
         self.error: Exception | None = None
         self.exhausted = False
         """Whether the last frame of the capture was translated, and no more will come."""
+        self.working_height = WorkingHeight(prepare.height, prepare.target_fps)
         self._prepare = prepare
         self._style = style
         self._stop = threading.Event()
@@ -123,8 +127,10 @@ class TranslationThread:
 
     def _translate(self, direction: LoadedDirection, captured: float, load: Callable[[], Pixels]) -> None:
         begun = time.monotonic()
-        input_rgb = self._prepare(load())
         code = direction.codes.of(self._style())
+        frame_rgb = load()
+        height = self.working_height.of(frame_rgb, lambda rgb: direction.translator.submit(rgb, code)())
+        input_rgb = self._prepare(frame_rgb, height)
         # A copy: a backend may return a view of memory that it uses again.
         result_rgb = direction.translator.submit(input_rgb, code)().copy()
         self.count += 1

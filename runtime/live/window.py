@@ -8,7 +8,7 @@ from dsmap.runtime.live.source import Pixels
 
 _MAX_WINDOW = (1280, 800)  # maximum initial size of a window in pixels
 _FUNCTION_KEYS = range(0xFE00, 0x10000)  # X11's codes of arrows, F1, Caps Lock and so on: not letters
-_NAMES = {27: "esc", 9: "tab"}
+_NAMES = {27: "esc", 9: "tab", 0xFFAB: "+", 0xFFAD: "-"}  # the last two: of the number pad
 # X11's old codes of letters in other scripts: the high byte is the script, the low one is in an 8-bit charset.
 _SCRIPTS = {0x06: "koi8-r", 0x07: "iso8859-7"}
 # Letters in the places where a Latin keyboard has ours.
@@ -96,7 +96,7 @@ class CvWindow:
 
 
 def key_name(code: int) -> str | None:
-    """A code of `cv2.waitKeyEx` as a lower-case letter, "esc" or "tab"; None for no key and for keys without a name.
+    """A code of `cv2.waitKeyEx` as a lower-case character, "esc" or "tab"; None for no key and those without a name.
 
     The low byte alone would mistake the left arrow for Q. GTK adds Shift, Caps Lock and Num Lock in the high bits.
     """

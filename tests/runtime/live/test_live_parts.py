@@ -173,7 +173,7 @@ def test_every_key_does_what_the_help_says():
     now = [100.0]
     session = SessionState(selector(), clock=lambda: now[0])
     asks = {"q": Action.QUIT, "esc": Action.QUIT, "d": Action.DIRECTION, "c": Action.SNAPSHOT}
-    asks |= {"v": Action.RECORD, "tab": Action.CAMERA}
+    asks |= {"v": Action.RECORD, "tab": Action.CAMERA, "+": Action.LARGER, "-": Action.SMALLER}
     for key, action in asks.items():
         assert session.press(key) is action
     assert session.press("x") is None
@@ -311,7 +311,7 @@ def test_before_and_after():
 def test_frames_are_scaled_and_mirrored():
     rgb = grey_rgb(10, 40, 80)
     rgb[:, :40] = 200
-    out = Preparation(height=20, mirror=True)(rgb)
+    out = Preparation(mirror=True)(rgb, 20)
     assert out.shape == (20, 40, 3)
     assert (out[0, 0, 0], out[0, -1, 0]) == (10, 200)
     assert out.flags.c_contiguous
