@@ -14,6 +14,7 @@ from dsmap.runtime.system.subprocess_call import isolated
 
 _NVIDIA, _DISPLAY_CLASSES = "0x10de", ("0x03",)
 _SMI_SECONDS = 10.0
+_NO_KERNELS = "it has no kernels for compute capability"
 # Of cuda.h: what the driver's own answers mean, and what is done about them.
 _NO_DEVICE = 100
 _DRIVER_FAULTS = {
@@ -142,7 +143,8 @@ def check_cuda() -> Finding:
         # ONNX Runtime names the missing library in its log only.
         lost = re.search(r"(lib\w[\w.+-]*\.so[\w.]*|\w+\.dll): cannot open", outcome.said)
         reason = f"{lost[1]} is missing" if lost else outcome.ended or first_line(outcome.value)
-        return warning(f"{title}: CUDA does not run: {reason}", install.install("gpu"))
+        other = "tensorrt" if reason.startswith(_NO_KERNELS) else "gpu"
+        return warning(f"{title}: CUDA does not run: {reason}", install.install(other))
     return _check_bindings(bindings, f"{title} runs on CUDA")
 
 
@@ -166,12 +168,16 @@ def try_provider() -> bool | str:
     """Whether ONNX Runtime runs a graph on CUDA, or why not."""
     import onnxruntime
 
-    from dsmap.runtime.backends.onnxruntime_cuda import missing_library
+    from dsmap.runtime.backends.onnxruntime_cuda import has_kernels, missing_library
+    from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     if reason := missing_library(Path(onnxruntime.__file__).parent / "capi"):
         return reason
+    capability = current_architecture()
+    if capability is not None and not has_kernels(onnxruntime.__version__, capability):
+        return f"{_NO_KERNELS} {capability}"
     session = onnxruntime.InferenceSession(_IDENTITY, providers=["CUDAExecutionProvider"])
     return session.get_providers()[0] == "CUDAExecutionProvider" or "it runs on the CPU instead"
 

@@ -248,6 +248,8 @@ def test_a_gpu_without_kernels_is_named():
     assert run_elsewhere(OPEN) == "cuda"
     told = run_elsewhere(OPEN, STAND_IN_CAPABILITY="10.0")
     assert told.startswith(f"no kernels for compute capability 10.0 in onnxruntime-gpu {onnxruntime.__version__} |")
+    doctor = "from dsmap.runtime.doctor.gpu import try_provider\nprint(try_provider())"
+    assert run_elsewhere(doctor, STAND_IN_CAPABILITY="10.0") == "it has no kernels for compute capability 10.0"
 
 
 @pytest.mark.parametrize("library", ["libcudnn.so.9", "libcublas.so.13"])
