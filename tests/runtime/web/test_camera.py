@@ -10,8 +10,10 @@ from dsmap.runtime.translator import Translator
 
 COUNT_TRACKS = """
 window.tracks = []
+window.asked = []
 const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices)
 navigator.mediaDevices.getUserMedia = async options => {
+  window.asked.push(options.video)
   const stream = await open(options)
   window.tracks.push(...stream.getTracks())
   return stream
@@ -159,6 +161,20 @@ def test_a_camera_that_is_unplugged_or_refused_is_reported_in_plain_words(page, 
         refused.click("#camera-start")
         assert "The camera is not allowed" in refused.inner_text("#camera-problem")
         assert refused.inner_text("#camera-start") == "Start"
+
+
+def test_a_phone_changes_between_its_front_and_its_back(camera_chromium, camera_address):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with open_page(camera_chromium, permissions=["camera"], **phone) as page:
+        page.add_init_script(COUNT_TRACKS)
+        page.goto(camera_address)
+        start(page)
+        assert page.get_attribute("#camera-mirror", "aria-pressed") == "true"
+        page.click("#camera-flip")
+        wait_for(lambda: frames_shown(page) and page.evaluate("asked.length") == 2, "the other camera")
+        assert page.evaluate("asked.map(video => video.facingMode.ideal)") == ["user", "environment"]
+        assert page.get_attribute("#camera-mirror", "aria-pressed") == "false"  # what looks away is not mirrored
+        assert page.evaluate(LIVE_TRACKS) == 1
 
 
 def test_full_screen_has_the_picture_and_the_numbers(page):

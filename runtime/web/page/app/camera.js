@@ -135,8 +135,7 @@ class CameraMode {
   #wanted () {
     const { size } = this.session
     return {
-      device: this.toolbar.devices.value || undefined,
-      facing: hasFacing() ? this.#facing : undefined,
+      ...(hasFacing() ? { facing: this.#facing } : { device: this.toolbar.devices.value || undefined }),
       large: size !== 'auto' && (size === 0 || size > LARGE)
     }
   }
@@ -231,7 +230,6 @@ class CameraMode {
   /** The other camera of a phone; what looks at the user is mirrored. */
   flip () {
     this.#facing = this.#facing === 'user' ? 'environment' : 'user'
-    this.toolbar.devices.replaceChildren()
     this.mirror(this.#facing === 'user')
     return this.restart()
   }
