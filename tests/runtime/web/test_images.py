@@ -24,7 +24,7 @@ def page(camera_chromium, camera_address):
 def _none_yet(page):
     yield
     if page.query_selector("#images"):
-        page.click("text=Remove all")
+        page.click("#remove-all")
     page.complaints.clear()
 
 

@@ -82,8 +82,8 @@ class VideoMode {
     const order = ++this.order
     this.body.replaceChildren(el('div', { class: 'empty' }, el('p', { class: 'busy' }, `Reading ${file.name}…`)))
     try {
-      const facts = hasWebCodecs() ? await inspectVideo(file) : await (await import('./video-recorder.js')).inspectByElement(file)
-      if (order !== this.order) return facts.frame.close()
+      const facts = await this.inspect(file)
+      if (order !== this.order) return facts.frame?.close()
       this.file = file
       this.facts = facts
       this.ready()
@@ -91,6 +91,17 @@ class VideoMode {
     } catch (error) {
       if (order === this.order) this.failed(error)
     }
+  }
+
+  /**
+   * @param {File} file
+   * @returns {Promise<Facts>}
+   */
+  async inspect (file) {
+    // A server decodes what this browser cannot.
+    if (hasWebCodecs()) return inspectVideo(file, { decode: !this.session.remote })
+    const { inspectByElement } = await import('./video-recorder.js')
+    return inspectByElement(file)
   }
 
   /** @param {unknown} error */
@@ -112,7 +123,8 @@ class VideoMode {
     const about = [`${facts.width} × ${facts.height}`, timeText(facts.duration), `${Number(facts.frameRate.toFixed(2))} fps`, facts.codec, ...facts.sound.length ? facts.sound : ['no sound']]
     this.estimate = el('p', { class: 'facts', id: 'estimate', role: 'status' })
     this.layout(start, other, el('p', { class: 'facts' }, el('b', {}, file.name), ` · ${about.join(' · ')}`), this.estimate)
-    this.showPair(facts.frame, facts.frame)
+    if (facts.frame) this.showPair(facts.frame, facts.frame)
+    else this.compare.root.replaceWith(el('p', { class: 'empty' }, `This browser cannot show the video (${facts.codec}). The server can translate it.`))
     this.showEstimate()
   }
 
@@ -157,7 +169,7 @@ class VideoMode {
   async previewOnce () {
     const { session, facts } = this
     const current = () => facts && this.facts === facts && !this.running && !this.result
-    if (!facts || !current() || !session.translator) return
+    if (!facts?.frame || !current() || !session.translator) return
     try {
       const started = performance.now()
       await session.startClip()
@@ -314,7 +326,7 @@ class VideoMode {
 
   async clear () {
     await this.forget()
-    this.facts?.frame.close()
+    this.facts?.frame?.close()
     this.facts = null
     this.file = null
     this.pace = 0

@@ -52,27 +52,34 @@ export const hasWebCodecs = () => 'VideoDecoder' in globalThis && 'VideoEncoder'
 /**
  * What a video is, and its first frame, upright. Close that when done.
  * @param {File} file
+ * @param {{decode?: boolean}} [options] `decode: false`: of a video that the browser cannot decode the frame is null
  * @throws {VideoError} with advice
  */
-export async function inspectVideo (file) {
-  const video = await openVideo(file)
+export async function inspectVideo (file, { decode = true } = {}) {
+  const video = await openVideo(file, { decode })
   try {
-    const upright = new UprightFrames(video)
-    for await (const sample of readFrames(video)) {
-      const image = upright.draw(sample)
-      sample.close()
-      const frame = await createImageBitmap(image)
-      upright.release(image)
-      const sound = await Promise.all(video.sound.map(async track => codecName(await track.getCodec())))
-      const { width, height, duration, frameRate, codec } = video
-      return { width, height, duration, frameRate, codec, sound, frame }
-    }
-    throw new VideoError(`No frame of ${file.name} could be decoded`, OTHER)
+    const { width, height, duration, frameRate, codec, track } = video
+    const sound = await Promise.all(video.sound.map(async track => codecName(await track.getCodec())))
+    const frame = decode || await track.canDecode() ? await firstFrame(video) : null
+    return { width, height, duration, frameRate, codec, sound, frame }
   } catch (error) {
     throw asVideoError(error, `${file.name} cannot be decoded`, OTHER)
   } finally {
     video.close()
   }
+}
+
+/** @param {VideoFile} video */
+async function firstFrame (video) {
+  const upright = new UprightFrames(video)
+  for await (const sample of readFrames(video)) {
+    const image = upright.draw(sample)
+    sample.close()
+    const frame = await createImageBitmap(image)
+    upright.release(image)
+    return frame
+  }
+  throw new VideoError(`No frame of ${video.name} could be decoded`, OTHER)
 }
 
 /**
