@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from dsmap.runtime.serve.uploads import bounded_receive
 from dsmap.runtime.serve.work_folder import WorkFolder
 
 _TIDY_SECONDS = 10.0
+_MORE_THREADS = 8  # for uploads, images and files
 _BODY_BYTES = 1 << 19  # of a body that is no upload
 _UPLOADS = frozenset({"/v1/images", "/v1/styles", "/v1/videos"})
 """Their bodies are bounded where they are received."""
@@ -104,6 +106,9 @@ class ServeApp:
     async def _start(self, api: FastAPI, exits: contextlib.AsyncExitStack) -> None:
         """Loads the model and makes the folder and the page. Raises DsmapError."""
         request, metrics = self.request, ServeMetrics()
+        # A viewer needs two, to translate and to encode; Python's own number has nothing to do with ours.
+        threads = ThreadPoolExecutor(2 * request.sessions + _MORE_THREADS, "serve")
+        asyncio.get_running_loop().set_default_executor(threads)
         pool = TranslatorPool(
             request.bundle,
             sessions=request.sessions,
