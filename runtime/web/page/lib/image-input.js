@@ -1,6 +1,6 @@
 // What can be translated: its size, and a copy for the worker.
 
-import { DsmapError } from './errors.js'
+import { DsmapError, messageOf } from './errors.js'
 
 /**
  * @typedef {ImageBitmap | ImageData | VideoFrame | HTMLCanvasElement | OffscreenCanvas | HTMLVideoElement
@@ -45,5 +45,9 @@ function sizeOfImage (image) {
 export async function transferable (image) {
   if (image instanceof ImageData) return image
   if (typeof VideoFrame !== 'undefined' && image instanceof VideoFrame) return image.clone()
-  return createImageBitmap(image)
+  try {
+    return await createImageBitmap(image)
+  } catch (error) {
+    throw new DsmapError('memory', `The image cannot be read: ${messageOf(error)} Choose a smaller or another one.`)
+  }
 }

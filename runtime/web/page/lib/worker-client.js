@@ -68,10 +68,11 @@ const NO_MEMORY = /bad_alloc|out of memory|allocat|array length|Aborted|no canva
 const LOST = /device.*lost|lost.*device|device.*destroyed|Instance.*dropped/i
 
 /**
- * @param {string} message of the runtime
+ * @param {string} given message of the runtime
  * @returns {DsmapError}
  */
-function explained (message) {
+function explained (given) {
+  const message = given.replace(/^failed to call \w+\(\)\. ERROR_CODE: \d+, ERROR_MESSAGE: /, '')
   if (LOST.test(message)) return new DsmapError('lost', `The graphics processor was lost: ${message}`)
   if (NO_MEMORY.test(message)) {
     return new DsmapError('memory', `There is not enough memory for this size (${message}). Choose a smaller one.`)
