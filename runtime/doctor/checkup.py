@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsmap.runtime.doctor import FAILED, OK, SKIPPED, WARNING, Finding, first_line, not_tried
-from dsmap.runtime.doctor.engines import fix_onnxruntime, fix_openvino
+from dsmap.runtime.doctor.engines import fix_onnxruntime, fix_openvino, fix_torch
 from dsmap.runtime.doctor.machine import MORE_MEMORY
 from dsmap.runtime.doctor.packages import numpy_first
 from dsmap.runtime.doctor.video import fix_av, fix_opencv
@@ -76,6 +76,7 @@ CHECKS = (
     DoctorCheck(name="cuda", title="CUDA libraries", target="gpu:check_cuda", seconds=150),
     DoctorCheck(name="tensorrt", title="TensorRT", target="gpu:check_tensorrt", seconds=90),
     DoctorCheck(name="openvino", title="OpenVINO", target="engines:check_openvino", fix=fix_openvino),
+    DoctorCheck(name="torch", title="PyTorch", target="engines:check_torch", seconds=120, fix=fix_torch),
     DoctorCheck(name="cameras", title="cameras", target="devices:check_cameras", after=("opencv",)),
     DoctorCheck(name="display", title="display", target="devices:check_display", after=("opencv",)),
     DoctorCheck(name="training", title="training", target="packages:check_training"),

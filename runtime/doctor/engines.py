@@ -1,4 +1,4 @@
-"""Checks of what runs the network on a CPU: ONNX Runtime, the model on it, and OpenVINO."""
+"""Checks of what runs the network: ONNX Runtime, the model on it, OpenVINO and PyTorch."""
 
 import time
 from pathlib import Path
@@ -134,3 +134,28 @@ def check_openvino() -> Finding:
     told = ", ".join(f"{device} ({' '.join(name.split())})" for device, name in seen.items())
     compare = "compare with: dsmap-bench model"  # neither is faster everywhere, and auto never takes it
     return ok(f"openvino {openvino.__version__.partition('-')[0]} on {told}{gpu}; {compare}", devices=seen)
+
+
+def fix_torch() -> str:
+    """The command that reinstalls PyTorch."""
+    return install.install_again("torch")
+
+
+def check_torch() -> Finding:
+    """That PyTorch loads and computes, and on which device `--backend torch` would run."""
+    if not install.installed("torch"):
+        return absent("torch is not installed; --backend torch and training need it")
+    if not install.installed("onnx"):
+        return absent("onnx is not installed; --backend torch needs it beside torch", install.install("torch"))
+    try:
+        from dsmap.runtime.backends.torch.importing import import_torch
+
+        import_torch()
+        from dsmap.runtime.backends.torch.devices import try_device
+
+        fact, unused = try_device()
+    except DsmapError as error:
+        return numpy_first() or warning(error.fact, fix_torch())
+    except Exception as error:
+        return numpy_first() or warning(f"torch fails: {first_line(error)}", fix_torch())
+    return warning(f"{fact}; {unused}", fix_torch()) if unused else ok(f"{fact}: --backend torch")

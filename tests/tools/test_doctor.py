@@ -64,6 +64,7 @@ def test_a_sound_environment(tmp_path):
     states = {check["name"]: check["state"] for check in report["checks"]}
     assert all(states[check.name] in ("ok", "warning") for check in CHECKS if check.needed)
     assert states["display"] == "missing"
+    assert states["torch"] in ("ok", "warning")  # a warning: of a GPU that this torch has no CUDA for
     session = next(check for check in report["checks"] if check["name"] == "session")
     assert session["details"]["seconds"] > 0  # a frame was really translated
     assert "ONNX Runtime" in session["details"]["backend"]
@@ -75,7 +76,7 @@ def test_a_broken_environment(site, tmp_path):
     (site / "typer" / "__init__.py").write_text("raise SystemError('parts of two versions')")
     (site / "cv2.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     (site / "onnxruntime.py").touch()
-    for name in ("openvino", "tensorrt_rtx"):
+    for name in ("openvino", "tensorrt_rtx", "torch"):
         (site / f"{name}.py").write_text("raise RuntimeError('half of it is gone')")
     (tmp_path / "cache").touch()
     done = run_doctor(
@@ -100,7 +101,7 @@ def test_a_broken_environment(site, tmp_path):
     assert [checks[name]["state"] for name in ("session", "encoders", "display")] == ["skipped"] * 3
     assert checks["model"]["state"] == "ok"
     assert (checks["cache"]["state"], checks["cache"]["command"]) == ("warning", "unset DSMAP_CACHE")
-    for name in ("openvino", "tensorrt"):
+    for name in ("openvino", "tensorrt", "torch"):
         assert checks[name]["state"] in ("warning", "missing")
     assert "does not run here. Fix 2, 3 and 5, the first one first" in done.stdout
 

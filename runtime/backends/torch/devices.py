@@ -45,6 +45,13 @@ def why_not_cuda(device: torch.device) -> str | None:
     return "this torch is built without CUDA" if torch.version.cuda is None else "torch does not see the NVIDIA GPU"
 
 
+def try_device() -> tuple[str, str | None]:
+    """What would run here, after one addition there, and why an NVIDIA GPU would not. For the doctor."""
+    device = find_device()
+    assert float(torch.ones(2, device=device).sum()) == 2
+    return f"torch {version()} on {name_of(device)}, {why_not_compiled(device) or 'compiled'}", why_not_cuda(device)
+
+
 def why_not_compiled(device: torch.device) -> str | None:
     """Why torch.compile is not used on a device; None where it is."""
     if device.type != "cuda":
