@@ -5,6 +5,7 @@ never to local files, and has timeouts. No decoder makes frames beyond MAX_PIXEL
 """
 
 import functools
+import itertools
 import os
 import re
 import time
@@ -28,6 +29,7 @@ from dsmap.runtime.video.addresses import (
     scheme_of,
     shown,
 )
+from dsmap.runtime.video.multipart import MultipartImages, begins_part, is_multipart
 from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, nested_playlists, variants_of
 
 MAX_PIXELS = 16384 * 8192
@@ -37,6 +39,7 @@ _USUALLY_PROBED_BYTES = 5_000_000  # FFmpeg's own limit
 _PROBED_BYTES, _PROBED_SECONDS = 256 << 20, 300  # where sound begins late; they are held in memory meanwhile
 # These name further files and addresses to read. Device formats are harmless: no file is taken for one.
 _PLAYLISTS = frozenset({"hls", "dash"})
+_MULTIPART = frozenset({"mpjpeg"})
 _NAMING_FILES = frozenset({"concat", "imf", "image2", "mlv", "sap", "vobsub", "webm_dash_manifest"})
 _NAMING_ADDRESSES = frozenset({"rtp", "rtsp", "sdp"})
 # What an address may lead to: never to files of this machine.
@@ -117,19 +120,29 @@ def open_address(address: str, settings: NetworkSettings, *, live: bool = False)
 
 
 def _open_address(address: str, options: dict[str, str], settings: NetworkSettings) -> InputContainer:
-    """Playlists are not followed at first: each may name any number of addresses, so they are checked before."""
-    plain = _formats(but=_PLAYLISTS | _NAMING_FILES)
+    """Playlists are not followed at first: each may name any number of addresses, so they are checked before. Images
+    between boundaries are cut apart here, see `multipart`."""
+    plain = _formats(but=_PLAYLISTS | _NAMING_FILES | _MULTIPART)
     try:
         return _opened(address, options | {"format_whitelist": plain}, settings)
     except av.error.ArgumentError:  # also what FFmpeg says of a format that is not on the list
-        if scheme_of(address) not in WEB or not _look_at_playlist(address, settings):
+        if scheme_of(address) not in (*WEB, "tcp"):
+            raise
+        raw = _open_raw(address, settings)
+        begin = _read_begin(raw, settings)
+        if is_multipart(begin):
+            rest = (bytes(packet) for packet in raw.demux() if packet.size)
+            file = MultipartImages(itertools.chain([begin], rest))
+            return _limited(av.open(file, format="mpjpeg", metadata_errors="replace", container_options=options))
+        raw.close()
+        if scheme_of(address) not in WEB or not _look_at_playlist(address, begin, settings):
             raise
     return _opened(address, options | {"format_whitelist": _formats(but=_NAMING_FILES)}, settings)
 
 
-def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
-    """Whether it is a playlist. Raises InputError for one that names too much."""
-    text = _read_text(address, settings)
+def _look_at_playlist(address: str, begin: bytes, settings: NetworkSettings) -> bool:
+    """Whether what begins so is a playlist. Raises InputError for one that names too much."""
+    text = begin.decode("utf-8", "replace")
     if not is_playlist(text):
         return False
     segments = check_playlist(shown(address), text)
@@ -138,7 +151,8 @@ def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
         if time.monotonic() > deadline:
             raise TimeoutError
         try:
-            inner = _read_text(variant, settings)
+            with _open_raw(variant, settings) as raw:
+                inner = _read_begin(raw, settings).decode("utf-8", "replace")
         except (*_ERRORS, InputError):
             continue  # FFmpeg takes another
         if variants_of(variant, inner):
@@ -147,26 +161,32 @@ def _look_at_playlist(address: str, settings: NetworkSettings) -> bool:
     return True
 
 
-def _read_text(address: str, settings: NetworkSettings) -> str:
-    """The content as text, up to the maximum size of a playlist."""
+def _open_raw(address: str, settings: NetworkSettings) -> InputContainer:
+    """A container whose packets are the bytes that come."""
     check_address(address)
     options = _protocol_options(scheme_of(address), settings, live=True) | {"raw_packet_size": str(1 << 16)}
     timeout = (settings.open_seconds, settings.read_seconds)
+    return av.open(address, format="data", container_options=options, timeout=timeout)
+
+
+def _read_begin(raw: InputContainer, settings: NetworkSettings) -> bytes:
+    """The content of a playlist, up to the maximum size of one; the beginning of anything else."""
     held = bytearray()
     deadline = time.monotonic() + settings.open_seconds
-    with av.open(address, format="data", container_options=options, timeout=timeout) as raw:
-        try:
-            for packet in raw.demux():
-                held += bytes(packet)
-                too_long = len(held) > MAX_PLAYLIST_BYTES
-                if too_long or not is_playlist(held[:4096].decode("utf-8", "replace")):
-                    break
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-        except _ERRORS:
-            if not held or time.monotonic() > deadline:  # else: a server that closes roughly at the end
-                raise
-    return held.decode("utf-8", "replace")
+    try:
+        for packet in raw.demux():
+            held += bytes(packet)
+            too_long = len(held) > MAX_PLAYLIST_BYTES
+            if begins_part(held):  # its head may come in pieces
+                continue
+            if too_long or not is_playlist(held[:4096].decode("utf-8", "replace")):
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    except _ERRORS:
+        if not held or time.monotonic() > deadline:  # else: a server that closes roughly at the end
+            raise
+    return bytes(held)
 
 
 def _opened(address: str, options: dict[str, str], settings: NetworkSettings) -> InputContainer:

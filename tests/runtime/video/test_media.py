@@ -20,6 +20,7 @@ import servers
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.live.source import SourceLostError, SourceName
 from dsmap.runtime.live.streams import StreamSource
+from dsmap.runtime.video import multipart
 from dsmap.runtime.video.addresses import NetworkSettings
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.media import MAX_PIXELS, open_file
@@ -99,6 +100,66 @@ def test_a_stream_whose_frames_never_decode_is_given_up() -> None:
             VideoReader(f"http://127.0.0.1:{port}/v", network=QUICK)
         assert caught.value.exit_code == 1
         assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("length", ["", "Content-Length: 2000000000\r\n"])
+@pytest.mark.parametrize("good", [0, 8])
+def test_an_image_that_never_ends_is_not_kept_in_memory(length: str, good: int, monkeypatch) -> None:
+    monkeypatch.setattr(multipart, "MAX_PART_BYTES", 1 << 20)
+    sent = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        servers.serve_mjpeg(connection, (jpeg(clips.grey(index)) for index in range(good)))
+        connection.sendall(f"--zz\r\nContent-Type: image/jpeg\r\n{length}\r\n".encode() + jpeg(9)[:-2])
+        for _ in range(2000):
+            connection.sendall(b"\x55" * 65536)
+            sent.append(65536)
+
+    with servers.connections(serve) as port:
+        settings = replace(QUICK, tries=1, first_pause=0.01)
+        if not good:
+            with pytest.raises(InputError, match="cannot be opened: it sends an image of more than 1 MB"):
+                VideoReader(f"http://127.0.0.1:{port}/v", network=settings)
+        else:
+            with VideoReader(f"http://127.0.0.1:{port}/v", network=settings) as reader:
+                assert len(frames_of(reader)) >= good
+                assert reader.broken_off is not None
+    assert sum(sent) < 40 << 20  # sockets hold some, and there are several connections
+
+
+def test_a_camera_whose_first_head_comes_in_pieces() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        if number > 1:  # FFmpeg looks first, then we read
+            return
+        servers.serve_mjpeg(connection, [])
+        for piece in (b"\r\n", b"--", b"zz\r\n", b"Content-", b"Type: image/jpeg\r\n", b"\r\n", jpeg(3), b"\r\n"):
+            connection.sendall(piece)
+            time.sleep(0.03)
+        servers.serve_slowly(
+            connection, b"--zz\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg(5), at_once=400, pause=0.001
+        )
+
+    settings = replace(QUICK, tries=1, first_pause=0.01)
+    with servers.connections(serve) as port, VideoReader(f"http://127.0.0.1:{port}/v", network=settings) as reader:
+        assert len(frames_of(reader)) >= 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("with_length", [True, False])
+def test_images_between_boundaries_are_cut_apart(size: int, with_length: bool) -> None:
+    """Wherever the network cuts the stream; a boundary's beginning may occur in an image."""
+    images = [b"", b"\xff\xd8 one \r\n--z \r\n--", b"two\r\n", b"-" * 50]
+    heads = [f"Content-Length: {len(one)}\r\n" if with_length else "X-Time: 3\r\n" for one in images]
+    pairs = zip(heads, images, strict=True)
+    stream = b"".join(b"--zz\r\nContent-Type: image/jpeg\r\n" + h.encode() + b"\r\n" + i + b"\r\n" for h, i in pairs)
+    stream += b"--zz\r\nContent-Type: image/jpeg\r\n\r\nhalf an ima"
+    assert multipart.is_multipart(stream)
+    file = multipart.MultipartImages(stream[at : at + size] for at in range(0, len(stream), size))
+    read = b"".join(iter(lambda: file.read(9), b""))
+    expected = (b"--x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(i), i) for i in images)
+    assert read == b"".join(expected)
+    for other in (b"#EXTM3U\n--a\n", b"--zz\r\nContent-Type: image/png\r\n\r\n", b"--zz\r\n\r\n", b"\x00\x01"):
+        assert not multipart.is_multipart(other)
 
 
 def test_what_came_before_a_stream_spoils_is_kept() -> None:
