@@ -133,7 +133,7 @@ def _open_address(address: str, options: dict[str, str], settings: NetworkSettin
         if is_multipart(begin):
             rest = (bytes(packet) for packet in raw.demux() if packet.size)
             file = MultipartImages(itertools.chain([begin], rest))
-            return _limited(av.open(file, format="mpjpeg", metadata_errors="replace", container_options=options))
+            return _limited(av.open(file, "r", format="mpjpeg", metadata_errors="replace", container_options=options))
         raw.close()
         if scheme_of(address) not in WEB or not _look_at_playlist(address, begin, settings):
             raise
@@ -177,7 +177,7 @@ def _read_begin(raw: InputContainer, settings: NetworkSettings) -> bytes:
         for packet in raw.demux():
             held += bytes(packet)
             too_long = len(held) > MAX_PLAYLIST_BYTES
-            if begins_part(held):  # its head may come in pieces
+            if begins_part(bytes(held[: 1 << 16])):  # its head may come in pieces
                 continue
             if too_long or not is_playlist(held[:4096].decode("utf-8", "replace")):
                 break
