@@ -174,8 +174,12 @@ def _train(job: "TrainingJob") -> None:
             note("continue with --resume auto")
         raise typer.Exit(130) from None
     job.say(f"done: {last}")
-    job.say(f"samples: {run / 'samples'}")
+    early = " (noise is expected after so few iterations)" if job.request.config.steps < _FIRST_RESULTS else ""
+    job.say(f"samples: {run / 'samples'}{early}")
     job.say(f"next: dsmap-export {run} -o BUNDLE")
+
+
+_FIRST_RESULTS = 2000  # iterations before which nothing can be recognised
 
 
 class _Speed:

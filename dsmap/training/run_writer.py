@@ -29,6 +29,10 @@ SAMPLE_IMAGES = 4
 """Rows of a sample grid."""
 
 
+FIRST_SAMPLES = 50
+"""The iteration of the first grids, however rare they are later: a mistake in the data shows early."""
+
+
 class RunWriter:
     """Writes the run folder of a training; of several processes only the first has one.
 
@@ -74,7 +78,7 @@ class RunWriter:
             write_run_image(self.run / "first-batch.png", draw_batch(batch, config.model.domains))
         if step % config.log_every == 0 and self.log is not None:
             self.log.losses(step, seconds, losses)
-        if step % config.sample_every == 0 or done:
+        if step % config.sample_every == 0 or step == FIRST_SAMPLES or done:
             self.write_samples(step)
         if step % config.checkpoint_every == 0 or done:
             self.save_once(step)

@@ -35,7 +35,8 @@ def format_of(path: Path) -> str:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise InputError(
                 f"a video does not fit into one image ({path.name})",
-                f"use .mp4, or number the images: -o {path.with_name(path.stem)}/%05d{path.suffix}",
+                f"use .mp4, or number the images: -o {path.with_name(path.stem)}/%05d{path.suffix};"
+                f" --preview {path} shows one frame in every style",
             )
         raise InputError(
             f"cannot write a video as {path.suffix or 'a file without a suffix'} ({path.name})",

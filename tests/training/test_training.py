@@ -758,3 +758,10 @@ def test_a_finished_checkpoint_in_a_new_run_folder(data, tmp_path):
     code, _, err = train("--data", data, "-o", tmp_path / "new", "--steps", 1, "--resume", finished)
     assert code == 0, err
     assert read_checkpoint(tmp_path / "new").step == 1
+
+
+def test_the_first_grids_come_early(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsmap.training.run_writer.FIRST_SAMPLES", 1)
+    trainer_in(tmp_path / "run", image_folder, "steps=3", "sample_every=1000").train()
+    steps = {int(path.name.partition("-")[0]) for path in (tmp_path / "run" / "samples").iterdir()}
+    assert steps == {1, 3}
