@@ -115,10 +115,15 @@ def test_a_changed_site_replaces_the_old_one_whole(chromium, site, tmp_path):
         address = f"http://127.0.0.1:{port}/"
         visit(page, address)
         wait_for(lambda: any(name == "style_encoder-1" for name in map(_stem, kept(page))), "all that is kept")
-        before = ask(page, "caches.keys()")
+        before, title = ask(page, "caches.keys()"), ask(page, "document.title")
         assert len(before) == 1
         _rewrite(copy, "another name")
         (copy / "runtime" / "ort-wasm-simd-threaded.wasm").unlink()  # has not changed: it is not loaded again
+        other = page.context.new_page()
+        for each in (other, page):
+            visit(each, address)
+            assert wait_for(lambda: ask(page, "document.title"), "the title") == title  # another page is open
+        other.close()
         visit(page, address)
         wait_for(lambda: ask(page, "document.title") == "another name · dsmap", "the new name")
         wait_for(lambda: set(ask(page, "caches.keys()") or before).isdisjoint(before), "the old version's end")
