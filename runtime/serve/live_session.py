@@ -107,7 +107,10 @@ class LiveSession:
         try:
             async with self._pool.lease(self.options.target or "", patience=PATIENCE) as lease:
                 with contextlib.closing(self):  # before the lease ends: the next user's frames are not cancelled
-                    answer.set_result(await self._negotiate(peer, offer))
+                    sdp = await self._negotiate(peer, offer)
+                    if not answer.cancelled():
+                        answer.set_result(sdp)
+                    self._heard = time.monotonic()
                     self._spawn(self._watch(peer))
                     await self._translate(lease)
         except Exception as error:

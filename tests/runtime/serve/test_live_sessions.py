@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
 import re
 import socket
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiortc.codecs.vpx import Vp8Decoder
+from aiortc.sdp import SessionDescription
 from viewers import Viewer, picture, psnr
 
 from dsmap.errors import DsmapError, InputError
@@ -23,6 +25,7 @@ from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.serve import live_session
 from dsmap.runtime.serve.live_options import LiveOptions
 from dsmap.runtime.serve.live_translation import LiveTranslation
+from dsmap.runtime.serve.offers import checked_offer
 from dsmap.runtime.serve.pool import PoolBusyError, TranslatorPool
 from dsmap.runtime.serve.sessions import LiveSessions
 from dsmap.runtime.styles.strength import StrengthTranslator
@@ -324,6 +327,39 @@ def test_bad_offers_are_refused_and_take_no_place(bundle):
             await viewer.until(lambda: viewer.results > 0)
 
     asyncio.run(run())
+
+
+def test_mangled_offers_are_offers_or_refused(bundle):
+    """Whatever the parser raises, it is one error for people."""
+
+    async def run() -> str:
+        async with Viewer(picture()) as viewer:
+            return await viewer.offer()
+
+    good, rng, refused = asyncio.run(run()).splitlines(), random.Random(5), 0
+    for _ in range(500):
+        lines = list(good)
+        for _ in range(rng.randint(1, 3)):
+            at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+            match rng.randrange(5):
+                case 0:
+                    del lines[at]
+                case 1:
+                    lines.insert(other, lines[at])
+                case 2:
+                    lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)]
+                case 3:
+                    lines[at] = lines[at].replace(
+                        rng.choice("0 :/-="), rng.choice(["", "9" * 30, "\x00", "\U0001f600"])
+                    )
+                case 4:
+                    lines[at], lines[other] = lines[other], lines[at]
+        try:
+            offer = SessionDescription.parse(checked_offer("\r\n".join(lines)).sdp)
+            assert [media.ice_candidates for media in offer.media] == [[], []]
+        except InputError:
+            refused += 1
+    assert 50 < refused < 450
 
 
 def test_the_server_sends_nothing_to_addresses_in_an_offer(bundle):
