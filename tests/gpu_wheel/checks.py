@@ -140,6 +140,46 @@ def test_every_node_is_on_the_gpu_and_nothing_is_copied_between(bundle, tmp_path
     assert kinds["Conv"] + kinds["FusedConv"] > 10
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> bytes:
+    """The graph of a network of the published kind, with reflected borders, but narrow."""
+    from dsmap.config import ModelConfig
+    from dsmap.export.graphs import graphs, write_graph
+    from dsmap.model.dsmap import DSMAP, initialise_generators
+
+    model, folder = DSMAP(ModelConfig(dim=4)), tmp_path_factory.mktemp("published")
+    initialise_generators(model)
+    source, target = model.domains
+    parts = {}
+    for graph in graphs(model.eval()):
+        wanted = source if graph.component == "content_encoder" else target
+        if graph.domain == wanted and graph.component in ("content_encoder", "mapping", "decoder"):
+            write_graph(graph, folder / graph.file_name)
+            parts[graph.component] = (folder / graph.file_name).read_bytes()
+    return gpu_graph(parts["content_encoder"], parts["mapping"], parts["decoder"])
+
+
+def test_only_arithmetic_on_sizes_is_on_the_cpu(published, tmp_path):
+    """In the published network: a few integers of the host, from which the device waits for nothing."""
+    options = session_options(onnxruntime)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    session = onnxruntime.InferenceSession(published, options, providers=[PROVIDER, "CPUExecutionProvider"])
+    on_cpu = {
+        node.name
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name != PROVIDER
+        for node in part.get_nodes()
+    }
+    assert len(on_cpu) < 20
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(published))
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    made = {types[name] for node in model.graph.node if node.name in on_cpu for name in node.output}
+    assert made == {onnx.TensorProto.INT64}
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert not [kind for kind in kinds if kind.startswith("Memcpy")]
+
+
 def test_debug_tells_so(bundle, caplog):
     caplog.set_level(logging.DEBUG, "dsmap")
     OnnxRuntimeCUDA(bundle, "winter").close()
