@@ -230,6 +230,15 @@ def test_what_cannot_be_read_is_said(page, tmp_path, name, words):
     assert "mp4" in said(page, "[role=alert] .text").lower()
 
 
+def test_a_video_that_is_cut_off_says_so(page, tmp_path):
+    clip = make_clip(
+        tmp_path / "cut.mp4", frames=60, size=(64, 64), ramp=True, container_options={"movflags": "+faststart"}
+    )
+    result = translate(page, truncate(clip, 0.7), tmp_path)
+    assert "The file says 2.0 s, but its frames end after" in said(page, "#result-notes")
+    assert 5 < len(read(result).frames) < 59
+
+
 def test_cancel_keeps_nothing(page, translator, tmp_path):
     """And the next run is whole. What a run has written goes with the next video, or with the page's next visit."""
     clip = make_clip(tmp_path / "long.mp4", frames=300, size=(64, 64))

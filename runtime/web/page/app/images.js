@@ -68,7 +68,7 @@ class ImagesMode {
     this.list = el('ul', { class: 'cards', id: 'images', 'aria-label': 'Images' })
     this.summary = el('p', { class: 'facts', id: 'images-summary', role: 'status' })
     this.save = button({ icon: 'download', text: 'Download all', class: 'primary', id: 'download-all', onclick: () => this.saveAll() })
-    const more = button({ icon: 'upload', text: 'More images', id: 'more', onclick: () => this.files?.choose() })
+    const more = button({ icon: 'upload', text: 'More', label: 'More images', id: 'more', onclick: () => this.files?.choose() })
     const none = button({ icon: 'close', label: 'Remove all', class: 'ghost', id: 'remove-all', onclick: () => this.clear() })
     this.body.replaceChildren(el('div', { class: 'scroll' }, this.list), el('div', { class: 'toolbar' }, more, this.save, none, this.summary))
   }

@@ -44,6 +44,8 @@ import { chooseEncoding, FrameWriter } from './video-write.js'
  * @property {() => Promise<void>} discard frees the place that the result takes; the blob cannot be read afterwards
  */
 
+// A video of which less than this share was found is reported.
+const SHORT = 0.9
 const OTHER = 'Try again, or choose another video'
 
 /** Whether the browser has what `translateVideo` needs. */
@@ -120,10 +122,13 @@ async function run (video, store, translate, options) {
   /** @type {Sink | null} */
   let sink = null
   try {
+    let end = 0
     for await (const [image, time] of translated(video, translate, options)) {
       sink ??= await Sink.open(video, image, store, note)
       await sink.write(image, time)
+      end = time.timestamp + time.duration - video.start
     }
+    if (end < SHORT * video.duration) note(`The file says ${video.duration.toFixed(1)} s, but its frames end after ${end.toFixed(1)} s: it may be cut off or damaged.`)
     if (!sink) throw new VideoError(`No frame of ${video.name} could be decoded`, OTHER)
     await sink.finish()
   } catch (error) {
