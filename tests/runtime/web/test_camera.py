@@ -8,7 +8,7 @@ from camera_page import HEIGHT, WIDTH, frames_shown, pictures, start, wait_for
 
 from dsmap.runtime.translator import Translator
 
-COUNT_TRACKS = """
+WATCH = """
 window.tracks = []
 window.asked = []
 const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices)
@@ -18,6 +18,20 @@ navigator.mediaDevices.getUserMedia = async options => {
   window.tracks.push(...stream.getTracks())
   return stream
 }
+window.underWay = window.mostUnderWay = 0
+const post = Worker.prototype.postMessage
+Worker.prototype.postMessage = function (message, ...more) {
+  if (message.call === 'translate') {
+    window.mostUnderWay = Math.max(window.mostUnderWay, ++window.underWay)
+    const answered = event => {
+      if (event.data.id !== message.id) return
+      window.underWay--
+      this.removeEventListener('message', answered)
+    }
+    this.addEventListener('message', answered)
+  }
+  return post.call(this, message, ...more)
+}
 """
 LIVE_TRACKS = "window.tracks.filter(track => track.readyState === 'live').length"
 
@@ -25,7 +39,7 @@ LIVE_TRACKS = "window.tracks.filter(track => track.readyState === 'live').length
 @pytest.fixture(scope="module")
 def opened(camera_chromium, camera_address):
     with open_page(camera_chromium, permissions=["camera"]) as page:
-        page.add_init_script(COUNT_TRACKS)
+        page.add_init_script(WATCH)
         page.goto(camera_address)
         page.wait_for_selector("#camera-start")
         yield page
@@ -79,6 +93,7 @@ def test_frames_are_translated_as_in_python_and_counted(page, python_results):
     wait_for(lambda: page.locator("#number-rate").count(), "the rate")
     assert float(page.inner_text("#number-rate").split()[0]) > 0
     assert page.inner_text("#number-delay").endswith("ms")
+    assert page.evaluate("mostUnderWay") == 1  # no frame waits for another
     seen = [pictures(page)[0] for _ in range(2) if wait_for(lambda: frames_shown(page), "frames")]
     wait_for(lambda: np.any(pictures(page)[0] != seen[0]), "another frame")
 
@@ -166,7 +181,7 @@ def test_a_camera_that_is_unplugged_or_refused_is_reported_in_plain_words(page, 
 def test_a_phone_changes_between_its_front_and_its_back(camera_chromium, camera_address):
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with open_page(camera_chromium, permissions=["camera"], **phone) as page:
-        page.add_init_script(COUNT_TRACKS)
+        page.add_init_script(WATCH)
         page.goto(camera_address)
         start(page)
         assert page.get_attribute("#camera-mirror", "aria-pressed") == "true"

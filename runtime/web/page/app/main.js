@@ -89,9 +89,10 @@ function showNumbers (session, numbers) {
       .map(([name, value]) =>
         el(
           'div',
-          { class: 'entry', title: name === 'Backend' ? backend?.reason : undefined },
+          { class: 'entry' },
           el('dt', {}, name),
-          el('dd', { id: `number-${name.toLowerCase()}` }, value)
+          el('dd', { id: `number-${name.toLowerCase()}` }, value),
+          name === 'Backend' && el('dd', { class: 'reason', title: backend?.reason }, backend?.reason)
         ))
   )
 }
