@@ -26,6 +26,7 @@ from dsmap.runtime.video.trim import cut_packet, is_cover
 PacketSource = FileSource | NetworkSource
 Item = VideoFrame | Packet
 
+_MAX_UNTIMED = 32  # frames at the beginning that are held until one has a time
 _BROADCAST_GAP = 10  # seconds: beyond that, it is another recording's clock (FFmpeg's limit too)
 _BROADCAST_WRAP = 2**33 / 90_000
 
@@ -66,6 +67,8 @@ class VideoDecoder:
         self._delay: int | None = None  # of frames behind their packets, in ticks
         self._last_time: Fraction | None = None
         self._times_guessed = False
+        self._untimed: list[VideoFrame] = []
+        self._may_begin_before_zero = _begins_as_matroska(source) and not self._has_decoding_times_only
         self._started = False
         self._ends: dict[int, tuple[int, Fraction]] = {}  # by stream: in ticks, and what one is
         self._timeline = _new_timeline(source)
@@ -143,7 +146,7 @@ class VideoDecoder:
             if self._is_skipped(packet):
                 continue
             self._started |= packet.is_keyframe
-            for frame in map(self._timed, self._decode_packet(packet)):
+            for frame in self._with_times(self._decode_packet(packet), last=packet.size == 0):
                 at = self.time_of(frame)
                 self._source.saw_frame()
                 if shown_until is None or at > shown_until:
@@ -187,6 +190,24 @@ class VideoDecoder:
                     return []  # the decoder continues with the next packet; a flush is tried again
         return []
 
+    def _with_times(self, frames: list[VideoFrame], *, last: bool) -> list[VideoFrame]:
+        """`frames` with a time each. Those without one at the beginning wait until the first one that has is known.
+
+        Matroska's blocks may lie before its clock's 0: libav drops those times.
+        """
+        if self._last_time is None and self._may_begin_before_zero:
+            self._untimed += frames
+            timed = next((index for index, frame in enumerate(self._untimed) if frame.pts is not None), None)
+            if timed is None and not last and len(self._untimed) < _MAX_UNTIMED:
+                return []
+            frames, self._untimed = self._untimed, []
+            for index, frame in enumerate(frames[: timed or 0]):
+                back = (timed or 0) - index
+                frame.pts = (frames[index + back].pts or 0) - round(
+                    back / self._rate / (frame.time_base or self._time_base)
+                )
+        return [self._timed(frame) for frame in frames]
+
     def _timed(self, frame: VideoFrame) -> VideoFrame:
         """`frame` with a time in any case: one without follows the one before."""
         unit = frame.time_base or self._time_base
@@ -201,6 +222,10 @@ class VideoDecoder:
             frame.pts = 0 if self._last_time is None else round((self._last_time + 1 / self._rate) / unit)
         self._last_time = frame.pts * unit
         return frame
+
+
+def _begins_as_matroska(source: PacketSource) -> bool:
+    return bool(source.container.format.name.startswith("matroska"))
 
 
 def _new_timeline(source: PacketSource) -> Timeline:

@@ -18,6 +18,7 @@ import stand_in
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.video import media
+from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.stream_copy import StreamCopier
 from dsmap.runtime.video.timeline import Timeline
@@ -142,6 +143,25 @@ def test_a_video_codec_that_changes_is_not_called_damage(tmp_path: Path) -> None
     assert code == 1
     assert "the video changes from H.264 to HEVC: " in told
     assert "damaged" not in told
+
+
+@pytest.mark.parametrize("early", [2, 7])
+@pytest.mark.parametrize("reordered", ["0", "2"])
+def test_matroska_that_begins_before_zero(tmp_path: Path, early: int, reordered: str) -> None:
+    """libav drops times below 0: those frames come before the first that has one, as far apart as all."""
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out:
+        video = out.add_stream("libx264", rate=25, options={"bf": reordered})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for index in range(20):
+            frame = clips.plain_frame((64, 48), (clips.grey(index),) * 3, "yuv420p", 6, clips.MPEG)
+            frame.pts, frame.time_base = index - early, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    with VideoReader(path) as reader:
+        frames = [item for item in reader if isinstance(item, Frame)]
+    assert [float(frame.pts * reader.time_base) for frame in frames] == pytest.approx([n / 25 for n in range(20)])
+    assert [int(frame.rgb.mean()) for frame in frames] == pytest.approx([clips.grey(n) for n in range(20)], abs=2)
 
 
 def test_a_short_gap_of_a_recording_stays(tmp_path: Path) -> None:
