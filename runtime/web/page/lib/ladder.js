@@ -96,5 +96,5 @@ function reasonFor (name, gpu, wanted, refused) {
   const what = name.startsWith('webgpu') ? gpu.label : `${navigator.hardwareConcurrency} cores`
   if (wanted === name) return `asked for (${what})`
   if (!refused.length) return wanted === 'auto' ? `the fastest (${what})` : `the first ${wanted} backend (${what})`
-  return `the next that runs (${what})`
+  return `the fastest that runs here (${what})`
 }
