@@ -43,6 +43,7 @@ from dsmap.runtime.backends.onnxruntime_session import (
     session_options,
 )
 from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.engines.tensorrt_api import current_device
 
 _INSTALL = "pip uninstall -y onnxruntime && pip install 'dsmap[gpu]'"
 _PROVIDER = "CUDAExecutionProvider"
@@ -163,7 +164,7 @@ class OnnxRuntimeCUDA(Backend):
             raise _no_kernels(self._ort.__version__, need_gpu()) from error
 
     def _device_name(self) -> str:
-        return "an NVIDIA GPU (CUDA)"
+        return (current_device() or "an NVIDIA GPU").partition(", ")[0]
 
     def _open_session(self, source: str) -> Any:
         """A session of the whole translation from `source`."""

@@ -194,7 +194,8 @@ def test_options_are_taken_as_given(tiny_bundle, precision, tf32):
     made = OnnxRuntimeCUDA(Bundle.read(tiny_bundle), "winter", BackendSettings(precision=precision))
     taken = made._session.get_provider_options()[PROVIDER]
     assert (taken["use_tf32"], taken["device_id"], taken["arena_extend_strategy"]) == (tf32, "0", "kSameAsRequested")
-    assert made.description.endswith("fp32 with TF32" if tf32 == "1" else "fp32")
+    arithmetic = "fp32 with TF32" if tf32 == "1" else "fp32"
+    assert made.description == f"ONNX Runtime {onnxruntime.__version__} on stand-in, {arithmetic}"
     made.close()
 
 

@@ -8,6 +8,7 @@ What is there already is kept. Needs Linux on x86-64 and a C compiler.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -48,8 +49,11 @@ def unpack(package: str, downloads: Path, target: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         subprocess.run([*command, "--dest", str(downloads), package], check=True)
     (wheel,) = downloads.glob(f"{name}-*.whl")
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was stopped
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
+        archive.extractall(part)
+    part.rename(target)
 
 
 def imported(provider: Path) -> dict[str, set[str]]:
