@@ -277,7 +277,7 @@ function placeholder (state, problem, remote) {
     )
   if (problem) {
     const text = el('p', { class: 'text', id: 'camera-problem' }, problem)
-    return el('div', { class: 'empty', role: 'alert' }, icon('warning'), title('No picture from the camera'), text)
+    return el('div', { class: 'empty', role: 'alert' }, icon('warning'), title(remote ? 'No live translation' : 'No picture from the camera'), text)
   }
   const where = remote ? 'by the server that this page came from' : 'on this device'
   const text = el('p', { class: 'text' }, `Press Start and allow the camera. Its frames are translated ${where}.`)
