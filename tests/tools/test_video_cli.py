@@ -51,7 +51,7 @@ def test_the_options_are_these() -> None:
     options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
     options |= {"style_period", "strength", "stabilize", "no_upscale", "start", "end", "frames", "rate", "codec"}
     options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
-    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview"}
+    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview", "streams"}
     assert set(video.__annotations__) - {"return"} == options
 
 
@@ -74,7 +74,7 @@ def test_every_option_reaches_the_request(tmp_path: Path, monkeypatch: pytest.Mo
     line += " --style-spread 2"
     line += " --no-upscale --side-by-side --start 1 --end 2 --frames 9 --programme 2 --deinterlace --rate 3"
     line += " --codec av1 --crf 5 --preset slow --audio none --overwrite --strip-metadata --resume --report r.json"
-    line += " --password-env P --hwaccel auto"
+    line += " --password-env P --hwaccel auto --streams 1"
     with pytest.raises(SystemExit):
         app(line.split())
     (named,) = requests
