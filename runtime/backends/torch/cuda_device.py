@@ -1,5 +1,6 @@
 """What the lanes use of PyTorch's CUDA interface, and nothing more: the tests have another that runs on a CPU."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+_ONE_AT_A_TIME = threading.Lock()
+"""A process captures one graph at a time, says torch; there may be several translators."""
 
 
 class RecordedKernels(NamedTuple):
@@ -53,9 +56,13 @@ class TorchCuda:
 
         Waits until the device is idle. Another thread may wait for its frame meanwhile ("thread_local").
         """
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            output = function()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        with _ONE_AT_A_TIME:
+            try:
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    output = function()
+            finally:
+                torch.cuda.set_stream(before)  # where capturing fails, torch leaves its own
         return RecordedKernels(graph, output)
 
     def launch(self, captured: RecordedKernels, stream: Any) -> Tensor:

@@ -84,9 +84,10 @@ class GpuFrames:
         self._cancelled += 1
 
     def close(self) -> None:
-        """Frees graphs and memory."""
+        """Frees graphs, memory and, with those who gave it, the translation's weights."""
         with torch_errors():
             self._cuda.synchronise()
+            self._translation, self._compile = _closed, None
             while self._sizes:
                 self._sizes.popitem()[1].close()
             self._cuda.give_back()
@@ -169,3 +170,7 @@ class GpuFrames:
         with self._lock:
             if size.lanes:
                 size.free.append(lane)
+
+
+def _closed(_frames: Tensor, _params: Tensor) -> Tensor:
+    raise DsmapError("the translator is closed", "Load another one.")

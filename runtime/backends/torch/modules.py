@@ -32,7 +32,7 @@ Read = Callable[[str, str], GraphData | None]
 
 
 def translation_module(read: Read, source: str, target: str) -> fx.GraphModule:
-    """frames, style_params -> frames: encoder, mapping and decoder as one module, on the CPU.
+    """frames, style_params -> frames, without gaps in memory: encoder, mapping and decoder as one module, on the CPU.
 
     Raises DsmapError with its name for an operator, an attribute or a value that is not known here.
     """
@@ -46,7 +46,7 @@ def translation_module(read: Read, source: str, target: str) -> fx.GraphModule:
     if mapping is not None:
         mapped = builder.add(mapping, content=mapped, skip=encoded["skip"])["mapped"]
     decoded = builder.add(decoder, mapped=mapped, style_params=style_params)
-    return builder.module(decoded["frames"])
+    return builder.module(builder.call(torch.Tensor.contiguous, decoded["frames"]))
 
 
 def single_module(graph: GraphData, given: str, wanted: str) -> fx.GraphModule:

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -73,8 +74,12 @@ def test_equals_the_cpu_at_changing_sizes_batches_and_styles(gpu, bundle, by_cpu
         done.append((backend.translate(image, style), image, style))
     for one in done:  # after all: a result may not change with the next frame
         right(by_cpu, *one)
+    weights = [weakref.ref(weight) for weight in backend._frames._translation.__self__.buffers()]
     backend.close()
     assert gpu.used() == 0
+    assert [weight for weight in weights if weight() is not None] == []
+    with pytest.raises(DsmapError, match="the translator is closed"):
+        backend.translate(frames(1, 16, 16), styles(1))
 
 
 def test_frames_under_way_do_not_mix(gpu, bundle, by_cpu):
