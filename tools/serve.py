@@ -49,6 +49,7 @@ def serve(
         typer.Option(
             "--token",
             metavar="TEXT",
+            parser=cli.text_given,
             envvar="DSMAP_TOKEN",
             show_envvar=False,
             help="What clients must know; better in the variable DSMAP_TOKEN.",
@@ -104,7 +105,7 @@ def serve(
         bundle=Bundle.open(find_model(model)),
         host=host,
         port=port,
-        token=token or None,
+        token=token,
         allow_hosts=tuple(allow_host or ()),
         sessions=sessions,
         backend=backend,

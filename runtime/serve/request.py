@@ -67,7 +67,7 @@ class ServeRequest:
         if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not _is_plain(self.token)):
             raise InputError(
                 f"the token has {len(self.token)} characters, expected at least {_SHORTEST_TOKEN} letters and digits",
-                "Make one with: openssl rand -hex 16",
+                "Use a longer one; openssl rand -hex 16 makes one.",
             )
         if self.token is None and not is_loopback(self.host):
             raise InputError(

@@ -457,6 +457,7 @@ def test_wrong_options_are_explained(tiny_bundle):
         return done.stderr
 
     assert "there is no token" in said("--host", "0.0.0.0")
+    assert "it is empty" in said("--token", "")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in said("--port", str(taken.getsockname()[1]))
     assert "none" in said("--port", "0", "--backend", "none")
