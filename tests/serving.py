@@ -35,7 +35,7 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(request: ServeRequest, work_base: Path, patience: float = 30.0) -> Iterator[Serving]:
+def serving(request: ServeRequest, work_base: Path, patience: float = 120.0) -> Iterator[Serving]:
     """Runs a server in a thread of this process, on a free port of 127.0.0.1, until the end of the block."""
     app, ready, addresses = ServeApp(request, work_base), threading.Event(), []
 
