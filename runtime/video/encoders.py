@@ -19,6 +19,7 @@ import av.logging
 from av.video.codeccontext import VideoCodecContext
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.system.scheduling import usual_priority
 from dsmap.runtime.system.subprocess_call import isolated
 from dsmap.runtime.video.encoder_table import CODEC_ALIASES, CODECS, ENCODERS, Encoder
 
@@ -162,7 +163,8 @@ def _open(library: str, pix_fmt: str) -> None:
     context.width, context.height, context.pix_fmt = 256, 256, encoder.pix_fmt
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
     context.options = replace(encoder, crf=encoder.quality.default if encoder.quality else None).options
-    context.open()
+    with usual_priority():
+        context.open()
 
 
 @cache  # it takes half a second, and every input of a job asks

@@ -19,6 +19,7 @@ from av.stream import Stream
 from dsmap.common.atomic import sync_file
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.packet_journal import PacketJournal
+from dsmap.runtime.system.scheduling import usual_priority
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output
 from dsmap.runtime.video.copy_plan import plan_copies
 from dsmap.runtime.video.encoders import EncoderSettings, resolve, silence
@@ -126,7 +127,8 @@ class VideoWriter:
         """Write the header, so that errors show now."""
         context = self._track.stream.codec_context
         try:
-            context.open(strict=False)
+            with usual_priority():
+                context.open(strict=False)
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
                 f"{self.encoder.title} cannot encode frames of {width}x{height}: "
