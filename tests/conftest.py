@@ -14,6 +14,15 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def priorities_stay():
+    """Tests that make AV1 with PyAV alone leave no real-time priority to those after them."""
+    from dsmap.runtime.system.scheduling import usual_priority
+
+    with usual_priority():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory) -> None:
     """What the runtime keeps for a user goes to a folder of the tests."""
