@@ -108,6 +108,13 @@ def test_nothing_works_without_the_token(server, photo, given):
     assert httpx.get(f"{server.address}/healthz", trust_env=False).json() == {"status": "ok"}
 
 
+def test_the_page_and_descriptions_need_no_token(server):
+    for path in ("/", "/app/main.js", "/docs", "/openapi.json", "/model/site.json", "/healthz"):
+        assert httpx.get(server.address + path, trust_env=False).status_code == 200
+    site = httpx.get(f"{server.address}/model/site.json", trust_env=False).json()
+    assert site["files"] == {}
+
+
 def test_the_page_gets_a_cookie_for_the_token(server):
     cookie = server.client.post("/v1/session").headers["set-cookie"]
     assert "HttpOnly" in cookie
