@@ -24,6 +24,7 @@ from dsmap.runtime.serve.wishes import (
     ImageWish,
     StyleWish,
     check_image_pixels,
+    check_scaled_pixels,
     image_style,
     query_parameters,
     read_wish,
@@ -72,11 +73,12 @@ async def translate_image(request: Request) -> Response:
     try:
         upload = await _receive(request, state, folder, ("image", "style_image"))
         wish = read_wish(ImageWish, request, upload)
-        source = _image_of(upload)
-        check_image_pixels(source, state.request.limits.pixels, "the image")
+        source, most = _image_of(upload), state.request.limits.pixels
+        check_image_pixels(source, most, "the image")
         async with state.pool.lease(wish.domain, patience=_PATIENCE) as lease:
             style = await lease.run(_style_of, state, wish, upload.files.get("style_image"))
-            png = await _wanted(request, state, lease, lease.run(_translate, lease, source, style, wish))
+            call = lease.run(_translate, lease, source, style, wish, most)
+            png = await _wanted(request, state, lease, call)
         state.metrics.images.labels(wish.domain).inc()
         return Response(png, media_type="image/png")
     finally:
@@ -144,14 +146,15 @@ async def _wanted(request: Request, state: ServerState, lease: TranslatorLease, 
     return work.result()
 
 
-def _translate(lease: TranslatorLease, source: Path, style: ResolvedStyle, wish: ImageWish) -> bytes:
-    """The result as PNG, as `dsmap-video` writes it."""
+def _translate(lease: TranslatorLease, source: Path, style: ResolvedStyle, wish: ImageWish, most: int) -> bytes:
+    """The result as PNG, as `dsmap-video` writes it. Raises RequestError for more than `most` pixels at its height."""
     try:
         image = read_image(source)
     except InputError as error:
         raise RequestError(422, error.fact.replace(f"the image {source}", "the image"), error.advice) from error
-    lease.translator.set_style(style)
     height, width = image.rgb.shape[:2]
+    check_scaled_pixels(width, height, wish.height, most)
+    lease.translator.set_style(style)
     steps = FrameSteps(lease.at_strength(wish.strength), width, height, lines=wish.height, upscale=wish.upscale)
     result_rgb = steps.finish(image.rgb, steps.begin(image.rgb)())
     result = source.with_name("result.png")

@@ -22,10 +22,11 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.batch import run_request
 from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress, JobStarted, ModelLoaded
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.video_plan import check_video_job
+from dsmap.runtime.jobs.video_plan import check_video_job, open_source
 from dsmap.runtime.serve.job_order import JobOrder
 from dsmap.runtime.serve.request import ServeLimits
 from dsmap.runtime.video.media import allow_only, open_file
+from dsmap.runtime.video.scaling import size_at_height
 
 FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "mxf", "nut"})
 """Containers that are opened: what people have, and nothing that can name another file."""
@@ -43,6 +44,7 @@ def main() -> None:
     reporter = JobReporter(out, order.limits, job.output.parent)
     try:
         check_source(Path(job.source), order.limits)
+        check_frame_size(order)
         batch = run_request(_with_sound_that_fits(order), reporter.hear)
         reporter.say(report=_report(batch.outcomes[0], dict(batch.facts)))
     except DsmapError as error:
@@ -131,6 +133,19 @@ def check_source(source: Path, limits: ServeLimits) -> None:
                 f"the video is {seconds:.0f} seconds long, expected at most {limits.video_seconds:.0f}", "Cut it first."
             )
         check_frames_allowed(max((stream.frames for stream in container.streams.video), default=0), limits)
+
+
+def check_frame_size(order: JobOrder) -> None:
+    """Checks the size of frames as they are shown, and as they are translated. Raises InputError."""
+    [job], options, most = order.request.jobs, order.request.options, order.limits.pixels
+    with open_source(job.source, options) as reader:
+        _check_pixels((reader.width, reader.height), order.limits)
+        width, height = size_at_height(reader.width, reader.height, options.height)
+    if width * height > most:
+        raise InputError(
+            f"at height={options.height} frames have {width}x{height} pixels, expected at most {most / 1e6:g} million",
+            "Pass a smaller height.",
+        )
 
 
 def check_frames_allowed(frames: int, limits: ServeLimits) -> None:

@@ -215,7 +215,7 @@ class JobQueue:
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             try:
-                await asyncio.to_thread(self._work.check_room)
+                await asyncio.to_thread(self._work.check_written)
             except RequestError:
                 await _end(process)
                 raise

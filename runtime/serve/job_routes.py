@@ -127,9 +127,8 @@ def _accepted(job: VideoJob) -> JSONResponse:
 async def _add_upload(request: Request, state: ServerState) -> VideoJob:
     """Queues the job of an upload that is complete; it stays when something else is wrong with the request."""
     wish = read_wish(VideoWish, request)
-    upload = state.uploads.complete(wish.upload or "")
-    order = await _order(state, wish, upload.path, None)
-    state.uploads.release(upload)
+    with state.uploads.taking(wish.upload or "") as upload:
+        order = await _order(state, wish, upload.path, None)
     return state.jobs.add(upload.folder, order)
 
 

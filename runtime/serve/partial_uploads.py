@@ -1,10 +1,11 @@
 """Uploads in several requests: what has arrived stays when a connection breaks off, and the next one goes on there."""
 
 import asyncio
+import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class PartialUpload:
     """Bytes that are there."""
     touched: float = field(default_factory=time.monotonic)
     busy: bool = False
-    """While a part arrives."""
+    """While a part arrives, or a job is made of it."""
 
     @property
     def path(self) -> Path:
@@ -67,12 +68,11 @@ class PartialUploads:
         return self._uploads[upload_id]
 
     async def append(self, upload: PartialUpload, offset: int, chunks: AsyncIterator[bytes]) -> None:
-        """Adds what `chunks` gives, from `offset` on: 409 where the file does not end there, 423 beside another part.
+        """Adds what `chunks` gives, from `offset` on: 409 where the file does not end there, 423 while it is in use.
 
         What has arrived before an error stays.
         """
-        if upload.busy:
-            raise RequestError(423, "another part of this upload is arriving", "Wait for it.")
+        _check_idle(upload)
         if offset != upload.offset:
             raise RequestError(409, f"the upload has {upload.offset} bytes, not {offset}", "Go on from there.")
         upload.busy = True
@@ -85,20 +85,27 @@ class PartialUploads:
         finally:
             upload.busy = False
 
-    def complete(self, upload_id: str) -> PartialUpload:
-        """One that is all there: 409 for another."""
-        upload = self.get(upload_id)
-        if upload.busy or upload.offset < upload.length:
-            raise RequestError(409, f"the upload has {upload.offset} of {upload.length} bytes", "Send the rest first.")
-        return upload
+    @contextlib.contextmanager
+    def taking(self, upload_id: str) -> Iterator[PartialUpload]:
+        """One that is all there, for the block alone: 409 for another, 423 while somebody else has it.
 
-    def release(self, upload: PartialUpload) -> None:
-        """Forgets it; its folder is the caller's from now on."""
-        self._uploads.pop(upload.id, None)
+        After the block it is forgotten, and its folder is the caller's; it stays when the block raises an error.
+        """
+        upload = self.get(upload_id)
+        if upload.offset < upload.length:
+            raise RequestError(409, f"the upload has {upload.offset} of {upload.length} bytes", "Send the rest first.")
+        _check_idle(upload)
+        upload.busy = True
+        try:
+            yield upload
+            self._uploads.pop(upload.id, None)
+        finally:
+            upload.busy = False
 
     async def delete(self, upload: PartialUpload) -> None:
-        """Removes it with its file."""
-        self.release(upload)
+        """Removes it with its file: 423 while it is in use."""
+        _check_idle(upload)
+        self._uploads.pop(upload.id, None)
         await asyncio.to_thread(shutil.rmtree, upload.folder, ignore_errors=True)
 
     async def delete_old(self) -> None:
@@ -107,3 +114,9 @@ class PartialUploads:
         for upload in list(self._uploads.values()):
             if not upload.busy and now - upload.touched > _KEEP_SECONDS:
                 await self.delete(upload)
+
+
+def _check_idle(upload: PartialUpload) -> None:
+    """Raises RequestError (423)."""
+    if upload.busy:
+        raise RequestError(423, "another request is using this upload", "Wait for it.")

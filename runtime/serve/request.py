@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHORTEST_TOKEN = 16
 _MB, _GB = 1 << 20, 1 << 30
 

@@ -17,9 +17,9 @@ from starlette.types import Message, Receive
 
 from dsmap.runtime.serve.errors import RequestError
 from dsmap.runtime.serve.request import ServeLimits
-from dsmap.runtime.serve.work_folder import WorkFolder
+from dsmap.runtime.serve.work_folder import Room, WorkFolder
 
-_MAX_FIELD, _MAX_PARTS, _MAX_HEADER = 1 << 16, 32, 4096
+_MAX_FIELD, _MAX_PARTS, _MAX_HEADER = 1 << 17, 32, 4096  # the longest style code has 98 kB
 _SLOWEST = 2048  # bytes a second, on average
 _CHECKED_BYTES = 32 << 20  # between two checks of the disk
 
@@ -47,8 +47,8 @@ async def receive_upload(
         raise _too_large(limit)
     if kind == b"application/json":
         raise RequestError(415, "the body is JSON", "Send the file itself, or multipart/form-data.")
-    with work.room_for(length or 0):
-        body = bounded_body(request, limit + _MAX_FIELD, limits.idle_seconds, work)
+    with work.room_for(length or 0) as room:
+        body = bounded_body(request, limit + _MAX_FIELD, limits.idle_seconds, work, room)
         if kind == b"multipart/form-data":
             return await _read_form(body, options, folder, names)
         return await _read_raw(body, folder / names[0], names[0])
@@ -79,8 +79,13 @@ def bounded_receive(receive: Receive, limit: int, seconds: float) -> Receive:
     return bounded
 
 
-async def bounded_body(request: Request, limit: int, idle: float, work: WorkFolder) -> AsyncIterator[bytes]:
-    """The body, chunk by chunk: at most `limit` bytes, no pause above `idle` seconds. Raises RequestError."""
+async def bounded_body(
+    request: Request, limit: int, idle: float, work: WorkFolder, room: Room | None = None
+) -> AsyncIterator[bytes]:
+    """The body, chunk by chunk: at most `limit` bytes, no pause above `idle` seconds. Raises RequestError.
+
+    The caller writes each chunk before it asks for the next; `room` is what was kept for all of them.
+    """
     total = checked = 0
     began = time.monotonic()
     chunks = request.stream()
@@ -101,6 +106,8 @@ async def bounded_body(request: Request, limit: int, idle: float, work: WorkFold
             checked = total
             await asyncio.to_thread(work.check_room)
         yield chunk
+        if room is not None:
+            room.fill(len(chunk))
 
 
 async def _read_raw(body: AsyncIterator[bytes], path: Path, name: str) -> Upload:

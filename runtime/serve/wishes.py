@@ -16,6 +16,7 @@ from dsmap.runtime.bundle.bundle import MEAN, Bundle
 from dsmap.runtime.serve.errors import RequestError
 from dsmap.runtime.serve.uploads import Upload
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
+from dsmap.runtime.video.scaling import size_at_height
 
 _LARGEST_NUMBER = 1e3  # of a style code: those of trained models are below 10
 
@@ -150,6 +151,17 @@ def check_image_pixels(path: Path, most: int, what: str) -> None:
             413,
             f"{what} has {size[0]}x{size[1]} pixels, expected at most {most / 1e6:g} million",
             "Scale it down first.",
+        )
+
+
+def check_scaled_pixels(width: int, height: int, lines: int | None, most: int) -> None:
+    """Raises RequestError (413) where `width` x `height` pixels have more than `most` at a height of `lines`."""
+    wide, high = size_at_height(width, height, lines)
+    if wide * high > most:
+        raise RequestError(
+            413,
+            f"at height={lines} there are {wide}x{high} pixels, expected at most {most / 1e6:g} million",
+            "Pass a smaller height.",
         )
 
 

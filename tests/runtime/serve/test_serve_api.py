@@ -241,7 +241,7 @@ def test_jobs_run_in_order_and_leave_only_results(server, clip):
     ended = [one["ended"] for one in done]
     assert ended == sorted(ended)
     left = {path.name for path in server.work.rglob("*") if path.is_file() and "site-" not in str(path)}
-    assert left == {"result.mp4", ".lock"}
+    assert left == {"result.mp4", ".lock", ".dsmap-serve"}
     for job in jobs:
         server.client.delete(f"/v1/jobs/{job['id']}")
     assert not list(server.work.glob("job-*"))
