@@ -50,7 +50,7 @@ def private_folder(name: str) -> Path:
     except OSError as error:
         raise DsmapError(
             f"cannot make the cache folder {folder}: {error.strerror or error}",
-            f"Set {VARIABLE} to a folder of yours with room for engines.",
+            f"Set {VARIABLE} to a folder of yours that can be written to.",
         ) from error
     check_private(name)
     return folder
@@ -80,20 +80,23 @@ def folder_fault(path: Path) -> DsmapError | None:
         return DsmapError(f"cannot read the cache folder {path}: {error.strerror}", f"Check it, or {elsewhere}.")
     fact = f"the cache folder {path}"
     if stat.S_ISLNK(found.st_mode):
-        return DsmapError(f"{fact} is a link, and engines are code", f"Remove the link, or {elsewhere} itself.")
+        return DsmapError(
+            f"{fact} is a link, and what lies there is run as code", f"Remove the link, or {elsewhere} itself."
+        )
     if not stat.S_ISDIR(found.st_mode):
         return DsmapError(f"{fact} is not a folder", f"Remove it, or {elsewhere}.")
     if not hasattr(os, "getuid"):
         return None
     if found.st_uid != os.geteuid():
         return DsmapError(
-            f"{fact} belongs to another user (number {found.st_uid}, not {os.geteuid()}), and engines are code",
+            f"{fact} belongs to another user (number {found.st_uid}, not {os.geteuid()}), and what lies there is run"
+            " as code",
             f"Set {VARIABLE} to a folder of yours.",
         )
     if found.st_mode & _BY_OTHERS:
         mode = stat.S_IMODE(found.st_mode)
         return DsmapError(
-            f"others may write to the cache folder {path} (mode {mode:04o}), and engines are code",
+            f"others may write to the cache folder {path} (mode {mode:04o}), and what lies there is run as code",
             f"If nobody else has used it: chmod 700 {path}. Else remove it, or {elsewhere}.",
         )
     return None

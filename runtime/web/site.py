@@ -34,8 +34,14 @@ PRECISIONS = ("fp32", "fp16")
 """What browsers run, of those that a bundle may have: in int8 they differ too much from the CPU."""
 _PAGE = Path(__file__).parent / "page"
 _LICENCES = Path(__file__).parent / "licences"
-_NOT_SERVED = {"package.json", "package-lock.json", "tsconfig.json", "eslint.config.js", "node_modules", "README.md"}
-"""What of the page's folder is for developers."""
+_WORKER = "service-worker.js"
+_SERVER_WORKER = "service-worker-server.js"
+_VERSION_FILE = "site-version.js"
+_NOT_SERVED = {
+    *("package.json", "package-lock.json", "tsconfig.json", "eslint.config.js", "node_modules", "README.md"),
+    _SERVER_WORKER,
+}
+"""What of the page's folder is for developers, or has another name in a site."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     part: Path | None = None
     try:
         part = part_folder(Path(os.path.realpath(out)))
-        _copy_page(part)
+        _copy_page(part, server=request.server is not None)
         for file, path in vendor.items():
             folder = part / ("licences" if file.path.startswith("LICENSE") else "runtime")
             _write(folder / file.name, vendor_bytes(file, path))
@@ -113,9 +119,28 @@ def check_site_folder(out: Path, bundle: Bundle, *, overwrite: bool) -> None:
     if any(out.iterdir()):
         if not (out / SITE_FILE).is_file():
             raise InputError(f"-o {out} holds other files than a site", "Choose a new folder.")
+        if stranger := _stranger(out):
+            raise InputError(
+                f"-o {out} holds {stranger}, which is no part of the site", "Move it away, or choose a new folder."
+            )
         if not overwrite:
             raise InputError(f"-o {out} exists already", "Pass --overwrite to replace it, or another name with -o.")
     check_folder_writable(Path(os.path.realpath(out)).parent, "-o")
+
+
+def _stranger(site: Path) -> str | None:
+    """The first file in `site` that the site did not bring, such as a user's own; None if there is none."""
+    try:
+        text = (site / _VERSION_FILE).read_text(encoding="utf-8")
+        own = set(json.loads(text.partition("=")[2].strip().rstrip(";"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()  # nothing says what belongs to it
+    own |= {_VERSION_FILE, _WORKER}
+    for path in sorted(site.rglob("*")):
+        name = path.relative_to(site).as_posix()
+        if name not in own and (path.is_symlink() or not path.is_dir()):
+            return name
+    return None
 
 
 def _vendor_files(request: SiteRequest, notify: Callable[[str], None]) -> dict[VendorFile, Path]:
@@ -124,16 +149,19 @@ def _vendor_files(request: SiteRequest, notify: Callable[[str], None]) -> dict[V
         return find_vendor_files(request.runtime, notify)
     try:
         return find_vendor_files(request.runtime, notify, PAGE_FILES)
-    except InputError as error:
+    except DsmapError as error:
         notify(f"the page will not open videos: {error.fact}")
         return {}
 
 
-def _copy_page(part: Path) -> None:
+def _copy_page(part: Path, *, server: bool) -> None:
+    """Copies the page; where a server runs the model nothing works offline, and the service worker ends older ones."""
     for path in sorted(_PAGE.rglob("*")):
         inside = path.relative_to(_PAGE)
         if path.is_file() and not _NOT_SERVED & set(inside.parts) and not path.name.endswith(".d.mts"):
             _write(part / inside, path.read_bytes())
+    if server:
+        _write(part / _WORKER, (_PAGE / _SERVER_WORKER).read_bytes())
     for path in sorted(_LICENCES.glob("*.txt")):
         _write(part / "licences" / path.name, path.read_bytes())
 
@@ -199,11 +227,11 @@ def write_version(part: Path) -> str:
     files = {
         path.relative_to(part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for path in sorted(part.rglob("*"))
-        if path.is_file() and path.name != "service-worker.js"
+        if path.is_file() and path.name != _WORKER
     }
     version = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
     text = json.dumps({"version": version, "files": files}, indent=1)
-    _write(part / "site-version.js", f"self.SITE_VERSION = {text};\n".encode())
+    _write(part / _VERSION_FILE, f"self.SITE_VERSION = {text};\n".encode())
     return version
 
 

@@ -10,23 +10,25 @@ Wherever a file comes from, it is used only with the SHA-256 that stands here.
 """
 
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsmap.common.atomic import atomic_write
-from dsmap.common.cache_folder import private_folder
+from dsmap.common.cache_folder import private_folder, user_cache_folder
 from dsmap.common.files import read_regular
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import DsmapError, InputError, first_line
 
 PACKAGED = Path(__file__).parent / "vendor"
 """Where the wheel has the files."""
 _CACHE = "web-runtime"
-_PATIENCE = 600  # seconds for npm: 35 MB on a slow line
+_PATIENCE = 180.0  # seconds for each package: 35 MB on a slow line
 
 
 @dataclass(frozen=True)
@@ -163,16 +165,21 @@ def vendor_bytes(file: VendorFile, path: Path) -> bytes:
 
 
 def _kept(file: VendorFile) -> Path | None:
-    """Where an intact copy is: in the package, or in the cache."""
-    for folder in (PACKAGED, private_folder(_CACHE)):
+    """Where an intact copy is: in the package, or in the cache, which need not be there."""
+    for folder in _keepers():
         path = folder / _kept_name(file)
-        if path.is_file() and path.stat().st_size == file.bytes:
-            try:
+        try:
+            if path.is_file() and path.stat().st_size == file.bytes:
                 vendor_bytes(file, path)
-            except InputError:
-                continue
-            return path
+                return path
+        except (OSError, DsmapError):
+            continue
     return None
+
+
+def _keepers() -> Iterator[Path]:
+    yield PACKAGED
+    yield user_cache_folder() / _CACHE  # its files are safe by their hashes, whoever may write there
 
 
 def _kept_name(file: VendorFile) -> str:
@@ -198,16 +205,36 @@ def _in_folder(folder: Path, file: VendorFile) -> Path:
 def _pack(npm: str, package: str, work: Path) -> Path:
     """Downloads a package's archive into `work`."""
     command = [npm, "pack", "--silent", "--ignore-scripts", package]
+    advice = "Check the network, or pass --runtime."
+    log = work / "npm.log"
     try:
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=_PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(f"npm could not fetch {package}: {error}", "Check the network, or pass --runtime.") from error
+        code = _call(command, work, log)
+    except subprocess.TimeoutExpired as error:
+        fact = f"npm could not fetch {package}: it did not end within {_PATIENCE:.0f} s"
+        raise InputError(fact, advice) from error
+    except OSError as error:
+        raise InputError(f"npm could not fetch {package}: {error}", advice) from error
     archives = list(work.glob("*.tgz"))
-    if done.returncode or len(archives) != 1:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = said[0] if said else f"it ended with code {done.returncode}"
-        raise InputError(f"npm could not fetch {package}: {reason}", "Check the network, or pass --runtime.")
+    if code or len(archives) != 1:
+        reason = first_line(log.read_text(errors="replace")) or f"it ended with code {code}"
+        raise InputError(f"npm could not fetch {package}: {reason}", advice)
     return archives[0]
+
+
+def _call(command: list[str], work: Path, log: Path) -> int:
+    """Runs npm; its exit code. What npm starts ends with it, and cannot hold us up: there is no pipe to wait for."""
+    with log.open("wb") as errors:
+        none = subprocess.DEVNULL
+        process = subprocess.Popen(command, cwd=work, stdin=none, stdout=none, stderr=errors, start_new_session=True)
+        try:
+            return process.wait(_PATIENCE)
+        finally:
+            if process.poll() is None:
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+                process.wait()
 
 
 def _from_archive(archive: Path, file: VendorFile) -> bytes:

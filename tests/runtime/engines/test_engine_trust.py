@@ -374,7 +374,7 @@ def test_a_cache_that_is_a_link_is_refused(bundle, rtx, cache, tmp_path, which):
     place = cache if which == "cache" else cache / "engines"
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DsmapError, match="is a link, and engines are code") as caught:
+    with pytest.raises(DsmapError, match="is a link, and what lies there is run as code") as caught:
         open_mapping(bundle, rtx)
     assert "DSMAP_CACHE" in caught.value.advice
 

@@ -142,6 +142,28 @@ def test_a_half_copied_update_is_not_taken(chromium, site, tmp_path):
             assert wait_for(lambda: ask(page, "document.title"), "the title") == title
 
 
+def test_a_server_at_the_address_of_a_site_takes_over(chromium, site, tiny_bundle, tmp_path):
+    """No worker and no cache of the static site stay, and a token after # gets to the server's page."""
+    server = {"token": False, "backend": "cpu", "fast": False}
+    with open_page(chromium) as page:
+        with plain_host(site) as (port, _):
+            address = f"http://127.0.0.1:{port}/"
+            visit(page, address)
+        other = make_site(tiny_bundle, tmp_path / "server", server=server)
+        with plain_host(other, port):
+            page.goto("about:blank")
+            page.goto(f"{address}#token=x")
+            for end in (
+                "document.querySelector('#number-backend')?.textContent.includes('cpu (server)')",
+                "navigator.serviceWorker.getRegistrations().then(all => all.length === 0)",
+                "caches.keys().then(keys => keys.length === 0)",
+            ):
+                wait_for(lambda end=end: ask(page, end), end)
+            assert ask(page, "location.hash").endswith("token=x")
+            page.reload()
+            assert ask(page, "navigator.serviceWorker.controller === null")
+
+
 def _rewrite(site: Path, name: str, *, version: bool = True) -> None:
     """Gives the model of a site another name; without `version` the rest of the site does not know it."""
     from dsmap.runtime.web.site import write_version

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 from browsers import make_site, need_web_runtime, served
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.web import vendor
 from dsmap.runtime.web.reference import reference_frame
@@ -74,12 +77,18 @@ def test_one_direction_and_every_precision(exported, tmp_path):
 def test_a_site_replaces_only_a_site(tiny_bundle, tmp_path):
     out = tmp_path / "site"
     make_site(tiny_bundle, out)
-    (out / "old.txt").write_text("old")
     with pytest.raises(InputError, match="exists already"):
         make_site(tiny_bundle, out)
-    assert (out / "old.txt").exists()
+    before = (out / "site-version.js").stat().st_ino
     make_site(tiny_bundle, out, overwrite=True)
-    assert not (out / "old.txt").exists()
+    assert (out / "site-version.js").stat().st_ino != before
+    for name in ("CNAME", ".git/HEAD", "app/thesis.tex"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+        with pytest.raises(InputError, match=f"holds {name}, which is no part of the site"):
+            make_site(tiny_bundle, out, overwrite=True)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mother.txt").write_text("dear")
     for wanted in ({}, {"overwrite": True}):
@@ -138,6 +147,50 @@ def test_without_npm_the_advice_is_to_install_it(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="there is no npm") as failed:
         find_vendor_files()
     assert "Install Node.js" in failed.value.advice
+
+
+def test_where_no_cache_can_be_the_package_will_do(monkeypatch, tmp_path):
+    """As in a container whose user has no home; a server's page does without what is nowhere."""
+    from dsmap.runtime.bundle.bundle import Bundle
+    from dsmap.runtime.web.site import SiteRequest, build_site
+
+    need_web_runtime()
+    packaged = tmp_path / "vendor"
+    packaged.mkdir()
+    for path in find_vendor_files().values():
+        shutil.copy(path, packaged)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DSMAP_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(vendor, "PACKAGED", packaged)
+    assert {path.parent for path in find_vendor_files().values()} == {packaged}
+    monkeypatch.setattr(vendor, "PACKAGED", tmp_path / "nothing")
+    with pytest.raises(DsmapError, match="cannot make the cache folder") as failed:
+        find_vendor_files()
+    assert "engines" not in str(failed.value)
+    said: list[str] = []
+    bundle = Bundle.open(find_model("summer-winter"))
+    build_site(SiteRequest(bundle=bundle, out=tmp_path / "site", server={"token": False}), said.append)
+    assert said[-1].startswith("the page will not open videos: cannot make the cache folder")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for npm")
+def test_an_npm_that_hangs_is_given_up(monkeypatch, tmp_path):
+    """With all that it has started, which may hold its output open."""
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text(f"#!/bin/sh\n/bin/sleep 60 &\necho $! > {tmp_path}/child\nwait\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent))
+    monkeypatch.setattr(vendor, "_PATIENCE", 0.5)
+    began = time.monotonic()
+    with pytest.raises(InputError, match="did not end within") as failed:
+        vendor.fetch_vendor_files(VENDOR_FILES[:1], tmp_path / "out")
+    assert time.monotonic() - began < 20
+    assert "Check the network" in failed.value.advice
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() - began < 20
+        time.sleep(0.01)
 
 
 def test_the_server_serves_files_and_nothing_else(site):

@@ -1,7 +1,7 @@
 // What all modes share: the model, the current translator, and the options that the controls set.
 
 import { loadModel } from '../lib/dsmap.js'
-import { prepareOffline } from '../lib/offline.js'
+import { endOffline, prepareOffline } from '../lib/offline.js'
 
 /** @typedef {import('../lib/dsmap.js').Model} Model */
 /** @typedef {import('../lib/dsmap.js').Translator} Translator */
@@ -38,6 +38,7 @@ export async function openSession ({ backend = 'auto', onProgress } = {}) {
     await prepareOffline(backend)
     return new Session(model)
   }
+  await endOffline().catch(() => undefined)
   const { openRemote } = await import('./remote.js')
   return new Session(await openRemote(model.site))
 }

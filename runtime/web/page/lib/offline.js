@@ -50,6 +50,17 @@ export async function keepOffline (translator) {
 }
 
 /**
+ * Ends what `prepareOffline` began, for a page that needs its server: the service worker goes, with all that it kept.
+ */
+export async function endOffline () {
+  if (!('serviceWorker' in navigator)) return
+  const scope = new URL('..', import.meta.url).href
+  const registrations = await navigator.serviceWorker.getRegistrations().catch(() => [])
+  for (const registration of registrations) if (registration.scope === scope) await registration.unregister()
+  for (const key of await caches.keys()) if (key.startsWith(`dsmap ${scope} `)) await caches.delete(key)
+}
+
+/**
  * Looks for a newer version and lets it take over; whether it has.
  * @param {ServiceWorkerRegistration} registration
  */
