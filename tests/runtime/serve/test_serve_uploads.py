@@ -127,6 +127,16 @@ def test_room_for_an_upload_is_counted_once(tmp_path):
                 work.check_written()
 
 
+def test_a_job_goes_on_beside_a_large_upload(server, clip, monkeypatch):
+    monkeypatch.setattr("dsmap.runtime.serve.job_queue._CHECK_SECONDS", 0.02)
+    work, path = server.app.api.state.server.work, begin(server, len(clip))
+    server.client.patch(path, content=clip, headers=PART | {"Upload-Offset": "0"})
+    query = {"domain": "winter", "height": 32, "upload": path.rpartition("/")[2]}
+    with work.room_for((64 << 20) - work.used_bytes()):
+        job = ended(server, server.client.post("/v1/videos", params=query))  # its result takes of the room
+    assert job["state"] == "done", job
+
+
 def test_only_folders_of_servers_are_removed(tmp_path):
     names = ["dsmap-serve-holiday", "dsmap-serve-holidays", "dsmap-serve-abcd_123", "dsmap-serve-running1"]
     holiday, holidays, left, running = folders = [tmp_path / name for name in names]
