@@ -94,14 +94,26 @@ def open_decoding(
         reason = device_failure(device) or codec_failure(device, stream.codec_context.codec.canonical_name)
         if reason is None:
             try:
-                context = device_decoder(stream.codec_context, device, keep=keep and hwaccel != AUTO)
-                return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify, origin)
+                context, note = _device_context(stream.codec_context, device, keep and hwaccel != AUTO)
+                return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify, origin, note)
             except (av.FFmpegError, OSError, ValueError) as error:
                 reason = _reason(error)
         if hwaccel != AUTO:
             raise InputError(f"{device} cannot decode this video: {reason}", _OR_SOFTWARE)
         reasons.append(f"{device}: {reason}")
     return SoftwareDecoding(stream, f"decoded by software ({'; '.join(reasons) or 'no device on this system'})")
+
+
+def _device_context(software: VideoCodecContext, device: str, keep: bool) -> tuple[VideoCodecContext, str]:
+    """A decoder on `device`, and its note; frames it cannot `keep` in its memory come to the host's."""
+    note = f"decoded on {device}"
+    if keep:
+        try:
+            return device_decoder(software, device, keep=True), note
+        except (av.FFmpegError, OSError, ValueError, DsmapError) as error:
+            reason = error.fact if isinstance(error, DsmapError) else _reason(error)
+            note += f"; the frames go through the host's memory ({reason})"
+    return device_decoder(software, device), note
 
 
 class DeviceDecoding:
@@ -115,8 +127,9 @@ class DeviceDecoding:
         optional: bool,
         notify: Notify,
         origin: Fraction,
+        note: str,
     ) -> None:
-        self.name, self.note = device, f"decoded on {device}"
+        self.name, self.note = device, note
         self.context = context
         self._device, self._optional, self._notify, self._origin = device, optional, notify, origin
         self._software = stream.codec_context
@@ -247,7 +260,10 @@ class _Trial:
             return f"it does not decode {_kind(ours)}"
         if (ours.width, ours.height, ours.pts) != (theirs.width, theirs.height, theirs.pts):
             return f"its first frame is {_kind(theirs)} at tick {theirs.pts}, not {_kind(ours)} at tick {ours.pts}"
-        theirs = on_host(theirs)
+        try:
+            theirs = on_host(theirs)
+        except (av.FFmpegError, OSError) as error:
+            return f"its first frame does not come to the host: {_reason(error)}"
         expected = DEVICE_FORMATS[theirs.format.name]
         if ours.format.name.replace("yuvj", "yuv") != expected:
             return f"its frames are {theirs.format.name}, not {ours.format.name}"

@@ -1,9 +1,6 @@
 """Frames that a decoder left in the memory of a device: where their planes lie, and how they come to the host."""
 
-import ctypes
 from collections.abc import Callable
-from functools import cache
-from typing import Any
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
@@ -13,9 +10,9 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
-from dsmap.errors import DsmapError
 from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, dlpack_plane
 from dsmap.runtime.video.colour_matrix import needs_own_matrix, value_range
+from dsmap.runtime.video.cuda_context import synchronise
 from dsmap.runtime.video.frame_to_rgb import matrix_of
 from dsmap.runtime.video.tone_mapping import tone_of
 
@@ -70,39 +67,6 @@ def device_frame(frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[n
         luma=luma,
         chroma=chroma,
         owner=(frame, capsules),
-        wait=_wait_for_decoder,
+        wait=synchronise,
         to_rgb=lambda: to_rgb(on_host(frame)),
     )
-
-
-def _wait_for_decoder() -> None:
-    """FFmpeg copies frames in the default stream of the primary context: ONNX Runtime's streams do not wait for it."""
-    if error := _driver().cuStreamSynchronize(None):
-        raise DsmapError(f"the GPU's decoder failed (CUDA error {error})", "Leave out --hwaccel.")
-
-
-@cache
-def _driver() -> Any:
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            return _CurrentContext(ctypes.CDLL(name))
-        except OSError:
-            continue
-    raise DsmapError("the NVIDIA driver's library cannot be loaded", "Leave out --hwaccel.")
-
-
-class _CurrentContext:
-    """The driver, with the first GPU's primary context made current in the thread that calls."""
-
-    def __init__(self, library: Any) -> None:
-        self._library, self._context = library, ctypes.c_void_p()
-        device = ctypes.c_int()
-        library.cuInit(0)
-        library.cuDeviceGet(ctypes.byref(device), 0)
-        library.cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device)
-
-    def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802  # the driver's name
-        self._library.cuCtxPushCurrent_v2(self._context)
-        error = int(self._library.cuStreamSynchronize(stream))
-        self._library.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
-        return error

@@ -4,6 +4,10 @@
 
 typedef unsigned long long Device;
 
+static char primary; /* what ONNX Runtime has made active, with the default flags, when a decoder opens */
+static __thread void *current[64];
+static __thread int depth;
+
 typedef struct {
     size_t x, y;
     int kind; /* 1: host, 2: device */
@@ -29,15 +33,37 @@ static int copy(const Copy *job) {
 
 int cuMemcpy2D_v2(const Copy *job) { return copy(job); }
 int cuMemcpy2DAsync_v2(const Copy *job, void *stream) { return copy(job); }
-int cuMemAlloc_v2(Device *at, size_t bytes) { *at = (Device)malloc(bytes); return 0; }
+int cuMemAlloc_v2(Device *at, size_t bytes) {
+    if (!depth) return 201; /* invalid context */
+    *at = (Device)malloc(bytes);
+    return 0;
+}
 int cuMemFree_v2(Device at) { free((void *)at); return 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 int cuDeviceGet(int *device, int number) { *device = number; return number ? 101 : 0; }
+int cuDeviceGetName(char *name, int bytes, int device) { strcpy(name, "a card of the tests"); return 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 1ull << 33; return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) { *value = 512; return 0; } /* texture alignment */
-int cuCtxCreate_v2(void **context, unsigned flags, int device) { *context = malloc(8); return 0; }
-int cuDevicePrimaryCtxRetain(void **context, int device) { *context = malloc(8); return 0; }
-int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = *active = 0; return 0; }
-int cuCtxGetCurrent(void **context) { *context = 0; return 0; }
-int cuCtxPopCurrent_v2(void **context) { if (context) *context = 0; return 0; }
+int cuCtxPushCurrent_v2(void *context) {
+    if (!context || depth == 64) return 201;
+    current[depth++] = context;
+    return 0;
+}
+int cuCtxPopCurrent_v2(void **context) {
+    if (!depth) return 201;
+    depth--;
+    if (context) *context = current[depth];
+    return 0;
+}
+int cuCtxGetCurrent(void **context) { *context = depth ? current[depth - 1] : 0; return 0; }
+int cuCtxCreate_v2(void **context, unsigned flags, int device) {
+    *context = malloc(8);
+    return cuCtxPushCurrent_v2(*context);
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = &primary;
+    return getenv("NVDEC_NO_PRIMARY") ? 2 : 0;
+}
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = 0; *active = 1; return 0; }
 int cuGetErrorName(int error, const char **text) { *text = "CUDA_ERROR_UNKNOWN"; return 0; }
 int cuGetErrorString(int error, const char **text) { *text = "the card fell off"; return 0; }

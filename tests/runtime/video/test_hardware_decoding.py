@@ -23,6 +23,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.video import check_video, translate_video
 from dsmap.runtime.live.source import SourceName
 from dsmap.runtime.live.streams import StreamSource
+from dsmap.runtime.video import decoding
 from dsmap.runtime.video.decoding import level_difference
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.hardware import DEVICES, codec_failure, device_failure
@@ -140,6 +141,21 @@ def test_a_device_whose_first_frame_differs_is_not_believed(clip: Path, monkeypa
     assert any("decoded by software (cuda: its first frame differs" in note for note in reader.notes)
     StandInDevice(brighter=1).install(monkeypatch)
     assert read(clip, hwaccel="cuda")[0].decoder == "cuda"
+
+
+def test_a_device_whose_first_frame_cannot_be_looked_at_is_not_believed(clip: Path, monkeypatch) -> None:
+    _, ours = read(clip)
+    StandInDevice().install(monkeypatch)
+
+    def broken(_frame: av.VideoFrame) -> av.VideoFrame:
+        raise av.error.ExternalError(-1, "the card fell off")
+
+    monkeypatch.setattr(decoding, "on_host", broken)
+    with pytest.raises(InputError, match="its first frame does not come to the host: the card fell off"):
+        read(clip, hwaccel="cuda")
+    reader, theirs = read(clip, hwaccel="auto")
+    assert same(ours, theirs)
+    assert (reader.decoder, reader.failed_packets) == ("software", 0)
 
 
 def test_a_stream_that_the_device_does_not_take(tmp_path: Path, monkeypatch) -> None:

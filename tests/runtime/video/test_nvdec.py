@@ -32,10 +32,10 @@ def read(path, **options):
         told = {"decoder": reader.decoder, "notes": reader.notes, "failed": reader.failed_packets, "lines": lines}
         return frames, told
 
-path, hwaccel = sys.argv[1:]
+path, hwaccel, more = sys.argv[1:]
 try:
     ours, _ = read(path)
-    theirs, told = read(path, hwaccel=hwaccel)
+    theirs, told = read(path, hwaccel=hwaccel, **json.loads(more))
     pairs = list(zip(ours, theirs, strict=True))
     told["same"] = all(one.pts == two.pts and np.array_equal(one.rgb, two.rgb) for one, two in pairs) and len(pairs)
 except DsmapError as error:
@@ -83,10 +83,10 @@ def joined(parts: list[Path], path: Path) -> Path:
     return path
 
 
-def compare(card: Path, path: Path, hwaccel: str = "cuda", **settings: object) -> dict:
+def compare(card: Path, path: Path, hwaccel: str = "cuda", more: dict | None = None, **settings: object) -> dict:
     environment = {name: str(value) for name, value in settings.items()}
     environment |= {"LD_LIBRARY_PATH": str(card), "NVDEC_PICTURES": str(path.parent / "pictures")}
-    command = [sys.executable, "-c", COMPARE, str(path), hwaccel]
+    command = [sys.executable, "-c", COMPARE, str(path), hwaccel, json.dumps(more or {})]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
     return json.loads(done.stdout)
 
@@ -140,6 +140,15 @@ def test_a_card_that_fails(card: Path, tmp_path: Path) -> None:
     }
     told = compare(card, path, "auto", NVDEC_BREAKS=6)
     assert (told["decoder"], told["same"], told["failed"]) == ("software", 12, 0)
+
+
+def test_frames_that_the_card_cannot_keep_come_to_the_host(card: Path, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    told = compare(card, path, more={"on_device": True}, NVDEC_NO_PRIMARY=1)
+    assert (told["decoder"], told["same"], told["failed"]) == ("cuda", 12, 0)
+    reason = "the GPU's primary context cannot be used (CUDA error 2)"
+    assert f"decoded on cuda; the frames go through the host's memory ({reason})" in told["notes"]
 
 
 # The cuda backend on ONNX Runtime's CPU provider: the stand-in card's memory is ordinary memory.
