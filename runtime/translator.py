@@ -18,7 +18,8 @@ from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
 
-_MAX_FRAMES_AT_ONCE = 4
+_MAX_FRAMES_AT_ONCE = 4  # on the host
+_ANY_NUMBER = 64  # more than any backend on a GPU takes
 
 
 class Translator(FrameTranslator):
@@ -55,7 +56,7 @@ class Translator(FrameTranslator):
         `precision`: one that the bundle has, or "auto" for the one that suits the backend.
         `frames_at_once`: how many frames will be under way together (see `submit`); 1 has the lowest latency.
         `for_frames`: (width, height) of the frames of a video; replaces `frames_at_once` by as many as are faster
-        together and fit into memory.
+        together: on a GPU as the backend chooses, on the host one per core as far as they fit into memory.
         `cuda_binding`: "cuda-python", "pycuda" or "auto".
         `streams`: compute streams of the GPU, for the backends that have several; None for their default.
         `trust_engines`: load the bundle's TensorRT engines even if they were not built here; engines are code.
@@ -65,13 +66,15 @@ class Translator(FrameTranslator):
         not run.
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(find_model(model))
+        on_host = None
         if for_frames is not None:
             bundle.check()  # its files are in memory then, which counts
-            frames_at_once = _as_many_as_fit(bundle, *for_frames)
+            frames_at_once, on_host = _ANY_NUMBER, _as_many_as_fit(bundle, *for_frames)
         settings = BackendSettings(
             threads=threads,
             precision=precision,
             frames_at_once=frames_at_once,
+            at_once_on_host=on_host,
             cuda_binding=cuda_binding,
             streams=streams,
             trust_engines=trust_engines,
@@ -207,7 +210,7 @@ class Translator(FrameTranslator):
 
 
 def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
-    """Frames at once for a video: one per core, up to the number that backends gain from."""
+    """Frames at once on the host for a video: one per core, up to the number that backends gain from."""
     cores = allowed_cores() or os.cpu_count() or 1
     return frames_that_fit(
         height,

@@ -28,6 +28,8 @@ class BackendSettings:
     """fp32, fp16 or int8, as the bundle has; auto: what suits the backend."""
     frames_at_once: int = 1
     """Frames that the caller keeps in flight: 1 for the lowest delay, more for more frames a second."""
+    at_once_on_host: int | None = None
+    """At most so many of them where their activations are in the host's memory; None: no other limit."""
     cuda_binding: str = "auto"
     """Python binding to CUDA: cuda-python, pycuda, or auto."""
     streams: int | None = None
@@ -36,6 +38,11 @@ class BackendSettings:
     """Load a bundle's TensorRT engines, which are code, even if this user has not built them."""
     source: str | None = None
     """Domain of the frames; None: the one that is not the target. With the target itself, frames are reconstructed."""
+
+    @property
+    def host_frames_at_once(self) -> int:
+        """`frames_at_once` for a backend that is `on_host`."""
+        return min(self.frames_at_once, self.at_once_on_host or self.frames_at_once)
 
 
 DEFAULT_SETTINGS = BackendSettings()

@@ -17,6 +17,7 @@ LUMA, CHROMA, RGB = "luma", "chroma", "frames"
 """The graph's inputs and its output."""
 _SHARPNESS = -0.6  # of swscale's bicubic filter
 _OPSET = 20  # as the bundle's graphs
+_MOST_COMPARED = 30  # frames, each of which is converted four times
 _MOST_BEYOND = 0.001  # of the values: where colours leave the range of RGB, swscale clips at other steps
 
 
@@ -78,13 +79,14 @@ class PlanesToRgb:
     """Converts frames of one `kind` within a device, by sessions of its own.
 
     PyAV does not tell the siting of the colour. So frames are compared with the same frames by way of the host until
-    one siting alone fits.
+    one siting alone fits, or colours have told none apart for 30 frames: then the first one that fits stays.
     """
 
     def __init__(self, new_session: Callable[[bytes], Any], kind: PlanesKind, device: str) -> None:
         """`new_session`: opens an ONNX graph. `device`: "cuda", or "cpu" where the planes are in ordinary memory."""
         self.kind = kind
         self._device = device
+        self._compared = 0
         self._sessions = [new_session(planes_graph(kind, siting)) for siting in SITINGS]
 
     def run(self, frame: DeviceFrame, target: Any) -> None:
@@ -111,7 +113,8 @@ class PlanesToRgb:
                 f" than a level, the worst by {worst}",
                 "Pass --hwaccel auto, which takes frames through the memory of the host, and report this.",
             )
-        self._sessions = fitting
+        self._compared += 1
+        self._sessions = fitting[:1] if self._compared >= _MOST_COMPARED else fitting
         self._convert(fitting[0], frame, target)
 
     def _convert(self, session: Any, frame: DeviceFrame, target: Any) -> None:

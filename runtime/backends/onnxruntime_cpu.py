@@ -34,7 +34,7 @@ class OnnxRuntimeCPU(Backend):
         self.precision = best_precision(bundle, settings.precision, ("int8", "fp32"))
         self.description = f"ONNX Runtime {self._ort.__version__} on the CPU, {self.precision}"
         self._threads = settings.threads if settings.threads is not None else allowed_cores()
-        self._pool = TranslationPool(settings.frames_at_once, self._translate)
+        self._pool = TranslationPool(settings.host_frames_at_once, self._translate)
         self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency
         if self.concurrency > 1:
             self._threads = threads_each(self._threads or os.cpu_count() or 1, self.concurrency)

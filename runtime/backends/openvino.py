@@ -55,7 +55,7 @@ class OpenVINO(Backend):
         version = openvino.__version__.partition("-")[0]
         self.description = f"OpenVINO {version} on {self._device_name()}, {self.precision}"
         self._bundle, self._target = bundle, target
-        self._pool = TranslationPool(settings.frames_at_once, self.translate)
+        self._pool = TranslationPool(settings.host_frames_at_once, self.translate)
         self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency
         encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         others = [self._optional("mapping", target), self._required("decoder", target)]
@@ -103,8 +103,8 @@ class OpenVINO(Backend):
         # f32 explicitly: on some CPUs OpenVINO defaults to bfloat16, which is less exact, and slower without AMX.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         threads = settings.threads if settings.threads is not None else allowed_cores()
-        if settings.frames_at_once > 1:
-            options["NUM_STREAMS"] = min(settings.frames_at_once, MAX_CONCURRENT)
+        if settings.host_frames_at_once > 1:
+            options["NUM_STREAMS"] = min(settings.host_frames_at_once, MAX_CONCURRENT)
         return options if threads is None else {**options, "INFERENCE_NUM_THREADS": threads}
 
     def _device_name(self) -> str:

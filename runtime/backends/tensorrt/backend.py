@@ -283,7 +283,7 @@ class TensorRT(Backend):
 
 def _checked_streams(wanted: int | None) -> int:
     if wanted is not None and not 1 <= wanted <= MAX_STREAMS:
-        raise InputError(f"{wanted} streams are asked for", f"Pass 1 to {MAX_STREAMS}.")
+        raise InputError(f"--streams is {wanted}", f"Pass 1 to {MAX_STREAMS}.")
     return wanted or STREAMS
 
 

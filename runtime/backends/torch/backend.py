@@ -60,7 +60,7 @@ class TorchBackend(Backend):
         self._style_mlp = single_module(self._graph("style_mlp"), "style", "style_params")
         self._styled: tuple[Codes, Tensor] | None = None
         module = translation_module(self._read, settings.source or bundle.source_of(target), target)
-        self._frames = self._runner(module, not_compiled is None, settings.frames_at_once)
+        self._frames = self._runner(module, not_compiled is None, settings)
         self.in_flight, self.concurrency = self._frames.in_flight, self._frames.concurrency
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
@@ -99,17 +99,17 @@ class TorchBackend(Backend):
             log_line(told)
         return told
 
-    def _runner(self, module: fx.GraphModule, compile_it: bool, frames_at_once: int) -> GpuFrames | HostFrames:
+    def _runner(self, module: fx.GraphModule, compile_it: bool, settings: BackendSettings) -> GpuFrames | HostFrames:
         """What translates frames with the module, after the smallest frame has been translated."""
         with torch_errors():
             module = module.to(self._device)
             self._check_runs(module)
         if self._device.type != "cuda":
-            return HostFrames(module, self._device, self._threads, frames_at_once)
+            return HostFrames(module, self._device, self._threads, settings.host_frames_at_once)
         # The weights went up on the stream of this thread, and frames have streams that do not wait for it.
         torch.cuda.synchronize()
         compile_module = (lambda: compiled(module)) if compile_it else None
-        return GpuFrames(TorchCuda(), module.forward, compile_module, frames_at_once, self._tf32)
+        return GpuFrames(TorchCuda(), module.forward, compile_module, settings.frames_at_once, self._tf32)
 
     def _check_runs(self, module: fx.GraphModule) -> None:
         """Translates the smallest frame: an installed torch may have no kernels for this GPU."""

@@ -28,6 +28,10 @@ Compile = Callable[[], Translation]
 """The translation, compiled: for the one size that it is called with."""
 
 
+_MODES = threading.RLock()
+"""Whether TF32 is used is a setting of the process: translators in other threads wait while one begins a frame."""
+
+
 class GpuFrames:
     """Up to `MAX_LANES` frames in flight; calls as those of a `Backend`.
 
@@ -95,7 +99,7 @@ class GpuFrames:
     @contextmanager
     def _modes(self) -> Iterator[None]:
         """Without gradients, and with or without TF32: afterwards as before, as that is a setting of the process."""
-        with torch.inference_mode():
+        with _MODES, torch.inference_mode():
             if self._tf32 is None:
                 yield
                 return

@@ -1,5 +1,7 @@
 """RGB of NV12 and P010 by the graph that a GPU runs, here on the CPU, beside the conversion of the host."""
 
+from dataclasses import replace
+
 import cv2  # noqa: F401  # before av
 
 # isort: split
@@ -88,6 +90,19 @@ def test_the_siting_is_found_once_frames_show_it() -> None:
     later = on_device(picture(64, 48, 1, False, False, phase=2), False)
     assert kept is not None
     assert np.array_equal(run(converter, later), run(expected, later))
+
+
+def test_grey_frames_are_not_compared_for_ever() -> None:
+    grey = av.VideoFrame(64, 48, "nv12")
+    for plane in grey.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    grey.colorspace, grey.color_range = 1, 1
+    given, compared = on_device(grey, False), []
+    counted = replace(given, to_rgb=lambda: compared.append(1) or by_host(grey))
+    converter = PlanesToRgb(session, given.kind, "cpu")
+    for _ in range(35):
+        assert np.array_equal(run(converter, counted), by_host(grey))
+    assert len(compared) == 30
 
 
 def test_planes_that_are_not_the_decoders_stop_it() -> None:

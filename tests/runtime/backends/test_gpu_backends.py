@@ -19,7 +19,7 @@ import pytest
 from gpu_doubles import FLAVOUR, CpuContext, CpuEngine, CpuEngineStore, LateCuda, OneSizeEngineStore
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime import Translator
+from dsmap.runtime import Translator, translator
 from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, pinned_memory, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
 from dsmap.runtime.backends.base import BackendSettings
@@ -171,8 +171,18 @@ def test_a_size_that_does_not_fit_twice_runs_on_one_stream(gpu, bundle, by_cpu, 
     image = frames(1, 48, 48, 1)
     np.testing.assert_array_equal(backend.translate(image, styles(1)), by_cpu.translate(image, styles(1)))
     assert "48x48 does not fit on 2 streams: one is used" in caplog.messages
-    with pytest.raises(InputError, match="9 streams are asked for"):
+    with pytest.raises(InputError, match="--streams is 9"):
         TensorRT(bundle, "winter", BackendSettings(streams=9))
+
+
+def test_frames_of_a_video_in_flight_do_not_depend_on_the_hosts_cores(gpu, bundle, monkeypatch):
+    monkeypatch.setattr(registry, "need_gpu", lambda: "8.9")
+    monkeypatch.setattr(translator, "allowed_cores", lambda: 2)
+    for name, in_flight, at_once in (("tensorrt", 6, 4), ("cpu", 3, 2)):
+        streams = 4 if name == "tensorrt" else None
+        made = Translator.load(bundle, domain="winter", backend=name, for_frames=(64, 48), streams=streams)
+        assert (made.in_flight, made.concurrency) == (in_flight, at_once)
+        made.close()
 
 
 def test_the_number_of_streams_reaches_the_backend(gpu, bundle, monkeypatch):

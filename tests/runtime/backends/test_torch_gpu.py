@@ -15,6 +15,7 @@ from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.torch import backend as torch_backend
 from dsmap.runtime.backends.torch import devices
 from dsmap.runtime.backends.torch.backend import TorchBackend
+from dsmap.runtime.backends.torch.gpu_frames import GpuFrames
 from dsmap.runtime.backends.torch.lanes import MAX_SIZES, UNCOMPILED_FRAMES
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
@@ -306,3 +307,30 @@ def test_a_gpu_that_torch_does_not_use_is_said(bundle, monkeypatch, caplog):
     backend = make(bundle)
     assert backend.description.endswith("on the CPU (this torch is built without CUDA), fp32, eager")
     assert caplog.messages == [backend.description]
+
+
+def test_translators_in_two_threads_leave_torch_as_it_was():
+    """TF32 is the process's: one begins a frame while another is within its own."""
+    inside, go_on, before = threading.Event(), threading.Event(), torch.backends.cudnn.allow_tf32
+    seen: list[bool] = []
+
+    def first() -> None:
+        with GpuFrames(LateTorchCuda(), None, None, 1, not before)._modes():
+            inside.set()
+            go_on.wait(10)
+
+    def second() -> None:
+        inside.wait(10)
+        with GpuFrames(LateTorchCuda(), None, None, 1, before)._modes():
+            first_.join(10)
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+    first_, second_ = threading.Thread(target=first), threading.Thread(target=second)
+    first_.start()
+    second_.start()
+    inside.wait(10)
+    second_.join(0.2)
+    go_on.set()
+    second_.join(10)
+    assert seen == [before]
+    assert torch.backends.cudnn.allow_tf32 == before
