@@ -106,6 +106,39 @@ def test_a_check_compares_with_the_cpu(tiny_bundle, monkeypatch):
     assert "- check of tensorrt, m: 3 nodes on the CPU" in markdown(run)
 
 
+def test_frames_that_differ_when_they_are_repeated_fail_the_check(tiny_bundle, monkeypatch):
+    from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
+
+    class Unsteady(OnnxRuntimeCPU):
+        calls = 0
+
+        def _translate(self, frames_nhwc, style_ns, run):
+            self.calls += 1
+            return super()._translate(frames_nhwc, style_ns, run) ^ (self.calls > 3)
+
+    monkeypatch.setitem(steps.BACKENDS, "unsteady", lambda: Unsteady)
+    job = {**CPU, "backend": "unsteady", "model": str(tiny_bundle), "cases": [[16, 16, 1, None]]}
+    found = steps.check(job)
+    assert found["rows"][0]["psnr_db"] >= steps.MIN_PSNR
+    assert not found["passed"]
+    reason = StepResult(GpuStep(title="check", kind="check"), found, 1.0).reason
+    assert reason.startswith("16x16: the same frames differ when they are repeated (48.1")
+
+
+def test_lines_of_a_step_join_what_its_check_has_noted(monkeypatch):
+    def step(command, **_options):
+        Path(command[-1]).write_text(json.dumps({"passed": True, "said": ["3 nodes on the CPU", "without A"]}))
+        return subprocess.CompletedProcess(command, 0, stdout="", stderr="building B\nwithout A\n")
+
+    monkeypatch.setattr(gpu_check_run.subprocess, "run", step)
+    found = run_step(GpuStep(title="check", kind="check"), 10)
+    assert found["said"] == ["3 nodes on the CPU", "without A", "building B"]
+
+
+def test_the_facts_have_the_versions_of_torch():
+    assert "torch" in facts()["versions"]
+
+
 def test_torch_on_a_cpu_is_left_out(tiny_bundle, tmp_path):
     import torch
 

@@ -92,6 +92,8 @@ def test_version_and_usage_errors() -> None:
     assert_refused(run(), 2, "Missing argument 'INPUT")
     assert_refused(run("a.mp4"), 2, "Missing option '--domain'")
     assert_refused(run("a.mp4", "-d", "winter", "--hight", "3"), 2, "No such option: --hight")
+    result = run("a.mp4", "-d", "winter", "--streams", "9")
+    assert_refused(result, 2, "'--streams': must be between 1 and 4")
     result = run("a.mp4", "--domain", "winter", "--height", "3")
     assert_refused(result, 2, "Invalid value for '--height'")
     assert result[2].splitlines()[1].startswith("See ")

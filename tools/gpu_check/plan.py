@@ -22,7 +22,7 @@ _SECONDS = 1.5  # of each measurement
 # Width, height, batch, seed of the style (None: the mean). The first two share an engine, the third wants another.
 _CASES = ((256, 256, 1, None), (320, 192, 1, 3), (256, 256, 2, 5), (256, 256, 1, 7))
 _PACKAGES = ("tensorrt", "tensorrt-rtx-cu13", "tensorrt-cu13", "onnxruntime-gpu", "onnxruntime", "cuda-python",
-             "cuda-bindings", "pycuda", "numpy")  # fmt: skip
+             "cuda-bindings", "pycuda", "torch", "triton", "numpy")  # fmt: skip
 _SMI = "name,driver_version,memory.total,clocks.max.sm,power.limit"
 
 

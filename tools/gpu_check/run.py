@@ -62,7 +62,8 @@ def run_step(step: GpuStep, timeout: float) -> Job:
         except (OSError, ValueError):
             return {"failed": f"its process ended with code {done.returncode}: {lines[-1] if lines else 'no output'}"}
         notes = [line for line in lines if line.startswith(("building", "without"))]
-        return {**result, "said": notes} if notes else result
+        said = result.get("said", [])
+        return {**result, "said": [*said, *(note for note in notes if note not in said)]} if notes else result
 
 
 def _skipped(step: GpuStep, skip: Sequence[str]) -> str | None:

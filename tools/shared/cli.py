@@ -127,7 +127,7 @@ CudaBinding = Annotated[
 Streams = Annotated[
     int | None,
     typer.Option(
-        "--streams", metavar="N", min=1, help="TensorRT: CUDA streams (default: 2).", rich_help_panel=HARDWARE
+        "--streams", metavar="N", min=1, max=4, help="TensorRT: CUDA streams (default: 2).", rich_help_panel=HARDWARE
     ),
 ]
 TrustEngines = Annotated[
