@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsmap.common.sampling import pick_evenly
 from dsmap.config import MAX_STYLE_AXES
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.model.dsmap import DSMAP
 from dsmap.training.image_tensors import load_readable_nchw
 
@@ -49,13 +49,15 @@ def style_statistics(
 
 
 def statistics_of_codes(codes: Sequence[Tensor], domain: str) -> StyleStatistics:
-    """The statistics of style codes (S,), float32. Raises InputError for fewer than two."""
+    """The statistics of style codes (S,), float32. Raises InputError for fewer than two, DsmapError if not finite."""
     if len(codes) < 2:
         raise InputError(
             f"only {len(codes)} readable images of {domain}; its mean style needs two",
             "Point to a folder with more images of that domain.",
         )
     codes_ns = torch.stack(list(codes))
+    if not codes_ns.isfinite().all():
+        raise DsmapError(f"the style encoder of {domain} gives codes that are not finite", "Use another checkpoint.")
     return StyleStatistics(codes_ns.mean(0).tolist(), codes_ns.std(0).tolist(), len(codes), _principal_axes(codes_ns))
 
 

@@ -31,6 +31,7 @@ class LoadedModel:
             streams=options.streams,
             trust_engines=options.trust_engines,
             for_frames=largest,
+            style_spread=request.style.spread,
         )
         self._request = request
         self.translator = translator

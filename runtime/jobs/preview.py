@@ -4,6 +4,7 @@ write_preview(request, Path("sheet.jpg"))  # the input, the requested style, the
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +12,15 @@ import cv2
 import numpy as np
 
 from dsmap.common.images import WRITTEN_SUFFIXES, kind_of, read_rgb, write_rgb
+from dsmap.common.output_files import check_outputs
 from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import MEAN
 from dsmap.runtime.jobs.loaded_model import LoadedModel
-from dsmap.runtime.jobs.output_paths import check_output_file
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import Pixels
 from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.jobs.video_plan import Reader, open_source
 from dsmap.runtime.styles.resolver import StyleLike
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
@@ -49,7 +51,9 @@ def write_preview(request: VideoRequest, path: Path) -> int:
     job = _only_job(request)
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise InputError(f"cannot write a preview as {path.name}", f"use one of {', '.join(WRITTEN_SUFFIXES)}")
-    check_output_file(path, Path(job.source), overwrite=request.options.overwrite, option="--preview")
+    inputs = [*request.style.images(), *((source, "the input") for source in job.inputs())]
+    closed = [(request.bundle.folder, "the model's folder")]
+    check_outputs({"--preview": path}, inputs, closed=closed, overwrite=request.options.overwrite)
     frame_rgb = middle_frame(job, request)
     height, width = frame_rgb.shape[:2]
     frame_rgb = scaled(frame_rgb, size_at_height(width, height, request.options.height or min(height, MAX_LINES)))
@@ -66,13 +70,17 @@ def middle_frame(job: Job, request: VideoRequest) -> Pixels:
     if kind is not None and kind.role == "image":
         return read_rgb(Path(job.source))
     options = request.options
-    with VideoReader(job.source, start=options.start, end=options.end, frames=options.frames) as reader:
-        middle = (reader.expected_seconds or 0) / 2 + float(options.start or 0)
-        seekable = reader.path is not None and reader.expected_seconds
-        if not seekable:
+    with open_source(job.source, options) as reader:
+        first_rgb = _first(reader)
+        seconds = reader.expected_seconds if isinstance(job.source, Path) and isinstance(reader, VideoReader) else None
+    if not seconds:
+        return first_rgb
+    middle = replace(options, start=float(options.start or 0) + seconds / 2, end=None, frames=1)
+    try:
+        with open_source(job.source, middle) as reader:
             return _first(reader)
-    with VideoReader(job.source, start=middle, frames=1) as reader:
-        return _first(reader)
+    except InputError:  # a recording that was cut off ends before its header says
+        return first_rgb
 
 
 def sheet(cells: Sequence[PreviewCell]) -> Pixels:
@@ -104,8 +112,8 @@ def _translations(model: LoadedModel, frame_rgb: Pixels, written: str) -> Iterat
             yield PreviewCell(name, model.for_images(frame_rgb))
 
 
-def _first(reader: VideoReader) -> Pixels:
-    return next(item.rgb for item in reader if isinstance(item, Frame))
+def _first(reader: Reader) -> Pixels:
+    return next(item.rgb for item in reader if isinstance(item, Frame)).copy()
 
 
 def _drawn(cell: PreviewCell, size: tuple[int, int]) -> Pixels:

@@ -33,6 +33,8 @@ class RequestedStyle:
 
     fixed: ResolvedStyle
     path: StylePlan | None = None
+    spread: float = 1.0
+    """Of random styles that are drawn later, see `random_code`."""
 
     def __str__(self) -> str:
         """As the user wrote it, on one line."""
@@ -117,8 +119,8 @@ def _resolve_style(options: StyleOptions, bundle: Bundle, domain: str) -> Reques
     resolver = StyleResolver(bundle.manifest, domain, options.spread)
     if not options.changes_over_time:
         if options.style is None:
-            return RequestedStyle(fixed=resolver.resolve(options.seed))
-        return RequestedStyle(fixed=resolver.resolve(options.style, "--style"))
+            return RequestedStyle(fixed=resolver.resolve(options.seed), spread=options.spread)
+        return RequestedStyle(fixed=resolver.resolve(options.style, "--style"), spread=options.spread)
     if options.style is not None or options.seed is not None:
         raise InputError(
             "--style or --seed was passed with a style over time",
@@ -131,7 +133,7 @@ def _resolve_style(options: StyleOptions, bundle: Bundle, domain: str) -> Reques
         cycle=options.style_cycle,
         seconds=options.style_period,
     )
-    return RequestedStyle(fixed=resolver.resolve(None), path=path)
+    return RequestedStyle(fixed=resolver.resolve(None), path=path, spread=options.spread)
 
 
 def _check_names(request: VideoRequest) -> None:

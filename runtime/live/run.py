@@ -172,10 +172,7 @@ class LiveRun:
         """React to other threads: finished recordings, and a loaded direction."""
         self.session.tick()
         self._recordings.report_finished()
-        if self._translation.working_height.chosen and not self._height_said:
-            self._height_said = True
-            height, fps = self._translation.working_height.height, self._settings.preparation.target_fps
-            self._say(f"{height} lines, for {fps:g} frames a second; + and - change it")
+        self._say_height()
         if self._wanted_domain != self._translation.direction.translator.target:
             try:
                 direction = self._directions.take(self._wanted_domain)
@@ -186,6 +183,18 @@ class LiveRun:
             if direction is not None:
                 self.session.turn_round(self._wanted_domain)
                 self._translation.direction = direction
+
+    def _say_height(self) -> None:
+        """Once, what height was chosen."""
+        found, fps = self._translation.working_height.found, self._settings.preparation.target_fps
+        if found is None or self._height_said:
+            return
+        self._height_said = True
+        if not found.fast_enough:
+            size = f"{found.height} lines, the smallest size," if found.height else "frames of this size"
+            self._say(f"{size} are still slower than {fps:g} frames a second")
+        elif found.height is not None:
+            self._say(f"{found.height} lines, for {fps:g} frames a second; + and - change it")
 
     def _reason_to_stop(self, stop: StopRequest) -> StoppedBy | None:
         """Why to stop now, if so. Raises the error of a camera or the translation."""

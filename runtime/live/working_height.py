@@ -1,8 +1,10 @@
 """The height at which a live session translates: given, or the largest that is fast enough."""
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.video.scaling import scaled, size_at_height
@@ -19,8 +21,8 @@ class WorkingHeight:
     def __init__(self, height: int | None = None, target_fps: float | None = None) -> None:
         """`height`: as given; without it, `target_fps` chooses one at the first frame. With neither, frames stay."""
         self.height = height
-        self.chosen = False
-        """Whether it was chosen by speed, and not changed since."""
+        self.found: FoundHeight | None = None
+        """What was chosen by speed, unless it has been changed since."""
         self._target = None if height is not None else target_fps
         self._lines: int | None = None  # of the frames
         self._lock = threading.Lock()
@@ -32,7 +34,7 @@ class WorkingHeight:
             target, self._target = self._target, None
             found = largest_fast_enough(frame_rgb, translate, target)
             with self._lock:
-                self.height, self.chosen = found, found is not None
+                self.height, self.found = found.height, found
         return self.height
 
     def step(self, by: int) -> int | None:
@@ -45,7 +47,7 @@ class WorkingHeight:
             further = [one for one in steps if (one > now if by > 0 else one < now)]
             if further:
                 self.height = further[0] if by > 0 else further[-1]
-                self.chosen = False
+                self.found = None
             return self.height or self._lines
 
 
@@ -54,29 +56,49 @@ def heights_up_to(lines: int) -> list[int]:
     return [*(height for height in HEIGHTS if height < lines), lines]
 
 
+class FoundHeight(NamedTuple):
+    """The height that a search ended with."""
+
+    height: int | None
+    """None: the frame's own."""
+    fast_enough: bool
+    """False where even the smallest is too slow."""
+
+
 def largest_fast_enough(
     frame_rgb: Pixels, translate: Callable[[Pixels], object], fps: float, clock: Callable[[], float] = time.monotonic
-) -> int | None:
-    """The largest height at which `translate` reaches `fps`; None: the frame's own is fast enough.
+) -> FoundHeight:
+    """The largest height at which `translate` reaches `fps`, by measuring a few.
 
-    It is measured from the smallest up: time grows with the pixels, and faster where caches overflow. Takes two
-    seconds at most and one frame.
+    It begins with the smallest and goes on with the largest one that should be fast enough, by the heights measured
+    until then, until none is left or two seconds have passed; the height under way is measured to its end.
     """
-    steps = heights_up_to(frame_rgb.shape[0])
-    began, chosen, seconds = clock(), 0, 0.0
-    place: int | None = 0
-    while place is not None:
-        seconds = _measured(frame_rgb, translate, steps[place], clock)
-        if seconds * fps * _ROOM > 1 and place > 0:
+    steps, began = heights_up_to(frame_rgb.shape[0]), clock()
+    seconds = {0: _measured(frame_rgb, translate, steps[0], clock)}
+    limit = 1 / (fps * _ROOM)
+    best, too_slow = 0, len(steps)
+    while seconds[best] <= limit and clock() - began < _SECONDS:
+        known = {steps[place]: took for place, took in seconds.items()}
+        likely = [place for place in range(best + 1, too_slow) if _expected(known, steps[place]) <= limit]
+        if not likely:
             break
-        chosen = place
-        likely = [
-            later
-            for later in range(place + 1, len(steps))
-            if seconds * (steps[later] / steps[place]) ** 2 * fps * _ROOM <= 1
-        ]
-        place = likely[-1] if likely and clock() - began < _SECONDS else None
-    return None if chosen == len(steps) - 1 else steps[chosen]
+        place = likely[-1]
+        seconds[place] = _measured(frame_rgb, translate, steps[place], clock)
+        best, too_slow = (place, too_slow) if seconds[place] <= limit else (best, place)
+    return FoundHeight(None if best == len(steps) - 1 else steps[best], seconds[best] <= limit)
+
+
+def _expected(known: Mapping[int, float], lines: int) -> float:
+    """Seconds of a frame of so many lines, from those of other heights: on a line through the two nearest, both scales
+    logarithmic. Time grows with the pixels at least, which is all that is known from one height."""
+    below = max(height for height in known if height < lines)
+    above = min((height for height in known if height > lines), default=None)
+    other = above or max((height for height in known if height < below), default=None)
+    steepness = 2.0
+    if other is not None:
+        measured = math.log(known[other] / known[below]) / math.log(other / below)
+        steepness = measured if above else max(2.0, measured)
+    return known[below] * (lines / below) ** steepness
 
 
 def _measured(
@@ -87,4 +109,4 @@ def _measured(
     translate(small_rgb)
     began = clock()
     translate(small_rgb)
-    return clock() - began
+    return max(clock() - began, 1e-9)

@@ -239,6 +239,9 @@ def video(
     if preview is not None:
         from dsmap.runtime.jobs.preview import write_preview
 
+        if report is not None:
+            raise InputError("--report does not go with --preview", "Leave it out.")
+
         say(f"{preview}: {write_preview(request, preview)} images")
         return
     with Display(request) as display:

@@ -75,3 +75,41 @@ def test_what_cannot_be_previewed(tmp_path, tiny_bundle):
 def test_a_sheet_has_rows_of_four(count):
     whole = sheet([PreviewCell(str(i), np.full((90, 1000, 3), i, np.uint8)) for i in range(count)])
     assert whole.shape == (-(-count // 4) * (43 + LABEL), min(count, 4) * 480, 3)
+
+
+def test_nothing_that_is_read_is_replaced(tmp_path, tiny_bundle):
+    for name in ("in.png", "snow.png"):
+        write_rgb(tmp_path / name, np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    usual = tmp_path / "in.png", "--model", tiny_bundle, "--style", tmp_path / "snow.png", "--overwrite", "--preview"
+    before = (tmp_path / "snow.png").read_bytes()
+    for path, words in (("snow.png", "the --style image"), ("in.png", "the input")):
+        code, _, err = preview(*usual, tmp_path / path)
+        assert (code, words in err) == (2, True), err
+    code, _, err = preview(*usual, tiny_bundle / "new.png")
+    assert (code, "the model's folder" in err) == (2, True), err
+    assert (tmp_path / "snow.png").read_bytes() == before
+    code, _, err = preview(*usual, tmp_path / "s.png", "--report", tmp_path / "r.json")
+    assert (code, "--report does not go with --preview" in err) == (2, True), err
+
+
+def test_sequences_and_recordings_that_were_cut_off(tmp_path, tiny_bundle):
+    for number in range(1, 4):
+        write_rgb(tmp_path / f"{number:03d}.png", np.full((64, 64, 3), 40 * number, np.uint8))
+    code, _, err = preview(tmp_path / "%03d.png", "--model", tiny_bundle, "--preview", tmp_path / "sheet.png")
+    assert code == 0, err
+    assert (cells(tmp_path / "sheet.png", (64, 64))[0] == 40).all()
+    clips.make_clip(tmp_path / "in.mkv", frames=60)
+    whole = (tmp_path / "in.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 3 // 4])
+    code, _, err = preview(tmp_path / "cut.mkv", "--model", tiny_bundle, "--preview", tmp_path / "cut.png")
+    assert code == 0, err
+
+
+def test_the_spread_is_that_of_the_option(tmp_path, tiny_bundle):
+    write_rgb(tmp_path / "in.png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    for spread in (1, 3):
+        options = "--style-spread", spread, "--preview", tmp_path / f"{spread}.png"
+        assert preview(tmp_path / "in.png", "--model", tiny_bundle, *options)[0] == 0
+    once, thrice = (cells(tmp_path / f"{spread}.png", (64, 64)) for spread in (1, 3))
+    np.testing.assert_array_equal(once[1], thrice[1])
+    assert not np.array_equal(once[-2], thrice[-2])

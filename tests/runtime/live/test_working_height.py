@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsmap.runtime.live.working_height import HEIGHTS, WorkingHeight, heights_up_to, largest_fast_enough
+from dsmap.runtime.live.working_height import HEIGHTS, FoundHeight, WorkingHeight, heights_up_to, largest_fast_enough
 
 
 class Machine:
@@ -25,35 +25,42 @@ class Machine:
         self.seen.append(rgb.shape[0])
         self.now += self.seconds(rgb.shape[0])
 
-    def choose(self, lines: int, fps: float) -> int | None:
+    def choose(self, lines: int, fps: float) -> FoundHeight:
         frame = np.zeros((lines, round(lines * 4 / 3), 3), np.uint8)
         return largest_fast_enough(frame, self.translate, fps, self.clock)
 
 
-@pytest.mark.parametrize("cached", [1e9, 60_000])
+@pytest.mark.parametrize("cached", [1e9, 200_000, 60_000, 1])
 @pytest.mark.parametrize("speed", [5e5, 1e6, 4e6, 2e7])
 @pytest.mark.parametrize("fps", [5, 15, 30])
 def test_the_largest_height_that_is_fast_enough(speed, cached, fps):
     machine = Machine(speed, cached)
-    chosen = machine.choose(720, fps) or 720
+    found = machine.choose(720, fps)
     fast = [lines for lines in heights_up_to(720) if machine.seconds(lines) * fps * 1.1 <= 1]
-    assert chosen in heights_up_to(720)
-    assert chosen <= (fast[-1] if fast else HEIGHTS[0])
-    if cached > 1e8 and fast and machine.now < 2:
-        assert chosen == fast[-1]
+    assert found.fast_enough == bool(fast)
+    assert (found.height or 720) == (fast[-1] if fast else HEIGHTS[0])
+    assert machine.now < 2 + 2 * machine.seconds(720)
 
 
-def test_it_takes_two_seconds_and_a_frame_at_most():
+def test_as_few_heights_as_needed_are_measured():
     machine = Machine(1e5)
-    assert machine.choose(1080, 15) == 144
+    assert machine.choose(1080, 15) == (144, False)
     assert machine.seen == [144, 144]
     machine = Machine(3e8)
-    assert machine.choose(1080, 15) is None
+    assert machine.choose(1080, 15) == (None, True)
     assert machine.seen == [144, 144, 1080, 1080]
+    machine = Machine(1e7, cached=60_000)
+    assert machine.choose(720, 15) == (432, True)
+    assert len(machine.seen) <= 10
+
+
+def test_two_seconds_are_enough():
+    machine = Machine(3e5)
+    assert machine.choose(2160, 0.1) == (1080, True)
 
 
 def test_small_frames_stay_as_they_are():
-    assert Machine(1).choose(100, 15) is None
+    assert Machine(1).choose(100, 15) == (None, False)
 
 
 def test_keys_go_up_and_down():
@@ -63,7 +70,7 @@ def test_keys_go_up_and_down():
     assert height.of(frame, lambda _rgb: None) is None
     assert [height.step(-1) for _ in range(7)] == [432, 360, 288, 240, 192, 144, 144]
     assert [height.step(1) for _ in range(7)] == [192, 240, 288, 360, 432, 480, 480]
-    assert (height.of(frame, lambda _rgb: None), height.chosen) == (480, False)
+    assert (height.of(frame, lambda _rgb: None), height.found) == (480, None)
 
 
 def test_it_is_chosen_once():

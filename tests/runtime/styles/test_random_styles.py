@@ -10,7 +10,7 @@ import torch
 from commands import call
 
 from dsmap.common.images import write_rgb
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.export.request import UpdateRequest
 from dsmap.export.run import update_bundle
 from dsmap.runtime import Translator
@@ -50,6 +50,11 @@ def test_draws_have_the_covariance_of_the_codes():
     assert np.allclose(drawn.mean(0), found.mean, atol=0.02)
     along = (drawn - found.mean) @ np.linalg.pinv(axes[:2])
     assert 1.9 < np.abs(along).max() <= 2.0001
+
+
+def test_codes_that_are_not_finite_are_refused():
+    with pytest.raises(DsmapError, match="gives codes that are not finite"):
+        statistics_of_codes([torch.ones(3), torch.full((3,), torch.nan)], "winter")
 
 
 def test_few_images_give_few_axes():
