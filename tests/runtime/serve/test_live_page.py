@@ -225,3 +225,59 @@ def test_where_udp_is_blocked_frames_go_one_by_one(server, chromium, bundle, mon
         start_camera(page, seconds=25)
         assert "does not get through" in page.inner_text("body")
         wait_until_shown(page, Translator(bundle, "winter", "cpu")(picture(*SIZE))[:, ::-1])
+
+
+def test_cancel_frees_the_server_before_anything_is_shown(server, chromium):
+    with open_page(chromium) as page:
+        page.add_init_script("""  // results that never begin to play
+            const play = HTMLMediaElement.prototype.play
+            HTMLMediaElement.prototype.play = function () {
+              return this.classList.contains('source') ? play.call(this) : new Promise(() => {})
+            }""")
+        page.goto(f"{server.address}/#token={TOKEN}")
+        page.click("#camera-start")
+        live = server.app.api.state.server.live
+        for _ in range(400):
+            if live.count:
+                break
+            page.wait_for_timeout(50)
+        page.wait_for_timeout(1000)  # until it is connected
+        page.click("#camera-start")
+        wait_until_free(page, server)
+
+
+def test_a_session_that_ends_before_it_is_connected_says_why(server, chromium, monkeypatch):
+    monkeypatch.setattr(live_session, "CONNECT_SECONDS", 1.5)
+    with open_page(chromium) as page:
+        page.add_init_script("""  // nothing gets through but the server's last word
+            const accept = RTCPeerConnection.prototype.setRemoteDescription
+            RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+              const data = JSON.stringify({ type: 'error', ended: true, fact: 'the server stops', advice: '' })
+              setTimeout(() => channel.dispatchEvent(new MessageEvent('message', { data })), 500)
+              return accept.call(this, { type, sdp: sdp.replace(/a=candidate.*\\r\\n/g, '') })
+            }
+            let channel
+            const create = RTCPeerConnection.prototype.createDataChannel
+            RTCPeerConnection.prototype.createDataChannel = function (name) {
+              return channel = create.call(this, name)
+            }""")
+        page.goto(f"{server.address}/#token={TOKEN}")
+        page.click("#camera-start")
+        page.wait_for_selector("text=The server stops.")
+        assert "UDP" not in page.inner_text("body")
+        wait_until_free(page, server)
+
+
+def test_a_file_that_only_the_server_can_read(server, chromium, tmp_path):
+    """An AVI file; then an MP4 file where the server has not got what reads it in the page."""
+    for name, blocked in (("clip.avi", False), ("clip.mp4", True)):
+        film = clips.make_clip(tmp_path / name, codec="mpeg4")
+        with open_page(chromium) as page:
+            if blocked:
+                page.route("**/mediabunny.min.mjs", lambda route: route.abort())
+            page.goto(f"{server.address}/#token={TOKEN}")
+            page.click("#tab-video")
+            page.set_input_files("#files", film)
+            page.click("#start")
+            page.wait_for_selector("#result-facts")
+            assert "64 \u00d7 48 \u00b7 20 frames" in page.inner_text("#result-facts")

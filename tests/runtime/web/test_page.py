@@ -162,3 +162,46 @@ def test_nothing_is_wider_than_the_screen(page, width):
         page.click(f"#tab-{mode}")
         page.wait_for_selector(f"#stage[data-mode={mode}] > *")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_direction_comes_with_its_own_style(page):
+    """No moment has the new translator with the code of the old domain, however long the code takes."""
+    pairs = page.evaluate(
+        """async () => {
+          const [{ Session }, { loadModel }] = await Promise.all(
+            ['./app/session.js', './lib/dsmap.js'].map(path => import(new URL(path, document.baseURI))))
+          const session = new Session(await loadModel('./', { backend: 'wasm' }))
+          const [first, second] = session.directions.map(one => one.target)
+          await session.setTarget(first)
+          const picture = await createImageBitmap(new ImageData(256, 256))
+          await session.setStyle({ kind: 'picture', picture, name: 'black' })
+          const old = session.style
+          const pairs = new Set()
+          const watch = () => {
+            const { target, translator, style } = session
+            pairs.add([target === second, translator.target === second, style !== old].join())
+          }
+          const clock = setInterval(watch, 0)
+          await session.setTarget(second)
+          watch()
+          clearInterval(clock)
+          session.translator.close()
+          return [...pairs]
+        }"""
+    )
+    assert set(pairs) == {"false,false,false", "true,true,true"}
+
+
+def test_why_a_page_does_not_work_offline(camera_site, camera_chromium, tmp_path):
+    site = tmp_path / "site"
+    shutil.copytree(camera_site, site)
+    said = []
+    for _ in range(2):
+        with served(site) as address, open_page(camera_chromium) as page:
+            page.goto(f"{address}?backend=wasm")
+            page.wait_for_selector("#number-backend")
+            page.click("#about-open")
+            said.append(page.inner_text("#about .privacy-note"))
+        (site / "service-worker.js").unlink(missing_ok=True)
+    assert "It works offline after the first visit." in said[0]
+    assert "It does not work offline: " in said[1]

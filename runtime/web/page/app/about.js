@@ -5,7 +5,7 @@ import { KEYS, keys } from './key-list.js'
 
 export const LOCAL = 'Everything stays on your device'
 const LOCAL_LONG
-  = 'Images and videos are translated in this browser, on this device. Nothing is sent anywhere: the page has no server behind it, no cookies and no tracking, and works offline after the first visit.'
+  = 'Images and videos are translated in this browser, on this device. Nothing is sent anywhere: the page has no server behind it, no cookies and no tracking.'
 const REMOTE_LONG
   = 'Images, videos and the camera\'s frames are sent to the server that this page came from, and are translated there. Who runs that server can see them.'
 
@@ -30,7 +30,7 @@ export function openAbout (session) {
         'p',
         { class: 'privacy-note' },
         icon(session.remote ? 'cloud' : 'lock'),
-        el('span', {}, session.remote ? REMOTE_LONG : LOCAL_LONG)
+        el('span', {}, session.remote ? REMOTE_LONG : `${LOCAL_LONG} ${offline(session)}`)
       ),
       section('Where it runs', ...backendPart(session)),
       section('Licence of the model', el('p', { class: 'text' }, session.site.licence || 'None is named.')),
@@ -50,6 +50,11 @@ export function openAbout (session) {
     if (event.target === box) box.close()
   }
   box.showModal()
+}
+
+/** @param {import('./session.js').Session} session */
+function offline ({ notOffline }) {
+  return notOffline ? `It does not work offline: ${notOffline.replace(/[.\s]+$/, '')}.` : 'It works offline after the first visit.'
 }
 
 function keysSwitch () {

@@ -61,7 +61,8 @@ export async function runRemote (video, track, session, screen, failed) {
   })
   session.addEventListener('change', onChange)
   callback = results.requestVideoFrameCallback(onFrame)
-  await results.play()
+  // Not awaited: until there is a frame it stays open, and the session could not be stopped meanwhile.
+  results.play().catch(() => undefined)
   return { stop }
 }
 

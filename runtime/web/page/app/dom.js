@@ -92,15 +92,12 @@ export function download (blob, name) {
 /**
  * Part of a file's name made of a text from a bundle or a user.
  * @param {string} text
+ * @param {number} [most] characters
+ * @param {string} [empty] what stands for a text of which nothing is left
  */
-export function fileName (text) {
-  return (
-    text
-      .normalize('NFKC')
-      .replace(/[^\p{L}\p{N}._-]+/gu, '-')
-      .replace(/^[-.]+|[-.]+$/g, '')
-      .slice(0, 60) || 'dsmap'
-  )
+export function fileName (text, most = 60, empty = 'dsmap') {
+  const clean = text.normalize('NFKC').replace(/[^\p{L}\p{N}._-]+/gu, '-').replace(/^[-.]+|[-.]+$/g, '')
+  return clean.slice(0, most) || empty
 }
 
 /**

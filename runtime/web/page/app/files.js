@@ -1,6 +1,6 @@
 // Choosing files: by the browser's dialogue, by dropping them anywhere on the stage, or by pasting them.
 
-import { button, el, icon } from './dom.js'
+import { button, el, fileName, icon } from './dom.js'
 
 /**
  * @typedef {object} FilesOptions
@@ -103,7 +103,5 @@ export function timeText (seconds) {
  * @param {string} extension
  */
 export function resultName (name, domain, extension) {
-  const clean = (/** @type {string} */ text) => text.normalize('NFKC').replace(/[^\p{L}\p{N}._-]+/gu, '-').replace(/^[-.]+|[-.]+$/g, '')
-  const stem = clean(name.replace(/\.[^.]{1,5}$/, '')).slice(0, 80) || 'dsmap'
-  return `${stem}-${clean(domain).slice(0, 40) || 'translated'}.${extension}`
+  return `${fileName(name.replace(/\.[^.]{1,5}$/, ''), 80)}-${fileName(domain, 40, 'translated')}.${extension}`
 }

@@ -71,6 +71,8 @@ export class LiveSession extends EventTarget {
   #last = ''
   #closed = false
   #timer = 0
+  /** Ends the wait for the connection. @type {((error: ServerError) => void) | null} */
+  #refuse = null
   #close = () => this.close()
 
   /**
@@ -109,31 +111,40 @@ export class LiveSession extends EventTarget {
 
   #follow () {
     clearTimeout(this.#timer)
+    if (this.#refuse) return // #connected follows it
     const state = this.#peer.connectionState
     if (state === 'failed' || state === 'closed') this.#end(LOST)
     else if (state === 'disconnected') this.#timer = window.setTimeout(() => this.#end(LOST), DISCONNECTED_MS)
   }
 
-  /** Until the connection stands. */
+  /** Until the connection stands. Rejects with the server's reason if it ends the session before. */
   #connected () {
+    /** @type {number | undefined} */
+    let timer
     return new Promise((resolve, reject) => {
+      this.#refuse = reject
       const blocked = () => reject(Object.assign(new ServerError(BLOCKED), { blocked: true }))
-      const timer = setTimeout(blocked, CONNECT_MS)
-      this.#peer.addEventListener('connectionstatechange', () => {
+      timer = window.setTimeout(blocked, CONNECT_MS)
+      const look = () => {
         const state = this.#peer.connectionState
         if (state === 'connected') resolve(undefined)
         else if (state === 'failed' || state === 'closed') blocked()
-        else return
-        clearTimeout(timer)
-      })
+      }
+      this.#peer.addEventListener('connectionstatechange', look)
+      look()
+    }).finally(() => {
+      this.#refuse = null
+      clearTimeout(timer)
     })
   }
 
   /** @param {string} reason */
   #end (reason) {
     if (this.#closed) return
+    const refuse = this.#refuse
     this.close()
-    this.#emit('ended', reason)
+    if (refuse) refuse(new ServerError(reason))
+    else this.#emit('ended', reason)
   }
 
   /**

@@ -21,11 +21,21 @@ async function start () {
     const session = await openSession({ backend, onProgress: progress })
     showModel(session)
     await session.setTarget(session.target)
-    if (session.translator && !session.remote) void keepOffline(session.translator)
+    if (session.translator && !session.remote) void keepForLater(session, session.translator)
     runModes(stage, session)
   } catch (error) {
     fail(stage, /** @type {Error} */ (error))
   }
+}
+
+/**
+ * Keeps the model for offline use; what cannot be kept is told in the about box.
+ * @param {Session} session
+ * @param {import('../lib/dsmap.js').Translator} translator
+ */
+async function keepForLater (session, translator) {
+  const lost = await keepOffline(translator).catch((/** @type {Error} */ { message }) => [message])
+  if (lost.length) session.notOffline ||= `the browser could not keep ${lost.length === 1 ? lost[0] : `${lost.length} files`}`
 }
 
 /**

@@ -5,7 +5,8 @@ import { ask, inWords, ServerError } from './server-api.js'
 /** @typedef {import('../lib/video.js').VideoResult} VideoResult */
 /** @typedef {import('../lib/video.js').Progress} Progress */
 /**
- * `width`, `height`: of the result.
+ * `width`, `height`: of the result, about. A width of 0: that of the video is not known; frames are then translated at
+ * that height, or as they are for 0, and the result has the video's own size.
  * @typedef {object} RemoteVideoOptions
  * @property {string} target
  * @property {number} width
@@ -36,8 +37,8 @@ export async function translateVideo (file, { target, width, height, style, stre
   const form = new FormData()
   form.set('domain', target)
   form.set('strength', String(strength))
-  form.set('height', String(height))
-  form.set('upscale', 'false')
+  if (height) form.set('height', String(height))
+  if (height && width) form.set('upscale', 'false')
   if (style) form.set('style_code', Array.from(style).join(','))
   form.set('video', file)
   let job = await upload(form, signal, part => onProgress({ frames: 0, fraction: UPLOAD * part, secondsLeft: null }))
@@ -49,10 +50,29 @@ export async function translateVideo (file, { target, width, height, style, stre
     })
     const blob = await download(`v1/jobs/${job.id}/result`, signal)
     onProgress({ frames: job.frames, fraction: 1, secondsLeft: 0 })
-    return { blob, extension: 'mp4', description: 'MP4, made by the server', frames: job.frames, width, height, notes: job.notes.map(sentence), discard: async () => {} }
+    const size = await sizeOf(blob) ?? { width, height }
+    return { blob, extension: 'mp4', description: 'MP4, made by the server', frames: job.frames, ...size, notes: job.notes.map(sentence), discard: async () => {} }
   } finally {
     await ask(`v1/jobs/${job.id}`, { method: 'DELETE', keepalive: true }).catch(() => {}) // or the server does it later
   }
+}
+
+/**
+ * The size of a video's frames; null if this browser does not play it.
+ * @param {Blob} blob
+ */
+async function sizeOf (blob) {
+  const src = URL.createObjectURL(blob)
+  const video = Object.assign(document.createElement('video'), { preload: 'metadata', muted: true })
+  await new Promise((resolve) => {
+    video.onloadedmetadata = video.onerror = resolve
+    setTimeout(resolve, 3000) // phones may load nothing before it is played
+    video.src = src
+  })
+  const { videoWidth: width, videoHeight: height } = video
+  video.removeAttribute('src')
+  URL.revokeObjectURL(src)
+  return width ? { width, height } : null
 }
 
 /**

@@ -1,5 +1,6 @@
 // The model of a server: the same interface as a model in the browser, but the server translates.
 
+import { targetSize } from '../lib/image-input.js'
 import { randomCode } from '../lib/random-style.js'
 import { LiveSession } from './live.js'
 import { translateVideo } from './remote-video.js'
@@ -99,30 +100,6 @@ export class RemoteTranslator {
 
   /** Nothing is held here. */
   close () {}
-}
-
-/**
- * @param {Image} image
- * @param {number} [width]
- * @param {number} [height]
- */
-function targetSize (image, width, height) {
-  const [ownWidth, ownHeight] = sizeOf(image)
-  return {
-    width: width ?? (height ? Math.max(1, Math.round(ownWidth * height / ownHeight)) : ownWidth),
-    height: height ?? (width ? Math.max(1, Math.round(ownHeight * width / ownWidth)) : ownHeight)
-  }
-}
-
-/**
- * @param {Image} image
- * @returns {[number, number]} width, height
- */
-function sizeOf (image) {
-  if ('displayWidth' in image) return [image.displayWidth, image.displayHeight]
-  if ('videoWidth' in image) return [image.videoWidth, image.videoHeight]
-  if ('naturalWidth' in image) return [image.naturalWidth, image.naturalHeight]
-  return [image.width, image.height]
 }
 
 /**

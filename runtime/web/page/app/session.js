@@ -24,6 +24,8 @@ import { endOffline, prepareOffline } from '../lib/offline.js'
  */
 
 export const STRENGTH_FULL = 1
+/** @type {StyleChoice} */
+const MEAN = { kind: 'mean' }
 const AUTO_SIDE_SLOW = 256
 const AUTO_SIDE_FAST = 512
 
@@ -35,8 +37,10 @@ const AUTO_SIDE_FAST = 512
 export async function openSession ({ backend = 'auto', onProgress } = {}) {
   const model = await loadModel(new URL('.', document.baseURI), { backend, onProgress })
   if (!model.site.server) {
-    await prepareOffline(backend)
-    return new Session(model)
+    const reason = await prepareOffline(backend)
+    const session = new Session(model)
+    session.notOffline = reason
+    return session
   }
   await endOffline().catch(() => undefined)
   const { openRemote } = await import('./remote.js')
@@ -51,6 +55,8 @@ export class Session extends EventTarget {
     this.site = model.site
     /** Whether frames leave this machine. */
     this.remote = Boolean(model.site.server)
+    /** Why the page will not work offline; empty if it will. */
+    this.notOffline = ''
     /** @type {Translator | null} null until the first one is loaded */
     this.translator = null
     /** The domain that is translated to. While another direction loads it is still the old one; see `wanted`. */
@@ -123,7 +129,7 @@ export class Session extends EventTarget {
       throw error
     }
     if (order !== this.#orders.target) return translator?.close()
-    if (translator) await this.#take(translator, target)
+    if (translator && !await this.#take(translator, target)) return
     this.#loading = false
     this.#emit('loading', 'target', 'translator', 'style')
   }
@@ -134,7 +140,7 @@ export class Session extends EventTarget {
    */
   async setStyle (choice) {
     const order = ++this.#orders.style
-    const code = await this.#code(choice)
+    const code = await this.#code(choice, this.target, this.translator)
     if (order !== this.#orders.style) return
     this.choice = choice
     this.style = code
@@ -195,23 +201,33 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Replaces the translator, and frees the old one when its last translation is done.
+   * Replaces the translator together with the style's code, and frees the old one when its last translation is done.
    * @param {Translator} translator
    * @param {string} target
+   * @returns {Promise<boolean>} false: another direction was chosen meanwhile
    */
   async #take (translator, target) {
+    const order = this.#orders.target
+    let wanted, choice, style
+    do {
+      wanted = this.choice // may change while its code is computed
+      choice = this.#choiceFor(target)
+      try {
+        style = await this.#code(choice, target, translator)
+      } catch {
+        choice = MEAN // seen in the controls; the direction is right all the same
+        style = this.#mean(target)
+      }
+      if (order !== this.#orders.target) {
+        translator.close()
+        return false
+      }
+    } while (wanted !== this.choice)
     const old = this.translator
-    this.translator = translator
-    this.target = target
     ++this.#orders.style
-    this.choice = this.#choiceFor(target)
+    Object.assign(this, { translator, target, choice, style })
     if (old && !this.#users.get(old)) old.close()
-    try {
-      this.style = await this.#code(this.choice)
-    } catch {
-      this.choice = { kind: 'mean' } // seen in the controls; the direction is right all the same
-      this.style = this.#mean(target)
-    }
+    return true
   }
 
   /**
@@ -246,25 +262,30 @@ export class Session extends EventTarget {
 
   /**
    * @param {StyleChoice} choice
+   * @param {string} target
+   * @param {Translator | null} translator to `target`
    * @returns {Promise<Float32Array>}
    */
-  async #code (choice) {
-    if (choice.kind === 'mean') return this.#mean(this.target)
-    if (choice.kind === 'named') return this.#named(choice.name)
+  async #code (choice, target, translator) {
+    if (choice.kind === 'mean') return this.#mean(target)
+    if (choice.kind === 'named') return this.#named(choice.name, target)
     if (choice.kind === 'blend') {
-      const from = this.#named(choice.from)
-      const to = this.#named(choice.to)
+      const from = this.#named(choice.from, target)
+      const to = this.#named(choice.to, target)
       return from.map((value, at) => value + (to[at] - value) * choice.amount)
     }
-    const { translator } = this
     if (!translator) throw new Error('The model is still loading.')
     if (choice.kind === 'random') return translator.randomStyle(choice.seed)
+    if (translator !== this.translator) return translator.encodeStyle(choice.picture) // not in use yet
     return this.#using(translator, () => translator.encodeStyle(choice.picture))
   }
 
-  /** @param {string} name '' is the mean */
-  #named (name) {
-    return name ? Float32Array.from(this.site.styles[this.target].named[name]) : this.#mean(this.target)
+  /**
+   * @param {string} name '' is the mean
+   * @param {string} target
+   */
+  #named (name, target) {
+    return name ? Float32Array.from(this.site.styles[target].named[name]) : this.#mean(target)
   }
 
   /** @param {string} target */

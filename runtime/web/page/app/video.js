@@ -13,6 +13,10 @@ import { hasWebCodecs, inspectVideo, translateVideo } from '../lib/video.js'
 
 // Milliseconds that a change of the options waits for the next one before the preview is made again.
 const SETTLE = 80
+/** Of a file that cannot be read here. @type {Facts} */
+const UNKNOWN = { width: 0, height: 0, duration: 0, frameRate: 0, codec: '', sound: [], frame: null }
+// Longer than the side of any frame.
+const ENDLESS = 2 ** 20
 
 /** A result that waits until its tab is shown again. @type {VideoMode | null} */
 let kept = null
@@ -59,7 +63,7 @@ class VideoMode {
   /** @param {HTMLElement} root */
   show (root) {
     root.append(this.body)
-    this.files = takeFiles(root, { accept: 'video/*,.mkv,.mov,.ts,.m2ts', onFiles: ([file]) => this.open(file) })
+    this.files = takeFiles(root, { accept: 'video/*,.mkv,.mov,.ts,.m2ts,.avi,.flv,.mpg,.vob,.wmv', onFiles: ([file]) => this.open(file) })
     if (!this.result) this.invite()
   }
 
@@ -68,7 +72,7 @@ class VideoMode {
     this.body.replaceChildren(invitation({
       icon: 'video',
       title: canDrop() ? 'Drop a video here' : 'Choose a video',
-      text: `MP4, MOV, WebM, MKV or TS. Every frame is translated to ${this.session.wanted}, and the sound is kept.`,
+      text: `${this.session.remote ? 'MP4, MOV, WebM, MKV, TS, AVI and more' : 'MP4, MOV, WebM, MKV or TS'}. Every frame is translated to ${this.session.wanted}, and the sound is kept.`,
       action: 'Choose a video',
       note: `${where}. Any length: the result grows on disk, not in memory.`,
       onclick: () => this.files?.choose()
@@ -98,10 +102,17 @@ class VideoMode {
    * @returns {Promise<Facts>}
    */
   async inspect (file) {
-    // A server decodes what this browser cannot.
-    if (hasWebCodecs()) return inspectVideo(file, { decode: !this.session.remote })
-    const { inspectByElement } = await import('./video-recorder.js')
-    return inspectByElement(file)
+    const { remote } = this.session
+    try {
+      // A server decodes what this browser cannot.
+      if (hasWebCodecs()) return await inspectVideo(file, { decode: !remote })
+      const { inspectByElement } = await import('./video-recorder.js')
+      return await inspectByElement(file)
+    } catch (error) {
+      if (!remote || !file.size) throw error
+      console.warn(error)
+      return UNKNOWN // it reads other containers too, and says itself what it cannot read
+    }
   }
 
   /** @param {unknown} error */
@@ -120,12 +131,18 @@ class VideoMode {
     if (!facts || !file) return
     const start = button({ icon: 'play', text: 'Translate the video', class: 'primary', id: 'start', onclick: () => this.run() })
     const other = button({ icon: 'upload', text: 'Another video', onclick: () => this.files?.choose() })
-    const about = [`${facts.width} × ${facts.height}`, timeText(facts.duration), `${Number(facts.frameRate.toFixed(2))} fps`, facts.codec, ...facts.sound.length ? facts.sound : ['no sound']]
+    const about = facts === UNKNOWN ? [sizeText(file.size)] : [`${facts.width} × ${facts.height}`, timeText(facts.duration), `${Number(facts.frameRate.toFixed(2))} fps`, facts.codec, ...facts.sound.length ? facts.sound : ['no sound']]
     this.estimate = el('p', { class: 'facts', id: 'estimate', role: 'status' })
     this.layout(start, other, el('p', { class: 'facts' }, el('b', {}, file.name), ` · ${about.join(' · ')}`), this.estimate)
     if (facts.frame) this.showPair(facts.frame, facts.frame)
-    else this.compare.root.replaceWith(el('p', { class: 'empty' }, `This browser cannot show the video (${facts.codec}). The server can translate it.`))
+    else if (facts === UNKNOWN) this.instead('This page cannot read the file. The server may be able to translate it.')
+    else this.instead(`This browser cannot show the video (${facts.codec}). The server can translate it.`)
     this.showEstimate()
+  }
+
+  /** @param {string} text in the place of the compared pair */
+  instead (text) {
+    this.compare.root.replaceWith(el('p', { class: 'empty' }, text))
   }
 
   /**
@@ -187,6 +204,10 @@ class VideoMode {
 
   size () {
     const { width, height } = /** @type {Facts} */ (this.facts)
+    if (this.facts === UNKNOWN) {
+      const side = this.session.fit(ENDLESS, ENDLESS, 'live').height
+      return { width: 0, height: side === ENDLESS ? 0 : side }
+    }
     return this.session.fit(width, height, 'live')
   }
 
@@ -290,6 +311,7 @@ class VideoMode {
     this.again = button({ icon: 'play', text: 'Translate again', onclick: () => this.run() })
     const other = button({ icon: 'upload', text: 'Another video', onclick: () => this.files?.choose() })
     const facts = [`${result.width} × ${result.height}`, `${result.frames} frames`, result.description, sizeText(result.blob.size)]
+    if (!this.facts?.frame && result.width) this.compare.resize(result.width, result.height)
     this.player = createPlayer(this.compare, file, result.blob)
     const about = el('p', { class: 'facts', id: 'result-facts' }, el('b', {}, name), ` · ${facts.join(' · ')}`)
     const notes = result.notes.length ? el('p', { class: 'facts', id: 'result-notes' }, result.notes.join(' ')) : null

@@ -36,12 +36,12 @@ export async function prepareOffline (backend = 'auto') {
  * @returns {Promise<string[]>} names of files that could not be kept
  */
 export async function keepOffline (translator) {
-  if (!('serviceWorker' in navigator) || !isSecureContext) return []
-  const active = (await within(PATIENCE * 10, navigator.serviceWorker.ready))?.active
-  if (!active) return []
   const { name, precision } = translator.backend
   const graphs = Object.values(translator.model.site.files[precision] ?? {}).flatMap((part) => Object.values(part))
   const names = [...buildFor(name).map((file) => `runtime/${file}`), ...graphs.map((file) => file.path)]
+  if (!('serviceWorker' in navigator) || !isSecureContext) return names
+  const active = (await within(PATIENCE * 10, navigator.serviceWorker.ready))?.active
+  if (!active) return names
   const channel = new MessageChannel()
   return new Promise((resolve) => {
     channel.port1.onmessage = ({ data }) => resolve(data)

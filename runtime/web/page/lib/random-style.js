@@ -2,6 +2,8 @@
 //
 // mean + z @ axes, z from a normal distribution that is cut at two standard deviations; see dsmap/runtime/styles/random_styles.py.
 
+import { DsmapError } from './errors.js'
+
 /** @typedef {import('./site.js').DomainStyles} DomainStyles */
 
 const MASK_64 = (1n << 64n) - 1n
@@ -13,7 +15,7 @@ const BELOW_CUT = 0.022750131948179212 // the normal distribution at -2; at 2 it
  * @returns {Float32Array}
  */
 export function randomCode (styles, seed) {
-  if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`The seed is ${seed}. Use a whole number of 0 or more.`)
+  if (!Number.isSafeInteger(seed) || seed < 0) throw new DsmapError('input', `The seed is ${seed}. Use a whole number of 0 or more.`)
   const { mean, std } = styles
   const axes = styles.axes?.length ? styles.axes : std.map((deviation, i) => std.map((_, j) => (i === j ? deviation : 0)))
   const next = uniform(seed)

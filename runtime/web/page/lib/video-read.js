@@ -68,10 +68,12 @@ export function codecName (codec) {
  * @param {File} file
  * @param {{decode?: boolean}} [options] `decode: false` does not ask whether the video can be decoded
  * @returns {Promise<VideoFile>}
- * @throws {VideoError} not a video, broken, or of a codec that the browser lacks
+ * @throws {VideoError} not a video, broken, of a codec that the browser lacks, or where mediabunny cannot be loaded
  */
 export async function openVideo (file, { decode = true } = {}) {
-  const { BlobSource, Input, MATROSKA, MP4, MPEG_TS, QTFF, WEBM } = await loadMediabunny()
+  const { BlobSource, Input, MATROSKA, MP4, MPEG_TS, QTFF, WEBM } = await loadMediabunny().catch((error) => {
+    throw new VideoError('The part of this page that opens videos cannot be loaded', 'Check the network, then load the page again', error)
+  })
   const input = new Input({ source: new BlobSource(file), formats: [MP4, QTFF, MATROSKA, WEBM, MPEG_TS] })
   try {
     if (file.size === 0) throw new VideoError(`${file.name} is empty`, PLAYABLE)
