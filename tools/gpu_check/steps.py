@@ -32,8 +32,9 @@ Submit = Callable[[Frames], Pending]
 WARM_UP_SECONDS, WARM_UP_FRAMES, BLOCKS = 0.5, 12, 5
 MIN_PSNR = 40.0
 """dB between a backend's frames and the CPU's in float32, of the worst image: the export's limit for fp16."""
-MIN_AGAIN = 60.0
-"""dB between a backend's first frames and the same ones again, as graphs: only the order of additions may differ."""
+MIN_AGAIN = 50.0
+"""dB between a backend's first frames and the same ones again, as graphs. Those of torch are compiled by then, and each
+of the two may be 57 dB from float32."""
 _IMAGES = 3
 
 
