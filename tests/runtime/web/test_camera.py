@@ -26,9 +26,10 @@ Worker.prototype.postMessage = function (message, ...more) {
     const answered = event => {
       if (event.data.id !== message.id) return
       window.underWay--
-      this.removeEventListener('message', answered)
+      this.removeEventListener('message', answered, true)
     }
-    this.addEventListener('message', answered)
+    // Before the page's own listener, which may ask for the next frame at once.
+    this.addEventListener('message', answered, true)
   }
   return post.call(this, message, ...more)
 }
