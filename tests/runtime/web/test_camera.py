@@ -94,7 +94,8 @@ def test_frames_are_translated_as_in_python_and_counted(page, python_results):
     wait_for(lambda: page.locator("#number-rate").count(), "the rate")
     assert float(page.inner_text("#number-rate").split()[0]) > 0
     assert page.inner_text("#number-delay").endswith("ms")
-    assert page.evaluate("mostUnderWay") == 1  # no frame waits for another
+    # No queue grows; the next frame may be asked for while an answer is on its way.
+    assert page.evaluate("mostUnderWay") <= 2
     seen = [pictures(page)[0] for _ in range(2) if wait_for(lambda: frames_shown(page), "frames")]
     wait_for(lambda: np.any(pictures(page)[0] != seen[0]), "another frame")
 
