@@ -266,3 +266,19 @@ def test_a_session_that_ends_before_it_is_connected_says_why(server, chromium, m
         page.wait_for_selector("text=The server stops.")
         assert "UDP" not in page.inner_text("body")
         wait_until_free(page, server)
+
+
+def test_a_file_that_only_the_server_can_read(server, chromium, tmp_path):
+    """An AVI file; then an MP4 file where the server has not got what reads it in the page."""
+    for name, blocked in (("clip.avi", False), ("clip.mp4", True)):
+        film = clips.make_clip(tmp_path / name, codec="mpeg4")
+        with open_page(chromium) as page:
+            if blocked:
+                page.route("**/mediabunny.min.mjs", lambda route: route.abort())
+            page.goto(f"{server.address}/#token={TOKEN}")
+            page.wait_for_selector("#camera-start")  # until then the token may still stand in the address
+            page.click("#tab-video")
+            page.set_input_files("#files", film)
+            page.click("#start")
+            page.wait_for_selector("#result-facts")
+            assert "64 \u00d7 48 \u00b7 20 frames" in page.inner_text("#result-facts")
