@@ -12,8 +12,9 @@ from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
-from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
+from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, check_frames
+from dsmap.runtime.open_model import open_model
 from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
@@ -47,6 +48,7 @@ class Translator(FrameTranslator):
         streams: int | None = None,
         trust_engines: bool = False,
         style_spread: float = 1.0,
+        remote: str | None = None,
     ) -> "Translator":
         """Loads a model for translations to `domain`.
 
@@ -61,11 +63,13 @@ class Translator(FrameTranslator):
         `streams`: compute streams of the GPU, for the backends that have several; None for their default.
         `trust_engines`: load the bundle's TensorRT engines even if they were not built here; engines are code.
         `style_spread`: distance of random styles from the mean, in their usual one: see `random_code`.
+        `remote`: the address of a Triton server that translates, such as grpc://HOST:8001; `model` is the name of one
+        there.
 
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
         """
-        bundle = model if isinstance(model, Bundle) else Bundle.open(find_model(model))
+        bundle = model if isinstance(model, Bundle) else open_model(model, remote)
         on_host = None
         if for_frames is not None:
             bundle.check()  # its files are in memory then, which counts

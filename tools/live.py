@@ -196,23 +196,33 @@ def live(
     hwaccel: cli.HwAccel = "off",
     cuda_binding: cli.CudaBinding = "auto",
     trust_engines: cli.TrustEngines = False,
+    remote: cli.Remote = None,
     debug: cli.Debug = False,
     version: cli.Version = False,
 ) -> None:
     began = time.monotonic()
-    from dsmap.runtime.bundle.bundle import Bundle
-    from dsmap.runtime.bundle.bundled import find_model
+    from dsmap.runtime.jobs.options import ModelOptions
     from dsmap.runtime.live.open_source import find_source
     from dsmap.runtime.live.request import LiveRequest, run_live
     from dsmap.runtime.live.run import LiveSettings
     from dsmap.runtime.live.source import CaptureRequest
     from dsmap.runtime.live.styles import session_styles
     from dsmap.runtime.live.translation import Preparation
+    from dsmap.runtime.open_model import open_model
     from dsmap.runtime.video.addresses import with_passwords
     from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
     sources = tuple(map(find_source, with_passwords(camera or ["0"], password_env, "--camera-password-env")))
-    bundle = Bundle.open(find_model(model))
+    options = ModelOptions(
+        model=model,
+        domain=domain,
+        backend=backend,
+        precision=precision,
+        cuda_binding=cuda_binding,
+        trust_engines=trust_engines,
+        remote=remote,
+    )
+    bundle = open_model(options.model, options.remote)
     domain = bundle.manifest.domain_named(domain)
     request = LiveRequest(
         sources=sources,
@@ -254,7 +264,7 @@ def _check_outputs(request: "LiveRequest", report: Path | None) -> None:
     from dsmap.common.output_files import check_outputs
     from dsmap.runtime.live.recorder import check_recording
 
-    record, closed = request.settings.record, [(request.bundle.folder, "the model's folder")]
+    record, closed = request.settings.record, request.bundle.closed_folders
     outputs = {"--record": record, "--report": report}
     check_outputs(outputs, request.input_files, closed=closed, overwrite=request.settings.overwrite)
     if record:

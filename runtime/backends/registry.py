@@ -62,6 +62,12 @@ def _torch() -> type[Backend]:
     return TorchBackend
 
 
+def _triton() -> type[Backend]:
+    from dsmap.runtime.backends.triton.backend import TritonBackend
+
+    return TritonBackend
+
+
 BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
@@ -70,11 +76,13 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "openvino": _openvino,
     "openvino-gpu": _openvino_gpu,
     "torch": _torch,
+    "triton": _triton,
 }
 """By name, in the order `auto` tries them."""
-BY_NAME_ONLY = ("openvino", "openvino-gpu", "torch")
+BY_NAME_ONLY = ("openvino", "openvino-gpu", "torch", "triton")
 """Backends that `auto` never takes. Whether OpenVINO is faster than `cpu` depends on the model, the precision and the
-CPU; `dsmap-bench model` measures it. `torch` takes seconds to import, and compiles for half a minute on a GPU."""
+CPU; `dsmap-bench model` measures it. `torch` takes seconds to import, and compiles for half a minute on a GPU. `triton`
+needs a server; a model that is on one (`Bundle.only_backend`) takes no other."""
 
 
 def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> Choice:
@@ -92,6 +100,10 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
             f" {', '.join(bundle.precisions)}",
             _precision_advice(bundle, settings.precision),
         )
+    if bundle.only_backend not in (None, name):
+        if name != "auto":
+            raise InputError(f"{bundle.manifest.name} is on a server, and the backend is {name}", "Leave it out.")
+        name = str(bundle.only_backend)
     if name != "auto":
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")

@@ -60,6 +60,9 @@ class GraphData(NamedTuple):
 class Bundle:
     """A bundle on disk that has been checked."""
 
+    only_backend: str | None = None
+    """The backend that has to run it; None: any that can."""
+
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self._root = os.path.realpath(folder)
@@ -97,6 +100,11 @@ class Bundle:
                 room -= len(data)
                 self._held[file.sha256] = data
         self._checked = True
+
+    @property
+    def closed_folders(self) -> list[tuple[Path, str]]:
+        """The folders that no output may lie in, each with what to call it."""
+        return [(self.folder, "the model's folder")]
 
     @property
     def domains(self) -> tuple[str, str]:

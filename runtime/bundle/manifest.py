@@ -152,7 +152,7 @@ class Manifest(_ManifestModel):
 
 def read_manifest(folder: Path) -> Manifest:
     """What `bundle.json` says, checked by itself: quick, and the other files are not looked at. Raises InputError."""
-    return _parse(folder, read_manifest_tree(folder))
+    return parse_manifest(read_manifest_tree(folder), str(folder), str(folder / MANIFEST))
 
 
 def read_manifest_tree(folder: Path) -> Any:
@@ -184,14 +184,15 @@ def first_fault(error: ValidationError) -> str:
     return f"{shown_key(first['loc']) or 'the file'}: {printable(first['msg'].splitlines()[0])}"
 
 
-def _parse(folder: Path, tree: Any) -> Manifest:
-    path = folder / MANIFEST
+def parse_manifest(tree: Any, shown: str, path: str | None = None) -> Manifest:
+    """The manifest of the bundle that is `shown` in messages, from the JSON at `path`. Raises InputError."""
+    path = path or shown
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise InputError(f"{path} has no format_version", ADVICE)
     if version != FORMAT_VERSION:
         raise InputError(
-            f"{folder} has bundle format {version}; this dsmap reads format {FORMAT_VERSION}",
+            f"{shown} has bundle format {version}; this dsmap reads format {FORMAT_VERSION}",
             "Update dsmap." if version > FORMAT_VERSION else "Export the model again with dsmap-export.",
         )
     try:

@@ -53,6 +53,7 @@ def translate_videos(
     trust_engines: bool = False,
     strength: float = 1.0,
     stabilize: bool = False,
+    remote: str | None = None,
     report: str | Path | None = None,
     password_env: str | None = None,
     on_event: OnEvent | None = None,
@@ -62,7 +63,7 @@ def translate_videos(
 
     `sources`: one or several. `output`: a file for one, a folder for several; None: NAME-DOMAIN beside each input.
     `style`: the name of one of the model's, a seed or an image; a `StyleOptions` for one that changes over time.
-    The arguments from `model` to `stabilize` are those of `ModelOptions`, `options` those of `VideoOptions`. `report`:
+    The arguments from `model` to `remote` are those of `ModelOptions`, `options` those of `VideoOptions`. `report`:
     a JSON file for the numbers. `password_env`: the environment variable with the password of an address.
     `on_event` gets every `BatchEvent`.
 
@@ -86,6 +87,7 @@ def translate_videos(
             trust_engines=trust_engines,
             strength=strength,
             stabilize=stabilize,
+            remote=remote,
         ),
         style=style if isinstance(style, StyleOptions) else StyleOptions(style=style),
         options=VideoOptions(**options),

@@ -33,6 +33,23 @@ class ModelOptions:
     """1: the translation; 0: the input as the model reconstructs it."""
     stabilize: bool = False
     """Reduce the flicker of videos, by the motion in the input."""
+    remote: str | None = None
+    """The address of a Triton server that translates, `model` being the name of one there; None: this machine does."""
+
+    def __post_init__(self) -> None:
+        if self.remote is not None:
+            check_remote(self)
+
+
+def check_remote(options: ModelOptions) -> None:
+    """Raises InputError that names an option which has no effect when a server translates."""
+    usual = {"backend": ("auto", "triton"), "precision": ("auto",), "cuda_binding": ("auto",), "streams": (None,)}
+    for name, values in {**usual, "trust_engines": (False,)}.items():
+        if getattr(options, name) not in values:
+            raise InputError(
+                f"--{name.replace('_', '-')} is for a model that runs here, and with --remote the server runs it",
+                "Leave it out; what the server uses is set in its model repository.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

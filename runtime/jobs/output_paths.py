@@ -13,12 +13,15 @@ from dsmap.common.output_files import MAX_NAME_BYTES, Identity, check_folder_wri
 from dsmap.errors import InputError
 
 
-def check_kept_apart(output: Path, inputs: Mapping[Identity, str], bundle: Path, *, option: str) -> None:
-    """Raise InputError when `output` is one of `inputs` (each with what to call it) or lies in the model's folder."""
+def check_kept_apart(
+    output: Path, inputs: Mapping[Identity, str], closed: Iterable[tuple[Path, str]], *, option: str
+) -> None:
+    """Raise InputError when `output` is one of `inputs`, or lies in a folder of `closed`; each has what to call it."""
     if name := inputs.get(identity(output)):
         raise InputError(f"{output} is {name}", f"choose another name with {option}")
-    if is_inside(output, bundle):
-        raise InputError(f"{output} lies in the model's folder {bundle}", f"choose another place with {option}")
+    for folder, name in closed:
+        if is_inside(output, folder):
+            raise InputError(f"{output} lies in {name} {folder}", f"choose another place with {option}")
 
 
 def default_output(source: Path, domain: str, suffix: str) -> Path:

@@ -103,8 +103,12 @@ def plan_jobs(
     return jobs
 
 
-def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bundle: Path) -> list[tuple[Path, str]]:
-    """No result may be an input of any job, or a file of the model. `others`: more inputs, with what to call them.
+def check_jobs_apart(
+    jobs: Iterable[Job], others: Iterable[tuple[Path, str]], closed: Sequence[tuple[Path, str]]
+) -> list[tuple[Path, str]]:
+    """No result may be an input of any job, or lie in a folder of `closed`. `others`: more inputs.
+
+    Folders and inputs have what to call them.
 
     Gives all inputs, with what to call them. Raises InputError: --overwrite is for earlier results.
     """
@@ -114,7 +118,7 @@ def check_jobs_apart(jobs: Iterable[Job], others: Iterable[tuple[Path, str]], bu
     known = {identity(path): name for path, name in inputs}
     for job in jobs:
         for result in (*job.results(), *job.replaced()):
-            check_kept_apart(result, known, bundle, option="-o")
+            check_kept_apart(result, known, closed, option="-o")
         for folder in job.own_folders():
             if inside := next((path for path, _ in inputs if is_inside(path, folder)), None):
                 raise InputError(f"{inside} lies in {folder}, the folder for unfinished parts", "move it out of there")

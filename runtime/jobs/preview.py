@@ -52,7 +52,7 @@ def write_preview(request: VideoRequest, path: Path) -> int:
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise InputError(f"cannot write a preview as {path.name}", f"use one of {', '.join(WRITTEN_SUFFIXES)}")
     inputs = [*request.style.images(), *((source, "the input") for source in job.inputs())]
-    closed = [(request.bundle.folder, "the model's folder")]
+    closed = request.bundle.closed_folders
     check_outputs({"--preview": path}, inputs, closed=closed, overwrite=request.options.overwrite)
     frame_rgb = middle_frame(job, request)
     height, width = frame_rgb.shape[:2]

@@ -15,10 +15,10 @@ from typing import Any
 from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.jobs.batch_report import is_of_interrupted_run
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_jobs
+from dsmap.runtime.open_model import open_model
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.styles.style_path import StylePlan, plan_style_path
 from dsmap.runtime.video.addresses import is_address, with_passwords
@@ -92,7 +92,7 @@ def resolve_request(
     file of the model, an option that would have no effect.
     """
     options = options or VideoOptions()
-    bundle = Bundle.open(find_model(model.model))
+    bundle = open_model(model.model, model.remote)
     model = replace(model, domain=bundle.manifest.domain_named(model.domain))
     requested = _resolve_style(style or StyleOptions(), bundle, model.domain)
     sources = with_passwords(sources, password_env, "--password-env")
@@ -138,13 +138,13 @@ def _resolve_style(options: StyleOptions, bundle: Bundle, domain: str) -> Reques
 
 def _check_names(request: VideoRequest) -> None:
     """No output may be an input or another output: --overwrite is for earlier results. Raises InputError."""
-    jobs, bundle, report = request.jobs, request.bundle.folder, request.report
-    inputs = check_jobs_apart(jobs, request.style.images(), bundle)
+    jobs, report = request.jobs, request.report
+    closed = request.bundle.closed_folders
+    inputs = check_jobs_apart(jobs, request.style.images(), closed)
     if report is None:
         return
     if any(job.writes(report) for job in jobs):
         raise InputError(f"--report {report} is the name of a result", "give the report another name")
-    closed = [(bundle, "the model's folder")]
     closed += [(folder, "the folder for unfinished parts") for job in jobs for folder in job.own_folders()]
     files = [(path, name) for path, name in inputs if not path.is_dir()]
     options = request.options

@@ -175,7 +175,7 @@ def bundle_makers(
 
         return make
 
-    names = ["cpu", *(name for name in BACKENDS if name != "cpu")]
+    names = ["cpu", *(name for name in BACKENDS if name not in ("cpu", "triton"))]
     return {f"{name}, {precision}": maker(name, precision) for name in names for precision in bundle.precisions}
 
 

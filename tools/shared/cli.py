@@ -139,6 +139,17 @@ TrustEngines = Annotated[
     ),
 ]
 
+Remote = Annotated[
+    str | None,
+    typer.Option(
+        "--remote",
+        metavar="URL",
+        parser=text_given,
+        help="Translate on a Triton server: grpc://HOST:8001.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+
 
 # For commands that translate.
 Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Target domain, such as winter.")]

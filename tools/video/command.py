@@ -182,6 +182,7 @@ def video(
     cuda_binding: cli.CudaBinding = "auto",
     streams: cli.Streams = None,
     trust_engines: cli.TrustEngines = False,
+    remote: cli.Remote = None,
     debug: cli.Debug = False,
     version: cli.Version = False,
 ) -> None:
@@ -204,6 +205,7 @@ def video(
             trust_engines=trust_engines,
             strength=strength,
             stabilize=stabilize,
+            remote=remote,
         ),
         style=StyleOptions(
             style=style,

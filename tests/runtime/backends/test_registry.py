@@ -8,7 +8,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends import registry
 from dsmap.runtime.backends.base import BackendSettings
 
-BUNDLE = SimpleNamespace(precisions=("fp32", "int8"), manifest=SimpleNamespace(name="made up"))
+BUNDLE = SimpleNamespace(precisions=("fp32", "int8"), only_backend=None, manifest=SimpleNamespace(name="made up"))
 
 
 @pytest.fixture

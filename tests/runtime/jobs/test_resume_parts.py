@@ -129,7 +129,7 @@ def test_an_input_is_never_among_the_parts(source: Path, tmp_path: Path):
     inside = source.rename(parts / "seg-000000.packets")
     jobs = plan_jobs([str(inside)], tmp_path / "out.mp4", "winter")
     with pytest.raises(InputError, match=r"lies in .*out\.mp4\.parts"):
-        check_jobs_apart(jobs, [], tmp_path / "model")
+        check_jobs_apart(jobs, [], [(tmp_path / "model", "the model's folder")])
     code, _, err = run(inside, *WINTER, "-o", tmp_path / "out.mp4", "--overwrite")
     assert (code, "lies in" in err, inside.exists()) == (2, True, True)
 

@@ -1,0 +1,99 @@
+"""A bundle that a Triton server has: its description is here, its files are not.
+
+bundle = open_remote("grpc://gpu-box:8001", "summer-winter")
+translator = Translator.load(bundle, domain="winter")
+"""
+
+from pathlib import Path
+from typing import NoReturn
+
+from dsmap.common.strict_json import parse_json
+from dsmap.common.text import printable
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.backends.triton.address import TritonAddress, parse_address
+from dsmap.runtime.backends.triton.connection import TritonConnection
+from dsmap.runtime.bundle.bundle import Bundle, File
+from dsmap.runtime.bundle.manifest import FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+
+_EXPORT_AGAIN = "Export it for the server again, with dsmap-export --triton of this version."
+
+
+class RemoteBundle(Bundle):
+    """A model of a server. Holds plain values only: it can be pickled, and keeps no connection."""
+
+    only_backend = "triton"
+
+    def __init__(self, address: TritonAddress, model: str, manifest: Manifest, parameters: dict[str, str]) -> None:
+        self.address, self.model, self.manifest = address, model, manifest
+        self._held, self._checked = {}, True
+        self._sha256 = parameters["dsmap_bundle_sha256"]
+        self.backend = printable(parameters.get("backend", "auto"))[:40]
+        """What runs the model there, as its configuration says; "auto": what the server has chosen."""
+        self._precision = printable(parameters.get("precision", "auto"))[:20]
+
+    @property
+    def folder(self) -> Path:  # type: ignore[override]
+        """There is none. Raises DsmapError."""
+        self._no_files()
+
+    @property
+    def closed_folders(self) -> list[tuple[Path, str]]:
+        """As `Bundle.closed_folders`: none."""
+        return []
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What the server has chosen."""
+        return (self._precision,)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the bundle that the server says it serves."""
+        return self._sha256
+
+    def check(self) -> None:
+        """The server has checked its files."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def _read(self, file: File) -> bytes:
+        self._no_files()
+
+    def _no_files(self) -> NoReturn:
+        raise DsmapError(f"the files of {self.model} are on {self.address}", "Use a bundle on this machine for this.")
+
+
+def open_remote(address: str, model: str | Path) -> RemoteBundle:
+    """The model called `model` of the server at `address`, as its configuration describes it.
+
+    Raises InputError for an address that is none, a model that the server does not have, with those that it has, and
+    one that is not of this version's format; DsmapError when no server answers or the model is not ready.
+    """
+    server = parse_address(address)
+    if isinstance(model, Path) or "/" in model or "\\" in model:
+        raise InputError(f"--model {model} is a folder, and --remote takes a model of the server", "Pass its name.")
+    with TritonConnection(server) as connection:
+        parameters = connection.parameters_of(model)
+    shown = f"the model {printable(model)} at {server}"
+    _check_format(parameters, shown)
+    text = parameters["dsmap_manifest"].encode()
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise InputError(f"{shown} has a description of {len(text)} bytes", _EXPORT_AGAIN)
+    manifest = parse_manifest(parse_json(text, what=f"the description of {shown}", advice=_EXPORT_AGAIN), shown)
+    return RemoteBundle(server, model, manifest, parameters)
+
+
+def _check_format(parameters: dict[str, str], shown: str) -> None:
+    """Raises InputError for a model that is not ours, and for one of another format."""
+    if "dsmap_format" not in parameters:
+        raise InputError(f"{shown} was not made by dsmap-export --triton", "Pass another --model.")
+    got = parameters["dsmap_format"]
+    if got != str(FORMAT_VERSION):
+        newer = got.isdigit() and int(got[:9]) > FORMAT_VERSION
+        raise InputError(
+            f"{shown} has bundle format {printable(got)[:20]}; this dsmap reads format {FORMAT_VERSION}",
+            "Update dsmap here." if newer else _EXPORT_AGAIN,
+        )
+    if missing := [key for key in ("dsmap_manifest", "dsmap_bundle_sha256") if not parameters.get(key)]:
+        raise InputError(f"{shown} does not say its {' and '.join(missing)}", _EXPORT_AGAIN)

@@ -1,0 +1,102 @@
+"""What can be wrong before a Triton server is reached: the address, options, the client package, no server."""
+
+import socket
+import sys
+
+import pytest
+from commands import call
+
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime import Translator
+from dsmap.runtime.backends.triton.address import parse_address
+from dsmap.runtime.jobs.options import ModelOptions
+from dsmap.tools import live, video
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "tls"),
+    [
+        ("grpc://gpu-box:8001", "gpu-box:8001", False),
+        ("grpcs://gpu-box.example:443/", "gpu-box.example:443", True),
+        ("grpc://10.0.0.7", "10.0.0.7:8001", False),
+        ("grpc://[::1]:9000", "[::1]:9000", False),
+    ],
+)
+def test_addresses(text: str, target: str, tls: bool):
+    address = parse_address(text)
+    assert address == (target, tls)
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("gpu-box:8001", "--remote gpu-box:8001 is not the address of a Triton server"),
+        ("grpc://", "--remote grpc:// is not the address"),
+        ("grpc://box:8001/v2/models", "is not the address"),
+        ("grpc://box:port", "--remote is not a valid address"),
+        ("grpc://box:80 01", "--remote is not a valid address"),
+        ("grpc://bo x:8001", "is not a valid address"),
+        ("grpc://[::1:8001", "--remote is not a valid address"),
+        ("http://box:8000", "--remote http://box:8000 is an HTTP address"),
+        ("rtsp://box:8001", "is not the address"),
+    ],
+)
+def test_what_is_no_address(text: str, fact: str):
+    with pytest.raises(InputError) as error:
+        parse_address(text)
+    assert fact in error.value.fact
+    assert "grpc://HOST:8001" in error.value.advice
+
+
+def test_a_password_is_refused_and_not_shown():
+    with pytest.raises(InputError) as error:
+        parse_address("grpc://me:hunter2@box:8001")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"backend": "cpu"}, {"precision": "fp16"}, {"cuda_binding": "pycuda"}, {"streams": 2}, {"trust_engines": True}],
+)
+def test_options_of_engines_here_are_refused(options: dict):
+    name = next(iter(options)).replace("_", "-")
+    with pytest.raises(InputError, match=f"^--{name} is for a model that runs here, and with --remote the server"):
+        ModelOptions(domain="winter", remote="grpc://box", **options)
+    ModelOptions(domain="winter", remote="grpc://box", backend="triton")
+
+
+def test_the_commands_refuse_them_too(tmp_path):
+    (tmp_path / "in.mp4").write_bytes(b"")
+    remote = ("--domain", "winter", "--remote", "grpc://127.0.0.1:1")
+    code, _, errors = call(video, tmp_path / "in.mp4", *remote, "--precision", "fp16")
+    assert (code, errors.splitlines()[0][:20]) == (2, "error: --precision i")
+    code, _, errors = call(live, "--camera", tmp_path / "in.mp4", *remote, "--backend", "cpu")
+    assert (code, errors.splitlines()[0][:20]) == (2, "error: --backend is ")
+
+
+def test_a_folder_is_no_model_of_a_server(tmp_path):
+    for model in (tmp_path, "./model", "models\\mine"):
+        with pytest.raises(InputError, match=r"is a folder, and --remote takes a model of the server"):
+            Translator.load(model, domain="winter", remote="grpc://127.0.0.1:1")
+
+
+def test_no_server_at_the_address():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(DsmapError) as error:
+        Translator.load(domain="winter", remote=f"grpc://127.0.0.1:{port}")
+    assert error.value.fact == f"no Triton server answers at grpc://127.0.0.1:{port}: Connection refused"
+    assert "8001" in error.value.advice
+
+
+def test_the_backend_needs_a_server():
+    with pytest.raises(InputError, match="the backend triton translates on a server, and none was named"):
+        Translator.load(domain="winter", backend="triton")
+
+
+def test_without_the_client_package(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    with pytest.raises(DsmapError) as error:
+        Translator.load(domain="winter", remote="grpc://127.0.0.1:1")
+    assert error.value.advice == "pip install 'dsmap[triton]'"
