@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dsmap.common.torchrun import store_of_attempt, torchrun_store
 from dsmap.errors import DsmapError
 
 
@@ -37,6 +38,29 @@ def processes_from_torchrun() -> Processes:
     return Processes(*(int(os.environ[name]) for name in names)) if all(map(os.environ.get, names)) else Processes()
 
 
+class SharedNotes:
+    """Notes for the processes that torchrun starts in place of these (`--max-restarts`), on any machine.
+
+    They last as long as torchrun does. Without it nothing is kept.
+    """
+
+    def __init__(self) -> None:
+        with _explained():
+            self._store = torchrun_store()
+
+    def add(self, note: str) -> None:
+        """Keep `note`."""
+        if self._store is not None:
+            with _explained():
+                self._store.set(f"note/{note}", "")
+
+    def __contains__(self, note: str) -> bool:
+        if self._store is None:
+            return False
+        with _explained():
+            return bool(self._store.check([f"note/{note}"]))
+
+
 @contextmanager
 def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
     """Within the block the processes form a group.
@@ -54,9 +78,16 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
 
 def init_process_group(processes: Processes, device: torch.device) -> None:
     """Wait for the other processes. Uses NCCL between GPUs, gloo between CPUs."""
-    if processes.world_size > 1:
-        with _explained():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if processes.world_size == 1:
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with _explained():
+        shared = torchrun_store()
+        if shared is None:
+            dist.init_process_group(backend)
+        else:
+            rank, size = processes.rank, processes.world_size
+            dist.init_process_group(backend, store=store_of_attempt(shared, rank, size), rank=rank, world_size=size)
 
 
 def destroy_process_group() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from dsmap.common.distributed import process_group, processes_from_torchrun
+from dsmap.common.distributed import SharedNotes, process_group, processes_from_torchrun
 from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.model.dsmap import DSMAP
@@ -32,7 +32,10 @@ class TrainRequest:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     resume: str | None = None
-    """`auto` (the latest checkpoint of the run, if any), a checkpoint, or a run; None starts a new training."""
+    """`auto` (the latest checkpoint of the run, if any), a checkpoint, or a run; None starts a new training.
+
+    Processes that torchrun has restarted continue from the latest checkpoint in any case.
+    """
     allow_new_data: bool = False
     """Resume although the images have changed."""
     start_from: DSMAP | None = None
@@ -52,7 +55,8 @@ class TrainingJob:
         self.is_first = self.processes.rank == 0
         self.say: Notify = say if self.is_first else lambda _line: None
         self.hardware = choose_hardware(request.config, request.device, self.processes)
-        self.resume = _find_resumed(request.resume, request.run, self.say)
+        self._notes = SharedNotes()
+        self.resume = self._find_resumed()
 
     def check(self) -> None:
         """Says the numbered pre-flight checks. Raises InputError at the first that fails."""
@@ -104,7 +108,24 @@ class TrainingJob:
             if request.start_from is not None and self.resume is None:
                 self.say("generators initialised with the weights of --start-from")
             self.say(f"steps {trainer.step} to {request.config.steps}")
+            if self.is_first:
+                self._notes.add(_STARTED)  # from here on the checkpoints in RUN are ours
             yield trainer
+
+    def _find_resumed(self) -> Path | None:
+        """The checkpoint to start from.
+
+        Restarted by torchrun, it is the latest of the run, which this training has written; before the first one, what
+        was asked for.
+        """
+        request = self.request
+        if _STARTED in self._notes and list_checkpoints(request.run / "checkpoints"):
+            self.say("torchrun has restarted this training: continuing from its latest checkpoint")
+            return find_checkpoint(request.run)
+        return _find_resumed(request.resume, request.run, self.say)
+
+
+_STARTED = "training started"
 
 
 def _find_resumed(resume: str | None, run: Path, say: Notify) -> Path | None:

@@ -1,21 +1,29 @@
 """Two processes against one: the same gradients, the same losses, one run folder."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import make_images, read_log, settings, train, trainer_in
+from torch.distributed import TCPStore
+from training_helpers import assert_same_checkpoints, make_images, read_log, settings, train, trainer_in
 from two_processes import gradients_of
 
 from dsmap.common.distributed import Processes, processes_from_torchrun
+from dsmap.common.torchrun import store_of_attempt, torchrun_store
+from dsmap.errors import InputError
 from dsmap.training.checkpoint import list_checkpoints, read_checkpoint
 from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import find_domains
+from dsmap.training.job import TrainingJob, TrainRequest
 
 TESTS = Path(__file__).parents[1]
 
@@ -28,8 +36,9 @@ def data(tmp_path_factory):
     return folder
 
 
-def torchrun(*arguments, processes=2):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def torchrun(*arguments, processes=2, restarts=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+               "--max-restarts", str(restarts)]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     return subprocess.Popen(
         [*command, *map(str, arguments)],
@@ -123,6 +132,80 @@ def test_stopping_two_processes_saves_once(data, tmp_path):
     assert "stopped at step" in out
     (saved,) = list_checkpoints(tmp_path / "checkpoints")
     assert read_checkpoint(saved).step == read_log(tmp_path)[-1]["step"]
+
+
+def child_of(process, rank):
+    """The process number of torchrun's process with that rank, from what the kernel says."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            parent = int(re.search(r"PPid:\s+(\d+)", (environment.parent / "status").read_text())[1])
+            if parent == process.pid and f"RANK={rank}" in environment.read_text().split("\0"):
+                return int(environment.parent.name)
+    return None
+
+
+def wait_until(process, condition, seconds=100):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert condition()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds torchrun's processes in /proc")
+def test_torchrun_continues_a_training_that_lost_a_process(data, tmp_path):
+    """`--max-restarts` alone, without --resume: no iteration is lost or done twice, and the weights are the same."""
+    common = ("-m", "dsmap.tools.train", "--preset", "debug", "--data", data, "--device", "cpu", "--steps", 24,
+              "--set", "log_every=1", "--set", "checkpoint_every=4", "--set", "data.batch_size=1", "--set",
+              "data.workers=0", "--set", "tensorboard=false", "--set", "score_pictures=0")  # fmt: skip
+    run, whole = tmp_path / "killed", tmp_path / "whole"
+    process = torchrun(*common, "-o", run, restarts=2)
+    wait_until(process, lambda: (run / "checkpoints" / "00000008").exists())
+    os.kill(child_of(process, rank=1), signal.SIGKILL)
+    code, out, err = finished(process)
+    assert code == 0, err
+    assert "torchrun has restarted this training: continuing from its latest checkpoint" in out
+    resumed = int(re.search(r"resumed \S+ at step (\d+)", out)[1])
+    assert 8 <= resumed < 24
+    assert [line["step"] for line in read_log(run)] == list(range(1, 25))
+    code, _, err = finished(torchrun(*common, "-o", whole))
+    assert code == 0, err
+    assert_same_checkpoints(run / "checkpoints" / "00000024", whole / "checkpoints" / "00000024")
+
+
+@pytest.fixture
+def agent_store(monkeypatch):
+    """A store like that of torchrun, which this process finds as one that torchrun started would."""
+    store = TCPStore("127.0.0.1", 0, is_master=True)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    return store
+
+
+def test_only_a_training_that_torchrun_has_started_is_continued_unasked(data, tmp_path, agent_store):
+    trainer_in(tmp_path, data, steps=2).train()
+    said = []
+    request = TrainRequest(config=settings(steps=4), domains=find_domains(data), run=tmp_path, device="cpu")
+    assert TrainingJob(request, said.append).resume is None  # and the trainer refuses: there is a training already
+    with pytest.raises(InputError, match="already holds a training"), TrainingJob(request, said.append).trainer():
+        pass
+    assert TrainingJob(request, said.append).resume is None  # still: it was refused
+    with TrainingJob(replace(request, resume="auto"), said.append).trainer():
+        pass
+    assert TrainingJob(request, said.append).resume == tmp_path / "checkpoints" / "00000002"
+    first = replace(request, resume=str(tmp_path / "checkpoints" / "00000001"))
+    assert TrainingJob(first, said.append).resume == tmp_path / "checkpoints" / "00000002"
+    assert said[-1] == "torchrun has restarted this training: continuing from its latest checkpoint"
+
+
+def test_attempts_do_not_find_what_earlier_ones_have_left(agent_store):
+    """Else processes call addresses of dead ones, and every second restart fails."""
+    for size in (3, 3, 2, 4):  # machines come and go
+        with ThreadPoolExecutor(size) as pool:
+            parts = list(pool.map(lambda rank, n=size: store_of_attempt(torchrun_store(), rank, n), range(size)))
+        assert not any(part.check(["0"]) for part in parts)
+        parts[-1].set("0", "address")
+        assert all(part.get("0") == b"address" for part in parts)
 
 
 def test_processes_that_see_different_checkpoints_stop(data, tmp_path):
