@@ -27,6 +27,7 @@ from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, is_done, make_result_folders, tidy_up_after
 from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
+from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame_job
 from dsmap.runtime.jobs.video import run_video_job
 from dsmap.runtime.jobs.video_plan import check_video_job
 
@@ -141,6 +142,8 @@ def _checked_jobs(request: VideoRequest, jobs: Sequence[Job]) -> list[CheckedJob
 def _facts(job: Job, options: VideoOptions) -> InputFacts:
     if job.kind == "video":
         return check_video_job(job.source, job.output, options)
+    if job.kind == "frame":
+        return check_single_frame(job.source, job.output, options)
     source = Path(job.source)
     if job.kind == "folder":
         return check_folder(source, job.output, overwrite=options.overwrite, resume=options.resume)
@@ -203,6 +206,8 @@ def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEve
             progress=progress,
             notify=lambda line: emit(JobNotice(job, line)),
         )
+    elif job.kind == "frame":
+        report = run_single_frame_job(job.source, job.output, model.for_images, options)
     elif job.kind == "folder":
         report = run_folder_job(Path(job.source), job.output, model.for_images, options, progress=progress)
     else:

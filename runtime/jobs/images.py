@@ -238,20 +238,39 @@ def _one_image(
     """(width, height) that the model worked at, and notes for the user; None when `stop` came before the end."""
     with clock.stage("decode"):
         image = read_image(source)
+    size = translate_rgb(image.rgb, output, translator, options, clock, stop, exif=image.exif, replace=replace)
+    return None if size is None else (size, image.notes)
+
+
+def translate_rgb(
+    rgb: Pixels,
+    output: Path,
+    translator: FrameTranslator,
+    options: VideoOptions,
+    clock: StageClock,
+    stop: StopRequest,
+    *,
+    exif: bytes | None = None,
+    replace: bool,
+) -> tuple[int, int] | None:
+    """Translate `rgb`, uint8 (H, W, 3), into `output`; (width, height) that the model worked at.
+
+    None when `stop` came before the end: nothing is written then.
+    """
     steps = FrameSteps(
         translator,
-        image.rgb.shape[1],
-        image.rgb.shape[0],
+        rgb.shape[1],
+        rgb.shape[0],
         lines=options.height,
         upscale=options.upscale,
         side_by_side=options.side_by_side,
     )
-    result_rgb = _translate_one(steps, image.rgb, stop, clock)
+    result_rgb = _translate_one(steps, rgb, stop, clock)
     if result_rgb is None:
         return None
     with clock.stage("encode"):
-        write_image(output, result_rgb, exif=None if options.strip_metadata else image.exif, replace=replace)
-    return steps.inside, image.notes
+        write_image(output, result_rgb, exif=None if options.strip_metadata else exif, replace=replace)
+    return steps.inside
 
 
 def _translate_one(steps: FrameSteps, rgb: Pixels, stop: StopRequest, clock: StageClock) -> Pixels | None:

@@ -16,6 +16,7 @@ from dsmap.common.output_files import Identity, check_folder_writable, identity,
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output, image_suffix, result_names
 from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, tidy_up
+from dsmap.runtime.jobs.single_frame import means_one_frame
 from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
 from dsmap.runtime.video.sequence_reader import is_sequence, sequence_images
 from dsmap.runtime.video.sequence_writer import is_image_of, written_images
@@ -24,7 +25,7 @@ from dsmap.runtime.video.sequence_writer import is_sequence as is_written_sequen
 _MOVING_SUFFIXES = {"GIF": ".gif", "WebP": ".webp", "PNG": ".png", "AVIF": ".webp"}
 """What the translation of an animated image becomes, by its format, where nothing else was asked for."""
 
-Kind = Literal["video", "image", "folder"]
+Kind = Literal["video", "image", "frame", "folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Job:
     """One input and its output."""
 
     kind: Kind
-    """video: also an image sequence or a stream; folder: its images."""
+    """video: also an image sequence or a stream; frame: one of a video; folder: its images."""
     source: str | Path
     """A text for an address or a sequence's pattern."""
     output: Path
@@ -220,6 +221,8 @@ def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *,
     found = kind_of(path)
     # What is refused (JPEG XL, camera raw) is refused where images are read.
     kind: Kind = "image" if found is not None and found.role in ("image", "unread") else "video"
+    if kind == "video" and alone and output is not None and means_one_frame(path, output):
+        kind = "frame"
     beside = default_output(path, domain, image_suffix(path) if kind == "image" else suffixes.of(path))
     return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
 

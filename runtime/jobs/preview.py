@@ -4,7 +4,6 @@ write_preview(request, Path("sheet.jpg"))  # the input, the requested style, the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +19,8 @@ from dsmap.runtime.jobs.loaded_model import LoadedModel
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import Pixels
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.video_plan import Reader, open_source
+from dsmap.runtime.jobs.single_frame import middle_frame
 from dsmap.runtime.styles.resolver import StyleLike
-from dsmap.runtime.video.frame import Frame
-from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -54,7 +51,7 @@ def write_preview(request: VideoRequest, path: Path) -> int:
     inputs = [*request.style.images(), *((source, "the input") for source in job.inputs())]
     closed = request.bundle.closed_folders
     check_outputs({"--preview": path}, inputs, closed=closed, overwrite=request.options.overwrite)
-    frame_rgb = middle_frame(job, request)
+    frame_rgb = shown_frame(job, request)
     height, width = frame_rgb.shape[:2]
     frame_rgb = scaled(frame_rgb, size_at_height(width, height, request.options.height or min(height, MAX_LINES)))
     with LoadedModel(request, largest=None) as model:
@@ -64,23 +61,12 @@ def write_preview(request: VideoRequest, path: Path) -> int:
     return len(cells)
 
 
-def middle_frame(job: Job, request: VideoRequest) -> Pixels:
+def shown_frame(job: Job, request: VideoRequest) -> Pixels:
     """The frame to show, uint8 RGB (H, W, 3): the middle one of what is asked for, the first of a stream."""
     kind = kind_of(Path(job.source)) if isinstance(job.source, Path) else None
     if kind is not None and kind.role == "image":
         return read_rgb(Path(job.source))
-    options = request.options
-    with open_source(job.source, options) as reader:
-        first_rgb = _first(reader)
-        seconds = reader.expected_seconds if isinstance(job.source, Path) and isinstance(reader, VideoReader) else None
-    if not seconds:
-        return first_rgb
-    middle = replace(options, start=float(options.start or 0) + seconds / 2, end=None, frames=1)
-    try:
-        with open_source(job.source, middle) as reader:
-            return _first(reader)
-    except InputError:  # a recording that was cut off ends before its header says
-        return first_rgb
+    return middle_frame(job.source, request.options)
 
 
 def sheet(cells: Sequence[PreviewCell]) -> Pixels:
@@ -110,10 +96,6 @@ def _translations(model: LoadedModel, frame_rgb: Pixels, written: str) -> Iterat
         if name != written:
             translator.set_style(style)
             yield PreviewCell(name, model.for_images(frame_rgb))
-
-
-def _first(reader: Reader) -> Pixels:
-    return next(item.rgb for item in reader if isinstance(item, Frame)).copy()
 
 
 def _drawn(cell: PreviewCell, size: tuple[int, int]) -> Pixels:

@@ -156,24 +156,27 @@ def _check_options_have_effect(request: VideoRequest) -> None:
     """Every option that was passed must have an effect on at least one job. Raises InputError."""
     options = request.options
     videos = [job for job in request.jobs if job.kind == "video"]
+    read = [job for job in request.jobs if job.kind in ("video", "frame")]
     images = (*ANIMATION_SUFFIXES, ".png")
     encoded = [job for job in videos if not is_sequence(job.output) and job.output.suffix.lower() not in images]
     sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
     usual = {"codec": "auto", "audio": "copy", "hwaccel": "off"}
     uses: list[tuple[str, Any, Sequence[Job], str]] = [
-        *((name, getattr(options, name), videos, "videos") for name in ("start", "end", "frames", "programme")),
+        *((name, getattr(options, name), read, "videos") for name in ("start", "end", "frames", "programme")),
         *(
             (name, getattr(options, name), encoded, "videos that are encoded")
             for name in ("codec", "crf", "preset", "audio")
         ),
         ("rate", options.rate, sequences, "image sequences"),
-        ("hwaccel", options.hwaccel, [job for job in videos if job not in sequences], "videos"),
-        ("deinterlace", options.deinterlace or None, [job for job in videos if job not in sequences], "videos"),
+        ("hwaccel", options.hwaccel, [job for job in read if job not in sequences], "videos"),
+        ("deinterlace", options.deinterlace or None, [job for job in read if job not in sequences], "videos"),
         ("stabilize", request.model.stabilize or None, videos, "videos"),
         ("style-from, --style-to or --style-cycle", request.style.path, videos, "videos"),
     ]
     for name, value, jobs, what in uses:
         if value is not None and value != usual.get(name) and not jobs:
-            raise InputError(f"--{name} is for {what}, and there are none", "leave it out")
+            only = request.jobs[0]
+            there = f"{only.output.name} is one image" if only.kind == "frame" else "there are none"
+            raise InputError(f"--{name} is for {what}, and {there}", "leave it out")
     if not options.upscale and options.height is None:
         raise InputError("--no-upscale needs --height, which was not passed", "pass --height, or leave it out")
