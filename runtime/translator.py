@@ -52,7 +52,8 @@ class Translator(FrameTranslator):
     ) -> "Translator":
         """Loads a model for translations to `domain`.
 
-        `model`: the name of a bundled model, the path of a bundle, or an opened `Bundle`.
+        `model`: a name such as "summer-winter", "hf:owner/name[@revision]" (a model of the Hugging Face Hub, pulled
+        into the user's cache the first time), the path of a bundle, or an opened `Bundle`.
         `backend`: "auto" or the name of a backend. `style`: see `StyleLike`.
         `threads`: CPU threads; None uses all cores.
         `precision`: one that the bundle has, or "auto" for the one that suits the backend.

@@ -225,7 +225,7 @@ for module in {modules!r}:
     assert len(done.stdout.split()) >= len(modules)
 
 
-MODULES_WITH_HELP = ["train", "export", "video", "live", "serve", "web", "bench", "eval", "doctor", "golden"]
+MODULES_WITH_HELP = ["train", "export", "video", "live", "serve", "web", "bench", "eval", "doctor", "golden", "models"]
 
 
 @pytest.mark.parametrize("module", MODULES_WITH_HELP)
@@ -253,6 +253,11 @@ OPTIONS = {
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
     "--seed --set --steps --version",
     "doctor": "--debug --help --model --overwrite --report --version",
+    "models list": "--debug --help --overwrite --report",
+    "models show": "--debug --help --overwrite --report",
+    "models pull": "--debug --help --limit",
+    "models verify": "--debug --help",
+    "models remove": "--debug --help",
     "eval images": "--content --debug --features --features-run-code --help --lpips --overwrite --page --pairs "
     "--reference --report --seed --source --version",
     "eval model": "--backend --contents --data --debug --domain --domains --features --features-run-code --height "

@@ -17,6 +17,7 @@ VERBS = {
     "polish": "Fine-tune a trained model's decoders to remove artefacts.",
     "distill": "Train a smaller network to imitate a trained one.",
     "export": "Export a checkpoint as a bundle of ONNX files.",
+    "models": "List, fetch and share models.",
     "eval": "Measure image quality, fidelity and flicker.",
     "bench": "Benchmark training, models, video and live translation.",
     "doctor": "Check the installation and show how to fix it.",

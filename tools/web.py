@@ -36,7 +36,9 @@ def main() -> None:
 )
 @cli.explained
 def web(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", parser=cli.text_given, help="Model name or folder.")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", parser=cli.text_given, help="Model name, folder or hf:OWNER/NAME.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", parser=cli.path_given, help="Folder of the site.")
     ],

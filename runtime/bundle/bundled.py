@@ -1,4 +1,4 @@
-"""Finding a model: by the name of one that comes with the package, or by the path of a bundle."""
+"""Finding a model: by a name that dsmap knows, by an address on the Hugging Face Hub, or by the path of a bundle."""
 
 import os
 from pathlib import Path
@@ -16,22 +16,49 @@ def bundled_models() -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a bundle: `model` is a bundled model's name, or a path; InputError lists the known names.
+    """The folder of a bundle: `model` is a known model's name, `hf:owner/name[@revision]`, or a path.
 
-    A bundled name wins over a folder of that name in the working directory: ./NAME means the folder.
+    A model of the Hub comes from the user's cache; it is pulled first, with a line in the log, where it is not there.
+    A known name wins over a folder of that name in the working directory: ./NAME means the folder. Raises InputError,
+    which lists the known names, for anything else, and as `pull` does.
     """
     if str(model) in bundled_models():
         return _FOLDER / str(model)
     path = Path(model)
     # os.path's, as Path's own raises for a name that is too long or holds a NUL.
-    if (os.path.exists(path) and str(model)) or os.sep in str(model) or path.is_absolute():
+    is_path = (os.path.exists(path) and str(model)) or os.sep in str(model) or path.is_absolute()
+    if is_hub_model(model):
+        from dsmap.runtime.hub.models import hub_folder  # which needs httpx2 in the end, and is rarely wanted
+
+        return hub_folder(str(model))
+    if is_path:
         return path
-    known = ", ".join(bundled_models()) or "none"
+    known = ", ".join(_known_names()) or "none"
     raise InputError(
-        f"no model or bundle named {str(model)[:200]!r}", f"Bundled models: {known}. Or pass the path of a bundle."
+        f"no model or bundle named {str(model)[:200]!r}",
+        f"Known models: {known}. Or pass hf:OWNER/NAME, or the path of a bundle.",
     )
 
 
+def is_model_name(model: str | Path) -> bool:
+    """Whether `model` names a model that is not a folder of the user's: a known one, or one of the Hub."""
+    return str(model) in bundled_models() or is_hub_model(model)
+
+
+def is_hub_model(model: str | Path) -> bool:
+    """Whether `model` is one of the Hub: by its address, or by a name that stands for one."""
+    from dsmap.runtime.hub.address import is_address
+
+    return is_address(model) or str(model) in _known_names()[len(bundled_models()) :]
+
+
 def as_model(folder: Path) -> str:
-    """How `folder` is written so that `find_model` takes it for a folder, not for the bundled model of its name."""
-    return f".{os.sep}{folder}" if str(folder) in bundled_models() else str(folder)
+    """How `folder` is written so that `find_model` takes it for a folder, not for the known model of its name."""
+    return f".{os.sep}{folder}" if str(folder) in _known_names() or is_hub_model(folder) else str(folder)
+
+
+def _known_names() -> list[str]:
+    """The bundled models, then those of the Hub that have a name."""
+    from dsmap.runtime.hub.registry import known_models
+
+    return bundled_models() + [name for name, model in known_models().items() if model.address is not None]

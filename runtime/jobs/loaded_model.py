@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 from dsmap.runtime.frame_translator import FrameTranslator
+from dsmap.runtime.hub.models import source_of
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.styles.strength import StrengthTranslator
@@ -70,6 +71,7 @@ class LoadedModel:
         translator = self.translator
         return {
             "model": translator.model_name,
+            **source_of(translator.bundle.folder),
             "backend": translator.backend_name,
             "style": str(self._request.style),
             "source": translator.source,

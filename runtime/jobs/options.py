@@ -19,7 +19,7 @@ class ModelOptions:
     domain: str
     """The domain to translate to."""
     model: str | Path = DEFAULT_MODEL
-    """The name of a bundled model, or the folder of a bundle."""
+    """The name of a model, `hf:owner/name[@revision]`, or the folder of a bundle."""
     backend: str = "auto"
     precision: str = "auto"
     """fp32, fp16 or int8; auto: what suits the backend."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dsmap.runtime.hub.models import source_of
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.source import SourceName
 from dsmap.runtime.live.statistics import LiveStatistics
@@ -85,6 +86,7 @@ class LiveReport:
         statistics = self.statistics
         return {
             "model": self.translator.model_name,
+            **source_of(self.translator.bundle.folder),
             "source": self.translator.source,
             "target": self.translator.target,
             "backend": self.translator.backend_name,

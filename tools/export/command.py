@@ -142,6 +142,7 @@ def export(
 
     engines = parse_engines(engine, sizes, gpu_arch, max_batch, opt_level, timing_cache)
     named_styles = parse_named_styles(named_style or [])
+    _refuse_pulled(str(checkpoint))
     if (checkpoint / "bundle.json").is_file():
         flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
                  "--domains": domains, "--best": best, "--live": live,
@@ -184,6 +185,17 @@ def export(
         overwrite=overwrite,
     )
     _export(request, report)
+
+
+def _refuse_pulled(checkpoint: str) -> None:
+    """Raises InputError for a model of the Hub: what was pulled stays as it was."""
+    from dsmap.runtime.hub.address import is_address
+
+    if is_address(checkpoint):
+        raise InputError(
+            f"{checkpoint} is a pulled model, and stays as it is",
+            f"Copy its folder, which `dsmap models show {checkpoint}` names, and pass the copy.",
+        )
 
 
 def _refuse_for_bundles(bundle: Path, flags: dict[str, Any]) -> None:

@@ -168,7 +168,12 @@ StyleSpread = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="NAME", parser=text_given, help="Model name or folder.", rich_help_panel=MODEL
+        "--model",
+        "-m",
+        metavar="NAME",
+        parser=text_given,
+        help="Model name, folder or hf:OWNER/NAME.",
+        rich_help_panel=MODEL,
     ),
 ]
 TimesReport = Annotated[

@@ -35,16 +35,16 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random se
 
 
 def read_generators(given: str) -> "DSMAP":
-    """The averaged generators of a run (its latest checkpoint), a checkpoint, a bundle or a bundled model, to evaluate.
+    """The averaged generators of a run (its latest checkpoint), a checkpoint, a bundle or a known model, to evaluate.
 
     Raises InputError for anything else.
     """
     from dsmap.runtime.bundle.bundle import Bundle
-    from dsmap.runtime.bundle.bundled import bundled_models, find_model
+    from dsmap.runtime.bundle.bundled import find_model, is_model_name
     from dsmap.runtime.bundle.manifest import MANIFEST
     from dsmap.training.checkpoint import find_checkpoint, load_generators, read_checkpoint
 
-    if given in bundled_models() or (Path(given) / MANIFEST).is_file():
+    if is_model_name(given) or (Path(given) / MANIFEST).is_file():
         from dsmap.export.bundle_to_torch import generators_of_bundle
 
         return generators_of_bundle(Bundle.read(find_model(given)))

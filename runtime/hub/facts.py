@@ -1,0 +1,208 @@
+"""What is known of a model, for `dsmap models show` and `list`: without loading it, and without pulling it."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsmap.common.files import read_regular
+from dsmap.errors import DsmapError
+from dsmap.runtime.bundle.bundled import bundled_models, find_model, is_hub_model
+from dsmap.runtime.bundle.manifest import Manifest, read_manifest
+from dsmap.runtime.hub.cache import PulledModel, find_pulled, list_pulled, pulled_from
+from dsmap.runtime.hub.client import Hub
+from dsmap.runtime.hub.models import address_of
+from dsmap.runtime.hub.pull import CARD, is_extra, look_at
+from dsmap.runtime.hub.registry import known_models
+
+_MAX_CARD = 1 << 20
+_SIDE = 256
+_PER_FRAME = ("content_encoder", "mapping", "decoder")
+SPEEDS = (
+    (4.0, "light", "live on a laptop's CPU"),
+    (12.0, "medium", "live on a fast CPU or any GPU"),
+    (float("inf"), "heavy", "live on a GPU; files on a CPU, slowly"),
+)
+"""Up to how many thousand million multiply-adds for a frame of 256x256, the class, and what it is good for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedModel:
+    """A line of the list."""
+
+    name: str
+    """What `--model` takes."""
+    place: str
+    """package, cache, or "not pulled"."""
+    domains: tuple[str, str] | None
+    """None where it is not known before a pull."""
+    bytes: int | None
+    about: str
+    """A line from the registry; empty for models that the project does not know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """All that is told about a model."""
+
+    name: str
+    domains: tuple[str, str]
+    place: str
+    """package, cache, hub or folder."""
+    folder: Path | None
+    """None for a model that was not pulled."""
+    source: str | None
+    """hf:owner/name@commit, for models of the Hub."""
+    endpoint: str | None
+    bytes: int
+    precisions: tuple[str, ...]
+    speed: str
+    """light, medium or heavy."""
+    multiply_adds: float
+    """About how many a frame of 256x256 takes, in thousand millions."""
+    trained_at: int
+    """Pixels of the shorter side."""
+    styles: dict[str, list[str]]
+    """Names of styles by domain."""
+    licence: str
+    origin: str
+    """Where the weights came from, in a line."""
+    pictures: tuple[str, ...]
+    """Paths of sample pictures, in the model."""
+    card: str
+    """Markdown, as its maker wrote it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self) | {"folder": None if self.folder is None else str(self.folder)}
+
+
+def list_models() -> list[ListedModel]:
+    """The models that have a name, then the others in the cache."""
+    known = known_models()
+    rows = [
+        _known_row(name, known[name].about if name in known else "")
+        for name in dict.fromkeys([*bundled_models(), *known])
+    ]
+    named = {str(model.address) for model in known.values()}
+    return rows + [_pulled_row(str(one.pinned), one, "") for one in list_pulled() if str(one.pinned) not in named]
+
+
+def describe_model(model: str) -> ModelFacts:
+    """What is known of the model that `find_model` would find. One of the Hub that was not pulled is only looked at.
+
+    Raises InputError and DsmapError as `find_model` and `look_at`.
+    """
+    if is_hub_model(model):
+        address, sha256 = address_of(model)
+        if find_pulled(address, bundle_sha256=sha256) is None:
+            return _offered_facts(model)
+    folder = find_model(model)
+    manifest, pulled = read_manifest(folder), pulled_from(folder)
+    extras = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    sizes = sum((folder / path).stat().st_size for path in extras)
+    card = read_card(folder) or manifest.card
+    place = "cache" if pulled else "package" if model in bundled_models() else "folder"
+    return _facts(manifest, place, folder, pulled, sizes, [path for path in extras if is_extra(path)], card)
+
+
+def read_card(folder: Path) -> str | None:
+    """The text of a bundle's README.md; None where it has none. Raises InputError for one that is too large."""
+    if not (folder / CARD).is_file():
+        return None
+    return read_regular(folder / CARD, limit=_MAX_CARD, what="the card").decode("utf-8", "replace")
+
+
+def speed_class(manifest: Manifest) -> tuple[str, str, float]:
+    """Its name, what it is good for, and about how many thousand million multiply-adds a frame of 256x256 takes.
+
+    Most weights are applied once at every position of the content, so that their number tells the work to a factor of
+    two.
+    """
+    parts = [getattr(manifest.components, name) for name in _PER_FRAME]
+    weights = sum(max((file.bytes for file in part.values()), default=0) for part in parts) / 4
+    work = 1.5 * weights * (_SIDE / manifest.sizes.multiple_of) ** 2 / 1e9
+    name, good_for = next((name, good_for) for most, name, good_for in SPEEDS if work <= most)
+    return name, good_for, work
+
+
+def _facts(
+    manifest: Manifest,
+    place: str,
+    folder: Path | None,
+    pulled: PulledModel | None,
+    size: int,
+    extras: list[str],
+    card: str,
+) -> ModelFacts:
+    speed, _, work = speed_class(manifest)
+    return ModelFacts(
+        name=manifest.name,
+        domains=manifest.domains,
+        place=place,
+        folder=folder,
+        source=str(pulled.pinned) if pulled else None,
+        endpoint=pulled.endpoint if pulled else None,
+        bytes=size,
+        precisions=(manifest.precision, *manifest.variants),
+        speed=speed,
+        multiply_adds=round(work, 1),
+        trained_at=manifest.sizes.trained_at,
+        styles={domain: list(style.named) for domain, style in manifest.styles.items()},
+        licence=manifest.licence,
+        origin=_origin(manifest),
+        pictures=tuple(path for path in extras if path.startswith("samples/")),
+        card=card,
+    )
+
+
+def _offered_facts(model: str) -> ModelFacts:
+    address, sha256 = address_of(model)
+    hub = Hub()
+    with tempfile.TemporaryDirectory(prefix="dsmap-") as folder:
+        offered = look_at(hub, address, Path(folder), bundle_sha256=sha256)
+    card = offered.manifest.card
+    if CARD in offered.extras:
+        card = hub.read(offered.listing, CARD, limit=_MAX_CARD).decode("utf-8", "replace")
+    facts = _facts(offered.manifest, "hub", None, None, offered.bytes, list(offered.extras), card)
+    pinned = {"source": str(offered.listing.address), "endpoint": hub.endpoint}
+    return ModelFacts(**(vars(facts) | pinned))
+
+
+def _origin(manifest: Manifest) -> str:
+    provenance = manifest.provenance
+    told = [str(provenance.get("kind", "unknown"))]
+    if step := provenance.get("step"):
+        told.append(f"{step} iterations")
+    told += [str(provenance[key]) for key in ("exported_by", "exported_at") if key in provenance]
+    return ", ".join(told)
+
+
+def _known_row(name: str, about: str) -> ListedModel:
+    if name in bundled_models():
+        folder = find_model(name)
+        manifest = read_manifest(folder)
+        return ListedModel(name=name, place="package", domains=manifest.domains, bytes=_bytes(folder), about=about)
+    known = known_models()[name]
+    assert known.address is not None, "it would be bundled"
+    pulled = find_pulled(known.address, bundle_sha256=known.bundle_sha256)
+    if pulled is None:
+        return ListedModel(name=name, place="not pulled", domains=None, bytes=None, about=about)
+    return _pulled_row(name, pulled, about)
+
+
+def _pulled_row(name: str, pulled: PulledModel, about: str) -> ListedModel:
+    try:
+        domains = read_manifest(pulled.folder).domains
+    except DsmapError:  # of a format that this dsmap does not read; `verify` tells
+        domains = None
+    return ListedModel(name=name, place="cache", domains=domains, bytes=pulled.bytes, about=about)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in _files(folder))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
