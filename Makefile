@@ -12,7 +12,11 @@ demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say w
 	@mkdir -p $(DEMO_OUT)
 	$(BIN)/dsmap-video runtime/assets/demo-summer.mp4 --domain winter -o $(DEMO_OUT)/demo-winter.mp4 --overwrite
 
+TRITON := build/tritonserver
 test: $(VENV)/.dev  ## Run all tests except the slow ones
+	@# Once: a server for the tests of serving with Triton (56 MB). Without it they are skipped.
+	@cmp -s tests/tritonserver.py $(TRITON)/.prepared || { $(BIN)/python tests/tritonserver.py $(TRITON) && \
+	cp tests/tritonserver.py $(TRITON)/.prepared; } || echo "no Triton server: its tests are skipped"
 	@# Two at a time, a file each; torch's threads would only wait for one another then.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -95,6 +95,22 @@ def tiny_bundle(tiny_model, made_once) -> Path:
     return made_once("models", lambda folder: write_bundle(source, folder / "tiny", licence="CC0")) / "tiny"
 
 
+@pytest.fixture(scope="module")
+def triton_server(tiny_bundle, tmp_path_factory):
+    """A real Triton server of `tiny_bundle`, as the models `tiny` and `tiny-stabilised`: see `tritonserver`."""
+    import tritonserver
+
+    from dsmap.export.triton import TritonRequest, write_triton_models
+
+    if why := tritonserver.missing():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("triton")
+    write_triton_models(TritonRequest(bundle=tiny_bundle, repository=folder / "models"))
+    options = ("--model-control-mode", "poll", "--repository-poll-secs", "1")
+    with tritonserver.TritonServer(folder / "models", folder / "log", *options) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def image_folder(made_once) -> Path:
     """trainA and trainB with three generated images each."""

@@ -33,6 +33,7 @@ BUNDLE_FORMAT = {
     "dsmap.runtime.engines.size_profile",
     "dsmap.runtime.engines.tensorrt_api",
     "dsmap.runtime.engines.trust",
+    "dsmap.runtime.triton.interface",
 }  # what export may use of the runtime
 HEAVY = ("torch", "onnxruntime", "onnx", "cv2", "av", "numpy", "pydantic", "yaml")
 
@@ -247,7 +248,7 @@ OPTIONS = {
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
     "export": "--best --card --contrast --data --debug --default-style --domain --domains --engine --force --fp16 "
     "--gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
-    "--opt-level --output --overwrite --report --sharpen --sizes --timing-cache --version --without",
+    "--opt-level --output --overwrite --report --sharpen --sizes --timing-cache --triton --version --without",
     "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "

@@ -5,6 +5,7 @@ dsmap-export RUN -o BUNDLE --fp16 --int8 --engine rtx --sizes 256x256:512x512:19
 dsmap-export gen_00200000.pt --official config.yaml --domains summer,winter -o BUNDLE
 dsmap-export RUN -o BUNDLE --named-style winter:fresh-snow=photo.jpg
 dsmap-export BUNDLE --engine rtx          adds engines to a bundle; --named-style adds styles
+dsmap-export BUNDLE --triton REPOSITORY   adds it to the models of a Triton Inference Server
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.export.request import ExportRequest, UpdateRequest
 from dsmap.tools.export.engines import EngineBar, parse_engines
+from dsmap.tools.export.triton import add_to_triton
 from dsmap.tools.shared.cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.generators import Contrast
 from dsmap.tools.shared.images import (
@@ -39,7 +41,8 @@ app = new_app()
 @app.command(
     help="""Export CHECKPOINT to a bundle of ONNX graphs, checked against PyTorch.
 
-    Given a bundle instead, add TensorRT engines (--engine) or styles (--named-style) to it.
+    Given a bundle instead, add TensorRT engines (--engine) or styles (--named-style) to it, or add it to the models
+    of a Triton Inference Server (--triton).
     """,
     epilog="""
     dsmap-export runs/first -o my-model --int8
@@ -61,7 +64,13 @@ def export(
     engine: Annotated[
         str, typer.Option(metavar="KIND", show_default=False, help="Build engines: tensorrt, rtx, auto or none.")
     ] = "none",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle or style.")] = False,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            "--triton", metavar="REPO", parser=path_given, help="Folder of a Triton server's models to add a bundle to."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle, model or style.")] = False,
     official: Annotated[
         Path | None,
         typer.Option(
@@ -115,7 +124,7 @@ def export(
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Engines: frames per call (default: 1).", rich_help_panel=HARDWARE),
+        typer.Option(metavar="N", help="Engines, Triton: frames per call (default: 1, 8).", rich_help_panel=HARDWARE),
     ] = None,
     opt_level: Annotated[
         int | None,
@@ -140,6 +149,15 @@ def export(
     from dsmap.export.named_styles import parse_named_styles
     from dsmap.training.output_adjustments import parse_contrast
 
+    if triton is not None:
+        flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
+                 "--domains": domains, "--best": best, "--live": live, "--default-style": default_style,
+                 "--named-style": named_style, "--sharpen": sharpen is not None, "--contrast": contrast,
+                 "--margin": margin is not None, "--card": card, "--force": force, "--without": without,
+                 "--engine": engine != "none", "--sizes": sizes, "--gpu-arch": gpu_arch, "--opt-level": opt_level,
+                 "--timing-cache": timing_cache}  # fmt: skip
+        add_to_triton(checkpoint, triton, name, max_batch, overwrite, report, flags)
+        return
     engines = parse_engines(engine, sizes, gpu_arch, max_batch, opt_level, timing_cache)
     named_styles = parse_named_styles(named_style or [])
     _refuse_pulled(str(checkpoint))

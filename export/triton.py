@@ -1,0 +1,133 @@
+"""Writes a bundle as models of Triton Inference Server, for its Python backend.
+
+    REPOSITORY/
+      summer-winter/
+        config.pbtxt
+        1/model.py          what Triton runs; it imports dsmap from the server's Python
+        1/bundle/           the bundle, copied: the folder needs nothing else
+        warmup/             what the model translates before it is ready
+        summer-winter-stabilised/   the same for videos: the frames of a sequence are stabilized
+
+A model's folder appears whole or not at all, so that a server that polls the repository may run meanwhile.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsmap.common.atomic import rename_no_replace, replace_folder, sync_folder, sync_tree
+from dsmap.common.notify import Notify
+from dsmap.common.output_files import is_inside, naming_error
+from dsmap.common.part_files import part_folder
+from dsmap.errors import DsmapError, InputError
+from dsmap.export.triton_config import model_config, warm_up_files
+from dsmap.export.triton_folder import CONFIG, check_model_folder, check_repository
+from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, Bundle
+from dsmap.runtime.bundle.manifest import MANIFEST
+from dsmap.runtime.triton import interface as served
+
+_MODEL = Path(served.__file__).with_name("model.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonRequest:
+    """A bundle to add to a model repository."""
+
+    bundle: Path
+    repository: Path
+    name: str | None = None
+    """Of the model; None: the bundle's."""
+    max_batch: int = served.DEFAULT_MAX_BATCH
+    """Frames that the server hands over at a time."""
+    overwrite: bool = False
+    """Replace the models if they are there already; nothing but models that dsmap has written is ever replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenTritonModels:
+    """What was written."""
+
+    folders: tuple[Path, ...]
+    bytes: int
+
+
+def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line: None) -> WrittenTritonModels:
+    """Adds the models of a bundle to the repository, which is created if it is not there.
+
+    Raises InputError for a bundle that is damaged, a name that cannot be a folder's, and folders that hold anything
+    but such models; DsmapError when a file cannot be written. What was there before is then as it was.
+    """
+    bundle = Bundle.read(request.bundle)
+    name = request.name or bundle.manifest.name
+    repository = Path(os.path.abspath(request.repository))
+    check_repository(repository, name)
+    if is_inside(repository, bundle.folder):
+        raise InputError(f"--triton {repository} is in the bundle {bundle.folder}", "Choose another folder.")
+    folders = {stabilised: repository / (name + served.STABILISED_SUFFIX * stabilised) for stabilised in (False, True)}
+    for folder in folders.values():
+        check_model_folder(folder, overwrite=request.overwrite)
+    written = 0
+    for stabilised, folder in folders.items():
+        size = _write_model(bundle, folder, request, stabilised=stabilised)
+        notify(f"wrote {folder} ({size / 1e6:.1f} MB)")
+        written += size
+    return WrittenTritonModels(folders=tuple(folders.values()), bytes=written)
+
+
+def _write_model(bundle: Bundle, folder: Path, request: TritonRequest, *, stabilised: bool) -> int:
+    """Writes a model's folder, whole or not at all; its size in bytes."""
+    part: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = part_folder(folder)
+        version = part / "1"
+        _copy_bundle(bundle, version / served.BUNDLE_FOLDER)
+        shutil.copyfile(_MODEL, version / _MODEL.name)
+        _write_config(part, bundle, folder.name, request.max_batch, stabilised=stabilised)
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        sync_tree(part)
+        _publish(part, folder, overwrite=request.overwrite)
+        return size
+    except OSError as error:
+        raise DsmapError(
+            f"cannot write the model {folder}: {error}", "Free disk space or choose another --triton."
+        ) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_config(part: Path, bundle: Bundle, name: str, max_batch: int, *, stabilised: bool) -> None:
+    """Writes config.pbtxt and the data of the warm-up."""
+    text = (bundle.folder / MANIFEST).read_bytes().decode()
+    config = model_config(bundle.manifest, text, name=name, max_batch=max_batch, stabilised=stabilised)
+    (part / CONFIG).write_bytes(config.encode())
+    (part / "warmup").mkdir()
+    for file, data in warm_up_files(bundle.manifest).items():
+        (part / "warmup" / file).write_bytes(data)
+
+
+def _copy_bundle(bundle: Bundle, folder: Path) -> None:
+    """Copies what belongs to a bundle, and checks the copy."""
+    files = [MANIFEST, *dict.fromkeys(file.path for file in bundle.manifest.files())]
+    engines = bundle.folder / ENGINES
+    if engines.is_dir():
+        names = sorted(os.listdir(engines))
+        files += [f"{ENGINES}/{name}" for name in names if name.endswith((ENGINE_SUFFIX, f"{ENGINE_SUFFIX}.json"))]
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.folder / name, folder / name)
+    Bundle.read(folder)
+
+
+def _publish(part: Path, folder: Path, *, overwrite: bool) -> None:
+    check_model_folder(folder, overwrite=overwrite)
+    if folder.is_dir():
+        replace_folder(part, folder)
+        return
+    try:
+        rename_no_replace(part, folder)
+    except FileExistsError as error:
+        raise naming_error("model", part, folder, error) from error
+    sync_folder(folder.parent)

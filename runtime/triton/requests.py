@@ -1,0 +1,120 @@
+"""Requests of clients: from tensors to frames that can be translated, each with its domain and style."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsmap.common.text import printable
+from dsmap.errors import InputError
+from dsmap.runtime.backends.base import Codes, Frames
+from dsmap.runtime.frame_translator import check_frames
+from dsmap.runtime.styles.strength import check_strength
+from dsmap.runtime.triton.interface import DOMAIN, FRAMES, SOURCE, STRENGTH, STYLE, STYLE_CODE, STYLE_IMAGE, TRANSLATED
+
+_MAX_TEXT = 2000  # bytes of a style's or a domain's name; a seed may have 1000 digits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameWish:
+    """One frame and what it is to become: a row of the batch."""
+
+    frame_rgb: Frames
+    """(H, W, 3)."""
+    target: str
+    source: str | None = None
+    """None: the domain that is not the target."""
+    style: str | Codes | Frames = ""
+    """What the client wrote, a code (S,), or an image (H, W, 3); empty: the default."""
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameRequest:
+    """A request whose tensors fit together; whether the model has its domains and styles is not known yet."""
+
+    wishes: tuple[FrameWish, ...]
+    translate: bool = True
+    """False: only the codes of the styles are asked for."""
+    code: bool = False
+    """Whether the codes are asked for."""
+    sequence: int | str = 0
+    """The correlation id."""
+    begins: bool = False
+    ends: bool = False
+
+
+def read_request(
+    tensors: Mapping[str, Any],
+    *,
+    outputs: frozenset[str] = frozenset(),
+    sequence: int | str = 0,
+    begins: bool = False,
+    ends: bool = False,
+) -> FrameRequest:
+    """The request that `tensors` make, arrays by name as `interface` describes them.
+
+    `outputs`: names of what is asked for; empty: everything. Raises InputError for tensors that do not fit together.
+    """
+    frames = tensors[FRAMES]
+    check_frames(frames, dims=(4,))
+    given = [name for name in (STYLE, STYLE_CODE, STYLE_IMAGE) if _is_given(tensors.get(name))]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are both given", "Send one of them.")
+    wishes = []
+    for row, frame_rgb in enumerate(frames):
+        wishes.append(
+            FrameWish(
+                frame_rgb=frame_rgb,
+                target=_text(tensors, DOMAIN, row),
+                source=_text(tensors, SOURCE, row) or None,
+                style=_style(tensors, given[0], row) if given else "",
+                strength=_strength(tensors, row),
+            )
+        )
+    return FrameRequest(
+        wishes=tuple(wishes),
+        translate=not outputs or TRANSLATED in outputs,
+        code=not outputs or STYLE_CODE in outputs,
+        sequence=sequence,
+        begins=begins,
+        ends=ends,
+    )
+
+
+def _is_given(tensor: Any) -> bool:
+    """Whether an optional tensor says anything: clients that always send `style` leave its text empty."""
+    return tensor is not None and tensor.size > 0 and (tensor.dtype != object or any(tensor.ravel()))
+
+
+def _style(tensors: Mapping[str, Any], name: str, row: int) -> str | Codes | Frames:
+    if name == STYLE:
+        return _text(tensors, STYLE, row)
+    value = tensors[name][row]
+    if name == STYLE_IMAGE:
+        check_frames(value, dims=(3,))
+        return np.asarray(value, np.uint8)
+    return np.asarray(value, np.float32)
+
+
+def _strength(tensors: Mapping[str, Any], row: int) -> float:
+    tensor = tensors.get(STRENGTH)
+    strength = 1.0 if tensor is None else float(tensor[row].ravel()[0])
+    check_strength(strength)
+    return strength
+
+
+def _text(tensors: Mapping[str, Any], name: str, row: int) -> str:
+    """The text of a row; empty where there is no such tensor."""
+    tensor = tensors.get(name)
+    if tensor is None:
+        return ""
+    value = tensor[row].ravel()[0]
+    data = value if isinstance(value, bytes) else str(value).encode()
+    if len(data) > _MAX_TEXT:
+        raise InputError(f"{name} has {len(data)} bytes, expected at most {_MAX_TEXT}", "Send a name.")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{name} {printable(repr(data))} is not UTF-8", "Send text as UTF-8.") from None
