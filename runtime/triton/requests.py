@@ -25,8 +25,12 @@ class FrameWish:
     target: str
     source: str | None = None
     """None: the domain that is not the target."""
-    style: str | Codes | Frames = ""
-    """What the client wrote, a code (S,), or an image (H, W, 3); empty: the default."""
+    style: str = ""
+    """What the client wrote; empty: the default."""
+    style_code: Codes | None = None
+    """(S,), in place of `style`."""
+    style_image_rgb: Frames | None = None
+    """(h, w, 3), in place of `style`."""
     strength: float = 1.0
 
 
@@ -69,7 +73,9 @@ def read_request(
                 frame_rgb=frame_rgb,
                 target=_text(tensors, DOMAIN, row),
                 source=_text(tensors, SOURCE, row) or None,
-                style=_style(tensors, given[0], row) if given else "",
+                style=_text(tensors, STYLE, row),
+                style_code=np.asarray(tensors[STYLE_CODE][row], np.float32) if STYLE_CODE in given else None,
+                style_image_rgb=_image(tensors[STYLE_IMAGE][row]) if STYLE_IMAGE in given else None,
                 strength=_strength(tensors, row),
             )
         )
@@ -88,14 +94,9 @@ def _is_given(tensor: Any) -> bool:
     return tensor is not None and tensor.size > 0 and (tensor.dtype != object or any(tensor.ravel()))
 
 
-def _style(tensors: Mapping[str, Any], name: str, row: int) -> str | Codes | Frames:
-    if name == STYLE:
-        return _text(tensors, STYLE, row)
-    value = tensors[name][row]
-    if name == STYLE_IMAGE:
-        check_frames(value, dims=(3,))
-        return np.asarray(value, np.uint8)
-    return np.asarray(value, np.float32)
+def _image(image_rgb: Frames) -> Frames:
+    check_frames(image_rgb, dims=(3,))
+    return image_rgb
 
 
 def _strength(tensors: Mapping[str, Any], row: int) -> float:

@@ -34,13 +34,15 @@ class StyleCodes:
         Raises InputError for a style that the model does not have, a code of another length and an image that is too
         large.
         """
-        style, resolver = wish.style, self._resolvers[translator.target]
-        if isinstance(style, np.ndarray) and style.ndim == 1:
-            return resolver.resolve(style).encode(translator.find_style)
-        key = translator.target, style if isinstance(style, str) else _digest(style)
+        resolver, image_rgb = self._resolvers[translator.target], wish.style_image_rgb
+        if wish.style_code is not None:
+            return resolver.resolve(wish.style_code).encode(translator.find_style)
+        key = translator.target, wish.style if image_rgb is None else _digest(image_rgb)
         if key not in self._kept:
-            code = self._named(style, resolver) if isinstance(style, str) else self._encoded(style, translator)
-            self._kept[key] = code
+            if image_rgb is None:
+                self._kept[key] = self._named(wish.style, resolver)
+            else:
+                self._kept[key] = self._encoded(image_rgb, translator)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
