@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 if TYPE_CHECKING:
     from dsmap.errors import DsmapError
     from dsmap.runtime.triton.requests import FrameRequest
-    from dsmap.runtime.triton.serving import ServedModel
+    from dsmap.runtime.triton.serving import BundleServer
 
 
 # Servers up to 2.53 or so are for NumPy 1: with NumPy 2 they hand over arrays without strides, and texts that cannot be
@@ -51,7 +51,7 @@ class TritonPythonModel:
             ) from error
         self._read, self._error = read_request, DsmapError
         try:
-            self._model: ServedModel = load_served(args)
+            self._model: BundleServer = load_served(args)
         except DsmapError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         pb_utils.Logger.log_info(self._model.description)

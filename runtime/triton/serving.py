@@ -26,9 +26,9 @@ Answer = dict[str, Any] | DsmapError
 """Arrays by the names of outputs, or why there are none."""
 
 
-def load_served(arguments: Mapping[str, str]) -> "ServedModel":
+def load_served(arguments: Mapping[str, str]) -> "BundleServer":
     """The model that Triton's arguments of `initialize` describe. Raises DsmapError, and InputError."""
-    return ServedModel(read_settings(arguments))
+    return BundleServer(read_settings(arguments))
 
 
 class SequenceState:
@@ -61,7 +61,7 @@ class _Reply:
         return answer
 
 
-class ServedModel:
+class BundleServer:
     """Answers requests for one bundle. Use it from one thread at a time."""
 
     def __init__(self, settings: ServingSettings) -> None:
