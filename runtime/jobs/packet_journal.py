@@ -18,9 +18,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -129,6 +130,11 @@ class PacketJournal:
         return sum(segment.frames for segment in self.segments)
 
     @property
+    def encoder(self) -> Mapping[str, Any]:
+        """What the encoder says of itself, see `check_encoder`."""
+        return self._encoder or {}
+
+    @property
     def last_pts(self) -> int | None:
         """The timestamp of the last finished frame, in the encoder's time base; None when there is none."""
         return self.segments[-1].last_pts if self.segments else None
@@ -143,6 +149,27 @@ class PacketJournal:
                 f"finish the job with the version that started it, or remove {self.folder} to start over",
             )
         self._encoder = dict(facts)
+
+    def adopt(self, segments: Sequence[tuple[Path, Segment]], encoder: Mapping[str, Any]) -> None:
+        """Begin with segments that others have made, of this job, in order and whole; they replace those so far.
+
+        The files stay where they are: the journal has links to them, or copies. Raises OSError.
+        """
+        self.drop_part()
+        self.segments = []
+        self._write_index()
+        for number, (path, segment) in enumerate(segments):
+            own = self.folder / f"seg-{number:06d}{_SUFFIX}"
+            own.unlink(missing_ok=True)
+            try:
+                os.link(path, own)
+            except OSError:  # a file system without hard links, or another one
+                part = part_file(own)
+                shutil.copyfile(path, part)
+                finish_file(part, own)
+            self.segments.append(replace(segment, name=own.name))
+        self._encoder = dict(encoder)
+        self._write_index()
 
     def packets(self) -> Iterator[PacketRecord]:
         """The packets of all finished segments, in the encoder's order, read as they are asked for."""
@@ -235,19 +262,14 @@ class PacketJournal:
         try:
             version, encoder = index["version"], index["encoder"]
             fingerprint = dict(index["fingerprint"])
-            segments = [_segment(entry) for entry in index["segments"]]
+            segments = [segment_from(entry) for entry in index["segments"]]
         except (ValueError, TypeError, KeyError) as error:
             raise DsmapError(f"{path} is damaged: {error!r}", f"remove {self.folder} to start over") from error
         if version != _VERSION:
             raise InputError(
                 f"{path} is of format {version}, expected {_VERSION}", f"remove {self.folder} to start over"
             )
-        if key := _first_difference(fingerprint, self._fingerprint):
-            raise InputError(
-                f"the unfinished job in {self.folder} was started with other options: "
-                f"{_change(key, fingerprint, self._fingerprint)}",
-                f"use the same options and input, or remove {self.folder} to start over",
-            )
+        check_fingerprint(fingerprint, self._fingerprint, self.folder)
         self._encoder = encoder
         self.segments = list(self._whole(segments))
 
@@ -255,7 +277,7 @@ class PacketJournal:
         """The segments up to the first that is missing or damaged."""
         done = 0
         for segment in segments:
-            if reason := _damage(self.folder / segment.name, segment):
+            if reason := damage(self.folder / segment.name, segment):
                 lost = sum(part.frames for part in segments) - done
                 self.dropped = f"{self.folder / segment.name} {reason}: {lost} finished frames are done again"
                 return
@@ -313,7 +335,7 @@ def is_own_file(path: Path) -> bool:
     return named and is_regular(path)
 
 
-def _segment(entry: Any) -> Segment:
+def segment_from(entry: Any) -> Segment:
     """Raises ValueError, TypeError, KeyError for what no job has written: others may have put the index there."""
     segment = Segment(**entry)
     numbers = (segment.frames, segment.first_pts, segment.last_pts, segment.bytes)
@@ -324,7 +346,7 @@ def _segment(entry: Any) -> Segment:
     return segment
 
 
-def _damage(path: Path, segment: Segment) -> str | None:
+def damage(path: Path, segment: Segment) -> str | None:
     """What is wrong with a segment's file; None when it is whole."""
     try:
         with open_state(path, "rb") as stream:
@@ -334,6 +356,15 @@ def _damage(path: Path, segment: Segment) -> str | None:
     except FileNotFoundError:
         return "is missing"
     return None if found == segment.sha256 else "is damaged"
+
+
+def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raises InputError, naming the first difference, where the job in `folder` was begun with another fingerprint."""
+    if key := _first_difference(before, now):
+        raise InputError(
+            f"the unfinished job in {folder} was started with other options: {_change(key, before, now)}",
+            f"use the same options and input, or remove {folder} to start over",
+        )
 
 
 def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

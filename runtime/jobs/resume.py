@@ -1,7 +1,7 @@
 """Resuming video jobs after a kill, a power cut or Ctrl-C.
 
     holiday-winter.mp4.parts/    beside holiday-winter.mp4: finished parts (see `packet_journal`), the video as it
-                                 grows, and a note
+                                 grows, a note, and segments/ where several workers share the job (see `segments`)
 
 The folder is removed when the job is done. While it exists the job is unfinished, and no other job starts over it
 without being asked to. Only regular files with the names of ours are ever removed from it, whatever the note says. The
@@ -24,6 +24,7 @@ from dsmap.common.state_files import open_state, write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.packet_journal import NOTE, PacketJournal, is_own_file, read_index
+from dsmap.runtime.jobs.segments_store import adoptable, has_results, is_results_folder, remove_results
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
 """A part ends after this many seconds and frames: each begins with a keyframe, which costs space."""
@@ -42,8 +43,15 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(name)
 
 
+def segments_folder(output: Path) -> Path:
+    """Where the segments of the job that writes `output` are kept, if it is split."""
+    return parts_folder(output) / "segments"
+
+
 def is_unfinished(output: Path) -> bool:
     """Whether an earlier job for `output` was interrupted and left finished parts."""
+    if has_results(segments_folder(output)):
+        return True
     try:
         return bool(read_index(parts_folder(output))["segments"])
     except (FileNotFoundError, NotADirectoryError):
@@ -87,11 +95,25 @@ class JobParts:
         self.output = output
         self.folder = parts_folder(output)
         self.journal = PacketJournal.open(self.folder, fingerprint, fresh=not resume)
+        if resume:
+            self._adopt_segments(fingerprint)
+        else:
+            remove_results(segments_folder(output))
         self.frames = self.journal.frames
         self._left = _left(_note(output)) if resume else []
         """Of what this job has put under the output's name so far, before it was interrupted: the contents."""
         self._holds_result = False
         self._last_cut, self._frames_since = time.monotonic(), 0
+
+    def _adopt_segments(self, fingerprint: Mapping[str, Any]) -> None:
+        """Take over what the workers of a split job have finished, from its beginning on."""
+        found = adoptable(segments_folder(self.output), fingerprint)
+        if sum(one.frames for one in found) <= self.journal.frames:
+            return
+        try:
+            self.journal.adopt([one.part for one in found], found[0].encoder)
+        except OSError as error:
+            raise DsmapError(f"cannot write into {self.folder}: {error.strerror}", "check the disk") from error
 
     def lines(self) -> Iterator[str]:
         """Notes for the user about the parts that were found."""
@@ -147,6 +169,7 @@ class JobParts:
 
     def remove(self) -> None:
         """End a finished job: its parts are removed."""
+        remove_results(segments_folder(self.output))
         self.journal.remove()
 
     def _write_note(self, **note: Any) -> None:
@@ -219,7 +242,8 @@ def _foreign(folder: Path) -> str | None:
     if folder.is_symlink() or not folder.is_dir():
         return folder.name
     try:
-        return next((path.name for path in sorted(folder.iterdir()) if not is_own_file(path)), None)
+        found = [path for path in sorted(folder.iterdir()) if not is_own_file(path)]
+        return next((path.name for path in found if path.name != "segments" or not is_results_folder(path)), None)
     except OSError as error:
         raise InputError(
             f"cannot look into {folder}, where finished parts are kept: {error.strerror}",

@@ -19,7 +19,6 @@ from dsmap.common.notify import Notify
 from dsmap.common.output_files import naming_error
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.frame_translator import FrameTranslator, as_frame_translator
-from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Progress, StageClock, Translate
 from dsmap.runtime.jobs.resume import (
@@ -29,21 +28,17 @@ from dsmap.runtime.jobs.resume import (
     is_unfinished,
     kept_parts,
 )
-from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video_plan import (
     check_video_job,
     check_video_output,
     named_source,
-    open_source,
     video_projection,
     writes_animation,
 )
-from dsmap.runtime.jobs.video_work import VideoWork, Writer
+from dsmap.runtime.jobs.video_work import VideoWork, Writer, frame_steps, open_for
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.styles.style_path import StyleAt, StylePathTranslator
-from dsmap.runtime.video.encoders import keeps_ten_bits
 from dsmap.runtime.video.hardware import SOFTWARE
-from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_writer import is_sequence
 from dsmap.runtime.video.writer import VideoWriter
 
@@ -110,22 +105,10 @@ def run_video_job(
 ) -> JobReport:
     """See `translate_video`."""
     source = named_source(source)
-    pool = None if translator.keeps_frames else FramePool()
-    # What is done to frames besides the translation is done by the host.
-    on_device = translator.takes_device_frames() and not keeps_ten_bits(options.codec)
-    on_device &= options.height is None and not options.side_by_side
-    with open_source(source, options, notify, pool, on_device=on_device) as reader, stop_on_signals() as stop:
-        if isinstance(reader, VideoReader):
-            reader.on_device &= translator.takes_device_frames(reader.width, reader.height)
+    reader, pool = open_for(translator, source, options, notify)
+    with reader, stop_on_signals() as stop:
         copies = check_video_output(reader, source, output, options)
-        steps = FrameSteps(
-            translator,
-            reader.width,
-            reader.height,
-            lines=options.height,
-            upscale=options.upscale,
-            side_by_side=options.side_by_side,
-        )
+        steps = frame_steps(reader, translator, options)
         made_with = None if writes_animation(reader, output) else made_with
         with _kept_parts(source, output, options, made_with, getattr(reader, "decoder", SOFTWARE)) as parts:
             work = VideoWork(reader, steps, clock or StageClock(), stop, parts, pool)
@@ -192,14 +175,14 @@ def _kept_parts(
 ) -> "contextlib.AbstractContextManager[JobParts | None]":
     """The parts of a job that can be resumed; None for others."""
     if made_with is not None and isinstance(source, Path) and not is_sequence(output):
-        return kept_parts(output, _fingerprint(source, options, made_with, decoder), resume=options.resume)
+        return kept_parts(output, job_fingerprint(source, options, made_with, decoder), resume=options.resume)
     if options.resume and is_unfinished(output):
         raise InputError("only the translation of a video file can be resumed", "go without --resume")
     discard_parts(output)
     return contextlib.nullcontext()
 
 
-def _fingerprint(source: Path, options: VideoOptions, made_with: Mapping[str, Any], decoder: str) -> dict[str, Any]:
+def job_fingerprint(source: Path, options: VideoOptions, made_with: Mapping[str, Any], decoder: str) -> dict[str, Any]:
     """Everything that must be equal for the parts of two runs to fit together."""
     given = {
         f"--{key.replace('_', '-')}": None if value is None else str(value) for key, value in asdict(options).items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2  # noqa: F401  # before av
 
@@ -10,19 +10,21 @@ import cv2  # noqa: F401  # before av
 from av.packet import Packet
 
 from dsmap.common.interrupts import StopRequest
+from dsmap.common.notify import Notify
 from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.frame_translator import ClipTime
+from dsmap.runtime.frame_translator import ClipTime, FrameTranslator
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
+from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.jobs.pipeline import Done, Pipeline
 from dsmap.runtime.jobs.report import Pixels, Progress, StageClock
-from dsmap.runtime.jobs.resume import JobParts
 from dsmap.runtime.jobs.stages import FrameSteps, Translated
-from dsmap.runtime.jobs.video_plan import Reader, writes_animation
+from dsmap.runtime.jobs.video_plan import Reader, open_source, writes_animation
 from dsmap.runtime.styles.style_path import share_of_clip
 from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video.copy_plan import CopyPlan
+from dsmap.runtime.video.encoders import keeps_ten_bits
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.hardware import SOFTWARE
 from dsmap.runtime.video.reader import VideoReader
@@ -30,6 +32,46 @@ from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, ope
 from dsmap.runtime.video.writer import VideoWriter
 
 Writer = VideoWriter | SequenceWriter | AnimationWriter
+
+
+class Parts(Protocol):
+    """Where the finished parts of a job are kept."""
+
+    journal: PacketJournal
+    frames: int
+    """So many of the frames that are read are done already."""
+
+    def new_file(self) -> Path:
+        """An empty file for the video to grow in."""
+
+    def is_due(self) -> bool:
+        """Whether a part should end here; asked before every frame."""
+
+
+def open_for(
+    translator: FrameTranslator, source: str | Path, options: VideoOptions, notify: Notify
+) -> tuple[Reader, FramePool | None]:
+    """The input, opened for a translator, and where its frames' memory comes from. Raises InputError."""
+    pool = None if translator.keeps_frames else FramePool()
+    # What is done to frames besides the translation is done by the host.
+    on_device = translator.takes_device_frames() and not keeps_ten_bits(options.codec)
+    on_device &= options.height is None and not options.side_by_side
+    reader = open_source(source, options, notify, pool, on_device=on_device)
+    if isinstance(reader, VideoReader):
+        reader.on_device &= translator.takes_device_frames(reader.width, reader.height)
+    return reader, pool
+
+
+def frame_steps(reader: Reader, translator: FrameTranslator, options: VideoOptions) -> FrameSteps:
+    """What is done to each frame of a job."""
+    return FrameSteps(
+        translator,
+        reader.width,
+        reader.height,
+        lines=options.height,
+        upscale=options.upscale,
+        side_by_side=options.side_by_side,
+    )
 
 
 class VideoWork:
@@ -41,7 +83,7 @@ class VideoWork:
         steps: FrameSteps,
         clock: StageClock,
         stop: StopRequest,
-        parts: JobParts | None,
+        parts: Parts | None,
         pool: FramePool | None,
     ) -> None:
         self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts

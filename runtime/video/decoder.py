@@ -35,8 +35,9 @@ class VideoDecoder:
     """Decodes the video of `source` from its current position, and passes on the packets that `streams` copies.
 
     Iterate once. Every frame has a `pts`; those of all streams are on one clock, see `Timeline`. `time_base`, `rate`:
-    for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded. `hwaccel`,
-    `notify`, `origin`, `keep`: see `open_decoding`.
+    for frames that do not say their own. `decode_from` (seconds): packets before that time are not decoded.
+    `decode_at`: decoding begins with the keyframe that is shown at that time exactly, and ends where there is none.
+    `hwaccel`, `notify`, `origin`, `keep`: see `open_decoding`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class VideoDecoder:
         rate: Fraction,
         deinterlace: bool = False,
         decode_from: Fraction | None = None,
+        decode_at: Fraction | None = None,
         hwaccel: str = OFF,
         notify: Notify = lambda _line: None,
         origin: Fraction = Fraction(0),
@@ -59,6 +61,7 @@ class VideoDecoder:
         """Video packets."""
         self._source, self._streams, self._video = source, streams, streams.video
         self._time_base, self._rate, self._decode_from = time_base, rate, decode_from
+        self._decode_at = decode_at
         if not self._video.codec_context.is_open:  # after a seek it is
             self._video.thread_type = "AUTO"
         self._open_decoding = lambda stream: open_decoding(stream, hwaccel, notify, origin, keep=keep)
@@ -88,6 +91,20 @@ class VideoDecoder:
             if isinstance(item, VideoFrame):
                 return item
         return None
+
+    def reaches_frame(self) -> bool:
+        """Whether a frame decodes; packets to copy that precede it are dropped."""
+        for item in self._items:
+            if isinstance(item, VideoFrame):
+                self._buffered = [item]
+                return True
+        return False
+
+    def placed_packets(self) -> Iterator[Packet]:
+        """The video's packets with their times as for decoding, but not decoded; instead of an iteration."""
+        for packet in self._timeline.place(self._wanted(self._source.packets())):
+            if packet.stream.index == self._video.index and packet.size:
+                yield packet
 
     def first_frame_from(self, start: Fraction, *, exact: bool) -> VideoFrame | None:
         """The first frame at or after `start` (seconds), with which the iteration begins; None where there is none.
@@ -143,6 +160,8 @@ class VideoDecoder:
                 stream.thread_type = "AUTO"
                 self.decoding = self._open_decoding(stream)
             self.packets_read += packet.size > 0
+            if self._decode_at is not None and self._is_past(packet, self._decode_at):
+                return
             if self._is_skipped(packet):
                 continue
             self._started |= packet.is_keyframe
@@ -168,8 +187,16 @@ class VideoDecoder:
         elif end > latest[0]:
             self._ends[index] = end, latest[1]
 
+    def _is_past(self, packet: Packet, keyframe: Fraction) -> bool:
+        """Whether a video packet surely follows the keyframe that is shown at that time, or the file has ended."""
+        return packet.size == 0 or (packet.dts is not None and packet.dts * packet.time_base > keyframe)
+
     def _is_skipped(self, packet: Packet) -> bool:
         """Whether a video packet comes before the time that decoding begins at, or before the keyframe after it."""
+        if self._decode_at is not None:
+            if not packet.is_keyframe or packet.pts is None or packet.pts * packet.time_base != self._decode_at:
+                return True
+            self._decode_at = None
         if self._decode_from is None or packet.size == 0:
             return False
         if packet.dts is not None and (packet.dts * packet.time_base < self._decode_from or not packet.is_keyframe):

@@ -19,6 +19,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from dsmap.common.notify import Notify
 from dsmap.errors import DsmapError
@@ -36,7 +37,8 @@ from dsmap.runtime.video.input_warnings import input_warnings
 from dsmap.runtime.video.network_source import NetworkSource
 from dsmap.runtime.video.orientation import Orientation, orientation
 from dsmap.runtime.video.scaling import size_at_height
-from dsmap.runtime.video.seeking import decoder_at
+from dsmap.runtime.video.section import Section
+from dsmap.runtime.video.seeking import decoder_at, decoder_at_keyframe
 from dsmap.runtime.video.shown_size import ShownSize
 from dsmap.runtime.video.stream import check_size
 from dsmap.runtime.video.stream_choice import StreamChoice
@@ -101,6 +103,7 @@ class VideoReader:
         self.name = self._source.name
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
+        self._section: Section | None = None
         self._deinterlace, self._ten_bits, self._hwaccel = deinterlace, ten_bits, hwaccel
         self.on_device = on_device and not deinterlace
         """Whether frames may stay in a device's memory; can be switched off later."""
@@ -124,7 +127,7 @@ class VideoReader:
             self._source.close()
             raise
 
-    def _new_decoder(self, decode_from: Fraction | None) -> VideoDecoder:
+    def _new_decoder(self, decode_from: Fraction | None, decode_at: Fraction | None = None) -> VideoDecoder:
         return VideoDecoder(
             self._source,
             self._streams,
@@ -132,6 +135,7 @@ class VideoReader:
             rate=self.rate,
             deinterlace=self._deinterlace,
             decode_from=decode_from,
+            decode_at=decode_at,
             hwaccel=self._hwaccel,
             notify=self._notify,
             origin=self._origin,
@@ -219,7 +223,55 @@ class VideoReader:
 
     # Iterating: decoded items, cut to the wanted part, as frames and packets of the result
 
+    def limit_to(self, section: Section) -> None:
+        """The iteration gives the first frame, as always, and then the frames of the section only, without packets.
+
+        Where the section begins with the first frame, that comes once. Frames and their times are those of an iteration
+        over everything.
+        """
+        self._section = section
+
+    def placed_packets(self) -> Iterator[Packet]:
+        """All packets of a file's video, from its beginning, on the frames' clock, undecoded: instead of an iteration.
+
+        Raises av.FFmpegError.
+        """
+        self._source.restart(None)
+        self._streams.take(self._source.container)
+        self._decoder = self._new_decoder(None)
+        return self._decoder.placed_packets()
+
+    def _read_section(self, section: Section) -> Iterator[Frame]:
+        if section.begin is not None and section.keyframe is not None:
+            yield next(self._frame(item) for item in self._decoder if isinstance(item, VideoFrame))
+            keyframe, failures = section.keyframe, self._decoder.failures
+            self._decoder = decoder_at_keyframe(
+                keyframe,
+                self._source,
+                self._streams,
+                lambda: self._new_decoder(None, keyframe),
+                seeks=section.seeks,
+            )
+            self._decoder.failures += failures
+            self._timestamps = TimestampRepair(self.time_base, self.rate)
+        begin, end = section.begin, section.end
+        for item in self._decoder:
+            if not isinstance(item, VideoFrame):
+                continue
+            at = self._decoder.time_of(item)
+            if begin is not None and at < begin:
+                continue
+            frame = self._frame(item)
+            if end is None or at < end:
+                section.saw(frame)
+                yield frame
+            elif section.saw_beyond(frame):
+                return
+
     def __iter__(self) -> Iterator[Frame | Packet]:
+        if self._section is not None:
+            yield from self._read_section(self._section)
+            return
         items = iter(self._decoder)
         if self._trim:
             trimmer = Trimmer(self._trim, self._cut_before, self._decoder.time_of, self.rate)
@@ -278,6 +330,23 @@ class VideoReader:
             return 0  # what the header says is about one of the parts
         size = self.path.stat().st_size if self.path else None
         return missing_frames(self._container, self._video, self.rate, read=read, size=size, end=self._decoder.end)
+
+    @property
+    def wanted(self) -> tuple[Fraction, Fraction | None, int | None]:
+        """The time of the first frame, the end of what is read (None: the file's), both in seconds on the file's clock,
+        and how many frames at most.
+        """
+        return self._first_time, self._trim.end, self._trim.frames
+
+    @property
+    def format_name(self) -> str:
+        """libav's name of the container."""
+        return str(self._source.container.format.name)
+
+    @property
+    def video_stream(self) -> VideoStream:
+        """The one that is decoded."""
+        return self._streams.video
 
     # While reading
 

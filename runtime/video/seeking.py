@@ -50,6 +50,34 @@ def decoder_at(
     )
 
 
+def decoder_at_keyframe(
+    keyframe: Fraction,
+    source: PacketSource,
+    streams: StreamChoice,
+    new_decoder: Callable[[], VideoDecoder],
+    *,
+    seeks: bool,
+) -> VideoDecoder:
+    """A decoder that begins with the keyframe shown at that time exactly, in seconds on the file's clock.
+
+    `seeks`: by way of the container's index, if that leads there; otherwise all packets before it are read.
+    Raises InputError where there is none.
+    """
+    for seek in (keyframe, None) if seeks else (None,):
+        try:
+            source.restart(seek)
+        except av.FFmpegError:
+            continue
+        streams.take(source.container)
+        decoder = new_decoder()
+        if decoder.reaches_frame():
+            return decoder
+    raise InputError(
+        f"{source.name} has no keyframe at {float(keyframe):.3f} s of its clock",
+        "it has changed since its segments were planned: plan them again",
+    )
+
+
 def _first_frame(decoder: VideoDecoder, source: PacketSource) -> VideoFrame:
     first = decoder.first_frame()
     if first is not None:

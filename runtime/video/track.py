@@ -156,9 +156,12 @@ class VideoTrack:
             if until is not None and record.dts * self.time_base > until:
                 return
             packet = Packet(record.data)
-            packet.pts, packet.dts, packet.duration = record.pts, record.dts, record.duration
+            dts = record.dts
+            if self._last_dts is not None and dts <= self._last_dts:
+                dts = self._last_dts + 1  # of segments made apart; there is room, see `_repair`
+            packet.pts, packet.dts, packet.duration = record.pts, dts, record.duration
             packet.time_base, packet.is_keyframe, packet.stream = self.time_base, record.keyframe, self.stream
-            self._last_dts = record.dts
+            self._last_dts = dts
             self._container.mux(packet)
             self._next_earlier = next(self._earlier, None)
 

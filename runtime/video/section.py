@@ -1,0 +1,62 @@
+"""A section of a video: the frames from one keyframe's time to another's, decoded without those before them.
+
+That they are the frames that decoding from the beginning gives is checked, not assumed: the first frames of a section
+are marked, and so are the frames that follow a section, as the decoder of that section gives them. The two must agree.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from dsmap.runtime.video.frame import Frame
+
+MARKED = 8
+"""So many frames are marked at either end: more than a codec's references reach in practice."""
+
+
+class FrameMark(NamedTuple):
+    """What a frame is known by."""
+
+    pts: int
+    """In the reader's time base."""
+    digest: str
+    """Of its pixels."""
+
+
+@dataclass(kw_only=True)
+class Section:
+    """Frames from `begin` to before `end`: seconds on the file's clock; None: from its beginning, or to its end.
+
+    `keyframe`: when the one is shown with which decoding begins; None with `begin`. `seeks`: by way of the container's
+    index; otherwise packets are read from the beginning of the file, and not decoded before the keyframe.
+    """
+
+    begin: Fraction | None = None
+    end: Fraction | None = None
+    keyframe: Fraction | None = None
+    seeks: bool = True
+    head: list[FrameMark] = field(default_factory=list)
+    """Of its first frames; filled while they are read."""
+    beyond: list[FrameMark] = field(default_factory=list)
+    """Of the frames after its end, if it has one."""
+
+    def saw(self, frame: Frame) -> None:
+        """Mark a frame of the section, if it is one of the first."""
+        if len(self.head) < MARKED:
+            self.head.append(_mark(frame))
+
+    def saw_beyond(self, frame: Frame) -> bool:
+        """Mark a frame after the section; whether no further ones are needed."""
+        self.beyond.append(_mark(frame))
+        return len(self.beyond) == MARKED
+
+
+def _mark(frame: Frame) -> FrameMark:
+    rgb = frame.rgb if frame.device is None else frame.device.to_rgb()
+    digest = hashlib.blake2b(np.ascontiguousarray(rgb).data, digest_size=16)
+    if frame.residual is not None:
+        digest.update(np.ascontiguousarray(frame.residual).data)
+    return FrameMark(frame.pts, digest.hexdigest())
