@@ -1,4 +1,4 @@
-"""The promises of the project as a whole: who imports whom, quick help, frozen options, README commands."""
+"""The promises of the project as a whole: who imports whom, quick help, frozen options, documents."""
 
 import ast
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from documented import shell_statements
 from typer.testing import CliRunner
 
 from dsmap.common.images import write_rgb
@@ -314,43 +315,14 @@ def test_every_command_has_a_module_with_main():
         assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
-STARTERS = ("README.md", "docs/get-started.md")  # what a newcomer reads, and types from
-
-
-def shell_lines(*documents: str) -> list[str]:
-    """The shell lines of documents, comments left out."""
-    text = "\n".join((ROOT / document).read_text(encoding="utf-8") for document in documents)
-    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
-    joined = "\n".join(blocks).replace("\\\n", " ")
-    lines = [line.partition("  #")[0].strip() for line in joined.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
 def test_the_readme_names_the_two_commands_first():
-    assert shell_lines("README.md")[:2] == ["make demo", "make test"]
+    first, second = shell_statements("README.md")[:2]
+    assert (first.text.partition("  #")[0], second.text.partition("  #")[0]) == ("make demo ", "make test ")
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
-
-
-def test_documents_use_commands_and_options_that_exist():
-    checked = set()
-    for line in shell_lines(*STARTERS, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
-        words = line.split()
-        if words[0] == "dsmap" and len(words) > 1 and not words[1].startswith("-"):
-            words[:2] = [f"dsmap-{words[1]}"]
-        if not words[0].startswith("dsmap-"):
-            continue
-        assert words[0] in commands(), line
-        app = __import__(commands()[words[0]].partition(":")[0], fromlist=["app"]).app
-        command = typer.main.get_command(app)
-        command = getattr(command, "commands", {}).get(words[1] if len(words) > 1 else "", command)
-        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
-        assert {word for word in words if re.match(r"--?[a-z]", word)} <= known, line
-        checked.add(words[0])
-    assert checked >= {"dsmap-video", "dsmap-live", "dsmap-train", "dsmap-export", "dsmap-eval", "dsmap-bench"}
 
 
 def test_documents_name_no_missing_file():
@@ -393,41 +365,15 @@ def test_import_dsmap_is_light(tmp_path):
 
 @pytest.fixture
 def holiday(tmp_path) -> Path:
-    """A folder with the files that the documents' examples name."""
+    """A folder with the files that the examples of docs/api.md name."""
     import clips
-    import numpy as np
-    from PIL import Image
-
-    from dsmap.common.images import write_rgb
 
     folder = tmp_path
     clips.make_clip(folder / "holiday.mp4")
-    clips.make_clip(folder / "old.ts")
-    frames = [Image.new("RGB", (48, 40), (40 * number, 90, 60)) for number in range(3)]
-    frames[0].save(folder / "dance.gif", save_all=True, append_images=frames[1:], duration=80)
     (folder / "photos").mkdir()
     for name in ("snowy.jpg", "photo.jpg", "photos/1.jpg", "photos/2.png"):
         write_rgb(folder / name, np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
     return folder
-
-
-def video_examples() -> list[str]:
-    lines = [line for line in shell_lines(*STARTERS) if re.match(r"dsmap.video ", line)]
-    return sorted({line for line in lines if "my-model" not in line})
-
-
-def test_there_are_examples_to_run():
-    assert len(video_examples()) >= 10
-
-
-@pytest.mark.parametrize("line", video_examples())
-def test_examples_of_documents_run(line, holiday):
-    command = [sys.executable, "-m", "dsmap", *line.split()[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=holiday)
-    assert done.returncode == 0, done.stderr
-    result = re.search(r"^(\S+): (?:(\d+) of \2 done|\d+ images$)", done.stdout, re.MULTILINE)
-    assert result, done.stdout
-    assert (holiday / result[1]).exists()
 
 
 def api_examples() -> list[str]:
