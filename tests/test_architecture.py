@@ -270,8 +270,8 @@ OPTIONS = {
     "--report --seconds --seed --size --style --style-spread --target-fps --trust-engines "
     "--version --virtual-camera",
     "serve": "--allow-host --backend --cuda-binding --debug --help --host --keep-minutes --max-disk --max-jobs "
-    "--max-megapixels --max-minutes --max-upload --model --port --precision --sessions --token --trust-engines "
-    "--version",
+    "--max-megapixels --max-minutes --max-upload --model --port --precision --sessions --token --token-file "
+    "--trust-engines --version",
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --hwaccel --model --no-upscale --output --overwrite --precision --preset --preview --program --programme "
     "--rate --remote --report --resume --seed --side-by-side --stabilize --start --streams --strength "

@@ -7,6 +7,7 @@ Nothing heavy is imported at the top: `--help` must be quick.
 """
 
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,10 +40,27 @@ def serve(
         str, typer.Option("--model", "-m", metavar="NAME", parser=cli.text_given, help="Model name or folder.")
     ] = "summer-winter",
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", parser=cli.text_given, help="Listen on this address.")
+        str,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            parser=cli.text_given,
+            envvar="DSMAP_LISTEN_HOST",
+            show_envvar=False,
+            help="Listen on this address.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Listen on this port; 0: any free one.")
+        int,
+        typer.Option(
+            "--port",
+            metavar="N",
+            min=0,
+            max=65535,
+            envvar="DSMAP_LISTEN_PORT",  # not DSMAP_PORT, which Kubernetes sets to an address beside a service "dsmap"
+            show_envvar=False,
+            help="Listen on this port; 0: any free one.",
+        ),
     ] = 8000,
     token: Annotated[
         str | None,
@@ -53,6 +71,17 @@ def serve(
             envvar="DSMAP_TOKEN",
             show_envvar=False,
             help="What clients must know; better in the variable DSMAP_TOKEN.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            parser=cli.path_given,
+            envvar="DSMAP_TOKEN_FILE",
+            show_envvar=False,
+            help="Read the token from a file.",
         ),
     ] = None,
     allow_host: Annotated[
@@ -99,13 +128,13 @@ def serve(
 ) -> None:
     from dsmap.runtime.bundle.bundle import Bundle
     from dsmap.runtime.bundle.bundled import find_model
-    from dsmap.runtime.serve.request import ServeLimits, ServeRequest
+    from dsmap.runtime.serve.request import ServeLimits, ServeRequest, read_token
 
     request = ServeRequest(
         bundle=Bundle.open(find_model(model)),
         host=host,
         port=port,
-        token=token,
+        token=read_token(token, token_file),
         allow_hosts=tuple(allow_host or ()),
         sessions=sessions,
         backend=backend,

@@ -20,7 +20,7 @@ from dsmap import __version__
 from dsmap.errors import DsmapError
 from dsmap.runtime.serve import image_routes, job_routes, live_routes, upload_routes
 from dsmap.runtime.serve.api_page import STYLE, api_page
-from dsmap.runtime.serve.errors import add_error_handlers, error_response
+from dsmap.runtime.serve.errors import RequestError, add_error_handlers, error_response
 from dsmap.runtime.serve.guard import Guard
 from dsmap.runtime.serve.job_queue import JobQueue, VideoJob
 from dsmap.runtime.serve.metrics import CONTENT_TYPE, ServeMetrics
@@ -158,6 +158,15 @@ def _add_routes(api: FastAPI) -> None:
     async def healthz() -> dict[str, str]:
         """Answers while the server runs."""
         return {"status": "ok"}
+
+    @api.get("/readyz", tags=["server"])
+    async def readyz(request: Request) -> dict[str, str]:
+        """Whether new work may come: 503 while the server stops, 507 without room for uploads."""
+        state = state_of(request)
+        if state.stopping.is_set():
+            raise RequestError(503, "the server is stopping", "Try again later.", {"Retry-After": "5"})
+        await asyncio.to_thread(state.work.check_room)
+        return {"status": "ready"}
 
     @api.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -37,7 +37,7 @@ _HEADERS = {
 }
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
-_OPEN_PATHS = frozenset({"/healthz"})
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class Guard:
@@ -138,7 +138,7 @@ def _needs_token(path: str) -> bool:
 
 
 def _is_api(path: str) -> bool:
-    return path.startswith("/v1/") or path in ("/v1", "/metrics", "/healthz")
+    return path.startswith("/v1/") or path in ("/v1", "/metrics", *_OPEN_PATHS)
 
 
 def _is_ip(name: str) -> bool:

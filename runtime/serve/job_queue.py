@@ -184,7 +184,7 @@ class JobQueue:
             self._on_end(job)
 
     async def _run_process(self, job: VideoJob) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "DSMAP_TOKEN"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("DSMAP_TOKEN")}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "dsmap.runtime.serve.job_process"),
             stdin=asyncio.subprocess.PIPE,

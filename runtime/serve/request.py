@@ -2,11 +2,14 @@
 
 import ipaddress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from dsmap.common.files import read_regular
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 
 _SHORTEST_TOKEN = 16
+_TOKEN_FILE_BYTES = 4096
 _MB, _GB = 1 << 20, 1 << 30
 
 
@@ -73,6 +76,19 @@ class ServeRequest:
                 f"--host {self.host} lets other machines in, and there is no token",
                 "Set the environment variable DSMAP_TOKEN (openssl rand -hex 16 makes one), or leave out --host.",
             )
+
+
+def read_token(token: str | None, file: Path | None) -> str | None:
+    """`token`, or the text of `file`, which is how containers get secrets. Raises InputError for both of them, and for
+    a file that is empty or cannot be read."""
+    if file is None:
+        return token
+    if token is not None:
+        raise InputError("a token and a token file were both given", "Pass one: --token (DSMAP_TOKEN) or --token-file.")
+    text = read_regular(file, limit=_TOKEN_FILE_BYTES, what="the token file").decode("utf-8", "replace").strip()
+    if not text:
+        raise InputError(f"the token file {file} is empty", "Put a token there; openssl rand -hex 16 makes one.")
+    return text
 
 
 def is_loopback(host: str) -> bool:

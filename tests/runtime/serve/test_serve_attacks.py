@@ -106,6 +106,7 @@ def test_nothing_works_without_the_token(server, photo, given):
         assert answer.status_code in (401, 404), path
         assert "winter" not in answer.text
     assert httpx.get(f"{server.address}/healthz", trust_env=False).json() == {"status": "ok"}
+    assert httpx.get(f"{server.address}/readyz", trust_env=False).json() == {"status": "ready"}
 
 
 def test_the_page_and_descriptions_need_no_token(server):
@@ -439,7 +440,10 @@ def test_signals_end_it_in_order_and_a_kill_leaves_nothing_to_the_next(tiny_bund
 
 def test_a_job_ends_with_a_killed_server(tiny_bundle, tmp_path):
     clips.make_clip(tmp_path / "a.mp4", frames=300, size=(320, 240))
-    process, address = start_command(tiny_bundle, tmp_path, "--host", "0.0.0.0", DSMAP_TOKEN=TOKEN)
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    process, address = start_command(
+        tiny_bundle, tmp_path, DSMAP_LISTEN_HOST="0.0.0.0", DSMAP_TOKEN_FILE=str(tmp_path / "token")
+    )
     assert process.stdout
     assert TOKEN not in address + process.stdout.readline() + process.stdout.readline()
     address = f"http://127.0.0.1:{address.rpartition(':')[2]}"
@@ -455,7 +459,7 @@ def test_a_job_ends_with_a_killed_server(tiny_bundle, tmp_path):
     shutil.rmtree(next(iter(tmp_path.glob("dsmap-serve-*"))))
 
 
-def test_wrong_options_are_explained(tiny_bundle):
+def test_wrong_options_are_explained(tiny_bundle, tmp_path):
     def said(*options: str) -> str:
         command = [sys.executable, "-m", "dsmap", "serve", "-m", str(tiny_bundle), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -465,6 +469,11 @@ def test_wrong_options_are_explained(tiny_bundle):
 
     assert "there is no token" in said("--host", "0.0.0.0")
     assert "it is empty" in said("--token", "")
+    (tmp_path / "empty").touch()
+    assert "is empty" in said("--token-file", str(tmp_path / "empty"))
+    assert "cannot read the token file" in said("--token-file", str(tmp_path / "none"))
+    (tmp_path / "token").write_text(TOKEN)
+    assert "both given" in said("--token", TOKEN, "--token-file", str(tmp_path / "token"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in said("--port", str(taken.getsockname()[1]))
     assert "none" in said("--port", "0", "--backend", "none")

@@ -112,6 +112,21 @@ def test_an_upload_above_half_of_the_room_fits(server):
     assert "is not a video" in job["error"]["fact"]
 
 
+def test_a_full_server_lives_but_is_not_ready(server):
+    """An orchestrator sends its work elsewhere meanwhile, and does not restart it: that would delete results."""
+    assert server.client.get("/readyz").status_code == 200
+    with (server.work / "large").open("wb") as file:
+        file.truncate(65 << 20)
+    try:
+        answer = server.client.get("/readyz")
+        assert answer.status_code == 507
+        assert "no room" in answer.json()["fact"]
+        assert server.client.get("/healthz").status_code == 200
+    finally:
+        (server.work / "large").unlink()
+    assert server.client.get("/readyz").json() == {"status": "ready"}
+
+
 def test_room_for_an_upload_is_counted_once(tmp_path):
     with WorkFolder(ServeLimits(disk_bytes=100, disk_reserve=0), tmp_path) as work, work.room_for(60) as room:
         (work.path / "video").write_bytes(bytes(50))
