@@ -13,12 +13,13 @@ A model's folder appears whole or not at all, so that a server that polls the re
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsmap.common.atomic import rename_no_replace, replace_folder, sync_folder, sync_tree
 from dsmap.common.notify import Notify
-from dsmap.common.output_files import is_inside, naming_error
+from dsmap.common.output_files import is_inside
 from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.triton_config import model_config, warm_up_files
@@ -77,14 +78,14 @@ def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line
 
 def _write_model(bundle: Bundle, folder: Path, request: TritonRequest, *, stabilised: bool) -> int:
     """Writes a model's folder, whole or not at all; its size in bytes."""
-    part: Path | None = None
+    around: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = part_folder(folder)
-        version = part / "1"
-        _copy_bundle(bundle, version / served.BUNDLE_FOLDER)
-        shutil.copyfile(_MODEL, version / _MODEL.name)
-        _write_config(part, bundle, folder.name, request.max_batch, stabilised=stabilised)
+        around = _temporary(folder)
+        part = around / folder.name
+        _copy_bundle(bundle, part / "1" / served.BUNDLE_FOLDER)
+        shutil.copyfile(_MODEL, part / "1" / _MODEL.name)
+        _write_config(part, bundle, request.max_batch, stabilised=stabilised)
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         sync_tree(part)
         _publish(part, folder, overwrite=request.overwrite)
@@ -94,14 +95,27 @@ def _write_model(bundle: Bundle, folder: Path, request: TritonRequest, *, stabil
             f"cannot write the model {folder}: {error}", "Free disk space or choose another --triton."
         ) from error
     finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
+        if around is not None:
+            shutil.rmtree(around, ignore_errors=True)
 
 
-def _write_config(part: Path, bundle: Bundle, name: str, max_batch: int, *, stabilised: bool) -> None:
+def _temporary(folder: Path) -> Path:
+    """A new folder to make the model `folder` in, on the same disk.
+
+    Beside the repository where that can be: a server that polls takes every folder in it for a model, hidden ones too.
+    In it, there is a folder more around the model, without which the server would load what is half written.
+    """
+    repository = Path(os.path.realpath(folder.parent))
+    with suppress(OSError):
+        if repository.stat().st_dev == repository.parent.stat().st_dev:
+            return part_folder(repository)
+    return part_folder(folder)
+
+
+def _write_config(part: Path, bundle: Bundle, max_batch: int, *, stabilised: bool) -> None:
     """Writes config.pbtxt and the data of the warm-up."""
     text = (bundle.folder / MANIFEST).read_bytes().decode()
-    config = model_config(bundle.manifest, text, name=name, max_batch=max_batch, stabilised=stabilised)
+    config = model_config(bundle.manifest, text, name=part.name, max_batch=max_batch, stabilised=stabilised)
     (part / CONFIG).write_bytes(config.encode())
     (part / "warmup").mkdir()
     for file, data in warm_up_files(bundle.manifest).items():
@@ -129,5 +143,5 @@ def _publish(part: Path, folder: Path, *, overwrite: bool) -> None:
     try:
         rename_no_replace(part, folder)
     except FileExistsError as error:
-        raise naming_error("model", part, folder, error) from error
+        raise InputError(f"{folder} was made by another program meanwhile", "Run it again.") from error
     sync_folder(folder.parent)

@@ -10,6 +10,7 @@ x86-64.
 import contextlib
 import os
 import platform
+import secrets
 import shutil
 import signal
 import site
@@ -84,6 +85,7 @@ class TritonServer:
         """`log`: a file for what the server says. `options`: more of tritonserver's, such as `--model-control-mode`."""
         self.repository, self.log, self.options = repository, log, options
         self.http, self.grpc = free_port(), free_port()
+        self._shared_memory = f"dsmap-test-{secrets.token_hex(4)}-"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -99,6 +101,7 @@ class TritonServer:
             *("--http-address", "127.0.0.1", "--http-port", str(self.http)),
             *("--grpc-address", "127.0.0.1", "--grpc-port", str(self.grpc)),
             *("--allow-metrics", "false", "--exit-timeout-secs", "5"),
+            *("--backend-config", f"python,shm-region-prefix-name={self._shared_memory}"),
             *self.options,
         ]
         with self.log.open("ab") as log:
@@ -126,25 +129,20 @@ class TritonServer:
 
     def kill(self) -> None:
         """Ends the server at once, as a crash does, with the processes of its models."""
-        assert self.process is not None
+        if self.process is None:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_PATIENCE)
-
-    def stop(self) -> None:
-        """Asks the server to end, and waits for it."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(20)
-            self.kill()
+        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):
+            region.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.stop()
+        self.kill()
 
 
 @contextlib.contextmanager
