@@ -1,6 +1,6 @@
 """The backend `triton`: frames go to a Triton Inference Server, several under way at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from dsmap.runtime.backends.base import DEFAULT_SETTINGS, Backend, BackendSettin
 from dsmap.runtime.backends.triton.connection import Tensor, TritonConnection, text_tensor
 from dsmap.runtime.backends.triton.remote_bundle import RemoteBundle
 from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.triton import interface as served
 
 MAX_UNDER_WAY = 8
 """Frames: as many as a server batches by default. More would only wait there."""
@@ -31,8 +32,8 @@ class TritonBackend(Backend):
         self._bundle = bundle
         self._connection = TritonConnection(bundle.address)
         self._domains = {
-            "domain": text_tensor(target),
-            "source": text_tensor(settings.source or bundle.source_of(target)),
+            served.DOMAIN: text_tensor(target),
+            served.SOURCE: text_tensor(settings.source or bundle.source_of(target)),
         }
         self.in_flight = max(1, min(settings.frames_at_once, MAX_UNDER_WAY))
         self.precision = bundle.precisions[0]
@@ -51,7 +52,9 @@ class TritonBackend(Backend):
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
         """As `Backend.submit`; the frames are copied here."""
         waits = [
-            self._ask("translated", frames=frames_nhwc[i : i + 1], style_code=style_ns[i : i + 1])
+            self._ask(
+                served.TRANSLATED, {served.FRAMES: frames_nhwc[i : i + 1], served.STYLE_CODE: style_ns[i : i + 1]}
+            )
             for i in range(len(frames_nhwc))
         ]
 
@@ -68,7 +71,8 @@ class TritonBackend(Backend):
         least = self._bundle.manifest.sizes.multiple_of
         blank = np.zeros((1, least, least, 3), np.uint8)
         waits = [
-            self._ask("style_code", frames=blank, style_image=frames_nhwc[i : i + 1]) for i in range(len(frames_nhwc))
+            self._ask(served.STYLE_CODE, {served.FRAMES: blank, served.STYLE_IMAGE: frames_nhwc[i : i + 1]})
+            for i in range(len(frames_nhwc))
         ]
         codes = np.concatenate([one() for one in waits]).astype(np.float32)
         expected = len(frames_nhwc), self._bundle.manifest.style_dim
@@ -84,7 +88,7 @@ class TritonBackend(Backend):
         """As `Backend.close`."""
         self._connection.close()
 
-    def _ask(self, output: str, **inputs: Tensor) -> Callable[[], Tensor]:
+    def _ask(self, output: str, inputs: Mapping[str, Tensor]) -> Callable[[], Tensor]:
         return self._connection.ask(self._bundle.model, {**inputs, **self._domains}, output)
 
     def _wrong(self, got: str, expected: str) -> DsmapError:

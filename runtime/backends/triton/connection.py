@@ -22,6 +22,7 @@ from dsmap.common.text import printable
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends.triton.address import TritonAddress
 from dsmap.runtime.backends.triton.failures import explained, no_answer, unreachable
+from dsmap.runtime.triton.interface import BUNDLE_MANIFEST
 
 Tensor = npt.NDArray[Any]
 
@@ -174,7 +175,7 @@ class TritonConnection:
         ours = []
         for name in ready[:_MAX_LISTED]:
             with contextlib.suppress(DsmapError):
-                if "dsmap_manifest" in self._parameters(name):
+                if BUNDLE_MANIFEST in self._parameters(name):
                     ours.append(printable(name))
         near = difflib.get_close_matches(model.lower(), ours, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""

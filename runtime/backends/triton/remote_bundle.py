@@ -5,7 +5,6 @@ translator = Translator.load(bundle, domain="winter")
 """
 
 from pathlib import Path
-from typing import NoReturn
 
 from dsmap.common.strict_json import parse_json
 from dsmap.common.text import printable
@@ -14,6 +13,7 @@ from dsmap.runtime.backends.triton.address import TritonAddress, parse_address
 from dsmap.runtime.backends.triton.connection import TritonConnection
 from dsmap.runtime.bundle.bundle import Bundle, File
 from dsmap.runtime.bundle.manifest import FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from dsmap.runtime.triton import interface as served
 
 _EXPORT_AGAIN = "Export it for the server again, with dsmap-export --triton of this version."
 
@@ -26,15 +26,11 @@ class RemoteBundle(Bundle):
     def __init__(self, address: TritonAddress, model: str, manifest: Manifest, parameters: dict[str, str]) -> None:
         self.address, self.model, self.manifest = address, model, manifest
         self._held, self._checked = {}, True
-        self._sha256 = parameters["dsmap_bundle_sha256"]
-        self.backend = printable(parameters.get("backend", "auto"))[:40]
+        self.folder = Path(f"{address}/{model}")  # for messages: nothing is there
+        self._sha256 = parameters[served.BUNDLE_SHA256]
+        self.backend = printable(parameters.get(served.BACKEND, "auto"))[:40]
         """What runs the model there, as its configuration says; "auto": what the server has chosen."""
-        self._precision = printable(parameters.get("precision", "auto"))[:20]
-
-    @property
-    def folder(self) -> Path:  # type: ignore[override]
-        """There is none. Raises DsmapError."""
-        self._no_files()
+        self._precision = printable(parameters.get(served.PRECISION, "auto"))[:20]
 
     @property
     def closed_folders(self) -> list[tuple[Path, str]]:
@@ -58,9 +54,6 @@ class RemoteBundle(Bundle):
         """Nothing is held."""
 
     def _read(self, file: File) -> bytes:
-        self._no_files()
-
-    def _no_files(self) -> NoReturn:
         raise DsmapError(f"the files of {self.model} are on {self.address}", "Use a bundle on this machine for this.")
 
 
@@ -72,12 +65,14 @@ def open_remote(address: str, model: str | Path) -> RemoteBundle:
     """
     server = parse_address(address)
     if isinstance(model, Path) or "/" in model or "\\" in model:
-        raise InputError(f"--model {model} is a folder, and --remote takes a model of the server", "Pass its name.")
+        raise InputError(
+            f"--model {model} is not the name of a model on a server", "Pass the name that the server gives it."
+        )
     with TritonConnection(server) as connection:
         parameters = connection.parameters_of(model)
     shown = f"the model {printable(model)} at {server}"
     _check_format(parameters, shown)
-    text = parameters["dsmap_manifest"].encode()
+    text = parameters[served.BUNDLE_MANIFEST].encode()
     if len(text) > MAX_MANIFEST_BYTES:
         raise InputError(f"{shown} has a description of {len(text)} bytes", _EXPORT_AGAIN)
     manifest = parse_manifest(parse_json(text, what=f"the description of {shown}", advice=_EXPORT_AGAIN), shown)
@@ -86,14 +81,15 @@ def open_remote(address: str, model: str | Path) -> RemoteBundle:
 
 def _check_format(parameters: dict[str, str], shown: str) -> None:
     """Raises InputError for a model that is not ours, and for one of another format."""
-    if "dsmap_format" not in parameters:
+    if served.BUNDLE_FORMAT not in parameters:
         raise InputError(f"{shown} was not made by dsmap-export --triton", "Pass another --model.")
-    got = parameters["dsmap_format"]
+    got = parameters[served.BUNDLE_FORMAT]
     if got != str(FORMAT_VERSION):
         newer = got.isdigit() and int(got[:9]) > FORMAT_VERSION
         raise InputError(
             f"{shown} has bundle format {printable(got)[:20]}; this dsmap reads format {FORMAT_VERSION}",
             "Update dsmap here." if newer else _EXPORT_AGAIN,
         )
-    if missing := [key for key in ("dsmap_manifest", "dsmap_bundle_sha256") if not parameters.get(key)]:
-        raise InputError(f"{shown} does not say its {' and '.join(missing)}", _EXPORT_AGAIN)
+    if not (parameters.get(served.BUNDLE_MANIFEST) and parameters.get(served.BUNDLE_SHA256)):
+        fact = f"{shown} is for clients of other kinds: it does not describe its bundle"
+        raise InputError(fact, "Pass the --model that dsmap-export --triton has written for the Python backend.")

@@ -77,7 +77,7 @@ def test_the_commands_refuse_them_too(tmp_path):
 
 def test_a_folder_is_no_model_of_a_server(tmp_path):
     for model in (tmp_path, "./model", "models\\mine"):
-        with pytest.raises(InputError, match=r"is a folder, and --remote takes a model of the server"):
+        with pytest.raises(InputError, match="is not the name of a model on a server"):
             Translator.load(model, domain="winter", remote="grpc://127.0.0.1:1")
 
 
