@@ -276,7 +276,7 @@ OPTIONS = {
     "--help --hwaccel --model --no-upscale --output --overwrite --precision --preset --preview --program --programme "
     "--rate --remote --report --resume --seed --side-by-side --stabilize --start --streams --strength "
     "--strip-metadata --style --style-cycle --style-from --style-period --style-spread --style-to --version "
-    "--password-env --trust-engines",
+    "--password-env --trust-engines --ray --segment --cpus-per-worker --gpus-per-worker",
     "web": "--debug --domain --help --output --overwrite --port --runtime --serve --version",
 }
 

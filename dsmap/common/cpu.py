@@ -6,13 +6,19 @@ from pathlib import Path
 
 from dsmap.common.cgroups import CGROUPS, PROC, Group, groups_of
 
+CPUS_VARIABLE = "DSMAP_CPUS"
+"""Of the environment: the cores for this process, where it shares the machine with others like it."""
+
 
 def usable_cpus(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """The number of threads of this process that can run at once, 1 or more.
 
-    A quota of one and a half processors counts as two, as in Java and Go.
+    A quota of one and a half processors counts as two, as in Java and Go. $DSMAP_CPUS lowers the number.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get(CPUS_VARIABLE, "")
+    if wanted.isascii() and wanted.isdigit():
+        allowed = min(allowed, int(wanted))
     quota = cpu_quota(proc, cgroups)
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 

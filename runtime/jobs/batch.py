@@ -3,12 +3,11 @@
 report = translate_videos(["clips/", "holiday.mp4"], "results", domain="winter", codec="hevc", resume=True)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dsmap.common.interrupts import stop_on_signals
-from dsmap.common.reports import write_report
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
 from dsmap.runtime.jobs.batch_report import (
@@ -22,10 +21,11 @@ from dsmap.runtime.jobs.batch_report import (
     OnEvent,
 )
 from dsmap.runtime.jobs.images import check_folder, check_image, run_folder_job, run_image_job
-from dsmap.runtime.jobs.loaded_model import LoadedModel
+from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, is_done, make_result_folders, tidy_up_after
 from dsmap.runtime.jobs.report import InputFacts
+from dsmap.runtime.jobs.report_file import write_batch_report
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame_job
 from dsmap.runtime.jobs.video import run_video_job
@@ -38,6 +38,14 @@ class CheckedJob(NamedTuple):
     job: Job
     facts: InputFacts | None
     error: InputError | None = None
+
+
+TranslateAll: TypeAlias = Callable[
+    [VideoRequest, Sequence[CheckedJob], OnEvent], tuple[list[JobOutcome], dict[str, Any]]
+]
+"""Runs the checked jobs of a request: gives their outcomes in the same order, and which model ran."""
+
+RunRequest: TypeAlias = Callable[[VideoRequest, OnEvent | None], BatchReport]
 
 
 def translate_videos(
@@ -58,6 +66,7 @@ def translate_videos(
     report: str | Path | None = None,
     password_env: str | None = None,
     on_event: OnEvent | None = None,
+    run: RunRequest | None = None,
     **options: Any,
 ) -> BatchReport:
     """Translate videos, images, folders of either, image sequences and streams, as the command dsmap-video does.
@@ -66,7 +75,7 @@ def translate_videos(
     `style`: the name of one of the model's, a seed or an image; a `StyleOptions` for one that changes over time.
     The arguments from `model` to `remote` are those of `ModelOptions`, `options` those of `VideoOptions`. `report`:
     a JSON file for the numbers. `password_env`: the environment variable with the password of an address.
-    `on_event` gets every `BatchEvent`.
+    `on_event` gets every `BatchEvent`. `run`: what runs it; an `OnRay` does on a cluster; None: this process.
 
     All names, options, inputs and outputs are checked before the model loads. An input that cannot be translated does
     not stop the others: its outcome has the error. Each result appears under its name when it is complete. After an
@@ -95,20 +104,26 @@ def translate_videos(
         report=None if report is None else Path(report),
         password_env=password_env,
     )
-    return run_request(request, on_event)
+    return (run or run_request)(request, on_event)
 
 
-def run_request(request: VideoRequest, on_event: OnEvent | None = None) -> BatchReport:
-    """Run `request` and write its report. See `translate_videos` for the guarantees and errors."""
+def run_request(
+    request: VideoRequest, on_event: OnEvent | None = None, *, translate_all: TranslateAll | None = None
+) -> BatchReport:
+    """Run `request` and write its report. See `translate_videos` for the guarantees and errors.
+
+    `translate_all`: what runs the jobs; None: this process, one after the other.
+    """
+    translate_all = translate_all or _translated
     emit = on_event or (lambda _event: None)
     left_out = {"files_left_out": request.files_left_out} if request.files_left_out else {}
     with make_result_folders(request.jobs):
         skipped = _skipped(request, emit)
         todo = _checked_jobs(request, [job for job in request.jobs if job not in skipped])
-        outcomes, facts = _translated(request, todo, emit) if todo else ([], {})
+        outcomes, facts = translate_all(request, todo, emit) if todo else ([], {})
     batch = BatchReport(outcomes=tuple(outcomes), skipped=skipped, planned=len(todo), facts=facts | left_out)
     if request.report is not None:
-        write_report(request.report, batch.as_dict(), "the result itself is done")
+        write_batch_report(request.report, batch)
     return batch
 
 
@@ -154,19 +169,25 @@ def _translated(
     request: VideoRequest, todo: Sequence[CheckedJob], emit: OnEvent
 ) -> tuple[list[JobOutcome], dict[str, Any]]:
     """Loads the model and runs the jobs; gives their outcomes, and which model ran."""
-    videos = any(one.job.kind == "video" for one in todo)
-    sizes = [(one.facts.width, one.facts.height) for one in todo if one.facts is not None and one.facts.width]
-    largest = max(sizes, key=lambda size: size[0] * size[1]) if sizes and videos else None
+    largest = largest_frames(todo)
     with LoadedModel(request, largest=largest) as model:
-        if len(todo) == 1 and sizes:  # images of a folder, and several inputs, are checked one by one
-            model.for_images.check_size(sizes[0][1], sizes[0][0])
-        emit(ModelLoaded(tuple(_described(todo, request, model))))
+        facts = todo[0].facts
+        if len(todo) == 1 and facts and facts.width:  # images of a folder, and several inputs, are checked one by one
+            model.for_images.check_size(facts.height, facts.width)
+        emit(ModelLoaded(tuple(described(todo, request, model.summary()))))
         if len(todo) == 1:
-            outcomes = [_run(todo[0], request, model, emit)]
+            outcomes = [run_job(todo[0], request, model, emit)]
             emit(outcomes[0])
         else:
             outcomes = list(_run_several(todo, request, model, emit))
         return outcomes, model.facts()
+
+
+def largest_frames(todo: Sequence[CheckedJob]) -> tuple[int, int] | None:
+    """(width, height) of the largest frames that are known; None without videos."""
+    sizes = [(one.facts.width, one.facts.height) for one in todo if one.facts is not None and one.facts.width]
+    videos = any(one.job.kind == "video" for one in todo)
+    return max(sizes, key=lambda size: size[0] * size[1]) if sizes and videos else None
 
 
 def _run_several(
@@ -176,7 +197,7 @@ def _run_several(
     with stop_on_signals() as stop:  # also between two jobs
         for one in todo:
             try:
-                outcome = _run(one, request, model, emit)
+                outcome = run_job(one, request, model, emit)
             except DsmapError as error:
                 outcome = JobOutcome(one.job, None, error)
             emit(outcome)
@@ -185,8 +206,8 @@ def _run_several(
                 break
 
 
-def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEvent) -> JobOutcome:
-    """Runs a job. Raises its error."""
+def run_job(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEvent) -> JobOutcome:
+    """Runs a job of `request`, and emits its start, progress and notices. Raises its error."""
     job, options = one.job, request.options
     facts = one.facts
     emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
@@ -215,7 +236,7 @@ def _run(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: OnEve
     return JobOutcome(job, report)
 
 
-def _described(todo: Sequence[CheckedJob], request: VideoRequest, model: LoadedModel) -> Iterator[str]:
+def described(todo: Sequence[CheckedJob], request: VideoRequest, model: ModelSummary) -> Iterator[str]:
     """What will be done, and by what: a few lines for people."""
     if len(todo) > 1:
         yield f"{model.direction}, {len(todo)} inputs"
@@ -226,7 +247,7 @@ def _described(todo: Sequence[CheckedJob], request: VideoRequest, model: LoadedM
             yield from (f"  {note}" for note in one.facts.notes)
             if one.facts.left_out:
                 yield f"  left out: {', '.join(one.facts.left_out)}"
-    yield from model.describe()
+    yield from model.lines
 
 
 def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:

@@ -2,15 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from dsmap.common.strict_json import read_json
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
-
-_MAX_REPORT_BYTES = 64 << 20
 
 
 class JobSkipped(NamedTuple):
@@ -112,12 +108,3 @@ class BatchReport:
         single = self.planned == 1 and not self.skipped
         several = {"interrupted": self.interrupted, "jobs": outcomes}
         return dict(self.facts) | (outcomes[0] if single and outcomes else several)
-
-
-def is_of_interrupted_run(path: Path) -> bool:
-    """Whether the file is the report of a run that was interrupted: the one that resumes it may replace it."""
-    try:
-        report = read_json(path, limit=_MAX_REPORT_BYTES, what="the report", advice="")
-    except (DsmapError, OSError):
-        return False
-    return isinstance(report, dict) and report.get("interrupted") is True and not {"jobs", "output"}.isdisjoint(report)

@@ -124,14 +124,35 @@ def run_folder_job(
     source: Path, output: Path, translator: FrameTranslator, options: VideoOptions, *, progress: Progress | None = None
 ) -> JobReport:
     """See `translate_folder`; options that it does not have are ignored."""
-    overwrite, resume = options.overwrite, options.resume
-    check_folder(source, output, overwrite=overwrite, resume=resume)
+    check_folder(source, output, overwrite=options.overwrite, resume=options.resume)
+    names = prepare_folder(source, output, resume=options.resume)
+    return run_folder_images(source, output, names, translator, options, progress=progress)
+
+
+def prepare_folder(source: Path, output: Path, *, resume: bool) -> dict[Path, str]:
+    """Makes the folder `output`; with `resume`, removes what a killed job left. Gives each image's result's name."""
     output.mkdir(exist_ok=True)
     sync_folder(output.absolute().parent)
-    every = result_names(list_images(source))
+    names = result_names(list_images(source))
     if resume:
-        _remove_temporaries(output, every.values())
-    there = _there(output, every) if resume and not overwrite else set()
+        _remove_temporaries(output, names.values())
+    return names
+
+
+def run_folder_images(
+    source: Path,
+    output: Path,
+    every: Mapping[Path, str],
+    translator: FrameTranslator,
+    options: VideoOptions,
+    *,
+    progress: Progress | None = None,
+) -> JobReport:
+    """Translates some images of the folder `source`, each into the file of `every` in `output`, which exists.
+
+    What `prepare_folder` gave, or a part of it. See `translate_folder` for the rest.
+    """
+    there = _there(output, every) if options.resume and not options.overwrite else set()
     names = {path: name for path, name in every.items() if path not in there}
     clock, result = StageClock(), _FolderResult()
     with stop_on_signals() as stop:

@@ -1,6 +1,6 @@
 """The model of a request, loaded for its inputs."""
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from dsmap.runtime.frame_translator import FrameTranslator
 from dsmap.runtime.hub.models import source_of
@@ -9,6 +9,19 @@ from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabili
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.styles.style_path import StylePathTranslator
 from dsmap.runtime.translator import Translator
+
+
+class ModelSummary(NamedTuple):
+    """What a loaded model is: plain values, which another process can be told."""
+
+    direction: str
+    """The model and its domains, for people."""
+    lines: tuple[str, ...]
+    """The style, unless it is the usual one, and the backend: a line each, for people."""
+    facts: dict[str, Any]
+    """What ran, for the report of the run."""
+    fingerprint: dict[str, Any]
+    """Everything about the model that frames depend on, in JSON's types."""
 
 
 class LoadedModel:
@@ -65,6 +78,10 @@ class LoadedModel:
         style, translator = self._request.style, self.translator
         backend = f"{translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
         return [*([] if style.is_default else [f"style: {style}{style.note}"]), f"backend: {backend}"]
+
+    def summary(self) -> ModelSummary:
+        """All of it that is plain values."""
+        return ModelSummary(self.direction, tuple(self.describe()), self.facts(), self.fingerprint())
 
     def facts(self) -> dict[str, Any]:
         """What ran, for the report of the run."""

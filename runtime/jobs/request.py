@@ -15,9 +15,9 @@ from typing import Any
 from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.jobs.batch_report import is_of_interrupted_run
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_jobs
+from dsmap.runtime.jobs.report_file import check_report_format, is_of_interrupted_run
 from dsmap.runtime.open_model import open_model
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.styles.style_path import StylePlan, plan_style_path
@@ -143,6 +143,7 @@ def _check_names(request: VideoRequest) -> None:
     inputs = check_jobs_apart(jobs, request.style.images(), closed)
     if report is None:
         return
+    check_report_format(report)
     if any(job.writes(report) for job in jobs):
         raise InputError(f"--report {report} is the name of a result", "give the report another name")
     closed += [(folder, "the folder for unfinished parts") for job in jobs for folder in job.own_folders()]

@@ -17,10 +17,11 @@ import typer
 
 from dsmap.errors import InputError
 from dsmap.tools.shared import cli
-from dsmap.tools.shared.panels import INPUT, MODEL, OUTPUT
+from dsmap.tools.shared.panels import CLUSTER, INPUT, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
+    from dsmap.runtime.cluster.on_ray import OnRay
     from dsmap.runtime.jobs.batch_report import BatchReport
 
 INTERRUPTED = 130
@@ -183,9 +184,29 @@ def video(
     streams: cli.Streams = None,
     trust_engines: cli.TrustEngines = False,
     remote: cli.Remote = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            parser=cli.text_given,
+            help="Run on a Ray cluster: auto, local or HOST:PORT.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    segment: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Split longer videos (default: 30s).", rich_help_panel=CLUSTER),
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option(metavar="N", help="CPUs of a worker (default: 1).", rich_help_panel=CLUSTER)
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(metavar="N", help="GPUs of a worker, such as 0.5.", rich_help_panel=CLUSTER)
+    ] = None,
     debug: cli.Debug = False,
     version: cli.Version = False,
 ) -> None:
+    cluster = _cluster(ray, segment, cpus_per_worker, gpus_per_worker)
     seconds = seconds_given(start, "--start"), seconds_given(end, "--end")
     from dsmap.runtime.jobs.batch import run_request
     from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
@@ -241,13 +262,21 @@ def video(
     if preview is not None:
         from dsmap.runtime.jobs.preview import write_preview
 
+        if cluster is not None:
+            raise InputError("--ray does not go with --preview", "Leave it out.")
         if report is not None:
             raise InputError("--report does not go with --preview", "Leave it out.")
 
         say(f"{preview}: {write_preview(request, preview)} images")
         return
-    with Display(request) as display:
-        batch = run_request(request, display.show)
+    if cluster is None:
+        with Display(request) as display:
+            batch = run_request(request, display.show)
+    else:
+        from dsmap.tools.video.cluster_display import ClusterDisplay
+
+        with ClusterDisplay(request) as table:
+            batch = cluster(request, table.show)
     show_conclusion(batch)
     if code := exit_code(batch):
         raise typer.Exit(code)
@@ -263,6 +292,20 @@ def seconds_given(text: str | None, option: str) -> Fraction | None:
     for part in text.split(":"):
         seconds = seconds * 60 + Fraction(part)
     return seconds
+
+
+def _cluster(ray: str | None, segment: str | None, cpus: float | None, gpus: float | None) -> "OnRay | None":
+    """What runs the request on a cluster; None without --ray. Raises InputError."""
+    given = {"--segment": segment, "--cpus-per-worker": cpus, "--gpus-per-worker": gpus}
+    if ray is None:
+        if unused := next((name for name, value in given.items() if value is not None), None):
+            raise InputError(f"{unused} is for --ray, which was not passed", "Leave it out.")
+        return None
+    from dsmap.runtime.cluster.on_ray import OnRay
+
+    seconds = seconds_given(segment.removesuffix("s"), "--segment") if segment is not None else None
+    chosen = {"segment": None if seconds is None else float(seconds), "cpus_per_worker": cpus, "gpus_per_worker": gpus}
+    return OnRay(ray, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def exit_code(batch: "BatchReport") -> int:

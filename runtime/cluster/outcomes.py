@@ -1,0 +1,110 @@
+"""What has become of each job, put together from what workers report of its parts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.cluster.units import FolderUnit, PartEvent, PartResult, Unit
+from dsmap.runtime.jobs.batch import CheckedJob
+from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, JobProgress, JobStarted, OnEvent
+from dsmap.runtime.jobs.report import JobReport
+
+
+class Outcomes:
+    """Of all jobs of a run. Emits the events that the one-machine run emits."""
+
+    def __init__(self, todo: Sequence[CheckedJob], emit: OnEvent) -> None:
+        self._todo, self._emit = todo, emit
+        self._parts_expected = dict.fromkeys(range(len(todo)), 1)
+        self._parts: dict[int, dict[int, JobReport | DsmapError]] = {}
+        self._done: dict[int, dict[int, int]] = {}
+        self._outcomes: dict[int, JobOutcome] = {}
+        self._started: set[int] = set()
+
+    def plan(self, units: Sequence[Unit]) -> None:
+        """How many parts each job has."""
+        for unit in units:
+            if isinstance(unit, FolderUnit):
+                self._parts_expected[unit.number] = max(self._parts_expected[unit.number], unit.part + 1)
+
+    def take_bad_inputs(self) -> None:
+        """The jobs whose inputs were found to be bad have ended."""
+        for number, one in enumerate(self._todo):
+            if one.error is not None:
+                self._end(number, JobOutcome(one.job, None, one.error))
+
+    def hear(self, event: PartEvent) -> None:
+        """Something has happened in a worker."""
+        if event.number in self._outcomes:
+            return
+        job, facts = self._todo[event.number].job, self._todo[event.number].facts
+        self.begin(event.number)
+        if event.notice:
+            self._emit(JobNotice(job, event.notice))
+            return
+        done = self._done.setdefault(event.number, {})
+        done[event.part] = max(event.done, done.get(event.part, 0))
+        self._emit(JobProgress(job, sum(done.values()), facts.frames if facts else None))
+
+    def begin(self, number: int) -> None:
+        """A worker has begun with it."""
+        if number in self._started:
+            return
+        self._started.add(number)
+        job, facts = self._todo[number].job, self._todo[number].facts
+        self._emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
+
+    def take(self, found: PartResult) -> None:
+        """A part has ended: with the last one, its job has."""
+        parts = self._parts.setdefault(found.number, {})
+        parts[found.part] = found.result
+        if len(parts) == self._parts_expected[found.number]:
+            self._end(found.number, self._outcome(found.number))
+
+    def ended(self) -> list[JobOutcome]:
+        """Of all jobs that were begun, in the order of the request. What an interruption left of a job is told too."""
+        for number in self._parts:
+            if number not in self._outcomes:
+                self._end(number, self._outcome(number))
+        return [self._outcomes[number] for number in sorted(self._outcomes)]
+
+    def job_name(self, number: int) -> str:
+        return self._todo[number].job.shown
+
+    def _outcome(self, number: int) -> JobOutcome:
+        one, parts = self._todo[number], self._parts[number]
+        if error := next((part for part in parts.values() if isinstance(part, DsmapError)), None):
+            return JobOutcome(one.job, None, error)
+        reports = [part for _, part in sorted(parts.items()) if isinstance(part, JobReport)]
+        report = reports[0]
+        if self._parts_expected[number] > 1:
+            report = _joined(reports, missing=len(parts) < self._parts_expected[number])
+            report = replace(report, frames_expected=one.facts.frames if one.facts else report.frames_expected)
+        source = one.job.source
+        return JobOutcome(
+            one.job, replace(report, input=source if isinstance(source, Path) else report.input, output=one.job.output)
+        )
+
+    def _end(self, number: int, outcome: JobOutcome) -> None:
+        self.begin(number)
+        self._outcomes[number] = outcome
+        self._emit(outcome)
+
+
+def _joined(reports: Sequence[JobReport], *, missing: bool) -> JobReport:
+    """One report for a folder of images whose parts were done by several workers. Times are sums over workers."""
+
+    def total(name: str) -> Any:
+        return sum(getattr(report, name) for report in reports)
+
+    times = ("seconds", "decode_seconds", "translate_seconds", "finish_seconds", "encode_seconds")
+    sums: dict[str, Any] = {name: total(name) for name in (*times, "frames", "resumed_frames")}
+    return replace(
+        reports[-1],
+        failed=tuple(line for report in reports for line in report.failed),
+        notes=tuple(line for report in reports for line in report.notes),
+        interrupted=missing or any(report.interrupted for report in reports),
+        **sums,
+    )

@@ -1,0 +1,198 @@
+"""The workers of a run: as many as the cluster has room for; units go to those that are free.
+
+A unit whose worker is lost goes to another one, which keeps what was finished of it. One that three workers were lost
+with is given up: it is probably what ends them.
+"""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from dsmap.common.interrupts import StopRequest
+from dsmap.errors import DsmapError, first_line
+from dsmap.runtime.cluster.hub import Hub
+from dsmap.runtime.cluster.nodes import Share, worker_count
+from dsmap.runtime.cluster.outcomes import Outcomes
+from dsmap.runtime.cluster.units import PartResult, Unit
+from dsmap.runtime.cluster.worker import Worker, WorkerOrder
+from dsmap.runtime.jobs.loaded_model import ModelSummary
+
+MOST_ATTEMPTS = 3
+STOP_SECONDS = 30.0
+"""How long workers may take to keep what they have done after Ctrl-C."""
+_WAIT_SECONDS = 0.25
+_COUNT_EVERY = 5.0  # seconds: nodes come and go
+
+
+@dataclass
+class _Slot:
+    """One worker: loading while it has a reference and no unit, idle without either."""
+
+    actor: Any
+    reference: Any
+    unit: Unit | None = None
+    attempt: int = 1
+
+
+class Pool:
+    """A context manager: all workers end with the block."""
+
+    def __init__(self, ray: Any, share: Share, order: WorkerOrder) -> None:
+        self._ray, self._share = ray, share
+        self._order = ray.put(order)
+        self._slots: list[_Slot] = []
+        self._summary: ModelSummary | None = None
+        self._room = worker_count(ray, share)
+        self._counted = time.monotonic()
+        self._refused = self._lost_loading = self._retries = self._most = 0
+
+    def __enter__(self) -> Self:
+        here = self._ray.get_runtime_context().get_node_id()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        near = NodeAffinitySchedulingStrategy(here, soft=True)
+        self._hub = self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=near)(Hub).remote()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for actor in (*(slot.actor for slot in self._slots), self._hub):
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor)
+
+    def start(self, units: int, stop: StopRequest) -> ModelSummary | None:
+        """Starts workers for so many units, and waits for the first one. None after a stop.
+
+        Raises DsmapError when the model does not run there.
+        """
+        while self._summary is None and not stop:
+            self._grow(units)
+            self._collect(deque(), None)
+        return self._summary
+
+    def described(self) -> str:
+        """For people."""
+        each = [f"{self._share.cpus:g} CPU{'s' if self._share.cpus != 1 else ''}"]
+        each += [f"{self._share.gpus:g} GPU{'s' if self._share.gpus != 1 else ''}"] if self._share.gpus else []
+        count = len(self._slots)
+        return f"ray: {count} worker{'s' if count != 1 else ''}, {' and '.join(each)} each"
+
+    def facts(self) -> dict[str, Any]:
+        """For the report."""
+        share = {"cpus_per_worker": self._share.cpus, "gpus_per_worker": self._share.gpus}
+        return {"workers": self._most, "lost_workers": self._retries} | share
+
+    def work(self, units: Sequence[Unit], outcomes: Outcomes, stop: StopRequest) -> None:
+        """Has all units done. After a stop, what workers can keep within half a minute is kept."""
+        waiting = deque((unit, 1) for unit in units)
+        stopped = 0.0
+        while waiting or self._busy():
+            if stop:
+                waiting.clear()
+                stopped = stopped or time.monotonic()
+                if stop.force_stop or time.monotonic() - stopped > STOP_SECONDS:
+                    return
+            else:
+                self._grow(len(waiting) + self._busy())
+                self._assign(waiting, outcomes)
+            self._hear(outcomes, stop=bool(stop))
+            self._collect(waiting, outcomes)
+
+    def _busy(self) -> int:
+        return sum(slot.unit is not None for slot in self._slots)
+
+    def _grow(self, units: int) -> None:
+        """As many workers as there are units to do, if there is room; those that nothing is left for end."""
+        if time.monotonic() - self._counted > _COUNT_EVERY:
+            self._room, self._counted = worker_count(self._ray, self._share), time.monotonic()
+        wanted = min(units, max(1, self._room - self._refused))
+        worker = self._ray.remote(num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0)(Worker)
+        for _ in range(wanted - len(self._slots)):
+            actor = worker.remote(self._order, self._hub)
+            self._slots.append(_Slot(actor, actor.load.remote()))
+        for slot in [slot for slot in self._slots if slot.reference is None][: max(0, len(self._slots) - wanted)]:
+            self._drop(slot)
+        self._most = max(self._most, len(self._slots))
+
+    def _assign(self, waiting: deque[tuple[Unit, int]], outcomes: Outcomes) -> None:
+        for slot in self._slots:
+            if slot.reference is None and waiting:
+                slot.unit, slot.attempt = waiting.popleft()
+                slot.reference = slot.actor.run.remote(slot.unit, retry=slot.attempt > 1)
+                outcomes.begin(slot.unit.numbers[0])
+
+    def _hear(self, outcomes: Outcomes, *, stop: bool) -> None:
+        with contextlib.suppress(self._ray.exceptions.RayError):  # it is started again
+            for event in self._ray.get(self._hub.hear.remote(stop), timeout=10):
+                outcomes.hear(event)
+
+    def _collect(self, waiting: deque[tuple[Unit, int]], outcomes: Outcomes | None) -> None:
+        """Takes what has ended: loading and units."""
+        references = {slot.reference: slot for slot in self._slots if slot.reference is not None}
+        if not references:
+            return
+        ended, _ = self._ray.wait(list(references), num_returns=1, timeout=_WAIT_SECONDS)
+        more, _ = self._ray.wait(list(references), num_returns=len(references), timeout=0)
+        for reference in dict.fromkeys([*ended, *more]):
+            slot = references[reference]
+            if slot.unit is None:
+                self._take_loaded(slot)
+            else:
+                assert outcomes is not None
+                self._take_done(slot, waiting, outcomes)
+
+    def _take_loaded(self, slot: _Slot) -> None:
+        """Raises DsmapError when the first worker cannot load the model, or several are lost while they do."""
+        try:
+            loaded = self._ray.get(slot.reference)
+        except self._ray.exceptions.RayError as error:
+            self._drop(slot)
+            self._lost_loading += 1
+            if self._lost_loading >= MOST_ATTEMPTS and self._summary is None:
+                raise DsmapError(
+                    f"workers end while they load the model: {first_line(error)}",
+                    "their nodes may lack memory: see ray status and Ray's logs",
+                ) from error
+            return
+        slot.reference = None
+        if isinstance(loaded, ModelSummary):
+            self._summary = self._summary or loaded
+        elif self._summary is None:
+            raise loaded
+        else:  # a node that is not like the others: the work goes on without it
+            self._drop(slot)
+            self._refused += 1
+
+    def _take_done(self, slot: _Slot, waiting: deque[tuple[Unit, int]], outcomes: Outcomes) -> None:
+        unit = slot.unit
+        assert unit is not None
+        try:
+            results, events = self._ray.get(slot.reference)
+        except self._ray.exceptions.RayError as error:
+            self._drop(slot)
+            self._retry(unit, slot.attempt, error, waiting, outcomes)
+            return
+        slot.unit = slot.reference = None
+        for event in events:
+            outcomes.hear(event)
+        for result in results:
+            outcomes.take(result)
+
+    def _retry(
+        self, unit: Unit, attempt: int, error: Exception, waiting: deque[tuple[Unit, int]], outcomes: Outcomes
+    ) -> None:
+        self._retries += 1
+        if attempt < MOST_ATTEMPTS:
+            waiting.extendleft((part, attempt + 1) for part in unit.apart())
+            return
+        for number in unit.numbers:
+            fact = f"{MOST_ATTEMPTS} workers were lost while they worked on it: {first_line(error)}"
+            lost = DsmapError(fact, "it may need more memory than they have: pass --height, or fewer workers a node")
+            outcomes.take(PartResult(number, getattr(unit, "part", 0), lost))
+
+    def _drop(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        with contextlib.suppress(Exception):
+            self._ray.kill(slot.actor)

@@ -1,0 +1,62 @@
+"""Units of work: what a worker does in one go, and what is lost with a worker."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.jobs.batch import CheckedJob
+from dsmap.runtime.jobs.report import JobReport
+
+
+@dataclass(frozen=True)
+class JobsUnit:
+    """Whole jobs: a video, or some images. Numbers are places in the list of all jobs."""
+
+    jobs: tuple[tuple[int, CheckedJob], ...]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number for number, _ in self.jobs]
+
+    def apart(self) -> "list[Unit]":
+        """The same work in smaller units: what ends a worker shall not take others with it."""
+        return [JobsUnit((one,)) for one in self.jobs]
+
+
+@dataclass(frozen=True)
+class FolderUnit:
+    """Some images of a folder, with the names of their results."""
+
+    number: int
+    part: int
+    one: CheckedJob
+    images: dict[Path, str]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [self.number]
+
+    def apart(self) -> "list[Unit]":
+        return [self]
+
+
+Unit: TypeAlias = JobsUnit | FolderUnit
+
+
+class PartResult(NamedTuple):
+    """What became of a job, or of one part of it."""
+
+    number: int
+    part: int
+    result: JobReport | DsmapError
+
+
+class PartEvent(NamedTuple):
+    """What a worker tells while it works on a part of a job."""
+
+    number: int
+    part: int
+    done: int = 0
+    """Frames of the part so far."""
+    notice: str = ""

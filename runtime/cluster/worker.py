@@ -1,0 +1,219 @@
+"""A worker: a process in the cluster that loads the model once and translates one unit of work after the other."""
+
+import _thread
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from dsmap.common.cpu import CPUS_VARIABLE
+from dsmap.common.interrupts import StopRequest, stop_on_signals
+from dsmap.errors import DsmapError, InputError, first_line
+from dsmap.runtime.bundle.bundled import bundled_models
+from dsmap.runtime.cluster.units import FolderUnit, PartEvent, PartResult, Unit
+from dsmap.runtime.jobs.batch import CheckedJob, run_job
+from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress
+from dsmap.runtime.jobs.images import run_folder_images
+from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
+from dsmap.runtime.jobs.plan import Job, is_done
+from dsmap.runtime.jobs.report import JobReport
+from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.open_model import open_model
+
+_ASKED_AGAIN = 5.0  # seconds after which a worker that has not stopped yet is asked again
+_LOCK_SECONDS = 30.0  # a lost worker may hold its folder as long as its machine takes to notice
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOrder:
+    """What every worker of a run is told once."""
+
+    request: VideoRequest
+    largest: tuple[int, int] | None
+    """(width, height) of the largest video frames."""
+    threads: int
+    beat_seconds: float = 0.5
+    """How often a worker tells how far it is."""
+
+
+def place_everywhere(request: VideoRequest) -> VideoRequest:
+    """`request` with paths that mean the same in every process, whatever its working folder is."""
+    model = request.model
+    if model.remote is None and str(model.model) not in bundled_models():
+        model = replace(model, model=Path(model.model).absolute())
+    return replace(request, model=model, jobs=tuple(place_job(job) for job in request.jobs))
+
+
+def place_job(job: Job) -> Job:
+    """`job` with absolute paths; addresses stay."""
+    source = job.source
+    if isinstance(source, Path):
+        source = source.absolute()
+    elif "://" not in source:  # the pattern of a sequence
+        source = str(Path(source).absolute())
+    return replace(job, source=source, output=job.output.absolute())
+
+
+class Worker:
+    """Runs as an actor of Ray. Its methods run in the main thread, one at a time; expected errors are results."""
+
+    def __init__(self, order: WorkerOrder, hub: Any) -> None:
+        os.environ[CPUS_VARIABLE] = str(order.threads)
+        self._order, self._hub = order, hub
+        self._request = order.request
+        self._model: LoadedModel | None = None
+
+    def load(self) -> ModelSummary | DsmapError:
+        """Loads the model."""
+        try:
+            bundle = open_model(self._request.model.model, self._request.model.remote)
+            self._request = replace(self._request, bundle=bundle)
+            self._model = LoadedModel(self._request, largest=self._order.largest)
+        except DsmapError as error:
+            return error
+        return self._model.summary()
+
+    def run(self, unit: Unit, *, retry: bool) -> tuple[list[PartResult], list[PartEvent]]:
+        """The results of a unit, and what was not told before. After a stop those of unfinished jobs may be missing.
+
+        `retry`: another worker was lost with it, and what that one has finished is kept.
+        """
+        with stop_on_signals() as stop, _Beats(self._hub, self._order.beat_seconds) as beats:
+            results = list(self._results(unit, retry, stop, beats))
+        return results, beats.untold()
+
+    def _results(self, unit: Unit, retry: bool, stop: StopRequest, beats: "_Beats") -> Iterator[PartResult]:
+        if isinstance(unit, FolderUnit):
+            yield PartResult(unit.number, unit.part, _caught(lambda: self._folder(unit, retry, beats)))
+            return
+        for number, one in unit.jobs:
+            if stop:
+                return
+            yield PartResult(number, 0, _caught(lambda n=number, one=one: self._job(n, one, retry, beats)))
+
+    def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:
+        model, request = self._model, self._request
+        assert model is not None
+        if retry:
+            if not request.options.overwrite and is_done(one.job):
+                return _done_before(one)
+            request = replace(request, options=_continuing(request, one.job))
+
+        def emit(event: BatchEvent) -> None:
+            if isinstance(event, JobProgress):
+                beats.progress(number, 0, event.done)
+            elif isinstance(event, JobNotice):
+                beats.notice(number, 0, event.line)
+
+        outcome = _when_free(lambda: run_job(one, request, model, emit))
+        assert outcome.report is not None
+        return outcome.report
+
+    def _folder(self, unit: FolderUnit, retry: bool, beats: "_Beats") -> JobReport:
+        assert self._model is not None
+        options = replace(self._request.options, resume=True) if retry else self._request.options
+        return run_folder_images(
+            Path(unit.one.job.source),
+            unit.one.job.output,
+            unit.images,
+            self._model.for_images,
+            options,
+            progress=lambda done, _expected: beats.progress(unit.number, unit.part, done),
+        )
+
+
+def _continuing(request: VideoRequest, job: Job) -> Any:
+    """The options that go on where a lost worker was: a video from its finished parts, the rest from the start."""
+    if job.kind == "video" and isinstance(job.source, Path) and "%" not in job.output.name:
+        return replace(request.options, resume=True)
+    return replace(request.options, overwrite=True)  # what is there was written by the lost worker
+
+
+def _done_before(one: CheckedJob) -> JobReport:
+    """Of a job whose result was complete when its worker was lost; nothing else had that name before the run."""
+    facts = one.facts
+    return JobReport(
+        input=Path(one.job.source),
+        output=one.job.output,
+        width=facts.width if facts else 0,
+        height=facts.height if facts else 0,
+        frames=(facts.frames or 0) if facts else 0,
+        frames_expected=facts.frames if facts else None,
+        seconds=0.0,
+        audio_streams=facts.audio_streams if facts else 0,
+        notes=("done by a worker that was lost before it could report",),
+    )
+
+
+def _when_free(call: Callable[[], JobOutcome]) -> JobOutcome:
+    """What `call` gives; while another process works in the same folder it is called again."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return call()
+        except InputError as error:
+            if "another process" not in error.fact or time.monotonic() > until:
+                raise
+        time.sleep(1)
+
+
+def _caught(call: Any) -> JobReport | DsmapError:
+    try:
+        return call()
+    except DsmapError as error:
+        return error
+    except Exception as error:
+        return DsmapError(
+            f"unexpected {type(error).__name__}: {first_line(error)}", "translate it without --ray to see where"
+        )
+
+
+class _Beats:
+    """Tells the hub how far the worker is, every now and then, from a thread; a request to stop comes back that way."""
+
+    def __init__(self, hub: Any, seconds: float) -> None:
+        self._hub, self._seconds = hub, seconds
+        self._lock = threading.Lock()
+        self._done: dict[tuple[int, int], int] = {}
+        self._notices: list[PartEvent] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._thread.join(2 * self._seconds)  # so that no request to stop comes after the block that handles it
+
+    def progress(self, number: int, part: int, done: int) -> None:
+        with self._lock:
+            self._done[number, part] = done
+
+    def notice(self, number: int, part: int, line: str) -> None:
+        with self._lock:
+            self._notices.append(PartEvent(number, part, notice=line))
+
+    def untold(self) -> list[PartEvent]:
+        """What has happened since this was called last."""
+        with self._lock:
+            events = [PartEvent(number, part, done) for (number, part), done in self._done.items()] + self._notices
+            self._done, self._notices = {}, []
+        return events
+
+    def _beat(self) -> None:
+        import ray
+
+        asked = 0.0
+        while not self._ended.wait(self._seconds):
+            stop = False
+            with contextlib.suppress(Exception):  # the hub is lost, or not there yet: the work goes on
+                stop = ray.get(self._hub.tell.remote(self.untold()), timeout=10)
+            if stop and time.monotonic() - asked > _ASKED_AGAIN and not self._ended.is_set():
+                asked = time.monotonic()
+                _thread.interrupt_main()
