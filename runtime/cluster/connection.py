@@ -46,7 +46,10 @@ def connected(address: str) -> Iterator[Any]:
         return
     address = _resolved(address)
     try:
-        _within(CONNECT_SECONDS, lambda: _connect(ray, address), address)
+        if address == "local":  # not in a thread: what Ray starts ends with the thread that started it
+            _connect(ray, address)
+        else:
+            _within(CONNECT_SECONDS, lambda: _connect(ray, address), address)
         yield ray
     finally:
         with contextlib.suppress(Exception):  # of a cluster that has gone
