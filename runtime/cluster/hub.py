@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dsmap.runtime.cluster.units import PartEvent
 
 
-class Hub:
+class RunHub:
     """What one run of the command keeps in the cluster; losing it loses no work."""
 
     def __init__(self) -> None:

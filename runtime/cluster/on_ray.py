@@ -63,7 +63,7 @@ def _translate_all(
     everywhere = place_everywhere(request)
     check_nodes(ray, share, everywhere)
     outcomes = Outcomes(todo, emit)
-    units = plan_units(todo, everywhere, workers=worker_count(ray, share))
+    units = plan_units(todo, everywhere, workers=worker_count(ray, share), seconds=cluster.segment)
     outcomes.plan(units)
     order = WorkerOrder(request=everywhere, largest=largest_frames(todo), threads=share.threads)
     with stop_on_signals() as stop, Pool(ray, share, order) as pool:

@@ -1,15 +1,17 @@
 """What has become of each job, put together from what workers report of its parts."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.cluster.units import FolderUnit, PartEvent, PartResult, Unit
+from dsmap.runtime.cluster.units import FolderUnit, JoinUnit, PartEvent, PartResult, SegmentUnit, Unit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, JobProgress, JobStarted, OnEvent
 from dsmap.runtime.jobs.report import JobReport
+from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult
 
 
 class Outcomes:
@@ -19,9 +21,13 @@ class Outcomes:
         self._todo, self._emit = todo, emit
         self._parts_expected = dict.fromkeys(range(len(todo)), 1)
         self._parts: dict[int, dict[int, JobReport | DsmapError]] = {}
+        """Of jobs that are not split at keyframes."""
         self._done: dict[int, dict[int, int]] = {}
         self._outcomes: dict[int, JobOutcome] = {}
         self._started: set[int] = set()
+        self._plans: dict[int, SegmentPlan] = {}
+        self._segments: dict[int, dict[int, SegmentResult]] = {}
+        self._begun = time.monotonic()
 
     def plan(self, units: Sequence[Unit]) -> None:
         """How many parts each job has."""
@@ -56,18 +62,45 @@ class Outcomes:
         job, facts = self._todo[number].job, self._todo[number].facts
         self._emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
 
-    def take(self, found: PartResult) -> None:
-        """A part has ended: with the last one, its job has."""
-        parts = self._parts.setdefault(found.number, {})
+    def take(self, found: PartResult) -> list[Unit]:
+        """A part has ended: with the last one, its job has. Gives what is to be done for the job next."""
+        number, one = found.number, self._todo[found.number]
+        if number in self._outcomes:
+            return []
+        if isinstance(found.result, SegmentPlan):
+            plan = self._plans[number] = found.result
+            return [SegmentUnit(number, segment.index, one, plan) for segment in plan.segments]
+        if isinstance(found.result, SegmentResult):
+            return self._take_segment(number, found.result)
+        if isinstance(found.result, DsmapError) and number in self._plans:
+            self._end(number, JobOutcome(one.job, None, found.result))
+            return []
+        parts = self._parts.setdefault(number, {})
         parts[found.part] = found.result
-        if len(parts) == self._parts_expected[found.number]:
-            self._end(found.number, self._outcome(found.number))
+        if len(parts) == self._parts_expected[number]:
+            self._end(number, self._outcome(number))
+        return []
+
+    def is_over(self, unit: Unit) -> bool:
+        """Whether nothing of the unit is left to do: its job has failed."""
+        return all(number in self._outcomes for number in unit.numbers)
+
+    def _take_segment(self, number: int, segment: SegmentResult) -> list[Unit]:
+        """With the last segment, the video can be joined."""
+        if segment.interrupted:
+            return []
+        plan, done = self._plans[number], self._segments.setdefault(number, {})
+        done[segment.index] = segment
+        self.hear(PartEvent(number, segment.index, segment.frames))
+        if len(done) < len(plan.segments):
+            return []
+        return [JoinUnit(number, self._todo[number], plan, tuple(done[index] for index in sorted(done)))]
 
     def ended(self) -> list[JobOutcome]:
         """Of all jobs that were begun, in the order of the request. What an interruption left of a job is told too."""
-        for number in self._parts:
+        for number in (*self._parts, *self._plans):
             if number not in self._outcomes:
-                self._end(number, self._outcome(number))
+                self._end(number, self._outcome(number) if number in self._parts else self._stopped(number))
         return [self._outcomes[number] for number in sorted(self._outcomes)]
 
     def job_name(self, number: int) -> str:
@@ -86,6 +119,24 @@ class Outcomes:
         return JobOutcome(
             one.job, replace(report, input=source if isinstance(source, Path) else report.input, output=one.job.output)
         )
+
+    def _stopped(self, number: int) -> JobOutcome:
+        """Of a video whose segments were not all done, and are kept."""
+        one, done = self._todo[number], self._segments.get(number, {})
+        width, height = self._plans[number].size or (0, 0)
+        report = JobReport(
+            input=Path(one.job.source),
+            output=one.job.output,
+            width=width,
+            height=height,
+            frames=sum(segment.frames for segment in done.values()),
+            frames_expected=self._plans[number].frames,
+            seconds=time.monotonic() - self._begun,
+            interrupted=True,
+            resumable=bool(done),
+            kept_previous=one.job.output.exists(),
+        )
+        return JobOutcome(one.job, report)
 
     def _end(self, number: int, outcome: JobOutcome) -> None:
         self.begin(number)

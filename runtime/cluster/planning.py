@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from dsmap.runtime.cluster.units import FolderUnit, JobsUnit, Unit
+from dsmap.runtime.cluster.units import FolderUnit, JobsUnit, Unit, VideoUnit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.images import prepare_folder
 from dsmap.runtime.jobs.request import VideoRequest
@@ -14,16 +14,19 @@ _MOST_IMAGES = 32  # in a unit
 _ROUNDS = 8  # units for each worker: so many that the last ones end at about the same time
 
 
-def plan_units(todo: Sequence[CheckedJob], request: VideoRequest, *, workers: int) -> list[Unit]:
+def plan_units(todo: Sequence[CheckedJob], request: VideoRequest, *, workers: int, seconds: float) -> list[Unit]:
     """The units of the jobs whose inputs are good, long videos first: none begins when all others are nearly done.
 
-    Makes the folders for results of image folders.
+    `seconds`: the length of segments. Makes the folders for results of image folders.
     """
     good = [(number, one) for number, one in enumerate(todo) if one.error is None]
     videos = sorted((one for one in good if one[1].job.kind == "video"), key=lambda one: -_weight(one[1]))
     images = [one for one in good if one[1].job.kind == "image"]
     folders = [one for one in good if one[1].job.kind == "folder"]
-    units: list[Unit] = [JobsUnit((one,)) for one in videos]
+    units: list[Unit] = [
+        VideoUnit(number, one, seconds) if isinstance(one.job.source, Path) else JobsUnit(((number, one),))
+        for number, one in videos
+    ]
     for number, one in folders:
         units += _folder_units(number, one, request, workers)
     units += [JobsUnit(tuple(some)) for some in _batches(images, workers)]

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dsmap.common.interrupts import StopRequest
 from dsmap.errors import DsmapError, first_line
-from dsmap.runtime.cluster.hub import Hub
+from dsmap.runtime.cluster.hub import RunHub
 from dsmap.runtime.cluster.nodes import Share, worker_count
 from dsmap.runtime.cluster.outcomes import Outcomes
 from dsmap.runtime.cluster.units import PartResult, Unit
@@ -54,7 +54,7 @@ class Pool:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         near = NodeAffinitySchedulingStrategy(here, soft=True)
-        self._hub = self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=near)(Hub).remote()
+        self._hub = self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=near)(RunHub).remote()
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -118,6 +118,8 @@ class Pool:
 
     def _assign(self, waiting: deque[tuple[Unit, int]], outcomes: Outcomes) -> None:
         for slot in self._slots:
+            while waiting and outcomes.is_over(waiting[0][0]):
+                waiting.popleft()
             if slot.reference is None and waiting:
                 slot.unit, slot.attempt = waiting.popleft()
                 slot.reference = slot.actor.run.remote(slot.unit, retry=slot.attempt > 1)
@@ -178,7 +180,7 @@ class Pool:
         for event in events:
             outcomes.hear(event)
         for result in results:
-            outcomes.take(result)
+            waiting.extendleft((more, 1) for more in reversed(outcomes.take(result)))
 
     def _retry(
         self, unit: Unit, attempt: int, error: Exception, waiting: deque[tuple[Unit, int]], outcomes: Outcomes

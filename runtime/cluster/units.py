@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.report import JobReport
+from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,66 @@ class FolderUnit:
         return [self]
 
 
-Unit: TypeAlias = JobsUnit | FolderUnit
+@dataclass(frozen=True)
+class VideoUnit:
+    """A video: its segments are planned, or where it has none it is translated."""
+
+    number: int
+    one: CheckedJob
+    seconds: float
+    """Length of a segment."""
+
+    @property
+    def numbers(self) -> list[int]:
+        return [self.number]
+
+    def apart(self) -> "list[Unit]":
+        return [self]
 
 
-class PartResult(NamedTuple):
-    """What became of a job, or of one part of it."""
+@dataclass(frozen=True)
+class SegmentUnit:
+    """A segment of a video."""
 
     number: int
     part: int
-    result: JobReport | DsmapError
+    one: CheckedJob
+    plan: SegmentPlan
+
+    @property
+    def numbers(self) -> list[int]:
+        return [self.number]
+
+    def apart(self) -> "list[Unit]":
+        return [self]
+
+
+@dataclass(frozen=True)
+class JoinUnit:
+    """All segments of a video, done: they become the output."""
+
+    number: int
+    one: CheckedJob
+    plan: SegmentPlan
+    segments: tuple[SegmentResult, ...]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [self.number]
+
+    def apart(self) -> "list[Unit]":
+        return [self]
+
+
+Unit: TypeAlias = JobsUnit | FolderUnit | VideoUnit | SegmentUnit | JoinUnit
+
+
+class PartResult(NamedTuple):
+    """What became of a job, or of one part of it: of a video that is split first the plan, then each segment."""
+
+    number: int
+    part: int
+    result: JobReport | SegmentPlan | SegmentResult | DsmapError
 
 
 class PartEvent(NamedTuple):

@@ -7,14 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dsmap.common.cpu import CPUS_VARIABLE
 from dsmap.common.interrupts import StopRequest, stop_on_signals
 from dsmap.errors import DsmapError, InputError, first_line
 from dsmap.runtime.bundle.bundled import bundled_models
-from dsmap.runtime.cluster.units import FolderUnit, PartEvent, PartResult, Unit
+from dsmap.runtime.cluster.units import (
+    FolderUnit,
+    JobsUnit,
+    JoinUnit,
+    PartEvent,
+    PartResult,
+    SegmentUnit,
+    Unit,
+    VideoUnit,
+)
 from dsmap.runtime.jobs.batch import CheckedJob, run_job
 from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress
 from dsmap.runtime.jobs.images import run_folder_images
@@ -22,9 +32,20 @@ from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.plan import Job, is_done
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.jobs.resume import discard_parts
+from dsmap.runtime.jobs.segments import (
+    SegmentPlan,
+    SegmentResult,
+    join_segments,
+    plan_segments,
+    segments_folder,
+    translate_segment,
+)
 from dsmap.runtime.open_model import open_model
 
+_Made = TypeVar("_Made")
 _ASKED_AGAIN = 5.0  # seconds after which a worker that has not stopped yet is asked again
+_WORTH_TELLING = 45  # frames in a second of a segment: videos that are longer would be worth splitting
 _LOCK_SECONDS = 30.0  # a lost worker may hold its folder as long as its machine takes to notice
 
 
@@ -87,13 +108,60 @@ class Worker:
         return results, beats.untold()
 
     def _results(self, unit: Unit, retry: bool, stop: StopRequest, beats: "_Beats") -> Iterator[PartResult]:
-        if isinstance(unit, FolderUnit):
-            yield PartResult(unit.number, unit.part, _caught(lambda: self._folder(unit, retry, beats)))
-            return
-        for number, one in unit.jobs:
-            if stop:
-                return
-            yield PartResult(number, 0, _caught(lambda n=number, one=one: self._job(n, one, retry, beats)))
+        match unit:
+            case FolderUnit(number, part):
+                yield PartResult(number, part, _caught(lambda: self._folder(unit, retry, beats)))
+            case VideoUnit(number, one):
+                yield PartResult(number, 0, _caught(lambda: self._video(unit, retry, beats)))
+            case SegmentUnit(number, part):
+                yield PartResult(number, part, _caught(lambda: self._segment(unit, beats)))
+            case JoinUnit(number):
+                yield PartResult(number, 0, _caught(lambda: self._join(unit, retry, beats)))
+            case JobsUnit(jobs):
+                for number, one in jobs:
+                    if stop:
+                        return
+                    yield PartResult(number, 0, _caught(partial(self._job, number, one, retry, beats)))
+
+    def _video(self, unit: VideoUnit, retry: bool, beats: "_Beats") -> JobReport | SegmentPlan:
+        """The plan of its segments; of a video that has none, the report of its translation."""
+        options, job = self._request.options, unit.one.job
+        if not retry and options.overwrite and not options.resume:
+            discard_parts(job.output)
+        if retry and is_done(job) and not options.overwrite:
+            return _done_before(unit.one)
+        plan = plan_segments(self._request, job, unit.seconds)
+        if plan.is_split:
+            return plan
+        frames = unit.one.facts.frames if unit.one.facts else None
+        if frames and frames > unit.seconds * _WORTH_TELLING:
+            beats.notice(unit.number, 0, plan.note)
+        return self._job(unit.number, unit.one, retry, beats)
+
+    def _segment(self, unit: SegmentUnit, beats: "_Beats") -> SegmentResult:
+        assert self._model is not None
+        job = unit.one.job
+        return translate_segment(
+            self._request,
+            job,
+            unit.plan,
+            unit.part,
+            self._model,
+            segments_folder(job.output),
+            progress=lambda done, _expected: beats.progress(unit.number, unit.part, done),
+            notify=lambda line: beats.notice(unit.number, unit.part, line),
+        )
+
+    def _join(self, unit: JoinUnit, retry: bool, beats: "_Beats") -> JobReport:
+        if retry:  # some segments may be in the journal already: the plain job goes on from there
+            return self._job(unit.number, unit.one, retry, beats)
+        return join_segments(
+            self._request,
+            unit.one.job,
+            unit.plan,
+            unit.segments,
+            notify=lambda line: beats.notice(unit.number, 0, line),
+        )
 
     def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:
         model, request = self._model, self._request
@@ -161,7 +229,7 @@ def _when_free(call: Callable[[], JobOutcome]) -> JobOutcome:
         time.sleep(1)
 
 
-def _caught(call: Any) -> JobReport | DsmapError:
+def _caught(call: Callable[[], _Made]) -> _Made | DsmapError:
     try:
         return call()
     except DsmapError as error:

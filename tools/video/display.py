@@ -114,6 +114,8 @@ def _show_what_is_missing(report: "JobReport") -> None:
     elif report.kept_previous:
         fact = f"{report.output} is still the earlier result, and what was done is kept"
         report_error("stopped before the end", f"{fact}: run the same command with --resume to continue")
+    elif report.interrupted and report.resumable and not report.output.exists():
+        report_error("stopped before the end", "what was done is kept: run the same command with --resume to continue")
     elif report.interrupted:
         again = "; run the same command with --resume to continue" if report.resumable else ""
         report_error("stopped before the end", f"what was done is in {report.output}{again}")

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import clips
+import numpy as np
 import pytest
 
+from dsmap.common.images import write_rgb
 from dsmap.runtime.cluster.connection import load_ray
 from dsmap.runtime.cluster.on_ray import OnRay
 from dsmap.runtime.jobs.batch import translate_videos
-from dsmap.runtime.jobs.batch_report import JobOutcome, ModelLoaded
+from dsmap.runtime.jobs.batch_report import JobOutcome, JobProgress, ModelLoaded
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+LOSSLESS = {"domain": "winter", "codec": "lossless"}
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +29,82 @@ def cluster():
 
 @pytest.fixture
 def on_ray(cluster) -> OnRay:
-    return OnRay(cluster.address)
+    return OnRay(cluster.address, segment=2)
 
 
-def hashes(video: Path) -> list[bytes]:
-    return [frame.tobytes() for frame in clips.read(video).frames]
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    """8 seconds with sound, keyframes every 0.4 s."""
+    return clips.make_clip(tmp_path_factory.mktemp("film") / "film.mkv", frames=240, audio=("aac",), audio_seconds=8)
+
+
+@pytest.fixture(scope="module")
+def plain(film, tiny_bundle, tmp_path_factory) -> clips.Video:
+    """The film as the one-machine job translates it."""
+    output = tmp_path_factory.mktemp("plain") / "film.mkv"
+    translate_videos(film, output, **LOSSLESS, model=tiny_bundle)
+    return clips.read(output)
+
+
+def same(one: clips.Video, other: clips.Video) -> bool:
+    frames = len(one.frames) == len(other.frames) and all(map(np.array_equal, one.frames, other.frames))
+    return frames and one.times == other.times and one.audio == other.audio
 
 
 def test_twenty_inputs_with_a_bad_one_become_what_they_become_without_a_cluster(tmp_path, on_ray, tiny_bundle):
     inputs = [clips.make_clip(tmp_path / f"{number:02}.mp4", frames=3) for number in range(20)]
     inputs[7].write_bytes(b"no video")
     seen = []
+    both = {**LOSSLESS, "model": tiny_bundle}
     report = tmp_path / "r.parquet"
-    both = {"domain": "winter", "model": tiny_bundle, "codec": "lossless"}
     batch = translate_videos(inputs, tmp_path / "far", **both, report=report, on_event=seen.append, run=on_ray)
     assert [outcome.complete for outcome in batch.outcomes] == [number != 7 for number in range(20)]
     translate_videos(inputs[:3], tmp_path / "near", **both)
     for near in sorted((tmp_path / "near").iterdir()):
-        assert hashes(near) == hashes(tmp_path / "far" / near.name)
+        assert same(clips.read(near), clips.read(tmp_path / "far" / near.name))
     assert sum(isinstance(event, ModelLoaded) for event in seen) == 1
     assert sum(isinstance(event, JobOutcome) for event in seen) == 20
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(report).to_pylist()
+    assert [row["complete"] for row in rows] == [number != 7 for number in range(20)]
+    assert "is not a video" in rows[7]["error"]
+
+
+def test_a_film_is_split_and_joined_to_what_one_machine_makes(tmp_path, on_ray, film, plain, tiny_bundle):
+    batch = translate_videos(film, tmp_path / "film.mkv", **LOSSLESS, model=tiny_bundle, run=on_ray)
+    assert batch.complete
+    assert batch.facts["ray"]["workers"] == 2
+    assert same(clips.read(tmp_path / "film.mkv"), plain)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
+
+
+def test_a_node_that_is_killed_loses_nothing(tmp_path, cluster, on_ray, film, plain, tiny_bundle):
+    node = cluster.add_node(**NODE)
+    killed = []
+
+    def kill(event):
+        if isinstance(event, JobProgress) and not killed:
+            killed.append(event.done)
+            cluster.remove_node(node, allow_graceful=False)
+
+    others = [clips.make_clip(tmp_path / f"{number}.mp4", frames=24) for number in range(4)]
+    batch = translate_videos(
+        [film, *others], tmp_path / "out", **LOSSLESS, model=tiny_bundle, on_event=kill, run=on_ray
+    )
+    assert killed
+    assert batch.complete, batch.errors
+    assert same(clips.read(tmp_path / "out" / "film-winter.mkv"), plain)
+
+
+def test_a_thousand_small_pictures(tmp_path, on_ray, tiny_bundle):
+    (tmp_path / "in").mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (16, 24, 3), np.uint8)
+    for number in range(1000):
+        write_rgb(tmp_path / "in" / f"{number:04}.png", picture)
+    (tmp_path / "in" / "0500.png").write_bytes(b"no picture")
+    batch = translate_videos(tmp_path / "in", tmp_path / "out", domain="winter", model=tiny_bundle, run=on_ray)
+    report = batch.outcomes[0].report
+    assert report is not None
+    assert (report.frames, report.frames_expected, len(report.failed)) == (999, 1000, 1)
+    assert len(list((tmp_path / "out").iterdir())) == 999
