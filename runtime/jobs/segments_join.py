@@ -18,6 +18,7 @@ from dsmap.runtime.jobs.resume import parts_folder
 from dsmap.runtime.jobs.segments_plan import SegmentPlan
 from dsmap.runtime.jobs.segments_store import SegmentResult, difference, remove_results
 from dsmap.runtime.jobs.video import job_fingerprint, run_video_job
+from dsmap.runtime.jobs.video_work import FinishedFrames
 from dsmap.runtime.video.hardware import OFF, SOFTWARE
 
 _AGAIN = "run the job again with --resume: only what is missing is translated"
@@ -46,7 +47,10 @@ def join_segments(
     for one in ordered:
         check_fingerprint(one.fingerprint, {**own, **made_with}, first.folder.parent)
     _fill_journal(job, {**own, **made_with}, ordered)
-    report = run_video_job(job.source, job.output, _AllDone(), options, made_with=made_with, notify=notify)
+    finished = _finished(ordered)
+    report = run_video_job(
+        job.source, job.output, _AllDone(), options, made_with=made_with, notify=notify, finished=finished
+    )
     if not report.interrupted:
         remove_results(first.folder)
     return _with_workers(report, ordered)
@@ -81,6 +85,15 @@ def _fill_journal(job: Job, fingerprint: Mapping[str, Any], ordered: Sequence[Se
         raise DsmapError(f"cannot write into {folder}: {error.strerror or error}", "check the disk") from error
     finally:
         journal.close()
+
+
+def _finished(ordered: Sequence[SegmentResult]) -> FinishedFrames:
+    changes = sum(before.shapes[1] != after.shapes[0] for before, after in pairwise(ordered))
+    return FinishedFrames(
+        frames=sum(one.frames for one in ordered),
+        failed_packets=sum(int(one.report["failed_packets"]) for one in ordered),
+        size_changes=changes + sum(int(one.report["size_changes"]) for one in ordered),
+    )
 
 
 def _with_workers(report: JobReport, ordered: Sequence[SegmentResult]) -> JobReport:

@@ -14,7 +14,7 @@ from av.packet import Packet
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.video_plan import open_source, writes_animation
+from dsmap.runtime.jobs.video_plan import check_video_output, open_source, writes_animation
 from dsmap.runtime.video.hardware import software_decoder
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.scaling import size_at_height
@@ -88,6 +88,7 @@ def plan_segments(request: VideoRequest, job: Job, seconds: float) -> SegmentPla
     except _NotSplitError as reason:
         return SegmentPlan(reason=str(reason))
     with open_source(job.source, request.options) as reader:
+        check_video_output(reader, job.source, job.output, request.options)
         size = size_at_height(reader.width, reader.height, request.options.height)
         whole = SegmentPlan(size=size, frames=reader.expected_frames)
         try:

@@ -49,6 +49,8 @@ class SegmentResult:
     """Marks of its first frames, see `Section`."""
     beyond: tuple[tuple[int, str], ...] = ()
     """Marks of the frames after it, decoded together with it."""
+    shapes: tuple[str, str] = ("", "")
+    """See `Section`."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """The fields of a `JobReport` that are about the work."""
     was_done: bool = False
@@ -101,6 +103,8 @@ def read_result(path: Path) -> SegmentResult | None:
         segment_from(asdict(segment) | {"name": "seg-000000.packets"})
         ends = {name: None if content[name] is None else Fraction(content[name]) for name in ("begin", "end")}
         marks = {name: tuple((int(pts), str(digest)) for pts, digest in content[name]) for name in ("head", "beyond")}
+        first, last = content["shapes"]
+        content["shapes"] = str(first), str(last)
         result = SegmentResult(**{**content, **ends, **marks, "folder": path.parent, "was_done": True})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError, InputError):
         return None

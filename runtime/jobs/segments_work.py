@@ -174,5 +174,6 @@ def _result(
         fingerprint=fingerprint,
         head=tuple(section.head),
         beyond=tuple(section.beyond),
+        shapes=section.shapes,
         report=report or {},
     )

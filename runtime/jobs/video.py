@@ -35,7 +35,7 @@ from dsmap.runtime.jobs.video_plan import (
     video_projection,
     writes_animation,
 )
-from dsmap.runtime.jobs.video_work import VideoWork, Writer, frame_steps, open_for
+from dsmap.runtime.jobs.video_work import FinishedFrames, VideoWork, Writer, frame_steps, open_for
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.styles.style_path import StyleAt, StylePathTranslator
 from dsmap.runtime.video.hardware import SOFTWARE
@@ -102,8 +102,9 @@ def run_video_job(
     progress: Progress | None = None,
     clock: StageClock | None = None,
     notify: Notify = lambda _line: None,
+    finished: FinishedFrames | None = None,
 ) -> JobReport:
-    """See `translate_video`."""
+    """See `translate_video`. `finished`: all frames are in the job's parts; the input's are not decoded again."""
     source = named_source(source)
     reader, pool = open_for(translator, source, options, notify)
     with reader, stop_on_signals() as stop:
@@ -111,7 +112,12 @@ def run_video_job(
         steps = frame_steps(reader, translator, options)
         made_with = None if writes_animation(reader, output) else made_with
         with _kept_parts(source, output, options, made_with, getattr(reader, "decoder", SOFTWARE)) as parts:
-            work = VideoWork(reader, steps, clock or StageClock(), stop, parts, pool)
+            work = VideoWork(reader, steps, clock or StageClock(), stop, parts, pool, finished)
+            if finished is not None and (parts is None or parts.frames != finished.frames):
+                raise DsmapError(
+                    f"{parts.frames if parts else 0} of {finished.frames} frames are in the parts of {output}",
+                    "run it again with --resume",
+                )
             for line in parts.lines() if parts is not None else ():
                 notify(line)
             writer = work.open_writer(output, copies, options, video_projection(reader, output, options).kept)

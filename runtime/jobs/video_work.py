@@ -1,6 +1,7 @@
 """Running the stages of one video job: reading, translating and writing, each in its thread."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,15 @@ from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, ope
 from dsmap.runtime.video.writer import VideoWriter
 
 Writer = VideoWriter | SequenceWriter | AnimationWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFrames:
+    """All frames of a job, when they are in its parts already: what decoding them has told."""
+
+    frames: int
+    failed_packets: int
+    size_changes: int
 
 
 class Parts(Protocol):
@@ -85,9 +95,13 @@ class VideoWork:
         stop: StopRequest,
         parts: Parts | None,
         pool: FramePool | None,
+        finished: FinishedFrames | None = None,
     ) -> None:
         self._reader, self._steps, self._clock, self._stop, self._parts = reader, steps, clock, stop, parts
         self._pool = pool
+        self._finished_before = finished
+        if finished is not None and isinstance(reader, VideoReader):
+            reader.skip_decoding()
         self._skip = parts.frames if parts else 0
         self._first_pts: int | None = None
         self.interrupted = False
@@ -177,24 +191,25 @@ class VideoWork:
 
     def report(self, writer: Writer) -> dict[str, Any]:
         """The fields of a `JobReport` that are about the work."""
-        reader = self._reader
+        reader, before = self._reader, self._finished_before
+        failed = reader.failed_packets + (before.failed_packets if before else 0)
         return {
             "width": self._steps.inside[0],
             "height": self._steps.inside[1],
             "frames": writer.frames,
-            "frames_expected": self._frames_expected(writer.frames),
+            "frames_expected": self._frames_expected(writer.frames, failed),
             "decoder": getattr(reader, "decoder", SOFTWARE),
-            "failed_packets": reader.failed_packets,
-            "codec_change": getattr(reader, "codec_change", None) if reader.failed_packets else None,
+            "failed_packets": failed,
+            "codec_change": getattr(reader, "codec_change", None) if failed else None,
             "dropped_packets": writer.dropped_packets,
             "broken_off": reader.broken_off.fact if reader.broken_off else None,
             "reconnections": reader.reconnections,
-            "size_changes": reader.size_changes,
+            "size_changes": before.size_changes if before else reader.size_changes,
             **self._clock.report(),
         }
 
-    def _frames_expected(self, frames: int) -> int | None:
-        lost = self._reader.missing_frames + self._reader.failed_packets
+    def _frames_expected(self, frames: int, failed: int) -> int | None:
+        lost = self._reader.missing_frames + failed
         if self.interrupted or (lost and self._reader.counts_exactly):
             return self._reader.expected_frames
         return frames + lost

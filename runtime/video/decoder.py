@@ -57,6 +57,8 @@ class VideoDecoder:
     ) -> None:
         self.failures = 0
         """Video packets that did not decode, after the first keyframe."""
+        self.counted: tuple[Fraction | None, Fraction | None] = None, None
+        """Of failures, only those of packets that are shown from the first time to before the second count; seconds."""
         self.packets_read = 0
         """Video packets."""
         self._source, self._streams, self._video = source, streams, streams.video
@@ -105,6 +107,23 @@ class VideoDecoder:
         for packet in self._timeline.place(self._wanted(self._source.packets())):
             if packet.stream.index == self._video.index and packet.size:
                 yield packet
+
+    def copied_packets(self, end: Fraction | None) -> Iterator[Item]:
+        """As the iteration, but nothing is decoded: only packets to copy, and an empty frame once the video is past
+        `end` (seconds).
+        """
+        yield from (item for item in self._buffered if isinstance(item, Packet))
+        for packet in self._timeline.place(self._wanted(self._source.packets())):
+            if packet.pts is not None:
+                self._saw_end(packet.stream.index, packet.pts + (packet.duration or 0), packet)
+            if packet.stream.index != self._video.index:
+                yield packet
+                continue
+            self.packets_read += packet.size > 0
+            if end is not None and packet.dts is not None and packet.dts * packet.time_base >= end:
+                past = VideoFrame(2, 2)
+                past.pts, past.time_base = packet.dts, packet.time_base
+                yield past
 
     def first_frame_from(self, start: Fraction, *, exact: bool) -> VideoFrame | None:
         """The first frame at or after `start` (seconds), with which the iteration begins; None where there is none.
@@ -187,6 +206,13 @@ class VideoDecoder:
         elif end > latest[0]:
             self._ends[index] = end, latest[1]
 
+    def _counts(self, packet: Packet) -> bool:
+        begin, end = self.counted
+        if packet.pts is None or (begin, end) == (None, None):
+            return begin is None
+        at = packet.pts * packet.time_base
+        return (begin is None or at >= begin) and (end is None or at < end)
+
     def _is_past(self, packet: Packet, keyframe: Fraction) -> bool:
         """Whether a video packet surely follows the keyframe that is shown at that time, or the file has ended."""
         return packet.size == 0 or (packet.dts is not None and packet.dts * packet.time_base > keyframe)
@@ -212,7 +238,7 @@ class VideoDecoder:
                 return []
             except av.FFmpegError:
                 # Recordings may start between keyframes: no player shows that.
-                self.failures += self._started
+                self.failures += self._started and self._counts(packet)
                 if packet.size > 0:
                     return []  # the decoder continues with the next packet; a flush is tried again
         return []

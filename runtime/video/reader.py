@@ -104,6 +104,7 @@ class VideoReader:
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
         self._section: Section | None = None
+        self._decodes = True
         self._deinterlace, self._ten_bits, self._hwaccel = deinterlace, ten_bits, hwaccel
         self.on_device = on_device and not deinterlace
         """Whether frames may stay in a device's memory; can be switched off later."""
@@ -223,6 +224,10 @@ class VideoReader:
 
     # Iterating: decoded items, cut to the wanted part, as frames and packets of the result
 
+    def skip_decoding(self) -> None:
+        """The iteration gives packets only: all frames are done. Facts that decoding tells stay as they are now."""
+        self._decodes = False
+
     def limit_to(self, section: Section) -> None:
         """The iteration gives the first frame, as always, and then the frames of the section only, without packets.
 
@@ -244,7 +249,7 @@ class VideoReader:
     def _read_section(self, section: Section) -> Iterator[Frame]:
         if section.begin is not None and section.keyframe is not None:
             yield next(self._frame(item) for item in self._decoder if isinstance(item, VideoFrame))
-            keyframe, failures = section.keyframe, self._decoder.failures
+            keyframe = section.keyframe
             self._decoder = decoder_at_keyframe(
                 keyframe,
                 self._source,
@@ -252,9 +257,8 @@ class VideoReader:
                 lambda: self._new_decoder(None, keyframe),
                 seeks=section.seeks,
             )
-            self._decoder.failures += failures
             self._timestamps = TimestampRepair(self.time_base, self.rate)
-        begin, end = section.begin, section.end
+        begin, end = self._decoder.counted = section.begin, section.end
         for item in self._decoder:
             if not isinstance(item, VideoFrame):
                 continue
@@ -263,7 +267,9 @@ class VideoReader:
                 continue
             frame = self._frame(item)
             if end is None or at < end:
-                section.saw(frame)
+                if begin is not None and not section.head:
+                    self._shown.changed = 0  # compared with the frame before it when sections are joined
+                section.saw(frame, str(self._shown))
                 yield frame
             elif section.saw_beyond(frame):
                 return
@@ -272,12 +278,13 @@ class VideoReader:
         if self._section is not None:
             yield from self._read_section(self._section)
             return
-        items = iter(self._decoder)
+        items = iter(self._decoder) if self._decodes else self._decoder.copied_packets(self._trim.end)
         if self._trim:
             trimmer = Trimmer(self._trim, self._cut_before, self._decoder.time_of, self.rate)
             items = trimmer.trim(items, continuous_streams(self.copied))
         for item in items:
-            yield self._frame(item) if isinstance(item, VideoFrame) else self._shifted(item)
+            if self._decodes or not isinstance(item, VideoFrame):
+                yield self._frame(item) if isinstance(item, VideoFrame) else self._shifted(item)
         if not self._trim.frames and not self._trim.end:
             self.missing_frames = self._count_missing()
 
@@ -353,7 +360,7 @@ class VideoReader:
     @property
     def failed_packets(self) -> int:
         """Video packets that did not decode, and places of the file that could not be read."""
-        return self._decoder.failures + self._source.failures
+        return self._decoder.failures + (self._source.failures if self._section is None else 0)
 
     @property
     def decoder(self) -> str:

@@ -42,9 +42,12 @@ class Section:
     """Of its first frames; filled while they are read."""
     beyond: list[FrameMark] = field(default_factory=list)
     """Of the frames after its end, if it has one."""
+    shapes: tuple[str, str] = "", ""
+    """The size, and the shape of the pixels, of its first and its last frame."""
 
-    def saw(self, frame: Frame) -> None:
-        """Mark a frame of the section, if it is one of the first."""
+    def saw(self, frame: Frame, shape: str) -> None:
+        """Note a frame of the section."""
+        self.shapes = (self.shapes[0] or shape, shape)
         if len(self.head) < MARKED:
             self.head.append(_mark(frame))
 

@@ -46,10 +46,9 @@ class Model:
         return {"model": "stand-in", "--domain": "winter"}
 
 
-def request_for(source: Path, output: Path, bundle: Path, **options: Any) -> VideoRequest:
+def request_for(source: Path, output: Path, **options: Any) -> VideoRequest:
     options = {"codec": "lossless", **options}
-    domain = ModelOptions(model=bundle, domain="winter")
-    return resolve_request([str(source)], output, model=domain, options=VideoOptions(**options))
+    return resolve_request([str(source)], output, model=ModelOptions(domain="winter"), options=VideoOptions(**options))
 
 
 def split(request: VideoRequest, seconds: float) -> tuple[SegmentPlan, list[SegmentResult]]:
@@ -85,25 +84,24 @@ def facts(path: Path) -> dict[str, Any]:
         }
 
 
-def assert_same(plain: Path, joined: Path) -> None:
+def assert_same(plain: Path, joined: Path, *, lossless: bool = True) -> None:
     expected, got = clips.read(plain), clips.read(joined)
     assert got.times == expected.times
     assert len(got.frames) == len(expected.frames)
-    assert all(np.array_equal(one, other) for one, other in zip(got.frames, expected.frames, strict=True))
+    differences = [np.abs(one.astype(int) - other) for one, other in zip(got.frames, expected.frames, strict=True)]
+    assert max(one.max() if lossless else one.mean() for one in differences) <= (0 if lossless else 4)
     assert packets(joined) == packets(plain)
     assert facts(joined) == facts(plain)
 
 
-def both_ways(
-    source: Path, folder: Path, bundle: Path, suffix: str, seconds: float = 0.7, **options: Any
-) -> SegmentPlan:
+def both_ways(source: Path, folder: Path, suffix: str, seconds: float = 0.7, **options: Any) -> SegmentPlan:
     plain, joined = folder / f"plain{suffix}", folder / f"joined{suffix}"
-    request = request_for(source, joined, bundle, **options)
+    request = request_for(source, joined, **options)
     report = run_video_job(source, plain, Inverting(), request.options, made_with=Model().fingerprint())
     plan, results = split(request, seconds)
     assert pickle.loads(pickle.dumps((request, plan, results))) is not None
     joined_report = join_segments(request, request.jobs[0], plan, results)
-    assert_same(plain, joined)
+    assert_same(plain, joined, lossless=request.options.codec == "lossless")
     assert not parts_folder(joined).exists()
     same = ("frames", "frames_expected", "audio_streams", "failed_packets", "size_changes", "width", "complete")
     assert [getattr(joined_report, name) for name in same] == [getattr(report, name) for name in same]
@@ -117,7 +115,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clips.make_clip(path, frames=90, audio=["aac"], audio_seconds=3.0, ramp=True, title="A walk")
 
 
-def test_mp4_with_b_frames_and_sound(clip: Path, tmp_path: Path, tiny_bundle: Path):
-    plan = both_ways(clip, tmp_path, tiny_bundle, ".mp4")
+def test_mp4_with_b_frames_and_sound(clip: Path, tmp_path: Path):
+    plan = both_ways(clip, tmp_path, ".mp4")
     assert len(plan.segments) >= 3
     assert sum(segment.frames for segment in plan.segments) == 90
