@@ -58,11 +58,12 @@ SHRUNK = [
     (r"^dsmap bench train\b", " --rounds 1 --size 64 --preset debug"),
     (r"^dsmap eval model\b", " --height 64 --contents 2 --styles 1 --repeats 1 --pairs 1"),
     (r"^dsmap live\b(?!.*--camera)", " --camera holiday.mp4 --no-window --frames 2"),
-    (r"^dsmap web\b.*--serve", " --port PORT"),
-    (r"^dsmap serve\b", " --port PORT"),
+    (r"^dsmap web\b.*--serve(?!.*--port)", " --port 8000"),
+    (r"^dsmap serve\b(?!.*--port)", " --port 8000"),
 ]
 """(pattern, what is appended to a statement with it); where an option is given twice, the last one counts."""
 
+_PORT = r"(--port |127\.0\.0\.1:|localhost:)(\d{4,5})\b"
 SERVERS = r"^dsmap serve\b|^dsmap web\b.*--serve"
 SLOW = r"^dsmap (train|polish|distill|export|eval|bench|web|doctor)\b|^dsmap video .*--model"
 
@@ -92,17 +93,16 @@ def why_not_run(text: str) -> str | None:
     return next((reason for pattern, reason in NOT_RUN if re.search(pattern, text)), None)
 
 
-def runnable(text: str, port: int) -> str:
-    """A statement as it is pasted: shorter work, and this test's own port."""
-    more = next((more for pattern, more in SHRUNK if re.search(pattern, text)), "")
-    if more:
-        text = re.sub(r"\s+#\s.*$", "", text) + more.replace("PORT", str(port))
-    return re.sub(r"127\.0\.0\.1:80\d\d", f"127.0.0.1:{port}", text)
+def runnable(text: str, ports: dict[str, int]) -> str:
+    """A statement as it is pasted: shorter work, and free ports in place of those that are written."""
+    if more := next((more for pattern, more in SHRUNK if re.search(pattern, text)), ""):
+        text = re.sub(r"\s+#\s.*$", "", text) + more
+    return re.sub(_PORT, lambda found: found[1] + str(ports.setdefault(found[2], free_port())), text)
 
 
 def script(page: str, *, quick: bool = False) -> str:
     """The page as a script for bash that notes in the file `at` which statement it is at."""
-    port = free_port()
+    ports: dict[str, int] = {}
     parts = ["set -eo pipefail", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT"]
     for number, block in enumerate(documented.blocks(page)):
         if block.language == "python" and not quick:
@@ -110,8 +110,8 @@ def script(page: str, *, quick: bool = False) -> str:
         for one in documented.statements(block) if block.language == "sh" else ():
             if why_not_run(one.text) or (quick and re.search(SLOW, one.text)):
                 continue
-            text = runnable(one.text, port)
-            parts += [at(str(one)), *(served(text, port) if re.search(SERVERS, text) else [text])]
+            text = runnable(one.text, ports)
+            parts += [at(str(one)), *(served(text) if re.search(SERVERS, text) else [text])]
     return "\n".join(parts) + "\n"
 
 
@@ -119,11 +119,11 @@ def at(place: str) -> str:
     return f"echo {shlex.quote(place)} > at; echo {shlex.quote('$ ' + place)}"
 
 
-def served(text: str, port: int) -> Iterator[str]:
-    """A server in the background, in place of the one before it; what follows waits until it answers."""
-    yield "kill $(jobs -p) 2> /dev/null && wait || true"
+def served(text: str) -> Iterator[str]:
+    """A server in the background; what follows waits until it answers."""
+    address = f"http://127.0.0.1:{re.findall(_PORT, text)[0][1]}/"
     yield f"{text} &"
-    yield f"for i in $(seq 300); do curl -so /dev/null http://127.0.0.1:{port}/ && break; sleep 0.1; done; kill -0 $!"
+    yield f"for i in $(seq 600); do curl -so /dev/null {address} && break; kill -0 $!; sleep 0.1; done"
 
 
 def free_port() -> int:
@@ -161,9 +161,10 @@ def python_block(block: documented.Block) -> str:
 def make_inputs(folder: Path) -> None:
     """The files that pages name: small films, images of two domains, a feature network."""
     noise = np.random.default_rng(0)
-    for name in ("holiday.mp4", "clip.mp4", "a.mp4", "b.mkv", "old.ts", "clips/a.mp4", "clips/b.mp4"):
+    for name in ("clip.mp4", "a.mp4", "b.mkv", "old.ts", "clips/a.mp4", "clips/b.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
-        clips.make_clip(folder / name, frames=6, audio=("aac",) if name == "holiday.mp4" else ())
+        clips.make_clip(folder / name, frames=6)
+    clips.make_clip(folder / "holiday.mp4", frames=12, colours=[(90, 140, 60)], ramp=True, audio=("aac",))
     clips.make_clip(folder / "long.mp4", size=(32, 32), pts=[second * 30000 for second in range(0, 150, 10)])
     drawn = [Image.new("RGB", (48, 40), (40 * number, 90, 60)) for number in range(3)]
     for name in ("dance.gif", "cat.gif"):

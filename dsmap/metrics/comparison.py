@@ -19,6 +19,7 @@ from dsmap.metrics.report.notes import (
     unequal_counts,
     usual_size,
 )
+from dsmap.metrics.report.verdict import of_folders
 from dsmap.metrics.result_folders import ResultFolder, ResultImage, comparable, read_results, scan_images
 from dsmap.metrics.suite import MetricSuite
 from dsmap.metrics.types import Report
@@ -90,10 +91,12 @@ def compare_folders(
         for folder, whole in zip(folders, images.results, strict=True)
     ]
     used = sorted({r.content for folder in folders for r in folder.results if r.content is not None})
-    systems = [one.system for one in evaluations]
+    systems, before = [one.system for one in evaluations], None
     if used:
         untranslated = [images.contents[i] for i in used]
-        systems.append(evaluator.baseline("untranslated", untranslated, "The contents as they are."))
+        before = evaluator.baseline("untranslated", untranslated, "The contents as they are.")
+    said = of_folders(systems, untranslated=before, references=len(images.reference))
+    systems += [] if before is None else [before]
     names = [path.stem for path in images.contents]
     return Report(
         title="Results compared" if len(evaluations) > 1 else f"Results of {evaluations[0].system.name}",
@@ -103,6 +106,7 @@ def compare_folders(
             *side_by_side(evaluations, images.contents, names),
             *(grid for one in evaluations for grid in worst_results(one, images.contents, names)),
         ),
+        verdict=said,
         notes=(
             *suite_notes(suite, evaluator),
             *few_images(min(len(folder.results) for folder in folders), len(images.reference)),

@@ -97,6 +97,8 @@ class Report:
     """What was compared (data, reference, features, protocol, seed), label to text."""
     systems: tuple[System, ...]
     grids: tuple[Grid, ...] = ()
+    verdict: str = ""
+    """What the numbers say, in a line of words."""
     notes: tuple[str, ...] = ()
     """What a reader must know about all numbers, such as that they cannot be compared with published FID."""
     raw: dict[str, object] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from dsmap.metrics.evaluator import Evaluation, Evaluator, average
 from dsmap.metrics.protocol import Protocol, pick_contents
 from dsmap.metrics.report.grids import worst_results
 from dsmap.metrics.report.notes import few_images, protocol_notes, repeat_notes, suite_notes, unequal_counts, value_of
+from dsmap.metrics.report.verdict import of_model
 from dsmap.metrics.suite import MetricSuite
 from dsmap.metrics.types import Report, System
 from dsmap.runtime.backends.base import BackendSettings
@@ -179,6 +180,14 @@ def _report(
     ]
     exemplar = average(repeats)
     baselines = _baselines(direction, evaluator, len(exemplar.results))
+    said = of_model(
+        (plain.system, exemplar.system),
+        untranslated=baselines[0],
+        real=baselines[1] if len(baselines) > 1 else None,
+        source=direction.source.name,
+        target=direction.target.name,
+        references=len(reference),
+    )
     return Report(
         title=f"{direction.translator.bundle.manifest.name}: {direction.source.name} to {direction.target.name}",
         facts=_facts(direction, request, len(codes), side) | suite.facts(),
@@ -189,6 +198,7 @@ def _report(
             *worst_results(plain, direction.contents, direction.names),
             *worst_results(exemplar, direction.contents, direction.names),
         ),
+        verdict=said,
         notes=(
             *suite_notes(suite, evaluator),
             *few_images(len(direction.contents), len(reference)),

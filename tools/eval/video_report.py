@@ -15,6 +15,7 @@ from dsmap.metrics.frames import FrameQuality
 from dsmap.metrics.report.grids import shorten, thumbnail, worst_results
 from dsmap.metrics.report.html import write_page
 from dsmap.metrics.report.table import format_value, table
+from dsmap.metrics.report.verdict import of_video
 from dsmap.metrics.types import Grid, MetricValue, Report
 from dsmap.runtime.stabilization.flicker import FramePair
 from dsmap.tools.eval.video import VideoComparison
@@ -161,6 +162,7 @@ def make_report(comparisons: Sequence[VideoComparison], quality: FrameQuality) -
             _side_by_side(comparisons, quality, labels),
             *(grid for one in quality.evaluations for grid in worst_results(one, quality.contents, labels)),
         ),
+        verdict=of_video([(one.name, one.flicker.flicker) for one in comparisons]),
         notes=quality.notes,
     )
 

@@ -66,6 +66,7 @@ def page(*reports: Report) -> str:
 def _article(report: Report, place: str) -> str:
     """A report as an article; `place` is its id, and the prefix of its sections' ids."""
     parts = [
+        f'<p class="verdict">{_text(report.verdict)}</p>' if report.verdict else "",
         _facts(report),
         _notes(report),
         _contents(report, place),

@@ -11,6 +11,7 @@ body { margin: 0 auto; padding: 1.5rem clamp(1rem, 3vw, 2.5rem) 3rem; max-width:
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
 h1, h2, dd, li, th, figcaption { overflow-wrap: anywhere; }
+.verdict { font-size: 1.15rem; margin: 0 0 1rem; }
 p, .notes, .text { max-width: 50rem; margin: .4rem 0; }
 small, .soft, footer { color: var(--soft); font-size: .82rem; font-weight: 400; }
 dl { margin: 0; max-width: 62rem; display: grid; grid-template-columns: fit-content(12rem) 1fr; gap: .3rem 1.2rem; }

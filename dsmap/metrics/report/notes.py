@@ -11,11 +11,11 @@ from dsmap.common.sampling import pick_evenly
 from dsmap.metrics.evaluator import Evaluation, Evaluator
 from dsmap.metrics.preservation import like_content
 from dsmap.metrics.protocol import Protocol
+from dsmap.metrics.report.verdict import MIN_REFERENCES, MIN_RESULTS
 from dsmap.metrics.suite import MetricSuite
 from dsmap.metrics.types import Image, System
 from dsmap.training.datasets import Domain
 
-MIN_RESULTS, MIN_REFERENCES = 50, 100  # distances of fewer images say little
 _MAX_SIZED = 9  # images of a folder whose size is read
 _SMALLER = 0.8  # times the reference's shorter side
 _NEARLY_ALL, _ASPECT = 0.8, np.log(1.05)

@@ -29,11 +29,12 @@ class Cell(NamedTuple):
 def table(report: Report, *, width: int = 100) -> str:
     """The numbers for people, in lines of at most `width` columns if names allow it.
 
-    One row per system, baselines last; or one per metric if that fits better; or several tables if neither fits. Notes
-    follow.
+    What they say comes first, then one row per system, baselines last; or one per metric if that fits better; or
+    several tables if neither fits. Notes follow.
     """
     metrics, systems = all_metrics(report), sorted_systems(report)
-    lines = [printable(report.title), ""]
+    as_lines = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = [printable(report.title), *([as_lines.fill(printable(report.verdict))] if report.verdict else []), ""]
     if metrics and systems:
         lines += [_numbers_table(metrics, systems, width), ""]
     else:
@@ -42,7 +43,6 @@ def table(report: Report, *, width: int = 100) -> str:
         lines.append("In brackets: 95 % confidence intervals.")
     notes = [printable(note) for note in report.notes]
     notes += [f"{printable(system.name)}: {printable(note)}" for system in systems for note in system.notes]
-    as_lines = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     lines += [as_lines.fill(note) for note in notes]
     return "\n".join(lines).rstrip()
 
@@ -52,6 +52,7 @@ def numbers(report: Report) -> dict[str, Any]:
 
     dsmap         the version that measured
     title         text
+    verdict       text: what the numbers say ("" if they do not decide anything)
     facts         label -> text: what was compared
     notes         texts: what a reader must know about all numbers
     systems       a list, in the order of the report:
@@ -64,6 +65,7 @@ def numbers(report: Report) -> dict[str, Any]:
     return {
         "dsmap": __version__,
         "title": report.title,
+        "verdict": report.verdict,
         "facts": dict(report.facts),
         "notes": list(report.notes),
         "systems": [

@@ -190,7 +190,7 @@ def test_numbers_that_are_not_finite(tmp_path):
 
 def test_numbers_for_json():
     read = json.loads(json.dumps(numbers(REPORT)))
-    assert list(read) == ["dsmap", "title", "facts", "notes", "systems", "definitions", "raw"]
+    assert list(read) == ["dsmap", "title", "verdict", "facts", "notes", "systems", "definitions", "raw"]
     assert [(system["name"], system["baseline"]) for system in read["systems"]] == [
         ("good", False),
         ("untranslated", True),
