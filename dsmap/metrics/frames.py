@@ -17,7 +17,8 @@ from dsmap.common.notify import Notify
 from dsmap.errors import InputError
 from dsmap.metrics.comparison import EvaluatorFactory
 from dsmap.metrics.evaluator import Evaluation, Evaluator
-from dsmap.metrics.report.notes import MIN_REFERENCES, suite_notes
+from dsmap.metrics.report.notes import suite_notes
+from dsmap.metrics.report.verdict import MIN_REFERENCES
 from dsmap.metrics.result_folders import ResultFolder, ResultImage, scan_images
 from dsmap.metrics.suite import MetricSuite, load_metric_suite
 from dsmap.metrics.types import Image, System
