@@ -19,6 +19,7 @@ import clips
 import httpx
 import numpy as np
 import pytest
+from container_files import ROOT, Dockerfile, health_check
 from serving import serving
 
 from dsmap.common.images import write_rgb
@@ -107,6 +108,15 @@ def test_nothing_works_without_the_token(server, photo, given):
         assert "winter" not in answer.text
     assert httpx.get(f"{server.address}/healthz", trust_env=False).json() == {"status": "ok"}
     assert httpx.get(f"{server.address}/readyz", trust_env=False).json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
+def test_the_health_check_of_an_image_sees_whether_the_server_answers(server, name):
+    image = Dockerfile(ROOT / name).stages["dsmap"]
+    assert subprocess.run(health_check(image, server.port), capture_output=True, timeout=60).returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as other:  # it listens, and never answers
+        silent = health_check(image, other.getsockname()[1])
+        assert subprocess.run(silent, capture_output=True, timeout=60).returncode != 0
 
 
 def test_the_page_and_descriptions_need_no_token(server):
