@@ -25,6 +25,7 @@ def describe_bundle(
     name: str,
     licence: str,
     card: str | None,
+    datasets: Sequence[str],
     rewrites: Rewrites,
     named_styles: Codes,
     verification: Verification,
@@ -57,6 +58,7 @@ def describe_bundle(
         },
         licence=licence,
         card=card or _default_card(source, name, licence),
+        datasets=list(datasets),
         provenance=provenance,
         verification=verification.as_dict() | {"variants": checks},
     )

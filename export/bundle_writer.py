@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,13 @@ from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.bundle_description import describe_bundle
 from dsmap.export.bundle_folder import check_bundle_folder
+from dsmap.export.documents import body_and_head, write_documents
+from dsmap.export.graph_metadata import stamp_graphs
 from dsmap.export.graphs import ALL_REWRITES, Templates, graphs, write_graph
 from dsmap.export.named_styles import Codes, check_domains, style_codes
 from dsmap.export.precision_check import MIN_IMAGES, PrecisionCheck, compare_precision, require_passed
 from dsmap.export.rewrites import Rewrites
+from dsmap.export.samples import SampleImage, check_sample_domains
 from dsmap.export.trained_model import TrainedModel, pick_images
 from dsmap.export.verify import GraphFiles, Verification, verify_graphs
 from dsmap.runtime.bundle.bundle import Manifest, write_manifest
@@ -54,6 +58,8 @@ def write_bundle(
     name: str | None = None,
     licence: str = "not stated",
     card: str | None = None,
+    datasets: Sequence[str] = (),
+    samples: Sequence[SampleImage] = (),
     overwrite: bool = False,
     rewrites: Rewrites = ALL_REWRITES,
     variants: Variants | None = None,
@@ -61,30 +67,36 @@ def write_bundle(
 ) -> WrittenBundle:
     """Writes the bundle `out`, whole and checked or not at all.
 
+    `card`: Markdown in place of the default text, with or without a YAML head. `datasets`: what it was trained on.
     Raises InputError when `out` cannot be written (see `check_bundle_folder`) or the model does not have the domain of
     a named style, DsmapError when a graph differs from torch or a precision fails its check.
     """
     out = Path(os.path.abspath(out))
     check_bundle_folder(out, overwrite=overwrite)
     check_domains(source.named_styles, source.model.domains)
+    check_sample_domains(samples, source.model.domains)
+    body, head = body_and_head(card)
     part: Path | None = None
     try:
         part = part_folder(Path(os.path.realpath(out)))  # beside the target of a link, and the link stays
         builder = _BundleBuilder(source, part, rewrites, variants or Variants(), say)
         verification = builder.run()
+        stamp_graphs(builder.files, model=name or out.name, licence=licence)
         manifest = describe_bundle(
             source,
             part,
             builder.files,
             name=name or out.name,
             licence=licence,
-            card=card,
+            card=body,
+            datasets=datasets,
             rewrites=rewrites,
             named_styles=builder.named_styles,
             verification=verification,
             precision_checks=builder.precision_checks,
             float_layers=builder.float_layers,
         )
+        manifest = write_documents(part, manifest, source.model, samples, head)
         write_manifest(part, manifest)
         sync_tree(part)
         _publish(part, out, overwrite=overwrite)

@@ -9,6 +9,7 @@ from dsmap.errors import InputError
 
 if TYPE_CHECKING:
     from dsmap.export.named_styles import NamedStyle
+    from dsmap.export.samples import SampleImage
 
 DEFAULT_SIZES = "256x256:512x512:1920x1088"
 ENGINE_KINDS = ("tensorrt", "rtx", "auto")
@@ -79,7 +80,11 @@ class ExportRequest:
     """The model's name; None: that of the folder `out`."""
     licence: str = "not stated"
     card: Path | None = None
-    """A model card (Markdown) instead of the default one."""
+    """A model card (Markdown, with a YAML head or without) instead of the default one."""
+    datasets: Sequence[str] = ()
+    """What it was trained on: ids of the Hub, or short names."""
+    samples: "Sequence[SampleImage]" = ()
+    """Pictures to show on the card beside their translations."""
     overwrite: bool = False
     """Replace the bundle `out`; nothing but a bundle is ever replaced."""
 
@@ -87,6 +92,7 @@ class ExportRequest:
         for name in self.without:
             if name not in REWRITES:
                 raise InputError(f"no rewrite named {name!r}", f"Known rewrites: {', '.join(REWRITES)}.")
+        _check_datasets(self.datasets)
         if self.official_config is None:
             self._check_own()
         else:
@@ -122,6 +128,7 @@ class ExportRequest:
         if self.checkpoint.absolute().parent.name == "checkpoints":
             found.append((self.checkpoint.absolute().parent.parent, "the run"))
         found += [(style.image, "the image of --named-style") for style in self.named_styles]
+        found += [(sample.image, "the image of --sample") for sample in self.samples]
         return [(path, name) for path, name in found if path is not None]
 
 
@@ -135,11 +142,18 @@ class UpdateRequest:
     default_styles: Mapping[str, Path] = field(default_factory=dict)
     """Folders of images by domain: what the default style and the random ones of the domain are made from."""
     engines: EngineRequest | None = None
+    licence: str | None = None
+    """Of the weights."""
+    datasets: Sequence[str] = ()
+    """What it was trained on: ids of the Hub, or short names."""
+    card: Path | None = None
+    """A model card (Markdown, with a YAML head or without)."""
     overwrite: bool = False
     """Replace named styles of the same name, and the default style."""
 
     def __post_init__(self) -> None:
-        if self.engines is None and not self.named_styles and not self.default_styles:
+        _check_datasets(self.datasets)
+        if not (self.engines or self.named_styles or self.default_styles or self.changes_card):
             raise InputError(
                 f"{self.bundle} is a bundle already",
                 "Add --engine rtx (or tensorrt) to build engines for it, or --named-style to add a style.",
@@ -147,7 +161,20 @@ class UpdateRequest:
         if self.default_styles and not self.overwrite:
             raise InputError(f"{self.bundle} has a default style already", "Pass --overwrite to replace it.")
 
+    @property
+    def changes_card(self) -> bool:
+        """Whether the licence, the data or the card are given."""
+        return bool(self.licence or self.datasets or self.card)
+
     def inputs(self) -> list[tuple[Path, str]]:
         """Every file and folder that is read, each with a description."""
         found = [(path, f"the images of --default-style {name}") for name, path in self.default_styles.items()]
+        found += [] if self.card is None else [(self.card, "the model card")]
         return found + [(style.image, "the image of --named-style") for style in self.named_styles]
+
+
+def _check_datasets(names: Sequence[str]) -> None:
+    from dsmap.runtime.bundle.card import check_dataset  # which loads pydantic
+
+    for name in names:
+        check_dataset(name)

@@ -98,6 +98,8 @@ def export_model(
         name=request.name,
         licence=request.licence,
         card=card,
+        datasets=request.datasets,
+        samples=request.samples,
         overwrite=request.overwrite,
         rewrites=rewrites,
         variants=Variants(fp16=request.fp16, int8=request.int8, force=request.force),
@@ -133,6 +135,12 @@ def update_bundle(
     engines = _resolve(request.engines, say)
     if engines is not None:
         engines.options(read_manifest(request.bundle).sizes)  # before anything is written
+    if request.changes_card:
+        from dsmap.export.card_update import update_card
+
+        card = _read_card(request.card)
+        update_card(request.bundle, licence=request.licence, datasets=request.datasets, card=card)
+        say("README.md: written" + (f", licence {request.licence}" if request.licence else ""))
     statistics: dict[str, StyleStatistics] = {}
     if request.default_styles:
         from dsmap.export.default_styles import replace_default_styles

@@ -148,9 +148,10 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint, made_once) -> Exported:
-    """The run, exported in every precision."""
+def exported(checkpoint, image_folder, made_once) -> Exported:
+    """The run, exported in every precision, with all that a card can have."""
     options = ["-o", "winter-model", "--licence", "CC0", "--fp16", "--int8", "--report", "r.json"]
+    options += ["--dataset", "some/data", "--sample", f"summer={image_folder / 'trainA' / '0.png'}"]
 
     def make(folder: Path) -> None:
         done = run_export(checkpoint, *options, cwd=folder)

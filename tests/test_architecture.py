@@ -23,6 +23,7 @@ FOLDERS = {"dsmap": ROOT / "dsmap", "export": ROOT / "export", "runtime": ROOT /
 LEAVES = {"dsmap", "dsmap.errors", "dsmap.common"}  # every part may use these, and what is in dsmap.common
 BUNDLE_FORMAT = {
     "dsmap.runtime.bundle.bundle",
+    "dsmap.runtime.bundle.card",
     "dsmap.runtime.bundle.graphs",
     "dsmap.runtime.bundle.manifest",
     "dsmap.runtime.bundle.style_images",
@@ -248,9 +249,9 @@ def test_help_imports_nothing_heavy(module, tmp_path):
 OPTIONS = {
     "train": "--allow-new-data --compile --config --data --debug --device --domain --domains --dry-run --features "
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
-    "export": "--best --card --contrast --data --debug --default-style --domain --domains --engine --force --fp16 "
-    "--gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
-    "--opt-level --output --overwrite --report --sharpen --sizes --timing-cache --triton --version --without",
+    "export": "--best --card --contrast --data --dataset --debug --default-style --domain --domains --engine --force "
+    "--fp16 --gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
+    "--opt-level --output --overwrite --report --sample --sharpen --sizes --timing-cache --triton --version --without",
     "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "

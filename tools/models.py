@@ -166,6 +166,7 @@ def _lines(facts: "ModelFacts") -> list[tuple[str, str]]:
         ("trained", f"at a shorter side of {facts.trained_at} pixels"),
         ("styles", ", ".join(styles) or "none with a name"),
         ("licence", facts.licence),
+        ("data", ", ".join(facts.datasets) or "not named"),
         ("origin", facts.origin),
         ("place", where),
     ]

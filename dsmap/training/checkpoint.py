@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dsmap import __version__
 from dsmap.common.atomic import replace_folder
 from dsmap.common.part_files import part_folder
 from dsmap.config import MAX_STEPS, TrainConfig
@@ -173,9 +174,8 @@ def save_checkpoint(
             raise in_the_way(final)
         part = part_folder(final)
         for name, module in modules.items():
-            save_file(
-                {key: value.contiguous() for key, value in module.state_dict().items()}, part / f"{name}.safetensors"
-            )
+            tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+            save_file(tensors, part / f"{name}.safetensors", {"format": "pt", **_about(checkpoint, name)})
         save_file(_optimizer_tensors(modules, optimizers), part / "optimizers.safetensors")
         (part / METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
         replace_folder(part, final)
@@ -185,6 +185,17 @@ def save_checkpoint(
         raise DsmapError(
             f"cannot write the checkpoint {final}: {error}", "Free disk space, then continue with --resume auto."
         ) from error
+
+
+def _about(checkpoint: Checkpoint, weights: str) -> dict[str, str]:
+    """What a file of weights says of itself where it is found alone: on the Hub, in a mail."""
+    return {
+        "library": "dsmap",
+        "version": __version__,
+        "weights": weights,
+        "step": str(checkpoint.step),
+        "domains": json.dumps(checkpoint.config.model.domains, ensure_ascii=False),
+    }
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

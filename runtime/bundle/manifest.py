@@ -125,6 +125,12 @@ class Manifest(_ManifestModel):
     styles: dict[Name, Style] = Field(max_length=8, description="by domain")
     licence: str = Field(max_length=100_000)
     card: str = Field(max_length=1_000_000, description="a short model card, Markdown")
+    datasets: list[Name] = Field(
+        default=[], max_length=64, description="what it was trained on: ids of the Hub, or names"
+    )
+    extras: list[File] = Field(
+        default=[], max_length=256, description="the card and pictures as they were written; people may change them"
+    )
     provenance: dict[str, Any] = Field(description="where the weights came from")
     verification: dict[str, Any] = Field(description="the graphs beside torch: images, max error, PSNR")
 

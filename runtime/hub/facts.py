@@ -9,11 +9,12 @@ from typing import Any
 from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundled import bundled_models, find_model, is_hub_model
+from dsmap.runtime.bundle.card import CARD, SAMPLES
 from dsmap.runtime.bundle.manifest import Manifest, read_manifest
 from dsmap.runtime.hub.cache import PulledModel, find_pulled, list_pulled, pulled_from
 from dsmap.runtime.hub.client import Hub
 from dsmap.runtime.hub.models import address_of
-from dsmap.runtime.hub.pull import CARD, is_extra, look_at
+from dsmap.runtime.hub.pull import is_extra, look_at
 from dsmap.runtime.hub.registry import known_models
 
 _MAX_CARD = 1 << 20
@@ -66,6 +67,8 @@ class ModelFacts:
     styles: dict[str, list[str]]
     """Names of styles by domain."""
     licence: str
+    datasets: tuple[str, ...]
+    """What it was trained on, as its maker says."""
     origin: str
     """Where the weights came from, in a line."""
     pictures: tuple[str, ...]
@@ -151,8 +154,9 @@ def _facts(
         trained_at=manifest.sizes.trained_at,
         styles={domain: list(style.named) for domain, style in manifest.styles.items()},
         licence=manifest.licence,
+        datasets=tuple(manifest.datasets),
         origin=_origin(manifest),
-        pictures=tuple(path for path in extras if path.startswith("samples/")),
+        pictures=tuple(path for path in extras if path.startswith(f"{SAMPLES}/")),
         card=card,
     )
 

@@ -22,16 +22,16 @@ from dsmap.common.state_files import write_state
 from dsmap.common.text import printable
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle, file_sha256
+from dsmap.runtime.bundle.card import SAMPLES
 from dsmap.runtime.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest, read_manifest
 from dsmap.runtime.hub.address import HubAddress
 from dsmap.runtime.hub.cache import PulledModel, find_pulled, lock_repo, remember_pull
 from dsmap.runtime.hub.client import Count, Hub, HubListing
 
-CARD = "README.md"
 DEFAULT_LIMIT = 1 << 30
 """Bytes of a model that are fetched without being asked for: twice the published network in three precisions."""
 _DOCUMENTS = re.compile(r"README\.md|LICEN[CS]E(\.(md|txt))?", re.ASCII)
-_PICTURES = re.compile(r"samples/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(jpg|jpeg|png|webp)", re.ASCII)
+_PICTURES = re.compile(rf"{SAMPLES}/[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.(jpg|jpeg|png|webp)", re.ASCII)
 _MAX_DOCUMENT, _MAX_PICTURE, _MAX_PICTURES = 1 << 20, 4 << 20, 32
 _PICTURE_BEGINS = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)  # on Windows
@@ -144,7 +144,7 @@ def _fetch_all(hub: Hub, offered: OfferedModel, part: Path, progress: Progress) 
 
     for path, limit in offered.extras.items():
         data = hub.read(listing, path, limit=limit)
-        if path.startswith("samples/") and not _PICTURE_BEGINS.match(data):
+        if path.startswith(f"{SAMPLES}/") and not _PICTURE_BEGINS.match(data):
             continue
         (part / path).parent.mkdir(mode=0o700, exist_ok=True)
         write_state(part / path, data)
@@ -193,7 +193,7 @@ def _extras(listing: HubListing) -> dict[str, int]:
     found: dict[str, int] = {}
     for path, size in sorted(listing.files.items()):
         most = _MAX_DOCUMENT if _DOCUMENTS.fullmatch(path) else _MAX_PICTURE if _PICTURES.fullmatch(path) else 0
-        pictures = sum(name.startswith("samples/") for name in found)
+        pictures = sum(name.startswith(f"{SAMPLES}/") for name in found)
         if most and 0 < (size if size is not None else most) <= most and pictures < _MAX_PICTURES:
             found[path] = size if size is not None else most
     return found

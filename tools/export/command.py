@@ -41,8 +41,8 @@ app = new_app()
 @app.command(
     help="""Export CHECKPOINT to a bundle of ONNX graphs, checked against PyTorch.
 
-    Given a bundle instead, add TensorRT engines (--engine) or styles (--named-style) to it, or add it to the models
-    of a Triton Inference Server (--triton).
+    Given a bundle instead, add TensorRT engines (--engine), styles (--named-style), or its --licence and --dataset to
+    it, or add it to the models of a Triton Inference Server (--triton).
     """,
     epilog="""
     dsmap-export runs/first -o my-model --int8
@@ -106,10 +106,18 @@ def export(
         str | None, typer.Option(metavar="NAME", help="Name of the model (default: FOLDER).", rich_help_panel=OUTPUT)
     ] = None,
     licence: Annotated[
-        str, typer.Option(metavar="TEXT", show_default=False, help="Licence of the weights.", rich_help_panel=OUTPUT)
-    ] = "not stated",
+        str | None, typer.Option(metavar="TEXT", help="Licence of the weights.", rich_help_panel=OUTPUT)
+    ] = None,
     card: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Model card to include.", rich_help_panel=OUTPUT)
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Data it was trained on (repeatable).", rich_help_panel=OUTPUT),
+    ] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(metavar="D=IMAGE", help="Picture of domain D for the card (repeatable).", rich_help_panel=OUTPUT),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write all numbers as JSON.", rich_help_panel=OUTPUT)
@@ -147,6 +155,7 @@ def export(
     version: Version = False,
 ) -> None:
     from dsmap.export.named_styles import parse_named_styles
+    from dsmap.export.samples import parse_samples
     from dsmap.training.output_adjustments import parse_contrast
 
     if triton is not None:
@@ -165,13 +174,16 @@ def export(
         flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
                  "--domains": domains, "--best": best, "--live": live,
                  "--sharpen": sharpen is not None, "--contrast": contrast, "--margin": margin is not None,
-                 "--name": name, "--card": card, "--force": force, "--without": without}  # fmt: skip
+                 "--name": name, "--sample": sample, "--force": force, "--without": without}  # fmt: skip
         _refuse_for_bundles(checkpoint, flags)
         update = UpdateRequest(
             bundle=checkpoint,
             named_styles=named_styles,
             default_styles=parse_default_styles(default_style),
             engines=engines,
+            licence=licence,
+            datasets=dataset or (),
+            card=card,
             overwrite=overwrite,
         )
         _update(update, report)
@@ -198,8 +210,10 @@ def export(
         margin=margin,
         engines=engines,
         name=name,
-        licence=licence,
+        licence=licence or "not stated",
         card=card,
+        datasets=dataset or (),
+        samples=parse_samples(sample or []),
         overwrite=overwrite,
     )
     _export(request, report)

@@ -39,7 +39,8 @@ def test_manifest_says_what_the_bundle_is(bundle: Path):
     assert manifest.styles["winter"].mean == [-0.5, 0.75, 0.125]
     assert manifest.styles["winter"].pictures == 9
     assert len(manifest.components.files()) == 10
-    assert {p.name for p in bundle.iterdir()} == {f.path for f in manifest.components.files()} | {MANIFEST}
+    listed = {f.path for f in (*manifest.components.files(), *manifest.extras)}
+    assert {p.name for p in bundle.iterdir()} == listed | {MANIFEST}
     assert manifest.verification["pictures"] == 8
     assert manifest.verification["origin"] == "generated"
 

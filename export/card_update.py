@@ -1,0 +1,84 @@
+"""Adds what a bundle lacks to be passed on: its licence, the data it comes from, and a card."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dsmap.common.atomic import replace_folder, sync_tree
+from dsmap.common.part_files import part_folder
+from dsmap.errors import DsmapError, InputError
+from dsmap.export.bundle_folder import check_bundle_folder
+from dsmap.export.documents import body_and_head, write_readme
+from dsmap.export.graph_metadata import stamp_graph
+from dsmap.runtime.bundle.bundle import Bundle, Components, describe_file
+from dsmap.runtime.bundle.card import CARD, SamplePicture, split_card
+from dsmap.runtime.bundle.manifest import Manifest, read_manifest, read_manifest_tree, write_manifest_tree
+
+
+def update_card(
+    folder: Path, *, licence: str | None = None, datasets: Sequence[str] = (), card: str | None = None
+) -> None:
+    """Sets the licence, the data and the card of the bundle `folder`, as far as given, and writes its README.md.
+
+    A new licence goes into the graphs too, whose hashes change: engines that were built from them no longer fit.
+    Raises InputError for a README.md that somebody has edited and for a broken bundle, DsmapError for a full disk.
+    """
+    final = folder.resolve()
+    check_bundle_folder(final, overwrite=True)
+    Bundle.read(final)
+    body, head = body_and_head(card)
+    part: Path | None = None
+    try:
+        part = part_folder(final)
+        shutil.copytree(final, part, dirs_exist_ok=True)
+        tree = read_manifest_tree(part)
+        changes = {"licence": licence, "datasets": list(datasets) or None, "card": body}
+        tree |= {key: value for key, value in changes.items() if value is not None}
+        if licence is not None:
+            _stamp(part, tree, licence)
+        write_manifest_tree(part, tree)
+        manifest = write_readme(part, read_manifest(part), _samples(part), head)
+        tree["extras"] = [file.model_dump() for file in manifest.extras]
+        write_manifest_tree(part, tree)
+        sync_tree(part)
+        replace_folder(part, final)
+    except OSError as error:
+        raise DsmapError(f"cannot write {final}: {error}", "Free disk space, then try again.") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _stamp(folder: Path, tree: dict[str, Any], licence: str) -> None:
+    """Writes the licence into every graph, and the new hashes into the manifest's tree."""
+    manifest = read_manifest(folder)
+    for precision, parts in _parts(manifest).items():
+        inner = tree["components"] if precision == manifest.precision else tree["variants"][precision]
+        for component in Components.model_fields:
+            for domain, file in getattr(parts, component).items():
+                path = folder / file.path
+                stamp_graph(path, {"model": manifest.name, "part": component, "domain": domain,
+                                   "precision": precision, "licence": licence})  # fmt: skip
+                inner[component][domain] = describe_file(folder, path).model_dump()
+
+
+def _parts(manifest: Manifest) -> dict[str, Components]:
+    return {manifest.precision: manifest.components, **manifest.variants}
+
+
+def _samples(folder: Path) -> list[SamplePicture]:
+    """The pictures that the present card shows."""
+    if not (folder / CARD).is_file():
+        return []
+    head, _ = split_card((folder / CARD).read_text(encoding="utf-8"))
+    found = []
+    for entry in head.get("widget") or []:
+        try:
+            source, _, target = str(entry["prompt"]).partition(" to ")
+            sample = SamplePicture(source, target, str(entry["src"]), str(entry["output"]["url"]))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{CARD} has a widget of another form", "Pass the whole card with --card.") from error
+        if all((folder / path).is_file() for path in (sample.picture, sample.translation)):
+            found.append(sample)
+    return found
