@@ -7,6 +7,7 @@ import sys
 # Stands in for the real Translator: the same names, and seconds to wait per frame from the environment.
 STAND_IN = """
 import os, sys, time, types
+from pathlib import Path
 from dsmap.runtime.frame_translator import FrameTranslator
 
 class Translator(FrameTranslator):
@@ -24,7 +25,7 @@ class Translator(FrameTranslator):
             parts.CUT_SECONDS, parts.CUT_FRAMES = 0.0, 5
         self = cls()
         self.target, self.style, self.in_flight = domain, [0.5 if style.source is None else 0.25], 1
-        self.bundle = types.SimpleNamespace(fingerprint="stand-in")
+        self.bundle = types.SimpleNamespace(fingerprint="stand-in", folder=Path("stand-in"))
         return self
 
     def find_style(self, style):

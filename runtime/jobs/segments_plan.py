@@ -14,7 +14,7 @@ from av.packet import Packet
 from dsmap.errors import InputError
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.video_plan import check_video_output, open_source, writes_animation
+from dsmap.runtime.jobs.video_plan import open_source, writes_animation
 from dsmap.runtime.video.hardware import software_decoder
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.scaling import size_at_height
@@ -76,8 +76,8 @@ class _NotSplitError(Exception):
 def plan_segments(request: VideoRequest, job: Job, seconds: float) -> SegmentPlan:
     """Plan the job's segments, of about `seconds` each. Reads the whole input once, and decodes little of it.
 
-    The same job gives the same plan as long as its input does not change. Raises InputError for a length that is not
-    positive, and where the plain job would, before its work; DsmapError where the input cannot be read.
+    The same job gives the same plan as long as its input does not change. The output is not looked at. Raises
+    InputError for a length that is not positive, and for an input that the plain job does not take.
     """
     if not 0 < seconds < float("inf"):
         raise InputError(f"a segment of {seconds:g} s", "give a number of seconds above 0, such as 30")
@@ -88,7 +88,6 @@ def plan_segments(request: VideoRequest, job: Job, seconds: float) -> SegmentPla
     except _NotSplitError as reason:
         return SegmentPlan(reason=str(reason))
     with open_source(job.source, request.options) as reader:
-        check_video_output(reader, job.source, job.output, request.options)
         size = size_at_height(reader.width, reader.height, request.options.height)
         whole = SegmentPlan(size=size, frames=reader.expected_frames)
         try:
