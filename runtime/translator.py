@@ -112,6 +112,7 @@ class Translator(FrameTranslator):
         self.backend_name = choice.backend.name
         self.backend_description = choice.backend.description
         self.backend_reason = choice.reason
+        self.backend_title = f"{choice.title} ({choice.brief})" if choice.brief else choice.title
         self.precision = choice.backend.precision
         self.in_flight, self.concurrency = choice.backend.in_flight, choice.backend.concurrency
         self._last_size = (0, 0, 0)

@@ -12,6 +12,7 @@ from dsmap.runtime.frame_translator import FrameTranslator
 
 class Translator(FrameTranslator):
     model_name, source = "summer-winter", "summer"
+    backend_title = "stand-in, fp32 (auto)"
     backend_name, backend_description, backend_reason, precision = "stand-in", "inverts", "for tests", "fp32"
 
     @classmethod

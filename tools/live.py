@@ -9,6 +9,7 @@ Nothing heavy is imported at the top: `--help` must be quick.
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -197,6 +198,7 @@ def live(
     cuda_binding: cli.CudaBinding = "auto",
     trust_engines: cli.TrustEngines = False,
     remote: cli.Remote = None,
+    verbose: cli.Verbose = False,
     debug: cli.Debug = False,
     version: cli.Version = False,
 ) -> None:
@@ -253,7 +255,7 @@ def live(
     if hwaccel != OFF and all(name.kind == "camera" for name in sources):
         raise InputError("--hwaccel is for video files and streams, not for cameras", "leave it out")
     _check_outputs(request, report)
-    result = run_live(request, notify=note, on_loaded=_say_what_runs, began=began)
+    result = run_live(request, notify=note, on_loaded=partial(_say_what_runs, verbose=verbose), began=began)
     if report:
         write_report(report, result.as_dict(), "check the disk")
     _conclude(result)
@@ -271,11 +273,11 @@ def _check_outputs(request: "LiveRequest", report: Path | None) -> None:
         check_recording(record)
 
 
-def _say_what_runs(translator: "Translator") -> None:
-    say(
-        f"{translator.model_name}: {translator.source} -> {translator.target}",
-        f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})",
-    )
+def _say_what_runs(translator: "Translator", *, verbose: bool) -> None:
+    say(f"{translator.model_name}: {translator.source} -> {translator.target}")
+    say(f"backend: {translator.backend_title}")
+    if verbose:
+        say(f"  {translator.backend_name}: {translator.backend_description} ({translator.backend_reason})")
 
 
 def _conclude(result: "LiveReport") -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsmap.common.interrupts import stopped_by
 from dsmap.errors import InputError
 from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.images import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, TRAINING
 from dsmap.tools.shared.progress import bar
-from dsmap.tools.shared.terminal import note, say
+from dsmap.tools.shared.terminal import report_stop, say
 
 if TYPE_CHECKING:
     from dsmap.training.job import TrainingJob
@@ -74,9 +75,14 @@ def train(
         ),
     ] = None,
     features: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Feature network: vgg16, a SqueezeNet .npz or none.", rich_help_panel=MODEL),
-    ] = None,
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Feature network: auto, vgg16, a SqueezeNet .npz or none.",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ] = "auto",
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE.yaml", help="Settings that override the preset.", rich_help_panel=TRAINING),
@@ -113,7 +119,8 @@ def train(
     if folders and names:
         raise InputError("--domain and --domains were both given", "--domain NAME=PATH has the name already.")
     from dsmap.common.output_files import check_run_folder
-    from dsmap.config import load_train_config
+    from dsmap.common.state_files import check_unlocked
+    from dsmap.config import load_train_config, override_key, written_keys
     from dsmap.training import run_settings
     from dsmap.training.datasets import find_domains
 
@@ -129,16 +136,20 @@ def train(
         run_settings.check_keeps_architecture(start_from, method, overrides)
         generators = read_generators(start_from)
         model = run_settings.initialised_model_settings(generators, names, overrides)
-    if features == "none":
-        overrides, features = [*overrides, "loss.contextual=0", "discriminator.features=false"], None
-    options = {"steps": steps, "features": features, "precision": precision, "compile": compile_}
+    given = None if features in ("auto", "none") else features
+    options = {"steps": steps, "features": given, "precision": precision, "compile": compile_}
     settings = load_train_config(preset, config, overrides, model=model, **options)
+    chosen = {*map(override_key, overrides), *written_keys(config)}
+    choice = run_settings.choose_features(features, settings, run=out, resumed=resume is not None, chosen=chosen)
+    if choice.overrides:
+        settings = load_train_config(preset, config, [*overrides, *choice.overrides], model=model, **options)
     found = find_domains(data, folders, names=settings.model.domains)
     check_run_folder(out)
     run_settings.check_run_is_separate(out, found, config, resumed=resume is not None)
-    run_settings.check_features_used(features, settings)
+    run_settings.check_features_used(given, settings)
     if _is_first_process():
-        say("loading torch ...")
+        check_unlocked(out)
+        say(*([choice.note] if choice.note else []), "loading torch ...")
     from dsmap.training.job import TrainingJob, TrainRequest
 
     request = TrainRequest(
@@ -165,16 +176,18 @@ def _is_first_process() -> bool:
 def _train(job: "TrainingJob") -> None:
     """Check, train, and say where the results are."""
     job.check()
-    run = job.request.run
+    run, steps = job.request.run, job.request.config.steps
+    if steps < _FIRST_RESULTS:
+        job.say(f"{steps} iterations show that everything works; in their images, noise is expected")
     try:
-        with job.trainer() as trainer, _progress(trainer.step, job.request.config.steps, job.is_first) as show:
+        with job.trainer() as trainer, _progress(trainer.step, steps, job.is_first) as show:
             last = trainer.train(show)
     except KeyboardInterrupt:
         if job.is_first:
-            note("continue with --resume auto")
+            report_stop(stopped_by(), "continue with --resume auto")
         raise typer.Exit(130) from None
     job.say(f"done: {last}")
-    early = " (noise is expected after so few iterations)" if job.request.config.steps < _FIRST_RESULTS else ""
+    early = " (noise is expected after so few iterations)" if steps < _FIRST_RESULTS else ""
     job.say(f"samples: {run / 'samples'}{early}")
     job.say(f"next: dsmap-export {run} -o BUNDLE")
 

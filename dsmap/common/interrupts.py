@@ -11,6 +11,15 @@ ECHO_SECONDS = 1.0
 """A signal that follows the first one within this time may be the same one, delivered again."""
 
 
+_ASKING = {int(signal.SIGINT): "you", int(signal.SIGTERM): "SIGTERM"}
+_by = "you"
+
+
+def stopped_by() -> str:
+    """Who asked last, to follow "stopped by": you (Ctrl-C), SIGTERM, or the terminal."""
+    return _by
+
+
 class StopRequest:
     """Tells whether somebody asked to stop.
 
@@ -39,6 +48,8 @@ class StopRequest:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
+        global _by
+        _by = _ASKING.get(number, "the terminal, which was closed,")
         if not self.requested:
             self._first = time.monotonic()
             self.requested = True

@@ -72,6 +72,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_unlocked(folder: Path) -> None:
+    """Raises InputError when another process holds the lock of `folder` now; changes nothing."""
+    if (folder / ".lock").is_file():
+        with lock_folder(folder):
+            pass
+
+
 def _check_regular(path: Path) -> None:
     try:
         found = path.lstat()

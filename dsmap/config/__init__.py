@@ -13,6 +13,7 @@ from dsmap.config.loading import (
     parse_yaml,
     preset_names,
     read_yaml,
+    written_keys,
 )
 from dsmap.config.networks import NOT_SHAPING, DiscriminatorConfig, GanType, ModelConfig, PadType
 from dsmap.config.training import DataConfig, LossWeights, OptimizerConfig, TrainConfig
@@ -41,4 +42,5 @@ __all__ = [
     "parse_yaml",
     "preset_names",
     "read_yaml",
+    "written_keys",
 ]

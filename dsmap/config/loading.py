@@ -1,7 +1,7 @@
 """Settings from presets, YAML files and `key=value` overrides."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +94,16 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         return parse_yaml(data.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {what} {path}: {error}", "Save it as UTF-8.") from error
+
+
+def written_keys(path: Path | None) -> set[str]:
+    """The keys of a YAML file of settings, nested ones with dots; none without a file."""
+
+    def keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+
+    return set() if path is None else set(keys(read_yaml(path, "the settings in")))
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:

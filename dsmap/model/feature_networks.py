@@ -65,7 +65,13 @@ class VGG16Features(FeatureNetwork):
     def __init__(self, trained: bool = True) -> None:
         super().__init__()
         vgg16, weights = _torchvision_vgg16()
-        self.layers = vgg16(weights=weights if trained else None).features
+        try:
+            self.layers = vgg16(weights=weights if trained else None).features
+        except OSError as error:  # URLError is one
+            raise InputError(
+                f"the weights of VGG16 cannot be downloaded: {error}",
+                "Check the network, pass --features SQUEEZENET.npz, or --features none.",
+            ) from error
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD_RGB).view(1, 3, 1, 1), persistent=False)
 
@@ -135,8 +141,8 @@ def _torchvision_vgg16() -> tuple[Any, Any]:
         from torchvision.models import VGG16_Weights, vgg16
     except ImportError as error:
         raise InputError(
-            "the contextual loss on VGG16 needs torchvision, which is not installed",
-            "Run pip install torchvision, pass --features SQUEEZENET.npz, or --set loss.contextual=0.",
+            "the feature network vgg16 needs torchvision, which is not installed",
+            "pip install 'dsmap[vgg]', pass --features SQUEEZENET.npz, or --features none",
         ) from error
     return vgg16, VGG16_Weights.IMAGENET1K_V1
 

@@ -59,6 +59,8 @@ class Backend(ABC):
     """What --backend calls it."""
     description: str
     """What really runs, with versions, in one short line."""
+    title: str = ""
+    """Where it runs and by what, in few words: "CPU (ONNX Runtime)"; empty: `description` has to do."""
     precision: str
     """Of the graphs that run: fp32, fp16 or int8."""
     in_flight: int = 1
@@ -112,11 +114,22 @@ class Choice(NamedTuple):
 
     backend: Backend
     reason: str
+    brief: str = ""
+    """What one should know of the choice, in few words; empty where the backend was named."""
+
+    @property
+    def title(self) -> str:
+        """Where it runs, by what and in which precision, in few words."""
+        backend = self.backend
+        return f"{backend.title}, {backend.precision}" if backend.title else backend.description
 
 
 def best_precision(bundle: Bundle, wanted: str, preferred: tuple[str, ...]) -> str:
     """`wanted`, or for auto the first of `preferred` that the bundle has."""
     return next(p for p in preferred if p in bundle.precisions) if wanted == "auto" else wanted
+
+
+NO_GPU = "no NVIDIA GPU or driver here"
 
 
 def need_gpu() -> str:
@@ -128,5 +141,5 @@ def need_gpu() -> str:
 
     capability = current_architecture()
     if capability is None:
-        raise DsmapError("no NVIDIA GPU or driver here", "Run nvidia-smi to check it, or use --backend cpu.")
+        raise DsmapError(NO_GPU, "Run nvidia-smi to check it, or use --backend cpu.")
     return capability

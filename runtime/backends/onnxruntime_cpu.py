@@ -27,6 +27,7 @@ class OnnxRuntimeCPU(Backend):
     """Sessions of the CPU provider; `threads` None uses the cores that this process may use."""
 
     name = "cpu"
+    title = "CPU (ONNX Runtime)"
 
     def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None:
         self._ort = import_onnxruntime()

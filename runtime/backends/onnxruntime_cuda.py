@@ -90,6 +90,7 @@ class OnnxRuntimeCUDA(Backend):
         self._smallest = np.zeros((1, side, side, 3), np.uint8)
         arithmetic = f"{self.precision} with TF32" if self._tf32 else self.precision
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {arithmetic}"
+        self.title = f"{self._device_name()} (ONNX Runtime)"
         self._session: Any = None
         self._style_mlp: Any = None
         self._open_and_check(settings.source or bundle.source_of(target))

@@ -54,6 +54,7 @@ class OpenVINO(Backend):
         self._options = self._find_options(settings)
         version = openvino.__version__.partition("-")[0]
         self.description = f"OpenVINO {version} on {self._device_name()}, {self.precision}"
+        self.title = f"{self._device} (OpenVINO)"
         self._bundle, self._target = bundle, target
         self._pool = TranslationPool(settings.host_frames_at_once, self.translate)
         self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency

@@ -6,7 +6,7 @@ A named backend runs or raises with the reason; only `auto` chooses, and it says
 from collections.abc import Callable
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.backends.base import DEFAULT_SETTINGS, Backend, BackendSettings, Choice, need_gpu
+from dsmap.runtime.backends.base import DEFAULT_SETTINGS, NO_GPU, Backend, BackendSettings, Choice, need_gpu
 from dsmap.runtime.bundle.bundle import Bundle
 
 
@@ -117,7 +117,7 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
         except DsmapError as error:
             refusals.append((candidate, error))
             continue
-        return Choice(backend, _describe(refusals) or "the first that runs here")
+        return Choice(backend, _describe(refusals) or "the first that runs here", _brief(backend, refusals))
     raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)
 
 
@@ -134,6 +134,16 @@ def _precision_advice(bundle: Bundle, wanted: str) -> str:
     """Which precision to use instead of one that the bundle lacks; `export` makes some of them."""
     advice = f"Use --precision {' or '.join(bundle.precisions)}"
     return f"{advice}, or export the model with --{wanted}." if wanted in ("fp16", "int8") else f"{advice}."
+
+
+def _brief(backend: Backend, refusals: list[tuple[str, DsmapError]]) -> str:
+    """In few words; where there is a GPU that is not used, why."""
+    if not refusals:
+        return "auto"
+    if all(error.fact == NO_GPU for _, error in refusals):
+        return "auto: no NVIDIA GPU"
+    name, error = refusals[-1]  # the easiest to have
+    return f"auto: the GPU is not used, {name}: {error.fact}" if backend.on_host else "auto"
 
 
 def _describe(refusals: list[tuple[str, DsmapError]]) -> str:

@@ -174,7 +174,7 @@ def _translated(
         facts = todo[0].facts
         if len(todo) == 1 and facts and facts.width:  # images of a folder, and several inputs, are checked one by one
             model.for_images.check_size(facts.height, facts.width)
-        emit(ModelLoaded(tuple(described(todo, request, model.summary()))))
+        emit(ModelLoaded(tuple(described(todo, request, model.summary())), tuple(model.details())))
         if len(todo) == 1:
             outcomes = [run_job(todo[0], request, model, emit)]
             emit(outcomes[0])
@@ -251,16 +251,15 @@ def described(todo: Sequence[CheckedJob], request: VideoRequest, model: ModelSum
 
 
 def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
-    """Of the input, then of the translation and the result where they differ from it."""
+    """Of the input, then of the translation and the result where one of them differs from it."""
     if facts.source_size is None:
         return "each at its own size"
-    inside = facts.width, facts.height
-    width, height = facts.source_size if options.upscale else inside
-    result = width * (2 if options.side_by_side else 1), height
-    size = "{}x{}".format(*facts.source_size)
-    if inside != facts.source_size:
+    source, inside = facts.source_size, (facts.width, facts.height)
+    result = facts.result_size or options.size_of_result(*source)
+    size = "{}x{}".format(*source)
+    if inside != source:
         size += f", translated at {inside[1]} lines"
-    return size + (", result {}x{}".format(*result) if result != facts.source_size else "")
+    return size if inside == source == result else size + ", result {}x{}".format(*result)
 
 
 def _described_input(job: Job, facts: InputFacts, options: VideoOptions) -> str:

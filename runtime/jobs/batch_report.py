@@ -20,6 +20,8 @@ class ModelLoaded(NamedTuple):
 
     lines: tuple[str, ...]
     """What will be done, and by what, for people to read."""
+    details: tuple[str, ...] = ()
+    """More of it, for those who ask."""
 
 
 class JobStarted(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Never
+from typing import NamedTuple, Never
 
 from dsmap.common.atomic import sync_folder
 from dsmap.common.images import WRITTEN_SUFFIXES, list_images, read_image, write_image
@@ -26,6 +26,13 @@ from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.scaling import size_at_height
 
 WRITABLE_IMAGES = WRITTEN_SUFFIXES
+
+
+class TranslatedSize(NamedTuple):
+    """(width, height) that the model worked at, and of the result."""
+
+    inside: tuple[int, int]
+    result: tuple[int, int]
 
 
 def translate_image(
@@ -60,12 +67,13 @@ def run_image_job(source: Path, output: Path, translator: FrameTranslator, optio
     clock = StageClock()
     with stop_on_signals() as stop:
         found = _one_image(source, output, translator, options, clock, stop, replace=options.overwrite)
-    (width, lines), notes = found or ((0, 0), ())
+    size, notes = found or (None, ())
     return JobReport(
         input=source,
         output=output,
-        width=width,
-        height=lines,
+        width=size.inside[0] if size else 0,
+        height=size.inside[1] if size else 0,
+        result_size=size.result if size else None,
         frames=int(found is not None),
         frames_expected=1,
         interrupted=found is None,
@@ -205,7 +213,7 @@ def _translated(
                 found = _one_image(path, output / name, translator, options, clock, stop, replace=replace)
             if found is None:
                 return
-            result.size, result.frames = found[0], result.frames + 1
+            result.size, result.frames = found[0].inside, result.frames + 1
             result.notes += [f"{path.name}: {note}" for note in found[1]]
         except InputError as error:
             result.failed.append(f"{path.name}: {error.fact}")
@@ -255,8 +263,8 @@ def _one_image(
     stop: StopRequest,
     *,
     replace: bool,
-) -> tuple[tuple[int, int], tuple[str, ...]] | None:
-    """(width, height) that the model worked at, and notes for the user; None when `stop` came before the end."""
+) -> tuple[TranslatedSize, tuple[str, ...]] | None:
+    """The sizes, and notes for the user; None when `stop` came before the end."""
     with clock.stage("decode"):
         image = read_image(source)
     size = translate_rgb(image.rgb, output, translator, options, clock, stop, exif=image.exif, replace=replace)
@@ -273,11 +281,8 @@ def translate_rgb(
     *,
     exif: bytes | None = None,
     replace: bool,
-) -> tuple[int, int] | None:
-    """Translate `rgb`, uint8 (H, W, 3), into `output`; (width, height) that the model worked at.
-
-    None when `stop` came before the end: nothing is written then.
-    """
+) -> TranslatedSize | None:
+    """Translate `rgb`, uint8 (H, W, 3), into `output`; None, with nothing written, when `stop` came before the end."""
     steps = FrameSteps(
         translator,
         rgb.shape[1],
@@ -291,7 +296,7 @@ def translate_rgb(
         return None
     with clock.stage("encode"):
         write_image(output, result_rgb, exif=None if options.strip_metadata else exif, replace=replace)
-    return steps.inside
+    return TranslatedSize(steps.inside, steps.written)
 
 
 def _translate_one(steps: FrameSteps, rgb: Pixels, stop: StopRequest, clock: StageClock) -> Pixels | None:

@@ -75,9 +75,14 @@ class LoadedModel:
 
     def describe(self) -> list[str]:
         """The style, unless it is the usual one, and the backend: a line each, for people."""
-        style, translator = self._request.style, self.translator
-        backend = f"{translator.backend_name}, {translator.backend_description} ({translator.backend_reason})"
-        return [*([] if style.is_default else [f"style: {style}{style.note}"]), f"backend: {backend}"]
+        style = self._request.style
+        backend = f"backend: {self.translator.backend_title}"
+        return [*([] if style.is_default else [f"style: {style}{style.note}"]), backend]
+
+    def details(self) -> list[str]:
+        """The backend with its version, and why it was chosen: a line, for people who ask."""
+        translator = self.translator
+        return [f"  {translator.backend_name}: {translator.backend_description} ({translator.backend_reason})"]
 
     def summary(self) -> ModelSummary:
         """All of it that is plain values."""

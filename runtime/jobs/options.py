@@ -8,6 +8,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
 from dsmap.runtime.video.encoders import EncoderSettings, codec_named
 from dsmap.runtime.video.hardware import OFF, check_hwaccel
+from dsmap.runtime.video.scaling import size_at_height
 
 AUDIO_CHOICES = ("copy", "convert", "none")
 
@@ -121,6 +122,12 @@ class VideoOptions:
         check_hwaccel(self.hwaccel)
         if self.audio not in AUDIO_CHOICES:
             raise InputError(f"--audio {self.audio} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")
+
+    def size_of_result(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of what becomes of a frame or an image of such a size, before it is encoded."""
+        if not self.upscale:
+            width, height = size_at_height(width, height, self.height)
+        return width * (2 if self.side_by_side else 1), height
 
     @property
     def encoding(self) -> EncoderSettings:

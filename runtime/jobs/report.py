@@ -35,6 +35,8 @@ class JobReport:
     frames_expected: int | None
     """Frames in the whole input; an estimate where `complete` is True and the container has no count."""
     seconds: float
+    result_size: tuple[int, int] | None = None
+    """(width, height) of the output; None for a folder, whose images differ."""
     decode_seconds: float = 0.0
     translate_seconds: float = 0.0
     """While at least one frame was being translated. Stages run at the same time, so their seconds overlap."""
@@ -102,6 +104,8 @@ class InputFacts:
     """Frames or images; None when unknown."""
     source_size: tuple[int, int] | None = None
     """(width, height) of the input's frames; None where they differ."""
+    result_size: tuple[int, int] | None = None
+    """(width, height) of the output; None for images, which have that of `VideoOptions.size_of_result`."""
     audio_streams: int = 0
     subtitle_streams: int = 0
     chapters: int = 0

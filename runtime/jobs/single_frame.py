@@ -85,8 +85,9 @@ def run_single_frame_job(
     return JobReport(
         input=Path(source),
         output=output,
-        width=size[0] if size else 0,
-        height=size[1] if size else 0,
+        width=size.inside[0] if size else 0,
+        height=size.inside[1] if size else 0,
+        result_size=size.result if size else None,
         frames=int(size is not None),
         frames_expected=1,
         interrupted=size is None,

@@ -32,6 +32,7 @@ from dsmap.runtime.jobs.video_plan import (
     check_video_job,
     check_video_output,
     named_source,
+    result_size,
     video_projection,
     writes_animation,
 )
@@ -130,6 +131,7 @@ def run_video_job(
         return JobReport(
             input=Path(reader.name),
             output=output,
+            result_size=result_size(reader, output, options),
             audio_streams=sum(stream.type == "audio" for stream in copies.written),
             resumed_frames=parts.frames if parts else 0,
             **asdict(ending),

@@ -18,6 +18,7 @@ from dsmap.runtime.video.encoders import keeps_ten_bits, resolve
 from dsmap.runtime.video.orientation import Orientation
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.rgb_to_frame import padded_size
 from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.sequence_reader import SequenceReader, open_reader, sequence_images
 from dsmap.runtime.video.sequence_reader import is_sequence as is_image_sequence
@@ -48,12 +49,21 @@ def check_video_job(source: str | Path, output: Path, options: VideoOptions) -> 
             height=size[1],
             frames=reader.expected_frames,
             source_size=(reader.width, reader.height),
+            result_size=result_size(reader, output, options),
             audio_streams=sum(stream.type == "audio" for stream in copied),
             subtitle_streams=sum(stream.type == "subtitle" for stream in copied),
             chapters=0 if is_sequence(output) or writes_animation(reader, output) else len(reader.chapters),
             left_out=tuple(left_out),
             notes=tuple(notes),
         )
+
+
+def result_size(reader: Reader, output: Path, options: VideoOptions) -> tuple[int, int]:
+    """(width, height) of the output, with what its codec adds to odd sides."""
+    size = options.size_of_result(reader.width, reader.height)
+    if is_sequence(output) or writes_animation(reader, output):
+        return size
+    return padded_size(*size, resolve(options.encoding, output.suffix).pix_fmt)
 
 
 def named_source(source: str | Path) -> str | Path:

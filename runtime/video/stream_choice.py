@@ -71,7 +71,7 @@ class StreamChoice:
         for stream in self._container.streams:
             taken = stream.index == self.video.index or self.is_copied(stream) or is_timecode(stream)
             if self._is_in_programme(stream) and not taken:
-                yield f"{stream.type} of an unknown codec" if stream.type in _COPIED else stream.type
+                yield self._not_read(stream)
         yield from (f"programme {other}" for other in self._others)
         others = sum(not self._is_in_programme(stream) for stream in self._container.streams)
         if self._companions is not None and others:
@@ -83,6 +83,14 @@ class StreamChoice:
             if stream.id in changed:
                 first, last = changed[stream.id]
                 yield f"{stream.type} after the recording changes from {first} to {last}: cut it in two there"
+
+    def _not_read(self, stream: Stream) -> str:
+        if stream.type in _COPIED:
+            return f"{stream.type} of an unknown codec"
+        if isinstance(stream, VideoStream) and stream.codec_context is not None:
+            size = f"{stream.codec_context.width}x{stream.codec_context.height}"
+            return f"video stream {stream.index} ({size}): stream {self.video.index} is the one that is translated"
+        return f"{stream.type} stream {stream.index}"
 
     def codec_change(self) -> tuple[str, str] | None:
         """The first and the last codec of the video, where a recording changes it; libav decodes the first only."""

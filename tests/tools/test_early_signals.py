@@ -59,5 +59,5 @@ def test_a_command_that_has_begun_hears_ctrl_c_as_usual(tmp_path: Path) -> None:
     )
     done = run([sys.executable, str(script)], tmp_path)
     assert done.returncode == 130
-    assert done.stderr.startswith("error: stopped before the end")
+    assert done.stderr.startswith("stopped by you before the end")
     assert signal.getsignal(signal.SIGINT) is not None

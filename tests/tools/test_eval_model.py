@@ -359,7 +359,7 @@ def test_ctrl_c_leaves_nothing(folder, tiny_bundle, tmp_path):
                 break
         _, told = process.communicate()
     assert process.returncode == 130
-    assert told.splitlines() == ["error: stopped before the end", "Run the same command to start again."]
+    assert told.splitlines() == ["stopped by you before the end", "Run the same command to start again."]
     assert list(own.iterdir()) == []
     assert list(scratch.glob("dsmap-eval*")) == []
 

@@ -51,7 +51,7 @@ def test_the_options_are_these() -> None:
     options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
     options |= {"style_period", "strength", "stabilize", "no_upscale", "start", "end", "frames", "rate", "codec"}
     options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
-    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview", "streams"}
+    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview", "streams", "verbose"}
     assert set(video.__annotations__) - {"return"} == options
 
 
@@ -216,7 +216,7 @@ def test_a_video_lands_beside_the_input(clip: Path, tmp_path: Path) -> None:
     result = tmp_path / "clip-winter.mp4"
     assert (code, err) == (0, "")
     assert "summer-winter: summer -> winter, 64x48, 12 frames, 1 audio copied" in out
-    assert "backend: stand-in, inverts (for tests)" in out
+    assert "backend: stand-in, fp32 (auto)" in out.splitlines()
     assert f"{result}: 12 of 12 done" in out
     assert len(out.splitlines()) == 4  # no bar where there is no terminal (and one line from the stand-in)
     assert clips.read(result).times == clips.read(clip).times
@@ -346,3 +346,17 @@ def test_streams_that_are_left_out_are_named(tmp_path):
     assert code == 0, error
     assert "left out" in out_text
     assert "video" in out_text.split("left out")[1].splitlines()[0]
+
+
+def test_the_result_has_its_size_in_the_first_line_and_in_the_report(tmp_path: Path) -> None:
+    clip = clips.make_clip(tmp_path / "odd.mp4", frames=4, size=(66, 50))
+    code, out, err = run(
+        clip, "-d", "winter", "--height", "25", "--side-by-side", "--report", tmp_path / "r.json", "--verbose"
+    )
+    assert (code, err) == (0, "")
+    lines = out.splitlines()[1:]  # after the stand-in's
+    assert lines[0] == "summer-winter: summer -> winter, 66x50, translated at 25 lines, result 132x50, 4 frames"
+    assert lines[1:3] == ["backend: stand-in, fp32 (auto)", "  stand-in: inverts (for tests)"]
+    assert lines[3].endswith("per second), 132x50")
+    assert json.loads((tmp_path / "r.json").read_text())["result_size"] == [132, 50]
+    assert run(clip, "-d", "winter", "--height", "25", "--no-upscale", "--overwrite")[1].endswith(", 34x26\n")

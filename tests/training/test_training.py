@@ -169,7 +169,8 @@ def test_a_signal_saves_and_exits(data, tmp_path, number, workers):
     saved = tmp_path / "checkpoints" / f"{step:08d}"
     assert f"stopped at step {step}, saved {saved}" in out
     assert read_checkpoint(saved).step == step
-    assert err == "continue with --resume auto\n"
+    by = "you" if number == signal.SIGINT else "SIGTERM"
+    assert err == f"stopped by {by} before the end\nContinue with --resume auto.\n"
 
 
 def test_a_run_folder_is_not_trained_into_twice(data, tmp_path):

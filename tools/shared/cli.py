@@ -32,7 +32,7 @@ from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
 from dsmap.tools.shared.help_screen import HELP_NAMES, App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
-from dsmap.tools.shared.terminal import report_error, say, show_debug_lines, show_traceback
+from dsmap.tools.shared.terminal import report_error, report_stop, say, show_debug_lines, show_traceback
 
 P = ParamSpec("P")
 
@@ -71,6 +71,9 @@ def path_given(text: str) -> Path:
 
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show details, and tracebacks of errors.", rich_help_panel=ADVANCED)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show versions, and why this backend.", rich_help_panel=ADVANCED)
 ]
 VERSION: Any = {"help": "Show the version and exit.", "callback": _print_version, "is_eager": True}
 Version = Annotated[bool, typer.Option("--version", rich_help_panel=ADVANCED, **VERSION)]
@@ -242,7 +245,7 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            report_error("stopped before the end", "run the same command to start again")
+            report_stop("you", "run the same command to start again")
             raise typer.Exit(130) from None
         except DsmapError as error:
             if kwargs.get("debug"):

@@ -42,6 +42,11 @@ def report_error(fact: object, advice: object, *more: object) -> None:
     note(fact, *more, sentence(str(advice)))
 
 
+def report_stop(by: str, advice: object) -> None:
+    """Print that the work was stopped, which is no error, by whom, and what to do, on stderr. Never raises."""
+    note(f"stopped by {by} before the end", sentence(str(advice)))
+
+
 def show_traceback() -> None:
     """Print the traceback of the error that is being handled, for --debug; its own message follows from elsewhere."""
     error = sys.exc_info()[1]

@@ -203,6 +203,7 @@ def video(
     gpus_per_worker: Annotated[
         float | None, typer.Option(metavar="N", help="GPUs of a worker, such as 0.5.", rich_help_panel=CLUSTER)
     ] = None,
+    verbose: cli.Verbose = False,
     debug: cli.Debug = False,
     version: cli.Version = False,
 ) -> None:
@@ -270,7 +271,7 @@ def video(
         say(f"{preview}: {write_preview(request, preview)} images")
         return
     if cluster is None:
-        with Display(request) as display:
+        with Display(request, verbose=verbose) as display:
             batch = run_request(request, display.show)
     else:
         from dsmap.tools.video.cluster_display import ClusterDisplay

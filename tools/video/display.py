@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dsmap.common.images import left_out_line
+from dsmap.common.interrupts import stopped_by
 from dsmap.runtime.jobs.batch_report import (
     BatchEvent,
     BatchReport,
@@ -16,7 +17,7 @@ from dsmap.runtime.jobs.batch_report import (
     ModelLoaded,
 )
 from dsmap.tools.shared.progress import Bar, bar
-from dsmap.tools.shared.terminal import note, report_error, say
+from dsmap.tools.shared.terminal import note, report_error, report_stop, say
 from dsmap.tools.video.pace import Pace
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ _A_SECOND = 24  # frames
 class Display:
     """Shows the events of a run. A context manager, so that the bar disappears however the run ends."""
 
-    def __init__(self, request: "VideoRequest") -> None:
+    def __init__(self, request: "VideoRequest", *, verbose: bool = False) -> None:
+        self._verbose = verbose
         self._several = len(request.jobs) > 1
         self._stabilized = request.model.stabilize
         self._pace = Pace(None)
@@ -51,8 +53,8 @@ class Display:
             case JobSkipped(job):
                 kept = f"{job.output} exists and is kept; its options were not compared."
                 say(f"{kept} Pass --overwrite to make it again.")
-            case ModelLoaded(lines):
-                say(*lines)
+            case ModelLoaded(lines, details):
+                say(*lines, *(details if self._verbose else ()))
             case JobStarted(job, frames, lines):
                 self._pace = Pace(lines)
                 self._begin(job.name if self._several else "", frames)
@@ -100,9 +102,10 @@ def show_conclusion(batch: BatchReport) -> None:
 
 def _show_report(report: "JobReport") -> None:
     if report.frames and not report.kept_previous:
+        size = ", {}x{}".format(*report.result_size) if report.result_size else ""
         say(
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
-            f" {report.seconds:.1f} s ({report.fps:.1f} per second)"
+            f" {report.seconds:.1f} s ({report.fps:.1f} per second){size}"
         )
     for line in report.notes if report.frames_expected != 1 else ():  # of a single image they were shown before
         say(f"  {line}")
@@ -110,15 +113,15 @@ def _show_report(report: "JobReport") -> None:
 
 def _show_what_is_missing(report: "JobReport") -> None:
     if report.frames == 0 and report.interrupted:
-        report_error("stopped before the first frame was done", "nothing was written")
+        report_stop(stopped_by(), "no frame was done, and nothing was written")
     elif report.kept_previous:
         fact = f"{report.output} is still the earlier result, and what was done is kept"
-        report_error("stopped before the end", f"{fact}: run the same command with --resume to continue")
+        report_stop(stopped_by(), f"{fact}: run the same command with --resume to continue")
     elif report.interrupted and report.resumable and not report.output.exists():
-        report_error("stopped before the end", "what was done is kept: run the same command with --resume to continue")
+        report_stop(stopped_by(), "what was done is kept: run the same command with --resume to continue")
     elif report.interrupted:
         again = "; run the same command with --resume to continue" if report.resumable else ""
-        report_error("stopped before the end", f"what was done is in {report.output}{again}")
+        report_stop(stopped_by(), f"what was done is in {report.output}{again}")
     elif report.failed:
         report_error(
             f"{len(report.failed)} of {report.frames_expected} images could not be translated:",

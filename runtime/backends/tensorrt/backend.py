@@ -85,6 +85,7 @@ class TensorRT(Backend):
         self._cancelled = 0  # a count: frames begun before the last cancellation are lost
         arithmetic = f"{self.precision} with TF32" if self.precision == "fp32" and build.tf32 else self.precision
         self.description = f"{self._trt.title} on {self._cuda.device.name}, {arithmetic}, {self._describe_graphs()}"
+        self.title = f"{self._cuda.device.name} ({self._trt.title})"
         compute = tuple(self._cuda.stream() for _ in range(self.concurrency))
         self._streams = Streams(self._cuda.stream(), compute, self._cuda.stream())
         try:

@@ -54,6 +54,8 @@ class TorchBackend(Backend):
         self._tf32 = settings.precision != "fp32" if self.precision == "fp32" else None
         not_compiled = why_not_compiled(self._device)
         self.description = self._describe(not_compiled)
+        unused = why_not_cuda(self._device)
+        self.title = f"{name_of(self._device)} (PyTorch)" + (f", {unused}" if unused else "")
         threads = settings.threads if settings.threads is not None else allowed_cores()
         self._threads = threads or os.cpu_count() or 1
         self._bundle, self._target = bundle, target
