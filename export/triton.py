@@ -13,17 +13,13 @@ A model's folder appears whole or not at all, so that a server that polls the re
 
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsmap.common.atomic import rename_no_replace, replace_folder, sync_folder, sync_tree
 from dsmap.common.notify import Notify
-from dsmap.common.output_files import is_inside
-from dsmap.common.part_files import part_folder
-from dsmap.errors import DsmapError, InputError
 from dsmap.export.triton_config import model_config, warm_up_files
-from dsmap.export.triton_folder import CONFIG, check_model_folder, check_repository
+from dsmap.export.triton_folder import CONFIG, check_model_folder
+from dsmap.export.triton_writer import checked_repository, write_model_folder
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, Bundle
 from dsmap.runtime.bundle.manifest import MANIFEST
 from dsmap.runtime.triton import interface as served
@@ -61,10 +57,7 @@ def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line
     """
     bundle = Bundle.read(request.bundle)
     name = request.name or bundle.manifest.name
-    repository = Path(os.path.abspath(request.repository))
-    check_repository(repository, name)
-    if is_inside(repository, bundle.folder):
-        raise InputError(f"--triton {repository} is in the bundle {bundle.folder}", "Choose another folder.")
+    repository = checked_repository(request.repository, name, bundle)
     folders = {stabilised: repository / (name + served.STABILISED_SUFFIX * stabilised) for stabilised in (False, True)}
     for folder in folders.values():
         check_model_folder(folder, overwrite=request.overwrite)
@@ -78,38 +71,13 @@ def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line
 
 def _write_model(bundle: Bundle, folder: Path, request: TritonRequest, *, stabilised: bool) -> int:
     """Writes a model's folder, whole or not at all; its size in bytes."""
-    around: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        around = _temporary(folder)
-        part = around / folder.name
+
+    def fill(part: Path) -> None:
         _copy_bundle(bundle, part / "1" / served.BUNDLE_FOLDER)
         shutil.copyfile(_MODEL, part / "1" / _MODEL.name)
         _write_config(part, bundle, request.max_batch, stabilised=stabilised)
-        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-        sync_tree(part)
-        _publish(part, folder, overwrite=request.overwrite)
-        return size
-    except OSError as error:
-        raise DsmapError(
-            f"cannot write the model {folder}: {error}", "Free disk space or choose another --triton."
-        ) from error
-    finally:
-        if around is not None:
-            shutil.rmtree(around, ignore_errors=True)
 
-
-def _temporary(folder: Path) -> Path:
-    """A new folder to make the model `folder` in, on the same disk.
-
-    Beside the repository where that can be: a server that polls takes every folder in it for a model, hidden ones too.
-    In it, there is a folder more around the model, without which the server would load what is half written.
-    """
-    repository = Path(os.path.realpath(folder.parent))
-    with suppress(OSError):
-        if repository.stat().st_dev == repository.parent.stat().st_dev:
-            return part_folder(repository)
-    return part_folder(folder)
+    return write_model_folder(folder, fill, overwrite=request.overwrite)
 
 
 def _write_config(part: Path, bundle: Bundle, max_batch: int, *, stabilised: bool) -> None:
@@ -133,15 +101,3 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.folder / name, folder / name)
     Bundle.read(folder)
-
-
-def _publish(part: Path, folder: Path, *, overwrite: bool) -> None:
-    check_model_folder(folder, overwrite=overwrite)
-    if folder.is_dir():
-        replace_folder(part, folder)
-        return
-    try:
-        rename_no_replace(part, folder)
-    except FileExistsError as error:
-        raise InputError(f"{folder} was made by another program meanwhile", "Run it again.") from error
-    sync_folder(folder.parent)

@@ -64,5 +64,5 @@ def _foreign(folder: Path) -> str | None:
     for path in sorted(folder.iterdir()):
         if path.name not in own:
             return path.name
-    inside = {"model.py", BUNDLE_FOLDER, "__pycache__"}
+    inside = {"model.py", "model.onnx", "model.plan", BUNDLE_FOLDER, "__pycache__"}
     return next((f"1/{path.name}" for path in sorted((folder / "1").glob("*")) if path.name not in inside), None)

@@ -17,7 +17,7 @@ from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.export.request import ExportRequest, UpdateRequest
 from dsmap.tools.export.engines import EngineBar, parse_engines
-from dsmap.tools.export.triton import add_to_triton
+from dsmap.tools.export.triton import add_to_triton, check_parts
 from dsmap.tools.shared.cli import Debug, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.generators import Contrast
 from dsmap.tools.shared.images import (
@@ -68,6 +68,12 @@ def export(
         Path | None,
         typer.Option(
             "--triton", metavar="REPO", parser=path_given, help="Folder of a Triton server's models to add a bundle to."
+        ),
+    ] = None,
+    triton_parts: Annotated[
+        str | None,
+        typer.Option(
+            "--triton-parts", metavar="KIND", help="For Triton servers without dsmap: the graphs, as onnx or tensorrt."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle, model or style.")] = False,
@@ -158,14 +164,16 @@ def export(
     from dsmap.export.samples import parse_samples
     from dsmap.training.output_adjustments import parse_contrast
 
+    check_parts(triton_parts, triton)
     if triton is not None:
-        flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
+        flags = {"-o": out, "--data": data, "--domain": domain, "--official": official,
                  "--domains": domains, "--best": best, "--live": live, "--default-style": default_style,
                  "--named-style": named_style, "--sharpen": sharpen is not None, "--contrast": contrast,
                  "--margin": margin is not None, "--card": card, "--force": force, "--without": without,
                  "--engine": engine != "none", "--sizes": sizes, "--gpu-arch": gpu_arch, "--opt-level": opt_level,
-                 "--timing-cache": timing_cache}  # fmt: skip
-        add_to_triton(checkpoint, triton, name, max_batch, overwrite, report, flags)
+                 "--timing-cache": timing_cache, "--dataset": dataset, "--sample": sample}  # fmt: skip
+        precisions = {"fp16": fp16, "int8": int8}
+        add_to_triton(checkpoint, triton, name, max_batch, overwrite, report, flags, triton_parts, precisions)
         return
     engines = parse_engines(engine, sizes, gpu_arch, max_batch, opt_level, timing_cache)
     named_styles = parse_named_styles(named_style or [])
