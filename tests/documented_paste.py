@@ -45,6 +45,7 @@ NOT_RUN = [
 
 TRAINING = " --preset debug --steps 2 --device cpu --set data.workers=0 --set score_pictures=2"
 SHRUNK = [
+    (r"^dsmap train\b.*--features \S+\.npz", TRAINING + " --set discriminator.features=true"),
     (r"^dsmap train\b", TRAINING),
     (r"^dsmap polish\b", " --steps 1 --batch-size 1 --device cpu"),
     (

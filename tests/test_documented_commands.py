@@ -128,6 +128,21 @@ def verbs() -> list[str]:
     return [*VERBS, "gpu_check", "golden"]
 
 
+def test_links_lead_to_sections_that_exist():
+    for page in PAGES:
+        folder = (documented.ROOT / page).parent
+        for target, place in re.findall(r"\]\(([^):#]*)#([^)]+)\)", documented.without_blocks(page)):
+            document = (folder / target).resolve() if target else documented.ROOT / page
+            if document.suffix == ".md":
+                assert place in sections(document.read_text(encoding="utf-8")), f"{page}: {target}#{place}"
+
+
+def sections(text: str) -> set[str]:
+    """The names of a document's sections in addresses."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
 def test_shell_blocks_are_valid(tmp_path):
     for page in PAGES:
         text = "".join(block.text for block in documented.blocks(page) if block.language == "sh")
