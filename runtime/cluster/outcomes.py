@@ -24,10 +24,10 @@ class Outcomes:
         """Of jobs that are not split at keyframes."""
         self._done: dict[int, dict[int, int]] = {}
         self._outcomes: dict[int, JobOutcome] = {}
-        self._started: set[int] = set()
+        self._started: dict[int, float] = {}
+        """When each job was begun."""
         self._plans: dict[int, SegmentPlan] = {}
         self._segments: dict[int, dict[int, SegmentResult]] = {}
-        self._begun = time.monotonic()
 
     def plan(self, units: Sequence[Unit]) -> None:
         """How many parts each job has."""
@@ -58,7 +58,7 @@ class Outcomes:
         """A worker has begun with it."""
         if number in self._started:
             return
-        self._started.add(number)
+        self._started[number] = time.monotonic()
         job, facts = self._todo[number].job, self._todo[number].facts
         self._emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
 
@@ -120,6 +120,9 @@ class Outcomes:
             one.job, replace(report, input=source if isinstance(source, Path) else report.input, output=one.job.output)
         )
 
+    def _seconds(self, number: int) -> float:
+        return time.monotonic() - self._started[number]
+
     def _stopped(self, number: int) -> JobOutcome:
         """Of a video whose segments were not all done, and are kept."""
         one, done = self._todo[number], self._segments.get(number, {})
@@ -131,7 +134,7 @@ class Outcomes:
             height=height,
             frames=sum(segment.frames for segment in done.values()),
             frames_expected=self._plans[number].frames,
-            seconds=time.monotonic() - self._begun,
+            seconds=self._seconds(number),
             interrupted=True,
             resumable=bool(done),
             kept_previous=one.job.output.exists(),
@@ -145,12 +148,12 @@ class Outcomes:
 
 
 def _joined(reports: Sequence[JobReport], *, missing: bool) -> JobReport:
-    """One report for a folder of images whose parts were done by several workers. Times are sums over workers."""
+    """One report for a folder of images whose parts were done by several workers. Stage times are sums over workers."""
 
     def total(name: str) -> Any:
         return sum(getattr(report, name) for report in reports)
 
-    times = ("seconds", "decode_seconds", "translate_seconds", "finish_seconds", "encode_seconds")
+    times = ("decode_seconds", "translate_seconds", "finish_seconds", "encode_seconds")
     sums: dict[str, Any] = {name: total(name) for name in (*times, "frames", "resumed_frames")}
     return replace(
         reports[-1],

@@ -21,7 +21,7 @@ def plan_units(todo: Sequence[CheckedJob], request: VideoRequest, *, workers: in
     """
     good = [(number, one) for number, one in enumerate(todo) if one.error is None]
     videos = sorted((one for one in good if one[1].job.kind == "video"), key=lambda one: -_weight(one[1]))
-    images = [one for one in good if one[1].job.kind == "image"]
+    images = [one for one in good if one[1].job.kind in ("image", "frame")]
     folders = [one for one in good if one[1].job.kind == "folder"]
     units: list[Unit] = [
         VideoUnit(number, one, seconds) if isinstance(one.job.source, Path) else JobsUnit(((number, one),))

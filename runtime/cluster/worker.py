@@ -160,7 +160,6 @@ class Worker:
             unit.one.job,
             unit.plan,
             unit.segments,
-            notify=lambda line: beats.notice(unit.number, 0, line),
         )
 
     def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:

@@ -6,7 +6,7 @@ The kind of a file is decided by its content (see `dsmap.common.images.kinds`). 
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,19 +79,33 @@ class Job:
 
 
 def plan_jobs(
-    sources: Sequence[str], output: Path | None, domain: str, *, suffix: str = ".mp4", animations_stay: bool = True
+    sources: Sequence[str],
+    output: Path | None,
+    domain: str,
+    *,
+    suffix: str = ".mp4",
+    animations_stay: bool = True,
+    outputs: Mapping[int, Path] | None = None,
 ) -> list[Job]:
     """The jobs for `sources`. Without `output` each result goes beside its input, as NAME-DOMAIN.
 
     With several inputs, or videos in a folder, `output` is a folder. `suffix`: of videos without a name of their own.
     `animations_stay`: animated images become animated images; else videos with that suffix.
+    `outputs`: results that have names of their own, by the places of their inputs; relative ones lie in `output`.
     Raises InputError for what does not exist, and for two results of one name.
     """
+    outputs = outputs or {}
     if len(sources) > 1 and output is not None and not output.is_dir() and _names_a_file(output):
         raise InputError(f"-o {output} names a file, and there are {len(sources)} inputs", "name a folder with -o")
     moving = _MOVING_SUFFIXES if animations_stay else {}
     suffixes = _Suffixes(suffix, moving)
-    jobs = [job for source in sources for job in _jobs(source, output, domain, suffixes, alone=len(sources) == 1)]
+    jobs: list[Job] = []
+    for place, source in enumerate(sources):
+        if place in outputs:
+            own = (output or Path()) / outputs[place]
+            jobs += [replace(job, own_folder=True) for job in _jobs(source, own, domain, suffixes, alone=True)]
+        else:
+            jobs += _jobs(source, output, domain, suffixes, alone=len(sources) == 1)
     named: dict[Identity, Job] = {}
     for job in jobs:
         other = named.setdefault(identity(job.output), job)

@@ -15,6 +15,7 @@ from typing import Any
 from dsmap.common.output_files import check_outputs
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.jobs.manifest import expand_manifests
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_jobs
 from dsmap.runtime.jobs.report_file import check_report_format, is_of_interrupted_run
@@ -95,10 +96,15 @@ def resolve_request(
     bundle = open_model(model.model, model.remote)
     model = replace(model, domain=bundle.manifest.domain_named(model.domain))
     requested = _resolve_style(style or StyleOptions(), bundle, model.domain)
+    listed = expand_manifests(sources)
+    outputs = {place: one.output for place, one in enumerate(listed) if one.output is not None}
+    sources = [one.source for one in listed]
     sources = with_passwords(sources, password_env, "--password-env")
     # A codec is for videos: where one was chosen, animated images become videos too.
     suffix, animations_stay = default_suffix(options.codec), options.codec == "auto"
-    jobs = tuple(plan_jobs(sources, output, model.domain, suffix=suffix, animations_stay=animations_stay))
+    jobs = tuple(
+        plan_jobs(sources, output, model.domain, suffix=suffix, animations_stay=animations_stay, outputs=outputs)
+    )
     request = VideoRequest(
         jobs=jobs,
         bundle=bundle,

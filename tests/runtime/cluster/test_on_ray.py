@@ -1,5 +1,11 @@
 """Translating on a real Ray cluster of two nodes, each with one processor, on this machine."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import clips
@@ -94,6 +100,7 @@ def test_a_node_that_is_killed_loses_nothing(tmp_path, cluster, on_ray, film, pl
     )
     assert killed
     assert batch.complete, batch.errors
+    assert batch.facts["ray"]["lost_workers"] == 1
     assert same(clips.read(tmp_path / "out" / "film-winter.mkv"), plain)
 
 
@@ -108,3 +115,48 @@ def test_a_thousand_small_pictures(tmp_path, on_ray, tiny_bundle):
     assert report is not None
     assert (report.frames, report.frames_expected, len(report.failed)) == (999, 1000, 1)
     assert len(list((tmp_path / "out").iterdir())) == 999
+
+
+def command(*arguments: object, **environment: str) -> subprocess.Popen:
+    """dsmap-video, as a process of its own."""
+    line = [sys.executable, "-m", "dsmap.tools.video", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)"""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for_a_segment(output: Path) -> None:
+    """Until a segment of the job that writes `output` is done."""
+    for _ in range(600):
+        if list(output.parent.glob(f"{output.name}.parts/segments/part-*.json")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no segment was done in half a minute")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, film, plain, tiny_bundle, number):
+    output = tmp_path / "film.mkv"
+    options = ("-d", "winter", "-m", tiny_bundle, "--codec", "lossless", "--ray", cluster.address, "--segment", "1s")
+    stopped = command(film, "-o", output, *options)
+    wait_for_a_segment(output)
+    stopped.send_signal(number)
+    code, out, err = ended(stopped)
+    assert not output.exists()
+    if number == signal.SIGINT:
+        assert (code, err.splitlines()) == (
+            130,
+            ["error: stopped before the end", "What was done is kept: run the same command with --resume to continue."],
+        ), (out, err)
+    kept = list((tmp_path / "film.mkv.parts" / "segments").glob("part-*"))
+    resumed = command(film, "-o", output, *options, "--resume", "--report", tmp_path / "r.json")
+    code, out, err = ended(resumed)
+    assert (code, "error" in err) == (0, False), (out, err)
+    assert kept
+    assert json.loads((tmp_path / "r.json").read_text())["complete"]
+    assert same(clips.read(output), plain)
