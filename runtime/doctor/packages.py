@@ -170,3 +170,21 @@ def check_training() -> Finding:
     if missing := [name for name, packages in found.items() if not packages]:
         return warning(f"{build}; not installed: {', '.join(missing)}", install.install("train,export"))
     return ok(f"{build}; onnx {found['onnx'][0].version}")
+
+
+def check_elsewhere() -> Finding:
+    """What brings in other machines: clusters, servers that translate, models of the Hub. From the packages' files."""
+    extras = {"ray": ("ray", "fsspec", "pyarrow"), "triton": ("tritonclient", "grpcio"), "hub": ("huggingface.hub",)}
+    found = {extra: [name for name in names if install.installed(name)] for extra, names in extras.items()}
+    first = {extra: install.installed(names[0]) for extra, names in extras.items()}
+    told = [f"{packages[0].name} {packages[0].version}" for packages in first.values() if packages]
+    missing = [extra for extra, packages in first.items() if not packages]
+    for extra, names in extras.items():
+        lacks = [name for name in names if name not in found[extra]]
+        if lacks and first[extra]:
+            return warning(f"{', '.join(told)}; not installed: {', '.join(lacks)}", install.install(extra))
+    if not told:
+        return absent(
+            "none of Ray, tritonclient and huggingface_hub is installed; they are for --ray, --remote and hf:"
+        )
+    return ok(", ".join(told) + (f"; extras not installed: {', '.join(missing)}" if missing else ""))

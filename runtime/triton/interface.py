@@ -43,6 +43,8 @@ DSMAP_VERSION = "dsmap_version"
 DOMAINS = "domains"
 """Both domains, separated by a comma."""
 
+# BUNDLE_SHA256 may also be a parameter of a request: the model then answers only if it serves that bundle.
+
 # Parameters that say how it is served, for the administrator to change.
 BACKEND = "backend"
 PRECISION = "precision"

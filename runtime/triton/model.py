@@ -73,6 +73,7 @@ class TritonPythonModel:
                 sequence=request.correlation_id(),
                 begins=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
                 ends=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
+                parameters=request.parameters(),
             )
         except self._error as error:
             return error

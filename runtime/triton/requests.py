@@ -1,5 +1,6 @@
 """Requests of clients: from tensors to frames that can be translated, each with its domain and style."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,17 @@ from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes, Frames
 from dsmap.runtime.frame_translator import check_frames
 from dsmap.runtime.styles.strength import check_strength
-from dsmap.runtime.triton.interface import DOMAIN, FRAMES, SOURCE, STRENGTH, STYLE, STYLE_CODE, STYLE_IMAGE, TRANSLATED
+from dsmap.runtime.triton.interface import (
+    BUNDLE_SHA256,
+    DOMAIN,
+    FRAMES,
+    SOURCE,
+    STRENGTH,
+    STYLE,
+    STYLE_CODE,
+    STYLE_IMAGE,
+    TRANSLATED,
+)
 
 _MAX_TEXT = 2000  # bytes of a style's or a domain's name; a seed may have 1000 digits
 
@@ -47,6 +58,8 @@ class FrameRequest:
     """The correlation id."""
     begins: bool = False
     ends: bool = False
+    bundle_sha256: str = ""
+    """The bundle that the client means; empty: whichever is served."""
 
 
 def read_request(
@@ -56,10 +69,12 @@ def read_request(
     sequence: int | str = 0,
     begins: bool = False,
     ends: bool = False,
+    parameters: str = "",
 ) -> FrameRequest:
     """The request that `tensors` make, arrays by name as `interface` describes them.
 
-    `outputs`: names of what is asked for; empty: everything. Raises InputError for tensors that do not fit together.
+    `outputs`: names of what is asked for; empty: everything. `parameters`: those of the request, JSON. Raises
+    InputError for tensors that do not fit together.
     """
     frames = tensors[FRAMES]
     check_frames(frames, dims=(4,))
@@ -86,6 +101,7 @@ def read_request(
         sequence=sequence,
         begins=begins,
         ends=ends,
+        bundle_sha256=str(json.loads(parameters or "{}").get(BUNDLE_SHA256, "")),
     )
 
 

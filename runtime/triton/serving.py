@@ -83,7 +83,7 @@ class BundleServer:
         replies = [_Reply(request) for request in requests]
         under_way: deque[Callable[[], None]] = deque()
         for reply in replies:
-            if isinstance(reply.request, FrameRequest):
+            if isinstance(reply.request, FrameRequest) and self._is_of_this_bundle(reply.request, reply):
                 self._begin_all(reply.request, reply, under_way)
         while under_way:
             under_way.popleft()()
@@ -109,6 +109,20 @@ class BundleServer:
             except Exception as error:
                 reply.error = reply.error or _for_client(error)
                 return
+
+    def _is_of_this_bundle(self, request: FrameRequest, reply: _Reply) -> bool:
+        """Whether the bundle that the client means, if it says so, is the one here; if not, that is the answer.
+
+        A repository may change while a client translates a video.
+        """
+        if request.bundle_sha256 in ("", self.settings.bundle_sha256):
+            return True
+        name = self.directions.bundle.manifest.name
+        reply.error = DsmapError(
+            f"the bundle {name} on the server is not the one that this client began with",
+            "Start again from the first frame: two models would be mixed.",
+        )
+        return False
 
     def _translator(self, wish: FrameWish) -> Translator:
         """Raises InputError for a domain that the model does not have, and for a frame that is too large."""

@@ -38,6 +38,8 @@ class ServingSettings:
     max_pixels: int = int(DEFAULT_MAX_MEGAPIXELS * 1e6)
     """Of a frame, and of a style image."""
     stabilised: bool = False
+    bundle_sha256: str = ""
+    """The hash of bundle.json."""
 
 
 def read_settings(arguments: Mapping[str, str]) -> ServingSettings:
@@ -59,6 +61,7 @@ def read_settings(arguments: Mapping[str, str]) -> ServingSettings:
         trust_engines=_flag(given, TRUST_ENGINES),
         max_pixels=_pixels(given),
         stabilised=_flag(given, STABILISED),
+        bundle_sha256=given[BUNDLE_SHA256],
     )
 
 

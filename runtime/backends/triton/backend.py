@@ -89,7 +89,9 @@ class TritonBackend(Backend):
         self._connection.close()
 
     def _ask(self, output: str, inputs: Mapping[str, Tensor]) -> Callable[[], Tensor]:
-        return self._connection.ask(self._bundle.model, {**inputs, **self._domains}, output)
+        # The server's repository may change meanwhile: no other bundle than this one may answer.
+        parameters = {served.BUNDLE_SHA256: self._bundle.fingerprint}
+        return self._connection.ask(self._bundle.model, {**inputs, **self._domains}, output, parameters)
 
     def _wrong(self, got: str, expected: str) -> DsmapError:
         fact = f"the model {self._bundle.model} at {self._bundle.address} gave {got}, expected {expected}"

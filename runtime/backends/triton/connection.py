@@ -94,10 +94,13 @@ class TritonConnection:
             )
         return self._parameters(model)
 
-    def ask(self, model: str, inputs: Mapping[str, Tensor], output: str) -> Callable[[], Tensor]:
+    def ask(
+        self, model: str, inputs: Mapping[str, Tensor], output: str, parameters: Mapping[str, str] | None = None
+    ) -> Callable[[], Tensor]:
         """Sends a request and returns what waits for its `output`; the inputs are copied.
 
-        `inputs`: with a batch dimension, uint8, float32, or texts (see `text_tensor`). Waiting raises DsmapError.
+        `inputs`: with a batch dimension, uint8, float32, or texts (see `text_tensor`). `parameters`: of the
+        request. Waiting raises DsmapError.
         """
         tensors = [self._input(name, tensor) for name, tensor in inputs.items()]
         answer: Future[Any] = Future()
@@ -109,7 +112,8 @@ class TritonConnection:
                 answer.set_exception(error)
 
         try:
-            call = self._client.async_infer(model, tensors, done, outputs=[self._grpc.InferRequestedOutput(output)])
+            outputs = [self._grpc.InferRequestedOutput(output)]
+            call = self._client.async_infer(model, tensors, done, outputs=outputs, parameters=dict(parameters or {}))
         except self._failure() as error:
             raise explained(error, str(self.address), model) from None
         except ValueError:  # gRPC's, for a channel that was closed

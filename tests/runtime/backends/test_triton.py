@@ -147,6 +147,20 @@ def test_a_camera(remote, clip, tmp_path):
     assert (told["backend"], told["frames_displayed"]) == ("triton", 5)
 
 
+def assert_soon(translator: Translator, fact: str) -> None:
+    """The server looks for new models every second."""
+
+    def translate_on() -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            translator(frames_of(0, 24, 32, 3))
+            time.sleep(0.1)
+
+    with pytest.raises(DsmapError) as error:
+        translate_on()
+    assert error.value.fact == fact
+
+
 def test_a_server_that_dies_in_the_middle(server, remote, clip, tmp_path, tiny_bundle):
     another = shutil.copytree(tiny_bundle, tmp_path / "another")
     told = json.loads((another / "bundle.json").read_text())
@@ -170,9 +184,9 @@ def test_a_server_that_dies_in_the_middle(server, remote, clip, tmp_path, tiny_b
     server.start()
     with pytest.raises(InputError, match=r"model was [0-9a-f]+"):  # other frames would not fit
         translate_videos(clip, output, model="tiny", remote=remote, resume=True, **options)
-    server.kill()
-    write_triton_models(TritonRequest(bundle=tiny_bundle, repository=server.repository, overwrite=True))
-    server.start()
+    with loaded(remote) as there:
+        write_triton_models(TritonRequest(bundle=tiny_bundle, repository=server.repository, overwrite=True))
+        assert_soon(there, "the bundle tiny on the server is not the one that this client began with")
     report = translate_videos(clip, output, model="tiny", remote=remote, resume=True, **options)
     assert report.outcomes[0].report.resumed_frames >= 6
     translate_videos(clip, tmp_path / "here.mkv", model=tiny_bundle, backend="cpu", **options)
