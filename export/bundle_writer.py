@@ -152,7 +152,7 @@ class _BundleBuilder:
         model = self.source.model
         self._write("fp32")
         images = pick_images(self.source, VERIFICATION_IMAGES)
-        self.say(f"checking against torch on {len(images)} {images.origin} images")
+        self.say(f"checking against torch on {len(images)} {images.origin} images ...")
         verification = verify_graphs(model, self.files["fp32"], images.by_domain, images.origin)
         encoders = {domain: self.files["fp32"]["style_encoder", domain] for domain in model.domains}
         self.named_styles = style_codes(self.source.named_styles, encoders, self.source.sizes)
@@ -166,11 +166,11 @@ class _BundleBuilder:
 
     def _write(self, precision: str) -> None:
         began, files, templates = time.monotonic(), {}, Templates()
+        self.say(f"writing the graphs in {precision} ...")
         for graph in graphs(self.source.model, self.rewrites, precision):
             path = self.folder / graph.file_name
             write_graph(graph, path, templates)
             files[graph.component, graph.domain] = path
-            self._say_written(path)
         self.files[precision], self.seconds[precision] = files, time.monotonic() - began
 
     def _quantise(self) -> None:
@@ -178,21 +178,17 @@ class _BundleBuilder:
 
         began = time.monotonic()
         images = pick_images(self.source, CALIBRATION_IMAGES, part=1)
-        self.say(f"calibrating int8 on {len(images)} {images.origin} images")
+        self.say(f"calibrating int8 on {len(images)} {images.origin} images ...")
         made = quantise(self.files["fp32"], self.folder, images.by_domain, self._calibration_styles(), self.say)
-        for (component, domain), path in made.files.items():
+        for component, domain in made.files:
             self.float_layers[f"{component} {domain}"] = made.float_layers[component, domain]
-            self._say_written(path)
         self.files["int8"], self.seconds["int8"] = made.files, time.monotonic() - began
-
-    def _say_written(self, path: Path) -> None:
-        self.say(f"wrote {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
 
     def _check(self, precision: str) -> None:
         """Raises DsmapError for a precision that fails its check, unless forced."""
         config = self.source.model.config
         images = pick_images(self.source, MIN_IMAGES, at_least=MIN_IMAGES)
-        self.say(f"checking {precision} against fp32 on {len(images)} {images.origin} images")
+        self.say(f"checking {precision} against fp32 on {len(images)} {images.origin} images ...")
         check = compare_precision(
             precision,
             self.files["fp32"],

@@ -14,6 +14,8 @@ from dsmap.export.engines import BuiltEngine
 from dsmap.export.precision_check import PrecisionCheck
 from dsmap.runtime.bundle.bundle import Components, Manifest
 
+_PER_FRAME = ("content_encoder", "mapping", "decoder")
+
 
 def export_report(
     folder: Path, written: WrittenBundle, costs: Mapping[str, Cost], built: Iterable[BuiltEngine], *, seconds: float
@@ -67,41 +69,38 @@ def engine_rows(built: Iterable[BuiltEngine]) -> list[dict[str, Any]]:
 
 
 def summary(folder: Path, written: WrittenBundle, costs: Mapping[str, Cost]) -> list[str]:
-    """Lines to print: cost and size of each graph, the accuracy of each precision, the styles, the total size."""
+    """At most ten lines to print: the work, the accuracy of each precision, the styles, the size of the bundle."""
     manifest = written.manifest
     return [
-        *_cost_table(manifest, costs),
-        f"float32 graphs against torch, {written.verification.images} images:",
-        *map(_check_line, written.verification.checks),
-        *(line for check in written.precision_checks for line in _precision_lines(check)),
+        _cost_line(manifest, costs),
+        f"float32 against torch: {_worst(written.verification.checks)} on {written.verification.images} images",
+        *map(_precision_line, written.precision_checks),
         *_style_lines(manifest),
         f"saved as {folder} ({sum(file.bytes for file in manifest.files()) / 1e6:.1f} MB)",
     ]
 
 
-def _cost_table(manifest: Manifest, costs: Mapping[str, Cost]) -> list[str]:
-    parts = {"fp32": manifest.components, **manifest.variants}
-    lines = [f"  {'':25} parameters   G multiply-adds at {SIDE}x{SIDE}   MB {' / '.join(parts)}"]
-    domain = manifest.domains[1]
-    for component in Components.model_fields:
-        if not getattr(manifest.components, component):
-            continue
-        cost = costs[component]
-        megabytes = " / ".join(_megabytes(part, component, domain) for part in parts.values())
-        before, after = (n / 1e9 for n in (cost.multiply_adds_before, cost.multiply_adds_after))
-        lines.append(
-            f"  {component:25} {cost.parameters / 1e6:8.2f} M   {before:9.2f} -> {after:7.2f}        {megabytes}"
-        )
-    return lines
+def _cost_line(manifest: Manifest, costs: Mapping[str, Cost]) -> str:
+    """Of the graphs that every frame goes through, in one direction."""
+    used = [costs[name] for name in _PER_FRAME if getattr(manifest.components, name)]
+    before, after = sum(c.multiply_adds_before for c in used) / 1e9, sum(c.multiply_adds_after for c in used) / 1e9
+    parameters = sum(cost.parameters for cost in used) / 1e6
+    return (
+        f"each direction: {parameters:.2f} M parameters, {after:.2f} G multiply-adds at {SIDE}x{SIDE}"
+        f" ({before:.2f} before the rewrites)"
+    )
 
 
-def _precision_lines(check: PrecisionCheck) -> list[str]:
-    finite = f"finite for {', '.join(check.extremes)}" if all(check.extremes.values()) else "NOT ALWAYS FINITE"
-    return [
-        f"{check.precision} against float32, {check.images} images (required: {check.limit_db:.0f} dB):",
-        *map(_check_line, check.checks),
-        f"  {finite}",
-    ]
+def _precision_line(check: PrecisionCheck) -> str:
+    finite = "" if all(check.extremes.values()) else "; NOT ALWAYS FINITE"
+    required = f"required: {check.limit_db:.0f}"
+    return f"{check.precision} against float32: {_worst(check.checks)} ({required}) on {check.images} images{finite}"
+
+
+def _worst(checks: Iterable[OutputCheck]) -> str:
+    """The output that differs most."""
+    worst = min(checks, key=lambda check: check.psnr)
+    return "equal" if worst.psnr == float("inf") else f"{worst.psnr:.1f} dB PSNR at least ({worst.name})"
 
 
 def _style_lines(manifest: Manifest) -> list[str]:
@@ -112,13 +111,3 @@ def _style_lines(manifest: Manifest) -> list[str]:
         if style.named:
             lines.append(f"named styles of {domain}: {', '.join(style.named)}")
     return lines
-
-
-def _megabytes(part: Components, component: str, domain: str) -> str:
-    file = getattr(part, component).get(domain)
-    return f"{file.bytes / 1e6:.1f}" if file else "-"
-
-
-def _check_line(check: OutputCheck) -> str:
-    worst = "" if check.psnr == check.worst_psnr else f", worst image {check.worst_psnr:.1f}"
-    return f"  {check.name:33} max error {check.max_error:8.1e}   PSNR {check.psnr:5.1f} dB{worst}"

@@ -18,7 +18,7 @@ from dsmap.errors import InputError
 from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.images import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, TRAINING
-from dsmap.tools.shared.progress import bar
+from dsmap.tools.shared.progress import bar, duration
 from dsmap.tools.shared.terminal import report_stop, say
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ def _train(job: "TrainingJob") -> None:
     job.say(f"next: dsmap-export {run} -o BUNDLE")
 
 
+_LONG = 60.0  # seconds without a line
 _FIRST_RESULTS = 2000  # iterations before which nothing can be recognised
 
 
@@ -215,23 +216,27 @@ class _Speed:
 
 @contextmanager
 def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[TrainProgress], None]]":
-    """A live line with losses, iterations per second and the time left; plain lines where there is no terminal."""
+    """A live line with losses, iterations per second and the time left at that rate; else a line now and then."""
     if not visible:
         yield lambda _progress: None
         return
     speed = _Speed(start)
 
+    told = time.monotonic()
+
     def line(progress: "TrainProgress") -> None:
+        nonlocal told
         rate, share = speed.update(progress)
-        if progress.step % 50 == 0 or progress.step == total:
+        if progress.step % 50 == 0 or progress.step == total or time.monotonic() - told > _LONG:
+            told = time.monotonic()
             g, d = progress.losses["generators"], progress.losses["discriminators"]
             say(
-                f"step {progress.step}/{total}  {rate:.2f} it/s  generators {g:.2f}  discriminators {d:.2f}  "
-                f"waiting for images {share:.0%}"
+                f"step {progress.step}/{total}  {rate:.2f} it/s{_left(progress.step, total, rate)}  "
+                f"generators {g:.2f}  discriminators {d:.2f}  waiting for images {share:.0%}"
             )
 
     # Short enough for a terminal of 80 columns: G and D are the losses.
-    with bar(text=True, width=10, transient=False) as drawn:
+    with bar(text=True, clock="none", width=10, transient=False) as drawn:
         if drawn is None:
             yield line
             return
@@ -240,10 +245,15 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Trai
         def live(progress: "TrainProgress") -> None:
             rate, share = speed.update(progress)
             g, d = progress.losses["generators"], progress.losses["discriminators"]
-            text = f"{rate:.2f} it/s  G {g:.1f}  D {d:.1f}  data {share:.0%}"
+            text = f"{rate:.2f} it/s{_left(progress.step, total, rate)}  G {g:.1f}  D {d:.1f}  data {share:.0%}"
             drawn.update(progress.step, text=text)
 
         yield live
+
+
+def _left(step: int, total: int, rate: float) -> str:
+    """The time left, from the rate that stands beside it."""
+    return f", {duration((total - step) / rate)} left" if rate and step < total else ""
 
 
 def main() -> None:

@@ -92,6 +92,8 @@ class TrainingJob:
     def trainer(self) -> Iterator[Trainer]:
         """The trainer at the step it starts from, within the process group of all processes."""
         request = self.request
+        features = f" and the feature network {request.config.features}" if request.config.uses_features else ""
+        self.say(f"preparing the networks{features} ...")
         with process_group(self.processes, self.hardware.device):
             trainer = Trainer(
                 request.config,

@@ -41,6 +41,7 @@ def run_polish(request: PolishRequest, *, say: Notify = lambda _line: None) -> P
     fingerprints = {d.name: fingerprint(d) for d in domains}
     if start.data and start.data != fingerprints:
         say("these are not the images that it was trained on")
+    say("computing the style codes of the images ...")
     styles = styles_by_domain(model, {d.name: d.train for d in domains} | style_images, side)
     say(f"mean styles of {' and '.join(f'{styles[d.name].pictures} images of {d.name}' for d in domains)}")
     batches = _batches(request, start.config, domains, crop)

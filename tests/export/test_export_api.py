@@ -25,7 +25,7 @@ def test_the_example_of_the_docs_runs(checkpoint, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     out = capsys.readouterr().out
-    assert re.search(r"^checking against torch on \d+ real images$", out, re.MULTILINE)
+    assert re.search(r"^checking against torch on \d+ real images \.\.\.$", out, re.MULTILINE)
     assert re.search(r"^my-model: \d+ images checked in \d+ s$", out, re.MULTILINE)
     manifest = Bundle.read(tmp_path / "my-model").manifest
     assert (manifest.name, manifest.licence) == ("my-model", "CC BY 4.0")

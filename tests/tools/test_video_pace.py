@@ -2,7 +2,8 @@
 
 import pytest
 
-from dsmap.tools.video.pace import Pace, duration
+from dsmap.tools.shared.progress import duration
+from dsmap.tools.video.pace import Pace
 
 
 class Clock:

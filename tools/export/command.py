@@ -269,7 +269,7 @@ def _update(request: UpdateRequest, report: Path | None) -> None:
 
 
 def _finish(result: "ExportResult | UpdateResult", report: Path | None, more: dict[str, Any]) -> None:
-    say(f"done in {result.seconds:.0f} s")
+    say(f"done in {result.seconds:.0f} s" + ("" if report else "; --report FILE.json writes every number"))
     if report is not None:
         from dsmap.common.reports import write_report
 

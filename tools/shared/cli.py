@@ -32,6 +32,7 @@ from dsmap.errors import DsmapError, first_line
 from dsmap.tools import leave_at_once
 from dsmap.tools.shared.help_screen import HELP_NAMES, App, CommandGroup
 from dsmap.tools.shared.panels import ADVANCED, HARDWARE, MODEL, OUTPUT
+from dsmap.tools.shared.progress import Steps
 from dsmap.tools.shared.terminal import report_error, report_stop, say, show_debug_lines, show_traceback
 
 P = ParamSpec("P")
@@ -241,7 +242,8 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         if kwargs.get("debug"):
             show_debug_lines()
         try:
-            command(*args, **kwargs)
+            with Steps():
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:

@@ -1,13 +1,17 @@
-"""Progress bars on a terminal; nothing elsewhere."""
+"""Signs that work goes on: progress bars on a terminal, and seconds after a line that announces a long step."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, TypeAlias, cast
 
-from dsmap.tools.shared.terminal import Drawing, shown
+from dsmap.tools.shared.terminal import Drawing, follow_lines, note, note_beside, shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
+
+_SILENT = 10.0  # seconds after which a step without a terminal says that it goes on; then every minute
 
 
 Clock: TypeAlias = Literal["left", "elapsed", "none"]
@@ -58,11 +62,86 @@ def bar(
 
     console = Console(file=cast(TextIO, Drawing()))
     if not console.is_terminal:
-        yield None
+        with _steps_hidden():
+            yield None
         return
     columns = _columns(title=title, count=count, text=text, clock=clock, width=width)
-    with Progress(*columns, console=console, transient=transient) as drawn:
+    with _steps_hidden(), Progress(*columns, console=console, transient=transient) as drawn:
         yield Bar(drawn)
+
+
+class Steps:
+    """Within the block, shows that work goes on after a printed line that ends in " ...", until the next line.
+
+    On a terminal a sign turns beside the seconds since then; elsewhere a line comes after ten seconds, then every
+    minute. While a `bar` is drawn there is only the bar.
+    """
+
+    _current: "Steps | None" = None
+
+    def __init__(self, silent: float = _SILENT) -> None:
+        self._silent = silent
+        self._live: Progress | None = None
+        self._quiet: threading.Event | None = None
+        self._hidden = False
+
+    def __enter__(self) -> Self:
+        Steps._current = self
+        follow_lines(self._stop, self._after)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        Steps._current = None
+        follow_lines(None, None)
+        self._stop()
+
+    def hide(self, hidden: bool) -> None:
+        """Show nothing, or show again that work goes on."""
+        self._hidden = hidden
+        self._stop()
+
+    def _after(self, line: str) -> None:
+        if not line.endswith(" ...") or self._hidden:
+            return
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+        console = Console(file=cast(TextIO, Drawing()))
+        if console.is_terminal:
+            columns = SpinnerColumn(), TimeElapsedColumn()
+            self._live = Progress(*columns, console=console, transient=True, refresh_per_second=4)
+            self._live.add_task("")
+            self._live.start()
+            return
+        self._quiet = threading.Event()
+        threading.Thread(target=self._tell, args=(self._quiet,), daemon=True).start()
+
+    def _tell(self, ended: threading.Event) -> None:
+        began, wait = time.monotonic(), self._silent
+        while not ended.wait(wait):
+            note_beside(f"  ... {time.monotonic() - began:.0f} s")
+            wait = 6 * self._silent
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._quiet is not None:
+            self._quiet.set()
+            self._quiet = None
+
+
+@contextmanager
+def _steps_hidden() -> "Iterator[None]":
+    """A terminal draws one thing at a time."""
+    steps = Steps._current
+    if steps is not None:
+        steps.hide(True)
+    try:
+        yield
+    finally:
+        if steps is not None:
+            steps.hide(False)
 
 
 @contextmanager
@@ -70,10 +149,33 @@ def progress(expected: int | None) -> Iterator[Callable[[int], None]]:
     """A bar with a count, moved by calling what it gives with the number of steps that are done."""
     with bar() as drawn:
         if drawn is None:
-            yield lambda done: None
+            yield _counting(expected)
             return
         drawn.begin(total=expected)
         yield drawn.update
+
+
+def _counting(expected: int | None) -> Callable[[int], None]:
+    """Says now and then how many steps are done: after ten seconds, then every minute."""
+    last, wait = time.monotonic(), _SILENT
+
+    def update(done: int) -> None:
+        nonlocal last, wait
+        if time.monotonic() - last >= wait:
+            last, wait = time.monotonic(), 6 * _SILENT
+            note(f"  {done}{f' of {expected}' if expected else ''}")
+
+    return update
+
+
+def duration(seconds: float) -> str:
+    """In words: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds, -1 if seconds > 20 else 0)):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
 
 
 def _columns(*, title: bool, count: bool, text: bool, clock: Clock, width: int) -> "Iterator[ProgressColumn]":

@@ -9,11 +9,21 @@ import functools
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import typer
 
 from dsmap.common.text import printable, sentence, without_passwords
+
+_before: Callable[[], None] | None = None
+_after: Callable[[str], None] | None = None
+
+
+def follow_lines(before: Callable[[], None] | None, after: Callable[[str], None] | None) -> None:
+    """From now on call `before` ahead of each line that is printed, and `after` with a whole line of `say`."""
+    global _before, _after
+    _before, _after = before, after
 
 
 def say(*lines: object, colour: str = "", nl: bool = True) -> None:
@@ -23,7 +33,10 @@ def say(*lines: object, colour: str = "", nl: bool = True) -> None:
     """
     try:
         for number, line in enumerate(lines or ("",), start=1):
-            _print(line, sys.stdout, colour=colour, nl=nl or number < len(lines))
+            whole = nl or number < len(lines)
+            _print(line, sys.stdout, colour=colour, nl=whole)
+            if _after is not None and whole:
+                _after(str(line))
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -34,6 +47,11 @@ def note(*lines: object) -> None:
     """Print each of `lines` on stderr. Never raises: the work goes on if nobody reads it."""
     for line in lines:
         _on_stderr(line)
+
+
+def note_beside(line: object) -> None:
+    """As `note`, for what comes from beside the work: nobody who follows the lines hears of it."""
+    _on_stderr(line, followed=False)
 
 
 def report_error(fact: object, advice: object, *more: object) -> None:
@@ -100,14 +118,16 @@ def shown(text: object) -> str:
     return printable(without_passwords(str(text)))
 
 
-def _on_stderr(line: object, *, colour: str = "", nl: bool = True) -> None:
+def _on_stderr(line: object, *, colour: str = "", nl: bool = True, followed: bool = True) -> None:
     try:
-        _print(line, sys.stderr, colour=colour, nl=nl)
+        _print(line, sys.stderr, colour=colour, nl=nl, followed=followed)
     except (OSError, ValueError):  # ValueError: it is closed
         _send_nowhere(sys.stderr)
 
 
-def _print(line: object, stream: TextIO | None, *, colour: str, nl: bool) -> None:
+def _print(line: object, stream: TextIO | None, *, colour: str, nl: bool, followed: bool = True) -> None:
+    if followed and _before is not None:
+        _before()
     if stream is None:  # a program without a console
         return
     typer.secho(shown(line), file=stream, fg=colour or None, bold=colour == "red" or None, nl=nl)

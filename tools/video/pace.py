@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+from dsmap.tools.shared.progress import duration
+
 _SOON = 3.0  # seconds after which an estimate is worth telling
 _WORTH_TELLING = 60.0  # seconds
 _FASTER_LINES = 270
@@ -71,13 +73,3 @@ class Pace:
         self._reported = self._now
         of = f" of {self._expected}" if self._expected else ""
         return f"{self._done}{of} frames, {self.status()}"
-
-
-def duration(seconds: float) -> str:
-    """In words: "40 s", "3 min", "2 h 5 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds, -1 if seconds > 20 else 0)):.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
