@@ -261,6 +261,7 @@ OPTIONS = {
     "models list": "--debug --help --overwrite --report",
     "models show": "--debug --help --overwrite --report",
     "models pull": "--debug --help --limit",
+    "models push": "--debug --dry-run --help --private",
     "models verify": "--debug --help",
     "models remove": "--debug --help",
     "eval images": "--content --debug --features --features-run-code --help --lpips --overwrite --page --pairs "

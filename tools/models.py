@@ -123,6 +123,35 @@ def pull(
 
 
 @app.command(
+    help="Share a bundle on the Hugging Face Hub, in one commit. Its card has to state a licence and the data.",
+    epilog="dsmap-models push my-model hf:OWNER/NAME --dry-run\ndsmap-models push my-model hf:OWNER/NAME --private",
+)
+@explained
+def push(
+    model: Annotated[str, typer.Argument(metavar="MODEL", parser=text_given, help="Folder of the bundle, or a name.")],
+    to: Annotated[str, typer.Argument(metavar="ADDRESS", parser=text_given, help="hf:OWNER/NAME.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go up; send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="For you alone, if it is new.")] = False,
+    debug: Debug = False,
+) -> None:
+    from dsmap.runtime.bundle.bundled import find_model
+    from dsmap.runtime.hub.address import parse_address
+    from dsmap.runtime.hub.push import plan_push
+    from dsmap.runtime.hub.push import push as push_model
+
+    plan = plan_push(find_model(model), parse_address(to))
+    if dry_run:
+        for path, size in plan.files.items():
+            say(f"{size / 1e6:>9.3f} MB  {path}")
+        for path in plan.left_out:
+            say(f"stays here    {path}")
+        say(f"{plan.bytes / 1e6:.1f} MB would go to {plan.address}; README.md:", "", *plan.card.splitlines())
+        return
+    pushed = push_model(plan, private=private, say=say)
+    say(f"{pushed.pinned}: {pushed.url}", f"next: dsmap-models show {plan.address}")
+
+
+@app.command(
     help="Check every file of a model: sizes, hashes, and that its graphs are nothing but graphs.",
     epilog="dsmap-models verify summer-winter",
 )

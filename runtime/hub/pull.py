@@ -32,7 +32,7 @@ DEFAULT_LIMIT = 1 << 30
 """Bytes of a model that are fetched without being asked for: twice the published network in three precisions."""
 _DOCUMENTS = re.compile(r"README\.md|LICEN[CS]E(\.(md|txt))?", re.ASCII)
 _PICTURES = re.compile(rf"{SAMPLES}/[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.(jpg|jpeg|png|webp)", re.ASCII)
-_MAX_DOCUMENT, _MAX_PICTURE, _MAX_PICTURES = 1 << 20, 4 << 20, 32
+MAX_DOCUMENT, MAX_PICTURE, _MAX_PICTURES = 1 << 20, 4 << 20, 32
 _PICTURE_BEGINS = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)  # on Windows
 
@@ -192,7 +192,7 @@ def _extras(listing: HubListing) -> dict[str, int]:
     """The card, the licence and pictures of a listing, with the sizes to allow."""
     found: dict[str, int] = {}
     for path, size in sorted(listing.files.items()):
-        most = _MAX_DOCUMENT if _DOCUMENTS.fullmatch(path) else _MAX_PICTURE if _PICTURES.fullmatch(path) else 0
+        most = MAX_DOCUMENT if _DOCUMENTS.fullmatch(path) else MAX_PICTURE if _PICTURES.fullmatch(path) else 0
         pictures = sum(name.startswith(f"{SAMPLES}/") for name in found)
         if most and 0 < (size if size is not None else most) <= most and pictures < _MAX_PICTURES:
             found[path] = size if size is not None else most
