@@ -39,6 +39,7 @@ NOT_RUN = [
     (r"^torchrun|^srun|^sbatch|^(sudo )?docker|^podman|^kubectl|^helm|^ray |--ray\b|grpc://", "needs other machines"),
     (r"gpu_check|--engine tensorrt|--engine rtx|--hwaccel cuda|nvenc", "needs a GPU, or its packages"),
     (r"--virtual-camera|--list-cameras", "needs a camera's driver"),
+    (r"\bhf:", "needs the Hugging Face Hub"),
     (r"tensorboard", "runs until Ctrl-C"),
 ]
 """(pattern, why a statement with it does not run here)."""

@@ -85,7 +85,7 @@ def push(plan: PushPlan, *, private: bool = False, say: Notify = lambda _line: N
     """
     hub = Hub()
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if get_token() is None:
         raise InputError(f"there is no token for {hub.host}", f"Make one that may write, then {LOG_IN}.")
