@@ -75,6 +75,8 @@ def _write_model(bundle: Bundle, folder: Path, request: TritonRequest, *, stabil
     def fill(part: Path) -> None:
         _copy_bundle(bundle, part / "1" / served.BUNDLE_FOLDER)
         shutil.copyfile(_MODEL, part / "1" / _MODEL.name)
+        # Where Python would keep the compiled file: a server that polls would take it for a change, and load again.
+        (part / "1" / "__pycache__").touch()
         _write_config(part, bundle, request.max_batch, stabilised=stabilised)
 
     return write_model_folder(folder, fill, overwrite=request.overwrite)

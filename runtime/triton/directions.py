@@ -2,7 +2,6 @@
 
 import os
 
-from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.concurrency import MAX_CONCURRENT
@@ -72,6 +71,6 @@ class Directions:
         if len(same) == 1:
             return same[0]
         raise InputError(
-            f"the model {manifest.name} has no {what} {printable(text[:100])!r}",
+            f"the model {manifest.name} has no {what} {text[:100]!r}",
             f"Send {manifest.domains[0]} or {manifest.domains[1]}.",
         )

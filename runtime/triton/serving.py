@@ -130,7 +130,7 @@ class BundleServer:
         height, width = wish.frame_rgb.shape[:2]
         if height * width > self.settings.max_pixels:
             raise InputError(
-                f"a frame of {width}x{height} has {height * width / 1e6:.1f} million pixels; this server takes"
+                f"a frame of {width}x{height} has {height * width / 1e6:.4g} million pixels; this server takes"
                 f" {self.settings.max_pixels / 1e6:g} million",
                 f"Send smaller frames, or raise {MAX_MEGAPIXELS} in the model's config.pbtxt.",
             )

@@ -81,7 +81,7 @@ def _check_same(bundle: Path, given: Mapping[str, str]) -> None:
 def _flag(given: Mapping[str, str], name: str) -> bool:
     text = given.get(name, "")
     if text.lower() not in _YES_NO:
-        raise InputError(f"the parameter {name} is {printable(text[:100])!r}", "Write true or false in config.pbtxt.")
+        raise InputError(f"the parameter {name} is {text[:100]!r}", "Write true or false in config.pbtxt.")
     return _YES_NO[text.lower()]
 
 
@@ -92,7 +92,7 @@ def _pixels(given: Mapping[str, str]) -> int:
         if not 0 < megapixels < 1e6:
             raise ValueError
     except ValueError:
-        fact = f"the parameter {MAX_MEGAPIXELS} is {printable(text[:100])!r}"
+        fact = f"the parameter {MAX_MEGAPIXELS} is {text[:100]!r}"
         raise InputError(fact, "Write a number above 0 in config.pbtxt, such as 16.") from None
     return int(megapixels * 1e6)
 
