@@ -8,9 +8,10 @@ from dsmap.export.triton_text import TensorConfig, parameters, tensors
 from dsmap.runtime.bundle.manifest import Manifest
 from dsmap.runtime.triton import interface as served
 
+# Without max_queue_size: with it, the server (2.51) sometimes let everything wait for half a second.
 _BATCHES = """
-# Frames that wait are handed over together, those of one size with those of that size.
-dynamic_batching { default_queue_policy { max_queue_size: 256 } }
+# Frames that wait are handed over together, those of one size with those of that size; none waits for others.
+dynamic_batching {{ preferred_batch_size: [ {max_batch} ] }}
 """
 _SEQUENCES = f"""
 # A video is a sequence. Its frames come in order, the first and the last marked as such.
@@ -37,7 +38,7 @@ def model_config(manifest: Manifest, text: str, *, name: str, max_batch: int, st
         f'# Written by dsmap {__version__}. {kind}\nname: "{name}"\nbackend: "python"\nmax_batch_size: {max_batch}\n',
         tensors("input", _inputs()),
         tensors("output", _outputs(manifest)),
-        _SEQUENCES if stabilised else _BATCHES,
+        _SEQUENCES if stabilised else _BATCHES.format(max_batch=max_batch),
         "\n# One instance on each GPU, or one on the CPU, which uses all cores.\n",
         "instance_group [ { count: 1 kind: KIND_AUTO } ]\n",
         _warm_up(manifest),

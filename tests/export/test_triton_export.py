@@ -68,7 +68,8 @@ def test_the_configuration_is_what_triton_reads(repository, tiny_bundle, name):
 
 def test_frames_are_batched_and_videos_are_sequences(repository):
     frames, videos = config_of(repository / "tiny"), config_of(repository / "tiny-stabilised")
-    assert frames.HasField("dynamic_batching")
+    assert list(frames.dynamic_batching.preferred_batch_size) == [8]
+    assert frames.dynamic_batching.max_queue_delay_microseconds == 0
     assert videos.sequence_batching.HasField("oldest")
     assert videos.sequence_batching.max_sequence_idle_microseconds == 60_000_000
 

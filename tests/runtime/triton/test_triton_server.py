@@ -219,6 +219,7 @@ class Load:
         right, until = 0, time.monotonic() + PATIENCE
         choose = np.random.default_rng(number)
         with client_of(self.server) as client:
+            client.is_server_live()  # connects
             while right < frames and time.monotonic() < until:
                 which = int(choose.integers(len(self.sent)))
                 frame, others = self.sent[which]
