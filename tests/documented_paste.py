@@ -27,6 +27,7 @@ NOT_PASTED = {
     "docs/benchmarks/model.md": "measurements that take hours",
     "docs/benchmarks/training.md": "measurements that take hours",
     "docs/benchmarks/video.md": "measurements of a clip that is not in the repository",
+    "docs/scale.md": "clusters and servers, whose own tests run what it says",
 }
 """Pages whose commands are parsed, and not run."""
 

@@ -36,6 +36,7 @@ EXTRAS = [
     (r"--engine tensorrt", "tensorrt"),
     (r"--backend torch", "torch"),
     (r"--backend openvino", "openvino"),
+    (r"--remote", "triton"),
 ]
 """(what a command line says, the extra that its page must name)."""
 

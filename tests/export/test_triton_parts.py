@@ -166,6 +166,18 @@ def test_a_server_runs_the_ensembles(repository, bundles, tmp_path):
                 inputs = _inputs(frames=frames, style_code=np.tile(translator.style, (3, 1)))
                 got = client.infer(f"{name}-to-winter", inputs).as_numpy("translated")
                 assert np.abs(got.astype(int) - translator(frames)).max() <= 1
+                if name == "tiny":
+                    frame = frames[0, :29, :45]
+                    assert np.abs(documented_client(server, frame).astype(int) - translator(frame)).max() <= 1
+
+
+def documented_client(server, frame):
+    """What the client in the documentation makes of a frame."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "tritonclient" in block]
+    names = {"summer_rgb": frame}
+    exec(code.replace("gpu-box:8001", server.address).replace("summer-winter-to", "tiny-to"), names)
+    return names["winter_rgb"]
 
 
 def _inputs(**tensors):
