@@ -1,6 +1,7 @@
 """README.md and docs/: every command parses, and every page can be pasted from top to bottom."""
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -192,3 +193,12 @@ def test_every_page_can_be_pasted(page, folder, request):
         from_ = request.getfixturevalue("checkpoint" if name.startswith("runs/") else "tiny_bundle")
         shutil.copytree(from_, folder / name)
     documented_paste.paste(page, folder)
+
+
+def test_the_card_in_the_bundled_model_is_the_documented_one():
+    """Up to pictures and links, which a bundle has none of."""
+    bundle = documented.ROOT / "runtime" / "models" / "summer-winter" / "bundle.json"
+    card = json.loads(bundle.read_text(encoding="utf-8"))["card"]
+    rows = re.findall(r"^\|.*\|$", documented.page_text("docs/summer-winter.md"), re.MULTILINE)
+    assert len(rows) > 10
+    assert [row for row in rows if row not in card and "](" not in row] == []

@@ -261,7 +261,7 @@ def test_two_images_of_one_name(folder, tiny_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "fact", "advice"),
     [
-        ("nowhere --data data", "no model or bundle named 'nowhere'", "Bundled models"),
+        ("nowhere --data data", "no model or bundle named 'nowhere'", "Known models"),
         ("data --data data", "data is not a bundle", "dsmap-export"),
         ("BUNDLE --data nowhere", "The folder nowhere does not exist", "trainA"),
         ("BUNDLE --data data --domains a,b", "of a and b, the model of summer and winter", "--domains summer,winter"),
