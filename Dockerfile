@@ -28,7 +28,7 @@ FROM wheel AS environment
 ARG EXTRAS=cpu,serve
 RUN python -m venv /opt/dsmap \
     && /opt/dsmap/bin/pip install --no-cache-dir --constraint constraints.txt "$(ls /wheels/*.whl)[${EXTRAS}]" \
-    && /opt/dsmap/bin/python -m dsmap.runtime.web.vendor \
+    && /opt/dsmap/bin/python -P -m dsmap.runtime.web.vendor \
     && /opt/dsmap/bin/pip uninstall --yes pip
 
 FROM python:${PYTHON}-slim AS dsmap

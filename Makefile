@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## Run all tests except the slow ones
 	@# Two at a time, a file each; torch's threads would only wait for one another then.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: $(VENV)/.dev  ## Paste every page of the documentation; kill real jobs at random (KILLS=200: longer)
+test-slow: $(VENV)/.dev  ## Paste every page of the documentation, build an image's contents, kill jobs at random (KILLS=200: longer)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 GPU_WHEEL := build/gpu-wheel

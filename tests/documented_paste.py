@@ -37,7 +37,10 @@ NOT_RUN = [
     (r"--install-completion", "changes the shell of whoever runs it"),
     (r"rtsps?://|rtmp://|srt://", "needs a camera of the network"),
     (r"--host 0\.0\.0\.0|DSMAP_TOKEN", "listens to the network"),
-    (r"^torchrun|^srun|^sbatch|^(sudo )?docker|^podman|^kubectl|^helm|^ray |--ray\b|grpc://", "needs other machines"),
+    (
+        r"^torchrun|^srun|^sbatch|^(sudo )?docker|^podman|^kubectl|^helm|^ray |scontrol|--ray\b|grpc://",
+        "needs other machines",
+    ),
     (r"gpu_check|--engine tensorrt|--engine rtx|--hwaccel cuda|nvenc", "needs a GPU, or its packages"),
     (r"--virtual-camera|--list-cameras", "needs a camera's driver"),
     (r"\bhf:", "needs the Hugging Face Hub"),

@@ -22,7 +22,11 @@ OTHER_PROGRAMS = {
 }  # fmt: skip
 """What else pages run. A new program is listed here, and either runs or has a reason in `documented_paste.NOT_RUN`."""
 WITHOUT_VERB = {"--help", "--version", "--install-completion", "--show-completion"}
-FOREIGN_OPTIONS = {"--shm-size", "--ipc"}  # of other programs, in the text
+FOREIGN_OPTIONS = {
+    "--shm-size", "--ipc", "--max-restarts", "--rdzv-backend", "--requeue", "--dependency", "--profile", "--build-arg",
+    "--user",
+}  # fmt: skip
+"""Of other programs, in the text."""
 EXTRAS = [
     (r"^(train|polish|distill|bench train)", "train"),
     (r"^(export|bench model(?! [a-z]))", "export"),
