@@ -17,11 +17,12 @@ _SHARED_MEMORY = re.compile(r"shared memory|shm|No space left", re.IGNORECASE)
 _STUB_DIED = re.compile(r"stub process", re.IGNORECASE)
 _UNKNOWN_MODEL = re.compile(r"unknown model|is not found|no version|has no available versions", re.IGNORECASE)
 _STOPPING = re.compile(r"server not ready|server is stopping|server exiting", re.IGNORECASE)
-_TLS = re.compile(r"ssl|tls|handshake|certificate", re.IGNORECASE)
+_TLS = re.compile(r"ssl|tls|handshake", re.IGNORECASE)
+_CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED:?([^:;)]*)")
 _REASONS = re.compile(
     r"Connection refused|Connection reset by peer|Socket closed|No route to host|Network is unreachable"
     r"|Domain name not found|DNS resolution failed|Timeout occurred|http1\.x server|SSL_ERROR\w*"
-    r"|CERTIFICATE_\w+|certificate verify failed|handshake failed",
+    r"|handshake failed",
     re.IGNORECASE,
 )
 _SMALLER = "Use a smaller --height"
@@ -52,11 +53,14 @@ def unreachable(text: str, where: str) -> DsmapError:
     if _STOPPING.search(text):
         return DsmapError(f"the Triton server at {where} is starting or stopping", "Try again when it is ready.")
     reason = _reason(text)
-    if _TLS.search(reason):
+    if found := _CERTIFICATE.search(text):
         return DsmapError(
-            f"no secure connection to {where}: {reason}",
-            "Use grpc:// for a server without TLS; GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names a file of other authorities.",
+            f"no secure connection to {where}: {printable(found[1]).strip().lower() or 'its certificate is refused'}",
+            "If you trust its authority, name the file of that in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.",
         )
+    if _TLS.search(reason):
+        fact = f"no secure connection to {where}: {reason}"
+        return DsmapError(fact, "Use grpc:// for a server without TLS, or check its port.")
     return DsmapError(
         f"no Triton server answers at {where}: {reason}",
         "Check the address, that the server runs, and that it listens for gRPC there (usually 8001; 8000 is HTTP).",

@@ -1,5 +1,6 @@
 """The backend `triton` with a real server: what comes back is what this machine's own backend gives, bit by bit."""
 
+import datetime
 import json
 import os
 import pickle
@@ -13,8 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonserver
 from clips import make_clip, read
 from commands import call
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.export.triton import TritonRequest, write_triton_models
@@ -280,3 +286,49 @@ def test_http_ports_and_plain_ports_with_tls(server, remote):
     with pytest.raises(DsmapError) as error:
         loaded(f"grpc://127.0.0.1:{server.http}")
     assert "8000 is HTTP" in error.value.advice
+
+
+def test_tls_with_an_authority_of_ones_own(tmp_path):
+    if why := tritonserver.missing():
+        pytest.skip(why)
+    certificate, key = self_signed(tmp_path)
+    add_model(tmp_path / "models", "others")
+    options = ("--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}")
+    code = "import sys; from dsmap.runtime.backends.triton.remote_bundle import open_remote; open_remote(*sys.argv[1:])"
+    with tritonserver.TritonServer(tmp_path / "models", tmp_path / "log", *options) as server:
+        address = f"grpcs://localhost:{server.grpc}"
+        for environment, said in (
+            ({"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificate)}, "others at {} was not made by dsmap-export"),
+            ({}, "no secure connection to {}: self signed certificate\nIf you trust"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", code, address, "others"],
+                capture_output=True,
+                text=True,
+                env=os.environ | environment,
+            )
+            assert said.format(address) in done.stderr
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate of localhost and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    no_password = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password)
+    files[1].write_bytes(pem)
+    return files

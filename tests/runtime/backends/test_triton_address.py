@@ -5,10 +5,12 @@ import sys
 
 import pytest
 from commands import call
+from tritonclient.utils import InferenceServerException
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.backends.triton.address import parse_address
+from dsmap.runtime.backends.triton.failures import explained
 from dsmap.runtime.jobs.options import ModelOptions
 from dsmap.tools import live, video
 
@@ -100,3 +102,47 @@ def test_without_the_client_package(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DsmapError) as error:
         Translator.load(domain="winter", remote="grpc://127.0.0.1:1")
     assert error.value.advice == "pip install 'dsmap[triton]'"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "fact", "advice"),
+    [
+        (
+            "StatusCode.RESOURCE_EXHAUSTED",
+            "Received message larger than max (6220848 vs. 4194304)",
+            InputError,
+            "proxy before it, does not take frames that large: Received message larger than max (6220848 vs. 4194304)",
+            "Use a smaller --height",
+        ),
+        (
+            "StatusCode.INTERNAL",
+            "Stub process 'tiny_0_0' is not healthy.",
+            DsmapError,
+            "the process of the model tiny at grpc://box:8001 has ended: Stub process 'tiny_0_0' is not healthy.",
+            "it may have run out of memory",
+        ),
+        (
+            "StatusCode.INTERNAL",
+            "Failed to increase the shared memory pool size for key 'x' to 67108864 bytes: No space left on device",
+            DsmapError,
+            "grpc://box:8001 has too little shared memory for frames of this size",
+            "--shm-size",
+        ),
+        (
+            "StatusCode.UNAVAILABLE",
+            "Request for unknown model: 'tiny' is not found",
+            DsmapError,
+            "grpc://box:8001 does not serve tiny any more",
+            "Load it there again.",
+        ),
+        ("StatusCode.UNAVAILABLE", "Server not ready", DsmapError, "at grpc://box:8001 was stopped", "Start it again."),
+        ("StatusCode.INTERNAL", "a fact\nan advice", DsmapError, "a fact", "an advice"),
+        ("StatusCode.INTERNAL", "", DsmapError, "the model tiny at grpc://box:8001 failed: without a reason", "log"),
+        (None, "half a\x1b[31m message", DsmapError, "failed: half a\\x1b[31m message", "log"),
+    ],
+)
+def test_what_servers_and_proxies_say(status, text, kind, fact, advice):
+    told = explained(InferenceServerException(text, status=status), "grpc://box:8001", "tiny")
+    assert type(told) is kind
+    assert fact in told.fact
+    assert advice in told.advice
