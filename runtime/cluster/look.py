@@ -22,6 +22,10 @@ class Wanted(NamedTuple):
     """Paths that it must see."""
     tokens: list[str]
     """Files that it must see, each in a folder that it must be able to write into."""
+    stored_inputs: list[str]
+    """Addresses in object stores that it must see."""
+    stored_tokens: list[str]
+    """Addresses that it must see, and be able to write beside."""
 
 
 def look_function() -> Callable[[dict[str, Any]], Found]:
@@ -34,7 +38,8 @@ def look_function() -> Callable[[dict[str, Any]], Found]:
 
         try:
             from dsmap import __version__
-            from dsmap.errors import DsmapError
+            from dsmap.errors import DsmapError, InputError
+            from dsmap.runtime.jobs import stored
             from dsmap.runtime.open_model import open_model
         except ImportError as error:
             missing = "dsmap is not installed" if error.name == "dsmap" else f"dsmap cannot be loaded ({error})"
@@ -50,6 +55,15 @@ def look_function() -> Callable[[dict[str, Any]], Found]:
         if bundle.fingerprint != wanted["fingerprint"]:
             return f"the model {wanted['model']} on NODE is another one than here", "put the same one everywhere"
         shared = "use storage that all nodes mount under the same path"
+        try:
+            for address in (*wanted["stored_inputs"], *wanted["stored_tokens"]):
+                if not stored.stored_exists(address):
+                    return f"NODE does not see {address}", "use a store that all nodes reach, with their credentials"
+            for address in wanted["stored_tokens"]:
+                stored.write_mark(own := f"{address}-{os.getpid()}")
+                stored.remove_mark(own)
+        except InputError as error:
+            return f"NODE: {error.fact}", error.advice
         for path in wanted["inputs"]:
             if not os.path.exists(path):
                 return f"NODE does not see the input {path}", shared

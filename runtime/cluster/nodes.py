@@ -11,6 +11,7 @@ from dsmap import __version__
 from dsmap.errors import InputError
 from dsmap.runtime.cluster.look import Found, Wanted, look_function
 from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.jobs.stored import StorePath, is_stored, remove_mark, write_mark
 
 _LOOK_SECONDS = 120.0
 _FOLDERS = 20  # looked at on every node, of each kind
@@ -67,9 +68,12 @@ def check_nodes(ray: Any, share: Share, request: VideoRequest) -> None:
     """Looks at every node where workers may run. Raises InputError for the first thing that one lacks."""
     nodes = [node for node in _alive(ray) if share.fits(node["Resources"])]
     inputs = [job.source for job in request.jobs if isinstance(job.source, Path)]
-    outputs = dict.fromkeys(job.output if job.kind == "folder" else job.output.parent for job in request.jobs)
+    stored = [str(job.source) for job in request.jobs if isinstance(job.source, str) and is_stored(job.source)]
+    stores = list({str(job.output.parent): None for job in request.jobs if is_stored(job.output)})[:_FOLDERS]
+    local = [job for job in request.jobs if not is_stored(job.output)]
+    outputs = dict.fromkeys(job.output if job.kind == "folder" else job.output.parent for job in local)
     folders = [folder if folder.is_dir() else folder.parent for folder in outputs]
-    with _tokens(list(dict.fromkeys(folders))[:_FOLDERS]) as tokens:
+    with _tokens(list(dict.fromkeys(folders))[:_FOLDERS]) as tokens, _stored_tokens(stores) as stored_tokens:
         wanted = Wanted(
             version=__version__,
             model=str(request.model.model),
@@ -77,6 +81,8 @@ def check_nodes(ray: Any, share: Share, request: VideoRequest) -> None:
             fingerprint=request.bundle.fingerprint,
             inputs=[str(path) for path in _of_each_folder(inputs)],
             tokens=tokens,
+            stored_inputs=[str(path) for path in _of_each_folder([StorePath(address) for address in stored])],
+            stored_tokens=stored_tokens,
         )
         found = _look(ray, nodes, wanted)
     bad = [(node, problem) for node, problem in found if problem is not None]
@@ -130,3 +136,18 @@ def _tokens(folders: Sequence[Path]) -> Iterator[list[str]]:
     finally:
         for file in files:
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stored_tokens(folders: Sequence[str]) -> Iterator[list[str]]:
+    """The same in folders of object stores."""
+    files = [f"{folder}/.dsmap-{secrets.token_hex(8)}.look" for folder in folders]
+    written: list[str] = []
+    try:
+        for file in files:
+            write_mark(file)
+            written.append(file)
+        yield files
+    finally:
+        for file in written:
+            remove_mark(file)

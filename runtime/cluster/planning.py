@@ -7,6 +7,7 @@ from typing import TypeVar
 from dsmap.runtime.cluster.units import FolderUnit, JobsUnit, Unit, VideoUnit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.images import prepare_folder
+from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import VideoRequest
 
 _Image = TypeVar("_Image")
@@ -24,7 +25,9 @@ def plan_units(todo: Sequence[CheckedJob], request: VideoRequest, *, workers: in
     images = [one for one in good if one[1].job.kind in ("image", "frame")]
     folders = [one for one in good if one[1].job.kind == "folder"]
     units: list[Unit] = [
-        VideoUnit(number, one, seconds) if isinstance(one.job.source, Path) else JobsUnit(((number, one),))
+        VideoUnit(number, one, seconds)
+        if isinstance(one.job.source, Path) and not one.job.is_stored
+        else JobsUnit(((number, one),))
         for number, one in videos
     ]
     for number, one in folders:
@@ -42,6 +45,11 @@ def _folder_units(number: int, one: CheckedJob, request: VideoRequest, workers: 
 def _batches(images: Sequence[_Image], workers: int) -> Iterator[Sequence[_Image]]:
     size = max(1, min(_MOST_IMAGES, len(images) // (max(1, workers) * _ROUNDS)))
     return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _may_split(job: Job) -> bool:
+    """Segments are read from a file that all workers see, and lie beside the result."""
+    return isinstance(job.source, Path) and not job.is_stored
 
 
 def _weight(one: CheckedJob) -> float:

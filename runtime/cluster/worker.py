@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from dsmap.runtime.cluster.units import (
     VideoUnit,
 )
 from dsmap.runtime.jobs.batch import CheckedJob, run_job
-from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress
+from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress, OnEvent
 from dsmap.runtime.jobs.images import run_folder_images
 from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.plan import Job, is_done
@@ -41,6 +42,7 @@ from dsmap.runtime.jobs.segments import (
     segments_folder,
     translate_segment,
 )
+from dsmap.runtime.jobs.stored import StorePath, fetch, is_stored, send
 from dsmap.runtime.open_model import open_model
 
 _Made = TypeVar("_Made")
@@ -165,20 +167,37 @@ class Worker:
     def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:
         model, request = self._model, self._request
         assert model is not None
+        if one.job.is_stored:
+            return self._stored(number, one, beats)
         if retry:
             if not request.options.overwrite and is_done(one.job):
                 return _done_before(one)
             request = replace(request, options=_continuing(request, one.job))
 
-        def emit(event: BatchEvent) -> None:
-            if isinstance(event, JobProgress):
-                beats.progress(number, 0, event.done)
-            elif isinstance(event, JobNotice):
-                beats.notice(number, 0, event.line)
-
-        outcome = _when_free(lambda: run_job(one, request, model, emit))
+        outcome = _when_free(lambda: run_job(one, request, model, beats.emitter(number)))
         assert outcome.report is not None
         return outcome.report
+
+    def _stored(self, number: int, one: CheckedJob, beats: "_Beats") -> JobReport:
+        """A job from or to an object store, by way of this node's disk. The result is sent when it is complete."""
+        assert self._model is not None
+        job = one.job
+        with tempfile.TemporaryDirectory(prefix="dsmap-") as scratch:
+            source, output = job.source, job.output
+            if isinstance(source, str) and is_stored(source):
+                source = Path(scratch, StorePath(source).name)
+                fetch(str(job.source), source)
+            if is_stored(output):
+                output = Path(scratch, "result", output.name)
+                output.parent.mkdir()
+            local = CheckedJob(replace(job, source=source, output=output), None)
+            options = replace(self._request.options, overwrite=True, resume=False)
+            request = replace(self._request, options=options, jobs=(local.job,))
+            report = run_job(local, request, self._model, beats.emitter(number)).report
+            assert report is not None
+            if is_stored(job.output) and not report.interrupted:
+                send(output, job.output)
+        return replace(report, input=Path(job.source) if isinstance(job.source, Path) else StorePath(job.source))
 
     def _folder(self, unit: FolderUnit, retry: bool, beats: "_Beats") -> JobReport:
         assert self._model is not None
@@ -265,6 +284,17 @@ class _Beats:
     def notice(self, number: int, part: int, line: str) -> None:
         with self._lock:
             self._notices.append(PartEvent(number, part, notice=line))
+
+    def emitter(self, number: int) -> OnEvent:
+        """For the events of a whole job."""
+
+        def emit(event: BatchEvent) -> None:
+            if isinstance(event, JobProgress):
+                self.progress(number, 0, event.done)
+            elif isinstance(event, JobNotice):
+                self.notice(number, 0, event.line)
+
+        return emit
 
     def untold(self) -> list[PartEvent]:
         """What has happened since this was called last."""

@@ -28,6 +28,7 @@ from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.report_file import write_batch_report
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame_job
+from dsmap.runtime.jobs.stored import is_stored, stored_exists
 from dsmap.runtime.jobs.video import run_video_job
 from dsmap.runtime.jobs.video_plan import check_video_job
 
@@ -114,6 +115,9 @@ def run_request(
 
     `translate_all`: what runs the jobs; None: this process, one after the other.
     """
+    if translate_all is None and (stored := next((job for job in request.jobs if job.is_stored), None)):
+        place = stored.output if is_stored(stored.output) else stored.shown
+        raise InputError(f"{place} is in an object store, which is for --ray", "pass --ray local, or use a local copy")
     translate_all = translate_all or _translated
     emit = on_event or (lambda _event: None)
     left_out = {"files_left_out": request.files_left_out} if request.files_left_out else {}
@@ -155,6 +159,10 @@ def _checked_jobs(request: VideoRequest, jobs: Sequence[Job]) -> list[CheckedJob
 
 
 def _facts(job: Job, options: VideoOptions) -> InputFacts:
+    if job.is_stored:  # the worker that fetches it sees what it is
+        if not options.overwrite and (stored_exists if is_stored(job.output) else Path.exists)(job.output):
+            raise InputError(f"{job.output} exists already", "pass --overwrite to replace it, or another name with -o")
+        return InputFacts(width=0, height=0, frames=1 if job.kind == "image" else None)
     if job.kind == "video":
         return check_video_job(job.source, job.output, options)
     if job.kind == "frame":
@@ -253,7 +261,7 @@ def described(todo: Sequence[CheckedJob], request: VideoRequest, model: ModelSum
 def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
     """Of the input, then of the translation and the result where one of them differs from it."""
     if facts.source_size is None:
-        return "each at its own size"
+        return "each at its own size" if facts.frames != 1 else "size not known yet"
     source, inside = facts.source_size, (facts.width, facts.height)
     result = facts.result_size or options.size_of_result(*source)
     size = "{}x{}".format(*source)

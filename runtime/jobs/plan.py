@@ -4,6 +4,7 @@ The kind of a file is decided by its content (see `dsmap.common.images.kinds`). 
 """
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.jobs.output_paths import check_kept_apart, default_output, image_suffix, result_names
 from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, tidy_up
 from dsmap.runtime.jobs.single_frame import means_one_frame
+from dsmap.runtime.jobs.stored import StorePath, is_stored, list_stored, stored_exists
 from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
 from dsmap.runtime.video.sequence_reader import is_sequence, sequence_images
 from dsmap.runtime.video.sequence_writer import is_image_of, written_images
@@ -46,6 +48,11 @@ class Job:
         return shown(self.source) if isinstance(self.source, str) and is_address(self.source) else str(self.source)
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the input or the output is in an object store."""
+        return is_stored(self.output) or (isinstance(self.source, str) and is_stored(self.source))
+
+    @property
     def name(self) -> str:
         """A short name, for a progress bar."""
         return Path(self.source).name if isinstance(self.source, Path) else str(self.output.stem)
@@ -69,6 +76,8 @@ class Job:
 
     def own_folders(self) -> list[Path]:
         """Folders for the job alone: the parts of videos."""
+        if is_stored(self.output):
+            return []
         return [parts_folder(self.output)] if self.kind == "video" and not is_written_sequence(self.output) else []
 
     def writes(self, path: Path) -> bool:
@@ -142,6 +151,10 @@ def check_jobs_apart(
 
 def is_done(job: Job) -> bool:
     """Whether the job's result exists and is complete: no interrupted job left parts of it."""
+    if is_stored(job.output):
+        return stored_exists(job.output)
+    if job.kind == "video" and is_stored(str(job.source)):
+        return job.output.exists() and not is_unfinished(job.output)
     if job.kind == "video":  # nothing says whether a stream or a sequence is complete
         if not isinstance(job.source, Path) or not job.output.exists():
             return False
@@ -159,7 +172,7 @@ def tidy_up_after(job: Job) -> None:
 def make_result_folders(jobs: Iterable[Job]) -> Iterator[None]:
     """Creates the folders that results need; those that are still empty at the end of the block are removed."""
     made = []
-    wanted = [job.output.parent for job in jobs if job.own_folder]
+    wanted = [job.output.parent for job in jobs if job.own_folder and not is_stored(job.output)]
     for folder in dict.fromkeys(folder for own in wanted for folder in (own.parent, own)):
         if not folder.exists() and folder.parent.is_dir():
             check_folder_writable(folder.parent, "-o")
@@ -217,6 +230,8 @@ class _Suffixes:
 
 
 def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *, alone: bool) -> list[Job]:
+    if is_stored(source):
+        return _stored_jobs(source, output, domain, suffixes, alone=alone)
     if is_address(source):
         check_address(source)
         beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffixes.video)
@@ -241,6 +256,21 @@ def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *,
     return [Job(kind=kind, source=path, output=_output(output, beside, alone=alone), own_folder=not alone)]
 
 
+def _stored_jobs(source: str, output: Path | None, domain: str, suffixes: "_Suffixes", *, alone: bool) -> list[Job]:
+    """For an address of an object store: what its files are is decided by their names."""
+    jobs = []
+    found = list_stored(source)
+    for address in found:
+        path = StorePath(address)
+        kind: Kind = "image" if path.suffix.lower() in IMAGE_SUFFIXES - {".gif"} else "video"
+        suffix = image_suffix(path) if kind == "image" else suffixes.video
+        end = "-" + re.sub(r"[^\w.-]+", "-", domain) + suffix
+        beside = path.with_name(path.stem + end)
+        result = _output(output, beside, alone=alone and len(found) == 1)
+        jobs.append(Job(kind=kind, source=address, output=result, own_folder=not is_stored(result) and not alone))
+    return jobs
+
+
 def _folder_jobs(folder: Path, output: Path | None, domain: str, suffixes: _Suffixes, *, alone: bool) -> list[Job]:
     found = list_folder(folder)
     if not found.images and not found.animations and not found.videos:
@@ -250,6 +280,10 @@ def _folder_jobs(folder: Path, output: Path | None, domain: str, suffixes: _Suff
             "name a folder that does, or a file",
         )
     default = default_output(folder, domain, "")
+    if found.images and output is not None and is_stored(output):
+        raise InputError(
+            f"{folder} holds images, and {output} is in an object store", "list the images in a manifest instead"
+        )
     results = default if output is None else output if alone else output / default.name
     jobs = [Job(kind="folder", source=folder, output=results, own_folder=not alone)] if found.images else []
     moving = sorted((*found.videos, *found.animations))
@@ -267,6 +301,8 @@ def _output(output: Path | None, beside: Path, *, alone: bool) -> Path:
     """`beside`, or its name in the folder `output`; `output` itself where it names a single result."""
     if output is None:
         return beside
+    if is_stored(output):
+        return output if alone and output.suffix else output / beside.name
     return output / beside.name if output.is_dir() or not alone else output
 
 

@@ -19,6 +19,7 @@ from dsmap.runtime.jobs.manifest import expand_manifests
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_jobs
 from dsmap.runtime.jobs.report_file import check_report_format, is_of_interrupted_run
+from dsmap.runtime.jobs.stored import as_place
 from dsmap.runtime.open_model import open_model
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.styles.style_path import StylePlan, plan_style_path
@@ -96,7 +97,7 @@ def resolve_request(
     bundle = open_model(model.model, model.remote)
     model = replace(model, domain=bundle.manifest.domain_named(model.domain))
     requested = _resolve_style(style or StyleOptions(), bundle, model.domain)
-    listed = expand_manifests(sources)
+    output, listed = as_place(output), expand_manifests(sources)
     outputs = {place: one.output for place, one in enumerate(listed) if one.output is not None}
     sources = [one.source for one in listed]
     sources = with_passwords(sources, password_env, "--password-env")

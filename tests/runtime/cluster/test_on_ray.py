@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import clips
+import fsspec
 import numpy as np
 import pytest
 
 from dsmap.common.images import write_rgb
+from dsmap.errors import InputError
 from dsmap.runtime.cluster.connection import load_ray
 from dsmap.runtime.cluster.on_ray import OnRay
 from dsmap.runtime.jobs.batch import translate_videos
@@ -22,8 +25,40 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 LOSSLESS = {"domain": "winter", "codec": "lossless"}
 
 
+STORE = """
+import os
+from fsspec.implementations.local import LocalFileSystem
+
+class TestStore(LocalFileSystem):
+    protocol = "teststore"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        inside = str(path).partition("teststore://")[2].strip("/")
+        return os.path.join(os.environ["TESTSTORE"], inside) if inside else str(path)
+"""
+
+
 @pytest.fixture(scope="module")
-def cluster():
+def store(tmp_path_factory) -> Iterator[Path]:
+    """An object store that fsspec knows as teststore://, here and in processes that are started from here."""
+    folder, package = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("package")
+    (package / "teststore.py").write_text(STORE)
+    (package / "teststore-1.dist-info").mkdir()
+    (package / "teststore-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: teststore\nVersion: 1\n")
+    (package / "teststore-1.dist-info" / "entry_points.txt").write_text(
+        "[fsspec.specs]\nteststore = teststore:TestStore\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(package))
+        patch.setenv("TESTSTORE", str(folder))
+        patch.syspath_prepend(package)
+        fsspec.register_implementation("teststore", "teststore.TestStore", clobber=True)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def cluster(store):
     load_ray()
     from ray.cluster_utils import Cluster
 
@@ -160,3 +195,35 @@ def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, film, plain, tiny_
     assert kept
     assert json.loads((tmp_path / "r.json").read_text())["complete"]
     assert same(clips.read(output), plain)
+
+
+def test_inputs_and_results_in_an_object_store(tmp_path, on_ray, store, film, plain, tiny_bundle):
+    (store / "films").mkdir()
+    (store / "films" / "film.mkv").write_bytes(film.read_bytes())
+    write_rgb(store / "films" / "a.png", np.zeros((16, 24, 3), np.uint8))
+    (store / "films" / "bad.mp4").write_bytes(b"no video")
+    inputs, output = "teststore://films", "teststore://films/out"
+    report = tmp_path / "r.json"
+    batch = translate_videos(
+        inputs, output, domain="winter", codec="lossless", model=tiny_bundle, report=report, run=on_ray
+    )
+    assert [outcome.complete for outcome in batch.outcomes] == [True, False, True], batch.errors
+    assert sorted(path.name for path in (store / "films" / "out").iterdir()) == ["a-winter.png", "film-winter.mkv"]
+    assert same(clips.read(store / "films" / "out" / "film-winter.mkv"), plain)
+    assert json.loads(report.read_text())["jobs"][0]["output"] == "teststore://films/out/a-winter.png"
+    with pytest.raises(InputError, match="exists already"):
+        translate_videos("teststore://films/a.png", output, domain="winter", model=tiny_bundle, run=on_ray)
+    again = translate_videos(inputs, output, **LOSSLESS, model=tiny_bundle, resume=True, run=on_ray)
+    assert len(again.skipped) == 2
+
+
+def test_memory_is_a_store_of_each_process_alone(on_ray, tiny_bundle):
+    fsspec.filesystem("memory").pipe_file("/a.png", b"picture")
+    with pytest.raises(InputError, match=r"does not see memory://a\.png"):
+        translate_videos("memory://a.png", domain="winter", model=tiny_bundle, run=on_ray)
+
+
+def test_a_store_without_a_cluster(store, tiny_bundle):
+    (store / "b.png").write_bytes(b"picture")
+    with pytest.raises(InputError, match="in an object store, which is for --ray"):
+        translate_videos("teststore://b.png", domain="winter", model=tiny_bundle)
