@@ -39,7 +39,7 @@ def _foreign(out: Path) -> str | None:
     except InputError as error:
         raise InputError(f"{out} cannot be replaced: {error.fact}", "Remove it yourself, or choose another.") from error
     written = {file.path for file in manifest.files()} | {MANIFEST}
-    written |= {file.path for file in manifest.extras if _is_as_written(out / file.path, file)}
+    written |= {file.path for file in manifest.extras if is_as_written(out / file.path, file)}
     for path in sorted(out.iterdir()):
         if path.name == ENGINES and path.is_dir() and not path.is_symlink():
             others = [one for one in sorted(path.iterdir()) if not _is_engine(one)]
@@ -53,7 +53,7 @@ def _foreign(out: Path) -> str | None:
     return None
 
 
-def _is_as_written(path: Path, file: File) -> bool:
+def is_as_written(path: Path, file: File) -> bool:
     """Whether nobody has changed a document since it was written: a card that was edited is not replaced."""
     return is_regular(path) and path.stat().st_size == file.bytes and file_sha256(path) == file.sha256
 

@@ -1,5 +1,6 @@
 """Adds what a bundle lacks to be passed on: its licence, the data it comes from, and a card."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from dsmap.common.atomic import replace_folder, sync_tree
 from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
-from dsmap.export.bundle_folder import check_bundle_folder
+from dsmap.export.bundle_folder import is_as_written
 from dsmap.export.documents import body_and_head, write_readme
 from dsmap.export.graph_metadata import stamp_graph
 from dsmap.runtime.bundle.bundle import Bundle, Components, describe_file
@@ -25,8 +26,13 @@ def update_card(
     Raises InputError for a README.md that somebody has edited and for a broken bundle, DsmapError for a full disk.
     """
     final = folder.resolve()
-    check_bundle_folder(final, overwrite=True)
-    Bundle.read(final)
+    manifest = Bundle.read(final).manifest
+    written = any(file.path == CARD and is_as_written(final / CARD, file) for file in manifest.extras)
+    if os.path.lexists(final / CARD) and not written:
+        raise InputError(
+            f"{final / CARD} was written by hand, and would be replaced",
+            "Edit the lines at its top (license: ..., datasets: [...]), or move it away.",
+        )
     body, head = body_and_head(card)
     part: Path | None = None
     try:

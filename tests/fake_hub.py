@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-LARGE = 20_000
-"""From so many bytes on, a file is in the store of large files."""
+TEXTS = (".json", ".md", "LICENSE", ".txt", ".py")
+"""What the Hub keeps itself; everything else is in the store of large files."""
 TOKEN = "hf_right"
 
 
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound", "Entry not found")
         elif self.hub.lies.get(path) == "elsewhere":
             self._answer(302, Location=f"{self.hub.cdn}/internal")
-        elif len(data) >= LARGE:
+        elif not path.endswith(TEXTS):
             digest = hashlib.sha256(data).hexdigest()
             self.hub.stored[digest] = data
             self._answer(302, Location=f"{self.hub.cdn}/cdn/{digest}/{path}", X_Repo_Commit=found[0])
@@ -239,7 +239,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/(.+)", path):
             files = json.loads(data)["files"]
             modes = [
-                {"path": f["path"], "uploadMode": "lfs" if f["size"] >= LARGE else "regular", "shouldIgnore": False}
+                {
+                    "path": f["path"],
+                    "uploadMode": "regular" if f["path"].endswith(TEXTS) else "lfs",
+                    "shouldIgnore": False,
+                }
                 for f in files
             ]
             self._json({"files": modes})

@@ -83,9 +83,13 @@ class Hub:
         sizes = {name: size if isinstance(size, int) else None for name, size in files.items()}
         return HubListing(address.at(commit), sizes)
 
-    def read(self, listing: HubListing, path: str, *, limit: int) -> bytes:
-        """A small file, of at most `limit` bytes; it comes from the Hub itself. Raises as `resolve`."""
-        return self._read(self._url(listing, path), listing.address, limit, f"{path} of {listing.address}")
+    def read(self, listing: HubListing, path: str, *, limit: int, elsewhere: bool = False) -> bytes:
+        """A small file, of at most `limit` bytes; without `elsewhere` from the Hub itself. Raises as `resolve`.
+
+        The Hub keeps texts itself, and everything else with others, whose word counts for nothing without a hash.
+        """
+        what = f"{path} of {listing.address}"
+        return self._read(self._url(listing, path), listing.address, limit, what, elsewhere=elsewhere)
 
     def fetch(self, listing: HubListing, path: str, to: Path, *, size: int, count: Count = lambda _bytes: None) -> None:
         """Downloads a file of exactly `size` bytes to `to`, from the Hub or where that sends us.
@@ -131,8 +135,8 @@ class Hub:
             raise odd_answer(self.host, f"{have} bytes of {to.name}, expected {size}", passing=True)
         return have
 
-    def _read(self, url: str, address: HubAddress, limit: int, what: str) -> bytes:
-        with explained_for(address, self.endpoint), self._get(url, {}, elsewhere=False) as response:
+    def _read(self, url: str, address: HubAddress, limit: int, what: str, *, elsewhere: bool = False) -> bytes:
+        with explained_for(address, self.endpoint), self._get(url, {}, elsewhere=elsewhere) as response:
             data = bytearray()
             for chunk in response.iter_raw():
                 data += chunk

@@ -25,7 +25,7 @@ from dsmap.runtime.bundle.bundle import Bundle, file_sha256
 from dsmap.runtime.bundle.card import SAMPLES
 from dsmap.runtime.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest, read_manifest
 from dsmap.runtime.hub.address import HubAddress
-from dsmap.runtime.hub.cache import PulledModel, find_pulled, lock_repo, remember_pull
+from dsmap.runtime.hub.cache import PulledModel, discard_unfinished, find_pulled, lock_repo, remember_pull
 from dsmap.runtime.hub.client import Count, Hub, HubListing
 
 DEFAULT_LIMIT = 1 << 30
@@ -129,6 +129,7 @@ def pull(
             pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         _publish(part, pulled, address.revision)
+        discard_unfinished(address.repo)  # of commits that nobody waits for any more
         return pulled
 
 
@@ -143,8 +144,9 @@ def _fetch_all(hub: Hub, offered: OfferedModel, part: Path, progress: Progress) 
         progress(have, offered.bytes)
 
     for path, limit in offered.extras.items():
-        data = hub.read(listing, path, limit=limit)
-        if path.startswith(f"{SAMPLES}/") and not _PICTURE_BEGINS.match(data):
+        is_picture = path.startswith(f"{SAMPLES}/")
+        data = hub.read(listing, path, limit=limit, elsewhere=is_picture)
+        if is_picture and not _PICTURE_BEGINS.match(data):
             continue
         (part / path).parent.mkdir(mode=0o700, exist_ok=True)
         write_state(part / path, data)

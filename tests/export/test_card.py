@@ -117,6 +117,13 @@ def test_an_edited_card_is_not_replaced(copied):
     with pytest.raises(InputError, match=r"holds README\.md, which is not part of the bundle and would be lost"):
         check_bundle_folder(copied, overwrite=True)
     Bundle.read(copied)  # it is a bundle all the same
+    (copied / "LICENSE").write_text("mine\n")
+    code, _, err = call(export_command, copied, "--licence", "mit")
+    assert code == 2
+    assert "README.md was written by hand" in err
+    (copied / "README.md").unlink()
+    assert call(export_command, copied, "--licence", "mit")[0] == 0
+    assert (copied / "LICENSE").read_text() == "mine\n"
 
 
 def test_pictures_of_the_users_own_are_not_replaced(copied):

@@ -177,7 +177,7 @@ def export(
         return
     engines = parse_engines(engine, sizes, gpu_arch, max_batch, opt_level, timing_cache)
     named_styles = parse_named_styles(named_style or [])
-    _refuse_pulled(str(checkpoint))
+    _refuse_pulled(checkpoint)
     if (checkpoint / "bundle.json").is_file():
         flags = {"-o": out, "--data": data, "--domain": domain, "--fp16": fp16, "--int8": int8, "--official": official,
                  "--domains": domains, "--best": best, "--live": live,
@@ -227,8 +227,8 @@ def export(
     _export(request, report)
 
 
-def _refuse_pulled(checkpoint: str) -> None:
-    """Raises InputError for a model of the Hub: what was pulled stays as it was."""
+def _refuse_pulled(checkpoint: Path) -> None:
+    """Raises InputError for a model of the Hub: what was pulled stays as it is."""
     from dsmap.runtime.hub.address import is_address
 
     if is_address(checkpoint):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,6 +274,10 @@ def test_a_known_name_is_pinned_by_commit_and_hash(hub, model_folder, tmp_path, 
     assert find_model("tiny-known").name == commit
     with pytest.raises(InputError, match="Known models: summer-winter, tiny-known"):
         find_model("tiny-unknown")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny-known").mkdir()
+    assert find_model("tiny-known") == Path("tiny-known")  # whatever names later versions know
+    (tmp_path / "tiny-known").rmdir()
     write("hf:some/known@main", sha256)
     with pytest.raises(DsmapError, match="is not pinned"):
         find_model("tiny-known")
