@@ -65,8 +65,8 @@ def list_command(report: JsonReport = None, overwrite: ReplaceReport = False, de
         size = "?" if row.bytes is None else f"{row.bytes / 1e6:.1f} MB"
         domains = "" if row.domains is None else " <-> ".join(row.domains)
         say(f"{row.name:<{width}}  {row.place:<10}  {size:>9}  {domains}".rstrip())
-        if row.about:
-            say(f"    {row.about}")
+        for line in filter(None, (row.about, row.commit and f"commit {row.commit}")):
+            say(f"    {line}")
     _write(report, {"models": [vars(row) for row in rows]})
 
 

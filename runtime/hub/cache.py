@@ -18,6 +18,7 @@ from typing import Any
 
 from dsmap.common.cache_folder import check_private, private_folder, user_cache_folder
 from dsmap.common.files import read_regular
+from dsmap.common.notify import Notify
 from dsmap.common.state_files import write_state
 from dsmap.common.strict_json import read_json
 from dsmap.errors import DsmapError, InputError
@@ -171,13 +172,21 @@ def drop_if_empty(repo: str) -> None:
 
 
 @contextmanager
-def lock_repo(repo: str) -> Iterator[Path]:
-    """Waits until no other process pulls or removes this repository's models; gives its folder."""
-    from filelock import FileLock
+def lock_repo(repo: str, say: Notify = lambda _line: None) -> Iterator[Path]:
+    """Waits, with a line, until no other process pulls or removes this repository's models; gives its folder."""
+    from filelock import FileLock, Timeout
 
     folder = make_repo_folder(repo)
-    with FileLock(folder / ".lock", fallback_to_soft=False):
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0.05)
+    except Timeout:
+        say(f"waiting for another process that pulls {repo} ...")
+        lock.acquire()
+    try:
         yield folder
+    finally:
+        lock.release()
 
 
 def _record(path: Path) -> PulledModel | None:

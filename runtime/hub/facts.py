@@ -11,7 +11,8 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundled import bundled_models, find_model, is_hub_model
 from dsmap.runtime.bundle.card import CARD, SAMPLES
 from dsmap.runtime.bundle.manifest import Manifest, read_manifest
-from dsmap.runtime.hub.cache import PulledModel, find_pulled, list_pulled, pulled_from
+from dsmap.runtime.hub.address import SCHEME, parse_address
+from dsmap.runtime.hub.cache import PulledModel, commit_of, find_pulled, list_pulled, pulled_from
 from dsmap.runtime.hub.client import Hub
 from dsmap.runtime.hub.models import address_of
 from dsmap.runtime.hub.pull import is_extra, look_at
@@ -41,6 +42,8 @@ class ListedModel:
     bytes: int | None
     about: str
     """A line from the registry; empty for models that the project does not know."""
+    commit: str | None = None
+    """Of a model in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def list_models() -> list[ListedModel]:
         for name in dict.fromkeys([*bundled_models(), *known])
     ]
     named = {str(model.address) for model in known.values()}
-    return rows + [_pulled_row(str(one.pinned), one, "") for one in list_pulled() if str(one.pinned) not in named]
+    return rows + [_pulled_row(_called(one), one, "") for one in list_pulled() if str(one.pinned) not in named]
 
 
 def describe_model(model: str) -> ModelFacts:
@@ -196,12 +199,18 @@ def _known_row(name: str, about: str) -> ListedModel:
     return _pulled_row(name, pulled, about)
 
 
+def _called(pulled: PulledModel) -> str:
+    """What people call a pulled model: without its commit, where that is what the name means here."""
+    plain = parse_address(f"{SCHEME}{pulled.repo}")
+    return str(plain if commit_of(plain) == pulled.commit else pulled.pinned)
+
+
 def _pulled_row(name: str, pulled: PulledModel, about: str) -> ListedModel:
     try:
         domains = read_manifest(pulled.folder).domains
     except DsmapError:  # of a format that this dsmap does not read; `verify` tells
         domains = None
-    return ListedModel(name=name, place="cache", domains=domains, bytes=pulled.bytes, about=about)
+    return ListedModel(name=name, place="cache", domains=domains, bytes=pulled.bytes, about=about, commit=pulled.commit)
 
 
 def _bytes(folder: Path) -> int:

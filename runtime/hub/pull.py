@@ -98,7 +98,7 @@ def pull(
     DsmapError where the Hub cannot be reached, breaks off or sends what it did not promise, or the disk is full.
     """
     hub = Hub()
-    with lock_repo(address.repo) as folder:
+    with lock_repo(address.repo, say) as folder:
         commit = hub.resolve(address).address.revision
         here = find_pulled(address.at(commit), bundle_sha256=bundle_sha256)
         if here is not None:

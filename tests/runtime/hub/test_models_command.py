@@ -37,7 +37,7 @@ def test_list_show_pull_verify_remove(hub, model_folder, tmp_path):
 
     code, out, err = call(models, "list", "--report", tmp_path / "list.json")
     assert "summer-winter" in out.splitlines()[0]
-    assert f"hf:some/tiny@{commit}  cache " in out
+    assert [line.split()[:2] for line in out.splitlines()[2:]] == [["hf:some/tiny", "cache"], ["commit", commit]]
     assert [row["place"] for row in json.loads((tmp_path / "list.json").read_text())["models"]] == ["package", "cache"]
     assert f"place     pulled, {list_pulled()[0].folder}" in call(models, "show", "hf:some/tiny")[1]
     assert call(models, "verify", "hf:some/tiny")[0] == 0
@@ -60,6 +60,8 @@ def test_one_commit_of_two_is_removed(hub, model_folder):
     call(models, "pull", "hf:some/two")
     second = hub.add("some/two", model_folder, **{"LICENSE": b"another\n"})
     call(models, "pull", "hf:some/two")
+    names = [line.split()[0] for line in call(models, "list")[1].splitlines()]
+    assert {"hf:some/two", f"hf:some/two@{first}"} <= set(names)  # what has to be typed
     assert call(models, "remove", f"hf:some/two@{first}")[0] == 0
     assert [one.commit for one in list_pulled()] == [second]
     assert call(models, "verify", "hf:some/two")[0] == 0

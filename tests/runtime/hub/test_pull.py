@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -296,3 +297,13 @@ def test_a_changed_manifest_is_noticed(hub, model_folder):
     (pulled.folder / "bundle.json").write_bytes((pulled.folder / "bundle.json").read_bytes() + b" ")
     with pytest.raises(InputError, match="is not the one that was pulled"):
         find_pulled(at("hf:some/changed"))
+
+
+def test_two_pulls_at_once_fetch_it_once(hub, model_folder):
+    hub.add("some/both", model_folder)
+    said: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: pull(at("hf:some/both"), say=said.append), range(2)))
+    assert found[0] == found[1]
+    assert len([one for one in hub.asked(GRAPH) if "/cdn/" in one[1]]) == 1
+    assert sum(line.startswith("pulling ") for line in said) == 1
