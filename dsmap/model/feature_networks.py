@@ -142,7 +142,7 @@ def _torchvision_vgg16() -> tuple[Any, Any]:
     except ImportError as error:
         raise InputError(
             "the feature network vgg16 needs torchvision, which is not installed",
-            "pip install 'dsmap[vgg]', pass --features SQUEEZENET.npz, or --features none",
+            "pip install 'dsmap[vgg]', or pass --features SQUEEZENET.npz",
         ) from error
     return vgg16, VGG16_Weights.IMAGENET1K_V1
 

@@ -83,6 +83,24 @@ def enlarge(rgb: Pixels) -> Pixels:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def fitted(rgb: Pixels, size: tuple[int, int]) -> Pixels:
+    """A new image of `size` (width, height) with all of `rgb` in the middle, as large as it fits; the rest is black."""
+    height, width = rgb.shape[:2]
+    factor = min(size[0] / width, size[1] / height)
+    inner = max(1, min(size[0], round(width * factor))), max(1, min(size[1], round(height * factor)))
+    way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(rgb, inner, interpolation=way)
+    return canvas
+
+
+def drawing_size(window: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) to draw at for a window of that size: its own, but not more than the screen's text needs."""
+    factor = min(1.0, _MAX_SHOWN[0] / window[0], _MAX_SHOWN[1] / window[1])
+    return max(1, round(window[0] * factor)), max(1, round(window[1] * factor))
+
+
 def draw_hud(rgb: Pixels, status: Status) -> None:
     """Write the numbers at the top left and the notices at the bottom, into `rgb`."""
     lines = status.lines()

@@ -258,16 +258,20 @@ class LiveRun:
             self._say(f"no recording: {error.strerror or error}")
 
     def _status(self) -> Status:
-        capture, direction = self._translation.capture, self._translation.direction.translator
+        frame, capture = self._screen.frame, self._translation.capture
+        # Labels are those of the frame that is shown: they change with the picture.
+        direction = (frame.direction if frame and frame.direction else self._translation.direction).translator
+        style = frame.style if frame and frame.style else self.session.style
         trouble = {"opening": f"waiting for {capture.name}", "lost": f"{capture.name} was lost: waiting for it"}
         several = capture.name if len(self._cameras) > 1 else None
         loading = [] if self._wanted_domain == direction.target else [f"loading > {self._wanted_domain} ..."]
-        frame = self._screen.frame
+        if style.first != self.session.style.first and self.session.style.share == 0 and not loading:
+            loading = [f"{'next' if self.session.paused else 'loading'}: {self.session.style.first.name}"]
         return Status(
             source=direction.source,
             target=direction.target,
             backend=direction.backend_name,
-            style=self.session.style.label,
+            style=style.label,
             now=self.statistics.now(),
             dropped=sum(camera.latest.dropped for _, camera in self._cameras),
             shown=self.statistics.frames,

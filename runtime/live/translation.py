@@ -55,6 +55,10 @@ class LiveFrame:
     """When its translation began."""
     done: float
     """When its translation was done."""
+    direction: LoadedDirection | None = None
+    """What translated it."""
+    style: StyleMix | None = None
+    """The style that it was translated in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,8 @@ class TranslationThread:
 
     def _translate(self, direction: LoadedDirection, captured: float, load: Callable[[], Pixels]) -> None:
         begun = time.monotonic()
-        code = direction.codes.of(self._style())
+        style = self._style()
+        code = direction.codes.of(style)
         frame_rgb = load()
         height = self.working_height.of(frame_rgb, lambda rgb: direction.translator.submit(rgb, code)())
         input_rgb = self._prepare(frame_rgb, height)
@@ -135,7 +140,15 @@ class TranslationThread:
         result_rgb = direction.translator.submit(input_rgb, code)().copy()
         self.count += 1
         self.results.put(
-            LiveFrame(input_rgb=input_rgb, result_rgb=result_rgb, captured=captured, begun=begun, done=time.monotonic())
+            LiveFrame(
+                input_rgb=input_rgb,
+                result_rgb=result_rgb,
+                captured=captured,
+                begun=begun,
+                done=time.monotonic(),
+                direction=direction,
+                style=style,
+            )
         )
 
 

@@ -249,5 +249,5 @@ def test_layers_that_do_not_follow_one_another(tmp_path):
 def test_vgg16_without_torchvision():
     with pytest.raises(InputError, match="needs torchvision, which is not installed") as caught:
         load_features("vgg16")
-    for way_out in ("dsmap[vgg]", "--features SQUEEZENET.npz", "--features none"):
+    for way_out in ("dsmap[vgg]", "--features SQUEEZENET.npz"):
         assert way_out in caught.value.advice

@@ -29,6 +29,7 @@ from dsmap.runtime.live.report import LiveReport
 from dsmap.runtime.live.request import LiveRequest
 from dsmap.runtime.live.request import run_live as request_live
 from dsmap.runtime.live.run import LiveRun, LiveSettings
+from dsmap.runtime.live.screen import Screen
 from dsmap.runtime.live.source import CapturedFrame, CaptureRequest, Pixels, SourceLostError, SourceName, StreamInfo
 from dsmap.runtime.live.styles import style_list
 from dsmap.runtime.live.translation import LoadedDirection, Preparation
@@ -238,6 +239,11 @@ class Script:
         self.keys = keys
         self.shown: list[Pixels] = []
         self.closed = False
+        self.size: tuple[int, int] | None = None
+        self.fits: list[tuple[int, int]] = []
+
+    def fit(self, width: int, height: int) -> None:
+        self.fits.append((width, height))
 
     def show(self, rgb: Pixels) -> None:
         self.shown.append(rgb)
@@ -277,7 +283,7 @@ def test_a_session_from_key_to_key(clip, load, tmp_path, monkeypatch):
     assert report.as_dict()["frames_displayed"] <= report.as_dict()["frames_translated"]
 
 
-def test_the_other_direction_comes_when_it_is_loaded(clip, load):
+def test_the_other_direction_comes_when_it_is_loaded(clip, load, monkeypatch):
     loaded, may_load = [], threading.Event()
 
     def load_late(domain: str) -> Translator:
@@ -294,8 +300,18 @@ def test_the_other_direction_comes_when_it_is_loaded(clip, load):
             if loaded == ["winter", "summer"] and not self.keys and len(self.shown) > 30:
                 self.keys = {0: "q"}
 
+    labels = []
+    keep = Screen.refresh
+
+    def refresh(self, **how) -> None:
+        keep(self, **how)
+        if self.frame is not None:
+            labels.append((self._status().target, self.frame.direction.translator.target))
+
+    monkeypatch.setattr(Screen, "refresh", refresh)
     window = Waiting({3: "d"})
     report = run_live([capture_of(find_source(str(clip)))], load_late, window=window, seconds=20)
+    assert {("winter", "winter"), ("summer", "summer")} == set(labels)  # the label is that of the picture, always
     assert report.stopped_by == "quit"
     assert loaded == ["winter", "summer"]
     assert report.translator.target == "summer"

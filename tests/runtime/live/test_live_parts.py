@@ -14,10 +14,11 @@ from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.live import cameras as cameras_module
-from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, enlarge, fitting_scale
+from dsmap.runtime.live.hud import Status, compose, draw_help, draw_hud, enlarge, fitted, fitting_scale
 from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.recorder import Recorder
+from dsmap.runtime.live.screen import Screen
 from dsmap.runtime.live.session import KEYS, Action, SessionState, View
 from dsmap.runtime.live.source import CaptureRequest, Pixels, SourceLostError, SourceName
 from dsmap.runtime.live.statistics import DurationHistogram, RecentStatistics
@@ -339,3 +340,62 @@ def test_without_pyvirtualcam(monkeypatch):
         import_pyvirtualcam()
     assert "pip install 'dsmap[virtual-camera]'" in caught.value.advice
     assert "GPL-2" in caught.value.advice
+
+
+# The window's size
+
+
+class Sized:
+    """A window of a size that the user may change; it shows what it is given."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.size: tuple[int, int] | None = (640, 480)
+        self.fits: list[tuple[int, int]] = []
+        self.shown = grey_rgb()
+
+    def fit(self, width: int, height: int) -> None:
+        self.fits.append((width, height))
+        self.size = width, height
+
+    def show(self, rgb: Pixels) -> None:
+        self.shown = rgb
+
+    def key(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_window_is_the_users_and_text_is_as_large_in_every_view():
+    window = Sized()
+    session = SessionState(StyleSelector(style_list([]), np.random.default_rng()))
+    screen = Screen(window, session, status)
+    frame = LiveFrame(input_rgb=grey_rgb(10), result_rgb=grey_rgb(200), captured=0, begun=0, done=0)
+    screen.show(frame)
+    assert (window.fits, window.shown.shape) == ([(640, 480)], (480, 640, 3))
+    text = window.shown[:80, :400].copy()
+    session.press("b")  # beside each other
+    screen.show(frame)
+    assert (window.fits, window.shown.shape) == ([(640, 480)], (480, 640, 3))
+    assert ((window.shown[:80, :400] == 255).all(2) == (text == 255).all(2)).all()  # the letters
+    window.size = 900, 300  # the user's hand
+    screen.refresh(at_once=True)
+    assert window.shown.shape == (300, 900, 3)
+    assert (window.shown[150, [0, 899]] == 0).all()
+    assert (window.shown[150, [430, 470], 0] == [10, 200]).all()
+    larger = LiveFrame(input_rgb=grey_rgb(10, 96, 128), result_rgb=grey_rgb(9, 96, 128), captured=0, begun=0, done=0)
+    screen.show(larger)  # another working height is no reason for another window
+    assert len(window.fits) == 1
+    window.size = 4000, 3000
+    screen.refresh(at_once=True)
+    assert window.shown.shape == (960, 1280, 3)  # stretched by the window
+
+
+def test_an_image_is_fitted_into_any_size():
+    for size in [(1, 1), (7, 500), (500, 7), (333, 222)]:
+        whole = fitted(grey_rgb(200), size)
+        assert whole.shape == (size[1], size[0], 3)
+        assert (whole == 200).any()
