@@ -23,6 +23,11 @@ OTHER_PROGRAMS = {
 """What else pages run. A new program is listed here, and either runs or has a reason in `documented_paste.NOT_RUN`."""
 WITHOUT_VERB = {"--help", "--version", "--install-completion", "--show-completion"}
 FOREIGN_OPTIONS = {
+    "--shm-size", "--ipc", "--cpus", "--gpus", "--memory", "--network", "--publish", "--volume", "--build-arg",
+    "--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port", "--max-restarts",
+    "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
+}  # fmt: skip
+"""Options of docker and torchrun, in the text."""
     "--shm-size", "--ipc", "--max-restarts", "--rdzv-backend", "--requeue", "--dependency", "--profile", "--build-arg",
     "--user",
 }  # fmt: skip
