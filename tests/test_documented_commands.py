@@ -24,14 +24,10 @@ OTHER_PROGRAMS = {
 WITHOUT_VERB = {"--help", "--version", "--install-completion", "--show-completion"}
 FOREIGN_OPTIONS = {
     "--shm-size", "--ipc", "--cpus", "--gpus", "--memory", "--network", "--publish", "--volume", "--build-arg",
-    "--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port", "--max-restarts",
-    "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
+    "--user", "--profile", "--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port",
+    "--max-restarts", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--requeue", "--dependency",
 }  # fmt: skip
-"""Options of docker and torchrun, in the text."""
-    "--shm-size", "--ipc", "--max-restarts", "--rdzv-backend", "--requeue", "--dependency", "--profile", "--build-arg",
-    "--user",
-}  # fmt: skip
-"""Of other programs, in the text."""
+"""Of other programs (docker, torchrun, Slurm), in the text."""
 EXTRAS = [
     (r"^(train|polish|distill|bench train)", "train"),
     (r"^(export|bench model(?! [a-z]))", "export"),
