@@ -43,6 +43,7 @@ EXTRAS = [
     (r"--backend torch", "torch"),
     (r"--backend openvino", "openvino"),
     (r"--remote", "triton"),
+    (r"--ray", "ray"),
 ]
 """(what a command line says, the extra that its page must name)."""
 

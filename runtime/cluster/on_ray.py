@@ -25,6 +25,7 @@ from dsmap.runtime.jobs.batch_report import BatchReport, JobOutcome, ModelLoaded
 from dsmap.runtime.jobs.request import VideoRequest
 
 SEGMENT_SECONDS = 30.0
+_BEATS = 500  # reports of workers a second that one process hears at ease
 _DESCRIBED = 20  # inputs that are told one by one before the work
 
 
@@ -63,9 +64,12 @@ def _translate_all(
     everywhere = place_everywhere(request)
     check_nodes(ray, share, everywhere)
     outcomes = Outcomes(todo, emit)
-    units = plan_units(todo, everywhere, workers=worker_count(ray, share), seconds=cluster.segment)
+    workers = worker_count(ray, share)
+    units = plan_units(todo, everywhere, workers=workers, seconds=cluster.segment)
     outcomes.plan(units)
-    order = WorkerOrder(request=everywhere, largest=largest_frames(todo), threads=share.threads)
+    order = WorkerOrder(
+        request=everywhere, largest=largest_frames(todo), threads=share.threads, beat_seconds=max(0.5, workers / _BEATS)
+    )
     with stop_on_signals() as stop, Pool(ray, share, order) as pool:
         summary = pool.start(len(units), stop)
         if summary is None:  # stopped before any worker was there

@@ -76,8 +76,7 @@ class Pool:
         """For people."""
         each = [f"{self._share.cpus:g} CPU{'s' if self._share.cpus != 1 else ''}"]
         each += [f"{self._share.gpus:g} GPU{'s' if self._share.gpus != 1 else ''}"] if self._share.gpus else []
-        count = len(self._slots)
-        return f"ray: {count} worker{'s' if count != 1 else ''}, {' and '.join(each)} each"
+        return f"ray: room for {self._room} worker{'s' if self._room != 1 else ''}, {' and '.join(each)} each"
 
     def facts(self) -> dict[str, Any]:
         """For the report."""
