@@ -72,7 +72,8 @@ class TritonConnection:
             if "UNAVAILABLE" in str(error.status()):
                 raise unreachable(str(error.message()), str(self.address)) from None
             if "DEADLINE" in str(error.status()):
-                raise no_answer(str(self.address), CONNECT_SECONDS) from None
+                fact = f"{self.address} did not answer within {CONNECT_SECONDS:g} s"
+                raise DsmapError(fact, "Check the address and the network, and whether the server is busy.") from None
             fact = f"what answers at {self.address} is not a Triton server: {printable(str(error.message()))[:200]}"
             raise DsmapError(fact, "Check the address.") from None
 

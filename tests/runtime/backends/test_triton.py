@@ -134,7 +134,7 @@ def test_the_command_needs_no_engine_and_no_files(remote, clip, tiny_bundle, tmp
     arguments = [str(clip), *options, "--model", "tiny", "--remote", remote, "-o", str(tmp_path / "there.mkv")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "backend: triton, Triton 2." in done.stdout
+    assert "Triton 2." in done.stdout
     here = (str(clip), *options, "--model", tiny_bundle, "--backend", "cpu", "-o", tmp_path / "here.mkv")
     assert call(video, *here)[0] == 0
     got, expected = read(tmp_path / "there.mkv"), read(tmp_path / "here.mkv")
@@ -257,7 +257,19 @@ def test_frames_beyond_the_limit_of_the_server(remote):
     frame = np.zeros((3200, 5600, 3), np.uint8)
     with loaded(remote) as there, pytest.raises(InputError) as error:
         there(frame)
-    assert "a frame of 5600x3200 has 17.9 million pixels; this server takes 16 million" in error.value.fact
+    assert error.value.fact.startswith("a frame of 5600x3200 has 17.9")
+
+
+def hang(process: int) -> None:
+    """Stops all threads of a process; a busy machine takes a moment for it."""
+    os.kill(process, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{process}/task").iterdir())
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks):
+            return
+        time.sleep(0.01)
+    pytest.fail("the server has not stopped")
 
 
 def test_a_server_that_hangs_and_cancelling(server, remote, monkeypatch):
@@ -265,7 +277,7 @@ def test_a_server_that_hangs_and_cancelling(server, remote, monkeypatch):
     frame = frames_of(5, 24, 32, 3)
     with loaded(remote, frames_at_once=4) as there:
         there(frame)
-        os.kill(server.process.pid, signal.SIGSTOP)
+        hang(server.process.pid)
         try:
             wait = there.submit(frame)
             with pytest.raises(DsmapError, match=r"did not answer within 0\.5 s"):
@@ -275,6 +287,10 @@ def test_a_server_that_hangs_and_cancelling(server, remote, monkeypatch):
             threading.Timer(0.2, there.cancel).start()
             with pytest.raises(DsmapError, match="the translation was cancelled"):
                 wait()
+            monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
+            with pytest.raises(DsmapError, match=r"did not answer within 0\.3 s"):
+                loaded(remote)
+            monkeypatch.undo()
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
         assert there(frame).shape == frame.shape
