@@ -111,7 +111,7 @@ def script(page: str, *, quick: bool = False) -> str:
     ports: dict[str, int] = {}
     parts = ["set -eo pipefail", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT"]
     for number, block in enumerate(documented.blocks(page)):
-        if block.language == "python" and not quick:
+        if block.language == "python" and not quick and not why_not_run(block.text):
             parts += [at(f"{page}:{block.line}: a Python block"), f"python {number}.py"]
         for one in documented.statements(block) if block.language == "sh" else ():
             if why_not_run(one.text) or (quick and re.search(SLOW, one.text)):
