@@ -38,7 +38,7 @@ NOT_RUN = [
     (r"rtsps?://|rtmp://|srt://", "needs a camera of the network"),
     (r"--host 0\.0\.0\.0|DSMAP_TOKEN", "listens to the network"),
     (
-        r"^torchrun|^srun|^sbatch|^(sudo )?docker|^podman|^kubectl|^helm|^ray |scontrol|--ray\b|grpc://",
+        r"^torchrun|^srun|^sbatch|^(sudo )?docker|^podman|^kubectl|^helm|^ray |scontrol|--ray\b|grpc://|^tritonserver",
         "needs other machines",
     ),
     (r"gpu_check|--engine tensorrt|--engine rtx|--hwaccel cuda|nvenc", "needs a GPU, or its packages"),

@@ -19,6 +19,7 @@ OTHER_PROGRAMS = {
     "pip", "make", "python3", "apt-get", ".", "export", "mkdir", "cp", "cd", "cat", "curl", "kill", "sudo", "torchrun",
     "tensorboard", "head", "read", "while", "until", "for", "do", "done", "fi", "sleep", "grep", "cut", "docker",
     "podman", "kubectl", "srun", "sbatch", "ray", "openssl", "ffmpeg",
+    "tritonserver",
 }  # fmt: skip
 """What else pages run. A new program is listed here, and either runs or has a reason in `documented_paste.NOT_RUN`."""
 WITHOUT_VERB = {"--help", "--version", "--install-completion", "--show-completion"}
@@ -26,8 +27,9 @@ FOREIGN_OPTIONS = {
     "--shm-size", "--ipc", "--cpus", "--gpus", "--memory", "--network", "--publish", "--volume", "--build-arg",
     "--user", "--profile", "--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port",
     "--max-restarts", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--requeue", "--dependency",
+    "--model-control-mode",
 }  # fmt: skip
-"""Of other programs (docker, torchrun, Slurm), in the text."""
+"""Of other programs (docker, torchrun, Slurm, tritonserver), in the text."""
 EXTRAS = [
     (r"^(train|polish|distill|bench train)", "train"),
     (r"^(export|bench model(?! [a-z]))", "export"),

@@ -174,4 +174,7 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]))
+    try:
+        prepare(Path(sys.argv[1]))
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"the Triton server of the tests could not be prepared: {error}")

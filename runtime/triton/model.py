@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from dsmap.runtime.triton.serving import BundleServer
 
 
-# Servers up to 2.53 or so are for NumPy 1: with NumPy 2 they hand over arrays without strides, and texts that cannot be
-# decoded, which would end the process. The warm-up finds that out when the model is loaded.
+# Older servers (2.51, for one) are for NumPy 1. With NumPy 2 they hand over arrays without strides, and texts that
+# cannot be decoded, which ends the process. The warm-up finds that out when the model is loaded.
 _NUMPY = (
-    f"this Triton server's Python backend is for NumPy 1, and its Python has NumPy {np.__version__}\n"
-    "Run pip install 'numpy<2' in that Python, or use a newer server."
+    f"this Triton server's Python backend is for NumPy 1, and its Python has NumPy {np.__version__}",
+    "Run pip install 'numpy<2' in that Python, or use a newer server.",
 )
+_UNREADABLE = b"\0 unreadable"
 _decode = pb_utils.deserialize_bytes_tensor
 
 
@@ -29,7 +30,7 @@ def _decode_texts(encoded: Any) -> Any:
     try:
         return _decode(encoded)
     except struct.error:
-        return np.array([_NUMPY], np.object_)
+        return np.array([_UNREADABLE], np.object_)
 
 
 pb_utils.deserialize_bytes_tensor = _decode_texts
@@ -66,9 +67,12 @@ class TritonPythonModel:
 
     def _request(self, request: Any) -> "FrameRequest | DsmapError":
         flags = request.flags()
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        if any(tensor.dtype == object and _UNREADABLE in tensor for tensor in tensors.values()):
+            return self._error(*_NUMPY)
         try:
             return self._read(
-                {tensor.name(): tensor.as_numpy() for tensor in request.inputs()},
+                tensors,
                 outputs=frozenset(request.requested_output_names()),
                 sequence=request.correlation_id(),
                 begins=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
