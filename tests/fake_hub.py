@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,7 @@ class FakeHub:
         self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
         self.branches: dict[str, dict[str, str]] = {}
         self.lies: dict[str, str] = {}
-        """By path: "wrong", "truncated", "huge", "elsewhere", "cut" (once), "cut-always", "slow-range"."""
+        """By path: "wrong", "truncated", "huge", "elsewhere", "cut" (once), "cut-always"; for "*": "endless error"."""
         self.gated: set[str] = set()
         self.private: set[str] = set()
         self.failing = 0
@@ -133,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.failing -= 1
             self._answer(503)
             return
+        if self.hub.lies.get("*") == "endless error":
+            self._endless(500)
+            return
         path = unquote(urlsplit(self.path).path)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(match[1], match[2] or "main")
@@ -189,14 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif lie == "truncated":
             data = data[: len(data) // 2]
         elif lie == "huge":
-            self.send_response(200)
-            self.end_headers()
-            self.close_connection = True
-            try:
-                while True:
-                    self.wfile.write(bytes(1 << 16))
-            except OSError:
-                return
+            self._endless(200)
+            return
         total, begin, code, headers = len(data), 0, 200, {"X_Repo_Commit": commit} if commit else {}
         if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             begin, code = int(match[1]), 206
@@ -210,6 +208,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self._answer(code, rest, **headers)
+
+    def _endless(self, code: int) -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
 
     # Pushing
 

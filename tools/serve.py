@@ -37,7 +37,14 @@ def main() -> None:
 @cli.explained
 def serve(
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME", parser=cli.text_given, help="Model name or folder.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            parser=cli.text_given,
+            help="Name, folder, or hf:OWNER/NAME on the Hugging Face Hub.",
+        ),
     ] = "summer-winter",
     host: Annotated[
         str,

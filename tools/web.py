@@ -37,7 +37,7 @@ def main() -> None:
 @cli.explained
 def web(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", parser=cli.text_given, help="Model name, folder or hf:OWNER/NAME.")
+        str, typer.Argument(metavar="BUNDLE", parser=cli.text_given, help="Name, folder or hf:OWNER/NAME.")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", parser=cli.path_given, help="Folder of the site.")

@@ -13,6 +13,7 @@ Training, export and the runtime write and read cards by this module alone. PyYA
 extras `export` and `hub` bring it.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -144,9 +145,10 @@ def _pictures(samples: Sequence[SamplePicture]) -> str:
 def _use(manifest: Manifest) -> str:
     a, b = manifest.domains
     return (
-        f"## Use\n\n```sh\npip install 'dsmap[cpu,hub]'\ndsmap video INPUT --model hf:OWNER/NAME --domain {_quoted(b)}"
+        "## Use\n\nA model of [dsmap](https://github.com/dsmap/dsmap): unpaired image translation, to real-time video.\n\n"
+        f"```sh\npip install 'dsmap[cpu,hub]'\ndsmap video INPUT --model hf:OWNER/NAME --domain {_quoted(b)}"
         f"      # or {_quoted(a)}\n```\n\n```python\nfrom dsmap.runtime import Translator\n\n"
-        f'with Translator.load("hf:OWNER/NAME", domain={b!r}) as translator:\n'
+        f'with Translator.load("hf:OWNER/NAME", domain={json.dumps(b, ensure_ascii=False)}) as translator:\n'
         "    translated_rgb = translator(image_rgb)  # uint8 (height, width, 3)\n```"
     )
 
@@ -162,7 +164,9 @@ def _numbers(manifest: Manifest) -> str:
     table = ["| precision | PSNR to float32 |", "|---|---|", *rows, ""] if rows else []
     trained = f"Trained at a shorter side of {manifest.sizes.trained_at} pixels."
     data = f" Data: {', '.join(manifest.datasets)}." if manifest.datasets else ""
-    return "\n".join(["## Facts", "", *table, f"{trained}{data} Licence of the weights: {manifest.licence}."])
+    licence = f"Licence of the weights: {manifest.licence}."
+    more = "" if licence in manifest.card else f" {licence}"
+    return "\n".join(["## Facts", "", *table, f"{trained}{data}{more}"])
 
 
 def _mapping(tree: object) -> Mapping[str, Any]:

@@ -161,8 +161,7 @@ class Hub:
             ) as response:
                 if not response.has_redirect_location:
                     if response.is_error:
-                        response.read() if _is_short(response) else None
-                        utils.hf_raise_for_status(response)
+                        utils.hf_raise_for_status(_without_body(response))
                     yield response
                     return
                 target = urljoin(url, response.headers["Location"])
@@ -184,7 +183,9 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{(parts.hostname or '').lower()}{port}"
 
 
-def _is_short(response: Any) -> bool:
-    """Whether an error's text may be read: it is no trap."""
-    length = str(response.headers.get("Content-Length", ""))
-    return length.isdecimal() and int(length) < 1 << 20
+def _without_body(response: Any) -> Any:
+    """An error, as its headers tell it. huggingface_hub would read its text to the end, which need not come."""
+    import httpx2
+
+    told = {name: value for name, value in response.headers.items() if name.lower().startswith("x-error-")}
+    return httpx2.Response(response.status_code, headers=told, content=b"", request=response.request)

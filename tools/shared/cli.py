@@ -176,7 +176,7 @@ Model = Annotated[
         "-m",
         metavar="NAME",
         parser=text_given,
-        help="Model name, folder or hf:OWNER/NAME.",
+        help="Name, folder, or hf:OWNER/NAME on the Hugging Face Hub.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -162,6 +162,7 @@ def pull_with_stop(hub):
         ("huge", "bundle.json", "more than 8388608 bytes"),
         ("huge", "README.md", "more than"),
         ("truncated", "bundle.json", "cannot read the manifest"),
+        ("endless error", "*", "answered 500"),
     ],
 )
 def test_lies_are_found(hub, model_folder, lie, path, expected):
