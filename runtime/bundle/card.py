@@ -145,7 +145,7 @@ def _pictures(samples: Sequence[SamplePicture]) -> str:
 def _use(manifest: Manifest) -> str:
     a, b = manifest.domains
     return (
-        "## Use\n\nA model of [dsmap](https://github.com/dsmap/dsmap): unpaired image translation, to real-time video.\n\n"
+        "## Use\n\nA model of [dsmap](https://github.com/dsmap/dsmap): unpaired translation of images and video.\n\n"
         f"```sh\npip install 'dsmap[cpu,hub]'\ndsmap video INPUT --model hf:OWNER/NAME --domain {_quoted(b)}"
         f"      # or {_quoted(a)}\n```\n\n```python\nfrom dsmap.runtime import Translator\n\n"
         f'with Translator.load("hf:OWNER/NAME", domain={json.dumps(b, ensure_ascii=False)}) as translator:\n'
