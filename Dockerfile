@@ -3,7 +3,7 @@
 #
 #   docker build -t dsmap .
 #   docker build -t dsmap:ray --target ray .                        # for nodes of a Ray cluster
-#   docker build -t dsmap:train --build-arg EXTRAS=cpu,train .      # dsmap train
+#   docker build -t dsmap:hub --build-arg EXTRAS=cpu,serve,hub .    # other extras
 #   docker run --rm -v "$PWD:/work" --user "$(id -u):$(id -g)" dsmap video summer.mp4 --domain winter -o winter.mp4
 
 ARG PYTHON=3.12
