@@ -24,7 +24,7 @@ from dsmap.common.state_files import open_state, write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.packet_journal import NOTE, PacketJournal, is_own_file, read_index
-from dsmap.runtime.jobs.segments_store import adoptable, has_results, is_results_folder, remove_results
+from dsmap.runtime.jobs.segments_store import SegmentResult, adoptable, has_results, is_results_folder, remove_results
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
 """A part ends after this many seconds and frames: each begins with a keyframe, which costs space."""
@@ -94,10 +94,11 @@ class JobParts:
         """Opens the folder, or makes it. Raises InputError when the parts in it do not fit to this job."""
         self.output = output
         self.folder = parts_folder(output)
+        segments = adoptable(segments_folder(output), fingerprint) if resume else []
         self.journal = PacketJournal.open(self.folder, fingerprint, fresh=not resume)
-        if resume:
-            self._adopt_segments(fingerprint)
-        else:
+        if segments:
+            self._adopt(segments)
+        if not resume:
             remove_results(segments_folder(output))
         self.frames = self.journal.frames
         self._left = _left(_note(output)) if resume else []
@@ -105,14 +106,14 @@ class JobParts:
         self._holds_result = False
         self._last_cut, self._frames_since = time.monotonic(), 0
 
-    def _adopt_segments(self, fingerprint: Mapping[str, Any]) -> None:
+    def _adopt(self, found: Sequence[SegmentResult]) -> None:
         """Take over what the workers of a split job have finished, from its beginning on."""
-        found = adoptable(segments_folder(self.output), fingerprint)
         if sum(one.frames for one in found) <= self.journal.frames:
             return
         try:
             self.journal.adopt([one.part for one in found], found[0].encoder)
         except OSError as error:
+            self.journal.close()
             raise DsmapError(f"cannot write into {self.folder}: {error.strerror}", "check the disk") from error
 
     def lines(self) -> Iterator[str]:

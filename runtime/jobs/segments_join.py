@@ -36,8 +36,11 @@ def join_segments(
     """Write the job's output: the frames of all segments, and the other streams of the input as the plain job does.
 
     `results`: of every segment, in any order. The output appears when it is complete; then the segments are removed.
-    The report's stage times are those of all workers together. Raises DsmapError where a segment is missing or
-    damaged, or was not decoded as the whole video would be; InputError where segments come from different jobs.
+    The report's stage times are those of all workers together. `notify` gets a line where frames of the input are
+    damaged: how a decoder repairs them depends on the frames before, also of other segments.
+
+    Raises DsmapError where a segment is missing or damaged, or was not decoded as the whole video would be; InputError
+    where segments come from different jobs.
     """
     ordered = _checked(plan, results)
     first = ordered[0]
@@ -47,6 +50,8 @@ def join_segments(
     for one in ordered:
         check_fingerprint(one.fingerprint, {**own, **made_with}, first.folder.parent)
     _fill_journal(job, {**own, **made_with}, ordered)
+    if any(one.damaged for one in ordered):
+        notify(f"{job.source} is damaged: frames that are repaired may look otherwise than without segments")
     finished = _finished(ordered)
     report = run_video_job(
         job.source, job.output, _AllDone(), options, made_with=made_with, notify=notify, finished=finished

@@ -175,5 +175,6 @@ def _result(
         head=tuple(section.head),
         beyond=tuple(section.beyond),
         shapes=section.shapes,
+        damaged=section.damaged,
         report=report or {},
     )

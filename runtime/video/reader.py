@@ -265,6 +265,7 @@ class VideoReader:
             at = self._decoder.time_of(item)
             if begin is not None and at < begin:
                 continue
+            section.damaged += item.is_corrupt
             frame = self._frame(item)
             if end is None or at < end:
                 if begin is not None and not section.head:

@@ -45,6 +45,9 @@ class Section:
     shapes: tuple[str, str] = "", ""
     """The size, and the shape of the pixels, of its first and its last frame."""
 
+    damaged: int = 0
+    """Frames, of the section and beyond, that the decoder had to repair; how depends on those before them."""
+
     def saw(self, frame: Frame, shape: str) -> None:
         """Note a frame of the section."""
         self.shapes = (self.shapes[0] or shape, shape)
