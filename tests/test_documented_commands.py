@@ -210,3 +210,14 @@ def test_the_card_in_the_bundled_model_is_the_documented_one():
     rows = re.findall(r"^\|.*\|$", documented.page_text("docs/summer-winter.md"), re.MULTILINE)
     assert len(rows) > 10
     assert [row for row in rows if row not in card and "](" not in row] == []
+
+
+def test_the_checks_of_the_doctor_are_the_documented_ones():
+    from dsmap.runtime.doctor.checkup import CHECKS
+
+    text, titles = documented.page_text("docs/doctor.md"), [check.title for check in CHECKS]
+    shown = re.findall(r"^\[ ?(\d+)/(\d+)\] (.+?) \.\.", text, re.MULTILINE)
+    assert shown
+    assert all((titles[int(number) - 1], len(titles)) == (title, int(count)) for number, count, title in shown)
+    table = text[text.index("| check |") :]
+    assert set(re.findall(r"^\| ([\w ]+?) \|", table, re.MULTILINE)) - {"check"} >= set(titles) - set(titles[:2])
