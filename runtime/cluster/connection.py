@@ -17,8 +17,13 @@ from dsmap.errors import DsmapError, InputError, first_line
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 REACH_SECONDS, CONNECT_SECONDS = 10.0, 60.0
 """How long a connection to the port may take, and everything after it."""
+_MISSED = 3  # connections in a row
 _MISMATCH = re.compile(r"cluster was started with:\s*Ray: (\S+)\s*Python: (\S+)", re.DOTALL)
 _Result = TypeVar("_Result")
+
+
+class ClusterLostError(DsmapError):
+    """The head node has gone while the work went on. What asks Ray for something now waits, or ends."""
 
 
 def load_ray() -> Any:
@@ -45,15 +50,52 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
         return
     address = _resolved(address)
+    lost = False
     try:
         if address == "local":  # not in a thread: what Ray starts ends with the thread that started it
             _connect(ray, address)
         else:
             _within(CONNECT_SECONDS, lambda: _connect(ray, address), address)
         yield ray
+    except ClusterLostError:
+        lost = True
+        raise
     finally:
-        with contextlib.suppress(Exception):  # of a cluster that has gone
-            ray.shutdown()
+        if not lost:
+            with contextlib.suppress(Exception):  # of a cluster that has gone
+                ray.shutdown()
+
+
+class HeadNode:
+    """Tells whether the head node is still there, without asking Ray, which would wait for it."""
+
+    def __init__(self, ray: Any) -> None:
+        self._missed = 0
+        self._at: tuple[str, int] | None = None
+        with contextlib.suppress(Exception):  # connected by ray://, from where it may not be reached
+            host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), 5).close()
+            self._at = host.strip("[]"), int(port)
+
+    def check(self) -> None:
+        """To be called every few seconds. Raises ClusterLostError when nothing has listened there for several calls."""
+        if self._at is None:
+            return
+        try:
+            socket.create_connection(self._at, 5).close()
+            self._missed = 0
+        except OSError as error:
+            self._missed += 1
+            if self._missed >= _MISSED:
+                raise ClusterLostError(
+                    "the head node of the Ray cluster has gone",
+                    "what was done is kept: when the cluster is back, run the same command with --resume",
+                ) from error
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was there at the last call."""
+        return not self._missed
 
 
 def _resolved(address: str) -> str:

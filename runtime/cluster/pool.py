@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from dsmap.common.interrupts import StopRequest
 from dsmap.errors import DsmapError, first_line
+from dsmap.runtime.cluster.connection import ClusterLostError, HeadNode
 from dsmap.runtime.cluster.hub import RunHub
 from dsmap.runtime.cluster.nodes import Share, worker_count
 from dsmap.runtime.cluster.outcomes import Outcomes
@@ -47,6 +48,7 @@ class Pool:
         self._summary: ModelSummary | None = None
         self._room = worker_count(ray, share)
         self._counted = time.monotonic()
+        self._head = HeadNode(ray)
         self._refused = self._lost_loading = self._retries = self._most = 0
 
     def __enter__(self) -> Self:
@@ -57,7 +59,9 @@ class Pool:
         self._hub = self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=near)(RunHub).remote()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, ClusterLostError):
+            return
         for actor in (*(slot.actor for slot in self._slots), self._hub):
             with contextlib.suppress(Exception):
                 self._ray.kill(actor)
@@ -84,7 +88,10 @@ class Pool:
         return {"workers": self._most, "lost_workers": self._retries} | share
 
     def work(self, units: Sequence[Unit], outcomes: Outcomes, stop: StopRequest) -> None:
-        """Has all units done. After a stop, what workers can keep within half a minute is kept."""
+        """Has all units done. After a stop, what workers can keep within half a minute is kept.
+
+        Raises ClusterLostError when the head node has gone.
+        """
         waiting = deque((unit, 1) for unit in units)
         stopped = 0.0
         while waiting or self._busy():
@@ -105,7 +112,11 @@ class Pool:
     def _grow(self, units: int) -> None:
         """As many workers as there are units to do, if there is room; those that nothing is left for end."""
         if time.monotonic() - self._counted > _COUNT_EVERY:
-            self._room, self._counted = worker_count(self._ray, self._share), time.monotonic()
+            self._head.check()
+            self._counted = time.monotonic()
+            self._room = worker_count(self._ray, self._share) if self._head.is_there else self._room
+        if not self._head.is_there:
+            return
         wanted = min(units, max(1, self._room - self._refused))
         worker = self._ray.remote(num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0)(Worker)
         for _ in range(wanted - len(self._slots)):

@@ -5,6 +5,8 @@ holiday.mp4   ━━━━━━━━━━━━━━╸━━━━━━━
 trip.mov      ━━━╸━━━━━━━━━━━━━━━━━━━━━   310/2400
 """
 
+import os
+import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,8 +26,23 @@ from dsmap.tools.shared.terminal import note, report_error, say
 from dsmap.tools.video.pace import Pace
 
 if TYPE_CHECKING:
+    from dsmap.runtime.cluster.on_ray import OnRay
+    from dsmap.runtime.jobs.batch_report import BatchReport
     from dsmap.runtime.jobs.report import JobReport
     from dsmap.runtime.jobs.request import VideoRequest
+
+
+def run_on_cluster(cluster: "OnRay", request: "VideoRequest") -> "BatchReport":
+    """Runs the request and shows its events. When the head node is lost, the process ends here."""
+    from dsmap.runtime.cluster.connection import ClusterLostError
+
+    try:
+        with ClusterDisplay(request) as display:
+            return cluster(request, display.show)
+    except ClusterLostError as error:
+        report_error(error.fact, error.advice)
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # Ray would wait for the head node at the end, and then crash
 
 
 class ClusterDisplay:

@@ -274,10 +274,9 @@ def video(
         with Display(request, verbose=verbose) as display:
             batch = run_request(request, display.show)
     else:
-        from dsmap.tools.video.cluster_display import ClusterDisplay
+        from dsmap.tools.video.cluster_display import run_on_cluster
 
-        with ClusterDisplay(request) as table:
-            batch = cluster(request, table.show)
+        batch = run_on_cluster(cluster, request)
     show_conclusion(batch)
     if code := exit_code(batch):
         raise typer.Exit(code)
