@@ -33,6 +33,17 @@ def fit_style_image(image_rgb: Image, sizes: Sizes) -> Image:
     return np.ascontiguousarray(_centre(np.asarray(resized), *cut))
 
 
+def is_fitted(image_rgb: Image, sizes: Sizes) -> bool:
+    """Whether `fit_style_image` may have made an image (H, W, 3). Fitting that again could crop a few pixels more."""
+    shorter, longer = sorted(image_rgb.shape[:2])
+    largest = max(sizes.trained_at, sizes.style_minimum)
+    return (
+        shorter % sizes.multiple_of == longer % sizes.multiple_of == 0
+        and sizes.style_minimum // sizes.multiple_of * sizes.multiple_of <= shorter <= largest
+        and longer <= _MAX_STYLE_ASPECT * (shorter + sizes.multiple_of - 1)
+    )
+
+
 def _centre(image_rgb: Image, height: int, width: int) -> Image:
     top, left = (image_rgb.shape[0] - height) // 2, (image_rgb.shape[1] - width) // 2
     return image_rgb[top : top + height, left : left + width]

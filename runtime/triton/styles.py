@@ -9,7 +9,8 @@ from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes, Frames
 from dsmap.runtime.bundle.bundle import MEAN, Manifest
-from dsmap.runtime.styles.resolver import StyleResolver
+from dsmap.runtime.bundle.style_images import is_fitted
+from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.triton.requests import FrameWish
 
@@ -67,6 +68,8 @@ class StyleCodes:
                 "Send a smaller one: it is scaled down in any case.",
             )
         self.encoded += 1
+        if is_fitted(image_rgb, translator.bundle.manifest.sizes):  # by a client of ours, which expects the code of it
+            return translator.find_style(ResolvedStyle(source=image_rgb, written="an image", image_rgb=image_rgb))
         return translator.find_style(image_rgb)
 
 

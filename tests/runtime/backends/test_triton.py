@@ -102,9 +102,9 @@ def test_frames_of_any_size_and_batches(remote, local):
 
 
 def test_styles_strength_and_reconstruction(remote, local):
-    frame, image = frames_of(1, 40, 56, 3), frames_of(2, 90, 70, 3)
+    frame, image, strip = frames_of(1, 40, 56, 3), frames_of(2, 90, 70, 3), frames_of(3, 39, 130, 3)
     with loaded(remote) as there:
-        for style in ("seed:4", None, image):
+        for style in ("seed:4", None, image, strip):
             code = there.find_style(style)
             assert np.array_equal(code, local.find_style(style))
             assert np.array_equal(there.submit(frame, code)(), local.submit(frame, code)())
