@@ -6,7 +6,7 @@
         1/model.py          what Triton runs; it imports dsmap from the server's Python
         1/bundle/           the bundle, copied: the folder needs nothing else
         warmup/             what the model translates before it is ready
-        summer-winter-stabilised/   the same for videos: the frames of a sequence are stabilized
+      summer-winter-stabilised/   the same for videos: the frames of a sequence are stabilized
 
 A model's folder appears whole or not at all, so that a server that polls the repository may run meanwhile.
 """
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsmap.common.notify import Notify
+from dsmap.common.output_files import is_inside
+from dsmap.export.bundle_folder import is_as_written
 from dsmap.export.triton_config import model_config, warm_up_files
 from dsmap.export.triton_folder import CONFIG, check_model_folder
 from dsmap.export.triton_writer import checked_repository, write_model_folder
@@ -93,8 +95,13 @@ def _write_config(part: Path, bundle: Bundle, max_batch: int, *, stabilised: boo
 
 
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:
-    """Copies what belongs to a bundle, and checks the copy."""
+    """Copies what belongs to a bundle, and checks the copy; a card that somebody has edited stays where it is."""
     files = [MANIFEST, *dict.fromkeys(file.path for file in bundle.manifest.files())]
+    for extra in bundle.manifest.extras:
+        path = bundle.folder / extra.path
+        leaves = os.path.isabs(extra.path) or ".." in extra.path.split("/") or not is_inside(path, bundle.folder)
+        if not leaves and is_as_written(path, extra):
+            files.append(extra.path)
     engines = bundle.folder / ENGINES
     if engines.is_dir():
         names = sorted(os.listdir(engines))

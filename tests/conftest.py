@@ -96,7 +96,7 @@ def tiny_bundle(tiny_model, made_once) -> Path:
 
 
 @pytest.fixture(scope="module")
-def triton_server(tiny_bundle, tmp_path_factory):
+def triton_server(request, tmp_path_factory):
     """A real Triton server of `tiny_bundle`, as the models `tiny` and `tiny-stabilised`: see `tritonserver`."""
     import tritonserver
 
@@ -105,7 +105,8 @@ def triton_server(tiny_bundle, tmp_path_factory):
     if why := tritonserver.missing():
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("triton")
-    write_triton_models(TritonRequest(bundle=tiny_bundle, repository=folder / "models"))
+    bundle = request.getfixturevalue("tiny_bundle")
+    write_triton_models(TritonRequest(bundle=bundle, repository=folder / "models"))
     options = ("--model-control-mode", "poll", "--repository-poll-secs", "1")
     with tritonserver.TritonServer(folder / "models", folder / "log", *options) as server:
         yield server

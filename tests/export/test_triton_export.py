@@ -90,6 +90,20 @@ def test_a_model_needs_nothing_outside_of_its_folder(repository, tiny_bundle):
     assert not list(repository.parent.glob(".*"))  # nothing temporary stays
 
 
+def test_only_the_bundles_own_documents_go_with_it(tiny_bundle, tmp_path):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / "README.md").write_text("mine")
+    (tmp_path / "secret.txt").write_text("secret")
+    tree = json.loads((bundle / "bundle.json").read_text())
+    sha256 = hashlib.sha256(b"secret").hexdigest()
+    tree["extras"].append({"path": "../secret.txt", "sha256": sha256, "bytes": 6})
+    (bundle / "bundle.json").write_text(json.dumps(tree))
+    write(bundle, tmp_path / "models")
+    assert not (tmp_path / "models" / "tiny" / "1" / "bundle" / "README.md").exists()
+    assert not list((tmp_path / "models").rglob("secret.txt"))
+    write(bundle, tmp_path / "models", overwrite=True)
+
+
 def test_bundles_stand_side_by_side(tiny_bundle, tmp_path):
     write(tiny_bundle, tmp_path / "models")
     before = files_of(tmp_path / "models")

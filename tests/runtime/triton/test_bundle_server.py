@@ -253,6 +253,7 @@ def test_settings_are_those_of_the_configuration(tiny_bundle, tmp_path):
         trust_engines=True,
         max_pixels=2_500_000,
         stabilised=True,
+        bundle_sha256=hashlib.sha256((tiny_bundle / "bundle.json").read_bytes()).hexdigest(),
     )
 
 
