@@ -25,7 +25,8 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
-from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
+from dsmap.runtime.jobs.loaded_model import LoadedModel
+from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.resume import parts_folder
 from dsmap.runtime.jobs.segments import (
@@ -230,6 +231,26 @@ def test_a_split_job_gives_what_the_plain_one_does(case: str, tmp_path: Path):
     plan = both_ways(make(tmp_path / f"in{suffix}", **content), tmp_path, output, **options)
     assert len(plan.segments) >= 2
     assert ("reads the file from its beginning" in plan.note) == (suffix in (".ts", ".mpg", ".avi"))
+
+
+def test_a_model_whose_style_changes_gets_the_time_in_the_whole_clip(tmp_path: Path, tiny_bundle: Path):
+    source = make(tmp_path / "in.mp4", pts=tuple(index * 3003 for index in range(24)))
+    request = resolve_request(
+        [str(source)],
+        tmp_path / "out.mp4",
+        model=ModelOptions(domain="winter", model=tiny_bundle),
+        style=StyleOptions(style_from="seed:1", style_to="seed:2"),
+        options=VideoOptions(codec="lossless"),
+    )
+    job = request.jobs[0]
+    plan = plan_segments(request, job, 0.9)
+    folder = begin_segments(request, job)
+    with LoadedModel(request, largest=plan.size) as model:
+        run_video_job(source, tmp_path / "plain.mp4", model.for_videos, request.options)
+        results = [translate_segment(request, job, plan, one.index, model, folder) for one in plan.segments]
+    assert finished_segments(request, job, plan, folder) == tuple(replace(one, was_done=True) for one in results)
+    join_segments(request, job, plan, results)
+    assert_same(tmp_path / "plain.mp4", job.output)
 
 
 def test_damage_is_told_and_counted_once(tmp_path: Path):
