@@ -43,7 +43,7 @@ NOT_RUN = [
     ),
     (r"gpu_check|--engine tensorrt|--engine rtx|--hwaccel cuda|nvenc", "needs a GPU, or its packages"),
     (r"--virtual-camera|--list-cameras", "needs a camera's driver"),
-    (r"\bhf:", "needs the Hugging Face Hub"),
+    (r"\bhf:|models (push|pull)", "needs the Hugging Face Hub"),
     (r"tensorboard", "runs until Ctrl-C"),
 ]
 """(pattern, why a statement with it does not run here)."""
@@ -82,6 +82,7 @@ BEGINS_WITH = {
     "docs/web.md": ("my-model",),
     "docs/gpu.md": ("my-model",),
     "docs/api.md": ("runs/first",),
+    "docs/models.md": ("runs/first",),
 }
 """What a page needs from another one: runs of a training, bundles."""
 
@@ -175,7 +176,7 @@ def make_inputs(folder: Path) -> None:
     drawn = [Image.new("RGB", (48, 40), (40 * number, 90, 60)) for number in range(3)]
     for name in ("dance.gif", "cat.gif"):
         drawn[0].save(folder / name, save_all=True, append_images=drawn[1:], duration=80)
-    images = ["snowy.jpg", "snow.jpg", "summer.jpg", "photo.jpg", "alps.jpg", "pond.jpg", "field.jpg"]
+    images = ["snowy.jpg", "snow.jpg", "summer.jpg", "photo.jpg", "alps.jpg", "pond.jpg", "field.jpg", "meadow.jpg"]
     images += [f"frames/{number:05}.png" for number in range(1, 4)]
     images += [f"photos/{season}/{number}.jpg" for season in ("summer", "winter") for number in range(10)]
     images += [
