@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsmap.common.interrupts import stopped_by
+from dsmap.common.text import duration
 from dsmap.errors import InputError
 from dsmap.tools.shared.cli import Debug, Device, Version, explained, new_app, path_given, run
 from dsmap.tools.shared.images import Data, DomainFolders, DomainNames, parse_domain_folders, parse_domain_names
 from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, TRAINING
-from dsmap.tools.shared.progress import bar, duration
+from dsmap.tools.shared.progress import bar
 from dsmap.tools.shared.terminal import report_stop, say
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def _progress(start: int, total: int, visible: bool) -> "Iterator[Callable[[Trai
             )
 
     # Short enough for a terminal of 80 columns: G and D are the losses.
-    with bar(text=True, clock="none", width=10, transient=False) as drawn:
+    with bar(text=True, clock="none", width=6, transient=False) as drawn:
         if drawn is None:
             yield line
             return

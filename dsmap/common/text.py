@@ -56,3 +56,13 @@ def sentence(text: str) -> str:
 def without_passwords(text: str) -> str:
     """`text` without users and passwords: what stands between `scheme:/` or `scheme://` and a word's last `@`."""
     return _CREDENTIALS.sub(r"\1", text)
+
+
+def duration(seconds: float) -> str:
+    """In words: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds, -1 if seconds > 20 else 0)):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from dsmap.common.notify import Notify
+from dsmap.common.text import duration
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.dsmap import DSMAP
 from dsmap.training.checkpoint import Checkpoint, save_checkpoint
@@ -12,6 +13,8 @@ from dsmap.training.data import Broken
 from dsmap.training.datasets import Domains, check_same_domains, find_domains
 from dsmap.training.requests import GeneratorRunRequest
 from dsmap.training.run_log import write_config
+
+_SILENCE = 10.0  # seconds
 
 
 class HasStep(Protocol):
@@ -36,13 +39,16 @@ def find_images(request: GeneratorRunRequest, names: tuple[str, str]) -> Domains
 def report_progress(
     progress: Iterable[ProgressT], steps: int, every: int, losses: Callable[[ProgressT], str], say: Notify
 ) -> None:
-    """Runs all iterations; reports one in `every`, and the last."""
-    began = None
+    """Runs all iterations; reports one in `every`, those after a long silence, and the last."""
+    began = told = None
     for now in progress:
-        began = began or time.monotonic()
-        if now.step % every == 0 or now.step == steps:
-            rate = (now.step - 1) / max(time.monotonic() - began, 1e-9)
-            say(f"step {now.step}/{steps}  {rate:.2f} it/s  {losses(now)}")
+        at = time.monotonic()
+        began, told = began or at, told or at
+        if now.step % every == 0 or now.step == steps or at - told > _SILENCE:
+            told = at
+            rate = (now.step - 1) / max(at - began, 1e-9)
+            left = f", {duration((steps - now.step) / rate)} left" if rate and now.step < steps else ""
+            say(f"step {now.step}/{steps}  {rate:.2f} it/s{left}  {losses(now)}")
 
 
 def report_broken(say: Notify) -> Callable[[Broken], None]:

@@ -11,6 +11,7 @@ Without discriminators an iteration costs a fraction of one of adversarial train
 """
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from dsmap.training.losses import l1
 from dsmap.training.optim import check_trained, descend_along_cosine
 
 _BETAS = (0.5, 0.99)  # with a larger beta1 decoders oscillate around the target of the feature matching
+_TOLD_EVERY = 10.0  # seconds
 STATISTICS_IMAGES = 600
 """Images of each domain for the statistics of the feature network, before the first iteration."""
 
@@ -132,24 +134,27 @@ def _matchings(
 ) -> dict[bool, FeatureMatching]:
     """The feature matching for translations to `target` in the mean style (False) and in styles of images (True)."""
     say(f"what the feature network sees in {STATISTICS_IMAGES} images of {target} ...")
-    real = (teacher.images(batch, target) for batch in _statistics_batches(batches, steps))
+    real = (teacher.images(batch, target) for batch in _statistics_batches(batches, steps, say))
     statistics = FeatureStatistics(features, ((x_nchw, teacher.model.encode_style(x_nchw, target)) for x_nchw in real))
     say("... and in as many translations, in the mean style and in styles of images ...")
     before: dict[bool, list[Sequence[Tensor]]] = {False: [], True: []}
-    for batch in _statistics_batches(batches, steps):
+    for batch in _statistics_batches(batches, steps, say):
         for of_image, made in teacher.translate(batch, target).items():
             before[of_image].append(statistics.weighted(made.image_nchw, made.style))
     return {of_image: FeatureMatching(statistics, parts, by_style=of_image) for of_image, parts in before.items()}
 
 
-def _statistics_batches(batches: Batches, start: int) -> Iterator[Batch]:
-    """Batches of STATISTICS_IMAGES images of each domain, from number `start` on."""
-    count = 0
+def _statistics_batches(batches: Batches, start: int, say: Notify) -> Iterator[Batch]:
+    """Batches of STATISTICS_IMAGES images of each domain, from number `start` on; says now and then how many."""
+    count, told = 0, time.monotonic()
     for batch in batches(start, start + STATISTICS_IMAGES):
         yield batch
         count += len(batch.x_a_nchw)
         if count >= STATISTICS_IMAGES:
             return
+        if time.monotonic() - told > _TOLD_EVERY:
+            told = time.monotonic()
+            say(f"  {count} of {STATISTICS_IMAGES} images ...")
 
 
 def _mean(values: list[Tensor]) -> float:

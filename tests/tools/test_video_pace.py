@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsmap.tools.shared.progress import duration
+from dsmap.common.text import duration
 from dsmap.tools.video.pace import Pace
 
 

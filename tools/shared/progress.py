@@ -168,16 +168,6 @@ def _counting(expected: int | None) -> Callable[[int], None]:
     return update
 
 
-def duration(seconds: float) -> str:
-    """In words: "40 s", "3 min", "2 h 5 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds, -1 if seconds > 20 else 0)):.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-
-
 def _columns(*, title: bool, count: bool, text: bool, clock: Clock, width: int) -> "Iterator[ProgressColumn]":
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

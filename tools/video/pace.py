@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from dsmap.tools.shared.progress import duration
+from dsmap.common.text import duration
 
 _SOON = 3.0  # seconds after which an estimate is worth telling
 _WORTH_TELLING = 60.0  # seconds
