@@ -1,5 +1,6 @@
 """What answers the requests of Triton's clients, without the server around it."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -255,6 +256,20 @@ def test_settings_are_those_of_the_configuration(tiny_bundle, tmp_path):
         stabilised=True,
         bundle_sha256=hashlib.sha256((tiny_bundle / "bundle.json").read_bytes()).hexdigest(),
     )
+
+
+def test_a_client_that_means_another_bundle_is_told(tiny_bundle, tmp_path):
+    """The others get their frames."""
+    with contextlib.closing(BundleServer(read_settings(arguments_of(tiny_bundle, tmp_path)))) as server:
+        tensors = {"frames": frames_of(0), "domain": np.array([[b"winter"]], object)}
+        own = server.settings.bundle_sha256
+        requests = [
+            read_request(tensors, parameters=json.dumps({"dsmap_bundle_sha256": sha256}))
+            for sha256 in (own, "f" * 64, "")
+        ]
+        fine, refused, unsaid = server.answer(requests)
+    assert np.array_equal(fine["translated"], unsaid["translated"])
+    assert refused.fact == "the bundle tiny on the server is not the one that this client began with"
 
 
 @pytest.mark.parametrize(
