@@ -56,7 +56,8 @@ def connected(address: str) -> Iterator[Any]:
             _connect(ray, address)
         else:
             _within(CONNECT_SECONDS, lambda: _connect(ray, address), address)
-        yield ray
+        with _no_messages():
+            yield ray
     except ClusterLostError:
         lost = True
         raise
@@ -96,6 +97,23 @@ class HeadNode:
     def is_there(self) -> bool:
         """Whether it was there at the last call."""
         return not self._missed
+
+
+@contextlib.contextmanager
+def _no_messages() -> Iterator[None]:
+    """Keeps Ray from printing that a worker has ended, which no option of it does: what matters of that we tell."""
+    try:
+        from ray._private import worker
+
+        before = worker.print_to_stdstream
+    except (ImportError, AttributeError):  # it is no public name
+        yield
+        return
+    worker.print_to_stdstream = lambda *_given, **_named: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _resolved(address: str) -> str:
