@@ -1,5 +1,6 @@
 """Fixtures that several test files share: where shared data may lie, and one small exported model."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from commands import run_export
+from commands import call
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
@@ -45,11 +46,16 @@ def shared() -> Path:
     return folder
 
 
+def shared_base(tmp_path_factory) -> Path:
+    """The folder of this run of the tests that all workers of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
     """Makes a folder once for all workers of pytest-xdist: `made_once(name, make)`; `make` gets the empty folder."""
-    base = tmp_path_factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root = shared_base(tmp_path_factory)
 
     def get(name: str, make: Callable[[Path], None]) -> Path:
         folder = root / f"once-{name}"
@@ -81,7 +87,18 @@ def tiny_model():
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_model, made_once) -> Path:
+def traces(tmp_path_factory) -> Path:
+    """Where this process finds and keeps traced graphs of its exports: see `traced_graphs`."""
+    from traced_graphs import keep_traces
+
+    folder = shared_base(tmp_path_factory) / "traces"
+    folder.mkdir(exist_ok=True)
+    keep_traces(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model, made_once, traces) -> Path:
     """`tiny_model` as a bundle. Tests that change it copy it first."""
     from dsmap.export.bundle_writer import write_bundle
     from dsmap.export.trained_model import TrainedModel
@@ -149,15 +166,18 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint, image_folder, made_once) -> Exported:
+def exported(checkpoint, image_folder, made_once, traces) -> Exported:
     """The run, exported in every precision, with all that a card can have."""
+    from dsmap.tools import export
+
     options = ["-o", "winter-model", "--licence", "CC0", "--fp16", "--int8", "--report", "r.json"]
     options += ["--dataset", "some/data", "--sample", f"summer={image_folder / 'trainA' / '0.png'}"]
 
     def make(folder: Path) -> None:
-        done = run_export(checkpoint, *options, cwd=folder)
-        assert done.returncode == 0, done.stderr
-        (folder / "stdout.txt").write_text(done.stdout)
+        with contextlib.chdir(folder):
+            code, out, err = call(export, checkpoint, *options)
+        assert code == 0, err
+        (folder / "stdout.txt").write_text(out)
 
     folder = made_once("exported", make)
     return Exported((folder / "stdout.txt").read_text(), folder / "winter-model")

@@ -98,7 +98,9 @@ sys.path.insert(0, {tests!r})
 import dsmap.export.bundle_writer
 from crashes import Snapshots, contents, run_here
 from dsmap.runtime.bundle.bundle import Bundle
+from traced_graphs import keep_traces
 
+keep_traces(Path({traces!r}))
 place = Path({place!r})
 taken = Snapshots(place, place.parent / "snapshots")
 arguments = [{checkpoint!r}, "-o", "model", "--licence", "new", "--overwrite", "--report", "r.json"]
@@ -110,10 +112,11 @@ print("FOUND", json.dumps([licences, taken.operations, sorted(contents(place))])
 """
 
 
-def test_an_export_that_ends_before_any_operation(tmp_path, checkpoint, tiny_bundle):
+def test_an_export_that_ends_before_any_operation(tmp_path, checkpoint, tiny_bundle, traces):
     place = tmp_path / "place"
     shutil.copytree(tiny_bundle, place / "model")
-    code = EXPORT.format(tests=str(Path(__file__).parent), place=str(place), checkpoint=str(checkpoint))
+    told = {"tests": Path(__file__).parent, "place": place, "checkpoint": checkpoint, "traces": traces}
+    code = EXPORT.format(**{name: str(path) for name, path in told.items()})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     licences, operations, names = json.loads(done.stdout.rpartition("FOUND ")[2])

@@ -16,3 +16,8 @@ def from_exported(exported, monkeypatch):
         shutil.copy(known, path) if known.exists() else write_graph(graph, path, templates)
 
     monkeypatch.setattr(bundle_writer, "write_graph", copy)
+
+
+@pytest.fixture(autouse=True)
+def _traced_once(traces):
+    """Every export here."""

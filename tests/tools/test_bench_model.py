@@ -30,6 +30,7 @@ def run(monkeypatch, capsys):
     return command
 
 
+@pytest.mark.usefixtures("traces")
 def test_a_network_in_its_forms(run, tmp_path):
     """Torch, one export and OpenVINO; the rest is left out, and named."""
     settings = [word for setting in TINY for word in ("--set", setting)]

@@ -498,6 +498,7 @@ def test_shapes_follow_the_names(rtx, graph_files):
         assert parsed_shapes(graph_files[part, "fp32"], part, profile, rtx)[name] == shapes
 
 
+@pytest.mark.usefixtures("traces")
 def test_a_margin_in_shapes_and_engines(rtx, tmp_path):
     """Contents of a network with a margin are larger than the image says: 2 positions at a margin of 8 pixels."""
     profile = SizeProfile.parse("64x128:256x192:640x384")
