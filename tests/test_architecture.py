@@ -270,15 +270,15 @@ OPTIONS = {
     "--help --lpips --overwrite --page --pairs --precision --preset --repeats --report --results --seed --styles "
     "--threads --to --trust-engines --version",
     "live": "--backend --camera --camera-password-env --cuda-binding --debug --domain --fps --frames --height --help "
-    "--hwaccel --list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --remote "
-    "--report --seconds --seed --size --style --style-spread --target-fps --trust-engines "
+    "--hwaccel --list-cameras --loop --mirror --model --no-window --overwrite --patience --precision --record --refine "
+    "--remote --report --seconds --seed --size --style --style-spread --target-fps --trust-engines "
     "--verbose --version --virtual-camera",
     "serve": "--allow-host --backend --cuda-binding --debug --help --host --keep-minutes --max-disk --max-jobs "
     "--max-megapixels --max-minutes --max-upload --model --port --precision --sessions --token --token-file "
     "--trust-engines --version",
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --hwaccel --model --no-upscale --output --overwrite --precision --preset --preview --program --programme "
-    "--rate --remote --report --resume --seed --side-by-side --stabilize --start --streams --strength "
+    "--rate --refine --remote --report --resume --seed --side-by-side --stabilize --start --streams --strength "
     "--strip-metadata --style --style-cycle --style-from --style-period --style-spread --style-to --verbose --version "
     "--password-env --trust-engines --ray --segment --cpus-per-worker --gpus-per-worker",
     "web": "--debug --domain --help --output --overwrite --port --runtime --serve --version",

@@ -180,6 +180,15 @@ def live(
             rich_help_panel=HARDWARE,
         ),
     ] = None,
+    refine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Full size from --height: guided, auto or off (default).",
+            show_default=False,
+            rich_help_panel=HARDWARE,
+        ),
+    ] = "off",
     target_fps: Annotated[
         float,
         typer.Option(
@@ -211,6 +220,7 @@ def live(
     from dsmap.runtime.live.styles import session_styles
     from dsmap.runtime.live.translation import Preparation
     from dsmap.runtime.open_model import open_model
+    from dsmap.runtime.refine.choice import check_refine
     from dsmap.runtime.video.addresses import with_passwords
     from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
@@ -239,7 +249,7 @@ def live(
         trust_engines=trust_engines,
         style_spread=style_spread,
         settings=LiveSettings(
-            preparation=Preparation(height=height, target_fps=target_fps, mirror=mirror),
+            preparation=Preparation(height=height, target_fps=target_fps, mirror=mirror, refine=check_refine(refine)),
             styles=session_styles(bundle.manifest, domain, style or [], seed or []),
             record=record,
             overwrite=overwrite,

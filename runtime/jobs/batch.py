@@ -267,6 +267,7 @@ def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
     size = "{}x{}".format(*source)
     if inside != source:
         size += f", translated at {inside[1]} lines"
+        size += " and refined" if options.refines(*source) else ""
     return size if inside == source == result else size + ", result {}x{}".format(*result)
 
 

@@ -42,6 +42,7 @@ def translate_image(
     *,
     height: int | None = None,
     upscale: bool = True,
+    refine: str = "auto",
     side_by_side: bool = False,
     overwrite: bool = False,
     strip_metadata: bool = False,
@@ -54,6 +55,7 @@ def translate_image(
     options = VideoOptions(
         height=height,
         upscale=upscale,
+        refine=refine,
         side_by_side=side_by_side,
         overwrite=overwrite,
         strip_metadata=strip_metadata,
@@ -103,6 +105,7 @@ def translate_folder(
     *,
     height: int | None = None,
     upscale: bool = True,
+    refine: str = "auto",
     side_by_side: bool = False,
     overwrite: bool = False,
     resume: bool = False,
@@ -120,6 +123,7 @@ def translate_folder(
     options = VideoOptions(
         height=height,
         upscale=upscale,
+        refine=refine,
         side_by_side=side_by_side,
         overwrite=overwrite,
         resume=resume,
@@ -289,6 +293,7 @@ def translate_rgb(
         rgb.shape[0],
         lines=options.height,
         upscale=options.upscale,
+        refine=options.refine,
         side_by_side=options.side_by_side,
     )
     result_rgb = _translate_one(steps, rgb, stop, clock)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
+from dsmap.runtime.refine.choice import check_refine, is_guided
 from dsmap.runtime.video.encoders import EncoderSettings, codec_named
 from dsmap.runtime.video.hardware import OFF, check_hwaccel
 from dsmap.runtime.video.scaling import size_at_height
@@ -86,6 +87,8 @@ class VideoOptions:
     """Translate at this many lines, keeping the aspect ratio."""
     upscale: bool = True
     """Resize the result to the input's size; False leaves it at `height`."""
+    refine: str = "auto"
+    """How it is resized: "guided" along the input's edges, "off" plainly; "auto": guided where that is better."""
     side_by_side: bool = False
     """Input left, result right."""
     start: float | Fraction | None = None
@@ -120,8 +123,13 @@ class VideoOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "codec", codec_named(self.codec))
         check_hwaccel(self.hwaccel)
+        check_refine(self.refine)
         if self.audio not in AUDIO_CHOICES:
             raise InputError(f"--audio {self.audio} is not known", f"choose one of {', '.join(AUDIO_CHOICES)}")
+
+    def refines(self, width: int, height: int) -> bool:
+        """Whether the result for an image of such a size is refined by the image's edges."""
+        return self.upscale and is_guided(self.refine, size_at_height(width, height, self.height), (width, height))
 
     def size_of_result(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of what becomes of a frame or an image of such a size, before it is encoded."""

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.report import Pixels, check_translated
+from dsmap.runtime.refine.choice import is_guided
+from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.video.frame import Residual, add_residual
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
@@ -27,7 +29,8 @@ class FrameSteps:
     """The stages for the frames of one clip, `width` x `height` pixels, from its first frame on.
 
     `lines`: translate at that height; the result has the frame's own size again if `upscale`, else the smaller one.
-    `side_by_side`: the frame on the left of the result.
+    `refine`: how it is brought to that size, one of `REFINE_CHOICES`. `side_by_side`: the frame on the left of the
+    result.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class FrameSteps:
         *,
         lines: int | None = None,
         upscale: bool = True,
+        refine: str = "auto",
         side_by_side: bool = False,
     ) -> None:
         self._translator = translator
@@ -46,6 +50,7 @@ class FrameSteps:
         self.inside = size_at_height(width, height, lines)
         """(width, height) that the network works at."""
         self._written = (width, height) if upscale else self.inside
+        self._guided = is_guided(refine, self.inside, self._written)
 
     @property
     def in_flight(self) -> int:
@@ -80,15 +85,20 @@ class FrameSteps:
         """
         if translated.small_rgb is None:
             return translated.rgb
-        rgb = self._translator.finish(translated.small_rgb, translated.rgb)
         parts = [scaled(frame_rgb, self._written)] if self._side_by_side else []
-        parts.append(scaled(rgb, self._written))
+        parts.append(self._finished(frame_rgb, translated.small_rgb, translated.rgb))
         if residual is not None:
             steps = residual
             if (residual.shape[1], residual.shape[0]) != self._written:
                 steps = np.rint(scaled(residual.astype(np.float32), self._written)).astype(np.int8)
             return np.hstack([add_residual(part, steps) for part in parts])
         return np.hstack(parts) if self._side_by_side else parts[0]
+
+    def _finished(self, frame_rgb: Pixels, small_rgb: Pixels, rgb: Pixels) -> Pixels:
+        """The translation at the size that is written; stabilized after it was refined, which leaves less flicker."""
+        if self._guided:
+            return self._translator.finish(frame_rgb, guided(frame_rgb, small_rgb, rgb))
+        return scaled(self._translator.finish(small_rgb, rgb), self._written)
 
     def cancel(self) -> None:
         """Ends what is under way as soon as possible, where the translator can."""

@@ -80,6 +80,7 @@ def frame_steps(reader: Reader, translator: FrameTranslator, options: VideoOptio
         reader.height,
         lines=options.height,
         upscale=options.upscale,
+        refine=options.refine,
         side_by_side=options.side_by_side,
     )
 

@@ -13,6 +13,8 @@ from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.styles import LiveStyle, StyleCodeCache, StyleMix
 from dsmap.runtime.live.working_height import WorkingHeight
+from dsmap.runtime.refine.choice import is_guided
+from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
@@ -71,11 +73,24 @@ class Preparation:
     """Without a height: the largest one that is so fast; None keeps the size."""
     mirror: bool = False
     """Swap left and right."""
+    refine: str = "off"
+    """Bring results to the size of the camera's frames, one of `REFINE_CHOICES`; "off" leaves them at the height."""
 
     def __call__(self, rgb: Pixels, height: int | None) -> Pixels:
         """uint8 RGB (H, W, 3) -> the same at a height, C-contiguous."""
         rgb = scaled(rgb, size_at_height(rgb.shape[1], rgb.shape[0], height))
+        return self.mirrored(rgb)
+
+    def mirrored(self, rgb: Pixels) -> Pixels:
+        """uint8 RGB (H, W, 3) -> left and right swapped where that is wanted, C-contiguous."""
         return np.ascontiguousarray(rgb[:, ::-1] if self.mirror else rgb)
+
+    def refined(self, frame_rgb: Pixels, input_rgb: Pixels, result_rgb: Pixels) -> tuple[Pixels, Pixels]:
+        """The input and the result to show: at the size of the camera's frame where they are refined."""
+        if not is_guided(self.refine, input_rgb.shape[1::-1], frame_rgb.shape[1::-1]):
+            return input_rgb, result_rgb
+        whole_rgb = self.mirrored(frame_rgb)
+        return whole_rgb, guided(whole_rgb, input_rgb, result_rgb)
 
 
 class TranslationThread:
@@ -138,6 +153,7 @@ class TranslationThread:
         input_rgb = self._prepare(frame_rgb, height)
         # A copy: a backend may return a view of memory that it uses again.
         result_rgb = direction.translator.submit(input_rgb, code)().copy()
+        input_rgb, result_rgb = self._prepare.refined(frame_rgb, input_rgb, result_rgb)
         self.count += 1
         self.results.put(
             LiveFrame(

@@ -155,7 +155,8 @@ def _translate(lease: TranslatorLease, source: Path, style: ResolvedStyle, wish:
     height, width = image.rgb.shape[:2]
     check_scaled_pixels(width, height, wish.height, most)
     lease.translator.set_style(style)
-    steps = FrameSteps(lease.at_strength(wish.strength), width, height, lines=wish.height, upscale=wish.upscale)
+    translator = lease.at_strength(wish.strength)
+    steps = FrameSteps(translator, width, height, lines=wish.height, upscale=wish.upscale, refine=wish.refine)
     result_rgb = steps.finish(image.rgb, steps.begin(image.rgb)())
     result = source.with_name("result.png")
     write_image(result, result_rgb, exif=image.exif, durable=False)

@@ -175,6 +175,7 @@ def _video_request(request: ServeRequest, wish: VideoWish, source: Path, style_i
         options=VideoOptions(
             height=wish.height,
             upscale=wish.upscale,
+            refine=wish.refine,
             side_by_side=wish.side_by_side,
             audio="copy" if wish.audio == "auto" else wish.audio,
         ),

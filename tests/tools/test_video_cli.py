@@ -49,7 +49,18 @@ def test_the_options_are_these() -> None:
 
     options = {"domain", "output", "model", "style", "seed", "height", "side_by_side", "overwrite", "report"}
     options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
-    options |= {"style_period", "strength", "stabilize", "no_upscale", "start", "end", "frames", "rate", "codec"}
+    options |= {
+        "style_period",
+        "strength",
+        "stabilize",
+        "no_upscale",
+        "refine",
+        "start",
+        "end",
+        "frames",
+        "rate",
+        "codec",
+    }
     options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
     options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview", "streams", "verbose"}
     options |= {"remote", "ray", "segment", "cpus_per_worker", "gpus_per_worker"}
@@ -73,7 +84,9 @@ def test_every_option_reaches_the_request(tmp_path: Path, monkeypatch: pytest.Mo
         " --stabilize --style snow --seed 3 --style-from 1 --style-to 2 --style-cycle 1,2 --style-period 4 --height 64"
     )
     line += " --style-spread 2"
-    line += " --no-upscale --side-by-side --start 1 --end 2 --frames 9 --programme 2 --deinterlace --rate 3"
+    line += (
+        " --no-upscale --refine guided --side-by-side --start 1 --end 2 --frames 9 --programme 2 --deinterlace --rate 3"
+    )
     line += " --codec av1 --crf 5 --preset slow --audio none --overwrite --strip-metadata --resume --report r.json"
     line += " --password-env P --hwaccel auto --streams 1"
     with pytest.raises(SystemExit):

@@ -134,6 +134,15 @@ def video(
         ),
     ] = 1.0,
     stabilize: Annotated[bool, typer.Option("--stabilize", help="Reduce flicker.", rich_help_panel=MODEL)] = False,
+    refine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="--height's resize: guided (by the input's edges), off or auto.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "auto",
     no_upscale: Annotated[
         bool, typer.Option("--no-upscale", help="Leave the result at --height.", rich_help_panel=OUTPUT)
     ] = False,
@@ -241,6 +250,7 @@ def video(
         options=VideoOptions(
             height=height,
             upscale=not no_upscale,
+            refine=refine,
             side_by_side=side_by_side,
             start=seconds[0],
             end=seconds[1],

@@ -1,0 +1,1 @@
+"""Bringing translations of a lower height to the input's size, along the input's edges."""

@@ -1,0 +1,198 @@
+"""Bringing translations of a lower height to full size along the input's edges."""
+
+import itertools
+from pathlib import Path
+
+import clips
+import cv2
+import numpy as np
+import pytest
+from stand_in import assert_refused, run
+
+from dsmap.common.images import read_rgb, write_rgb
+from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.frame_translator import as_frame_translator
+from dsmap.runtime.jobs.images import translate_image
+from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
+from dsmap.runtime.jobs.request import resolve_request
+from dsmap.runtime.jobs.stages import FrameSteps
+from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.live.translation import Preparation
+from dsmap.runtime.refine.choice import is_guided
+from dsmap.runtime.refine.guided import guided
+from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
+from dsmap.runtime.video.scaling import scaled
+
+WINTER = ("-d", "winter")
+
+
+def texture(height: int = 96, width: int = 128) -> np.ndarray:
+    """Colours that change slowly, with fine stripes."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    slow = np.stack([90 + x * 60 / width, 120 + y * 50 / height, 140 - x * 60 / width], 2)
+    return np.clip(slow + (30 * np.sin(x * 1.9) * np.sin(y * 0.4))[..., None], 0, 255).astype(np.uint8)
+
+
+def colder(rgb: np.ndarray) -> np.ndarray:
+    return np.clip(rgb @ np.float32([[0.6, 0.2, 0.2], [0.2, 0.7, 0.3], [0.1, 0.1, 0.7]]) + 20, 0, 255).astype(np.uint8)
+
+
+def refined(rgb: np.ndarray, translate, size: tuple[int, int]) -> np.ndarray:
+    small = scaled(rgb, size)
+    return guided(rgb, small, translate(small))
+
+
+def psnr(one: np.ndarray, two: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.square(one.astype(float) - two).mean())
+
+
+def test_details_come_back():
+    rgb = texture()
+    small = scaled(rgb, (64, 48))
+    plain = psnr(scaled(colder(small), (128, 96)), colder(rgb))
+    assert psnr(guided(rgb, small, colder(small)), colder(rgb)) > plain + 6
+
+
+@pytest.mark.parametrize("level", [0, 1, 90, 255])
+@pytest.mark.parametrize("size", [(128, 96), (131, 97), (2, 2), (7, 300)])
+def test_a_plain_colour_stays_one(level: int, size: tuple[int, int]):
+    width, height = size
+    rgb = np.full((height, width, 3), level, np.uint8)
+    small = scaled(rgb, (max(1, width // 3), max(1, height // 3)))
+    target = np.broadcast_to(np.uint8([200, 30, 255 - level]), small.shape)
+    assert np.abs(guided(rgb, small, target).astype(int) - target[0, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+@pytest.mark.parametrize("grey", [True, False])
+def test_an_edge_stays_sharp_and_gets_no_halo(ratio: int, grey: bool):
+    rgb = np.full((96, 128, 3), 40, np.uint8)
+    rgb[:, 61:] = 200 if grey else (200, 150, 90)
+    result = refined(rgb, lambda small: 255 - small, (128 // ratio, 96 // ratio)).astype(int)
+    wanted = 255 - rgb.astype(int)
+    low, high = wanted.min((0, 1)), wanted.max((0, 1))
+    assert (result >= low - 8).all()
+    assert (result <= high + 8).all()
+    if grey:
+        assert np.abs(result - wanted).max() <= 12
+
+
+def test_thin_lines_stay_whole():
+    rgb = np.full((96, 128, 3), 180, np.uint8)
+    rgb[:, 64] = 30
+    cv2.line(rgb, (5, 5), (60, 90), (20, 20, 20), 1)
+    result = refined(rgb, lambda small: small // 2 + 60, (32, 24)).astype(int)
+    plain = scaled(scaled(rgb, (32, 24)) // 2 + 60, (128, 96)).astype(int)
+    contrast, of_plain = (np.ptp(image[48, 58:71, 0]) for image in (result, plain))
+    assert contrast > 60 > 1.5 * of_plain  # 75 in the translation at full size
+
+
+@pytest.mark.parametrize("shape", [(97, 131), (480, 640), (243, 431), (64, 2), (2, 64)])
+def test_strips_fit_together(shape: tuple[int, int], monkeypatch):
+    """The result does not depend on where one strip ends."""
+    rgb = cv2.resize(texture(), shape[::-1])
+    size = max(1, shape[1] * 2 // 5), max(1, shape[0] * 2 // 5)
+    one = refined(rgb, colder, size)
+    monkeypatch.setattr("dsmap.runtime.refine.guided._ROWS", 100_000)
+    assert np.abs(one.astype(int) - refined(rgb, colder, size)).max() <= 1
+    assert one.shape == rgb.shape
+
+
+def test_it_is_deterministic_and_leaves_its_inputs():
+    rgb = texture(243, 431)
+    small = scaled(rgb, (214, 121))
+    inputs = rgb, small, colder(small)
+    copies = [image.copy() for image in inputs]
+    assert np.array_equal(guided(*inputs), guided(*inputs))
+    assert all(map(np.array_equal, inputs, copies))
+
+
+def test_auto_refines_what_is_enlarged_by_much():
+    assert is_guided("auto", (480, 270), (1920, 1080))
+    assert not is_guided("auto", (880, 500), (960, 540))
+    assert is_guided("guided", (880, 500), (960, 540))
+    assert not is_guided("guided", (960, 540), (480, 270))
+    assert not is_guided("off", (480, 270), (1920, 1080))
+    with pytest.raises(InputError, match="--refine learned is not known"):
+        VideoOptions(refine="learned")
+
+
+def test_an_image_is_refined_unless_it_is_off(tmp_path: Path):
+    rgb = texture()
+    write_rgb(tmp_path / "in.png", rgb)
+    quality = {}
+    for refine in ("auto", "guided", "off"):
+        output = tmp_path / f"{refine}.png"
+        translate_image(tmp_path / "in.png", output, colder, height=48, refine=refine)
+        quality[refine] = psnr(read_rgb(output), colder(rgb))
+    assert quality["auto"] == quality["guided"] > quality["off"] + 6
+
+
+def test_a_resumed_video_keeps_the_choice(tmp_path: Path):
+    source = clips.make_clip(tmp_path / "in.mp4", frames=8)
+    output = tmp_path / "out.mp4"
+    left = iter(range(5))
+
+    def fails(frame: np.ndarray) -> np.ndarray:
+        if next(left, None) is None:
+            raise DsmapError("the GPU fell off", "put it back")
+        return frame
+
+    with pytest.raises(DsmapError, match="fell off"):
+        translate_video(source, output, fails, made_with={}, height=24)
+    with pytest.raises(InputError, match=r"--refine was auto and is off"):
+        translate_video(source, output, colder, made_with={}, height=24, refine="off", resume=True)
+    assert translate_video(source, output, colder, made_with={}, height=24, resume=True).frames == 8
+
+
+def test_the_command(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clips.make_clip(tmp_path / "a.mp4", frames=2, size=(96, 64))
+    assert_refused(run("a.mp4", *WINTER, "--refine", "guided"), 2, "--refine needs --height")
+    code, out, _ = run("a.mp4", *WINTER, "--height", "32", "--side-by-side")
+    assert code == 0
+    assert "96x64, translated at 32 lines and refined, result 192x64" in out
+    assert clips.read(tmp_path / "a-winter.mp4").frames[0].shape == (64, 192, 3)
+
+
+def test_options_without_effect_are_refused(tmp_path: Path):
+    clips.make_clip(tmp_path / "a.mp4", frames=2)
+    for options, fact in (
+        ({"refine": "off"}, "--refine needs --height"),
+        ({"refine": "guided", "height": 24, "upscale": False}, "--refine does not go with --no-upscale"),
+    ):
+        with pytest.raises(InputError, match=fact):
+            resolve_request(
+                [str(tmp_path / "a.mp4")], model=ModelOptions(domain="winter"), options=VideoOptions(**options)
+            )
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_live_results_get_the_size_of_the_camera(mirror: bool):
+    rgb = texture()
+    prepare = Preparation(height=48, mirror=mirror, refine="guided")
+    small = prepare(rgb, 48)
+    shown, result = prepare.refined(rgb, small, colder(small))
+    assert np.array_equal(shown, rgb[:, ::-1] if mirror else rgb)
+    assert psnr(result, colder(shown)) > 30
+    same = Preparation(height=48, refine="off").refined(rgb, small, small)
+    assert same[0] is small
+
+
+def test_less_flickers_than_with_a_plain_resize():
+    """Stabilized or not, in a still scene whose translation is noisy."""
+    rgb = texture()
+    noisy = [np.clip(colder(scaled(rgb, (64, 48))).astype(int) + noise, 0, 255).astype(np.uint8) for noise in noises()]
+    for wrap in (lambda inner: inner, lambda inner: StabilizedTranslator(inner, Stabilizer())):
+        change = {}
+        for refine in ("guided", "off"):
+            frames = iter(noisy)
+            translator = wrap(as_frame_translator(lambda _rgb, frames=frames: next(frames)))
+            steps = FrameSteps(translator, 128, 96, lines=48, refine=refine)
+            clip = [steps.finish(rgb, steps.begin(rgb)()).astype(int) for _ in noisy]
+            change[refine] = np.mean([np.abs(after - before).mean() for before, after in itertools.pairwise(clip)])
+        assert change["guided"] < change["off"]
+
+
+def noises() -> list[np.ndarray]:
+    return [np.random.default_rng(seed).integers(-20, 21, (48, 64, 3)) for seed in range(5)]
