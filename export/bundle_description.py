@@ -14,6 +14,7 @@ from dsmap.export.precision_check import PrecisionCheck
 from dsmap.export.rewrites import Rewrites
 from dsmap.export.trained_model import TrainedModel
 from dsmap.export.verify import GraphFiles, Verification
+from dsmap.model.cyclegan import CycleGAN
 from dsmap.runtime.bundle.bundle import Manifest, Style, describe_components
 
 
@@ -43,6 +44,8 @@ def describe_bundle(
     checks: dict[str, dict[str, Any]] = {check.precision: check.as_dict() for check in precision_checks}
     if "int8" in checks:
         checks["int8"]["float_layers"] = float_layers
+    if isinstance(source.model, CycleGAN) and not card:
+        card = plain_card(source, name, licence)
     return Manifest(
         name=name,
         domains=config.domains,
@@ -61,6 +64,18 @@ def describe_bundle(
         datasets=list(datasets),
         provenance=provenance,
         verification=verification.as_dict() | {"variants": checks},
+    )
+
+
+def plain_card(source: TrainedModel, name: str, licence: str) -> str:
+    """The card of a model that was trained elsewhere, and has no styles."""
+    a, b = source.model.domains
+    to = " and ".join(f"{a if target == b else b} to {target}" for target in source.model.targets)  # type: ignore[union-attr]
+    parameters = sum(p.numel() for p in source.model.parameters()) / 1e6
+    return (
+        f"# {name}\n\nTranslates images and video from {to} (CycleGAN, {parameters:.2f} M parameters in all), imported "
+        f"from checkpoints of another trainer, which say nothing of the training. It has no styles: each frame has one "
+        f"translation.\n\nLicence of the weights: {licence}.\n"
     )
 
 

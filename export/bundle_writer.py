@@ -18,7 +18,8 @@ from dsmap.export.bundle_description import describe_bundle
 from dsmap.export.bundle_folder import check_bundle_folder
 from dsmap.export.documents import body_and_head, write_documents
 from dsmap.export.graph_metadata import stamp_graphs
-from dsmap.export.graphs import ALL_REWRITES, Templates, graphs, write_graph
+from dsmap.export.graphs import ALL_REWRITES, Templates, write_graph
+from dsmap.export.model_graphs import model_graphs
 from dsmap.export.named_styles import Codes, check_domains, style_codes
 from dsmap.export.precision_check import MIN_IMAGES, PrecisionCheck, compare_precision, require_passed
 from dsmap.export.rewrites import Rewrites
@@ -154,7 +155,7 @@ class _BundleBuilder:
         images = pick_images(self.source, VERIFICATION_IMAGES)
         self.say(f"checking against torch on {len(images)} {images.origin} images ...")
         verification = verify_graphs(model, self.files["fp32"], images.by_domain, images.origin)
-        encoders = {domain: self.files["fp32"]["style_encoder", domain] for domain in model.domains}
+        encoders = {domain: path for (part, domain), path in self.files["fp32"].items() if part == "style_encoder"}
         self.named_styles = style_codes(self.source.named_styles, encoders, self.source.sizes)
         if self.variants.fp16:
             self._write("fp16")
@@ -167,7 +168,7 @@ class _BundleBuilder:
     def _write(self, precision: str) -> None:
         began, files, templates = time.monotonic(), {}, Templates()
         self.say(f"writing the graphs in {precision} ...")
-        for graph in graphs(self.source.model, self.rewrites, precision):
+        for graph in model_graphs(self.source.model, self.rewrites, precision):
             path = self.folder / graph.file_name
             write_graph(graph, path, templates)
             files[graph.component, graph.domain] = path

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsmap.export.graphs import Graph, graphs
+from dsmap.export.graphs import Graph
+from dsmap.export.model_graphs import model_graphs
 from dsmap.export.rewrites import Rewrites
+from dsmap.model.cyclegan import CycleGAN
 from dsmap.model.dsmap import DSMAP
 
 SIDE = 256
@@ -24,10 +26,10 @@ class Cost(NamedTuple):
     multiply_adds_after: int
 
 
-def graph_costs(model: DSMAP, rewrites: Rewrites) -> dict[str, Cost]:
+def graph_costs(model: DSMAP | CycleGAN, rewrites: Rewrites) -> dict[str, Cost]:
     """The cost of each component; it is the same for both domains."""
     plain, made = (
-        {g.component: g for g in graphs(model, chosen)} for chosen in (Rewrites(False, False, False), rewrites)
+        {g.component: g for g in model_graphs(model, chosen)} for chosen in (Rewrites(False, False, False), rewrites)
     )
     return {
         name: Cost(

@@ -38,12 +38,24 @@ class CentredStem(nn.Module):
 
 def to_half(model: DSMAP) -> DSMAP:
     """Converts the weights of convolutions and matrix products of a `rewritten` model to float16, in place."""
-    for encoder in (*model.content_encoders.values(), *model.style_encoders.values()):
+    half_stem(model.content_encoders)
+    half_stem(model.style_encoders)
+    convolutions_to_half(model)
+    return model
+
+
+def half_stem(encoders: nn.ModuleDict) -> None:
+    """Makes first convolutions on grey levels exact in half precision, in place."""
+    for encoder in encoders.values():
         if isinstance(encoder.stem, ScaledStem):
             encoder.stem = CentredStem(encoder.stem)
+
+
+def convolutions_to_half(model: nn.Module) -> None:
+    """Converts the weights of convolutions and matrix products to float16, in place."""
     for module in model.modules():
         if not isinstance(module, LayerNorm):
             for name, parameter in module.named_parameters(recurse=False):
                 if name not in _NORM_PARAMETERS:
                     parameter.data = parameter.data.to(torch.float16)
-    return model.requires_grad_(False)
+    model.requires_grad_(False)

@@ -55,7 +55,7 @@ class ContentEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        content, skip = self.encoder(_to_dtype_of(self.encoder, _images(frames, self.scaling)))
+        content, skip = self.encoder(to_dtype_of(self.encoder, images_of(frames, self.scaling)))
         return self.shared(content).float(), skip.float()
 
 
@@ -67,7 +67,7 @@ class MappingGraph(nn.Module):
         self.mapping = model.mappings[model.slot(target)]
 
     def forward(self, content: Tensor, skip: Tensor) -> Tensor:
-        return self.mapping(_to_dtype_of(self.mapping, content), _to_dtype_of(self.mapping, skip)).float()
+        return self.mapping(to_dtype_of(self.mapping, content), to_dtype_of(self.mapping, skip)).float()
 
 
 class StyleMLPGraph(nn.Module):
@@ -78,7 +78,7 @@ class StyleMLPGraph(nn.Module):
         self.mlp = model.style_mlps[model.slot(domain)]
 
     def forward(self, style: Tensor) -> Tensor:
-        return self.mlp(_to_dtype_of(self.mlp, style)).float()
+        return self.mlp(to_dtype_of(self.mlp, style)).float()
 
 
 class DecoderGraph(nn.Module):
@@ -90,8 +90,8 @@ class DecoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, mapped: Tensor, style_params: Tensor) -> Tensor:
-        y = self.decoder(_to_dtype_of(self.decoder, mapped), style_params)  # float32 at the end, in half precision too
-        return _grey_levels(y) if self.scaling else to_frames(y)
+        y = self.decoder(to_dtype_of(self.decoder, mapped), style_params)  # float32 at the end, in half precision too
+        return grey_levels(y) if self.scaling else to_frames(y)
 
 
 class StyleEncoderGraph(nn.Module):
@@ -103,32 +103,33 @@ class StyleEncoderGraph(nn.Module):
         self.scaling = scaling
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.encoder(_to_dtype_of(self.encoder, _images(frames, self.scaling))).float()
+        return self.encoder(to_dtype_of(self.encoder, images_of(frames, self.scaling))).float()
 
 
 def from_frames(frames: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
-    return _images(frames, False)
+    return images_of(frames, False)
 
 
 def to_frames(x_nchw: Tensor) -> Tensor:
     """float32 (N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3), rounded."""
-    return _grey_levels((x_nchw + 1) * 127.5)
+    return grey_levels((x_nchw + 1) * 127.5)
 
 
-def _images(frames: Tensor, scaling: bool) -> Tensor:
+def images_of(frames: Tensor, scaling: bool) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1], or in 0..255 if the weights include the scaling."""
     # Cast before the transpose (TensorRT refuses a uint8 one); torch.export needs a contiguous layout after it.
     x_nchw = frames.float().permute(0, 3, 1, 2).contiguous()
     return x_nchw if scaling else x_nchw / 127.5 - 1
 
 
-def _to_dtype_of(part: nn.Module, x: Tensor) -> Tensor:
+def to_dtype_of(part: nn.Module, x: Tensor) -> Tensor:
     """`x` in the type of the weights of `part`: float16 or float32."""
     return x.to(next(part.parameters()).dtype)
 
 
-def _grey_levels(x_nchw: Tensor) -> Tensor:
+def grey_levels(x_nchw: Tensor) -> Tensor:
+    """float32 (N, 3, H, W) in 0..255 -> uint8 (N, H, W, 3), rounded."""
     return x_nchw.round().permute(0, 2, 3, 1).to(torch.uint8)
 
 

@@ -80,14 +80,15 @@ def _inputs(
     found: dict[Key, list[dict[str, Array]]] = {}
     a, b = styles
     for source, target in ((a, b), (b, a)):
-        for image, style_s in zip(images[source], itertools.cycle(styles[target]), strict=False):
+        for image, style_s in zip(images.get(source, ()), itertools.cycle(styles[target]), strict=False):
             params = plain.style_params(style_s[None], target)
             content, skip = plain.encode(image[None], source)
             mapped = plain.map(content, skip, target)
             found.setdefault(("content_encoder", source), []).append({"frames": image[None]})
             if plain.has("mapping"):
                 found.setdefault(("mapping", target), []).append({"content": content, "skip": skip})
-            found.setdefault(("decoder", target), []).append({"mapped": mapped, "style_params": params})
+            styled = {"style_params": params} if params.size else {}
+            found.setdefault(("decoder", target), []).append({"mapped": mapped, **styled})
     return found
 
 
@@ -108,7 +109,7 @@ class _Int8Error:
             for graph, blocks in chosen.items()
         }
         batches = {
-            encoder[1]: self.batches[encoder[1]] if files.keys() & {encoder, *others} else []
+            encoder[1]: self.batches.get(encoder[1], ()) if files.keys() & {encoder, *others} else []
             for encoder, *others in _directions(self.styles)
         }
         checks = compare(self.reference, OnnxParts(files, self.open), batches, self.styles, lambda _difference: True)

@@ -79,8 +79,9 @@ def compare_precision(
     network (ModelConfig.width_per_pixel), `minimum` the smallest side of an image that it accepts.
     """
     limit = MIN_PSNR_DB[precision]
+    images = {domain: found for domain, found in images.items() if found}
     reference, candidate = OnnxParts(plain), OnnxParts(variant)
-    batches = {domain: [p[None] for p in found] for domain, found in images.items()}
+    batches = {domain: [p[None] for p in images.get(domain, ())] for domain in styles}
     checks = compare(reference, candidate, batches, styles, lambda difference: difference.psnr >= limit)
     del candidate
     size = next(iter(images.values()))[0].shape[:2]
@@ -136,10 +137,12 @@ def _all_finite(files: GraphFiles, frames: Mapping[str, Array], styles: Mapping[
     """Whether all outputs of convolutions and matrix products are in range, in both directions."""
     a, b = styles
     for source, target in ((a, b), (b, a)):
+        if source not in frames:
+            continue
         arrays = {"frames": frames[source], "style": styles[target][None]}
         for key in (("style_mlp", target), ("content_encoder", source), ("mapping", target), ("decoder", target)):
-            if key not in files:
-                arrays["mapped"] = arrays["content"]  # no mapping
+            if key not in files:  # no mapping: the content takes its place; no styles: the decoder takes none
+                arrays |= {"mapped": arrays["content"]} if "content" in arrays else {}
                 continue
             model, limits = with_probes(files[key])
             session = open_session(model)

@@ -104,8 +104,8 @@ def _worst(checks: Iterable[OutputCheck]) -> str:
 
 
 def _style_lines(manifest: Manifest) -> list[str]:
-    lines = []
-    for domain, style in manifest.styles.items():
+    lines: list[str] = []
+    for domain, style in manifest.styles.items() if manifest.has_styles else ():
         if style.pictures == 0:
             lines.append(f"default style of {domain}: mean of the prior; pass --data to use the mean over images")
         if style.named:

@@ -92,7 +92,7 @@ class ExportRequest:
         for name in self.without:
             if name not in REWRITES:
                 raise InputError(f"no rewrite named {name!r}", f"Known rewrites: {', '.join(REWRITES)}.")
-        _check_datasets(self.datasets)
+        check_datasets(self.datasets)
         if self.official_config is None:
             self._check_own()
         else:
@@ -152,7 +152,7 @@ class UpdateRequest:
     """Replace named styles of the same name, and the default style."""
 
     def __post_init__(self) -> None:
-        _check_datasets(self.datasets)
+        check_datasets(self.datasets)
         if not (self.engines or self.named_styles or self.default_styles or self.changes_card):
             raise InputError(
                 f"{self.bundle} is a bundle already",
@@ -173,7 +173,8 @@ class UpdateRequest:
         return found + [(style.image, "the image of --named-style") for style in self.named_styles]
 
 
-def _check_datasets(names: Sequence[str]) -> None:
+def check_datasets(names: Sequence[str]) -> None:
+    """Raises InputError for a name that a card's head cannot hold."""
     from dsmap.runtime.bundle.card import check_dataset  # which loads pydantic
 
     for name in names:

@@ -77,10 +77,10 @@ def export_model(
             f"--best picks a checkpoint of a run folder; {request.checkpoint} is not one",
             "Leave it out, or pass the run.",
         )
-    card = _read_card(request.card)
+    card = read_card(request.card)
     check_bundle_folder(request.out, overwrite=request.overwrite)
     engines = _resolve(request.engines, say)
-    _check_packages()
+    check_packages()
     say("loading torch ...")
     from dsmap.export.bundle_writer import Variants, write_bundle
     from dsmap.export.costs import graph_costs
@@ -112,7 +112,7 @@ def export_model(
     return ExportResult(request.out, written, costs, built, time.monotonic() - began)
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
     """Raises DsmapError where a package of the extra "export" is not installed."""
     for module in ("torch", "yaml", "safetensors", "onnx", "onnxscript"):
         if find_spec(module) is None:
@@ -138,7 +138,7 @@ def update_bundle(
     if request.changes_card:
         from dsmap.export.card_update import update_card
 
-        card = _read_card(request.card)
+        card = read_card(request.card)
         update_card(request.bundle, licence=request.licence, datasets=request.datasets, card=card)
         say("README.md: written" + (f", licence {request.licence}" if request.licence else ""))
     statistics: dict[str, StyleStatistics] = {}
@@ -182,7 +182,8 @@ def _build(
     return build_engines(bundle, target.options(bundle.manifest.sizes), say, progress)
 
 
-def _read_card(card: Path | None) -> str | None:
+def read_card(card: Path | None) -> str | None:
+    """The text of a model card. Raises InputError where it cannot be read."""
     if card is None:
         return None
     try:

@@ -15,6 +15,7 @@ from dsmap.export.named_styles import NamedStyle, check_domains
 from dsmap.export.request import ExportRequest
 from dsmap.export.verify import generated_images
 from dsmap.model.authors_checkpoint import load_official, read_official_config
+from dsmap.model.cyclegan import CycleGAN
 from dsmap.model.dsmap import DSMAP, is_finite
 from dsmap.runtime.bundle.bundle import Sizes, file_sha256
 from dsmap.training.checkpoint import best_checkpoint, load_generators, read_checkpoint
@@ -29,7 +30,7 @@ _WEIGHTS = ("ema", "generators")
 class TrainedModel(NamedTuple):
     """Generators to export, with their statistics and origin."""
 
-    model: DSMAP
+    model: DSMAP | CycleGAN
     trained_at: int
     """Shorter side of the training images in pixels."""
     styles: dict[str, StyleStatistics]
@@ -193,7 +194,7 @@ def pick_images(source: TrainedModel, count: int, *, at_least: int = 1, part: in
         # Training has already reported broken images.
         found[domain] = [to_rgb(x_nchw)[0] for x_nchw in load_readable_nchw(dict.fromkeys(picked), size, multiple)]
     if not all(found.values()):
-        seeds = {domain: 2 * i + part for i, domain in enumerate(source.model.domains)}
+        seeds = {domain: 2 * i + part for i, domain in enumerate(source.model.domains) if domain in found}
         return CheckImages({d: generated_images(size, count, seed) for d, seed in seeds.items()}, "generated")
     lacking = {domain: at_least - len(images) for domain, images in found.items() if len(images) < at_least}
     for domain, missing in lacking.items():

@@ -17,6 +17,7 @@ from dsmap.common.cpu import allowed_cores
 from dsmap.errors import DsmapError
 from dsmap.export.differences import Difference, OutputCheck
 from dsmap.export.graphs import from_frames, to_frames
+from dsmap.model.cyclegan import CycleGAN
 from dsmap.model.dsmap import DSMAP, Content
 
 # float32 against float32: sums in another order, so that some values round to the next grey level.
@@ -45,8 +46,12 @@ class Verification(NamedTuple):
         }
 
 
+NOTHING = np.zeros(0, np.float32)
+"""The skip feature of a network without mapping, and the style's parameters of one without styles."""
+
+
 class NetworkParts(Protocol):
-    """The components of a network, however they run; arrays are those of the graphs."""
+    """The components of a network, however they run; arrays are those of the graphs, or `NOTHING`."""
 
     def encode(self, frames: Array, domain: str) -> tuple[Array, Array]: ...
 
@@ -94,6 +99,40 @@ class TorchParts:
         return self.model.encode_style(from_frames(_tensor(frames)), domain).numpy()
 
 
+class PlainTorchParts:
+    """The components of a torch model without mapping and styles."""
+
+    def __init__(self, model: CycleGAN) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
+        """frames -> content, and no skip."""
+        return self.model.encode(from_frames(_tensor(frames)), domain).numpy(), NOTHING
+
+    def map(self, content: Array, _skip: Array, _target: str) -> Array:
+        """The content."""
+        return content
+
+    def style_params(self, _style: Array, _target: str) -> Array:
+        """Nothing."""
+        return NOTHING
+
+    @torch.no_grad()
+    def decode(self, mapped: Array, _style_params: Array, target: str) -> Array:
+        """mapped -> frames."""
+        return to_frames(self.model.decode(_tensor(mapped), target)).numpy()
+
+    def encode_style(self, _frames: Array, _domain: str) -> Array:
+        """Nothing."""
+        return NOTHING
+
+
+def torch_parts(model: DSMAP | CycleGAN) -> NetworkParts:
+    """The components of a model in torch."""
+    return TorchParts(model) if isinstance(model, DSMAP) else PlainTorchParts(model)
+
+
 class OnnxParts:
     """The components of a bundle, in ONNX Runtime on the CPU."""
 
@@ -109,8 +148,8 @@ class OnnxParts:
 
     def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
         """frames -> content, skip."""
-        content, skip = self.run("content_encoder", domain, frames=frames)
-        return content, skip
+        content, *skip = self.run("content_encoder", domain, frames=frames)
+        return content, skip[0] if skip else NOTHING
 
     def map(self, content: Array, skip: Array, target: str) -> Array:
         """content, skip -> mapped; the content if there is no mapping."""
@@ -118,11 +157,12 @@ class OnnxParts:
 
     def style_params(self, style: Array, target: str) -> Array:
         """style -> style_params."""
-        return self.run("style_mlp", target, style=style)[0]
+        return self.run("style_mlp", target, style=style)[0] if self.has("style_mlp") else NOTHING
 
     def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
         """mapped, style_params -> frames."""
-        return self.run("decoder", target, mapped=mapped, style_params=style_params)[0]
+        styled = {"style_params": style_params} if style_params.size else {}
+        return self.run("decoder", target, mapped=mapped, **styled)[0]
 
     def encode_style(self, frames: Array, domain: str) -> Array:
         """frames -> style."""
@@ -167,16 +207,19 @@ class CachedParts:
         return self._cached("encode_style", frames, domain)
 
 
-def verify_graphs(model: DSMAP, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str) -> Verification:
+def verify_graphs(
+    model: DSMAP | CycleGAN, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str
+) -> Verification:
     """Compares the ONNX `files` with `model` on `images`, by domain: uint8 RGB (H, W, 3), in sizes that it accepts.
 
     Every graph also receives a batch of two. Raises DsmapError when an output differs.
     """
     styles = dict.fromkeys(model.domains, np.linspace(-1, 1, model.config.style_dim, dtype=np.float32))
     batches = {
-        domain: [*(p[None] for p in found), np.stack([found[0], found[0][:, ::-1]])] for domain, found in images.items()
+        domain: [*(p[None] for p in found), *(np.stack([p, p[:, ::-1]]) for p in found[:1])]
+        for domain, found in images.items()
     }
-    checks = compare(TorchParts(model), OnnxParts(files), batches, styles, _equals_torch)
+    checks = compare(torch_parts(model), OnnxParts(files), batches, styles, _equals_torch)
     failed = [check for check in checks if not check.passed]
     if failed:
         worst = failed[0]
@@ -196,13 +239,14 @@ def compare(
 ) -> list[OutputCheck]:
     """Compares every output of every graph of `candidate`, and of its chains, with the reference's; sorted by name.
 
-    `batches`: frames (N, H, W, 3) by domain. `styles`: the style code (S,) of all images translated to a domain.
+    `batches`: frames (N, H, W, 3) by domain; none of a domain that nothing translates from. `styles`: the style code
+    (S,) of all images translated to a domain.
     `passes` decides whether a difference is small enough.
     """
     found: dict[str, Difference] = {}
     a, b = styles
     for source, target in ((a, b), (b, a)):
-        for frames in batches[source]:
+        for frames in batches.get(source, ()):
             for name, expected, got in _outputs_of(reference, candidate, frames, source, target, styles[target]):
                 found.setdefault(name, Difference()).add(expected, got)
     return [difference.check(name, passes) for name, difference in sorted(found.items())]
@@ -227,7 +271,8 @@ def _outputs_of(
         yield f"style_encoder {source}", reference.encode_style(frames, source), own_style
     own_content, own_skip = candidate.encode(frames, source)
     yield f"content_encoder {source}: content", content, own_content
-    yield f"content_encoder {source}: skip", skip, own_skip
+    if skip.size:
+        yield f"content_encoder {source}: skip", skip, own_skip
     chained = own_content
     if candidate.has("mapping"):
         yield f"mapping {target}", mapped, candidate.map(content, skip, target)

@@ -99,8 +99,11 @@ class Translator(FrameTranslator):
         self.bundle = bundle
         self.model_name = bundle.manifest.name
         self.target = domain = bundle.manifest.domain_named(domain)
-        self.source = settings.source or bundle.source_of(domain)
-        bundle.source_of(self.source)  # raises for a domain that the model does not have
+        usual = bundle.source_of(domain)
+        self.source = settings.source or usual
+        if self.source != usual:  # raises for a domain that the model does not have
+            bundle.source_of(self.source)
+            bundle.manifest.need_styles("a reconstruction")
         self.style_resolver = StyleResolver(bundle.manifest, domain, style_spread)
         if settings.threads is not None and settings.threads < 1:
             raise InputError(f"threads is {settings.threads}", "Use 1 or more, or None for all cores.")

@@ -44,6 +44,7 @@ NOT_RUN = [
     (r"gpu_check|--engine tensorrt|--engine rtx|--hwaccel cuda|nvenc", "needs a GPU, or its packages"),
     (r"--virtual-camera|--list-cameras", "needs a camera's driver"),
     (r"\bhf:|models (push|pull)", "needs the Hugging Face Hub"),
+    (r"^dsmap import\b|--model \./to-zebra", "needs a checkpoint of CycleGAN's trainer"),
     (r"tensorboard", "runs until Ctrl-C"),
 ]
 """(pattern, why a statement with it does not run here)."""

@@ -257,6 +257,8 @@ OPTIONS = {
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
     "--seed --set --steps --version",
+    "importer": "--card --data --dataset --debug --domains --force --fp16 --help --int8 --licence --name --output "
+    "--overwrite --size --version",
     "doctor": "--debug --help --model --overwrite --report --version",
     "models list": "--debug --help --overwrite --report",
     "models show": "--debug --help --overwrite --report",

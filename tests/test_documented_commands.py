@@ -1,6 +1,5 @@
 """README.md and docs/: every command parses, and every page can be pasted from top to bottom."""
 
-import importlib
 import json
 import re
 import shutil
@@ -13,6 +12,8 @@ import documented_paste
 import pytest
 import typer
 from documented import PAGES, shell_statements, simple_commands
+
+from dsmap.tools.main import verb_module
 
 LANGUAGES = {"sh", "python", "text", "json", "html", "js", "ini", "yaml", "mermaid"}
 OTHER_PROGRAMS = {
@@ -27,12 +28,12 @@ FOREIGN_OPTIONS = {
     "--shm-size", "--ipc", "--cpus", "--gpus", "--memory", "--network", "--publish", "--volume", "--build-arg",
     "--user", "--profile", "--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port",
     "--max-restarts", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--requeue", "--dependency",
-    "--model-control-mode",
+    "--model-control-mode", "--norm",
 }  # fmt: skip
-"""Of other programs (docker, torchrun, Slurm, tritonserver), in the text."""
+"""Of other programs (docker, torchrun, Slurm, tritonserver, CycleGAN's trainer), in the text."""
 EXTRAS = [
     (r"^(train|polish|distill|bench train)", "train"),
-    (r"^(export|bench model(?! [a-z]))", "export"),
+    (r"^(export|import|bench model(?! [a-z]))", "export"),
     (r"^eval", "eval"),
     (r"^serve", "serve"),
     (r"\bhf:", "hub"),
@@ -52,7 +53,7 @@ EXTRAS = [
 
 @cache
 def click_command(verb: str) -> Any:
-    return typer.main.get_command(importlib.import_module(f"dsmap.tools.{verb}").app)
+    return typer.main.get_command(verb_module(verb).app)
 
 
 def check_arguments(verb: str, arguments: list[str]) -> None:

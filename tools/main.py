@@ -17,11 +17,14 @@ VERBS = {
     "polish": "Fine-tune a trained model's decoders to remove artefacts.",
     "distill": "Train a smaller network to imitate a trained one.",
     "export": "Export a checkpoint as a bundle of ONNX files.",
+    "import": "Turn generators of CycleGAN into a bundle.",
     "models": "List, fetch and share models.",
     "eval": "Measure image quality, fidelity and flicker.",
     "bench": "Benchmark training, models, video and live translation.",
     "doctor": "Check the installation and show how to fix it.",
 }
+_MODULES = {"import": "importer"}
+"""Of verbs that Python does not take for the name of a module."""
 EXAMPLES = """
 dsmap video holiday.mp4 --domain winter
 dsmap video --help
@@ -38,7 +41,7 @@ def main() -> None:
     elif len(sys.argv) > 1 and sys.argv[1] in VERBS and not completing:
         verb = sys.argv[1]
         sys.argv[:2] = [f"{program} {verb}"]  # what usage lines and errors name
-        _module(verb).main()
+        verb_module(verb).main()
     else:
         _run_group(program)
 
@@ -54,8 +57,9 @@ def _completion_option(words: list[str]) -> list[str]:
     return []
 
 
-def _module(verb: str) -> Any:
-    return importlib.import_module(f"dsmap.tools.{verb}")
+def verb_module(verb: str) -> Any:
+    """The module of a verb's command."""
+    return importlib.import_module(f"dsmap.tools.{_MODULES.get(verb, verb)}")
 
 
 def _run_group(program: str) -> None:
@@ -71,7 +75,7 @@ def _run_group(program: str) -> None:
             self.commands = dict.fromkeys(VERBS, typer.core.TyperCommand(None))  # the names, for "did you mean"
 
         def get_command(self, ctx: Any, name: str) -> Any:
-            return typer.main.get_command(_module(name).app) if name in VERBS else None
+            return typer.main.get_command(verb_module(name).app) if name in VERBS else None
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:
             with formatter.section("Commands"):

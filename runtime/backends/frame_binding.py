@@ -26,11 +26,13 @@ class FrameBinding:
         session: Any,
         device: str,
         smallest: Frames,
-        style_params: Callable[[Codes], Codes],
+        style_params: Callable[[Codes], Codes] | None,
         converter: Callable[[PlanesKind], PlanesToRgb],
     ) -> None:
         """`device`: cuda or cpu. `smallest`: the smallest frame that the graph takes. `style_params`: the decoder's
-        parameters for style codes. `converter`: what converts a decoder's planes within the device."""
+        parameters for style codes; None without styles. `converter`: what converts a decoder's planes within the
+        device.
+        """
         self._ort, self._session, self._device = ort, session, device
         self._smallest, self._style_params, self._new_converter = smallest, style_params, converter
         self._converter: PlanesToRgb | None = None
@@ -54,7 +56,7 @@ class FrameBinding:
             options.add_run_config_entry(_SHRINK, "gpu:0" if self._device == "cuda" else "cpu:0")
         assert self._download is not None
         self._load(frames_nhwc)
-        if self._style is None or not np.array_equal(self._style, style_ns):
+        if self._style_params is not None and (self._style is None or not np.array_equal(self._style, style_ns)):
             self._style = None
             self._style_value.update_inplace(self._style_params(style_ns))
             self._style = style_ns.copy()
@@ -81,15 +83,16 @@ class FrameBinding:
     def _bind(self, shape: tuple[int, ...], style_ns: Codes) -> None:
         self.free()  # before the new size is bound: the memory of both may not fit
         value = self._ort.OrtValue
-        params = self._style_params(style_ns)
         self._upload, self._download = self._host_array(shape), self._host_array(shape)
         self._frames = value.ortvalue_from_shape_and_type(list(shape), np.uint8, self._device, 0)
-        self._style_value = value.ortvalue_from_shape_and_type(list(params.shape), np.float32, self._device, 0)
-        self._style_value.update_inplace(params)
-        self._style = style_ns.copy()
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(FRAMES, self._frames)
-        self._binding.bind_ortvalue_input(STYLE, self._style_value)
+        if self._style_params is not None:
+            params = self._style_params(style_ns)
+            self._style_value = value.ortvalue_from_shape_and_type(list(params.shape), np.float32, self._device, 0)
+            self._style_value.update_inplace(params)
+            self._style = style_ns.copy()
+            self._binding.bind_ortvalue_input(STYLE, self._style_value)
         # Translated frames are as large as those that come in.
         self._binding.bind_ortvalue_output(OUTPUT, value.ortvalue_from_numpy(self._download))
         self._shape = shape

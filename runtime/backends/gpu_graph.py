@@ -17,7 +17,10 @@ FRAMES, STYLE, OUTPUT = "frames", "style_params", "decoder/frames"
 
 
 def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:
-    """The ONNX graph from `frames` and `style_params` to `decoder/frames`. Raises DsmapError where onnx is missing."""
+    """The ONNX graph from `frames` and `style_params` (if the decoder has styles) to `decoder/frames`.
+
+    Raises DsmapError where onnx is missing.
+    """
     try:
         import onnx
         from onnx import compose
@@ -29,7 +32,9 @@ def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:
     # What one graph gives and the next takes has the same name already: content and skip, then mapped.
     if mapping is None:
         _rename_input(last.graph, "mapped", "content")
-    _rename_input(last.graph, next(i.name for i in last.graph.input if i.name not in ("mapped", "content")), STYLE)
+    styled = [entry.name for entry in last.graph.input if entry.name not in ("mapped", "content")]
+    if styled:
+        _rename_input(last.graph, styled[0], STYLE)
     prefixes = ("encoder/", "decoder/") if mapping is None else ("encoder/", "mapping/", "decoder/")
     for part, prefix in zip(parts, prefixes, strict=True):
         if part.opset_import != first.opset_import:

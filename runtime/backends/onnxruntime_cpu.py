@@ -45,7 +45,7 @@ class OnnxRuntimeCPU(Backend):
         self._encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         self._mapping = self._optional("mapping", target)
         self._decoder = self._required("decoder", target)
-        self._style_mlp = self._required("style_mlp", target)
+        self._style_mlp = self._optional("style_mlp", target)
         # The last codes and what the MLP made of them.
         self._styled: tuple[Codes, npt.NDArray[np.float32]] | None = None
         self._target = target
@@ -69,9 +69,13 @@ class OnnxRuntimeCPU(Backend):
                 self._runs.discard(run)
 
     def _run_graphs(self, frames_nhwc: Frames, style_ns: Codes, run: Any) -> Frames:
-        content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc}, run)
-        if self._mapping is not None:
+        if self._mapping is None:
+            (content,) = _run(self._encoder, ["content"], {"frames": frames_nhwc}, run)
+        else:
+            content, skip = _run(self._encoder, ["content", "skip"], {"frames": frames_nhwc}, run)
             (content,) = _run(self._mapping, ["mapped"], {"content": content, "skip": skip}, run)
+        if self._style_mlp is None:
+            return _run(self._decoder, ["frames"], {"mapped": content}, run)[0]
         styled = self._styled
         if styled is None or not np.array_equal(styled[0], style_ns):
             styled = style_ns.copy(), _run(self._style_mlp, ["style_params"], {"style": style_ns}, run)[0]

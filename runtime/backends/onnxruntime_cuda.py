@@ -108,9 +108,8 @@ class OnnxRuntimeCUDA(Backend):
         """In a thread of the pool."""
         binding: FrameBinding | None = getattr(self._of_thread, "binding", None)
         if binding is None:
-            binding = FrameBinding(
-                self._ort, self._session, self._device, self._smallest, self._style_params, self._converter
-            )
+            params = None if self._style_mlp is None else self._style_params
+            binding = FrameBinding(self._ort, self._session, self._device, self._smallest, params, self._converter)
             self._of_thread.binding = binding
             self._bindings.append(binding)
         with onnxruntime_errors():
@@ -193,9 +192,10 @@ class OnnxRuntimeCUDA(Backend):
         return open_session(self._ort, graph, options, providers)
 
     def _open_style_mlp(self) -> Any:
-        """A session of the style's MLP, on the CPU: a few products, once per style."""
+        """A session of the style's MLP, on the CPU: a few products, once per style. None without styles."""
         graph = self._bundle.graph_data("style_mlp", self._target)
-        assert graph is not None, "a bundle is read only if it has it"
+        if graph is None:
+            return None
         return open_session(self._ort, graph, session_options(self._ort), ["CPUExecutionProvider"])
 
     def _style_params(self, style_ns: Codes) -> Codes:

@@ -60,7 +60,7 @@ class OpenVINO(Backend):
         self.in_flight, self.concurrency = self._pool.in_flight, self._pool.concurrency
         encoder = self._required("content_encoder", settings.source or bundle.source_of(target))
         others = [self._optional("mapping", target), self._required("decoder", target)]
-        compiled = [encoder, *others, self._required("style_mlp", target)]
+        compiled = [encoder, *others, self._optional("style_mlp", target)]
         self._free: queue.SimpleQueue[_Requests] = queue.SimpleQueue()
         for _ in range(self.concurrency):
             self._free.put(_Requests(*(None if graph is None else graph.create_infer_request() for graph in compiled)))
@@ -79,6 +79,8 @@ class OpenVINO(Backend):
         content = encoded["content"]
         if requests.mapping is not None:
             content = _run(requests.mapping, content=content, skip=encoded["skip"])["mapped"]
+        if requests.style_mlp is None:
+            return np.array(_run(requests.decoder, mapped=content)["frames"])
         styled = self._styled
         if styled is None or not np.array_equal(styled[0], style_ns):
             styled = style_ns.copy(), np.array(_run(requests.style_mlp, style=style_ns)["style_params"])

@@ -143,11 +143,12 @@ def _pictures(samples: Sequence[SamplePicture]) -> str:
 
 
 def _use(manifest: Manifest) -> str:
-    a, b = manifest.domains
+    b, *a = manifest.targets[::-1]
+    other = f"      # or {_quoted(a[0])}" if a else ""
     return (
         "## Use\n\nA model of [dsmap](https://github.com/dsmap/dsmap): unpaired translation of images and video.\n\n"
         f"```sh\npip install 'dsmap[cpu,hub]'\ndsmap video INPUT --model hf:OWNER/NAME --domain {_quoted(b)}"
-        f"      # or {_quoted(a)}\n```\n\n```python\nfrom dsmap.runtime import Translator\n\n"
+        f"{other}\n```\n\n```python\nfrom dsmap.runtime import Translator\n\n"
         f'with Translator.load("hf:OWNER/NAME", domain={json.dumps(b, ensure_ascii=False)}) as translator:\n'
         "    translated_rgb = translator(image_rgb)  # uint8 (height, width, 3)\n```"
     )

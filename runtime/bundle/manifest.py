@@ -8,6 +8,7 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,8 @@ MAX_STYLE_AXES = 64
 MAX_BUNDLE_BYTES = 16 << 30
 """Of all files: the published network's take 0.5 GB in three precisions."""
 ADVICE = "Copy or export the bundle again."
-_REQUIRED = ("content_encoder", "style_mlp", "decoder", "style_encoder")
+_REQUIRED = ("content_encoder", "decoder")
+_OF_STYLES = ("style_mlp", "style_encoder")
 _EXPORTED = "Pass a folder that dsmap-export has written."
 
 
@@ -97,9 +99,9 @@ class Components(_ManifestModel):
 
     content_encoder: Files = {}
     mapping: Files = Field(default={}, description="empty for a network without mapping")
-    style_mlp: Files = {}
+    style_mlp: Files = Field(default={}, description="empty for a network without styles")
     decoder: Files = {}
-    style_encoder: Files = {}
+    style_encoder: Files = Field(default={}, description="empty for a network without styles")
 
     def files(self) -> list[File]:
         """Every file, in a fixed order."""
@@ -113,7 +115,7 @@ class Manifest(_ManifestModel):
     name: Name
     domains: tuple[Name, Name]
     precision: Name = Field(description="of the weights and arithmetic in the graphs of `components`: fp32")
-    style_dim: int = Field(strict=True, ge=1, le=4096)
+    style_dim: int = Field(strict=True, ge=0, le=4096, description="length of a style code; 0: there are no styles")
     sizes: Sizes
     architecture: dict[str, Any] = Field(description="the network's configuration")
     components: Components
@@ -146,14 +148,34 @@ class Manifest(_ManifestModel):
         self.source_of(text)
         return text
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The domains that it translates to: both, or with one direction alone the one."""
+        return tuple(domain for domain in self.domains if domain in self.components.decoder)
+
     def source_of(self, target: str) -> str:
-        """The domain that is translated to `target`; InputError lists the known ones for an unknown name."""
-        if target not in self.domains:
+        """The domain that is translated to `target`; InputError lists the known ones for a name that is not known."""
+        if target not in self.targets:
+            what = "does not translate to" if target in self.domains else "has no domain"
             raise InputError(
-                f"the model {self.name} has no domain {target!r}",
-                f"Pass --domain {self.domains[0]} or --domain {self.domains[1]}.",
+                f"the model {self.name} {what} {target if target in self.domains else repr(target)}",
+                f"Pass {' or '.join(f'--domain {name}' for name in self.targets)}.",
             )
         return self.domains[1 - self.domains.index(target)]
+
+    @property
+    def has_styles(self) -> bool:
+        """Whether a translation has a style; without, a frame has one translation, and no strength."""
+        return self.style_dim > 0
+
+    def need_styles(self, wanted: str = "") -> None:
+        """Raises InputError for a model without styles. `wanted`: the option that needs them, as it was written."""
+        if not self.has_styles:
+            asked = f", which {wanted} needs" if wanted else ""
+            raise InputError(
+                f"the model {self.name} has no styles{asked}",
+                "Leave it out: this model has one translation of a frame, at full strength.",
+            )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -217,11 +239,26 @@ def _missing(manifest: Manifest) -> str | None:
     if manifest.domains[0] == manifest.domains[1]:
         return f": both domains are called {manifest.domains[0]!r}"
     parts = {name: getattr(manifest.components, name) for name in Components.model_fields}
+    if not manifest.has_styles:
+        return _missing_without_styles(manifest, parts)
     for name, part in {"styles": manifest.styles, **parts}.items():
         missing = set(manifest.domains) - set(part)
-        if missing and (part or name in (*_REQUIRED, "styles")):
+        if missing and (part or name in (*_REQUIRED, *_OF_STYLES, "styles")):
             return f" has no {name} for {', '.join(sorted(missing))}"
     return None
+
+
+def _missing_without_styles(manifest: Manifest, parts: Mapping[str, Mapping[str, File]]) -> str | None:
+    """As `_missing`, for a network without styles, which may have one direction alone."""
+    of_styles = [name for name in ("mapping", *_OF_STYLES) if parts[name]]
+    if of_styles:
+        return f" has {of_styles[0]}, with a style_dim of 0"
+    if missing := set(manifest.domains) - set(manifest.styles):
+        return f" has no styles for {', '.join(sorted(missing))}"
+    if not manifest.targets:
+        return f" has no decoder for {', '.join(sorted(manifest.domains))}"
+    missing = {manifest.source_of(target) for target in manifest.targets} - set(parts["content_encoder"])
+    return f" has no content_encoder for {', '.join(sorted(missing))}" if missing else None
 
 
 def _wrong_length(manifest: Manifest) -> str | None:

@@ -91,7 +91,8 @@ def _translations(model: LoadedModel, frame_rgb: Pixels, written: str) -> Iterat
     translator = model.translator
     yield PreviewCell(written, model.for_images(frame_rgb))
     others: list[tuple[str, StyleLike]] = [(MEAN, None), *((name, name) for name in translator.styles)]
-    others += [(f"seed:{seed}", seed) for seed in SEEDS]
+    if translator.bundle.manifest.has_styles:
+        others += [(f"seed:{seed}", seed) for seed in SEEDS]
     for name, style in others:
         if name != written:
             translator.set_style(style)

@@ -96,6 +96,8 @@ def resolve_request(
     options = options or VideoOptions()
     bundle = open_model(model.model, model.remote)
     model = replace(model, domain=bundle.manifest.domain_named(model.domain))
+    if model.strength != 1:
+        bundle.manifest.need_styles("--strength")
     requested = _resolve_style(style or StyleOptions(), bundle, model.domain)
     output, listed = as_place(output), expand_manifests(sources)
     outputs = {place: one.output for place, one in enumerate(listed) if one.output is not None}
@@ -126,7 +128,7 @@ def _resolve_style(options: StyleOptions, bundle: Bundle, domain: str) -> Reques
     resolver = StyleResolver(bundle.manifest, domain, options.spread)
     if not options.changes_over_time:
         if options.style is None:
-            return RequestedStyle(fixed=resolver.resolve(options.seed), spread=options.spread)
+            return RequestedStyle(fixed=resolver.resolve(options.seed, "--seed"), spread=options.spread)
         return RequestedStyle(fixed=resolver.resolve(options.style, "--style"), spread=options.spread)
     if options.style is not None or options.seed is not None:
         raise InputError(

@@ -65,9 +65,9 @@ class SessionState:
         self.style = selector.at(clock())
         """The active style; `tick` advances it."""
         self._keys: dict[str, Callable[[], None]] = {
-            "s": lambda: self._turn(selector.next),
-            "r": lambda: self._turn(selector.random),
-            "i": self._interpolate,
+            "s": lambda: self._change_style(selector.next),
+            "r": lambda: self._change_style(selector.random),
+            "i": lambda: self._change_style(selector.interpolate),
             "b": self._change_view,
             "p": self._pause,
             "n": self._change_hud,
@@ -118,9 +118,13 @@ class SessionState:
         change(now)
         self.style = self._selector.at(now)
 
-    def _interpolate(self) -> None:
-        self._turn(self._selector.interpolate)
-        self.note("interpolating" if self._selector.moving else f"style stays at {self.style.label}")
+    def _change_style(self, change: Callable[[float], None]) -> None:
+        if self._selector.only_one:
+            self.note("this model has no styles")
+            return
+        self._turn(change)
+        if change == self._selector.interpolate:
+            self.note("interpolating" if self._selector.moving else f"style stays at {self.style.label}")
 
     def _change_view(self) -> None:
         views = list(View)

@@ -60,7 +60,10 @@ def session_styles(
     for an unknown domain.
     """
     resolver = StyleResolver(manifest, domain)
-    given = [*(resolver.resolve(text, "--style") for text in written), *map(resolver.resolve, seeds)]
+    given = [resolver.resolve(text, "--style") for text in written]
+    given += [resolver.resolve(seed, "--seed") for seed in seeds]
+    if not manifest.has_styles:
+        return (LiveStyle(MEAN, None),)
     return tuple(style_list(given, {name: style.named for name, style in manifest.styles.items()}))
 
 
@@ -110,6 +113,11 @@ class StyleSelector:
         self._first = self._styles[0]
         self._begun: float | None = None  # when the interpolation to the next style began; None when it is off
         self._share = 0.0  # of the next style, when it is off
+
+    @property
+    def only_one(self) -> bool:
+        """Whether there is nothing to choose from: the model has no styles."""
+        return len(self._all) == 1
 
     @property
     def moving(self) -> bool:

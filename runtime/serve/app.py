@@ -208,7 +208,7 @@ def describe(state: ServerState) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "domains": list(manifest.domains),
-        "directions": [{"source": manifest.source_of(target), "target": target} for target in manifest.domains],
+        "directions": [{"source": manifest.source_of(target), "target": target} for target in manifest.targets],
         "styles": {domain: list(manifest.styles[domain].named) for domain in manifest.domains},
         "style_dim": manifest.style_dim,
         "sizes": manifest.sizes.model_dump(),

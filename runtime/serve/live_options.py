@@ -97,9 +97,13 @@ def read_options(message: object, manifest: Manifest) -> LiveOptions:
 
 def checked(options: LiveOptions, manifest: Manifest) -> LiveOptions:
     """`options` with the target filled in. Raises InputError for a domain or style that the model does not have."""
-    target = options.target or manifest.domains[1]
-    if target not in manifest.domains:
-        raise InputError(f"the model has no domain {target!r}", f"Use {' or '.join(manifest.domains)}.")
+    target = options.target or manifest.targets[-1]
+    if target not in manifest.targets:
+        raise InputError(f"the model has no domain {target!r}", f"Use {' or '.join(manifest.targets)}.")
+    if options.style not in (None, MEAN, []):
+        manifest.need_styles("a style")
+    if options.strength < 1:
+        manifest.need_styles("a strength below 1")
     named = manifest.styles[target].named
     if isinstance(options.style, str) and options.style not in (MEAN, *named):
         raise InputError(

@@ -160,7 +160,7 @@ class TranslatorPool:
 
         Raises DsmapError.
         """
-        for target in self.bundle.domains:
+        for target in self.bundle.manifest.targets:
             self.put(await self._load(target))
 
     async def take(self, target: str) -> PooledTranslator:

@@ -113,6 +113,8 @@ def resolve_style(bundle: Bundle, wish: StyleWish, image: Path | None, pixels: i
     """The style of a wish; `image`: an uploaded one, of at most `pixels`. Raises InputError, RequestError."""
     styles = StyleResolver(bundle.manifest, wish.domain)
     given = [value for value in (wish.style, wish.seed, wish.style_code, image) if value is not None]
+    if any(value != MEAN for value in given):
+        bundle.manifest.need_styles("a style")
     if len(given) > 1:
         raise RequestError(422, "more than one style was passed", "Pass style, seed, style_code or style_image.")
     if wish.seed is not None:

@@ -94,6 +94,9 @@ class StyleResolver:
         """
         if isinstance(style, ResolvedStyle):
             return self._checked(style)
+        if not self.manifest.has_styles:
+            self._check_none_is_asked(style, option)
+            style = None
         if isinstance(style, str):
             return self._text(style, option)
         if style is None:
@@ -108,6 +111,12 @@ class StyleResolver:
         if style.ndim == 1 and style.dtype.kind == "f":
             return self._given_code(cast(Codes, style))
         return self._image(cast(Frames, style), "an image", cast(Frames, style))
+
+    def _check_none_is_asked(self, style: StyleLike, option: str) -> None:
+        """Raises InputError, for a model without styles, unless the style is the default, or a code of no numbers."""
+        default = style is None or (isinstance(style, str) and style == MEAN and not option)
+        if not default and not (isinstance(style, np.ndarray) and style.ndim == 1 and style.size == 0):
+            self.manifest.need_styles(option)
 
     def _given_code(self, code: Codes) -> ResolvedStyle:
         if code.size != self.manifest.style_dim or not np.isfinite(code).all():

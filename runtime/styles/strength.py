@@ -29,6 +29,8 @@ class StrengthTranslator(TranslatorWrapper):
     def __init__(self, translator: Translator, strength: float) -> None:
         """Loads the reconstruction unless `strength` is 1. Raises InputError for a strength outside 0..1."""
         check_strength(strength)
+        if strength != 1:
+            translator.bundle.manifest.need_styles("a strength below 1")
         super().__init__(translator)
         self.translator, self.strength = translator, float(strength)
         self._rebuilder = None if self.strength == 1 else _rebuilder(translator)

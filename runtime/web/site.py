@@ -80,7 +80,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     the files of other projects cannot be had; DsmapError where the model does not run or the disk is full.
     """
     out = Path(os.path.abspath(request.out))
-    targets = request.targets or request.bundle.domains
+    targets = request.targets or request.bundle.manifest.targets
     for target in targets:
         request.bundle.source_of(target)
     check_site_folder(out, request.bundle, overwrite=request.overwrite)

@@ -183,6 +183,12 @@ class TensorRT(Backend):
 
     def _check_runs(self) -> None:
         """Runs the smallest engine once: an installed TensorRT may still not run on this GPU."""
+        if not self._bundle.manifest.has_styles:
+            sizes = self._bundle.manifest.sizes
+            side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
+            engine = self._engine("content_encoder", self._source, Size(side, side), 1)
+            run_once(self._cuda, self._streams.compute[0], engine, frames=np.zeros((1, side, side, 3), np.uint8))
+            return
         engine = self._engine("style_mlp", self._target, self._default_size, 1)
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
         run_once(self._cuda, self._streams.compute[0], engine, style=style)
@@ -224,7 +230,7 @@ class TensorRT(Backend):
             encoder=self._engine("content_encoder", self._source, size, batch),
             mapping=engine("mapping") if self._store.has("mapping", self._target) else None,
             decoder=engine("decoder"),
-            style_mlp=engine("style_mlp"),
+            style_mlp=engine("style_mlp") if self._store.has("style_mlp", self._target) else None,
         )
         style_dim = self._bundle.manifest.style_dim
         return Executor(self._cuda, streams, engines, shape, style_dim, self.in_flight)

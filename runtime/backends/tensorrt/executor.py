@@ -30,7 +30,7 @@ class EngineSet(NamedTuple):
     encoder: Engine
     mapping: Engine | None
     decoder: Engine
-    style_mlp: Engine
+    style_mlp: Engine | None
 
     def present(self) -> list[Engine]:
         """All engines that the direction has."""
@@ -52,9 +52,9 @@ class Streams(NamedTuple):
 class ComputeLane:
     """A compute stream, and the memory of the one frame that is computed on it."""
 
-    def __init__(self, stream: Stream, style_context: Context) -> None:
+    def __init__(self, stream: Stream, style_context: Context | None) -> None:
         self.stream = stream
-        self.style_context: Any = style_context  # None once closed
+        self.style_context: Any = style_context  # None without styles, and once closed
         self.between: dict[str, Tensor] = {}
         """Activations, by name."""
         self.scratch = Address(0)
@@ -66,7 +66,7 @@ class Slot:
 
     def __init__(self, memory: Memory, lane: ComputeLane, frames: Shape, styles: Shape, params_bytes: int) -> None:
         self.lane = lane
-        frame_bytes, style_bytes = int(np.prod(frames)), int(np.prod(styles)) * 4
+        frame_bytes, style_bytes = int(np.prod(frames)), max(4, int(np.prod(styles)) * 4)
         self.frames_host = memory.host(frame_bytes)
         self.output_host = memory.host(frame_bytes)
         self.style_host = memory.host(style_bytes)
@@ -104,26 +104,33 @@ class Executor:
     def _make(self, style_dim: int, slots: int) -> None:
         batch = self.frames_shape[0]
         codes = (batch, style_dim)
+        mlp, params_shape = self.engines.style_mlp, None
         self.lanes = [
-            ComputeLane(stream, self.engines.style_mlp.context(stream)) for stream in self._streams.compute[:slots]
+            ComputeLane(stream, None if mlp is None else mlp.context(stream))
+            for stream in self._streams.compute[:slots]
         ]
-        (params_shape,) = {lane.style_context.shape({"style": codes})["style_params"] for lane in self.lanes}
-        params_bytes = int(np.prod(params_shape)) * 4
+        if mlp is not None:
+            (params_shape,) = {lane.style_context.shape({"style": codes})["style_params"] for lane in self.lanes}
+        params_bytes = 4 if params_shape is None else int(np.prod(params_shape)) * 4
         self.slots = [
             Slot(self._memory, self.lanes[i % len(self.lanes)], self.frames_shape, codes, params_bytes)
             for i in range(slots)
         ]
         bindings = [self._bindings(slot, params_shape) for slot in self.slots]
         for lane in self.lanes:
-            contexts = [lane.style_context, *(c for slot in self.slots if slot.lane is lane for c in slot.contexts)]
+            contexts = [c for slot in self.slots if slot.lane is lane for c in slot.contexts]
+            contexts += [] if lane.style_context is None else [lane.style_context]
             lane.scratch_bytes = max(MIN_SCRATCH_BYTES, *(context.scratch_bytes() for context in contexts))
             lane.scratch = self._memory.device(lane.scratch_bytes)
         for slot, addresses in zip(self.slots, bindings, strict=True):
             for context, of_context in zip(slot.contexts, addresses, strict=True):
                 context.bind(of_context, slot.lane.scratch, slot.lane.scratch_bytes)
 
-    def _bindings(self, slot: Slot, params: Shape) -> list[dict[str, Address]]:
-        """Makes a slot's contexts and gives their addresses. Tensors that all slots of its lane share are made here."""
+    def _bindings(self, slot: Slot, params: Shape | None) -> list[dict[str, Address]]:
+        """Makes a slot's contexts and gives their addresses. Tensors that all slots of its lane share are made here.
+
+        `params`: the shape of the style's parameters; None without styles.
+        """
         between = slot.lane.between
         uint8, float32 = np.dtype(np.uint8), np.dtype(np.float32)
         frames = {"frames": Tensor(slot.frames, self.frames_shape, uint8)}
@@ -133,7 +140,9 @@ class Executor:
             inputs = {"content": mapped, "skip": between["skip"]}
             addresses.append(self._add(slot, self.engines.mapping, inputs))
             mapped = between["mapped"]
-        inputs = {"mapped": mapped, "style_params": Tensor(slot.params, params, float32)}
+        inputs = {"mapped": mapped}
+        if params is not None:
+            inputs["style_params"] = Tensor(slot.params, params, float32)
         addresses.append(self._add(slot, self.engines.decoder, inputs))
         return addresses
 
@@ -169,7 +178,8 @@ class Executor:
         cuda, streams, compute = self._cuda, self._streams, slot.lane.stream
         as_array(slot.frames_host, self.frames_shape, np.uint8)[...] = frames_nhwc
         cuda.upload(slot.frames, slot.frames_host, streams.upload)
-        new_style = slot.style is None or not np.array_equal(slot.style, style_ns)
+        styled = self.engines.style_mlp is not None
+        new_style = styled and (slot.style is None or not np.array_equal(slot.style, style_ns))
         if new_style:
             slot.style = None  # until the upload is done
             as_array(slot.style_host, style_ns.shape, np.float32)[...] = style_ns

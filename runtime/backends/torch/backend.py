@@ -59,7 +59,8 @@ class TorchBackend(Backend):
         threads = settings.threads if settings.threads is not None else allowed_cores()
         self._threads = threads or os.cpu_count() or 1
         self._bundle, self._target = bundle, target
-        self._style_mlp = single_module(self._graph("style_mlp"), "style", "style_params")
+        of_styles = bundle.manifest.has_styles
+        self._style_mlp = single_module(self._graph("style_mlp"), "style", "style_params") if of_styles else None
         self._styled: tuple[Codes, Tensor] | None = None
         module = translation_module(self._read, settings.source or bundle.source_of(target), target)
         self._frames = self._runner(module, not_compiled is None, settings)
@@ -143,7 +144,8 @@ class TorchBackend(Backend):
         """
         styled = self._styled
         if styled is None or not np.array_equal(styled[0], style_ns):
-            params = self._on_cpu(self._style_mlp, np.array(style_ns, np.float32))
+            codes = np.array(style_ns, np.float32)
+            params = torch.from_numpy(codes) if self._style_mlp is None else self._on_cpu(self._style_mlp, codes)
             styled = style_ns.copy(), params if self._device.type == "cuda" else params.to(self._device)
             self._styled = styled
         return styled[1]

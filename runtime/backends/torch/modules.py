@@ -34,6 +34,7 @@ Read = Callable[[str, str], GraphData | None]
 def translation_module(read: Read, source: str, target: str) -> fx.GraphModule:
     """frames, style_params -> frames, without gaps in memory: encoder, mapping and decoder as one module, on the CPU.
 
+    Without styles, `style_params` is taken and not used.
     Raises DsmapError with its name for an operator, an attribute or a value that is not known here.
     """
     builder = _ModuleBuilder()
@@ -45,7 +46,8 @@ def translation_module(read: Read, source: str, target: str) -> fx.GraphModule:
     mapped = encoded["content"]
     if mapping is not None:
         mapped = builder.add(mapping, content=mapped, skip=encoded["skip"])["mapped"]
-    decoded = builder.add(decoder, mapped=mapped, style_params=style_params)
+    styled = {} if read("style_mlp", target) is None else {"style_params": style_params}
+    decoded = builder.add(decoder, mapped=mapped, **styled)
     return builder.module(builder.call(torch.Tensor.contiguous, decoded["frames"]))
 
 

@@ -12,7 +12,8 @@ const MOST_SEGMENTS = 2
  * @param {import('./session.js').Session} session
  */
 export function mountControls (root, session) {
-  const parts = [directionControl(session), styleControls(session), strengthControl(session), sizeControl(session)]
+  const ofStyles = session.hasStyles ? [styleControls(session), strengthControl(session)] : []
+  const parts = [directionControl(session), ...ofStyles, sizeControl(session)]
   root.replaceChildren(...parts.map(part => part.root))
   session.addEventListener('change', (event) => {
     const names = /** @type {CustomEvent<Set<string>>} */ (event).detail

@@ -4,6 +4,7 @@ import { openAbout } from './about.js'
 import { another, set } from './controls-style.js'
 import { chooseTarget } from './controls.js'
 import { keys } from './key-list.js'
+import { notify } from './notices.js'
 
 /** @typedef {import('./session.js').Session} Session */
 /**
@@ -32,6 +33,7 @@ export function onKey (event, session, mode) {
   const key = event.key.toLowerCase()
   if (mode?.key?.(key)) return event.preventDefault()
   if (key === 'd') nextDirection(session)
+  else if ((key === 's' || key === 'r') && !session.hasStyles) notify('This model has no styles.')
   else if (key === 's') nextStyle(session)
   else if (key === 'r') another(session)
   else if (key === '?') openAbout(session)

@@ -96,6 +96,11 @@ export class Session extends EventTarget {
     return this.#loading
   }
 
+  /** Whether translations have a style. */
+  get hasStyles () {
+    return this.site.style_dim > 0
+  }
+
   /** Whether a picture's style can be read. */
   get readsPictures () {
     const files = Object.values(this.site.files ?? {})

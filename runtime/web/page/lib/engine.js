@@ -76,7 +76,7 @@ export class Engine {
       return rebuilt ? mixFrames(translated, rebuilt, strength) : translated
     } finally {
       encoded.content.dispose()
-      encoded.skip.dispose()
+      encoded.skip?.dispose() // a model without mapping may have none
     }
   }
 
@@ -103,8 +103,8 @@ export class Engine {
       ? (await mapping.run({ content: encoded.content, skip: encoded.skip })).mapped
       : encoded.content
     try {
-      const params = await this.styleParams(style, prefix)
-      const { frames } = await this.session(`${prefix}decoder`).run({ mapped, style_params: params })
+      const styled = style.length ? { style_params: await this.styleParams(style, prefix) } : {}
+      const { frames } = await this.session(`${prefix}decoder`).run({ mapped, ...styled })
       const [, height, width] = frames.dims
       const data = Uint8Array.from(frames.data) // its memory may be used again
       frames.dispose()

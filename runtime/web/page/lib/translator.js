@@ -120,6 +120,7 @@ export class Translator {
     if (!(strength >= 0 && strength <= 1)) throw new DsmapError('input', `The strength is ${strength}. Use 0 to 1.`)
     const code = this.#code(style, seed)
     const size = targetSize(image, width, height)
+    if (strength < 1 || seed !== undefined) this.#needStyles()
     if (strength < 1) await this.#add(RECONSTRUCTION, this.source)
     const rgba = await this.#onImage('translate', image, { ...size, style: code, strength })
     return new ImageData(rgba, size.width, size.height)
@@ -131,6 +132,7 @@ export class Translator {
    * @returns {Promise<Float32Array>}
    */
   async encodeStyle (image) {
+    this.#needStyles()
     await this.#add(STYLE, this.target)
     return this.#onImage('encodeStyle', image, {})
   }
@@ -142,6 +144,10 @@ export class Translator {
    */
   randomStyle (seed = Math.floor(Math.random() * 2 ** 31)) {
     return randomCode(this.#styles, seed)
+  }
+
+  #needStyles () {
+    if (!this.model.site.style_dim) throw new DsmapError('input', 'This model has no styles, and no strength below 1.')
   }
 
   /** The domain's default style. */
