@@ -23,6 +23,7 @@ def replace_default_styles(folder: Path, images: Mapping[str, Path]) -> dict[str
     written.
     """
     bundle = Bundle.read(folder)
+    bundle.manifest.need_styles("--default-style")
     check_named_domains("--default-style", images, bundle.manifest.domains)
     found = {domain: _statistics(bundle, domain, path) for domain, path in images.items()}
     update_styles(folder, {domain: statistics._asdict() for domain, statistics in found.items()})

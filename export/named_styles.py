@@ -100,6 +100,7 @@ def style_codes(styles: Sequence[NamedStyle], encoders: Mapping[str, Path | byte
 def check_names_free(folder: Path, styles: Iterable[NamedStyle], *, overwrite: bool) -> None:
     """Raises InputError for an unknown domain, and without `overwrite` for a name that the bundle already has."""
     manifest = read_manifest(folder)
+    manifest.need_styles("--named-style")
     check_domains(styles, manifest.domains)
     taken = [style for style in styles if style.name in manifest.styles[style.domain].named]
     if taken and not overwrite:

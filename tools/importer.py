@@ -21,8 +21,8 @@ app = new_app()
 @app.command(
     help="""Turn generators of another trainer into a bundle.
 
-    For ResNet generators of CycleGAN (pytorch-CycleGAN-and-pix2pix): latest_net_G_A.pth, or netG.pth of a published
-    model. Such a model has no styles. Nothing in a checkpoint is run.
+    For ResNet generators of CycleGAN (pytorch-CycleGAN-and-pix2pix): latest_net_G_A.pth of a run, or a
+    published latest_net_G.pth. Such a model has no styles. Nothing in a checkpoint is run.
     """,
     epilog="""
     dsmap-import latest_net_G_A.pth latest_net_G_B.pth --domains horse,zebra -o horse-zebra

@@ -20,6 +20,7 @@ from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.translator import Translator
 from dsmap.tools import importer
+from dsmap.tools.export import command as export_command
 from tests.commands import call
 from tests.foreign_generators import cyclegan_forward, cyclegan_state
 
@@ -213,6 +214,14 @@ def test_other_forms(both, one, tmp_path):
 
     with pytest.raises(InputError, match="no styles, which --triton needs"):
         write_triton_models(TritonRequest(bundle=both.folder, repository=tmp_path / "triton"))
+    cv2.imwrite(str(tmp_path / "in.png"), photo(32, 32))
+    for option, value in {
+        "--named-style": f"winter:snow={tmp_path / 'in.png'}",
+        "--default-style": f"winter={tmp_path}",
+    }.items():
+        code, _, stderr = call(export_command, both.folder, option, value, "--overwrite")
+        assert code == 2
+        assert option in stderr
     server = {"url": "."}  # without what runs the model
     build_site(SiteRequest(bundle=one, out=tmp_path / "site", server=server))
     site = json.loads((tmp_path / "site" / "model" / "site.json").read_text())

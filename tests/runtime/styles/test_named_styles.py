@@ -140,7 +140,7 @@ def test_an_export_writes_the_codes_and_no_image(tiny_model, tiny_bundle, bundle
     np.testing.assert_allclose(made.styles["winter"].named["fresh-snow"], expected, atol=1e-7)
     assert made.styles["summer"].named == {}
     assert "Named styles: fresh-snow (winter)." in made.card
-    assert {path.suffix for path in (tmp_path / "made").iterdir()} == {".onnx", ".json"}
+    assert {path.suffix for path in (tmp_path / "made").iterdir()} == {".onnx", ".json", ".md"}
     with pytest.raises(InputError, match=r"winter-2:x: the model has no domain 'winter-2'"):
         write_bundle(source._replace(named_styles=[chosen[0]._replace(domain="winter-2", name="x")]), tmp_path / "no")
     assert not (tmp_path / "no").exists()
