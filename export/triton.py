@@ -58,7 +58,7 @@ def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line
     but such models; DsmapError when a file cannot be written. What was there before is then as it was.
     """
     bundle = Bundle.read(request.bundle)
-    bundle.manifest.need_styles("--triton")
+    bundle.manifest.need_styles("--triton", "Serve it by dsmap serve, which takes such models.")
     name = request.name or bundle.manifest.name
     repository = checked_repository(request.repository, name, bundle)
     folders = {stabilised: repository / (name + served.STABILISED_SUFFIX * stabilised) for stabilised in (False, True)}

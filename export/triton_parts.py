@@ -53,7 +53,7 @@ def write_triton_parts(request: TritonPartsRequest, *, notify: Notify = lambda _
     that hold anything but such models; DsmapError when a file cannot be written.
     """
     bundle = Bundle.read(request.bundle)
-    bundle.manifest.need_styles("--triton")
+    bundle.manifest.need_styles("--triton", "Serve it by dsmap serve, which takes such models.")
     name = request.name or bundle.manifest.name
     repository = checked_repository(request.repository, name, bundle)
     precision = request.precision or ("fp16" if request.kind == "tensorrt" and "fp16" in bundle.precisions else "fp32")

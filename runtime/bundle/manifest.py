@@ -34,6 +34,7 @@ MAX_BUNDLE_BYTES = 16 << 30
 ADVICE = "Copy or export the bundle again."
 _REQUIRED = ("content_encoder", "decoder")
 _OF_STYLES = ("style_mlp", "style_encoder")
+_ONE_TRANSLATION = "Leave it out: this model has one translation of a frame, at full strength."
 _EXPORTED = "Pass a folder that dsmap-export has written."
 
 
@@ -168,14 +169,11 @@ class Manifest(_ManifestModel):
         """Whether a translation has a style; without, a frame has one translation, and no strength."""
         return self.style_dim > 0
 
-    def need_styles(self, wanted: str = "") -> None:
+    def need_styles(self, wanted: str = "", advice: str = _ONE_TRANSLATION) -> None:
         """Raises InputError for a model without styles. `wanted`: the option that needs them, as it was written."""
         if not self.has_styles:
             asked = f", which {wanted} needs" if wanted else ""
-            raise InputError(
-                f"the model {self.name} has no styles{asked}",
-                "Leave it out: this model has one translation of a frame, at full strength.",
-            )
+            raise InputError(f"the model {self.name} has no styles{asked}", advice)
 
 
 def read_manifest(folder: Path) -> Manifest:
