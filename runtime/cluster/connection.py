@@ -17,9 +17,11 @@ from dsmap.errors import DsmapError, InputError, first_line
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 REACH_SECONDS, CONNECT_SECONDS = 10.0, 60.0
 """How long a connection to the port may take, and everything after it."""
+_QUIET_SECONDS = 5.0  # of them without a word
 _MISSED = 3  # connections in a row
 _MISMATCH = re.compile(r"cluster was started with:\s*Ray: (\S+)\s*Python: (\S+)", re.DOTALL)
 _Result = TypeVar("_Result")
+_log = logging.getLogger("dsmap")
 
 
 class ClusterLostError(DsmapError):
@@ -201,7 +203,10 @@ def _within(seconds: float, call: Callable[[], _Result], address: str) -> _Resul
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(_QUIET_SECONDS)
+    if thread.is_alive():
+        _log.warning("waiting for %s to answer as a Ray cluster, for %.0f s at most", address, seconds)
+        thread.join(max(0.0, seconds - _QUIET_SECONDS))
     if errors:
         raise errors[0]
     if not results:

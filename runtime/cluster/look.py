@@ -50,8 +50,10 @@ def look_function() -> Callable[[dict[str, Any]], Found]:
         try:
             bundle = open_model(wanted["model"], wanted["remote"])
         except DsmapError as error:
-            fact = f"NODE does not have the model: {error.fact}"
-            return fact, "put it where all nodes see it under the same path, and pass that path with --model"
+            advice = "put it where all nodes see it under the same path, and pass that path with --model"
+            if wanted["model"].startswith("hf:"):
+                advice = f"run there: dsmap models pull {wanted['model']}"
+            return f"NODE does not have the model: {error.fact}", advice
         if bundle.fingerprint != wanted["fingerprint"]:
             return f"the model {wanted['model']} on NODE is another one than here", "put the same one everywhere"
         shared = "use storage that all nodes mount under the same path"

@@ -2,18 +2,22 @@
 
 import math
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from dsmap import __version__
-from dsmap.errors import InputError
+from dsmap.errors import InputError, first_line
+from dsmap.runtime.bundle.bundled import is_hub_model
 from dsmap.runtime.cluster.look import Found, Wanted, look_function
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.stored import StorePath, is_stored, remove_mark, write_mark
 
 _LOOK_SECONDS = 120.0
+_PULL_SECONDS = 900.0  # where nodes may have to pull the model first
+_ALIVE_SECONDS = 5.0
 _FOLDERS = 20  # looked at on every node, of each kind
 
 
@@ -93,27 +97,56 @@ def check_nodes(ray: Any, share: Share, request: VideoRequest) -> None:
 
 
 def _look(ray: Any, nodes: Sequence[dict[str, Any]], wanted: Wanted) -> list[tuple[str, Found]]:
-    """What each node answers."""
+    """What each node answers; one that dies meanwhile is left out, as if it had died before."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=1)(look_function())
-    asked = [
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            wanted._asdict()
-        )
+    asked = {
+        node["NodeID"]: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(wanted._asdict())
         for node in nodes
+    }
+    seconds = _PULL_SECONDS if is_hub_model(wanted.model) else _LOOK_SECONDS
+    until = time.monotonic() + seconds
+    waiting = list(asked.values())
+    while waiting and time.monotonic() < until:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_ALIVE_SECONDS)
+        alive = {node["NodeID"] for node in _alive(ray)}
+        waiting = [reference for node, reference in asked.items() if reference in waiting and node in alive]
+    answers = {node: _answer(ray, reference, seconds) for node, reference in asked.items()}
+    gone = _gone(ray, [node for node, answer in answers.items() if isinstance(answer, _NoAnswer)])
+    return [
+        (node["NodeManagerHostname"], answer.found if isinstance(answer, _NoAnswer) else answer)
+        for node in nodes
+        if node["NodeID"] not in gone
+        for answer in (answers[node["NodeID"]],)
     ]
-    ray.wait(asked, num_returns=len(asked), timeout=_LOOK_SECONDS)
-    return [(node["NodeManagerHostname"], _answer(ray, ref)) for node, ref in zip(nodes, asked, strict=True)]
 
 
-def _answer(ray: Any, asked: Any) -> Found:
+class _NoAnswer(NamedTuple):
+    """A node did not answer, which is an error only if it is still there."""
+
+    found: Found
+
+
+def _answer(ray: Any, asked: Any, seconds: float) -> Found | _NoAnswer:
     try:
         return ray.get(asked, timeout=0.1)
     except ray.exceptions.GetTimeoutError:
-        return f"NODE did not answer within {_LOOK_SECONDS:.0f} s", "look at it with ray status"
+        return _NoAnswer((f"NODE did not answer within {seconds:.0f} s", "look at it with ray status"))
     except ray.exceptions.RayError as error:
-        return f"NODE runs no tasks: {str(error).strip().splitlines()[0]}", "look at it with ray status"
+        return _NoAnswer((f"NODE runs no tasks: {first_line(error)}", "look at it with ray status"))
+
+
+def _gone(ray: Any, silent: Sequence[str]) -> set[str]:
+    """Those of the nodes that are dead. The cluster may take a moment to say so."""
+    until = time.monotonic() + _ALIVE_SECONDS
+    while True:
+        left = set(silent) & {node["NodeID"] for node in _alive(ray)}
+        if not left or time.monotonic() > until:
+            return set(silent) - left
+        time.sleep(0.2)
 
 
 def _alive(ray: Any) -> list[dict[str, Any]]:

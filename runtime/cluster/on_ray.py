@@ -78,7 +78,13 @@ def _translate_all(
         lines = [*described(shown, request, summary), pool.described()]
         if not shown:
             lines.insert(0, f"{summary.direction}, {len(todo)} inputs")
-        emit(ModelLoaded(tuple(lines)))
+        emit(ModelLoaded(tuple(lines), frames=_frames(todo)))
         outcomes.take_bad_inputs()
         pool.work(units, outcomes, stop)
     return outcomes.ended(), summary.facts | {"ray": pool.facts()}
+
+
+def _frames(todo: Sequence[CheckedJob]) -> int | None:
+    """Of all good inputs together, as far as they are known; None when that of one is not."""
+    counts = [one.facts.frames if one.facts else None for one in todo if one.error is None]
+    return None if None in counts else sum(count or 0 for count in counts)

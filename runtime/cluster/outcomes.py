@@ -115,6 +115,8 @@ class Outcomes:
         if self._parts_expected[number] > 1:
             report = _joined(reports, missing=len(parts) < self._parts_expected[number])
             report = replace(report, frames_expected=one.facts.frames if one.facts else report.frames_expected)
+        if self._parts_expected[number] > 1 or number in self._plans:
+            report = replace(report, seconds=self._seconds(number))
         source = one.job.source
         return JobOutcome(
             one.job, replace(report, input=source if isinstance(source, Path) else report.input, output=one.job.output)

@@ -5,6 +5,7 @@ with is given up: it is probably what ends them.
 """
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ MOST_ATTEMPTS = 3
 STOP_SECONDS = 30.0
 """How long workers may take to keep what they have done after Ctrl-C."""
 _WAIT_SECONDS = 0.25
+_QUIET_SECONDS = 20.0  # before it is said that no worker has come yet
+_GET_SECONDS = 60.0  # for a result that is there, unless its node has just gone
 _COUNT_EVERY = 5.0  # seconds: nodes come and go
+_log = logging.getLogger("dsmap")
 
 
 @dataclass
@@ -71,9 +75,13 @@ class Pool:
 
         Raises DsmapError when the model does not run there.
         """
+        told = time.monotonic() + _QUIET_SECONDS
         while self._summary is None and not stop:
             self._grow(units)
             self._collect(deque(), None)
+            if self._summary is None and time.monotonic() > told:
+                told = float("inf")
+                _log.warning("waiting for a worker: others may use the cluster, or the model takes long to load")
         return self._summary
 
     def described(self) -> str:
@@ -158,7 +166,7 @@ class Pool:
     def _take_loaded(self, slot: _Slot) -> None:
         """Raises DsmapError when the first worker cannot load the model, or several are lost while they do."""
         try:
-            loaded = self._ray.get(slot.reference)
+            loaded = self._ray.get(slot.reference, timeout=_GET_SECONDS)
         except self._ray.exceptions.RayError as error:
             self._drop(slot)
             self._lost_loading += 1
@@ -181,7 +189,7 @@ class Pool:
         unit = slot.unit
         assert unit is not None
         try:
-            results, events = self._ray.get(slot.reference)
+            results, events = self._ray.get(slot.reference, timeout=_GET_SECONDS)
         except self._ray.exceptions.RayError as error:
             self._drop(slot)
             self._retry(unit, slot.attempt, error, waiting, outcomes)

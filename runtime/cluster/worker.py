@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any, Self, TypeVar
 from dsmap.common.cpu import CPUS_VARIABLE
 from dsmap.common.interrupts import StopRequest, stop_on_signals
 from dsmap.errors import DsmapError, InputError, first_line
-from dsmap.runtime.bundle.bundled import bundled_models
+from dsmap.runtime.bundle.bundled import bundled_models, is_hub_model
 from dsmap.runtime.cluster.units import (
     FolderUnit,
     JobsUnit,
@@ -26,6 +27,7 @@ from dsmap.runtime.cluster.units import (
     Unit,
     VideoUnit,
 )
+from dsmap.runtime.hub.models import source_of
 from dsmap.runtime.jobs.batch import CheckedJob, run_job
 from dsmap.runtime.jobs.batch_report import BatchEvent, JobNotice, JobOutcome, JobProgress, OnEvent
 from dsmap.runtime.jobs.images import run_folder_images
@@ -64,9 +66,14 @@ class WorkerOrder:
 
 
 def place_everywhere(request: VideoRequest) -> VideoRequest:
-    """`request` with paths that mean the same in every process, whatever its working folder is."""
+    """`request` with paths and models that mean the same in every process, whatever its working folder is.
+
+    A model of the Hub gets its commit, so that nodes that pull it now get what was pulled here.
+    """
     model = request.model
-    if model.remote is None and str(model.model) not in bundled_models():
+    if model.remote is None and is_hub_model(model.model):
+        model = replace(model, model=source_of(request.bundle.folder)["model_source"])
+    elif model.remote is None and str(model.model) not in bundled_models():
         model = replace(model, model=Path(model.model).absolute())
     return replace(request, model=model, jobs=tuple(place_job(job) for job in request.jobs))
 
@@ -182,7 +189,7 @@ class Worker:
         """A job from or to an object store, by way of this node's disk. The result is sent when it is complete."""
         assert self._model is not None
         job = one.job
-        with tempfile.TemporaryDirectory(prefix="dsmap-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="dsmap-") as scratch, _naming_node(scratch):
             source, output = job.source, job.output
             if isinstance(source, str) and is_stored(source):
                 source = Path(scratch, StorePath(source).name)
@@ -233,6 +240,18 @@ def _done_before(one: CheckedJob) -> JobReport:
         audio_streams=facts.audio_streams if facts else 0,
         notes=("done by a worker that was lost before it could report",),
     )
+
+
+@contextlib.contextmanager
+def _naming_node(scratch: str) -> Iterator[None]:
+    """Errors about the folder `scratch`, which is gone by then, name its disk and whose it is."""
+    try:
+        yield
+    except DsmapError as error:
+        if scratch not in error.fact:
+            raise
+        fact = error.fact.replace(scratch, os.path.dirname(scratch))
+        raise type(error)(f"on the node {socket.gethostname()}: {fact}", error.advice) from error
 
 
 def _when_free(call: Callable[[], JobOutcome]) -> JobOutcome:

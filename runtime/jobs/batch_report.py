@@ -22,6 +22,8 @@ class ModelLoaded(NamedTuple):
     """What will be done, and by what, for people to read."""
     details: tuple[str, ...] = ()
     """More of it, for those who ask."""
+    frames: int | None = None
+    """Of all jobs together, where they run beside each other; None when unknown."""
 
 
 class JobStarted(NamedTuple):

@@ -117,7 +117,7 @@ def _check_room(folder: Path, size: int) -> None:
     """Raises DsmapError: the input, and a result that is about as large."""
     if shutil.disk_usage(folder).free < 2 * size:
         raise DsmapError(
-            f"{folder} has no room for an input of {size / 1e9:.1f} GB and its result",
+            f"{folder} has no room for an input of {size / 1e6:,.1f} MB and its result",
             "set TMPDIR for Ray's nodes to a larger disk",
         )
 

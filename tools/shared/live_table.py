@@ -41,6 +41,9 @@ class LiveTable:
         from rich.text import Text
 
         table, every = Table.grid(padding=(0, 2)), rows()
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column()
+        table.add_column(no_wrap=True, justify="right")
         for row in every[:_ROWS]:
             count = f"{row.done}/{row.expected}" if row.expected else str(row.done)
             table.add_row(Text(shown(row.title)), ProgressBar(row.expected, row.done, width=_WIDTH), Text(count))

@@ -1,6 +1,6 @@
 """Display of `dsmap-video --ray`: a live table of the inputs at work; plain lines without a terminal.
 
-12 of 40 inputs, 48210 frames, 310.5 fps
+12 of 40 inputs, 48210 of 162000 frames, 310.5 fps, 6 min left
 holiday.mp4   ━━━━━━━━━━━━━━╸━━━━━━━━━━  3120/5400
 trip.mov      ━━━╸━━━━━━━━━━━━━━━━━━━━━   310/2400
 """
@@ -36,6 +36,8 @@ def run_on_cluster(cluster: "OnRay", request: "VideoRequest") -> "BatchReport":
     """Runs the request and shows its events. When the head node is lost, the process ends here."""
     from dsmap.runtime.cluster.connection import ClusterLostError
 
+    if cluster.address == "local":
+        note("starting Ray on this machine")
     try:
         with ClusterDisplay(request) as display:
             return cluster(request, display.show)
@@ -52,6 +54,7 @@ class ClusterDisplay:
         self._jobs, self._ended, self._frames_ended = len(request.jobs), 0, 0
         self._running: dict[int, Row] = {}
         self._pace = Pace(None)
+        self._expected: int | None = None
         self._stack = ExitStack()
         self._table: LiveTable | None = None
         for folder, kinds in request.files_left_out.items():
@@ -69,8 +72,9 @@ class ClusterDisplay:
             case JobSkipped(job):
                 self._jobs -= 1
                 say(f"{job.output} exists and is kept; its options were not compared.")
-            case ModelLoaded(lines):
+            case ModelLoaded(lines, _, frames):
                 say(*lines)
+                self._expected = frames
                 self._table = self._stack.enter_context(live_table())
             case JobStarted(job, frames, _):
                 self._running[id(job)] = Row(job.name, 0, frames)
@@ -94,14 +98,15 @@ class ClusterDisplay:
 
     def _advance(self) -> None:
         done = self._frames_ended + sum(row.done for row in self._running.values())
-        self._pace.advance(done, None)
+        self._pace.advance(done, self._expected)
         if self._table is not None:
             self._table.draw(lambda: self._head(done), lambda: list(self._running.values()))
         elif line := self._pace.report():
             note(f"{self._ended} of {self._jobs} inputs, {line}")
 
     def _head(self, done: int) -> str:
-        return f"{self._ended} of {self._jobs} inputs, {done} frames, {self._pace.status()}"
+        of = f" of {self._expected}" if self._expected else ""
+        return f"{self._ended} of {self._jobs} inputs, {done}{of} frames, {self._pace.status()}"
 
 
 def _show_outcome(outcome: JobOutcome) -> None:

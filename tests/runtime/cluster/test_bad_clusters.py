@@ -1,20 +1,29 @@
 """What is wrong with a cluster is said in two lines, before any work."""
 
+import hashlib
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import clips
 import pytest
+from fake_hub import FakeHub
 
+from dsmap import __version__
 from dsmap.errors import InputError
+from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.cluster.connection import load_ray
+from dsmap.runtime.cluster.look import look_function
 from dsmap.runtime.cluster.nodes import Share
 from dsmap.runtime.cluster.on_ray import OnRay
 from dsmap.runtime.jobs.batch import translate_videos
 
 ROOT = Path(__file__).parents[3]
+MODEL = "hf:someone/tiny"
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
 
@@ -48,6 +57,42 @@ def refused(output: Path, on_ray: OnRay, **options) -> InputError:
 )
 def test_no_cluster_there(tmp_path, address, fact):
     assert refused(tmp_path / "out.mp4", OnRay(address)).fact == fact
+
+
+NOT_RAY = """
+import sys
+from dsmap.runtime.cluster import connection
+from dsmap.tools.video import main
+connection.CONNECT_SECONDS, connection._QUIET_SECONDS = 2, 1
+main()
+"""
+
+
+def test_something_else_listens_there(tmp_path, tiny_bundle):
+    """In a process of its own: Ray goes on trying. That the process ends at once is part of the test."""
+    clips.make_clip(tmp_path / "film.mp4", frames=3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        line = ["film.mp4", "-d", "winter", "-m", tiny_bundle, "-o", "out.mp4", "--ray", address]
+        done = subprocess.run(
+            [sys.executable, "-c", NOT_RAY, *line], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if not line.startswith("[")] == [  # "[": Ray's own
+        f"waiting for {address} to answer as a Ray cluster, for 2 s at most",
+        f"error: what listens at {address} did not answer as a Ray cluster within 2 s",
+        "Check the address: the head node's port is 6379, or 10001 after ray://",
+    ]
+    assert os.listdir(tmp_path) == ["film.mp4"]
+
+
+def test_a_node_that_may_only_read_the_output_folder(tiny_bundle):
+    """Where nobody may write, not even root. This is what a node runs."""
+    paths = {"inputs": [], "tokens": ["/proc/version"], "stored_inputs": [], "stored_tokens": []}
+    model = {"model": str(tiny_bundle), "remote": None, "fingerprint": Bundle.open(tiny_bundle).fingerprint}
+    fact, advice = look_function()({"version": __version__, **model, **paths})
+    assert fact.startswith("NODE cannot write into /proc: ")
+    assert advice == "use storage that all nodes mount under the same path"
 
 
 def test_auto_without_a_cluster(tmp_path, monkeypatch):
@@ -111,7 +156,8 @@ def test_workers_that_do_not_see_the_output(tmp_path, cluster, tiny_bundle):
         if fact is None:
             line[3] = "/proc/self/cwd/film.mp4"
             fact = "does not see the input /proc/self/cwd/film.mp4"
-        done = subprocess.run([*line, *options, "--ray", cluster.address], cwd=tmp_path, capture_output=True, text=True)
+        line_here = [*line, *options, "--ray", cluster.address]
+        done = subprocess.run(line_here, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2, done
         assert fact in done.stderr.splitlines()[0]
         assert len(done.stderr.splitlines()) == 2
@@ -136,3 +182,77 @@ def tell_versions(cluster, versions: bytes) -> bytes:
     known = store.internal_kv_get(b"CLUSTER_METADATA", b"cluster")
     store.internal_kv_put(b"CLUSTER_METADATA", versions, True, b"cluster")
     return known
+
+
+@pytest.fixture
+def hub(tiny_bundle, tmp_path, monkeypatch):
+    """A hub that has the model, which this machine has pulled; by now the branch means something else."""
+    with FakeHub() as server:
+        server.commit_here = server.add("someone/tiny", tiny_bundle)
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("DSMAP_CACHE", str(tmp_path / "here"))
+        line = [sys.executable, "-m", "dsmap.tools.models", "pull", MODEL]
+        subprocess.run(line, check=True, timeout=120, capture_output=True)
+        server.commit("someone/tiny", {"README.md": b"gone"})
+        yield server
+
+
+def pulled(cache: Path) -> list[str]:
+    return sorted(path.stem for path in (cache / "models" / "someone--tiny").glob("*.json") if path.stem != "revisions")
+
+
+def translate(tmp_path: Path, cluster, cache: Path, monkeypatch):
+    """On a node that has this cache: workers with two processors fit on no other."""
+    here = os.environ["DSMAP_CACHE"]
+    monkeypatch.setenv("DSMAP_CACHE", str(cache))
+    node = cluster.add_node(**NODE | {"num_cpus": 2})
+    monkeypatch.setenv("DSMAP_CACHE", here)
+    film = clips.make_clip(tmp_path / "film.mp4", frames=3)
+    try:
+        run = OnRay(cluster.address, cpus_per_worker=2)
+        return translate_videos(film, tmp_path / "out.mp4", domain="winter", model=MODEL, run=run)
+    finally:
+        cluster.remove_node(node)
+
+
+def test_a_node_pulls_the_commit_that_is_used_here(tmp_path, cluster, hub, monkeypatch):
+    batch = translate(tmp_path, cluster, tmp_path / "there", monkeypatch)
+    assert batch.complete
+    assert pulled(tmp_path / "there") == pulled(tmp_path / "here") == [hub.commit_here]
+    assert batch.facts["model_source"] == f"{MODEL}@{hub.commit_here}"
+
+
+def test_a_node_that_cannot_pull_it(tmp_path, cluster, hub, monkeypatch):
+    hub.private.add("someone/tiny")
+    with pytest.raises(InputError) as caught:
+        translate(tmp_path, cluster, tmp_path / "there", monkeypatch)
+    assert " does not have the model: " in caught.value.fact
+    assert caught.value.advice == f"run there: dsmap models pull {MODEL}@{hub.commit_here}"
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_node_that_has_another_model_under_the_same_commit(tmp_path, cluster, hub, monkeypatch):
+    there = tmp_path / "there"
+    shutil.copytree(tmp_path / "here", there)
+    folder = there / "models" / "someone--tiny"
+    manifest = folder / hub.commit_here / "bundle.json"
+    content = json.loads(manifest.read_text())
+    swap_a_hash(content)
+    manifest.write_text(json.dumps(content))
+    record = folder / f"{hub.commit_here}.json"
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"bundle_sha256": digest}))
+    with pytest.raises(InputError, match="is another one than here"):
+        translate(tmp_path, cluster, there, monkeypatch)
+
+
+def swap_a_hash(tree) -> bool:
+    """Another hash for the first file that a bundle.json lists."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if key == "sha256":
+            tree[key] = value[::-1]
+            return True
+        if isinstance(value, dict | list) and swap_a_hash(value):
+            return True
+    return False

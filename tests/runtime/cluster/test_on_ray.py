@@ -3,12 +3,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import clips
 import fsspec
 import numpy as np
@@ -19,53 +24,12 @@ from dsmap.errors import InputError
 from dsmap.runtime.cluster.connection import load_ray
 from dsmap.runtime.cluster.on_ray import OnRay
 from dsmap.runtime.jobs.batch import translate_videos
-from dsmap.runtime.jobs.batch_report import JobOutcome, JobProgress, ModelLoaded
+from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, ModelLoaded
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+ROOM = 400_000
+"""Bytes of the small disk."""
 LOSSLESS = {"domain": "winter", "codec": "lossless"}
-
-
-STORE = """
-import os
-from fsspec.implementations.local import LocalFileSystem
-
-class TestStore(LocalFileSystem):
-    protocol = "teststore"
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        inside = str(path).partition("teststore://")[2].strip("/")
-        return os.path.join(os.environ["TESTSTORE"], inside) if inside else str(path)
-"""
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Iterator[Path]:
-    """An object store that fsspec knows as teststore://, here and in processes that are started from here."""
-    folder, package = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("package")
-    (package / "teststore.py").write_text(STORE)
-    (package / "teststore-1.dist-info").mkdir()
-    (package / "teststore-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: teststore\nVersion: 1\n")
-    (package / "teststore-1.dist-info" / "entry_points.txt").write_text(
-        "[fsspec.specs]\nteststore = teststore:TestStore\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(package))
-        patch.setenv("TESTSTORE", str(folder))
-        patch.syspath_prepend(package)
-        fsspec.register_implementation("teststore", "teststore.TestStore", clobber=True)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def cluster(store):
-    load_ray()
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(initialize_head=True, head_node_args=NODE)
-    started.add_node(**NODE)
-    yield started
-    started.shutdown()
 
 
 @pytest.fixture
@@ -75,8 +39,23 @@ def on_ray(cluster) -> OnRay:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
-    """8 seconds with sound, keyframes every 0.4 s."""
-    return clips.make_clip(tmp_path_factory.mktemp("film") / "film.mkv", frames=240, audio=("aac",), audio_seconds=8)
+    """8 seconds with sound and subtitles, keyframes every 0.4 s."""
+    folder = tmp_path_factory.mktemp("film")
+    sound = clips.make_clip(folder / "sound.mkv", frames=240, audio=("aac",), audio_seconds=8)
+    with av.open(str(sound)) as source, av.open(str(folder / "film.mkv"), "w") as out:
+        streams = {stream: out.add_stream_from_template(stream) for stream in source.streams}
+        words = out.add_stream("subrip")
+        words.codec_context.subtitle_header = b"[Script Info]\n"
+        for at in (500, 2900, 6100):
+            packet = av.Packet(f"at {at}".encode())
+            packet.stream, packet.time_base = words, Fraction(1, 1000)
+            packet.pts, packet.dts, packet.duration = at, at, 1900
+            out.mux(packet)
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                out.mux(packet)
+    return folder / "film.mkv"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +64,12 @@ def plain(film, tiny_bundle, tmp_path_factory) -> clips.Video:
     output = tmp_path_factory.mktemp("plain") / "film.mkv"
     translate_videos(film, output, **LOSSLESS, model=tiny_bundle)
     return clips.read(output)
+
+
+def subtitles(path: Path) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(subtitles=0) if packet.size]
+        return [(packet.pts * packet.time_base, bytes(packet)) for packet in packets]
 
 
 def same(one: clips.Video, other: clips.Video) -> bool:
@@ -117,25 +102,112 @@ def test_a_film_is_split_and_joined_to_what_one_machine_makes(tmp_path, on_ray, 
     assert batch.complete
     assert batch.facts["ray"]["workers"] == 2
     assert same(clips.read(tmp_path / "film.mkv"), plain)
+    assert subtitles(tmp_path / "film.mkv") == subtitles(film)
+    assert len(subtitles(film)) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
+
+
+def test_why_a_film_is_not_split_is_said(tmp_path, on_ray, film, tiny_bundle):
+    seen = []
+    options = {"domain": "winter", "deinterlace": True, "model": tiny_bundle}
+    batch = translate_videos(film, tmp_path / "film.mkv", **options, on_event=seen.append, run=on_ray)
+    assert batch.complete
+    assert [event.line for event in seen if isinstance(event, JobNotice)] == [
+        "not split: --deinterlace makes a frame of its neighbours too"
+    ]
+
+
+def test_an_input_that_ends_every_worker_is_given_up(tmp_path, on_ray, store, tiny_bundle):
+    (store / "many").mkdir()
+    for number in range(40):  # so many that two are done in one go
+        write_rgb(store / "many" / f"{number:02}{'-deadly' * (number == 20)}.png", np.zeros((16, 24, 3), np.uint8))
+    output = "teststore://many/out"
+    batch = translate_videos("teststore://many", output, domain="winter", model=tiny_bundle, run=on_ray)
+    assert [str(number) for number, outcome in enumerate(batch.outcomes) if not outcome.complete] == ["20"]
+    assert batch.outcomes[20].error.fact.startswith("3 workers were lost while they worked on it: ")
+    assert batch.facts["ray"]["lost_workers"] == 3
+    assert len(list((store / "many" / "out").iterdir())) == 39
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_the_disk_of_a_node_is_full(tmp_path, cluster, store, tiny_bundle, small_disk, monkeypatch):
+    (store / "large").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
+    write_rgb(store / "large" / "input.png", noise)
+    write_rgb(store / "large" / "result.png", np.zeros((16, 16, 3), np.uint8))
+    clips.make_clip(store / "large" / "video.mp4", frames=400)
+    with monkeypatch.context() as patch:
+        patch.setenv("TMPDIR", str(small_disk))
+        node = cluster.add_node(**NODE | {"num_cpus": 2})
+    try:
+        run = OnRay(cluster.address, cpus_per_worker=2)
+        batch = translate_videos("teststore://large", "teststore://large/out", **LOSSLESS, model=tiny_bundle, run=run)
+    finally:
+        cluster.remove_node(node)
+    large, fine, grown = (outcome.error and outcome.error.fact for outcome in batch.outcomes)
+    there = f"on the node {socket.gethostname()}: "
+    assert large == f"{there}{small_disk} has no room for an input of 0.5 MB and its result"
+    assert fine is None
+    assert grown.startswith(f"{there}the disk is full: {small_disk}/result/video-winter.mkv")
+    assert [path.name for path in (store / "large" / "out").iterdir()] == ["result-winter.png"]
+    assert not list(small_disk.glob("dsmap-*"))
+
+
+def busy_worker(node) -> int | None:
+    """A worker on the node that is at work on a unit, stopped so that it cannot end it."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for task in Path(f"/proc/{raylet}/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            if is_busy(pid):
+                os.kill(pid, signal.SIGSTOP)
+                if is_busy(pid):
+                    return pid
+                os.kill(pid, signal.SIGCONT)
+    return None
+
+
+def is_busy(pid: int) -> bool:
+    """Ray names processes after what they do."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Worker.run")
+    return False
 
 
 def test_a_node_that_is_killed_loses_nothing(tmp_path, cluster, on_ray, film, plain, tiny_bundle):
     node = cluster.add_node(**NODE)
     killed = []
 
-    def kill(event):
-        if isinstance(event, JobProgress) and not killed:
-            killed.append(event.done)
-            cluster.remove_node(node, allow_graceful=False)
+    def kill() -> None:
+        """The node, as soon as a worker on it works."""
+        until = time.monotonic() + 120
+        while not killed and time.monotonic() < until:
+            if pid := busy_worker(node):
+                killed.append(pid)
+            time.sleep(0.01)
+        cluster.remove_node(node, allow_graceful=False)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
 
-    others = [clips.make_clip(tmp_path / f"{number}.mp4", frames=24) for number in range(4)]
-    batch = translate_videos(
-        [film, *others], tmp_path / "out", **LOSSLESS, model=tiny_bundle, on_event=kill, run=on_ray
-    )
+    others = [clips.make_clip(tmp_path / f"{number}.mp4", frames=24) for number in range(12)]
+    killer = threading.Thread(target=kill)
+    killer.start()
+    batch = translate_videos([film, *others], tmp_path / "out", **LOSSLESS, model=tiny_bundle, run=on_ray)
+    killer.join()
     assert killed
     assert batch.complete, batch.errors
+    assert batch.facts["ray"]["lost_workers"] >= 1
     assert same(clips.read(tmp_path / "out" / "film-winter.mkv"), plain)
+    assert len(list((tmp_path / "out").iterdir())) == 13
 
 
 def test_a_thousand_small_pictures(tmp_path, on_ray, tiny_bundle):
@@ -193,6 +265,29 @@ def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, film, plain, tiny_
     assert (code, "error" in err) == (0, False), (out, err)
     assert kept
     assert json.loads((tmp_path / "r.json").read_text())["complete"]
+    assert same(clips.read(output), plain)
+
+
+@pytest.mark.slow
+def test_a_run_whose_cluster_was_lost_is_resumed_on_another(tmp_path, film, plain, tiny_bundle):
+    load_ray()
+    from ray.cluster_utils import Cluster
+
+    output = tmp_path / "film.mkv"
+    options = ("-d", "winter", "-m", tiny_bundle, "--codec", "lossless", "--segment", "1s", "-o", output)
+    lost = Cluster(initialize_head=True, head_node_args=NODE)
+    stopped = command(film, *options, "--ray", lost.address)
+    wait_for_a_segment(output)
+    lost.shutdown()
+    code, out, err = ended(stopped)
+    assert (code, "error: the head node of the Ray cluster has gone" in err) == (1, True), (out, err)
+    assert not output.exists()
+    again = Cluster(initialize_head=True, head_node_args=NODE)
+    try:
+        code, out, err = ended(command(film, *options, "--ray", again.address, "--resume"))
+    finally:
+        again.shutdown()
+    assert (code, "error" in err) == (0, False), (out, err)
     assert same(clips.read(output), plain)
 
 
