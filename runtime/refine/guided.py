@@ -132,7 +132,7 @@ def _enlarge(frame_rgb: Pixels, base: _Base, strip: _Strip, result: Pixels) -> N
 
     grey = cv2.cvtColor(frame_rgb[rows], cv2.COLOR_RGB2GRAY)
     detail = np.asarray(cv2.subtract(grey, enlarged(base.grey), dtype=cv2.CV_16S), np.int16)
-    detail += (np.clip(detail, -_BOOSTED, _BOOSTED) * _BOOST) // _STEPS
+    detail += (np.clip(detail, -_BOOSTED, _BOOSTED) * _BOOST + _STEPS // 2) // _STEPS
     details = cv2.multiply(cv2.merge([detail] * 3), enlarged(base.gain), scale=1 / _STEPS)
     cv2.add(enlarged(base.rgb), details, dst=result[rows], dtype=cv2.CV_8U)
 
