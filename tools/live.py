@@ -268,7 +268,7 @@ def live(
     result = run_live(request, notify=note, on_loaded=partial(_say_what_runs, verbose=verbose), began=began)
     if report:
         write_report(report, result.as_dict(), "check the disk")
-    _conclude(result)
+    _conclude(result, refined=refine != "off")
 
 
 def _check_outputs(request: "LiveRequest", report: Path | None) -> None:
@@ -290,13 +290,14 @@ def _say_what_runs(translator: "Translator", *, verbose: bool) -> None:
         say(f"  {translator.backend_name}: {translator.backend_description} ({translator.backend_reason})")
 
 
-def _conclude(result: "LiveReport") -> None:
+def _conclude(result: "LiveReport", *, refined: bool) -> None:
     """The session in a line, and a way to make a slow one faster; 130 after Ctrl-C, the error when one ended it."""
     if result.statistics.frames or result.error is None:
         say(result.line())
     if result.statistics.busy > _MODEL_BOUND and result.size is not None and result.dropped:
         width, height = result.size
-        say(f"the model is the limit at {width}x{height}; a smaller --height makes it faster")
+        where = "" if refined else f" at {width}x{height}"  # the size of refined results is not the model's
+        say(f"the model is the limit{where}; a smaller --height makes it faster")
     if result.error is not None:
         raise result.error
     if result.stopped_by == "signal":

@@ -11,7 +11,8 @@ Details are taken in grey: that was measured to be as good as in colours, and ne
 of the full size. The map of the small frame smooths the translation where the input is smooth; that too was measured
 to come nearer to a translation at full size, as what a network invents differs from size to size.
 
-Frames are worked on in strips of rows by a few threads: memory stays bounded, and the result does not depend on them.
+Frames are worked on in strips of rows by a few threads; the result does not depend on them. Strips begin where rows of
+both sizes do: heights without a common divisor make a single one, which needs more memory and one core.
 """
 
 import os

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from stand_in import assert_refused, run
+from typer.testing import CliRunner
 
 from dsmap.common.images import read_rgb, write_rgb
 from dsmap.errors import DsmapError, InputError
@@ -22,6 +23,7 @@ from dsmap.runtime.refine.choice import is_guided
 from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.video.scaling import scaled
+from dsmap.tools.live import app
 
 WINTER = ("-d", "winter")
 
@@ -196,3 +198,12 @@ def test_less_flickers_than_with_a_plain_resize():
 
 def noises() -> list[np.ndarray]:
     return [np.random.default_rng(seed).integers(-20, 21, (48, 64, 3)) for seed in range(5)]
+
+
+def test_a_live_session_records_at_the_size_of_its_source(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clips.make_clip(tmp_path / "camera.mp4", frames=4, size=(96, 64))
+    line = ["--domain", "winter", "--camera", "camera.mp4", "--no-window", "--frames", "2", "--height", "32"]
+    result = CliRunner().invoke(app, [*line, "--refine", "guided", "--record", "out.mp4"])
+    assert result.exit_code == 0, result.output
+    assert clips.read(tmp_path / "out.mp4").frames[0].shape == (64, 96, 3)
