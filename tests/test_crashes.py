@@ -136,7 +136,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import dsmap.training.trainer
 from crashes import Snapshots, contents, run_here
-from dsmap.training.checkpoint import list_checkpoints, load_generators, read_checkpoint
+from dsmap.training.checkpoint import load_generators, read_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 
 place, data = Path({place!r}), {data!r}
 place.mkdir()

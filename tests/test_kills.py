@@ -14,7 +14,8 @@ import pytest
 from crashes import contents
 
 from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.training.checkpoint import list_checkpoints, load_generators, read_checkpoint
+from dsmap.training.checkpoint import load_generators, read_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "25"))

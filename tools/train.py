@@ -123,6 +123,7 @@ def train(
     from dsmap.common.state_files import check_unlocked
     from dsmap.config import load_train_config, override_key, written_keys
     from dsmap.training import run_settings
+    from dsmap.training.checkpoint_folders import check_holds_no_training
     from dsmap.training.datasets import find_domains
 
     if folders:
@@ -150,6 +151,8 @@ def train(
     run_settings.check_features_used(given, settings)
     if _is_first_process():
         check_unlocked(out)
+        if resume is None and not _is_under_torchrun():  # which may have restarted it: then it goes on there
+            check_holds_no_training(out)
         say(*([choice.note] if choice.note else []), "loading torch ...")
     from dsmap.training.job import TrainingJob, TrainRequest
 
@@ -172,6 +175,10 @@ def train(
 def _is_first_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun started; without torch."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _is_under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _train(job: "TrainingJob") -> None:

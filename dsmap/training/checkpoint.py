@@ -31,7 +31,15 @@ from dsmap.config import MAX_STEPS, TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.authors_checkpoint import load_official
 from dsmap.model.dsmap import DSMAP
-from dsmap.training.checkpoint_folders import METADATA, files_in, in_the_way, is_checkpoint, removable, remove
+from dsmap.training.checkpoint_folders import (
+    METADATA,
+    files_in,
+    in_the_way,
+    is_checkpoint,
+    list_checkpoints,
+    removable,
+    remove,
+)
 from dsmap.training.checkpoint_metadata import FORMAT_VERSION, read_metadata
 from dsmap.training.checkpoint_score import Score
 from dsmap.training.datasets import Fingerprint
@@ -77,13 +85,6 @@ def find_checkpoint(path: Path) -> Path:
     raise InputError(
         f"{path} {what}", "Pass a run folder of dsmap-train or one of its checkpoints (RUN/checkpoints/00001000)."
     )
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in `folder`, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.name.isdecimal() and is_checkpoint(p))
 
 
 def best_checkpoint(run: Path) -> Checkpoint:

@@ -20,6 +20,21 @@ def is_checkpoint(path: Path) -> bool:
     return (path / METADATA).is_file()
 
 
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.isdecimal() and is_checkpoint(p))
+
+
+def check_holds_no_training(run: Path) -> None:
+    """Raises InputError where a new training would begin in the run folder of another."""
+    if list_checkpoints(run / "checkpoints"):
+        raise InputError(
+            f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
+        )
+
+
 def check_free_names(folder: Path, first: int, last: int) -> None:
     """Raises InputError if something foreign in `folder` has the name of a step from `first` to `last`."""
     for path in folder.iterdir() if folder.is_dir() else ():

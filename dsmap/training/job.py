@@ -11,7 +11,8 @@ from dsmap.common.distributed import SharedNotes, process_group, processes_from_
 from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.model.dsmap import DSMAP
-from dsmap.training.checkpoint import find_checkpoint, list_checkpoints
+from dsmap.training.checkpoint import find_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import Domains
 from dsmap.training.device import choose_hardware

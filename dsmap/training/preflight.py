@@ -11,7 +11,7 @@ from dsmap.common.images import read_rgb
 from dsmap.config import TrainConfig
 from dsmap.errors import InputError
 from dsmap.model.feature_networks import FEATURES_MINIMUM_SIZE, check_features
-from dsmap.training.checkpoint import list_checkpoints
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.datasets import Domain, Domains
 from dsmap.training.device import Hardware
 from dsmap.training.memory_estimate import MemoryEstimate, estimate_memory, readable

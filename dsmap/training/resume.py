@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from dsmap.config import NOT_SHAPING, TrainConfig
 from dsmap.errors import InputError
-from dsmap.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
-from dsmap.training.checkpoint_folders import check_free_names
+from dsmap.training.checkpoint import Checkpoint, read_checkpoint
+from dsmap.training.checkpoint_folders import check_free_names, check_holds_no_training, list_checkpoints
 from dsmap.training.datasets import Domains, Fingerprint, fingerprint
 
 
@@ -23,10 +23,8 @@ def check_startable(
     if resume is not None:
         data = None if allow_new_data else {domain.name: fingerprint(domain) for domain in domains}
         check_resumable(read_checkpoint(resume), config, run, data)
-    elif list_checkpoints(run / "checkpoints"):
-        raise InputError(
-            f"{run} already holds a training", "Continue it with --resume auto, or choose another folder with -o."
-        )
+    else:
+        check_holds_no_training(run)
     first = 0 if resume is None else read_checkpoint(resume).step + 1
     check_free_names(run / "checkpoints", first, config.steps)
 

@@ -12,7 +12,8 @@ from dsmap.common.state_files import lock_folder
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.dsmap import is_finite
-from dsmap.training.checkpoint import Checkpoint, list_checkpoints, prune_checkpoints, save_checkpoint
+from dsmap.training.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.checkpoint_score import MIN_IMAGES, CheckpointScorer, RandomFeatures, Score, pooled
 from dsmap.training.data import Batch
 from dsmap.training.datasets import Domains, fingerprint, training_folders

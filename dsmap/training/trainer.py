@@ -12,7 +12,8 @@ from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.dsmap import DSMAP
-from dsmap.training.checkpoint import Checkpoint, list_checkpoints, load_into, load_optimizers, read_checkpoint
+from dsmap.training.checkpoint import Checkpoint, load_into, load_optimizers, read_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.data import Batch, Broken, UnpairedBatches
 from dsmap.training.datasets import Domains
 from dsmap.training.device import Hardware, choose_hardware
@@ -147,6 +148,7 @@ class Trainer:
                 "Look for its message above; continue all of them with --resume auto.",
             )
         if self.writer is not None:
+            self.say(f"stopping: saving a checkpoint of step {self.step} ...")  # its score can take a while
             self.say(f"stopped at step {self.step}, saved {self.writer.save_once(self.step)}")
         raise KeyboardInterrupt
 

@@ -20,7 +20,8 @@ from two_processes import gradients_of
 from dsmap.common.distributed import Processes, processes_from_torchrun
 from dsmap.common.torchrun import store_of_attempt, torchrun_store
 from dsmap.errors import InputError
-from dsmap.training.checkpoint import list_checkpoints, read_checkpoint
+from dsmap.training.checkpoint import read_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.data import UnpairedBatches
 from dsmap.training.datasets import find_domains
 from dsmap.training.job import TrainingJob, TrainRequest

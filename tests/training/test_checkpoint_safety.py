@@ -22,7 +22,8 @@ from dsmap.config import ModelConfig, load_train_config
 from dsmap.errors import InputError
 from dsmap.model.layers import UpsampleConv
 from dsmap.model.networks import DomainMapping
-from dsmap.training.checkpoint import best_checkpoint, list_checkpoints, load_optimizers, read_checkpoint
+from dsmap.training.checkpoint import best_checkpoint, load_optimizers, read_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.checkpoint_score import CheckpointScorer, RandomFeatures, Score, kernel_distance, pooled
 from dsmap.training.datasets import find_domains, fingerprint
 from dsmap.training.device import choose_hardware, compile_networks

@@ -17,7 +17,7 @@ from training_helpers import read_log, start, train
 
 from dsmap.config import DataConfig
 from dsmap.errors import DsmapError, InputError
-from dsmap.training.checkpoint import list_checkpoints
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.readers import MAX_AHEAD, Readers, plan_readers
 
 BIG = 1_000_000  # bytes, which no pipe holds at once

@@ -10,7 +10,8 @@ from training_helpers import read_log, train, trainer_in
 
 from dsmap.errors import InputError
 from dsmap.training import run_writer
-from dsmap.training.checkpoint import list_checkpoints, prune_checkpoints, read_checkpoint
+from dsmap.training.checkpoint import prune_checkpoints, read_checkpoint
+from dsmap.training.checkpoint_folders import list_checkpoints
 from dsmap.training.run_log import RunLog
 
 QUICK = ("checkpoint_every=1", "keep_checkpoints=1", "score_pictures=0", "tensorboard=false")
