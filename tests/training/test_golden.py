@@ -102,35 +102,38 @@ def test_the_command_as_it_is_run(folder):
     assert gone.stderr.startswith(f"error: no folder {folder / 'gone'}\n")
 
 
-@pytest.mark.parametrize(
-    ("part", "name"),
-    [
-        ("tensors", "b_to_a_exemplar"),
-        ("tensors", "style_a"),
-        ("tensors", "dis_b_scale2"),
-        ("losses", "exemplar.cycrecon_x_a"),
-        ("losses", "gen_total"),
-        ("losses", "contextual_h0.1"),
-        ("gen_grad_norms", "gen_a.domain_mapping.layer1.0.conv.weight"),
-        ("gen_grad_norms", "gen_b.enc_content.share_layer.0.model.1.conv.weight"),
-        ("dis_grad_norms", "dis_a.cnns.2.4.bias"),
+OFF = {
+    "tensors": ["b_to_a_exemplar", "style_a", "dis_b_scale2"],
+    "losses": ["exemplar.cycrecon_x_a", "gen_total", "contextual_h0.1"],
+    "gen_grad_norms": [
+        "gen_a.domain_mapping.layer1.0.conv.weight",
+        "gen_b.enc_content.share_layer.0.model.1.conv.weight",
     ],
-)
-def test_one_number_that_is_off_is_named(folder, part, name):
-    if part == "tensors":
+    "dis_grad_norms": ["dis_a.cnns.2.4.bias"],
+}
 
-        def change(tensors):
+
+@pytest.mark.parametrize(
+    "wrong", [{"tensors": ["style_a"]}, {"losses": ["gen_total"]}, OFF], ids=["tensor", "loss", "several"]
+)
+def test_numbers_that_are_off_are_named_and_no_others(folder, wrong):
+    def change(tensors):
+        for name in wrong.get("tensors", ()):
             tensors[name][0, 0] += 0.01 * max(1, abs(tensors[name]).max())
 
-        change_tensors(folder, change)
-    else:
-        change_scalars(folder, lambda s: s[part].update({name: s[part][name] * 1.02 + 0.002}))
+    def change_numbers(scalars):
+        for part in wrong.keys() - {"tensors"}:
+            scalars[part] |= {name: scalars[part][name] * 1.02 + 0.002 for name in wrong[part]}
+
+    change_tensors(folder, change)
+    change_scalars(folder, change_numbers)
     code, output = golden(folder, "--failures")
     off = [line for line in output.splitlines() if line.startswith("OFF")]
+    names = [name for part in wrong.values() for name in part]
     assert code == 1
-    assert len(off) == 1
-    assert name in off[0]
-    assert ", 1 OFF" in output
+    assert len(off) == len(names)
+    assert all(sum(name in line for line in off) == 1 for name in names)
+    assert f", {len(names)} OFF" in output
 
 
 def test_names_that_are_not_known_are_off(folder):
