@@ -1,6 +1,7 @@
 """The command `dsmap-video`, run as a person runs it; only the network is replaced (by inverting)."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import av
 import clips
 import numpy as np
 import pytest
+from commands import call
 from stand_in import assert_refused, run, start
 
 from dsmap.common.images import read_rgb, write_rgb
@@ -25,6 +27,16 @@ from dsmap.common.images import read_rgb, write_rgb
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     return clips.make_clip(tmp_path / "clip.mp4", frames=12, audio=["aac"])
+
+
+@pytest.fixture
+def run_here(monkeypatch):
+    """Runs the command in this process, for what is refused before the model is loaded; that would be printed."""
+    from dsmap.runtime.translator import Translator
+    from dsmap.tools import video
+
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: print("loaded"))  # noqa: T201
+    return functools.partial(call, video)
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -140,7 +152,7 @@ def test_help_has_examples_and_says_what_auto_does() -> None:
     assert "fastest" not in told
 
 
-def test_no_output_may_be_an_input(clip: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_no_output_may_be_an_input(clip: Path, tmp_path: Path, tiny_bundle: Path, run_here) -> None:
     """Under any spelling, and --overwrite does not change it."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -154,7 +166,7 @@ def test_no_output_may_be_an_input(clip: Path, tmp_path: Path, tiny_bundle: Path
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def refused(fact: str, *arguments: object) -> None:
-        assert_refused(run(*arguments, "-d", "winter", "-m", bundle, "--overwrite"), 2, fact)
+        assert_refused(run_here(*arguments, "-d", "winter", "-m", bundle, "--overwrite"), 2, fact)
 
     style = ("--style", tmp_path / "style.png")
     refused("is the name of a result", clip, "-o", tmp_path / "x.mp4", "--report", photos / ".." / "x.mp4")
@@ -265,30 +277,30 @@ def test_images_and_folders(tmp_path: Path) -> None:
     assert "c.jpg" in err
 
 
-def test_wrong_input_is_told_before_the_model_is_loaded(clip: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_told_before_the_model_is_loaded(clip: Path, tmp_path: Path, run_here) -> None:
     winter = ("-d", "winter")
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty").mkdir()
     (tmp_path / "exists.mp4").write_text("precious")
     (tmp_path / "bad.png").write_text("no image")
-    assert_refused(run(tmp_path / "nothing.mp4", *winter), 2, "does not exist")
-    assert_refused(run(tmp_path / "text.mp4", *winter), 2, "is not a video")
-    assert_refused(run(tmp_path / "empty", *winter), 2, "holds no images")
-    assert_refused(run(tmp_path / "bad.png", *winter), 2, "bad.png")
-    assert_refused(run(clip, *winter, "-o", tmp_path / "exists.mp4"), 2, "exists already")
-    assert_refused(run(clip, *winter, "-o", tmp_path / "no" / "out.mp4"), 2, "does not exist")
-    assert_refused(run(clip, *winter, "-o", clip, "--overwrite"), 2, "is the input itself")
-    assert_refused(run(clip, *winter, "-o", tmp_path / "out.wmv"), 2, "cannot write a video as .wmv")
-    assert_refused(run(clip, *winter, "--style", tmp_path / "bad.png"), 2, "bad.png")
-    assert_refused(run(clip, *winter, "--style", tmp_path / "no.png"), 2, "no.png")
-    assert_refused(run(clip, *winter, "--style", clip, "--seed", 1), 2, "cannot be used together")
-    assert_refused(run(clip, *winter, "--report", tmp_path / "no" / "r.json"), 2, "does not exist")
-    assert_refused(run(clip, *winter, "--report", tmp_path / "exists.mp4"), 2, "exists already")
-    assert_refused(run(clip, *winter, "--report", clip, "--overwrite"), 2, "is the input itself")
+    assert_refused(run(tmp_path / "nothing.mp4", *winter), 2, "does not exist")  # a process of its own
+    assert_refused(run_here(tmp_path / "text.mp4", *winter), 2, "is not a video")
+    assert_refused(run_here(tmp_path / "empty", *winter), 2, "holds no images")
+    assert_refused(run_here(tmp_path / "bad.png", *winter), 2, "bad.png")
+    assert_refused(run_here(clip, *winter, "-o", tmp_path / "exists.mp4"), 2, "exists already")
+    assert_refused(run_here(clip, *winter, "-o", tmp_path / "no" / "out.mp4"), 2, "does not exist")
+    assert_refused(run_here(clip, *winter, "-o", clip, "--overwrite"), 2, "is the input itself")
+    assert_refused(run_here(clip, *winter, "-o", tmp_path / "out.wmv"), 2, "cannot write a video as .wmv")
+    assert_refused(run_here(clip, *winter, "--style", tmp_path / "bad.png"), 2, "bad.png")
+    assert_refused(run_here(clip, *winter, "--style", tmp_path / "no.png"), 2, "no.png")
+    assert_refused(run_here(clip, *winter, "--style", clip, "--seed", 1), 2, "cannot be used together")
+    assert_refused(run_here(clip, *winter, "--report", tmp_path / "no" / "r.json"), 2, "does not exist")
+    assert_refused(run_here(clip, *winter, "--report", tmp_path / "exists.mp4"), 2, "exists already")
+    assert_refused(run_here(clip, *winter, "--report", clip, "--overwrite"), 2, "is the input itself")
     assert_refused(
-        run(clip, *winter, "-o", tmp_path / "a.mp4", "--report", tmp_path / "a.mp4"), 2, "is the name of a result"
+        run_here(clip, *winter, "-o", tmp_path / "a.mp4", "--report", tmp_path / "a.mp4"), 2, "is the name of a result"
     )
-    assert_refused(run(clip, "-d", "spring"), 2, "no domain 'spring'")
+    assert_refused(run_here(clip, "-d", "spring"), 2, "no domain 'spring'")
     assert (tmp_path / "exists.mp4").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "bad.png",
