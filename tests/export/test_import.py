@@ -23,6 +23,7 @@ from dsmap.tools import importer
 from dsmap.tools.export import command as export_command
 from tests.commands import call
 from tests.foreign_generators import cyclegan_forward, cyclegan_state
+from tests.tiny import squeezenet_weights
 
 STATES = {"winter": cyclegan_state(seed=1), "summer": cyclegan_state(seed=2)}
 
@@ -227,6 +228,30 @@ def test_other_forms(both, one, tmp_path):
     site = json.loads((tmp_path / "site" / "model" / "site.json").read_text())
     assert site["directions"] == [{"source": "summer", "target": "winter"}]
     assert site["style_dim"] == 0
+
+
+def test_an_evaluation_judges_the_one_translation(one, tmp_path):
+    from dsmap.metrics.protocol import Protocol
+    from dsmap.metrics.suite import load_metric_suite
+    from dsmap.tools.eval.model import ModelEvaluation, evaluate_model
+    from dsmap.training.datasets import find_domains
+
+    for name, count in (("trainA", 4), ("trainB", 12), ("testA", 4)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(count):
+            cv2.imwrite(str(tmp_path / "data" / name / f"{i}.png"), photo(48, 64, 100 * len(name) + i))
+    np.savez(tmp_path / "net.npz", **squeezenet_weights())
+    suite = load_metric_suite([tmp_path / "net.npz"], None, pairs=1, seed=0)
+    request = ModelEvaluation(
+        protocol=Protocol(contents=3, pairs=1, pair_contents=3, repeats=2, seed=0), preset="quick", named=False,
+        target=None, height=None, backend="cpu", precision="fp32", threads=1, keep=True,
+    )  # fmt: skip
+    found = find_domains(tmp_path / "data", names=("summer", "winter"))
+    (report,) = evaluate_model(one, found, suite, request, tmp_path / "results", lambda _: None)
+    assert [system.name for system in report.systems] == ["translations", "untranslated summer"]
+    assert report.facts["styles"] == "none: the model has one translation of each content"
+    assert not any("style" in note for note in report.notes)
+    assert len(list((tmp_path / "results" / "to-winter" / "translations").glob("*.png"))) == 3
 
 
 def test_the_server_answers(one):

@@ -118,7 +118,7 @@ def _directions(bundle: Bundle, by_name: Mapping[str, Domain], request: ModelEva
             f"the model {bundle.manifest.name} has no domain {request.target!r}",
             f"Pass --to {bundle.domains[0]} or --to {bundle.domains[1]}.",
         )
-    targets = [request.target] if request.target else [bundle.domains[1], bundle.domains[0]]
+    targets = [request.target] if request.target else [*bundle.manifest.targets[::-1]]
     found = [(bundle.source_of(target), target) for target in targets]
     for source, target in found:
         unseen = by_name[source].test or by_name[source].train
@@ -170,18 +170,20 @@ def _report(
         reference, suite, contents=direction.contents, source=direction.source.train, say=say, side=side
     )
     # Copies: what ONNX Runtime hands out can keep a session's memory alive, 17 MB a style.
-    codes = [np.array(direction.translator.find_style(path)) for path in direction.styles]
+    styled = direction.translator.bundle.manifest.has_styles
+    codes = [np.array(direction.translator.find_style(path)) for path in direction.styles if styled]
     plain = evaluate_mean_style(direction, evaluator, say)
-    measured = (*plain.system.measured, *identity_drift(direction, suite.seed, side))
-    plain = plain._replace(system=replace(plain.system, measured=measured))
+    if styled:  # a model without styles has no reconstruction either
+        measured = (*plain.system.measured, *identity_drift(direction, suite.seed, side))
+        plain = plain._replace(system=replace(plain.system, measured=measured))
     repeats = [
         evaluate_exemplar_styles(direction, evaluator, codes, repeat, request.protocol, say)
-        for repeat in range(request.protocol.repeats)
+        for repeat in range(request.protocol.repeats if styled else 0)
     ]
-    exemplar = average(repeats)
-    baselines = _baselines(direction, evaluator, len(exemplar.results))
+    found = [plain, *([average(repeats)] if repeats else [])]
+    baselines = _baselines(direction, evaluator, len(found[-1].results))
     said = of_model(
-        (plain.system, exemplar.system),
+        [one.system for one in found],
         untranslated=baselines[0],
         real=baselines[1] if len(baselines) > 1 else None,
         source=direction.source.name,
@@ -191,12 +193,11 @@ def _report(
     return Report(
         title=f"{direction.translator.bundle.manifest.name}: {direction.source.name} to {direction.target.name}",
         facts=_facts(direction, request, len(codes), side) | suite.facts(),
-        systems=(plain.system, exemplar.system, *baselines),
+        systems=(*(one.system for one in found), *baselines),
         grids=(
             style_grid(direction, codes),
-            interpolation_grid(direction, codes),
-            *worst_results(plain, direction.contents, direction.names),
-            *worst_results(exemplar, direction.contents, direction.names),
+            *([interpolation_grid(direction, codes)] if codes else []),
+            *(grid for one in found for grid in worst_results(one, direction.contents, direction.names)),
         ),
         verdict=said,
         notes=(
@@ -207,13 +208,13 @@ def _report(
                 source=direction.source,
                 target=direction.target,
                 contents=len(direction.contents),
-                styles=len(direction.styles),
+                styles=len(direction.styles) if styled else None,
             ),
-            *unequal_counts((plain.system, repeats[0].system, *baselines)),
+            *unequal_counts((plain.system, *(one.system for one in repeats[:1]), *baselines)),
             *repeat_notes(repeats),
             *(f"{line}." for line in dict.fromkeys((*direction.source.left_out, *direction.target.left_out))),
         ),
-        raw=_raw(direction, request.protocol, plain, exemplar, repeats, results),
+        raw=_raw(direction, request.protocol, found, repeats, results),
     )
 
 
@@ -244,16 +245,17 @@ def _facts(direction: ModelDirection, request: ModelEvaluation, styles: int, sid
 def _raw(
     direction: ModelDirection,
     protocol: Protocol,
-    plain: Evaluation,
-    exemplar: Evaluation,
+    found: Sequence[Evaluation],
     repeats: Sequence[Evaluation],
     results: Path,
 ) -> dict[str, object]:
     return {
         "protocol": asdict(protocol),
         "precision": direction.translator.precision,
-        "repeats": {m.metric.key: [value_of(one, m.metric.key) for one in repeats] for m in exemplar.system.measured},
-        "results": {one.system.json_name: result_scores(one, direction.names, results) for one in (plain, exemplar)},
+        "repeats": {
+            m.metric.key: [value_of(one, m.metric.key) for one in repeats] for m in found[-1].system.measured if repeats
+        },
+        "results": {one.system.json_name: result_scores(one, direction.names, results) for one in found},
     }
 
 
@@ -262,6 +264,8 @@ def _origin(domain: Domain) -> str:
 
 
 def _styles_fact(direction: ModelDirection, protocol: Protocol, available: int) -> str:
+    if not direction.translator.bundle.manifest.has_styles:
+        return "none: the model has one translation of each content"
     count = min(protocol.styles, available)
     of_each = f"the styles of {count} images" if count > 1 else "that of one"
     drawn_from = f"{available} {_origin(direction.target)} images of {direction.target.name}"

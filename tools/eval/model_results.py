@@ -1,4 +1,7 @@
-"""Translations of a model in the mean style and in the styles of images, and what is measured on them."""
+"""Translations of a model in the mean style and in the styles of images, and what is measured on them.
+
+A model without styles has one translation of each content, in place of that in the mean style.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,17 +29,19 @@ _EXEMPLARS, _EXEMPLARS_KEY = "styles of images", "styles of pictures"  # the key
 
 
 def evaluate_mean_style(direction: ModelDirection, evaluator: Evaluator, say: Notify) -> Evaluation:
-    """Translates every content in the model's default style and measures the results."""
-    folder = direction.folder / "mean-style"
+    """Translates every content in the model's default style, if it has styles, and measures the results."""
+    styled = direction.translator.bundle.manifest.has_styles
+    name, where = ("mean style", " in the mean style") if styled else ("translations", "")
+    folder = direction.folder / name.replace(" ", "-")
     folder.mkdir(exist_ok=True)
-    say(f"translating {len(direction.contents)} images in the mean style ...")
+    say(f"translating {len(direction.contents)} images{where} ...")
     results = []
     with progress(len(direction.contents)) as update:
         for number, path in enumerate(direction.contents):
             write_rgb(folder / path.name, direction.translator(read_rgb(path)), durable=False)
             results.append(ResultImage(path=folder / path.name, content=number))
             update(number + 1)
-    return evaluator.evaluate(ResultFolder(name="mean style", results=tuple(results)))
+    return evaluator.evaluate(ResultFolder(name=name, results=tuple(results)))
 
 
 def evaluate_exemplar_styles(

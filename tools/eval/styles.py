@@ -39,7 +39,8 @@ def style_grid(direction: ModelDirection, codes: Sequence[Codes]) -> Grid:
     translator = direction.translator
     styles = even_indices(len(codes), _EXEMPLARS)
     named = translator.bundle.manifest.styles[direction.target.name].named
-    columns: list[tuple[str, Codes, Image | None]] = [("mean style", translator.find_style(None), None)]
+    first = "mean style" if translator.bundle.manifest.has_styles else "translation"
+    columns: list[tuple[str, Codes, Image | None]] = [(first, translator.find_style(None), None)]
     columns += [(name, np.array(code, np.float32), None) for name, code in named.items()]
     columns += [(shorten(direction.styles[i].stem), codes[i], thumbnail(direction.styles[i])) for i in styles]
     rows = even_indices(len(direction.contents), _ROWS)

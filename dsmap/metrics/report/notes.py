@@ -97,13 +97,15 @@ def suspicious_folders(
     return notes
 
 
-def protocol_notes(protocol: Protocol, *, source: Domain, target: Domain, contents: int, styles: int) -> Iterator[str]:
-    """What the images lack for the protocol; `contents` and `styles` say how many there are."""
+def protocol_notes(
+    protocol: Protocol, *, source: Domain, target: Domain, contents: int, styles: int | None
+) -> Iterator[str]:
+    """What the images lack for the protocol; `contents` and `styles` say how many there are (None: no styles)."""
     if contents < protocol.contents:
         yield f"{contents} contents are translated, not {protocol.contents}: there are no more."
-    if protocol.repeats > 1 and styles <= protocol.styles:
+    if styles is not None and protocol.repeats > 1 and styles <= protocol.styles:
         yield f"Every repeat has the styles of the same {styles} images: there are no more."
-    for domain, what in ((source, "contents"), (target, "styles")):
+    for domain, what in ((source, "contents"), (target, "styles"))[: 1 if styles is None else 2]:
         if not domain.test:
             yield f"There are no test images of {domain.name}: the model may have been trained on these {what}."
 

@@ -39,7 +39,7 @@ export async function translateVideo (file, { target, width, height, style, stre
   form.set('strength', String(strength))
   if (height) form.set('height', String(height))
   if (height && width) form.set('upscale', 'false')
-  if (style) form.set('style_code', Array.from(style).join(','))
+  if (style?.length) form.set('style_code', Array.from(style).join(','))
   form.set('video', file)
   let job = await upload(form, signal, part => onProgress({ frames: 0, fraction: UPLOAD * part, secondsLeft: null }))
   try {

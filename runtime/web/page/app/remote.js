@@ -71,7 +71,7 @@ export class RemoteTranslator {
     form.set('image', await asPng(image, size.width, size.height))
     form.set('domain', this.target)
     form.set('strength', String(strength))
-    if (code) form.set('style_code', Array.from(code).join(','))
+    if (code?.length) form.set('style_code', Array.from(code).join(','))
     const answer = await ask('v1/images', { method: 'POST', body: form })
     const result = await createImageBitmap(await answer.blob(), { colorSpaceConversion: 'none' })
     try {

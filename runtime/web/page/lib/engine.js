@@ -103,8 +103,10 @@ export class Engine {
       ? (await mapping.run({ content: encoded.content, skip: encoded.skip })).mapped
       : encoded.content
     try {
-      const styled = style.length ? { style_params: await this.styleParams(style, prefix) } : {}
-      const { frames } = await this.session(`${prefix}decoder`).run({ mapped, ...styled })
+      /** @type {Record<string, OrtTensor>} */
+      const inputs = { mapped }
+      if (style.length) inputs.style_params = await this.styleParams(style, prefix)
+      const { frames } = await this.session(`${prefix}decoder`).run(inputs)
       const [, height, width] = frames.dims
       const data = Uint8Array.from(frames.data) // its memory may be used again
       frames.dispose()
