@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from browser_model import open_model, translate
+from browsers import browser, make_site, open_page, served
 
 from dsmap.errors import InputError
 from dsmap.export import bundle_writer, int8, precision_check
@@ -230,13 +232,28 @@ def test_other_forms(both, one, tmp_path):
     assert site["style_dim"] == 0
 
 
+def test_a_browser_translates_and_offers_no_styles(one, tmp_path):
+    site = make_site(one.folder, tmp_path / "site")
+    frame = photo(48, 64)
+    with served(site) as address, browser() as chromium, open_page(chromium) as page:
+        open_model(page, address)
+        got = translate(page, frame).astype(int)
+        for options in ({"seed": 3}, {"strength": 0.5}):
+            with pytest.raises(Exception, match="This model has no styles"):
+                translate(page, frame, **options)
+        page.goto(address)
+        page.wait_for_selector("fieldset.direction")
+        assert page.locator("fieldset").count() == page.locator("fieldset.direction").count()
+    assert np.abs(got - cyclegan_forward(STATES["winter"], frame)).max() <= 2
+
+
 def test_an_evaluation_judges_the_one_translation(one, tmp_path):
     from dsmap.metrics.protocol import Protocol
     from dsmap.metrics.suite import load_metric_suite
     from dsmap.tools.eval.model import ModelEvaluation, evaluate_model
     from dsmap.training.datasets import find_domains
 
-    for name, count in (("trainA", 4), ("trainB", 12), ("testA", 4)):
+    for name, count in (("trainA", 6), ("trainB", 12), ("testA", 4)):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(count):
             cv2.imwrite(str(tmp_path / "data" / name / f"{i}.png"), photo(48, 64, 100 * len(name) + i))

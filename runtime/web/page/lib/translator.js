@@ -296,10 +296,11 @@ export class Translator {
     const files = own(this.model.site.files, this.#candidates[0].precision)
     /** @type {Wanted[]} */
     const wanted = []
+    const optional = this.model.site.style_dim ? ['mapping'] : ['mapping', 'style_mlp']
     for (const [role, component] of parts.filter(([role]) => !this.#loaded.has(role))) {
       const file = files && own(files[component], component === 'content_encoder' ? this.source : domain)
       if (file) wanted.push([role, file])
-      else if (component !== 'mapping') throw new DsmapError('damaged', `model/site.json lacks ${component}.`)
+      else if (!optional.includes(component)) throw new DsmapError('damaged', `model/site.json lacks ${component}.`)
     }
     return wanted
   }
