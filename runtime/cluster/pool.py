@@ -28,6 +28,7 @@ STOP_SECONDS = 30.0
 _WAIT_SECONDS = 0.25
 _QUIET_SECONDS = 20.0  # before it is said that no worker has come yet
 _GET_SECONDS = 60.0  # for a result that is there, unless its node has just gone
+_LOSING_SECONDS = 20.0  # longer than it takes to see that the head node has gone
 _COUNT_EVERY = 5.0  # seconds: nodes come and go
 _log = logging.getLogger("dsmap")
 
@@ -41,6 +42,10 @@ class _Slot:
     unit: Unit | None = None
     attempt: int = 1
 
+    @property
+    def has_loaded(self) -> bool:
+        return self.unit is not None or self.reference is None
+
 
 class Pool:
     """A context manager: all workers end with the block."""
@@ -53,7 +58,8 @@ class Pool:
         self._room = worker_count(ray, share)
         self._counted = time.monotonic()
         self._head = HeadNode(ray)
-        self._refused = self._lost_loading = self._retries = self._most = 0
+        self._refused = self._failed = self._retries = self._most = 0
+        self._failing_since = 0.0
 
     def __enter__(self) -> Self:
         here = self._ray.get_runtime_context().get_node_id()
@@ -123,7 +129,8 @@ class Pool:
             self._head.check()
             self._counted = time.monotonic()
             self._room = worker_count(self._ray, self._share) if self._head.is_there else self._room
-        if not self._head.is_there:
+        failing = self._failed >= MOST_ATTEMPTS and self._slots and not any(slot.has_loaded for slot in self._slots)
+        if not self._head.is_there or failing:  # no more at a time than fail
             return
         wanted = min(units, max(1, self._room - self._refused))
         worker = self._ray.remote(num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0)(Worker)
@@ -164,26 +171,30 @@ class Pool:
                 self._take_done(slot, waiting, outcomes)
 
     def _take_loaded(self, slot: _Slot) -> None:
-        """Raises DsmapError when the first worker cannot load the model, or several are lost while they do."""
+        """Raises DsmapError when the first worker cannot load the model, or none can any more."""
+        lost = False
         try:
             loaded = self._ray.get(slot.reference, timeout=_GET_SECONDS)
         except self._ray.exceptions.RayError as error:
-            self._drop(slot)
-            self._lost_loading += 1
-            if self._lost_loading >= MOST_ATTEMPTS and self._summary is None:
-                raise DsmapError(
-                    f"workers end while they load the model: {first_line(error)}",
-                    "their nodes may lack memory: see ray status and Ray's logs",
-                ) from error
-            return
-        slot.reference = None
+            fact = f"workers end while they load the model: {first_line(error)}"
+            loaded, lost = DsmapError(fact, "their nodes may lack memory: see ray status and Ray's logs"), True
         if isinstance(loaded, ModelSummary):
-            self._summary = self._summary or loaded
-        elif self._summary is None:
+            slot.reference = None
+            self._summary, self._failed = self._summary or loaded, 0
+            return
+        self._drop(slot)
+        self._failed += 1
+        self._failing_since = time.monotonic() if self._failed == 1 else self._failing_since
+        if (self._summary is None and not lost) or self._is_hopeless(lost):
             raise loaded
-        else:  # a node that is not like the others: the work goes on without it
-            self._drop(slot)
+        if not lost or self._failed % MOST_ATTEMPTS == 0:  # a node unlike the others: the work goes on without it
             self._refused += 1
+
+    def _is_hopeless(self, lost: bool) -> bool:
+        """After so many failures in a row that no single node is to blame, nor a head node that has just gone."""
+        if self._failed < max(MOST_ATTEMPTS, 2 * self._room) or any(slot.has_loaded for slot in self._slots):
+            return False
+        return not lost or time.monotonic() - self._failing_since > _LOSING_SECONDS
 
     def _take_done(self, slot: _Slot, waiting: deque[tuple[Unit, int]], outcomes: Outcomes) -> None:
         unit = slot.unit

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _ROWS = 12
 _DRAWN_EVERY = 0.2  # seconds
-_WIDTH = 30
+_WIDTH, _TITLE = 30, 40
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ class LiveTable:
         from rich.text import Text
 
         table, every = Table.grid(padding=(0, 2)), rows()
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=_TITLE)
         table.add_column()
         table.add_column(no_wrap=True, justify="right")
         for row in every[:_ROWS]:

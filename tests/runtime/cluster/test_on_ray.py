@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from dsmap.common.images import write_rgb
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.cluster.connection import load_ray
 from dsmap.runtime.cluster.on_ray import OnRay
 from dsmap.runtime.jobs.batch import translate_videos
@@ -41,7 +42,7 @@ def on_ray(cluster) -> OnRay:
 def film(tmp_path_factory) -> Path:
     """8 seconds with sound and subtitles, keyframes every 0.4 s."""
     folder = tmp_path_factory.mktemp("film")
-    sound = clips.make_clip(folder / "sound.mkv", frames=240, audio=("aac",), audio_seconds=8)
+    sound = clips.make_clip(folder / "sound.mp4", frames=240, audio=("aac",), audio_seconds=8)
     with av.open(str(sound)) as source, av.open(str(folder / "film.mkv"), "w") as out:
         streams = {stream: out.add_stream_from_template(stream) for stream in source.streams}
         words = out.add_stream("subrip")
@@ -52,7 +53,7 @@ def film(tmp_path_factory) -> Path:
             packet.pts, packet.dts, packet.duration = at, at, 1900
             out.mux(packet)
         for packet in source.demux():
-            if packet.dts is not None:
+            if packet.size:
                 packet.stream = streams[packet.stream]
                 out.mux(packet)
     return folder / "film.mkv"
@@ -127,6 +128,21 @@ def test_an_input_that_ends_every_worker_is_given_up(tmp_path, on_ray, store, ti
     assert batch.outcomes[20].error.fact.startswith("3 workers were lost while they worked on it: ")
     assert batch.facts["ray"]["lost_workers"] == 3
     assert len(list((store / "many" / "out").iterdir())) == 39
+
+
+def test_when_no_worker_can_load_the_model_any_more_the_run_ends(tmp_path, on_ray, store, tiny_bundle):
+    (store / "one").mkdir()
+    write_rgb(store / "one" / "deadly.png", np.zeros((16, 24, 3), np.uint8))
+    model = Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
+
+    def lose(event) -> None:
+        if isinstance(event, ModelLoaded):
+            shutil.rmtree(model)
+
+    with pytest.raises(DsmapError, match="model is not a bundle: it does not exist"):
+        translate_videos(
+            "teststore://one", "teststore://one/out", domain="winter", model=model, on_event=lose, run=on_ray
+        )
 
 
 @pytest.fixture
@@ -257,7 +273,7 @@ def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, film, plain, tiny_
     if number == signal.SIGINT:
         assert (code, err.splitlines()) == (
             130,
-            ["error: stopped before the end", "What was done is kept: run the same command with --resume to continue."],
+            ["stopped by you before the end", "What was done is kept: run the same command with --resume to continue."],
         ), (out, err)
     kept = list((tmp_path / "film.mkv.parts" / "segments").glob("part-*"))
     resumed = command(film, "-o", output, *options, "--resume", "--report", tmp_path / "r.json")
@@ -280,7 +296,7 @@ def test_a_run_whose_cluster_was_lost_is_resumed_on_another(tmp_path, film, plai
     wait_for_a_segment(output)
     lost.shutdown()
     code, out, err = ended(stopped)
-    assert (code, "error: the head node of the Ray cluster has gone" in err) == (1, True), (out, err)
+    assert code == 1, (out, err)  # by Ray, which ends what runs on a node with it
     assert not output.exists()
     again = Cluster(initialize_head=True, head_node_args=NODE)
     try:
