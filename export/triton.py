@@ -20,7 +20,7 @@ from dsmap.common.notify import Notify
 from dsmap.common.output_files import is_inside
 from dsmap.export.bundle_folder import is_as_written
 from dsmap.export.triton_config import model_config, warm_up_files
-from dsmap.export.triton_folder import CONFIG, check_model_folder
+from dsmap.export.triton_folder import CONFIG, check_max_batch, check_model_folder
 from dsmap.export.triton_writer import checked_repository, write_model_folder
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, Bundle
 from dsmap.runtime.bundle.manifest import MANIFEST
@@ -54,9 +54,11 @@ class WrittenTritonModels:
 def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line: None) -> WrittenTritonModels:
     """Adds the models of a bundle to the repository, which is created if it is not there.
 
-    Raises InputError for a bundle that is damaged, a name that cannot be a folder's, and folders that hold anything
+    Raises InputError for a largest batch that is not 1 to MAX_BATCH, a bundle that is damaged,
+    a name that cannot be a folder's, and folders that hold anything
     but such models; DsmapError when a file cannot be written. What was there before is then as it was.
     """
+    check_max_batch(request.max_batch)
     bundle = Bundle.read(request.bundle)
     bundle.manifest.need_styles("--triton", "Serve it by dsmap serve, which takes such models.")
     name = request.name or bundle.manifest.name

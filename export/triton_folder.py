@@ -9,7 +9,7 @@ from dsmap.common.output_files import check_folder_writable, check_name
 from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.export.bundle_folder import check_bundle_folder
-from dsmap.runtime.triton.interface import BUNDLE, BUNDLE_FOLDER
+from dsmap.runtime.triton.interface import BUNDLE, BUNDLE_FOLDER, MAX_BATCH
 
 CONFIG = "config.pbtxt"
 _OPTION = "--triton"
@@ -32,6 +32,12 @@ def check_repository(repository: Path, name: str) -> None:
         if inside.exists():
             what = "a model" if inside.name == CONFIG else "a bundle"
             raise InputError(f"{_OPTION} {repository} is {what}, not a model repository", "Pass the folder for models.")
+
+
+def check_max_batch(max_batch: int) -> None:
+    """Raises InputError for a largest batch that no server could use."""
+    if not 1 <= max_batch <= MAX_BATCH:
+        raise InputError(f"--max-batch {max_batch} is not a number of frames", f"Use 1 to {MAX_BATCH}, such as 8.")
 
 
 def check_model_folder(folder: Path, *, overwrite: bool) -> None:

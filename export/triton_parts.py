@@ -22,7 +22,7 @@ from pathlib import Path
 from dsmap.common.notify import Notify
 from dsmap.export.triton import WrittenTritonModels
 from dsmap.export.triton_ensemble import ServerModel, models_of
-from dsmap.export.triton_folder import CONFIG, check_model_folder
+from dsmap.export.triton_folder import CONFIG, check_max_batch, check_model_folder
 from dsmap.export.triton_writer import checked_repository, write_model_folder
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.triton.interface import DEFAULT_MAX_BATCH
@@ -52,6 +52,7 @@ def write_triton_parts(request: TritonPartsRequest, *, notify: Notify = lambda _
     Raises InputError for a bundle that is damaged or lacks the engines, a name that cannot be a folder's, and folders
     that hold anything but such models; DsmapError when a file cannot be written.
     """
+    check_max_batch(request.max_batch)
     bundle = Bundle.read(request.bundle)
     bundle.manifest.need_styles("--triton", "Serve it by dsmap serve, which takes such models.")
     name = request.name or bundle.manifest.name

@@ -230,14 +230,20 @@ def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
     )
 
 
+def padded_size(height: int, width: int, sizes: Sizes) -> tuple[int, int]:
+    """Height and width of a frame after `pad_frames`."""
+    full_height, full_width = (-(-side // sizes.multiple_of) * sizes.multiple_of for side in (height, width))
+    return max(sizes.minimum, full_height), max(sizes.minimum, full_width)
+
+
 def pad_frames(frames_rgb: Frames, sizes: Sizes) -> Frames:
     """Pads frames (N, H, W, 3) at the right and the bottom to a size that the graphs take; C-contiguous.
 
     By reflection; where that needs more rows or columns than there are, the last one is repeated.
     """
     height, width = frames_rgb.shape[1:3]
-    bottom = max(sizes.minimum, -(-height // sizes.multiple_of) * sizes.multiple_of) - height
-    right = max(sizes.minimum, -(-width // sizes.multiple_of) * sizes.multiple_of) - width
+    full_height, full_width = padded_size(height, width, sizes)
+    bottom, right = full_height - height, full_width - width
     if not bottom and not right:
         return np.ascontiguousarray(frames_rgb)
     border = cv2.BORDER_REFLECT_101 if bottom < height and right < width else cv2.BORDER_REPLICATE

@@ -46,7 +46,9 @@ def _one_line(text: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
-Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
+MAX_CODE = 1e6
+"""The largest size of a style code's numbers."""
+Number = Annotated[float, Field(strict=True, ge=-MAX_CODE, le=MAX_CODE)]
 """Of a style code: those of trained models are below 10."""
 Code = Annotated[list[Number], Field(max_length=4096)]
 

@@ -36,6 +36,7 @@ MAX_SPREAD = 10.0
 """Of random styles: the most that any caller may ask for."""
 _FOR_OPTIONS = "pass an image, seed:NUMBER for a random style, or mean."
 _IN_PYTHON = "pass an image, a seed, or mean."
+_MAX_SHOWN = 40  # of a seed, in messages
 _MAX_SEED_DIGITS = 1000  # Python refuses to read numbers of more than 4300
 
 
@@ -137,7 +138,8 @@ class StyleResolver:
         number = text.removeprefix("seed:")
         if number != text or text.removeprefix("-").removeprefix("+").isdigit():
             if not (number.isascii() and number.isdigit() and len(number) < _MAX_SEED_DIGITS):
-                what = f"{option} {text}".lstrip()
+                shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+                what = f"{option} {shown}".lstrip()
                 raise InputError(f"{what} is not a valid seed", "Use a whole number of 0 or more, such as seed:7.")
             return self._seed(int(number), text)
         if text in self.named:

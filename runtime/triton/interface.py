@@ -16,6 +16,8 @@ Every tensor has the batch as its first dimension: one frame per row, each with 
 The stabilized model has the same tensors, for the frames of one sequence after another (Triton's correlation id).
 """
 
+from collections.abc import Mapping
+
 FRAMES = "frames"
 DOMAIN = "domain"
 SOURCE = "source"
@@ -53,8 +55,14 @@ MAX_MEGAPIXELS = "max_megapixels"
 STABILISED = "stabilised"
 
 DEFAULT_MAX_BATCH = 8
+MAX_BATCH = 256
 DEFAULT_MAX_MEGAPIXELS = 16.0
 MAX_SEQUENCES = 32
 """Sequences that are stabilized at a time: each keeps its last frame in float32."""
 SEQUENCE_IDLE_SECONDS = 60
 """Without a frame, after which a sequence has ended."""
+
+
+def is_stabilised(parameters: Mapping[str, str]) -> bool:
+    """Whether the model with these parameters stabilizes sequences."""
+    return parameters.get(STABILISED, "").lower() == "true"

@@ -10,6 +10,7 @@ import numpy as np
 from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes, Frames
+from dsmap.runtime.bundle.manifest import MAX_CODE
 from dsmap.runtime.frame_translator import check_frames
 from dsmap.runtime.styles.strength import check_strength
 from dsmap.runtime.triton.interface import (
@@ -28,7 +29,7 @@ _MAX_TEXT = 2000  # bytes of a style's or a domain's name; a seed may have 1000 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FrameWish:
+class RequestedFrame:
     """One frame and what it is to become: a row of the batch."""
 
     frame_rgb: Frames
@@ -49,7 +50,7 @@ class FrameWish:
 class FrameRequest:
     """A request whose tensors fit together; whether the model has its domains and styles is not known yet."""
 
-    wishes: tuple[FrameWish, ...]
+    frames: tuple[RequestedFrame, ...]
     translate: bool = True
     """False: only the codes of the styles are asked for."""
     code: bool = False
@@ -76,26 +77,10 @@ def read_request(
     `outputs`: names of what is asked for; empty: everything. `parameters`: those of the request, JSON. Raises
     InputError for tensors that do not fit together.
     """
-    frames = tensors[FRAMES]
-    check_frames(frames, dims=(4,))
-    given = [name for name in (STYLE, STYLE_CODE, STYLE_IMAGE) if _is_given(tensors.get(name))]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} are both given", "Send one of them.")
-    wishes = []
-    for row, frame_rgb in enumerate(frames):
-        wishes.append(
-            FrameWish(
-                frame_rgb=frame_rgb,
-                target=_text(tensors, DOMAIN, row),
-                source=_text(tensors, SOURCE, row) or None,
-                style=_text(tensors, STYLE, row),
-                style_code=np.asarray(tensors[STYLE_CODE][row], np.float32) if STYLE_CODE in given else None,
-                style_image_rgb=_image(tensors[STYLE_IMAGE][row]) if STYLE_IMAGE in given else None,
-                strength=_strength(tensors, row),
-            )
-        )
+    check_frames(tensors[FRAMES], dims=(4,))
+    style = _given_style(tensors)
     return FrameRequest(
-        wishes=tuple(wishes),
+        frames=tuple(_frame(tensors, row, style) for row in range(len(tensors[FRAMES]))),
         translate=not outputs or TRANSLATED in outputs,
         code=not outputs or STYLE_CODE in outputs,
         sequence=sequence,
@@ -105,9 +90,38 @@ def read_request(
     )
 
 
+def _given_style(tensors: Mapping[str, Any]) -> str:
+    """The name of the tensor that says the styles; empty: none. Raises InputError for several."""
+    given = [name for name in (STYLE, STYLE_CODE, STYLE_IMAGE) if _is_given(tensors.get(name))]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are both given", "Send one of them.")
+    return given[0] if given else ""
+
+
+def _frame(tensors: Mapping[str, Any], row: int, style: str) -> RequestedFrame:
+    return RequestedFrame(
+        frame_rgb=tensors[FRAMES][row],
+        target=_text(tensors, DOMAIN, row),
+        source=_text(tensors, SOURCE, row) or None,
+        style=_text(tensors, STYLE, row),
+        style_code=_code(tensors[STYLE_CODE][row]) if style == STYLE_CODE else None,
+        style_image_rgb=_image(tensors[STYLE_IMAGE][row]) if style == STYLE_IMAGE else None,
+        strength=_strength(tensors, row),
+    )
+
+
 def _is_given(tensor: Any) -> bool:
     """Whether an optional tensor says anything: clients that always send `style` leave its text empty."""
     return tensor is not None and tensor.size > 0 and (tensor.dtype != object or any(tensor.ravel()))
+
+
+def _code(code: Any) -> Codes:
+    """A code with numbers as a bundle's own may have; its length is checked with the model's."""
+    numbers = np.asarray(code, np.float32)
+    largest = float(np.abs(numbers).max())
+    if largest > MAX_CODE:
+        raise InputError(f"the style code has a number of size {largest:g}", f"Send numbers up to {MAX_CODE:g}.")
+    return numbers
 
 
 def _image(image_rgb: Frames) -> Frames:

@@ -12,7 +12,7 @@ from dsmap.runtime.bundle.bundle import MEAN, Manifest
 from dsmap.runtime.bundle.style_images import is_fitted
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.translator import Translator
-from dsmap.runtime.triton.requests import FrameWish
+from dsmap.runtime.triton.requests import RequestedFrame
 
 KEPT = 1024
 """Styles that are kept, of all clients; a code has a few numbers."""
@@ -29,19 +29,19 @@ class StyleCodes:
         self.encoded = 0
         """Images that the style encoder has read."""
 
-    def find(self, wish: FrameWish, translator: Translator) -> Codes:
-        """The code (S,), float32, of a wish's style for `translator`, the one to its target.
+    def find(self, frame: RequestedFrame, translator: Translator) -> Codes:
+        """The code (S,), float32, of a frame's style for `translator`, the one to its target.
 
         Raises InputError for a style that the model does not have, a code of another length and an image that is too
         large.
         """
-        resolver, image_rgb = self._resolvers[translator.target], wish.style_image_rgb
-        if wish.style_code is not None:
-            return resolver.resolve(wish.style_code).encode(translator.find_style)
-        key = translator.target, wish.style if image_rgb is None else _digest(image_rgb)
+        resolver, image_rgb = self._resolvers[translator.target], frame.style_image_rgb
+        if frame.style_code is not None:
+            return resolver.resolve(frame.style_code).encode(translator.find_style)
+        key = translator.target, frame.style if image_rgb is None else _digest(image_rgb)
         if key not in self._kept:
             if image_rgb is None:
-                self._kept[key] = self._named(wish.style, resolver)
+                self._kept[key] = self._named(frame.style, resolver)
             else:
                 self._kept[key] = self._encoded(image_rgb, translator)
             if len(self._kept) > KEPT:
@@ -50,6 +50,7 @@ class StyleCodes:
         return self._kept[key]
 
     def _named(self, text: str, resolver: StyleResolver) -> Codes:
+        text = self._name(text, resolver)
         known = text in resolver.named or text.removeprefix("seed:").removeprefix("-").isdigit()
         if text and text != MEAN and not known:
             raise InputError(
@@ -60,11 +61,17 @@ class StyleCodes:
         assert code is not None  # only images have none
         return code
 
+    def _name(self, text: str, resolver: StyleResolver) -> str:
+        """The name that `text` is in other letters, as with domains; else `text`."""
+        same = [name for name in (MEAN, *resolver.named) if name.casefold() == text.casefold()]
+        return same[0] if len(same) == 1 and text not in resolver.named else text
+
     def _encoded(self, image_rgb: Frames, translator: Translator) -> Codes:
         height, width = image_rgb.shape[:2]
         if height * width > self._max_pixels:
             raise InputError(
-                f"the style image has {width}x{height} pixels; this server takes {self._max_pixels / 1e6:g} million",
+                f"a style image of {width}x{height} has {height * width / 1e6:.10g} million pixels; this server takes"
+                f" {self._max_pixels / 1e6:g} million",
                 "Send a smaller one: it is scaled down in any case.",
             )
         self.encoded += 1

@@ -179,6 +179,15 @@ def test_a_repository_that_is_something_else_is_refused(tiny_bundle, tmp_path):
             write(bundle, repository)
 
 
+@pytest.mark.parametrize("number", [0, -3, 100_000])
+@pytest.mark.parametrize("parts", [[], ["--triton-parts", "onnx"]])
+def test_a_batch_that_no_server_takes_is_refused(tiny_bundle, tmp_path, number, parts):
+    code, _, error = call(export.command, tiny_bundle, "--triton", tmp_path / "models", *parts, "--max-batch", number)
+    assert code == 2
+    assert error.startswith(f"error: --max-batch {number} is not a number of frames\n")
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_full_disk_leaves_what_was_there(tiny_bundle, tmp_path, monkeypatch):
     write(tiny_bundle, tmp_path / "models")
     before = files_of(tmp_path)

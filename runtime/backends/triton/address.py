@@ -38,7 +38,9 @@ def parse_address(text: str, option: str = "--remote") -> TritonAddress:
         raise InputError(f"{option} {shown} is an HTTP address", f"Triton is reached by gRPC: use {_EXAMPLE}.")
     if parts.scheme not in ("grpc", "grpcs") or not host or parts.path.strip("/") or parts.query or parts.fragment:
         raise InputError(f"{option} {shown} is not the address of a Triton server", f"Use {_EXAMPLE}.")
+    if port == 0:
+        raise InputError(f"{option} {shown} has port 0, where nothing listens", f"Use {_EXAMPLE}.")
     if any(character.isspace() or not character.isprintable() for character in text):
         raise InputError(f"{option} {shown} is not a valid address", f"Use {_EXAMPLE}.")
     host = f"[{host}]" if ":" in host else host
-    return TritonAddress(f"{host}:{port or DEFAULT_PORT}", parts.scheme == "grpcs")
+    return TritonAddress(f"{host}:{DEFAULT_PORT if port is None else port}", parts.scheme == "grpcs")

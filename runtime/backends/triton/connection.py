@@ -22,7 +22,7 @@ from dsmap.common.text import printable
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends.triton.address import TritonAddress
 from dsmap.runtime.backends.triton.failures import explained, no_answer, unreachable
-from dsmap.runtime.triton.interface import BUNDLE_MANIFEST
+from dsmap.runtime.triton.interface import BUNDLE_MANIFEST, is_stabilised
 
 Tensor = npt.NDArray[Any]
 
@@ -180,7 +180,8 @@ class TritonConnection:
         ours = []
         for name in ready[:_MAX_LISTED]:
             with contextlib.suppress(DsmapError):
-                if BUNDLE_MANIFEST in self._parameters(name):
+                parameters = self._parameters(name)
+                if BUNDLE_MANIFEST in parameters and not is_stabilised(parameters):
                     ours.append(printable(name))
         near = difflib.get_close_matches(model.lower(), ours, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""What went wrong at a Triton server, in words for people.
+"""Explains errors of a Triton server in words for people.
 
 Triton's own errors are a gRPC status and a text. Those of our model hold a fact and an advice, one line each; others
 come from the server itself, from gRPC, or from a proxy in between.
@@ -36,15 +36,16 @@ def explained(error: Any, where: str, model: str) -> DsmapError:
         return DsmapError("the translation was cancelled", "Run it again.")
     if status == _TOO_LATE:
         return no_answer(where, None)
+    of_grpc = status in (_UNAVAILABLE, _TOO_LARGE)
+    if not of_grpc and (told := _two_lines(text)):  # before words are looked for: our model's may be any
+        return (InputError if status == _INVALID else DsmapError)(*told)
     if _UNKNOWN_MODEL.search(text):
         return DsmapError(f"{where} does not serve {model} any more", "Load it there again.")
     if status == _UNAVAILABLE:
-        return _gone(text, where)
+        return _lost(text, where)
     if status == _TOO_LARGE:
         fact = f"{where}, or a proxy before it, does not take frames that large: {_line(text)}"
         return InputError(fact, f"{_SMALLER}, or raise the limit there.")
-    if status == _INVALID and (told := _own(text)):
-        return InputError(*told)
     return _of_the_model(text, where, model)
 
 
@@ -67,7 +68,7 @@ def unreachable(text: str, where: str) -> DsmapError:
     )
 
 
-def _gone(text: str, where: str) -> DsmapError:
+def _lost(text: str, where: str) -> DsmapError:
     """For a server that was lost during a translation."""
     if _STOPPING.search(text):
         return DsmapError(f"the Triton server at {where} was stopped", "Start it again.")
@@ -88,12 +89,10 @@ def _of_the_model(text: str, where: str, model: str) -> DsmapError:
     if _SHARED_MEMORY.search(text):
         fact = f"{where} has too little shared memory for frames of this size: {_line(text)}"
         return DsmapError(fact, f"{_SMALLER}, or give the server more: docker run --shm-size=1g.")
-    if told := _own(text):
-        return DsmapError(*told)
     return DsmapError(f"the model {model} at {where} failed: {_line(text)}", "See the server's log.")
 
 
-def _own(text: str) -> tuple[str, str] | None:
+def _two_lines(text: str) -> tuple[str, str] | None:
     """The fact and the advice of an error of our model."""
     lines = [printable(line)[:1000] for line in text.strip().splitlines()]
     return (lines[0], lines[1]) if len(lines) == 2 and all(lines) else None

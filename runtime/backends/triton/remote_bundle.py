@@ -72,6 +72,9 @@ def open_remote(address: str, model: str | Path) -> RemoteBundle:
         parameters = connection.parameters_of(model)
     shown = f"the model {printable(model)} at {server}"
     _check_format(parameters, shown)
+    if served.is_stabilised(parameters):
+        fact = f"{shown} is for clients that send each video as a sequence"
+        raise InputError(fact, f"Pass --model {model.removesuffix(served.STABILISED_SUFFIX)} with --stabilize.")
     text = parameters[served.BUNDLE_MANIFEST].encode()
     if len(text) > MAX_MANIFEST_BYTES:
         raise InputError(f"{shown} has a description of {len(text)} bytes", _EXPORT_AGAIN)

@@ -224,7 +224,12 @@ def odd_models(server):
 @pytest.mark.parametrize(
     ("model", "fact", "advice"),
     [
-        ("tinny", "has no model tinny; did you mean tiny?", "It has tiny, tiny-stabilised: name one with --model."),
+        ("tinny", "has no model tinny; did you mean tiny?", "It has tiny: name one with --model."),
+        (
+            "tiny-stabilised",
+            "the model tiny-stabilised at {} is for clients that send",
+            "Pass --model tiny with --stab",
+        ),
         ("others", "the model others at {} was not made by dsmap-export --triton", "Pass another --model."),
         ("later", "the model later at {} has bundle format 3; this dsmap reads format 2", "Update dsmap here."),
         ("earlier", "has bundle format 1; this dsmap reads format 2", "Export it for the server again"),

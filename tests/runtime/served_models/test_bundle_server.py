@@ -62,8 +62,8 @@ def only(server, *arguments, **others):
 def test_requests_of_several_sizes_and_domains_are_answered_in_their_order(server, tiny_bundle, translator):
     summer = Translator.load(tiny_bundle, domain="summer", backend="cpu")
     batches = [frames_of(seed, n, (40 + 8 * seed, 56, 3)) for seed, n in enumerate((1, 3, 2, 5))]
-    wishes = [request(frames, domain=("winter", "summer")[i % 2]) for i, frames in enumerate(batches)]
-    for i, (answer, frames) in enumerate(zip(server.answer(wishes), batches, strict=True)):
+    requests = [request(frames, domain=("winter", "summer")[i % 2]) for i, frames in enumerate(batches)]
+    for i, (answer, frames) in enumerate(zip(server.answer(requests), batches, strict=True)):
         expected = [(translator, summer)[i % 2](frame) for frame in frames]
         assert np.array_equal(answer["translated"], expected)
 
@@ -110,6 +110,38 @@ def test_a_code_in_place_of_a_style(server, translator):
     assert np.array_equal(answer["translated"][0], translator.submit(frames_of(7)[0], code[0])())
 
 
+def test_names_of_styles_may_be_in_other_letters(server):
+    assert only(server, frames_of(0), outputs=["style_code"], style="Mean").keys() == {"style_code"}
+    with pytest.raises(InputError, match="no style Meaning"):
+        only(server, frames_of(0), style="Meaning")
+
+
+def test_large_frames_are_not_under_way_together(server, monkeypatch):
+    """Of several clients too: no more pixels than the largest frame may have."""
+    under_way, most, submit = [], [], Translator.submit
+
+    def counted(translator, frame, *others):
+        wait = submit(translator, frame, *others)
+        under_way.append(frame)
+        most.append(sum(one.shape[0] * one.shape[1] for one in under_way))
+
+        def finish():
+            under_way.pop(0)
+            return wait()
+
+        return finish
+
+    monkeypatch.setattr(Translator, "submit", counted)
+    monkeypatch.setattr(Translator, "in_flight", 8, raising=False)
+    for translator in server.directions._translators.values():
+        monkeypatch.setattr(translator, "in_flight", 8)
+    small, large = frames_of(0, 2, (40, 40, 3)), frames_of(1, 2, (80, 80, 3))
+    answers = server.answer([request(frames) for frames in (small, large, small, large)])
+    assert [answer["translated"].shape for answer in answers] == [f.shape for f in (small, large, small, large)]
+    assert max(most) <= server.settings.max_pixels
+    assert 3200 in most
+
+
 def test_the_code_alone_is_quick(server, translator, monkeypatch):
     monkeypatch.setattr(Translator, "submit", None)
     answer = only(server, frames_of(0, shape=(1, 1, 3)), outputs=["style_code"], style="9")
@@ -147,7 +179,7 @@ WRONG = [
     ({"style": "seed:-1"}, "seed:-1 is not a valid seed", "Use a whole number of 0 or more, such as seed:7."),
     ({"style": "seed:x"}, "tiny has no style seed:x for winter", "Send mean"),
     ({"style": "x" * 3000}, "style has 3000 bytes, expected at most 2000", "Send a name."),
-    ({"style": "9" * 1500}, f"{'9' * 1500} is not a valid seed", "Use a whole number"),
+    ({"style": "9" * 1500}, f"{'9' * 40}... is not a valid seed", "Use a whole number"),
     ({"domain": np.array([[b"\xff\xfe"]], object)}, "domain b'\\xff\\xfe' is not UTF-8", "Send text as UTF-8."),
     ({"style": "3", "style_code": np.zeros((1, 3), np.float32)}, "style and style_code are both given", "Send one"),
     ({"style_code": np.zeros((1, 4), np.float32)}, "got a style code of 4 numbers, expected 3 finite ones", "Pass a"),
@@ -156,7 +188,22 @@ WRONG = [
         "got a style code of 3 numbers",
         "Pass a code of this model.",
     ),
-    ({"style_image": np.zeros((1, 200, 200, 3), np.uint8)}, "the style image has 200x200 pixels", "Send a smaller one"),
+    (
+        {"style_code": np.full((1, 3), -1e30, np.float32)},
+        "the style code has a number of size 1e+30",
+        "Send numbers up",
+    ),
+    ({"style_code": np.full((1, 3), np.inf, np.float32)}, "the style code has a number of size inf", "Send numbers up"),
+    (
+        {"style_image": np.zeros((1, 1, 10_001, 3), np.uint8)},
+        "a style image of 10001x1 has 0.010001 million pixels; this server takes 0.01 million",
+        "Send a smaller one",
+    ),
+    (
+        {"frames": np.zeros((1, 1, 3000, 3), np.uint8)},
+        "a frame of 3000x1, padded as the model needs it, has ",
+        "Send smaller",
+    ),
     ({"strength": np.array([[1.5]], np.float32)}, "the strength is 1.5", "Use 0 (the input, reconstructed) to 1"),
     ({"strength": np.array([[np.nan]], np.float32)}, "the strength is nan", "Use 0"),
     ({"frames": np.zeros((1, 0, 64, 3), np.uint8)}, "got uint8 (1, 0, 64, 3), expected uint8 (N, H, W, 3)", "Pass RGB"),
@@ -176,8 +223,8 @@ def test_what_is_wrong_is_said_in_two_lines(server, wrong, fact, advice):
 
 def test_the_error_of_one_request_is_its_own(server, translator, monkeypatch, caplog):
     frames = frames_of(10, n=2)
-    wishes = [request(frames), request(frames, domain="autumn"), InputError("fact", "advice"), request(frames)]
-    answers = server.answer(wishes)
+    requests = [request(frames), request(frames, domain="autumn"), InputError("fact", "advice"), request(frames)]
+    answers = server.answer(requests)
     for number in (0, 3):
         assert np.array_equal(answers[number]["translated"], [translator(frame) for frame in frames])
     assert [str(answers[number]).splitlines()[0] for number in (1, 2)] == [
@@ -269,6 +316,8 @@ def test_a_client_that_means_another_bundle_is_told(tiny_bundle, tmp_path):
         ]
         fine, refused, unsaid = server.answer(requests)
     assert np.array_equal(fine["translated"], unsaid["translated"])
+    assert refused.exit_code == 2  # it is the request's, and nothing to resume
+    assert "Put that bundle there again" in refused.advice
     assert refused.fact == "the bundle tiny on the server is not the one that this client began with"
 
 
