@@ -13,15 +13,17 @@ A model's folder appears whole or not at all, so that a server that polls the re
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsmap.common.notify import Notify
 from dsmap.common.output_files import is_inside
 from dsmap.export.bundle_folder import is_as_written
+from dsmap.export.triton_changes import KeptConfig, config_to_write
 from dsmap.export.triton_config import model_config, warm_up_files
-from dsmap.export.triton_folder import CONFIG, check_max_batch, check_model_folder
-from dsmap.export.triton_writer import checked_repository, write_model_folder
+from dsmap.export.triton_folder import CONFIG, WARM_UP, check_max_batch, check_model_folder
+from dsmap.export.triton_writer import checked_repository, write_model_folders
 from dsmap.runtime.bundle.bundle import ENGINE_SUFFIX, ENGINES, Bundle
 from dsmap.runtime.bundle.manifest import MANIFEST
 from dsmap.runtime.triton import interface as served
@@ -66,35 +68,36 @@ def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line
     folders = {stabilised: repository / (name + served.STABILISED_SUFFIX * stabilised) for stabilised in (False, True)}
     for folder in folders.values():
         check_model_folder(folder, overwrite=request.overwrite)
-    written = 0
-    for stabilised, folder in folders.items():
-        size = _write_model(bundle, folder, request, stabilised=stabilised)
-        notify(f"wrote {folder} ({size / 1e6:.1f} MB)")
-        written += size
-    return WrittenTritonModels(folders=tuple(folders.values()), bytes=written)
+    configs = {
+        folder: _config(bundle, folder, request.max_batch, stabilised=stabilised)
+        for stabilised, folder in folders.items()
+    }
+    fills = {folder: _filler(bundle, config.text) for folder, config in configs.items()}
+    sizes = write_model_folders(fills, overwrite=request.overwrite)
+    for folder, size in sizes.items():
+        kept = configs[folder].kept
+        notify(f"wrote {folder} ({size / 1e6:.1f} MB)" + (f", with its own {', '.join(kept)}" if kept else ""))
+    return WrittenTritonModels(folders=tuple(sizes), bytes=sum(sizes.values()))
 
 
-def _write_model(bundle: Bundle, folder: Path, request: TritonRequest, *, stabilised: bool) -> int:
-    """Writes a model's folder, whole or not at all; its size in bytes."""
+def _config(bundle: Bundle, folder: Path, max_batch: int, *, stabilised: bool) -> KeptConfig:
+    text = (bundle.folder / MANIFEST).read_bytes().decode()
+    config = model_config(bundle.manifest, text, name=folder.name, max_batch=max_batch, stabilised=stabilised)
+    return config_to_write(folder / CONFIG, config)
 
+
+def _filler(bundle: Bundle, config: str) -> Callable[[Path], None]:
     def fill(part: Path) -> None:
         _copy_bundle(bundle, part / "1" / served.BUNDLE_FOLDER)
         shutil.copyfile(_MODEL, part / "1" / _MODEL.name)
         # Where Python would keep the compiled file: a server that polls would take it for a change, and load again.
         (part / "1" / "__pycache__").touch()
-        _write_config(part, bundle, request.max_batch, stabilised=stabilised)
+        (part / CONFIG).write_bytes(config.encode())
+        (part / WARM_UP).mkdir()
+        for file, data in warm_up_files(bundle.manifest).items():
+            (part / WARM_UP / file).write_bytes(data)
 
-    return write_model_folder(folder, fill, overwrite=request.overwrite)
-
-
-def _write_config(part: Path, bundle: Bundle, max_batch: int, *, stabilised: bool) -> None:
-    """Writes config.pbtxt and the data of the warm-up."""
-    text = (bundle.folder / MANIFEST).read_bytes().decode()
-    config = model_config(bundle.manifest, text, name=part.name, max_batch=max_batch, stabilised=stabilised)
-    (part / CONFIG).write_bytes(config.encode())
-    (part / "warmup").mkdir()
-    for file, data in warm_up_files(bundle.manifest).items():
-        (part / "warmup" / file).write_bytes(data)
+    return fill
 
 
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:

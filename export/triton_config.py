@@ -1,9 +1,9 @@
 """The `config.pbtxt` of a bundle that Triton's Python backend serves."""
 
-import hashlib
 import struct
 
 from dsmap import __version__
+from dsmap.export.triton_facts import bundle_facts, warm_up_side
 from dsmap.export.triton_text import TensorConfig, parameters, tensors
 from dsmap.runtime.bundle.manifest import Manifest
 from dsmap.runtime.triton import interface as served
@@ -42,7 +42,8 @@ def model_config(manifest: Manifest, text: str, *, name: str, max_batch: int, st
         "\n# One instance on each GPU, or one on the CPU, which uses all cores.\n",
         "instance_group [ { count: 1 kind: KIND_AUTO } ]\n",
         _warm_up(manifest),
-        "\n# Yours to change: as the options of dsmap video; max_megapixels is the largest frame that is taken.\n",
+        "\n# Yours to change, as instance_group (dsmap export --overwrite keeps both): as the options of dsmap video;\n"
+        "# max_megapixels is the largest frame that is taken, padded, and what is under way at a time.\n",
         parameters(
             {
                 served.BACKEND: "auto",
@@ -52,7 +53,9 @@ def model_config(manifest: Manifest, text: str, *, name: str, max_batch: int, st
             }
         ),
         "\n# What is served: clients read it, and the model checks it.\n",
-        parameters(_facts(manifest, text) | {served.STABILISED: str(stabilised).lower()}),
+        parameters(
+            bundle_facts(manifest, text) | {served.BUNDLE_MANIFEST: text, served.STABILISED: str(stabilised).lower()}
+        ),
     ]
     return "".join(parts)
 
@@ -76,17 +79,6 @@ def _outputs(manifest: Manifest) -> list[TensorConfig]:
     ]
 
 
-def _facts(manifest: Manifest, text: str) -> dict[str, str]:
-    return {
-        served.BUNDLE: manifest.name,
-        served.BUNDLE_FORMAT: str(manifest.format_version),
-        served.DOMAINS: ",".join(manifest.domains),
-        served.DSMAP_VERSION: __version__,
-        served.BUNDLE_SHA256: hashlib.sha256(text.encode()).hexdigest(),
-        served.BUNDLE_MANIFEST: text,
-    }
-
-
 def warm_up_files(manifest: Manifest) -> dict[str, bytes]:
     """The files of the folder `warmup`: the domains as Triton writes texts, each after its length."""
     names = [domain.encode() for domain in manifest.domains]
@@ -94,8 +86,7 @@ def warm_up_files(manifest: Manifest) -> dict[str, bytes]:
 
 
 def _warm_up(manifest: Manifest) -> str:
-    sizes = manifest.sizes
-    side = max(sizes.minimum, -(-sizes.trained_at // sizes.multiple_of) * sizes.multiple_of)
+    side = warm_up_side(manifest.sizes)
     samples = [
         _SAMPLE.format(number=number, side=side, frames=served.FRAMES, domain=served.DOMAIN) for number in range(2)
     ]

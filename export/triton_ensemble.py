@@ -1,6 +1,5 @@
 """The graphs of a bundle as models of Triton Inference Server, and ensembles of them: see `triton_parts`."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from dsmap import __version__
 from dsmap.errors import InputError
+from dsmap.export.triton_facts import bundle_facts, warm_up_side
 from dsmap.export.triton_graph import GraphTensors, tensors_of, warmup_shapes
 from dsmap.export.triton_plans import Plan, find_plan
 from dsmap.export.triton_text import TensorConfig, parameters, quoted, tensors
@@ -64,7 +64,7 @@ class _EnsembleStep(NamedTuple):
     names: Mapping[str, str]
     """What the ensemble calls its tensors, where that differs from the graph's own names."""
 
-    def called(self, name: str) -> str:
+    def name_of(self, name: str) -> str:
         """The ensemble's name of a tensor."""
         return self.names.get(name, name)
 
@@ -84,9 +84,9 @@ def models_of(bundle: Bundle, name: str, kind: str, precision: str, max_batch: i
         raise InputError(f"the domains {' and '.join(bundle.domains)} get one name", "Export with other --domains.")
     parts = {(part.component, part.domain): part for part in _parts(bundle, name, kind, precision)}
     shapes: dict[Size, Mapping[str, tuple[int, ...]]] = {}
-    models = []
+    models, side = [], warm_up_side(bundle.manifest.sizes)
     for part in parts.values():
-        size = part.plan.optimum if part.plan else _usual_size(bundle)
+        size = part.plan.optimum if part.plan else Size(side, side)
         if size not in shapes:
             graphs = {component: of.onnx for (component, _), of in parts.items()}
             shapes[size] = warmup_shapes(graphs, size, bundle.manifest.style_dim)
@@ -177,9 +177,9 @@ def _steps(bundle: Bundle, parts: Mapping[tuple[str, str], _ServedPart], target:
 
 def _step(step: _EnsembleStep, steps: Sequence[_EnsembleStep]) -> str:
     """A step of an ensemble. What no step takes is not passed on."""
-    inputs = {step.called(one.name): one.name for one in step.part.tensors.inputs}
-    outputs = {step.called(one.name): one.name for one in step.part.tensors.outputs}
-    taken = {other.called(one.name) for other in steps for one in other.part.tensors.inputs} | {served.TRANSLATED}
+    inputs = {step.name_of(one.name): one.name for one in step.part.tensors.inputs}
+    outputs = {step.name_of(one.name): one.name for one in step.part.tensors.outputs}
+    taken = {other.name_of(one.name) for other in steps for one in other.part.tensors.inputs} | {served.TRANSLATED}
     lines = [f"    input_map {{ key: {quoted(name)} value: {quoted(called)} }}\n" for called, name in inputs.items()]
     lines += [
         f"    output_map {{ key: {quoted(name)} value: {quoted(called)} }}\n"
@@ -195,20 +195,7 @@ def _head(name: str, what: str) -> str:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    return {
-        served.BUNDLE: bundle.manifest.name,
-        served.BUNDLE_FORMAT: str(bundle.manifest.format_version),
-        served.DOMAINS: ",".join(bundle.domains),
-        served.DSMAP_VERSION: __version__,
-        served.BUNDLE_SHA256: hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
-    }
-
-
-def _usual_size(bundle: Bundle) -> Size:
-    sizes = bundle.manifest.sizes
-    least = max(sizes.trained_at, sizes.minimum, sizes.style_minimum)
-    side = -(-least // sizes.multiple_of) * sizes.multiple_of
-    return Size(side, side)
+    return bundle_facts(bundle.manifest, (bundle.folder / MANIFEST).read_bytes().decode())
 
 
 def _word(domain: str) -> str:

@@ -12,6 +12,8 @@ from dsmap.export.bundle_folder import check_bundle_folder
 from dsmap.runtime.triton.interface import BUNDLE, BUNDLE_FOLDER, MAX_BATCH
 
 CONFIG = "config.pbtxt"
+WARM_UP = "warmup"
+"""Folder of a model: what it translates before it is ready."""
 _OPTION = "--triton"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -66,9 +68,13 @@ def _text(config: Path) -> str:
 
 def _foreign(folder: Path) -> str | None:
     """Something in a model's folder that was not written with it; None if there is nothing."""
-    own = {CONFIG, "1", "warmup"}
-    for path in sorted(folder.iterdir()):
-        if path.name not in own:
-            return path.name
-    inside = {"model.py", "model.onnx", "model.plan", BUNDLE_FOLDER, "__pycache__"}
-    return next((f"1/{path.name}" for path in sorted((folder / "1").glob("*")) if path.name not in inside), None)
+    own = {
+        "": {CONFIG, "1", WARM_UP},
+        "1": {"model.py", "model.onnx", "model.plan", BUNDLE_FOLDER, "__pycache__"},
+        WARM_UP: {"domain-0", "domain-1"},
+    }
+    for inside, names in own.items():
+        for path in sorted((folder / inside).glob("*")):
+            if path.name not in names:
+                return path.relative_to(folder).as_posix()
+    return None

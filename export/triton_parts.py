@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsmap.common.notify import Notify
+from dsmap.common.text import counted
 from dsmap.export.triton import WrittenTritonModels
+from dsmap.export.triton_changes import KeptConfig, config_to_write
 from dsmap.export.triton_ensemble import ServerModel, models_of
 from dsmap.export.triton_folder import CONFIG, check_max_batch, check_model_folder
-from dsmap.export.triton_writer import checked_repository, write_model_folder
+from dsmap.export.triton_writer import checked_repository, write_model_folders
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.triton.interface import DEFAULT_MAX_BATCH
 
@@ -61,17 +63,19 @@ def write_triton_parts(request: TritonPartsRequest, *, notify: Notify = lambda _
     models = models_of(bundle, name, request.kind, precision, request.max_batch)
     for model in models:
         check_model_folder(repository / model.name, overwrite=request.overwrite)
-    size = 0
-    for model in models:
-        size += write_model_folder(repository / model.name, _filler(model), overwrite=request.overwrite)
-    notify(f"wrote {len(models)} models into {repository} ({size / 1e6:.1f} MB)")
+    configs = [config_to_write(repository / model.name / CONFIG, model.config) for model in models]
+    fills = {repository / model.name: _filler(model, config) for model, config in zip(models, configs, strict=True)}
+    size = sum(write_model_folders(fills, overwrite=request.overwrite).values())
+    own = sum(bool(config.kept) for config in configs)
+    changed = f", {counted(own, 'model')} with an instance_group of its own" if own else ""
+    notify(f"wrote {len(models)} models into {repository} ({size / 1e6:.1f} MB){changed}")
     return WrittenTritonModels(folders=tuple(repository / model.name for model in models), bytes=size)
 
 
-def _filler(model: ServerModel) -> Callable[[Path], None]:
+def _filler(model: ServerModel, config: KeptConfig) -> Callable[[Path], None]:
     def fill(part: Path) -> None:
         (part / "1").mkdir(parents=True)  # of an ensemble it stays empty, and Triton asks for it
-        (part / CONFIG).write_bytes(model.config.encode())
+        (part / CONFIG).write_bytes(config.text.encode())
         if model.file is not None:
             name, data = model.file
             (part / "1" / name).write_bytes(data)

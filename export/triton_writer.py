@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,21 +23,28 @@ def checked_repository(repository: Path, name: str, bundle: Bundle) -> Path:
     return repository
 
 
-def write_model_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool) -> int:
-    """Writes the model `folder`; its size in bytes. `fill` gets a path of the same name, to be created by it.
+def write_model_folders(fills: Mapping[Path, Callable[[Path], None]], *, overwrite: bool) -> dict[Path, int]:
+    """Writes models, folders of one repository, in their order; gives their sizes in bytes.
 
-    Raises InputError as `check_model_folder`, DsmapError when a file cannot be written: there is nothing new then.
+    `fills`: what makes each; it gets a path of the same name, to be created by it. All are made before the first
+    appears. Raises InputError as `check_model_folder`, DsmapError when a file cannot be written: nothing is new then.
     """
     around: Path | None = None
+    folder, *_ = fills
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         around = _temporary(folder)
-        part = around / folder.name
-        fill(part)
-        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-        sync_tree(part)
-        _publish(part, folder, overwrite=overwrite)
-        return size
+        sizes = {}
+        for folder, fill in fills.items():
+            part = around / folder.name
+            fill(part)
+            sizes[folder] = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+            sync_tree(part)
+        for folder in fills:
+            check_model_folder(folder, overwrite=overwrite)
+        for folder in fills:
+            _publish(around / folder.name, folder, overwrite=overwrite)
+        return sizes
     except OSError as error:
         raise DsmapError(
             f"cannot write the model {folder}: {error}", "Free disk space or choose another --triton."
@@ -48,7 +55,7 @@ def write_model_folder(folder: Path, fill: Callable[[Path], None], *, overwrite:
 
 
 def _temporary(folder: Path) -> Path:
-    """A new folder to make the model `folder` in, on the same disk.
+    """A new folder to make the model `folder` and others in, on the same disk.
 
     Beside the repository where that can be: a server that polls takes every folder in it for a model, hidden ones too.
     In it, there is a folder more around the model, without which the server would load what is half written.

@@ -10,6 +10,7 @@ x86-64.
 import contextlib
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
@@ -85,7 +86,7 @@ class TritonServer:
         """`log`: a file for what the server says. `options`: more of tritonserver's, such as `--model-control-mode`."""
         self.repository, self.log, self.options = repository, log, options
         self.http, self.grpc = free_port(), free_port()
-        self._shared_memory = f"dsmap-test-{secrets.token_hex(4)}-"
+        self._shared_memory = f"dsmap-test-of-{os.getpid()}-{secrets.token_hex(4)}-"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -95,7 +96,9 @@ class TritonServer:
 
     def start(self, *, wait: bool = True) -> None:
         """Starts the server, and waits until it is ready; on the same ports as before."""
+        sweep_shared_memory()
         command = [
+            *(["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []),  # not to outlive killed tests
             str(FOLDER / "wheel" / "pytriton" / "tritonserver" / "bin" / "tritonserver"),
             *("--model-repository", str(self.repository), "--backend-directory", str(FOLDER / "backends")),
             *("--http-address", "127.0.0.1", "--http-port", str(self.http)),
@@ -143,6 +146,14 @@ class TritonServer:
 
     def __exit__(self, *_error: object) -> None:
         self.kill()
+
+
+def sweep_shared_memory(folder: Path = Path("/dev/shm")) -> None:
+    """Removes what servers of tests that were killed have left in memory: hundreds of megabytes each."""
+    for region in folder.glob("dsmap-test-of-*"):
+        process = re.match(r"dsmap-test-of-(\d+)-", region.name)
+        if process and not Path("/proc", process[1]).exists():
+            region.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -125,14 +125,62 @@ def test_what_others_have_put_there_stays(tiny_bundle, tmp_path):
 
 def test_models_are_replaced_only_when_asked_to(tiny_bundle, tmp_path):
     write(tiny_bundle, tmp_path)
-    (tmp_path / "tiny" / "config.pbtxt").write_text('parameters { key: "dsmap_bundle" }')
     with pytest.raises(InputError, match=r"tiny exists\nPass --overwrite"):
         write(tiny_bundle, tmp_path)
+    before = files_of(tmp_path)
+    write(tiny_bundle, tmp_path, overwrite=True, max_batch=3)
+    assert config_of(tmp_path / "tiny").max_batch_size == 3
     write(tiny_bundle, tmp_path, overwrite=True)
-    assert config_of(tmp_path / "tiny").name == "tiny"
+    assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("file", ["notes.txt", "2/model.py", "1/weights.bin", "1/bundle/mine.txt"])
+def test_what_an_administrator_has_set_is_kept(tiny_bundle, tmp_path):
+    write(tiny_bundle, tmp_path)
+    config = tmp_path / "tiny" / "config.pbtxt"
+    text = config.read_text(encoding="utf-8")
+    changed = text.replace('"16"', '"2.5"').replace(
+        '"backend" value { string_value: "auto"', '"backend" value {\n string_value: "cpu"'
+    )
+    changed = changed.replace("{ count: 1 kind: KIND_AUTO }", "\n  { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] }\n")
+    config.write_text(changed, encoding="utf-8")
+    said = []
+    for max_batch in (4, 8):
+        write_triton_models(
+            TritonRequest(bundle=tiny_bundle, repository=tmp_path, overwrite=True, max_batch=max_batch),
+            notify=said.append,
+        )
+        told = config_of(tmp_path / "tiny")
+        assert told.max_batch_size == max_batch
+        assert {name: told.parameters[name].string_value for name in ("max_megapixels", "backend", "precision")} == {
+            "max_megapixels": "2.5",
+            "backend": "cpu",
+            "precision": "auto",
+        }
+        assert [(group.count, list(group.gpus)) for group in told.instance_group] == [(2, [0, 1])]
+    assert said[0].endswith(" MB), with its own backend, max_megapixels, instance_group")
+    assert said[1].endswith(" MB)")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("dynamic_batching {", "dynamic_batching { max_queue_delay_microseconds: 100"),
+        ("max_batch_size: 8", "max_batch_size: 2"),
+        ("# The checksum", "# We like 16 megapixels.\n# The checksum"),
+        ('parameters { key: "precision"', '# parameters { key: "precision"'),
+    ],
+)
+def test_other_changes_of_an_administrator_are_not_lost(tiny_bundle, tmp_path, ours, theirs):
+    write(tiny_bundle, tmp_path)
+    config = tmp_path / "tiny" / "config.pbtxt"
+    config.write_text(config.read_text(encoding="utf-8").replace(ours, theirs), encoding="utf-8")
+    before = files_of(tmp_path)
+    with pytest.raises(InputError, match="was changed in more than --overwrite keeps"):
+        write(tiny_bundle, tmp_path, overwrite=True)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "2/model.py", "warmup/mine.raw", "1/weights.bin", "1/bundle/mine.txt"])
 def test_a_file_of_ones_own_in_a_model_is_not_lost(tiny_bundle, tmp_path, file):
     write(tiny_bundle, tmp_path)
     own = tmp_path / "tiny" / file
@@ -199,6 +247,21 @@ def test_a_full_disk_leaves_what_was_there(tiny_bundle, tmp_path, monkeypatch):
     with pytest.raises(DsmapError, match=r"No space left on device\nFree disk space"):
         write(tiny_bundle, tmp_path / "models", overwrite=True)
     assert files_of(tmp_path) == before
+
+
+def test_a_disk_that_is_full_at_the_second_model_leaves_none(tiny_bundle, tmp_path, monkeypatch):
+    copy, models = triton.shutil.copyfile, []
+
+    def fills_up(source, target):
+        models.append(str(target).endswith("model.py"))
+        if sum(models) == 2:
+            raise OSError(28, "No space left on device")
+        return copy(source, target)
+
+    monkeypatch.setattr(triton.shutil, "copyfile", fills_up)
+    with pytest.raises(DsmapError, match=r"tiny-stabilised: .*No space left on device"):
+        write(tiny_bundle, tmp_path / "models")
+    assert not files_of(tmp_path)
 
 
 def test_texts_survive_the_text_format():

@@ -1,9 +1,12 @@
 """What can be wrong before a Triton server is reached: the address, options, the client package, no server."""
 
+import os
 import socket
+import subprocess
 import sys
 
 import pytest
+import tritonserver
 from commands import call
 from tritonclient.utils import InferenceServerException
 
@@ -91,6 +94,16 @@ def test_no_server_at_the_address():
         Translator.load(domain="winter", remote=f"grpc://127.0.0.1:{port}")
     assert error.value.fact == f"no Triton server answers at grpc://127.0.0.1:{port}: Connection refused"
     assert "8001" in error.value.advice
+
+
+def test_memory_of_tests_that_were_killed_is_freed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [f"dsmap-test-of-{os.getpid()}-a-b", "dsmap-test-others", "mine"]
+    for name in (*kept, f"dsmap-test-of-{ended.pid}-a-b"):
+        (tmp_path / name).touch()
+    tritonserver.sweep_shared_memory(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 def test_the_backend_needs_a_server():
