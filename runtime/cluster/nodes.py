@@ -174,7 +174,7 @@ def _tokens(folders: Sequence[Path]) -> Iterator[list[str]]:
 @contextmanager
 def _stored_tokens(folders: Sequence[str]) -> Iterator[list[str]]:
     """The same in folders of object stores."""
-    files = [f"{folder}/.dsmap-{secrets.token_hex(8)}.look" for folder in folders]
+    files = [str(StorePath(folder) / f".dsmap-{secrets.token_hex(8)}.look") for folder in folders]
     written: list[str] = []
     try:
         for file in files:
