@@ -171,4 +171,8 @@ def _advice(array: Any) -> str:
         low, high = float(array.min()), float(array.max())
         factor = "(x * 255)" if low >= 0 and high <= 1 else "((x + 1) * 127.5)" if low >= -1 and high <= 1 else "x"
         return f"The values are {low:.3g} to {high:.3g}: pass {factor}.round().astype(numpy.uint8), RGB."
-    return "Pass RGB frames, not empty."
+    if 0 in array.shape:
+        return "Pass RGB frames, not empty."
+    if array.ndim == 2 and array.dtype == np.uint8:
+        return "It looks grey: pass RGB, such as numpy.stack([grey] * 3, axis=-1)."
+    return "Pass RGB frames."

@@ -1,5 +1,6 @@
 """README.md and docs/: every command parses, and every page can be pasted from top to bottom."""
 
+import itertools
 import json
 import re
 import shutil
@@ -179,6 +180,32 @@ def test_a_page_names_the_packages_that_its_commands_need(page):
             line = " ".join([found[0], *found[1]])
             needed = {extra for pattern, extra in EXTRAS if re.search(pattern, line)}
             assert needed <= named | {"cpu"}, f"{page}: {text}: name {needed - named} on the page"
+
+
+OUTPUTS = {"-o", "--output", "--report", "--preview", "--record", "--page"}
+FIRST_PAGES = ("README.md", "docs/get-started.md", "docs/training.md")
+"""What a new user pastes, one after the other, in one folder."""
+
+
+def results(verb: str, arguments: list[str]) -> set[str]:
+    """What a command writes, by its options; a video without any is named after its input and domain."""
+    given = dict(itertools.pairwise(arguments))
+    if given.keys() & {"--resume", "--overwrite"}:
+        return set()
+    found = {value for option, value in given.items() if option in OUTPUTS}
+    if verb == "video" and not given.keys() & {"-o", "--output", "--preview"}:
+        found.add(f"{arguments[0]} -> {given['--domain']}")
+    return found
+
+
+def test_no_two_commands_of_the_first_pages_write_the_same():
+    written: dict[str, str] = {}
+    for page in FIRST_PAGES:
+        for text, words in simple_commands([one.text for one in shell_statements(page)]):
+            for result in results(*(documented.dsmap_arguments(words) or ("", []))):
+                assert result not in written, f"{page}: {text}: {written[result]} writes {result} too"
+                written[result] = f"{page}: {text}"
+    assert len(written) > 20
 
 
 @pytest.fixture

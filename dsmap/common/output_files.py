@@ -1,5 +1,6 @@
 """Checks of output paths, before any work: no input is overwritten, nothing is replaced without being asked for."""
 
+import errno
 import itertools
 import os
 import tempfile
@@ -84,7 +85,8 @@ def check_folder_writable(folder: Path, option: str) -> None:
         with tempfile.TemporaryFile(dir=folder):  # permissions do not say it all: read-only disks, quotas, root
             pass
     except OSError as error:
-        reason = error.strerror or error
+        # Some systems' own file systems, such as /proc, have folders that take no files, and say ENOENT.
+        reason = "it takes no new files" if error.errno == errno.ENOENT else error.strerror or error
         raise InputError(f"cannot write into {folder}: {reason}", f"choose another folder with {option}") from error
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,8 +161,10 @@ class Manifest(_ManifestModel):
         """The domain that is translated to `target`; InputError lists the known ones for a name that is not known."""
         if target not in self.targets:
             what = "does not translate to" if target in self.domains else "has no domain"
+            near = get_close_matches(target.lower(), self.targets, n=1)
+            meant = f"; did you mean {near[0]}?" if near and target not in self.domains else ""
             raise InputError(
-                f"the model {self.name} {what} {target if target in self.domains else repr(target)}",
+                f"the model {self.name} {what} {target if target in self.domains else repr(target)}{meant}",
                 f"Pass {' or '.join(f'--domain {name}' for name in self.targets)}.",
             )
         return self.domains[1 - self.domains.index(target)]

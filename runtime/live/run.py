@@ -191,7 +191,7 @@ class LiveRun:
             return
         self._height_said = True
         if not found.fast_enough:
-            size = f"{found.height} lines, the smallest size," if found.height else "frames of this size"
+            size = f"{found.height} lines, the smallest height chosen," if found.height else "frames of this size"
             self._say(f"{size} are still slower than {fps:g} frames a second")
         elif found.height is not None:
             self._say(f"{found.height} lines, for {fps:g} frames a second; + and - change it")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
-HEIGHTS = (144, 192, 240, 288, 360, 432, 540, 720, 1080, 1440, 2160)
-"""Heights to choose from, besides that of the frames."""
+HEIGHTS = (96, 120, 144, 192, 240, 288, 360, 432, 540, 720, 1080, 1440, 2160)
+"""Heights to choose from, besides that of the frames. Below 96 lines hardly anything can be recognised."""
 _SECONDS = 2.0  # that choosing may take, but for the frame under way
 _ROOM = 1.1  # times faster than wanted: other programs and hot processors take their share
 

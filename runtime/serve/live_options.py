@@ -15,6 +15,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes
 from dsmap.runtime.bundle.bundle import MEAN, Manifest
 from dsmap.runtime.bundle.manifest import STYLE_NAME, Code, Name, first_fault
+from dsmap.runtime.styles.resolver import StyleResolver
 
 MAX_MESSAGE_BYTES = 128 << 10
 """Of a message from a browser: a style code of 4096 numbers takes 90 kB at most."""
@@ -104,11 +105,11 @@ def checked(options: LiveOptions, manifest: Manifest) -> LiveOptions:
         manifest.need_styles("a style")
     if options.strength < 1:
         manifest.need_styles("a strength below 1")
-    named = manifest.styles[target].named
-    if isinstance(options.style, str) and options.style not in (MEAN, *named):
-        raise InputError(
-            f"the model has no style {options.style} for {target}", f"Use {', '.join([MEAN, *named])}, or a seed."
-        )
+    if isinstance(options.style, str) and options.style != MEAN:
+        styles = StyleResolver(manifest, target)
+        if styles.name_of(options.style) is None:
+            known = ", ".join([MEAN, *styles.named])
+            raise InputError(f"the model has no style {options.style} for {target}", f"Use {known}, or a seed.")
     if isinstance(options.style, list) and len(options.style) != manifest.style_dim:
         raise InputError(
             f"the style code has {len(options.style)} numbers, expected {manifest.style_dim}", "Encode the style again."

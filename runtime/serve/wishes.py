@@ -125,7 +125,7 @@ def resolve_style(bundle: Bundle, wish: StyleWish, image: Path | None, pixels: i
         return image_style(bundle, wish.domain, image, pixels)
     if wish.style in (None, MEAN):
         return styles.resolve(None)
-    if wish.style not in styles.named:
+    if styles.name_of(wish.style) is None:
         known = ", ".join([*styles.named, MEAN])
         raise RequestError(422, f"the model has no style {wish.style!r} for {wish.domain}", f"Known styles: {known}.")
     return styles.resolve(wish.style)

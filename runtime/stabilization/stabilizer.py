@@ -137,7 +137,8 @@ def check_stabilizer_strength(strength: float, option: str = "the stabilizer's s
 def _check(input_rgb: Pixels, output_rgb: Pixels) -> None:
     shape = output_rgb.shape
     if len(shape) != 3 or shape[2] != 3 or 0 in shape or {input_rgb.dtype, output_rgb.dtype} != {np.dtype(np.uint8)}:
-        raise InputError(f"got {output_rgb.dtype} {shape}, expected uint8 (H, W, 3)", "Pass RGB frames, not empty.")
+        advice = "Pass RGB frames, not empty." if 0 in shape else "Pass RGB frames."
+        raise InputError(f"got {output_rgb.dtype} {shape}, expected uint8 (H, W, 3)", advice)
     if input_rgb.shape != shape:
         raise InputError(
             f"the input is {input_rgb.shape} and its translation {shape}", "Pass two frames of the same size."

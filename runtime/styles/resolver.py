@@ -36,6 +36,7 @@ MAX_SPREAD = 10.0
 """Of random styles: the most that any caller may ask for."""
 _FOR_OPTIONS = "pass an image, seed:NUMBER for a random style, or mean."
 _IN_PYTHON = "pass an image, a seed, or mean."
+_KINDS = "Pass None, a style's name, a seed, a path, an image (uint8 RGB array) or a code (array of floats)."
 _MAX_SHOWN = 40  # of a seed, in messages
 _MAX_SEED_DIGITS = 1000  # Python refuses to read numbers of more than 4300
 
@@ -86,6 +87,16 @@ class StyleResolver:
         """The codes of the model's named styles for the domain, in the order of the bundle."""
         return self.manifest.styles[self.domain].named
 
+    def name_of(self, text: str) -> str | None:
+        """The named style that a user means, whose case may differ where that leaves one; None if there is none.
+
+        A file of exactly that name comes before a style in another case.
+        """
+        if text in self.named:
+            return text
+        same = [name for name in self.named if name.casefold() == text.casefold()]
+        return same[0] if len(same) == 1 and not os.path.exists(text) else None
+
     def resolve(self, style: StyleLike, option: str = "") -> ResolvedStyle:
         """The style that `style` stands for; an image is read here, once.
 
@@ -104,11 +115,13 @@ class StyleResolver:
             code = _code(self.manifest.styles[self.domain].mean)
             return ResolvedStyle(source=None, written=MEAN, code=code, domain=self.domain)
         if isinstance(style, bool):
-            raise InputError(f"the style is {style}", "Pass None, a seed, a path or an image.")
+            raise InputError(f"the style is {style}", _KINDS)
         if isinstance(style, int | np.integer):
             return self._seed(int(style), f"seed:{style}")
         if isinstance(style, Path):
             return self._image(style, str(style), read_rgb(style))
+        if not isinstance(style, np.ndarray):
+            raise InputError(f"got a {type(style).__name__} as the style", _KINDS)
         if style.ndim == 1 and style.dtype.kind == "f":
             return self._given_code(cast(Codes, style))
         return self._image(cast(Frames, style), "an image", cast(Frames, style))
@@ -133,7 +146,7 @@ class StyleResolver:
         raise InputError(f"the style {style.written} {fact}", f"Resolve it for {self.domain} of this model.")
 
     def _text(self, text: str, option: str) -> ResolvedStyle:
-        if text == MEAN:
+        if text == MEAN or (text.casefold() == MEAN and not os.path.exists(text)):
             return self.resolve(None)
         number = text.removeprefix("seed:")
         if number != text or text.removeprefix("-").removeprefix("+").isdigit():
@@ -142,8 +155,8 @@ class StyleResolver:
                 what = f"{option} {shown}".lstrip()
                 raise InputError(f"{what} is not a valid seed", "Use a whole number of 0 or more, such as seed:7.")
             return self._seed(int(number), text)
-        if text in self.named:
-            return ResolvedStyle(source=text, written=text, code=_code(self.named[text]), domain=self.domain)
+        if (name := self.name_of(text)) is not None:
+            return ResolvedStyle(source=name, written=text, code=_code(self.named[name]), domain=self.domain)
         return self._file(text, option)
 
     def _seed(self, seed: int, written: str) -> ResolvedStyle:

@@ -138,6 +138,16 @@ def test_what_is_no_frame_is_refused(translator, bad):
         translator.set_style(bad)
 
 
+def test_what_was_passed_instead_is_named(translator):
+    with pytest.raises(InputError, match=r"got uint8 \(8, 8\), expected uint8") as caught:
+        translator(np.zeros((8, 8), np.uint8))
+    assert "grey" in caught.value.advice
+    with pytest.raises(InputError, match="got a dict as the style"):
+        translator.set_style({})
+    with pytest.raises(InputError, match="did you mean winter"):
+        Translator.load(translator.bundle.folder, domain="wintr")
+
+
 def test_bad_styles_are_refused_and_the_old_one_stays(translator, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     before = translator.style.copy()

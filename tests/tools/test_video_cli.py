@@ -117,6 +117,8 @@ def test_version_and_usage_errors() -> None:
     assert run("--version")[:2] == (0, "dsmap 0.1.0\n")
     assert_refused(run(), 2, "Missing argument 'INPUT")
     assert_refused(run("a.mp4"), 2, "Missing option '--domain'")
+    assert "Pass --domain summer or --domain winter." in run("a.mp4")[2]
+    assert "--domain summer" not in run("a.mp4", "--model", "mine")[2]
     assert_refused(run("a.mp4", "-d", "winter", "--hight", "3"), 2, "No such option: --hight")
     result = run("a.mp4", "-d", "winter", "--streams", "9")
     assert_refused(result, 2, "'--streams': must be between 1 and 4")

@@ -1,8 +1,16 @@
 """Speed and time left of `dsmap-video`."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from dsmap.common.text import duration
+from dsmap.runtime.jobs.batch_report import JobOutcome
+from dsmap.runtime.jobs.options import ModelOptions
+from dsmap.runtime.jobs.plan import Job
+from dsmap.runtime.jobs.report import JobReport
+from dsmap.tools.video.display import Display
 from dsmap.tools.video.pace import Pace
 
 
@@ -41,12 +49,32 @@ def test_a_slow_first_frame_is_not_the_speed(clock):
     assert pace.status() == "5.0 fps, 8 min left"
 
 
+def test_frames_that_were_under_way_together_are_no_speed(clock):
+    pace = Pace(540, clock)
+    clock.now += 4
+    for done, seconds in ((1, 0.02), (2, 1.9), (3, 0)):
+        pace.advance(done, 240)
+        assert (pace.status(), pace.advice()) == ("- fps", None) if done < 3 else (pace.status(), None)
+        clock.now += seconds
+    assert pace.status() == "1.0 fps, 4 min left"
+    assert pace.advice() == "about 4 min left at 540 lines; --height 270: about 60 s"
+
+
+def test_a_job_that_slows_down_is_told_later(clock):
+    pace = Pace(540, clock)
+    run(pace, clock, first_after=0.5, fps=20, seconds=5, expected=900)
+    assert pace.advice() is None
+    clock.now += 60
+    pace.advance(120, 900)
+    assert pace.advice() is not None
+
+
 def test_a_long_job_says_once_what_would_be_faster(clock):
     pace = Pace(540, clock)
-    run(pace, clock, first_after=0.5, fps=4, seconds=2.5, expected=720)
+    run(pace, clock, first_after=0.5, fps=4, seconds=1.4, expected=720)
     assert pace.advice() is None  # too early to know
-    clock.now = 103.5
-    pace.advance(13, 720)
+    clock.now = 101.5
+    pace.advance(5, 720)
     assert pace.advice() == "about 3 min left at 540 lines; --height 270: about 40 s"
     assert pace.advice() is None
 
@@ -78,3 +106,24 @@ def test_logs_get_a_line_now_and_then(clock):
 def test_durations_in_words():
     expected = {0.2: "1 s", 12.4: "12 s", 43: "40 s", 95: "2 min", 480: "8 min", 7200: "2 h", 7500: "2 h 5 min"}
     assert {seconds: duration(seconds) for seconds in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "frames", "stabilize", "told"),
+    [
+        ("video", 100, False, True),
+        ("video", 100, True, False),
+        ("video", 20, False, False),
+        ("folder", 100, False, False),
+    ],
+)
+def test_a_video_without_stabilize_is_told_of_it(kind, frames, stabilize, told, capsys):
+    """Also where the output is not a terminal, as here."""
+    job = Job(kind=kind, source=Path("a"), output=Path("b"))
+    request = SimpleNamespace(jobs=(job,), model=ModelOptions(domain="winter", stabilize=stabilize), files_left_out={})
+    report = JobReport(
+        input=Path("a"), output=Path("b"), width=64, height=48, frames=frames, frames_expected=frames, seconds=3
+    )
+    with Display(request) as display:
+        display.show(JobOutcome(job, report))
+    assert ("--stabilize" in capsys.readouterr().err) == told

@@ -317,7 +317,22 @@ def _usage_advice(error: Any) -> str:
     if file:
         return f"for the file {file} write .{os.sep}{file}"
     context = getattr(error, "ctx", None)
+    if context is not None and getattr(getattr(error, "param", None), "name", None) == "domain":
+        params = {param.name for param in context.command.params}
+        if "model" in params and not context.params.get("remote") and (names := _domains(context.params.get("model"))):
+            return f"pass {' or '.join(f'--domain {name}' for name in names)}"
     return f"see {context.command_path if context else _program() or Path(sys.argv[0]).name} --help"
+
+
+def _domains(model: str | None) -> tuple[str, ...]:
+    """The domains that a bundled model translates to, the default one where None was given; of others, none."""
+    from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, bundled_models, find_model
+
+    if (name := model or DEFAULT_MODEL) not in bundled_models():
+        return ()
+    from dsmap.runtime.bundle.manifest import read_manifest
+
+    return read_manifest(find_model(name)).targets
 
 
 def _never_fail_on_names() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dsmap.runtime.jobs.request import VideoRequest
 
 
-_A_SECOND = 24  # frames
+_LONG_ENOUGH = 48  # frames, of a video whose flicker is worth a word
 
 
 class Display:
@@ -63,17 +63,16 @@ class Display:
             case JobNotice(_, line):
                 note(line)
             case JobOutcome(job, report, error):
-                at_terminal = self._bar is not None
                 self._stack.close()
                 if report is not None:
                     _show_report(report)
-                    if at_terminal and self._may_flicker(report):
+                    if job.kind == "video" and self._may_flicker(report):
                         note("--stabilize reduces flicker, for a few percent more time")
                 elif error is not None:
                     report_error(f"{job.shown}: {error.fact}", error.advice)
 
     def _may_flicker(self, report: "JobReport") -> bool:
-        return report.complete and report.frames >= _A_SECOND and not (self._stabilized or self._several)
+        return report.complete and report.frames >= _LONG_ENOUGH and not (self._stabilized or self._several)
 
     def _begin(self, name: str, frames: int | None) -> None:
         """A bar with frames per second and the time left; where the output is not a terminal, a line now and then."""

@@ -5,14 +5,17 @@ from collections.abc import Callable
 
 from dsmap.common.text import duration
 
-_SOON = 3.0  # seconds after which an estimate is worth telling
+_MEASURED_FRAMES, _MEASURED_SECONDS = 2, 1.0  # after the first; frames under way together come at once
 _WORTH_TELLING = 60.0  # seconds
 _FASTER_LINES = 270
 _REPORTED_EVERY, _LATER_EVERY = 10.0, 60.0  # seconds, in the first minute and after it
 
 
 class Pace:
-    """Frames over time, from the first frame that is done: what comes before it is not the usual speed."""
+    """Frames over time, from the first frame that is done: what comes before it is not the usual speed.
+
+    There is no speed before two more frames are done and a second has passed.
+    """
 
     def __init__(self, lines: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         """`lines`: the height that frames are translated at; None when unknown."""
@@ -34,9 +37,10 @@ class Pace:
     @property
     def fps(self) -> float | None:
         """Frames a second; None before it is known."""
-        if self._first is None or self._now <= self._first[0] or self._done <= self._first[1]:
+        if self._first is None:
             return None
-        return (self._done - self._first[1]) / (self._now - self._first[0])
+        seconds, frames = self._now - self._first[0], self._done - self._first[1]
+        return frames / seconds if frames >= _MEASURED_FRAMES and seconds >= _MEASURED_SECONDS else None
 
     @property
     def left(self) -> float | None:
@@ -51,13 +55,11 @@ class Pace:
         return f"{self.fps:.1f} fps" + (f", {duration(left)} left" if left is not None else "") if self.fps else "- fps"
 
     def advice(self) -> str | None:
-        """Once, a few seconds after the start of a long job: how long it will take, and what would be faster."""
+        """Once, as soon as the speed of a long job is known: how long it will take, and what would be faster."""
         left = self.left
-        if self._advised or left is None or self._now - self._begun < _SOON:
+        if self._advised or left is None or left < _WORTH_TELLING:
             return None
         self._advised = True
-        if left < _WORTH_TELLING:
-            return None
         at = f" at {self._lines} lines" if self._lines else ""
         line = f"about {duration(left)} left{at}"
         if self._lines and self._lines > 1.3 * _FASTER_LINES:

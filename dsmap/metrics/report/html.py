@@ -26,6 +26,7 @@ from dsmap.metrics.report.table import (
     overlaps,
     sorted_systems,
 )
+from dsmap.metrics.report.verdict import decides_nothing
 from dsmap.metrics.types import Grid, Image, Metric, MetricValue, Report, System
 
 _LONGER_SIDE, _QUALITY = 256, 88
@@ -112,7 +113,8 @@ def _of_numbers(report: Report, place: str) -> Iterator[str]:
         yield f"<p>Nothing was measured.</p>{_list(notes) if notes else ''}"
         return
     yield f'<section id="{place}-numbers"><h2>Numbers</h2>'
-    top = {metric.key: best(metric, systems) for metric in metrics}
+    few = decides_nothing(report.verdict)
+    top = {metric.key: set() if few else best(metric, systems) for metric in metrics}
     unsure = {metric.key for metric in metrics if overlaps(metric, systems, top[metric.key])}
     yield _table(metrics, systems, top, unsure)
     legend = ["n: number of images, or of pairs, that a value was computed on."]

@@ -11,6 +11,7 @@ from dsmap.metrics.report.table import find_value
 from dsmap.metrics.types import Metric, MetricValue, System
 
 MIN_RESULTS, MIN_REFERENCES = 50, 100  # distances of fewer images say little
+_TOO_FEW = "Too few images to say"
 _LITTLE = 0.25  # of the distance
 _LOST = 0.3  # edge structure; about 0 for another image
 _STEADY, _SLIGHT = 0.05, 0.5  # flicker, in grey levels
@@ -43,6 +44,11 @@ def of_model(
         f"Not decided: the translations seem nearer to {target} than the untranslated images of {source} are, but the"
         " intervals are too wide. Measure more images."
     )
+
+
+def decides_nothing(verdict: str) -> bool:
+    """Whether there were too few images for a verdict: then no system counts as the best."""
+    return verdict.startswith(_TOO_FEW)
 
 
 def of_folders(systems: Sequence[System], *, untranslated: System | None, references: int) -> str:
@@ -106,7 +112,7 @@ def _too_few(values: Sequence[MetricValue], references: int) -> str:
     if count >= MIN_RESULTS and references >= MIN_REFERENCES and all(value.interval for value in values):
         return ""
     return (
-        f"Too few images to say: {count} and {references} of the reference, where {MIN_RESULTS} and {MIN_REFERENCES} "
+        f"{_TOO_FEW}: {count} and {references} of the reference, where {MIN_RESULTS} and {MIN_REFERENCES} "
         "are the least."
     )
 

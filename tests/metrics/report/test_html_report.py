@@ -134,6 +134,9 @@ def test_the_best_system_is_marked_and_a_baseline_never():
     text = page(REPORT)
     assert "<b>41.2</b><" in cells(text, "good")
     assert text.count("<b>") == 1  # the only metric of two systems
+    few = page(replace(REPORT, verdict="Too few images to say: 4 and 9 of the reference."))
+    assert "<b>" not in few
+    assert "Bold:" not in few
     assert "†" not in text
     near = System(name="near", measured=(measured(DISTANCE, 44.0, 40.0, 48.0),))
     assert "<b>41.2</b> †" in cells(page(replace(REPORT, systems=(GOOD, INPUT, near))), "good")

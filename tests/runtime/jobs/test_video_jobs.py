@@ -247,7 +247,7 @@ def test_what_exists_is_only_replaced_when_asked(tmp_path: Path) -> None:
         ("folder.mp4", "is a folder"),
         ("out.avi", "cannot write a video as .avi"),
         ("out", "without a suffix"),
-        ("/proc/out.mp4", "cannot write into /proc"),
+        ("/proc/out.mp4", "cannot write into /proc: it takes no new files"),
     ],
 )
 def test_a_wrong_output_is_refused_before_any_work(tmp_path: Path, output: str, said: str) -> None:

@@ -44,11 +44,11 @@ def test_the_largest_height_that_is_fast_enough(speed, cached, fps):
 
 def test_as_few_heights_as_needed_are_measured():
     machine = Machine(1e5)
-    assert machine.choose(1080, 15) == (144, False)
-    assert machine.seen == [144, 144]
+    assert machine.choose(1080, 15) == (96, False)
+    assert machine.seen == [96, 96]
     machine = Machine(3e8)
     assert machine.choose(1080, 15) == (None, True)
-    assert machine.seen == [144, 144, 1080, 1080]
+    assert machine.seen == [96, 96, 1080, 1080]
     machine = Machine(1e7, cached=60_000)
     assert machine.choose(720, 15) == (432, True)
     assert len(machine.seen) <= 10
@@ -60,7 +60,7 @@ def test_two_seconds_are_enough():
 
 
 def test_small_frames_stay_as_they_are():
-    assert Machine(1).choose(100, 15) == (None, False)
+    assert Machine(1).choose(90, 15) == (None, False)
 
 
 def test_keys_go_up_and_down():
@@ -68,8 +68,8 @@ def test_keys_go_up_and_down():
     height = WorkingHeight()
     assert height.step(1) is None
     assert height.of(frame, lambda _rgb: None) is None
-    assert [height.step(-1) for _ in range(7)] == [432, 360, 288, 240, 192, 144, 144]
-    assert [height.step(1) for _ in range(7)] == [192, 240, 288, 360, 432, 480, 480]
+    assert [height.step(-1) for _ in range(9)] == [432, 360, 288, 240, 192, 144, 120, 96, 96]
+    assert [height.step(1) for _ in range(9)] == [120, 144, 192, 240, 288, 360, 432, 480, 480]
     assert (height.of(frame, lambda _rgb: None), height.found) == (480, None)
 
 
@@ -77,8 +77,17 @@ def test_it_is_chosen_once():
     frame, seen = np.zeros((240, 320, 3), np.uint8), []
     height = WorkingHeight(target_fps=1)
     assert height.of(frame, lambda rgb: seen.append(rgb.shape[0])) is None
-    assert seen == [144, 144, 240, 240]
+    assert seen == [96, 96, 240, 240]
     assert height.of(frame, seen.append) is None
     assert len(seen) == 4
     given = WorkingHeight(200, target_fps=1)
     assert (given.of(frame, seen.append), len(seen)) == (200, 4)
+
+
+def test_the_end_of_a_session_names_no_height_that_is_not_offered():
+    from dsmap.tools.live import _limit_line
+
+    assert (
+        _limit_line(256, 144, refined=False) == "the model is the limit at 256x144; a smaller --height makes it faster"
+    )
+    assert "--height" not in _limit_line(170, HEIGHTS[0], refined=False)

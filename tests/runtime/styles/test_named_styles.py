@@ -200,6 +200,16 @@ def test_a_name_wins_over_a_file_and_a_path_is_the_file(translator, images, here
     assert np.abs(named - of_the_file).max() > 1e-3
 
 
+def test_the_case_of_a_name_may_differ(bundle, translator, images, here):
+    styles = resolver(bundle)
+    name = next(iter(styles.named))
+    found = styles.resolve(name.title(), "--style")
+    assert (found.source, styles.resolve("Mean").source) == (name, None)
+    np.testing.assert_array_equal(found.code, styles.resolve(name).code)
+    shutil.copy(images / "dot.png", name.upper())  # a file of exactly that name
+    assert styles.resolve(name.upper()).source == Path(name.upper())
+
+
 def test_an_unknown_name_is_told_with_those_there_are(bundle, tiny_bundle, translator, here):
     before = translator.style
     with pytest.raises(InputError) as caught:
