@@ -8,6 +8,7 @@ Large files are redirected to a second address of the same server, as to a CDN.
 """
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -30,7 +31,10 @@ class FakeHub:
         self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
         self.branches: dict[str, dict[str, str]] = {}
         self.lies: dict[str, str] = {}
-        """By path: "wrong", "truncated", "huge", "elsewhere", "cut" (once), "cut-always"; for "*": "endless error"."""
+        """By path: "wrong", "truncated", "huge", "elsewhere", "cut" (once), "cut-always", "gzip", "to:LOCATION".
+
+        For "*": "endless error".
+        """
         self.gated: set[str] = set()
         self.private: set[str] = set()
         self.failing = 0
@@ -117,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stopped(self, repo: str) -> bool:
         """Answers for a repository that is not there, or not for this visitor."""
         token = self.headers.get("authorization")
-        if token not in (None, f"Bearer {TOKEN}"):
+        if token not in (None, f"Bearer {TOKEN}") and not token.startswith("Basic "):  # of a proxy before it
             self._refuse(401, "", "Invalid credentials in Authorization header")
         elif repo not in self.hub.repos or (repo in self.hub.private and token is None):
             self._refuse(404 if token else 401, "RepoNotFound", "Repository not found")
@@ -177,6 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
         data = found[1].get(path)
         if data is None:
             self._refuse(404, "EntryNotFound", "Entry not found")
+        elif self.hub.lies.get(path, "").startswith("to:"):
+            self._answer(302, Location=self.hub.lies[path].removeprefix("to:"))
+        elif self.hub.lies.get(path) == "gzip":
+            self._answer(200, gzip.compress(data), Content_Encoding="gzip")
         elif self.hub.lies.get(path) == "elsewhere":
             self._answer(302, Location=f"{self.hub.cdn}/internal")
         elif not path.endswith(TEXTS):

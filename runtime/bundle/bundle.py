@@ -25,8 +25,8 @@ from dsmap.common.memory import available_bytes
 from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.graphs import check_graph
-from dsmap.runtime.bundle.manifest import ADVICE, MANIFEST
 from dsmap.runtime.bundle.manifest import FORMAT_VERSION as FORMAT_VERSION
+from dsmap.runtime.bundle.manifest import MANIFEST, advice_for
 from dsmap.runtime.bundle.manifest import STYLE_NAME as STYLE_NAME
 from dsmap.runtime.bundle.manifest import Components as Components
 from dsmap.runtime.bundle.manifest import File as File
@@ -170,14 +170,15 @@ class Bundle:
         data = read_regular(path, limit=file.bytes, what="the graph")
         if len(data) != file.bytes:
             raise InputError(
-                f"{printable(path)} has changed since it was exported: {len(data)} bytes, expected {file.bytes}", ADVICE
+                f"{printable(path)} has changed since it was exported: {len(data)} bytes, expected {file.bytes}",
+                advice_for(self.folder),
             )
         got = hashlib.sha256(data).hexdigest()
         if got != file.sha256:
             expected = printable(file.sha256[:16])
             raise InputError(
                 f"{printable(path)} has changed since it was exported: SHA-256 {got[:16]}..., expected {expected}...",
-                ADVICE,
+                advice_for(self.folder),
             )
         check_graph(data, printable(path))
         return data
@@ -197,7 +198,7 @@ class Bundle:
         return Path(path)
 
     def _refusal(self, what: str) -> InputError:
-        return InputError(printable(f"{self.folder / MANIFEST} {what}")[:1000], ADVICE)
+        return InputError(printable(f"{self.folder / MANIFEST} {what}")[:1000], advice_for(self.folder))
 
 
 def graph_file(component: str, domain: str, precision: str = "fp32") -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from dsmap.common.cache_folder import user_cache_folder
 from dsmap.common.state_files import write_state
 from dsmap.common.strict_json import read_json, shown_key
 from dsmap.common.text import printable
@@ -22,6 +23,8 @@ from dsmap.errors import InputError
 
 FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
+PULLED_MODELS = "models"
+"""The folder of the user's cache with models that were pulled: OWNER--NAME/COMMIT in it are bundles."""
 STYLE_NAME = re.compile(r"(?!mean$|[0-9]+$)[a-z0-9_][a-z0-9_-]*", re.IGNORECASE | re.ASCII)
 """What a named style may be called: nothing that reads as a file with a suffix, a path, a seed, or the mean."""
 MAX_MANIFEST_BYTES = 8 << 20
@@ -33,6 +36,7 @@ MAX_STYLE_AXES = 64
 MAX_BUNDLE_BYTES = 16 << 30
 """Of all files: the published network's take 0.5 GB in three precisions."""
 ADVICE = "Copy or export the bundle again."
+_PULLED = re.compile(r"([A-Za-z0-9._-]+)--([A-Za-z0-9._-]+)/([0-9a-f]{40})", re.ASCII)
 _REQUIRED = ("content_encoder", "decoder")
 _OF_STYLES = ("style_mlp", "style_encoder")
 _ONE_TRANSLATION = "Leave it out: this model has one translation of a frame, at full strength."
@@ -181,9 +185,18 @@ class Manifest(_ManifestModel):
             raise InputError(f"the model {self.name} has no styles{asked}", advice)
 
 
+def advice_for(folder: Path) -> str:
+    """What helps against a damaged bundle in `folder`. One that was pulled into the cache is pulled again."""
+    place = Path(folder).absolute()
+    pulled = _PULLED.fullmatch("/".join(place.parts[-2:]))
+    if pulled is None or place.parent.parent != (user_cache_folder() / PULLED_MODELS).absolute():
+        return ADVICE
+    return f"Run: dsmap models pull hf:{pulled[1]}/{pulled[2]}@{pulled[3]}"
+
+
 def read_manifest(folder: Path) -> Manifest:
     """What `bundle.json` says, checked by itself: quick, and the other files are not looked at. Raises InputError."""
-    return parse_manifest(read_manifest_tree(folder), str(folder), str(folder / MANIFEST))
+    return parse_manifest(read_manifest_tree(folder), str(folder), str(folder / MANIFEST), advice_for(folder))
 
 
 def read_manifest_tree(folder: Path) -> Any:
@@ -196,7 +209,7 @@ def read_manifest_tree(folder: Path) -> Any:
     if not os.path.lexists(path):
         what = f"has no {MANIFEST}" if os.path.isdir(folder) else "does not exist"
         raise InputError(f"{_cut(folder)} is not a bundle: it {what}", _EXPORTED)
-    return read_json(path, limit=MAX_MANIFEST_BYTES, what="the manifest", advice=ADVICE)
+    return read_json(path, limit=MAX_MANIFEST_BYTES, what="the manifest", advice=advice_for(folder))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -215,12 +228,12 @@ def first_fault(error: ValidationError) -> str:
     return f"{shown_key(first['loc']) or 'the file'}: {printable(first['msg'].splitlines()[0])}"
 
 
-def parse_manifest(tree: Any, shown: str, path: str | None = None) -> Manifest:
+def parse_manifest(tree: Any, shown: str, path: str | None = None, advice: str = ADVICE) -> Manifest:
     """The manifest of the bundle that is `shown` in messages, from the JSON at `path`. Raises InputError."""
     path = path or shown
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
-        raise InputError(f"{path} has no format_version", ADVICE)
+        raise InputError(f"{path} has no format_version", advice)
     if version != FORMAT_VERSION:
         raise InputError(
             f"{shown} has bundle format {version}; this dsmap reads format {FORMAT_VERSION}",
@@ -229,11 +242,11 @@ def parse_manifest(tree: Any, shown: str, path: str | None = None) -> Manifest:
     try:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{path}: {first_fault(error)}", ADVICE) from error
+        raise InputError(f"{path}: {first_fault(error)}", advice) from error
     if (size := sum(file.bytes for file in manifest.files())) > MAX_BUNDLE_BYTES:
-        raise InputError(f"{path} lists {size} bytes of files, expected at most {MAX_BUNDLE_BYTES}", ADVICE)
+        raise InputError(f"{path} lists {size} bytes of files, expected at most {MAX_BUNDLE_BYTES}", advice)
     if fault := _missing(manifest) or _wrong_length(manifest):
-        raise InputError(f"{path}{fault}", ADVICE)
+        raise InputError(f"{path}{fault}", advice)
     return manifest
 
 

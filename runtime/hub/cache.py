@@ -9,24 +9,25 @@ A folder counts as pulled only with its record beside it. What lies here is data
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dsmap.common.cache_folder import check_private, private_folder, user_cache_folder
-from dsmap.common.files import read_regular
+from dsmap.common.files import is_regular, read_regular
 from dsmap.common.notify import Notify
 from dsmap.common.state_files import write_state
 from dsmap.common.strict_json import read_json
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import file_sha256
-from dsmap.runtime.bundle.manifest import MANIFEST
+from dsmap.runtime.bundle.manifest import MANIFEST, PULLED_MODELS, read_manifest
 from dsmap.runtime.hub.address import SCHEME, HubAddress, is_commit, parse_address
+from dsmap.runtime.hub.contents import GRAPH_SUFFIX, is_extra
 
-MODELS = "models"
 _REVISIONS = "revisions.json"
 _MAX_BYTES = 4 << 20
 
@@ -64,7 +65,7 @@ class PulledModel:
 
 def models_folder() -> Path:
     """Where pulled models are; it may not exist."""
-    return user_cache_folder() / MODELS
+    return user_cache_folder() / PULLED_MODELS
 
 
 def repo_folder(repo: str) -> Path:
@@ -73,10 +74,23 @@ def repo_folder(repo: str) -> Path:
 
 
 def make_repo_folder(repo: str) -> Path:
-    """The same, made and private. Raises DsmapError where the cache is not the user's own."""
-    folder = private_folder(MODELS) / repo.replace("/", "--")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """The same, made and private. Raises DsmapError where the cache is not the user's own, or cannot be written to."""
+    folder = private_folder(PULLED_MODELS) / repo.replace("/", "--")
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+        raise DsmapError(f"{folder} is not a folder", "Remove it.")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     return folder
+
+
+def cannot_write(folder: Path, error: OSError) -> DsmapError:
+    """For a full disk, and for a cache that is closed."""
+    return DsmapError(
+        f"cannot write to {folder}: {error.strerror or error}",
+        "Free disk space, or set DSMAP_CACHE to a folder that can be written to.",
+    )
 
 
 def find_pulled(address: HubAddress, *, bundle_sha256: str | None = None) -> PulledModel | None:
@@ -84,7 +98,7 @@ def find_pulled(address: HubAddress, *, bundle_sha256: str | None = None) -> Pul
 
     Raises InputError where its bundle.json is not the one that was pulled, or not the one with `bundle_sha256`.
     """
-    check_private(MODELS)
+    check_private(PULLED_MODELS)
     commit = commit_of(address)
     found = _record(repo_folder(address.repo) / f"{commit}.json") if commit else None
     if found is None or not found.folder.is_dir():
@@ -93,9 +107,49 @@ def find_pulled(address: HubAddress, *, bundle_sha256: str | None = None) -> Pul
     if got != found.bundle_sha256 or bundle_sha256 not in (None, got):
         raise InputError(
             f"{found.folder / MANIFEST} is not the one that was pulled",
-            f"Run: dsmap models remove {found.pinned}, then pull it again.",
+            f"Run: dsmap models pull {found.pinned}",
         )
     return found
+
+
+def find_whole(address: HubAddress, *, bundle_sha256: str | None = None) -> PulledModel | None:
+    """As `find_pulled`, with every file read and compared; None for a model that is damaged."""
+    try:
+        found = find_pulled(address, bundle_sha256=bundle_sha256)
+        if found is None or not all(is_regular(found.folder / path) for path in found.files):
+            return None
+        sums = {file.path: file.sha256 for file in read_manifest(found.folder).files()}
+    except InputError:
+        return None
+    return found if holds(found.folder, sums) else None
+
+
+def holds(folder: Path, sums: Mapping[str, str]) -> bool:
+    """Whether `folder` has all those files, each with its SHA-256; links count for nothing."""
+    return all(is_regular(folder / path) and file_sha256(folder / path) == sha256 for path, sha256 in sums.items())
+
+
+def owned_files(folder: Path) -> dict[str, int]:
+    """Paths and bytes of the files in a model's folder that a pull may have written there."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if is_regular(path)}
+    ours = {name for name in paths if name == MANIFEST or name.endswith(GRAPH_SUFFIX) or is_extra(name)}
+    return {name: paths[name].stat().st_size for name in sorted(ours)}
+
+
+def check_owned(folder: Path, files: Iterable[str] | None = None) -> None:
+    """Raises InputError if `folder` is a link, or holds anything but `files` (None: `owned_files`)."""
+    known = {folder / path for path in (owned_files(folder) if files is None else files)}
+    for path in sorted(folder.rglob("*")) if not folder.is_symlink() else [folder]:
+        if path.is_symlink() or (path not in known and not path.is_dir()):
+            raise InputError(f"{path} was not pulled, and would be lost", "Move it away first.")
+
+
+def check_states(repo: str, commit: str) -> None:
+    """Raises InputError where a record's name belongs to a link, a folder or a device."""
+    for name in (_REVISIONS, f"{commit}.json"):
+        path = repo_folder(repo) / name
+        if os.path.lexists(path) and not is_regular(path):
+            raise InputError(f"{path} is not a regular file", "Remove it.")
 
 
 def commit_of(address: HubAddress) -> str | None:
@@ -107,9 +161,25 @@ def list_pulled() -> list[PulledModel]:
     """All models in the cache."""
     if not models_folder().is_dir():
         return []
-    check_private(MODELS)
+    check_private(PULLED_MODELS)
     found = [_record(path) for path in sorted(models_folder().glob("*/*.json")) if path.name != _REVISIONS]
     return [one for one in found if one is not None and one.folder.is_dir()]
+
+
+def list_damaged() -> list[PulledModel]:
+    """Models in the cache whose record cannot be read, with the files that are there."""
+    if not models_folder().is_dir():
+        return []
+    paths = [path for path in sorted(models_folder().glob("*/*.json")) if is_commit(path.stem)]
+    found = []
+    for path in paths:
+        folder = path.with_suffix("")
+        if path.parent.name.count("--") == 1 and _record(path) is None and not folder.is_symlink():
+            files = owned_files(folder) if folder.is_dir() else {}
+            repo = path.parent.name.replace("--", "/")
+            one = PulledModel(repo=repo, commit=path.stem, endpoint="", bundle_sha256="", files=files, pulled_at="")
+            found.append(one)
+    return found
 
 
 def pulled_from(folder: Path) -> PulledModel | None:
@@ -134,15 +204,15 @@ def remove_pulled(pulled: PulledModel) -> None:
     The caller holds the repository's lock.
     """
     known = {pulled.folder / path for path in pulled.files}
-    for path in sorted(pulled.folder.rglob("*")) if not pulled.folder.is_symlink() else [pulled.folder]:
-        if path.is_symlink() or (path not in known and not path.is_dir()):
-            raise InputError(f"{path} was not pulled, and would be lost", "Move it away first.")
+    check_owned(pulled.folder, pulled.files)
+    check_states(pulled.repo, pulled.commit)
     try:
         for path in known:
             path.unlink(missing_ok=True)
-        for place in sorted({parent for path in known for parent in path.parents}, reverse=True):
-            if pulled.folder in (place, *place.parents):
-                place.rmdir()
+        for place in sorted([path for path in pulled.folder.rglob("*") if path.is_dir()], reverse=True):
+            place.rmdir()
+        if pulled.folder.is_dir():
+            pulled.folder.rmdir()
         pulled.folder.with_name(f"{pulled.commit}.json").unlink()
         _forget(pulled)
     except OSError as error:
@@ -153,7 +223,7 @@ def discard_unfinished(repo: str) -> int:
     """Removes what interrupted pulls have left of a repository's models; gives how many there were."""
     found = [path for path in repo_folder(repo).glob("*.part") if is_commit(path.stem) and not path.is_symlink()]
     for path in found:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     return len(found)
 
 
@@ -164,28 +234,37 @@ def _forget(pulled: PulledModel) -> None:
     write_state(folder / _REVISIONS, json.dumps(left, indent=1) + "\n")
 
 
-def drop_if_empty(repo: str) -> None:
-    """Removes a repository's folder if it holds no model any more, and nothing of the user's."""
-    folder = repo_folder(repo)
+def _drop_if_empty(folder: Path) -> None:
+    """Removes a repository's folder if it holds no model, and nothing of the user's. The caller holds the lock.
+
+    Who waits for the lock notices that its file is gone, and makes another.
+    """
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock", _REVISIONS}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def lock_repo(repo: str, say: Notify = lambda _line: None) -> Iterator[Path]:
-    """Waits, with a line, until no other process pulls or removes this repository's models; gives its folder."""
+    """Waits, with a line, until no other process pulls or removes this repository's models; gives its folder.
+
+    A folder that is empty in the end is removed. Raises DsmapError where the cache cannot be written to.
+    """
     from filelock import FileLock, Timeout
 
     folder = make_repo_folder(repo)
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
-        lock.acquire(timeout=0.05)
-    except Timeout:
-        say(f"waiting for another process that pulls {repo} ...")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0.05)
+        except Timeout:
+            say(f"waiting for another process that pulls {repo} ...")
+            lock.acquire()
+    except OSError as error:
+        raise cannot_write(folder / ".lock", error) from error
     try:
         yield folder
     finally:
+        _drop_if_empty(folder)
         lock.release()
 
 
@@ -214,5 +293,5 @@ def _revisions(repo: str) -> dict[str, str]:
     try:
         tree = json.loads(read_regular(path, limit=_MAX_BYTES, what="the revisions"))
         return {str(name): commit for name, commit in tree.items() if is_commit(str(commit))}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, InputError):
         return {}

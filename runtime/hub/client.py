@@ -17,13 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from dsmap import __version__
 from dsmap.common.strict_json import parse_json
+from dsmap.common.text import without_passwords
 from dsmap.errors import DsmapError
 from dsmap.runtime.hub.address import HubAddress, is_commit
-from dsmap.runtime.hub.client_errors import explained_for, missing_package, odd_answer
+from dsmap.runtime.hub.client_errors import HubError, explained_for, missing_package, odd_answer
+from dsmap.runtime.hub.settings import check_endpoint, check_token, is_web_address
 
 Count = Callable[[int], None]
 """Called with the number of bytes that have come since the last call."""
@@ -31,7 +33,8 @@ _MAX_LISTING = 16 << 20
 _REDIRECTS = 5
 _TRIES = 5  # without a single byte in between
 _PAUSE = 0.1  # seconds, doubled from try to try
-_SECONDS = 10.0
+_SECONDS = 10.0  # without a byte
+_MAX_SECONDS = 120.0  # for a small file: others wait for the lock meanwhile
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,20 @@ class Hub:
     def __init__(self) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before it is imported
         try:
-            from huggingface_hub import constants, utils
+            check_endpoint(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")  # it is imported with this
+            from huggingface_hub import constants, get_token, utils
         except ImportError as error:
             raise missing_package() from error
-        self.endpoint: str = constants.ENDPOINT
+        check_token(get_token())
+        self.offline: bool = constants.HF_HUB_OFFLINE
+        self._address: str = constants.ENDPOINT
         self._utils: Any = utils
+
+    @property
+    def endpoint(self) -> str:
+        """Its address, such as https://huggingface.co, without user and password: for messages and records."""
+        parts = urlsplit(self._address)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
     @property
     def host(self) -> str:
@@ -68,7 +80,7 @@ class Hub:
         the Hub cannot be reached.
         """
         revision = quote(address.revision, safe="")
-        url = f"{self.endpoint}/api/models/{address.repo}/revision/{revision}?blobs=true"
+        url = f"{self._address}/api/models/{address.repo}/revision/{revision}?blobs=true"
         what = f"what {self.host} says of {address}"
         tree = parse_json(self._read(url, address, _MAX_LISTING, what), what=what, advice="Try again later.")
         try:
@@ -136,9 +148,25 @@ class Hub:
         return have
 
     def _read(self, url: str, address: HubAddress, limit: int, what: str, *, elsewhere: bool = False) -> bytes:
+        """A small file, in several tries where the Hub is busy. A network that is not there is told at once."""
+        import httpx2
+
+        for tried in range(1, _TRIES):
+            try:
+                return self._read_once(url, address, limit, what, elsewhere)
+            except HubError as error:
+                if not error.passing or isinstance(error.__cause__, httpx2.TransportError):
+                    raise
+            time.sleep(_PAUSE * 2**tried)
+        return self._read_once(url, address, limit, what, elsewhere)
+
+    def _read_once(self, url: str, address: HubAddress, limit: int, what: str, elsewhere: bool) -> bytes:
+        until = time.monotonic() + _MAX_SECONDS
         with explained_for(address, self.endpoint), self._get(url, {}, elsewhere=elsewhere) as response:
             data = bytearray()
             for chunk in response.iter_raw():
+                if time.monotonic() > until:
+                    raise odd_answer(self.host, f"{what} for more than {_MAX_SECONDS:.0f} s")
                 data += chunk
                 if len(data) > limit:
                     raise odd_answer(self.host, f"more than {limit} bytes as {what}")
@@ -150,7 +178,7 @@ class Hub:
     @contextmanager
     def _get(self, url: str, headers: Mapping[str, str], *, elsewhere: bool) -> Iterator[Any]:
         """A GET request, its redirections followed: to another server only with `elsewhere`, and without the token."""
-        utils, home = self._utils, _origin(self.endpoint)
+        utils, home = self._utils, _origin(self._address)
         own = utils.build_hf_headers(library_name="dsmap", library_version=__version__)
         for _ in range(_REDIRECTS):
             sent = {"Accept-Encoding": "identity", **own, **headers}
@@ -162,19 +190,28 @@ class Hub:
                 if not response.has_redirect_location:
                     if response.is_error:
                         utils.hf_raise_for_status(_without_body(response))
+                    if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
+                        raise odd_answer(self.host, f"a compressed answer ({encoding[:40]}), which was not asked for")
                     yield response
                     return
-                target = urljoin(url, response.headers["Location"])
-            scheme = urlsplit(target).scheme
-            if scheme not in ("http", "https") or (scheme == "http" and urlsplit(url).scheme == "https"):
-                raise odd_answer(self.host, f"a redirection to {target[:200]}")
-            if not elsewhere and _origin(target) != home:
-                raise odd_answer(self.host, f"a redirection to another server, {_origin(target)}")
-            url = target
+                location = response.headers["Location"]
+            url = self._redirected(url, location)
+            if not elsewhere and _origin(url) != home:
+                raise odd_answer(self.host, f"a redirection to another server, {_origin(url)}")
         raise odd_answer(self.host, f"more than {_REDIRECTS} redirections")
 
+    def _redirected(self, url: str, location: str) -> str:
+        """Where `location` leads from `url`: to an address that is one, and not from https to http."""
+        try:
+            target = urljoin(url, location)
+            if is_web_address(target) and not (target.startswith("http:") and url.startswith("https:")):
+                return target
+        except ValueError:
+            pass
+        raise odd_answer(self.host, f"a redirection to {without_passwords(location)[:200]}")
+
     def _url(self, listing: HubListing, path: str) -> str:
-        return f"{self.endpoint}/{listing.address.repo}/resolve/{listing.address.revision}/{quote(path)}"
+        return f"{self._address}/{listing.address.repo}/resolve/{listing.address.revision}/{quote(path)}"
 
 
 def _origin(url: str) -> str:

@@ -1,10 +1,11 @@
-"""What went wrong between us and the Hub, in words for people."""
+"""Explains errors of the Hub, and of the way to it, to people."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
-from dsmap.common.text import printable
+from dsmap.common.text import printable, without_passwords
 from dsmap.errors import DsmapError, InputError, first_line
 from dsmap.runtime.hub.address import HubAddress
 
@@ -34,7 +35,7 @@ def odd_answer(host: str, got: str, *, passing: bool = False) -> HubError:
 def explained_for(address: HubAddress, endpoint: str) -> Iterator[None]:
     """Turns errors of huggingface_hub and of the network into ours: InputError for what the user can change."""
     import httpx2
-    from huggingface_hub import errors, get_token
+    from huggingface_hub import errors
 
     host = urlsplit(endpoint).netloc
     try:
@@ -44,34 +45,43 @@ def explained_for(address: HubAddress, endpoint: str) -> Iterator[None]:
             f"{address} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it",
             f"With a network, and without HF_HUB_OFFLINE: dsmap models pull {address}",
         ) from error
-    except errors.GatedRepoError as error:
-        raise InputError(
-            f"{address} is gated: {host} gives it only to those who have accepted its terms",
-            f"Accept them on {endpoint}/{address.repo}, then {LOG_IN}.",
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise InputError(
-            f"{address.repo} has no revision {address.revision}", f"See {endpoint}/{address.repo}/commits"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        advice = "Check the name." if get_token() else f"Check the name. If it is private: {LOG_IN}."
-        raise InputError(f"{host} has no model {address.repo}, or does not show it to you", advice) from error
-    except errors.EntryNotFoundError as error:
-        response = getattr(error, "response", None)
-        path = urlsplit(str(response.url)).path.rpartition("/")[2] if response is not None else "such file"
-        raise InputError(
-            f"{address} has no {printable(path[:200])}", "It is no model for dsmap, or an incomplete one."
-        ) from error
     except errors.HfHubHTTPError as error:
-        raise _status(error.response.status_code, error.server_message or "", host) from error
+        raise _refusal(error, address, endpoint) from error
+    except httpx2.InvalidURL as error:
+        raise odd_answer(host, "an address that is none") from error
     except httpx2.TransportError as error:
-        reason = first_line(error) or type(error).__name__
+        reason = without_passwords(first_line(error)) or type(error).__name__
         trouble = HubError(
             printable(f"cannot reach {host}, or the connection broke: {reason}"),
             "Check the network, then run the same command: what has come is kept.",
         )
         trouble.passing = not isinstance(error, httpx2.UnsupportedProtocol)
         raise trouble from error
+
+
+def _refusal(error: Any, address: HubAddress, endpoint: str) -> DsmapError:
+    """An answer of the Hub that is an error, for people."""
+    from huggingface_hub import errors, get_token
+
+    host = urlsplit(endpoint).netloc
+    if isinstance(error, errors.GatedRepoError):
+        return InputError(
+            f"{address} is gated: {host} gives it only to those who have accepted its terms",
+            f"Accept them on {endpoint}/{address.repo}, then {LOG_IN}.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return InputError(
+            f"{address.repo} has no revision {address.revision}", f"See {endpoint}/{address.repo}/commits"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        advice = "Check the name." if get_token() else f"Check the name. If it is private: {LOG_IN}."
+        return InputError(f"{host} has no model {address.repo}, or does not show it to you", advice)
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        path = urlsplit(str(error.response.url)).path.rpartition("/")[2]
+        return InputError(
+            f"{address} has no {printable(path[:200])}", "It is no model for dsmap, or an incomplete one."
+        )
+    return _status(error.response.status_code, error.server_message or "", host)
 
 
 def _status(code: int, said: str, host: str) -> DsmapError:

@@ -1,24 +1,23 @@
-"""What is known of a model, for `dsmap models show` and `list`: without loading it, and without pulling it."""
+"""Collects what is known of a model, for `dsmap models show` and `list`, without loading or pulling it."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dsmap.common.files import read_regular
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundled import bundled_models, find_model, is_hub_model
 from dsmap.runtime.bundle.card import CARD, SAMPLES
 from dsmap.runtime.bundle.manifest import Manifest, read_manifest
 from dsmap.runtime.hub.address import SCHEME, parse_address
-from dsmap.runtime.hub.cache import PulledModel, commit_of, find_pulled, list_pulled, pulled_from
+from dsmap.runtime.hub.cache import PulledModel, commit_of, find_pulled, list_damaged, list_pulled, pulled_from
 from dsmap.runtime.hub.client import Hub
+from dsmap.runtime.hub.contents import MAX_DOCUMENT, is_extra
 from dsmap.runtime.hub.models import address_of
-from dsmap.runtime.hub.pull import is_extra, look_at
+from dsmap.runtime.hub.pull import read_offer
 from dsmap.runtime.hub.registry import known_models
 
-_MAX_CARD = 1 << 20
 _SIDE = 256
 _PER_FRAME = ("content_encoder", "mapping", "decoder")
 SPEEDS = (
@@ -36,7 +35,7 @@ class ListedModel:
     name: str
     """What `--model` takes."""
     place: str
-    """package, cache, or "not pulled"."""
+    """package, cache, damaged (in the cache), or "not pulled"."""
     domains: tuple[str, str] | None
     """None where it is not known before a pull."""
     bytes: int | None
@@ -92,13 +91,14 @@ def list_models() -> list[ListedModel]:
         for name in dict.fromkeys([*bundled_models(), *known])
     ]
     named = {str(model.address) for model in known.values()}
-    return rows + [_pulled_row(_called(one), one, "") for one in list_pulled() if str(one.pinned) not in named]
+    rows += [_pulled_row(_called(one), one, "") for one in list_pulled() if str(one.pinned) not in named]
+    return rows + [_damaged_row(str(one.pinned), one.commit) for one in list_damaged() if one.folder.is_dir()]
 
 
 def describe_model(model: str) -> ModelFacts:
     """What is known of the model that `find_model` would find. One of the Hub that was not pulled is only looked at.
 
-    Raises InputError and DsmapError as `find_model` and `look_at`.
+    Raises InputError and DsmapError as `find_model` and `read_offer`.
     """
     if is_hub_model(model):
         address, sha256 = address_of(model)
@@ -117,7 +117,7 @@ def read_card(folder: Path) -> str | None:
     """The text of a bundle's README.md; None where it has none. Raises InputError for one that is too large."""
     if not (folder / CARD).is_file():
         return None
-    return read_regular(folder / CARD, limit=_MAX_CARD, what="the card").decode("utf-8", "replace")
+    return read_regular(folder / CARD, limit=MAX_DOCUMENT, what="the card").decode("utf-8", "replace")
 
 
 def speed_class(manifest: Manifest) -> tuple[str, str, float]:
@@ -167,11 +167,10 @@ def _facts(
 def _offered_facts(model: str) -> ModelFacts:
     address, sha256 = address_of(model)
     hub = Hub()
-    with tempfile.TemporaryDirectory(prefix="dsmap-") as folder:
-        offered = look_at(hub, address, Path(folder), bundle_sha256=sha256)
+    offered = read_offer(hub, hub.resolve(address), bundle_sha256=sha256)
     card = offered.manifest.card
     if CARD in offered.extras:
-        card = hub.read(offered.listing, CARD, limit=_MAX_CARD).decode("utf-8", "replace")
+        card = hub.read(offered.listing, CARD, limit=MAX_DOCUMENT).decode("utf-8", "replace")
     facts = _facts(offered.manifest, "hub", None, None, offered.bytes, list(offered.extras), card)
     pinned = {"source": str(offered.listing.address), "endpoint": hub.endpoint}
     return ModelFacts(**(vars(facts) | pinned))
@@ -193,10 +192,18 @@ def _known_row(name: str, about: str) -> ListedModel:
         return ListedModel(name=name, place="package", domains=manifest.domains, bytes=_bytes(folder), about=about)
     known = known_models()[name]
     assert known.address is not None, "it would be bundled"
-    pulled = find_pulled(known.address, bundle_sha256=known.bundle_sha256)
+    try:
+        pulled = find_pulled(known.address, bundle_sha256=known.bundle_sha256)
+    except InputError:
+        return _damaged_row(name, known.address.revision, about)
     if pulled is None:
         return ListedModel(name=name, place="not pulled", domains=None, bytes=None, about=about)
     return _pulled_row(name, pulled, about)
+
+
+def _damaged_row(name: str, commit: str, about: str = "") -> ListedModel:
+    """A model that `pull` mends and `remove` removes."""
+    return ListedModel(name=name, place="damaged", domains=None, bytes=None, about=about, commit=commit)
 
 
 def _called(pulled: PulledModel) -> str:

@@ -12,12 +12,13 @@ from dsmap.runtime.hub.cache import (
     PulledModel,
     commit_of,
     discard_unfinished,
-    drop_if_empty,
     find_pulled,
+    list_damaged,
     list_pulled,
     lock_repo,
     pulled_from,
     remove_pulled,
+    repo_folder,
 )
 from dsmap.runtime.hub.pull import pull
 from dsmap.runtime.hub.registry import known_models
@@ -62,14 +63,15 @@ def remove_model(model: str) -> list[PulledModel]:
         raise InputError(f"{model} was not pulled by dsmap", "Remove folders of your own yourself.")
     address, _ = address_of(model)
     everything = "@" not in model and model not in known_models()
-    mine = [one for one in list_pulled() if one.repo == address.repo]
-    if not everything:
-        mine = [one for one in mine if one.commit == commit_of(address)]
+    if not repo_folder(address.repo).is_dir():
+        raise InputError(f"{model} is not in the cache", "See: dsmap models list")
     with lock_repo(address.repo):
+        mine = [one for one in [*list_pulled(), *list_damaged()] if one.repo == address.repo]
+        if not everything:
+            mine = [one for one in mine if one.commit == commit_of(address)]
         for one in mine:
             remove_pulled(one)
         unfinished = discard_unfinished(address.repo) if everything else 0
-    drop_if_empty(address.repo)
     if not mine and not unfinished:
         raise InputError(f"{model} is not in the cache", "See: dsmap models list")
     return mine

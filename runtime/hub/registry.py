@@ -25,9 +25,9 @@ class KnownModel:
     """SHA-256 of its bundle.json; None only for models of the package."""
 
 
-def known_models(file: Path | None = None) -> dict[str, KnownModel]:
-    """The models of `file` by name (None: the project's). Raises DsmapError for an entry that is not pinned."""
-    with (file or FILE).open("rb") as stream:
+def known_models() -> dict[str, KnownModel]:
+    """The models of `models.toml` by name. Raises DsmapError for an entry that is not pinned."""
+    with FILE.open("rb") as stream:
         entries = tomllib.load(stream)
     return {name: _known(name, entry) for name, entry in entries.items()}
 

@@ -161,7 +161,12 @@ def pull_with_stop(hub):
         ("elsewhere", "bundle.json", "a redirection to another server"),
         ("huge", "bundle.json", "more than 8388608 bytes"),
         ("huge", "README.md", "more than"),
-        ("truncated", "bundle.json", "cannot read the manifest"),
+        ("truncated", "bundle.json", r"cannot read the manifest bundle\.json of hf:some/liar@"),
+        ("gzip", "bundle.json", r"a compressed answer \(gzip\)"),
+        ("to:http://[bad/x", GRAPH, "a redirection to http"),
+        ("to:http://127.0.0.1:99999999/x", GRAPH, "a redirection to http"),
+        ("to:http://\x7f exa mple/\xff", GRAPH, "a redirection to http"),
+        (f"to:http://{'a' * 70}.org/", GRAPH, "a redirection to http"),
         ("endless error", "*", "answered 500"),
     ],
 )
@@ -177,7 +182,8 @@ def test_lies_are_found(hub, model_folder, lie, path, expected):
 
 @pytest.mark.parametrize(
     "path", ["../outside.onnx", "/etc/passwd", "a/../../b.onnx", "..\\b.onnx", "C:/b.onnx", ".hidden", "nul", "x/",
-             "bundle.json", "BUNDLE.json", "README.md"],
+             "bundle.json", "BUNDLE.json", "README.md", "engines/x.onnx", "Engines/x.onnx", "x.engine", "nul.onnx",
+             "\u20ac" * 90 + ".onnx"],
 )  # fmt: skip
 def test_paths_out_of_the_folder_are_refused_before_anything_is_written(hub, model_folder, path, tmp_path):
     def change(tree):
@@ -216,9 +222,20 @@ def test_more_than_the_limit_is_not_fetched(hub, model_folder):
 
 
 def test_pictures_are_pictures(hub, model_folder):
-    hub.add("some/pictures", model_folder, **{"samples/two.jpg": b"<html>", "samples/script.html": b"x", "a.jpg": b"x"})
+    hub.add(
+        "some/pictures",
+        model_folder,
+        **{
+            "samples/two.jpg": b"<html>",
+            "samples/script.html": b"x",
+            "a.jpg": b"x",
+            "samples/ONE.jpg": b"\xff\xd8\xff",
+        },
+    )
     pulled = pull(at("hf:some/pictures"))
-    assert [path for path in pulled.files if path.endswith(("jpg", "html"))] == ["samples/one.jpg"]
+    assert [path for path in pulled.files if path.endswith(("jpg", "html"))] == [
+        "samples/ONE.jpg"
+    ]  # one file, on some systems
 
 
 def test_gates_and_unknown_names_are_told_apart(hub, model_folder):
@@ -242,11 +259,13 @@ def test_gates_and_unknown_names_are_told_apart(hub, model_folder):
 def test_a_hub_that_is_down_is_named(hub, model_folder):
     hub.add("some/down", model_folder)
     hub.failing = 1
+    assert pull(at("hf:some/down"))  # busy for a moment
+    hub.failing = 99
     with pytest.raises(DsmapError, match=f"127.0.0.1:{hub.port} answered 503"):
         pull(at("hf:some/down"))
     code = (
         "from dsmap.runtime.bundle.bundled import find_model\nfrom dsmap.errors import DsmapError\n"
-        "try: find_model('hf:some/down')\nexcept DsmapError as error: print(error.fact)"
+        "try: find_model('hf:some/unknown')\nexcept DsmapError as error: print(error.fact)"
     )
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

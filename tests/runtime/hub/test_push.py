@@ -6,10 +6,12 @@ import shutil
 import pytest
 from commands import call
 
+from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.card import split_card
 from dsmap.runtime.hub.address import parse_address
 from dsmap.runtime.hub.pull import pull
+from dsmap.runtime.hub.push import plan_push, push
 from dsmap.tools import models
 
 CARD = "---\nlicense: cc0-1.0\ndatasets: [some/data]\n---\n# tiny\n\nTry it: dsmap video a.mp4 --model hf:OWNER/NAME\n"
@@ -109,3 +111,32 @@ def test_a_broken_bundle_stays_here(hub, bundle):
 @pytest.mark.parametrize("to", ["hf:some/one@main2", "some/one", "hf:one"])
 def test_addresses_that_cannot_be_pushed_to(hub, bundle, to):
     assert call(models, "push", bundle, to, "--dry-run")[0] == 2
+
+
+@pytest.mark.parametrize("path", ["samples/two.jpg", "LICENSE", "README.md", "bundle.json", "decoder.winter.onnx"])
+def test_links_are_not_pushed(hub, bundle, tmp_path, path):
+    (tmp_path / "secret").write_bytes((bundle / path).read_bytes() if (bundle / path).is_file() else b"\xff\xd8\xff")
+    (bundle / path).unlink(missing_ok=True)
+    (bundle / path).symlink_to(tmp_path / "secret")
+    code, _, err = call(models, "push", bundle, "hf:some/link", "--dry-run")
+    assert code == 2
+    assert "is a link, and what it leads to is not pushed" in err or "which leaves the bundle's folder" in err
+
+
+def test_only_images_are_pushed_as_images(hub, bundle):
+    (bundle / "samples" / "two.jpg").write_text("root:x:0:0")
+    code, _, err = call(models, "push", bundle, "hf:some/text", "--dry-run")
+    assert code == 2
+    assert "two.jpg is not a JPEG, PNG or WebP image" in err
+
+
+def test_what_goes_up_is_what_was_checked(hub, bundle, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    plan = plan_push(bundle, parse_address("hf:some/checked"))
+    (bundle / "LICENSE").unlink()
+    (bundle / "LICENSE").symlink_to("/etc/passwd")
+    pushed = push(plan)
+    assert hub.repos["some/checked"][pushed.pinned.revision]["LICENSE"] == b"CC0\n"
+    (bundle / "decoder.winter.onnx").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"decoder\.winter\.onnx has changed in the meantime"):
+        push(plan)
