@@ -39,11 +39,11 @@ def test_odd_settings_are_named(hub):
 def test_passwords_in_the_endpoint_are_not_told(hub, model_folder, tmp_path):
     commit = hub.add("some/secret", model_folder)
     place = urlsplit(hub.endpoint).netloc
-    settings = {"HF_ENDPOINT": f"http://user:secret@{place}"}
+    settings = {"HF_ENDPOINT": f"http://somebody:secret-word@{place}"}
     told = run("pull", "hf:some/secret", **settings)[1]
     assert f"pulling hf:some/secret from {place}: " in told
     told += run("show", "hf:some/secret", "--report", tmp_path / "show.json", **settings)[1]
     told += run("pull", "hf:some/missing", **settings)[1]
     record = (tmp_path / "cache" / "models" / "some--secret" / f"{commit}.json").read_text()
     assert json.loads(record)["endpoint"] == hub.endpoint
-    assert "secret@" not in told + record + (tmp_path / "show.json").read_text()
+    assert "secret-word" not in told + record + (tmp_path / "show.json").read_text()
