@@ -174,7 +174,7 @@ def test_a_server_runs_the_ensembles(repository, bundles, tmp_path):
 def documented_client(server, frame):
     """What the client in the documentation makes of a frame."""
     page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "tritonclient" in block]
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "summer-winter-to" in block]
     names = {"summer_rgb": frame}
     exec(code.replace("gpu-box:8001", server.address).replace("summer-winter-to", "tiny-to"), names)
     return names["winter_rgb"]
