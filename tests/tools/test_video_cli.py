@@ -383,7 +383,10 @@ def test_the_result_has_its_size_in_the_first_line_and_in_the_report(tmp_path: P
     )
     assert (code, err) == (0, "")
     lines = out.splitlines()[1:]  # after the stand-in's
-    assert lines[0] == "summer-winter: summer -> winter, 66x50, translated at 25 lines, result 132x50, 4 frames"
+    assert (
+        lines[0]
+        == "summer-winter: summer -> winter, 66x50, translated at 25 lines and refined, result 132x50, 4 frames"
+    )
     assert lines[1:3] == ["backend: stand-in, fp32 (auto)", "  stand-in: inverts (for tests)"]
     assert lines[3].endswith("per second), 132x50")
     assert json.loads((tmp_path / "r.json").read_text())["result_size"] == [132, 50]
