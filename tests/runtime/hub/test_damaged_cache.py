@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,18 @@ def test_a_removal_forgets_nothing_that_others_need(hub, pulled):
     assert find_pulled(ADDRESS) is None
     assert list_pulled() == []
     assert pull(ADDRESS).folder.is_dir()
+
+
+def test_who_waits_for_a_folder_that_goes_away_gets_another(hub):
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+
+        def wait_for_it() -> bool:
+            with lock_repo("some/good", lambda _line: waiting.set()) as folder:
+                return (folder / ".lock").is_file()
+
+        with lock_repo("some/good"):
+            result = pool.submit(wait_for_it)
+            assert waiting.wait(30)
+        assert result.result(30)
+    assert list(models_folder().iterdir()) == []

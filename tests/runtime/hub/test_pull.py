@@ -15,7 +15,7 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
-from dsmap.runtime.hub import registry
+from dsmap.runtime.hub import client, registry
 from dsmap.runtime.hub.address import parse_address
 from dsmap.runtime.hub.cache import find_pulled, list_pulled, pulled_from
 from dsmap.runtime.hub.pull import pull
@@ -327,3 +327,10 @@ def test_two_pulls_at_once_fetch_it_once(hub, model_folder):
     assert found[0] == found[1]
     assert len([one for one in hub.asked(GRAPH) if "/cdn/" in one[1]]) == 1
     assert sum(line.startswith("pulling ") for line in said) == 1
+
+
+def test_a_small_file_has_a_deadline(hub, model_folder, monkeypatch):
+    hub.add("some/trickle", model_folder)
+    monkeypatch.setattr(client, "_MAX_SECONDS", -1.0)
+    with pytest.raises(DsmapError, match="for more than"):
+        pull(at("hf:some/trickle"))

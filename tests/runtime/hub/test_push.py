@@ -140,3 +140,12 @@ def test_what_goes_up_is_what_was_checked(hub, bundle, monkeypatch):
     (bundle / "decoder.winter.onnx").write_bytes(b"another")
     with pytest.raises(InputError, match=r"decoder\.winter\.onnx has changed in the meantime"):
         push(plan)
+
+
+def test_offline_nothing_is_pushed(hub, bundle, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    assert "HF_HUB_OFFLINE forbids to push" in call(models, "push", bundle, "hf:some/offline")[2]
+    assert hub.requests == []
