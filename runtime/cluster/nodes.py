@@ -89,11 +89,18 @@ def check_nodes(ray: Any, share: Share, request: VideoRequest) -> None:
             stored_tokens=stored_tokens,
         )
         found = _look(ray, nodes, wanted)
+    if not found:
+        raise InputError("all nodes of the cluster died while they were looked at", "look at it with ray status")
     bad = [(node, problem) for node, problem in found if problem is not None]
     if bad:
         node, (fact, advice) = bad[0]
         others = f" (and on {len(bad) - 1} of {len(nodes) - 1} other nodes)" if len(bad) > 1 else ""
         raise InputError(fact.replace("NODE", f"the node {node}") + others, advice)
+
+
+def is_alive(ray: Any, node: str) -> bool:
+    """Whether the node with this id is there, as far as the cluster knows."""
+    return any(one["NodeID"] == node for one in _alive(ray))
 
 
 def _look(ray: Any, nodes: Sequence[dict[str, Any]], wanted: Wanted) -> list[tuple[str, Found]]:

@@ -16,17 +16,17 @@ from dsmap.common.interrupts import stop_on_signals
 from dsmap.errors import InputError
 from dsmap.runtime.cluster.connection import connected
 from dsmap.runtime.cluster.nodes import Share, check_nodes, worker_count
-from dsmap.runtime.cluster.outcomes import Outcomes
+from dsmap.runtime.cluster.outcomes import DESCRIBED, Outcomes
 from dsmap.runtime.cluster.planning import plan_units
 from dsmap.runtime.cluster.pool import Pool
 from dsmap.runtime.cluster.worker import WorkerOrder, place_everywhere
 from dsmap.runtime.jobs.batch import CheckedJob, described, largest_frames, run_request
 from dsmap.runtime.jobs.batch_report import BatchReport, JobOutcome, ModelLoaded, OnEvent
 from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.jobs.resume import discard_parts
 
 SEGMENT_SECONDS = 30.0
 _BEATS = 500  # reports of workers a second that one process hears at ease
-_DESCRIBED = 20  # inputs that are told one by one before the work
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,44 @@ def _translate_all(
     share = Share.of(ray, cluster.cpus_per_worker, cluster.gpus_per_worker)
     everywhere = place_everywhere(request)
     check_nodes(ray, share, everywhere)
-    outcomes = Outcomes(todo, emit)
+    todo = [_begun(one, request) for one in todo]
     workers = worker_count(ray, share)
     units = plan_units(todo, everywhere, workers=workers, seconds=cluster.segment)
-    outcomes.plan(units)
     order = WorkerOrder(
         request=everywhere, largest=largest_frames(todo), threads=share.threads, beat_seconds=max(0.5, workers / _BEATS)
     )
-    with stop_on_signals() as stop, Pool(ray, share, order) as pool:
+    with (
+        stop_on_signals() as stop,
+        Outcomes(todo, emit) as outcomes,
+        Pool(ray, share, order) as pool,
+    ):
+        outcomes.plan(units)
         summary = pool.start(len(units), stop)
         if summary is None:  # stopped before any worker was there
             return [], {}
-        shown = todo if len(todo) <= _DESCRIBED else ()
+        shown = todo if len(todo) <= DESCRIBED else ()
         lines = [*described(shown, request, summary), pool.described()]
         if not shown:
             lines.insert(0, f"{summary.direction}, {len(todo)} inputs")
         emit(ModelLoaded(tuple(lines), frames=_frames(todo)))
         outcomes.take_bad_inputs()
         pool.work(units, outcomes, stop)
-    return outcomes.ended(), summary.facts | {"ray": pool.facts()}
+        return outcomes.ended(), summary.facts | {"ray": pool.facts()}
+
+
+def _begun(one: CheckedJob, request: VideoRequest) -> CheckedJob:
+    """Throws away what an earlier job for the same video has left, unless the request is to resume: once for all, as
+    workers that are lost leave some too. With the error while another process is working on it.
+    """
+    job = one.job
+    if one.error is None and job.kind == "video" and not job.is_stored and not request.options.resume:
+        try:
+            discard_parts(job.output)
+        except InputError as error:
+            if len(request.jobs) == 1:
+                raise
+            return one._replace(error=error)
+    return one
 
 
 def _frames(todo: Sequence[CheckedJob]) -> int | None:

@@ -1,21 +1,30 @@
 """What has become of each job, put together from what workers report of its parts."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from dsmap.errors import DsmapError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.cluster.units import FolderUnit, JoinUnit, PartEvent, PartResult, SegmentUnit, Unit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, JobProgress, JobStarted, OnEvent
 from dsmap.runtime.jobs.report import JobReport
-from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult
+from dsmap.runtime.jobs.resume import discard_nothing, is_unfinished, saying_kept
+from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult, hold_segments
+
+DESCRIBED = 20
+"""Inputs that are told one by one before the work; of more, notes are told when they begin."""
 
 
 class Outcomes:
-    """Of all jobs of a run. Emits the events that the one-machine run emits."""
+    """Of all jobs of a run. Emits the events that the one-machine run emits. The error of a single job is raised.
+
+    While segments of a video are made, no other process may work on it. A context manager, which ends that, and removes
+    folders for parts in which no part was finished.
+    """
 
     def __init__(self, todo: Sequence[CheckedJob], emit: OnEvent) -> None:
         self._todo, self._emit = todo, emit
@@ -26,8 +35,23 @@ class Outcomes:
         self._outcomes: dict[int, JobOutcome] = {}
         self._started: dict[int, float] = {}
         """When each job was begun."""
+        self._complete: set[int] = set()
         self._plans: dict[int, SegmentPlan] = {}
         self._segments: dict[int, dict[int, SegmentResult]] = {}
+
+        self._held: dict[int, contextlib.ExitStack] = {}
+        """The folders of videos whose segments are made."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number in [*self._held]:
+            self._let_go(number)
+        for number in self._started:
+            one = self._todo[number].job
+            if one.kind == "video" and not one.is_stored and number not in self._complete:
+                discard_nothing(one.output)
 
     def plan(self, units: Sequence[Unit]) -> None:
         """How many parts each job has."""
@@ -61,6 +85,8 @@ class Outcomes:
         self._started[number] = time.monotonic()
         job, facts = self._todo[number].job, self._todo[number].facts
         self._emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
+        for line in _notes(self._todo[number]) if len(self._todo) > DESCRIBED else ():
+            self._emit(JobNotice(job, line))
 
     def take(self, found: PartResult) -> list[Unit]:
         """A part has ended: with the last one, its job has. Gives what is to be done for the job next."""
@@ -69,6 +95,11 @@ class Outcomes:
             return []
         if isinstance(found.result, SegmentPlan):
             plan = self._plans[number] = found.result
+            try:
+                self._held[number] = hold_segments(one.job.output)
+            except DsmapError as error:
+                self._end(number, JobOutcome(one.job, None, error))
+                return []
             return [SegmentUnit(number, segment.index, one, plan) for segment in plan.segments]
         if isinstance(found.result, SegmentResult):
             return self._take_segment(number, found.result)
@@ -80,6 +111,15 @@ class Outcomes:
         if len(parts) == self._parts_expected[number]:
             self._end(number, self._outcome(number))
         return []
+
+    def hand_over(self, unit: Unit) -> None:
+        """A worker begins with the unit: one that joins segments holds their folder itself."""
+        if isinstance(unit, JoinUnit):
+            self._let_go(unit.number)
+
+    def _let_go(self, number: int) -> None:
+        if number in self._held:
+            self._held.pop(number).close()
 
     def is_over(self, unit: Unit) -> bool:
         """Whether nothing of the unit is left to do: its job has failed."""
@@ -103,9 +143,6 @@ class Outcomes:
                 self._end(number, self._outcome(number) if number in self._parts else self._stopped(number))
         return [self._outcomes[number] for number in sorted(self._outcomes)]
 
-    def job_name(self, number: int) -> str:
-        return self._todo[number].job.shown
-
     def _outcome(self, number: int) -> JobOutcome:
         one, parts = self._todo[number], self._parts[number]
         if error := next((part for part in parts.values() if isinstance(part, DsmapError)), None):
@@ -117,10 +154,9 @@ class Outcomes:
             report = replace(report, frames_expected=one.facts.frames if one.facts else report.frames_expected)
         if self._parts_expected[number] > 1 or number in self._plans:
             report = replace(report, seconds=self._seconds(number))
-        source = one.job.source
-        return JobOutcome(
-            one.job, replace(report, input=source if isinstance(source, Path) else report.input, output=one.job.output)
-        )
+        source = one.job.source if isinstance(one.job.source, Path) else report.input
+        report = replace(report, input=source, output=one.job.output, notes=(*report.notes, *_notes(one)))
+        return JobOutcome(one.job, report)
 
     def _seconds(self, number: int) -> float:
         return time.monotonic() - self._started[number]
@@ -145,8 +181,24 @@ class Outcomes:
 
     def _end(self, number: int, outcome: JobOutcome) -> None:
         self.begin(number)
+        self._let_go(number)
+        job, error = outcome.job, outcome.error
+        if error is not None and not isinstance(error, InputError) and job.kind == "video" and not job.is_stored:
+            outcome = outcome._replace(error=saying_kept(error) if is_unfinished(job.output) else error)
         self._outcomes[number] = outcome
+        if outcome.complete:
+            self._complete.add(number)
+        if outcome.error is not None and len(self._todo) == 1:
+            raise outcome.error
         self._emit(outcome)
+
+
+def _notes(one: CheckedJob) -> tuple[str, ...]:
+    """About the input of a video, for people."""
+    if one.facts is None or one.job.kind != "video":
+        return ()
+    left_out = (f"left out: {', '.join(one.facts.left_out)}",) if one.facts.left_out else ()
+    return (*one.facts.notes, *left_out)
 
 
 def _joined(reports: Sequence[JobReport], *, missing: bool) -> JobReport:

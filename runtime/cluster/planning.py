@@ -7,7 +7,6 @@ from typing import TypeVar
 from dsmap.runtime.cluster.units import FolderUnit, JobsUnit, Unit, VideoUnit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.images import prepare_folder
-from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import VideoRequest
 
 _Image = TypeVar("_Image")
@@ -45,11 +44,6 @@ def _folder_units(number: int, one: CheckedJob, request: VideoRequest, workers: 
 def _batches(images: Sequence[_Image], workers: int) -> Iterator[Sequence[_Image]]:
     size = max(1, min(_MOST_IMAGES, len(images) // (max(1, workers) * _ROUNDS)))
     return (images[start : start + size] for start in range(0, len(images), size))
-
-
-def _may_split(job: Job) -> bool:
-    """Segments are read from a file that all workers see, and lie beside the result."""
-    return isinstance(job.source, Path) and not job.is_stored
 
 
 def _weight(one: CheckedJob) -> float:

@@ -1,7 +1,7 @@
 """The workers of a run: as many as the cluster has room for; units go to those that are free.
 
-A unit whose worker is lost goes to another one, which keeps what was finished of it. One that three workers were lost
-with is given up: it is probably what ends them.
+A unit whose worker is lost goes to another one when the others have begun, and what was finished of it is kept. One
+that several workers were lost with, on nodes that are still there, is given up: it is probably what ends them.
 """
 
 import contextlib
@@ -10,19 +10,22 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from dsmap.common.interrupts import StopRequest
 from dsmap.errors import DsmapError, first_line
 from dsmap.runtime.cluster.connection import ClusterLostError, HeadNode
 from dsmap.runtime.cluster.hub import RunHub
-from dsmap.runtime.cluster.nodes import Share, worker_count
+from dsmap.runtime.cluster.nodes import Share, is_alive, worker_count
 from dsmap.runtime.cluster.outcomes import Outcomes
 from dsmap.runtime.cluster.units import PartResult, Unit
 from dsmap.runtime.cluster.worker import Worker, WorkerOrder
 from dsmap.runtime.jobs.loaded_model import ModelSummary
 
 MOST_ATTEMPTS = 3
+"""At loading the model."""
+MOST_LOSSES = 5
+"""Workers that a unit may lose."""
 STOP_SECONDS = 30.0
 """How long workers may take to keep what they have done after Ctrl-C."""
 _WAIT_SECONDS = 0.25
@@ -32,6 +35,9 @@ _LOSING_SECONDS = 20.0  # longer than it takes to see that the head node has gon
 _COUNT_EVERY = 5.0  # seconds: nodes come and go
 _log = logging.getLogger("dsmap")
 
+_Losses: TypeAlias = tuple[str, ...]
+"""The nodes on which workers were lost with a unit; "" where that is not known."""
+
 
 @dataclass
 class _Slot:
@@ -39,8 +45,10 @@ class _Slot:
 
     actor: Any
     reference: Any
+    node: Any
+    """A reference to its node's id."""
     unit: Unit | None = None
-    attempt: int = 1
+    losses: _Losses = ()
 
     @property
     def has_loaded(self) -> bool:
@@ -106,7 +114,7 @@ class Pool:
 
         Raises ClusterLostError when the head node has gone.
         """
-        waiting = deque((unit, 1) for unit in units)
+        waiting: deque[tuple[Unit, _Losses]] = deque((unit, ()) for unit in units)
         stopped = 0.0
         while waiting or self._busy():
             if stop:
@@ -136,18 +144,20 @@ class Pool:
         worker = self._ray.remote(num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0)(Worker)
         for _ in range(wanted - len(self._slots)):
             actor = worker.remote(self._order, self._hub)
-            self._slots.append(_Slot(actor, actor.load.remote()))
+            node = actor.node.remote()
+            self._slots.append(_Slot(actor, actor.load.remote(), node))
         for slot in [slot for slot in self._slots if slot.reference is None][: max(0, len(self._slots) - wanted)]:
             self._drop(slot)
         self._most = max(self._most, len(self._slots))
 
-    def _assign(self, waiting: deque[tuple[Unit, int]], outcomes: Outcomes) -> None:
+    def _assign(self, waiting: deque[tuple[Unit, _Losses]], outcomes: Outcomes) -> None:
         for slot in self._slots:
             while waiting and outcomes.is_over(waiting[0][0]):
                 waiting.popleft()
             if slot.reference is None and waiting:
-                slot.unit, slot.attempt = waiting.popleft()
-                slot.reference = slot.actor.run.remote(slot.unit, retry=slot.attempt > 1)
+                slot.unit, slot.losses = waiting.popleft()
+                outcomes.hand_over(slot.unit)
+                slot.reference = slot.actor.run.remote(slot.unit, retry=bool(slot.losses))
                 outcomes.begin(slot.unit.numbers[0])
 
     def _hear(self, outcomes: Outcomes, *, stop: bool) -> None:
@@ -155,7 +165,7 @@ class Pool:
             for event in self._ray.get(self._hub.hear.remote(stop), timeout=10):
                 outcomes.hear(event)
 
-    def _collect(self, waiting: deque[tuple[Unit, int]], outcomes: Outcomes | None) -> None:
+    def _collect(self, waiting: deque[tuple[Unit, _Losses]], outcomes: Outcomes | None) -> None:
         """Takes what has ended: loading and units."""
         references = {slot.reference: slot for slot in self._slots if slot.reference is not None}
         if not references:
@@ -196,32 +206,43 @@ class Pool:
             return False
         return not lost or time.monotonic() - self._failing_since > _LOSING_SECONDS
 
-    def _take_done(self, slot: _Slot, waiting: deque[tuple[Unit, int]], outcomes: Outcomes) -> None:
+    def _take_done(self, slot: _Slot, waiting: deque[tuple[Unit, _Losses]], outcomes: Outcomes) -> None:
         unit = slot.unit
         assert unit is not None
         try:
             results, events = self._ray.get(slot.reference, timeout=_GET_SECONDS)
         except self._ray.exceptions.RayError as error:
             self._drop(slot)
-            self._retry(unit, slot.attempt, error, waiting, outcomes)
+            self._retry(unit, (*slot.losses, self._node(slot)), error, waiting, outcomes)
             return
         slot.unit = slot.reference = None
         for event in events:
             outcomes.hear(event)
         for result in results:
-            waiting.extendleft((more, 1) for more in reversed(outcomes.take(result)))
+            waiting.extendleft((more, ()) for more in reversed(outcomes.take(result)))
 
     def _retry(
-        self, unit: Unit, attempt: int, error: Exception, waiting: deque[tuple[Unit, int]], outcomes: Outcomes
+        self, unit: Unit, losses: _Losses, error: Exception, waiting: deque[tuple[Unit, _Losses]], outcomes: Outcomes
     ) -> None:
         self._retries += 1
-        if attempt < MOST_ATTEMPTS:
-            waiting.extendleft((part, attempt + 1) for part in unit.apart())
+        if len(losses) < MOST_LOSSES or self._counted_losses(losses) < MOST_LOSSES:
+            waiting.extend((part, losses) for part in unit.apart())
             return
         for number in unit.numbers:
-            fact = f"{MOST_ATTEMPTS} workers were lost while they worked on it: {first_line(error)}"
-            lost = DsmapError(fact, "it may need more memory than they have: pass --height, or fewer workers a node")
-            outcomes.take(PartResult(number, getattr(unit, "part", 0), lost))
+            fact = f"{len(losses)} workers were lost while they worked on it: {first_line(error)}"
+            advice = "Ray's logs on their nodes may say why; if memory is short, pass --height or fewer workers a node"
+            outcomes.take(PartResult(number, getattr(unit, "part", 0), DsmapError(fact, advice)))
+
+    def _counted_losses(self, losses: _Losses) -> int:
+        """Those on nodes that are still there."""
+        if not self._head.is_there:  # Ray would wait for it
+            return 0
+        return sum(not node or is_alive(self._ray, node) for node in losses)
+
+    def _node(self, slot: _Slot) -> str:
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            return str(self._ray.get(slot.node, timeout=1))
+        return ""
 
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)

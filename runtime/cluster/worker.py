@@ -35,7 +35,6 @@ from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.plan import Job, is_done
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.resume import discard_parts
 from dsmap.runtime.jobs.segments import (
     SegmentPlan,
     SegmentResult,
@@ -97,6 +96,12 @@ class Worker:
         self._request = order.request
         self._model: LoadedModel | None = None
 
+    def node(self) -> str:
+        """Which one it is on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def load(self) -> ModelSummary | DsmapError:
         """Loads the model."""
         try:
@@ -135,8 +140,6 @@ class Worker:
     def _video(self, unit: VideoUnit, retry: bool, beats: "_Beats") -> JobReport | SegmentPlan:
         """The plan of its segments; of a video that has none, the report of its translation."""
         options, job = self._request.options, unit.one.job
-        if not retry and options.overwrite and not options.resume:
-            discard_parts(job.output)
         if retry and is_done(job) and not options.overwrite:
             return _done_before(unit.one)
         plan = plan_segments(self._request, job, unit.seconds)
@@ -169,6 +172,7 @@ class Worker:
             unit.one.job,
             unit.plan,
             unit.segments,
+            notify=lambda line: beats.notice(unit.number, 0, line),
         )
 
     def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:
@@ -181,7 +185,9 @@ class Worker:
                 return _done_before(one)
             request = replace(request, options=_continuing(request, one.job))
 
-        outcome = _when_free(lambda: run_job(one, request, model, beats.emitter(number)))
+        outcome = _when_free(
+            lambda: run_job(one, request, model, beats.emitter(number)), seconds=_LOCK_SECONDS if retry else 0
+        )
         assert outcome.report is not None
         return outcome.report
 
@@ -254,9 +260,9 @@ def _naming_node(scratch: str) -> Iterator[None]:
         raise type(error)(f"on the node {socket.gethostname()}: {fact}", error.advice) from error
 
 
-def _when_free(call: Callable[[], JobOutcome]) -> JobOutcome:
-    """What `call` gives; while another process works in the same folder it is called again."""
-    until = time.monotonic() + _LOCK_SECONDS
+def _when_free(call: Callable[[], JobOutcome], *, seconds: float) -> JobOutcome:
+    """What `call` gives; while another process works in the same folder it is called again, so long."""
+    until = time.monotonic() + seconds
     while True:
         try:
             return call()

@@ -184,6 +184,12 @@ def discard_parts(output: Path) -> None:
         JobParts(output, {}, resume=False).remove()
 
 
+def discard_nothing(output: Path) -> None:
+    """Removes the folder of a job that has ended without a finished part."""
+    if parts_folder(output).is_dir() and not is_unfinished(output):
+        tidy_up(output)
+
+
 def tidy_up(output: Path) -> None:
     """Removes the parts of a job whose result `output` is complete. Files that are not ours stay."""
     folder = parts_folder(output)
@@ -201,10 +207,16 @@ def kept_parts(output: Path, fingerprint: Mapping[str, Any], *, resume: bool) ->
     except BaseException as error:
         kept = parts.keep()
         if kept and isinstance(error, DsmapError) and not isinstance(error, InputError):
-            advice = error.advice.removesuffix(".")
-            advice += "; what was done is kept: run the same command with --resume to continue"
-            raise DsmapError(error.fact, advice) from error
+            raise saying_kept(error) from error
         raise
+
+
+def saying_kept(error: DsmapError) -> DsmapError:
+    """The error of a job whose finished parts are kept."""
+    kept = "what was done is kept: run the same command with --resume to continue"
+    if kept in error.advice:
+        return error
+    return DsmapError(error.fact, f"{error.advice.removesuffix('.')}; {kept}")
 
 
 def input_fingerprint(source: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ is left of a split job is continued by the plain one with `resume` too.
 from dsmap.runtime.jobs.resume import segments_folder
 from dsmap.runtime.jobs.segments_join import join_segments
 from dsmap.runtime.jobs.segments_plan import SegmentPlan, VideoSegment, plan_segments
-from dsmap.runtime.jobs.segments_resume import begin_segments, finished_segments
+from dsmap.runtime.jobs.segments_resume import begin_segments, finished_segments, hold_segments
 from dsmap.runtime.jobs.segments_store import SegmentResult
 from dsmap.runtime.jobs.segments_work import translate_segment
 
@@ -26,6 +26,7 @@ __all__ = [
     "VideoSegment",
     "begin_segments",
     "finished_segments",
+    "hold_segments",
     "join_segments",
     "plan_segments",
     "segments_folder",

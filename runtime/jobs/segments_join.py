@@ -103,9 +103,11 @@ def _finished(ordered: Sequence[SegmentResult]) -> FinishedFrames:
 
 def _with_workers(report: JobReport, ordered: Sequence[SegmentResult]) -> JobReport:
     """The report with what the workers did."""
-    times = {name: getattr(report, name) + sum(one.report.get(name, 0.0) for one in ordered) for name in _STAGES}
+    now = [one for one in ordered if not one.was_done]
+    times = {name: getattr(report, name) + sum(one.report.get(name, 0.0) for one in now) for name in _STAGES}
     decoder = str(ordered[-1].report.get("decoder", report.decoder))
-    return replace(report, resumed_frames=0, decoder=decoder, **times)
+    before = sum(one.frames for one in ordered if one.was_done)
+    return replace(report, resumed_frames=before, decoder=decoder, **times)
 
 
 class _AllDone(FrameTranslator):

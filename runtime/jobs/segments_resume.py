@@ -1,12 +1,14 @@
 """Beginning a split job, and finding what an earlier run of it has finished."""
 
+import contextlib
 from pathlib import Path
 
+from dsmap.common.state_files import lock_folder
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.packet_journal import check_fingerprint
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.resume import discard_parts, segments_folder
+from dsmap.runtime.jobs.resume import discard_parts, parts_folder, segments_folder
 from dsmap.runtime.jobs.segments_plan import SegmentPlan
 from dsmap.runtime.jobs.segments_store import SegmentResult, note_path, read_result
 from dsmap.runtime.jobs.video import job_fingerprint
@@ -27,6 +29,22 @@ def begin_segments(request: VideoRequest, job: Job) -> Path:
     except OSError as error:
         raise DsmapError(f"cannot write into {folder}: {error.strerror or error}", "check the disk") from error
     return folder
+
+
+def hold_segments(output: Path) -> contextlib.ExitStack:
+    """Keeps other jobs away from the folder of the split job that writes `output`, until it is closed or the process
+    ends: one for all its workers, until its segments are joined, which is a job that holds the folder itself.
+
+    Raises InputError while another process is working there, DsmapError where it cannot be made.
+    """
+    folder = parts_folder(output)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DsmapError(f"cannot write into {folder}: {error.strerror or error}", "check the disk") from error
+    held = contextlib.ExitStack()
+    held.enter_context(lock_folder(folder))
+    return held
 
 
 def finished_segments(request: VideoRequest, job: Job, plan: SegmentPlan, folder: Path) -> tuple[SegmentResult, ...]:

@@ -94,9 +94,11 @@ def show_conclusion(batch: BatchReport) -> None:
     """Say how many inputs are done, and what is missing in the results."""
     if batch.planned > 1:
         say(f"{sum(outcome.complete for outcome in batch.outcomes)} of {batch.planned} inputs done")
-    for outcome in batch.outcomes:
-        if outcome.report is not None and not outcome.report.complete:
-            _show_what_is_missing(outcome.report)
+    cut_off = [outcome.report for outcome in batch.outcomes if outcome.report and not outcome.report.complete]
+    for report in cut_off:
+        _show_what_is_missing(report)
+    if batch.interrupted and not any(report.interrupted for report in cut_off):
+        report_stop(stopped_by(), "the other inputs were not begun: run the same command with --resume to continue")
 
 
 def _show_report(report: "JobReport") -> None:

@@ -99,8 +99,11 @@ def test_twenty_inputs_with_a_bad_one_become_what_they_become_without_a_cluster(
 
 
 def test_a_film_is_split_and_joined_to_what_one_machine_makes(tmp_path, on_ray, film, plain, tiny_bundle):
-    batch = translate_videos(film, tmp_path / "film.mkv", **LOSSLESS, model=tiny_bundle, run=on_ray)
+    begun = []
+    both = {"model": tiny_bundle, "on_event": lambda _: begun.append(time.monotonic()), "run": on_ray}
+    batch = translate_videos(film, tmp_path / "film.mkv", **LOSSLESS, **both)
     assert batch.complete
+    assert batch.outcomes[0].report.seconds == pytest.approx(begun[-1] - begun[1], rel=0.2)  # from start to outcome
     assert batch.facts["ray"]["workers"] == 2
     assert same(clips.read(tmp_path / "film.mkv"), plain)
     assert subtitles(tmp_path / "film.mkv") == subtitles(film)
@@ -125,8 +128,8 @@ def test_an_input_that_ends_every_worker_is_given_up(tmp_path, on_ray, store, ti
     output = "teststore://many/out"
     batch = translate_videos("teststore://many", output, domain="winter", model=tiny_bundle, run=on_ray)
     assert [str(number) for number, outcome in enumerate(batch.outcomes) if not outcome.complete] == ["20"]
-    assert batch.outcomes[20].error.fact.startswith("3 workers were lost while they worked on it: ")
-    assert batch.facts["ray"]["lost_workers"] == 3
+    assert batch.outcomes[20].error.fact.startswith("5 workers were lost while they worked on it: ")
+    assert batch.facts["ray"]["lost_workers"] == 5
     assert len(list((store / "many" / "out").iterdir())) == 39
 
 
@@ -337,3 +340,9 @@ def test_a_store_without_a_cluster(store, tiny_bundle):
     (store / "b.png").write_bytes(b"picture")
     with pytest.raises(InputError, match="in an object store, which is for --ray"):
         translate_videos("teststore://b.png", domain="winter", model=tiny_bundle)
+
+
+def test_the_error_of_a_single_input_is_raised(on_ray, store, tiny_bundle):
+    (store / "single.mp4").write_bytes(b"no video")
+    with pytest.raises(InputError, match="is not a video"):
+        translate_videos("teststore://single.mp4", "teststore://out.mp4", **LOSSLESS, model=tiny_bundle, run=on_ray)
