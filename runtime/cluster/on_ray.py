@@ -46,7 +46,9 @@ class OnRay:
         if not 1 <= self.segment <= 86400:
             raise InputError(f"--segment is {self.segment:g} s, expected 1 to 86400", "pass seconds, such as 30")
         if not 0 < self.cpus_per_worker <= 1024:
-            raise InputError(f"--cpus-per-worker is {self.cpus_per_worker:g}, expected 1 to 1024", "pass a number")
+            raise InputError(
+                f"--cpus-per-worker is {self.cpus_per_worker:g}, expected more than 0, up to 1024", "pass a number"
+            )
         if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 64:
             raise InputError(f"--gpus-per-worker is {self.gpus_per_worker:g}, expected 0 to 64", "pass a number")
 
@@ -71,7 +73,7 @@ def _translate_all(
     )
     with (
         stop_on_signals() as stop,
-        Outcomes(todo, emit) as outcomes,
+        Outcomes(todo, emit, alone=len(request.jobs) == 1) as outcomes,
         Pool(ray, share, order) as pool,
     ):
         outcomes.plan(units)

@@ -20,14 +20,14 @@ DESCRIBED = 20
 
 
 class Outcomes:
-    """Of all jobs of a run. Emits the events that the one-machine run emits. The error of a single job is raised.
+    """Of all jobs of a run. Emits the events of a run without a cluster. The error of one that is `alone` is raised.
 
     While segments of a video are made, no other process may work on it. A context manager, which ends that, and removes
     folders for parts in which no part was finished.
     """
 
-    def __init__(self, todo: Sequence[CheckedJob], emit: OnEvent) -> None:
-        self._todo, self._emit = todo, emit
+    def __init__(self, todo: Sequence[CheckedJob], emit: OnEvent, *, alone: bool = False) -> None:
+        self._todo, self._emit, self._alone = todo, emit, alone
         self._parts_expected = dict.fromkeys(range(len(todo)), 1)
         self._parts: dict[int, dict[int, JobReport | DsmapError]] = {}
         """Of jobs that are not split at keyframes."""
@@ -188,7 +188,7 @@ class Outcomes:
         self._outcomes[number] = outcome
         if outcome.complete:
             self._complete.add(number)
-        if outcome.error is not None and len(self._todo) == 1:
+        if outcome.error is not None and self._alone:
             raise outcome.error
         self._emit(outcome)
 

@@ -119,7 +119,7 @@ def run_video_job(
                     f"{parts.frames if parts else 0} of {finished.frames} frames are in the parts of {output}",
                     "run it again with --resume",
                 )
-            for line in parts.lines() if parts is not None else ():
+            for line in parts.lines() if parts is not None and finished is None else ():
                 notify(line)
             writer = work.open_writer(output, copies, options, video_projection(reader, output, options).kept)
             _translate(work, writer, parts, progress)

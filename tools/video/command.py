@@ -313,7 +313,9 @@ def _cluster(ray: str | None, segment: str | None, cpus: float | None, gpus: flo
         return None
     from dsmap.runtime.cluster.on_ray import OnRay
 
-    seconds = seconds_given(segment.removesuffix("s"), "--segment") if segment is not None else None
+    if segment is not None and re.search("[0-9]s$", segment):
+        segment = segment[:-1]
+    seconds = seconds_given(segment, "--segment")
     chosen = {"segment": None if seconds is None else float(seconds), "cpus_per_worker": cpus, "gpus_per_worker": gpus}
     return OnRay(ray, **{name: value for name, value in chosen.items() if value is not None})
 

@@ -98,7 +98,8 @@ def show_conclusion(batch: BatchReport) -> None:
     for report in cut_off:
         _show_what_is_missing(report)
     if batch.interrupted and not any(report.interrupted for report in cut_off):
-        report_stop(stopped_by(), "the other inputs were not begun: run the same command with --resume to continue")
+        others = "the other inputs were not begun: run the same command with --resume to continue"
+        report_stop(stopped_by(), others if batch.outcomes else "no frame was done, and nothing was written")
 
 
 def _show_report(report: "JobReport") -> None:

@@ -99,12 +99,18 @@ def test_twenty_inputs_with_a_bad_one_become_what_they_become_without_a_cluster(
 
 
 def test_a_film_is_split_and_joined_to_what_one_machine_makes(tmp_path, on_ray, film, plain, tiny_bundle):
-    begun = []
-    both = {"model": tiny_bundle, "on_event": lambda _: begun.append(time.monotonic()), "run": on_ray}
+    seen, begun = [], []
+
+    def hear(event) -> None:
+        seen.append(event)
+        begun.append(time.monotonic())
+
+    both = {"model": tiny_bundle, "on_event": hear, "run": on_ray}
     batch = translate_videos(film, tmp_path / "film.mkv", **LOSSLESS, **both)
     assert batch.complete
     assert batch.outcomes[0].report.seconds == pytest.approx(begun[-1] - begun[1], rel=0.2)  # from start to outcome
     assert batch.facts["ray"]["workers"] == 2
+    assert not [event for event in seen if isinstance(event, JobNotice)]
     assert same(clips.read(tmp_path / "film.mkv"), plain)
     assert subtitles(tmp_path / "film.mkv") == subtitles(film)
     assert len(subtitles(film)) == 3

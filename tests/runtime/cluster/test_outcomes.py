@@ -79,7 +79,8 @@ def test_an_error_says_that_finished_parts_are_kept(tmp_path):
 
 def test_the_error_of_a_single_job_is_raised(tmp_path):
     seen = []
-    with pytest.raises(DsmapError, match="the disk is full"), Outcomes(videos(tmp_path, 1), seen.append) as outcomes:
+    alone = Outcomes(videos(tmp_path, 1), seen.append, alone=True)
+    with pytest.raises(DsmapError, match="the disk is full"), alone as outcomes:
         outcomes.take(PartResult(0, 0, DsmapError("the disk is full", "free some")))
     assert not [event for event in seen if isinstance(event, JobOutcome)]
 
