@@ -253,12 +253,20 @@ def lock_repo(repo: str, say: Notify = lambda _line: None) -> Iterator[Path]:
 
     folder = make_repo_folder(repo)
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
+
+    def acquire(timeout: float) -> None:
+        try:
+            lock.acquire(timeout=timeout)
+        except FileNotFoundError:  # who held the lock has just removed the folder
+            make_repo_folder(repo)
+            acquire(timeout)
+
     try:
         try:
-            lock.acquire(timeout=0.05)
+            acquire(0.05)
         except Timeout:
             say(f"waiting for another process that pulls {repo} ...")
-            lock.acquire()
+            acquire(-1)
     except OSError as error:
         raise cannot_write(folder / ".lock", error) from error
     try:

@@ -22,7 +22,7 @@ def backends(monkeypatch):
             def make(*_arguments):
                 loaded.append(name)
                 if name in runs:
-                    return SimpleNamespace(name=name)
+                    return SimpleNamespace(name=name, on_host=name in ("cpu", "openvino"))
                 raise errors.get(name.replace("-", "_"), DsmapError(f"{name} is missing", f"Install {name}."))
 
             return lambda: make

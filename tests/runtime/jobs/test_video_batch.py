@@ -166,7 +166,7 @@ def test_ctrl_c_and_resume(tmp_path: Path):
     assert_refused(run(*arguments, "--resume"), 2, "is not what the interrupted job left")
     (tmp_path / "mine.mp4").replace(tmp_path / "out.mp4")
     code, _, err = run(*arguments, "--resume")
-    assert (code, err.splitlines()) == (0, [f"resumed after frame {partial}"])
+    assert (code, err.splitlines()[0]) == (0, f"resumed after frame {partial}")
     whole = clips.read(tmp_path / "out.mp4")
     assert whole.times == clips.read(source).times
     assert whole.audio == clips.read(source).audio
