@@ -60,6 +60,7 @@ def test_the_wheel_holds_all_code_and_data_and_nothing_else(wheel):
     expected = {f"{'' if room == 'dsmap' else 'dsmap/'}{path.relative_to(ROOT).as_posix()}"
                 for room in CODE for path in (ROOT / room).rglob("*.py")}  # fmt: skip
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "dsmap" / "presets").glob("*.yaml")}
+    expected.add("dsmap/runtime/hub/models.toml")
     expected |= {f"dsmap/{path.relative_to(ROOT).as_posix()}" for path in MODELS.rglob("*") if path.is_file()}
     web = ROOT / "runtime" / "web"
     expected |= {f"dsmap/{path.relative_to(ROOT).as_posix()}" for room in ("licences", "page", "vendor")
