@@ -335,7 +335,7 @@ def test_the_video_command_takes_a_precision(exported, tmp_path):
                "--overwrite", "--precision"]  # fmt: skip
     done = subprocess.run([*command, "int8"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "CPU (ONNX Runtime), int8\n" in done.stdout
+    assert "CPU (ONNX Runtime), int8" in done.stdout
     done = subprocess.run([*command, "int4"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "has no int4 graphs" in done.stderr
