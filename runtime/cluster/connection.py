@@ -51,7 +51,9 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = _resolved(address)
+    given, address = address, _resolved(address)
+    if given == "auto" and not os.environ.get(ADDRESS_VARIABLE, "").strip():
+        address = "auto"  # only so does Ray use the token that `ray start` has left on this machine
     lost = False
     try:
         if address == "local":  # not in a thread: what Ray starts ends with the thread that started it
