@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.batch import CheckedJob
@@ -20,77 +20,59 @@ class JobsUnit:
     def numbers(self) -> list[int]:
         return [number for number, _ in self.jobs]
 
-    def apart(self) -> "list[Unit]":
+    def apart(self) -> "list[JobsUnit]":
         """The same work in smaller units: what ends a worker shall not take others with it."""
         return [JobsUnit((one,)) for one in self.jobs]
 
 
 @dataclass(frozen=True)
-class FolderUnit:
-    """Some images of a folder, with the names of their results."""
+class _OneJobUnit:
+    """What is of one job, and not divided further."""
 
     number: int
+
+    @property
+    def numbers(self) -> list[int]:
+        return [self.number]
+
+    def apart(self) -> list[Self]:
+        return [self]
+
+
+@dataclass(frozen=True)
+class FolderUnit(_OneJobUnit):
+    """Some images of a folder, with the names of their results."""
+
     part: int
     one: CheckedJob
     images: dict[Path, str]
 
-    @property
-    def numbers(self) -> list[int]:
-        return [self.number]
-
-    def apart(self) -> "list[Unit]":
-        return [self]
-
 
 @dataclass(frozen=True)
-class VideoUnit:
+class VideoUnit(_OneJobUnit):
     """A video: its segments are planned, or where it has none it is translated."""
 
-    number: int
     one: CheckedJob
     seconds: float
     """Length of a segment."""
 
-    @property
-    def numbers(self) -> list[int]:
-        return [self.number]
-
-    def apart(self) -> "list[Unit]":
-        return [self]
-
 
 @dataclass(frozen=True)
-class SegmentUnit:
+class SegmentUnit(_OneJobUnit):
     """A segment of a video."""
 
-    number: int
     part: int
     one: CheckedJob
     plan: SegmentPlan
 
-    @property
-    def numbers(self) -> list[int]:
-        return [self.number]
-
-    def apart(self) -> "list[Unit]":
-        return [self]
-
 
 @dataclass(frozen=True)
-class JoinUnit:
+class JoinUnit(_OneJobUnit):
     """All segments of a video, done: they become the output."""
 
-    number: int
     one: CheckedJob
     plan: SegmentPlan
     segments: tuple[SegmentResult, ...]
-
-    @property
-    def numbers(self) -> list[int]:
-        return [self.number]
-
-    def apart(self) -> "list[Unit]":
-        return [self]
 
 
 Unit: TypeAlias = JobsUnit | FolderUnit | VideoUnit | SegmentUnit | JoinUnit
