@@ -18,3 +18,14 @@ class Settings(BaseModel):
     """Frozen, keyword-only settings that refuse unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def check_domain_names(domains: tuple[str, str]) -> None:
+    """Raises ValueError unless the two names differ and can be parts of file names."""
+    if domains[0] == domains[1]:
+        raise ValueError(f"the two domains need different names, got {domains[0]!r} twice")
+    for name in domains:
+        if not DOMAIN_NAME.fullmatch(name) or len(name) > MAX_NAME:
+            raise ValueError(
+                f"a domain's name is up to {MAX_NAME} letters, digits, - and _, got {name[: MAX_NAME + 1]!r}"
+            )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dsmap.config.base import DOMAIN_NAME, MAX_NAME, MAX_SIDE, MAX_WIDTH, Settings
+from dsmap.config.base import MAX_SIDE, MAX_WIDTH, Settings, check_domain_names
 
 PadType = Literal["reflect", "replicate", "zero"]
 Contrast = Annotated[float, Field(ge=1, le=2)]
@@ -95,13 +95,7 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        if self.domains[0] == self.domains[1]:
-            raise ValueError(f"the two domains need different names, got {self.domains[0]!r} twice")
-        for name in self.domains:
-            if not DOMAIN_NAME.fullmatch(name) or len(name) > MAX_NAME:
-                raise ValueError(
-                    f"a domain's name is up to {MAX_NAME} letters, digits, - and _, got {name[: MAX_NAME + 1]!r}"
-                )
+        check_domain_names(self.domains)
         return self
 
     @property

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dsmap.config.base import DOMAIN_NAME, MAX_NAME, MAX_WIDTH, Settings
+from dsmap.config.base import MAX_WIDTH, Settings, check_domain_names
 from dsmap.errors import InputError
 from dsmap.model.layers import conv, instance_norm, wide
 
@@ -30,13 +30,7 @@ class CycleGANConfig(Settings):
 
     @model_validator(mode="after")
     def _two_names(self) -> Self:
-        if self.domains[0] == self.domains[1]:
-            raise ValueError(f"the two domains need different names, got {self.domains[0]!r} twice")
-        for name in self.domains:
-            if not DOMAIN_NAME.fullmatch(name) or len(name) > MAX_NAME:
-                raise ValueError(
-                    f"a domain's name is up to {MAX_NAME} letters, digits, - and _, got {name[: MAX_NAME + 1]!r}"
-                )
+        check_domain_names(self.domains)
         return self
 
     @property
