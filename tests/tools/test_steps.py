@@ -8,13 +8,14 @@ import sys
 import pytest
 
 SCRIPT = """
-import time
+import contextlib, io, time
 from dsmap.tools.shared.progress import Steps, progress
 from dsmap.tools.shared.terminal import say
 
 with Steps(silent=0.2):
     say("loading torch ...")
-    time.sleep(0.7)
+    with contextlib.redirect_stderr(io.StringIO()):  # as the export silences torch's exporter
+        time.sleep(0.7)
     say("loaded")
     time.sleep(0.4)
     say("measuring ...")

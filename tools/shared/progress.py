@@ -1,5 +1,6 @@
 """Signs that work goes on: progress bars on a terminal, and seconds after a line that announces a long step."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,12 +115,12 @@ class Steps:
             self._live.start()
             return
         self._quiet = threading.Event()
-        threading.Thread(target=self._tell, args=(self._quiet,), daemon=True).start()
+        threading.Thread(target=self._tell, args=(self._quiet, sys.stderr), daemon=True).start()
 
-    def _tell(self, ended: threading.Event) -> None:
+    def _tell(self, ended: threading.Event, stream: TextIO | None) -> None:
         began, wait = time.monotonic(), self._silent
         while not ended.wait(wait):
-            note_beside(f"  ... {time.monotonic() - began:.0f} s")
+            note_beside(f"  ... {time.monotonic() - began:.0f} s", stream)
             wait = 6 * self._silent
 
     def _stop(self) -> None:

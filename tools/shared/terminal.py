@@ -49,9 +49,12 @@ def note(*lines: object) -> None:
         _on_stderr(line)
 
 
-def note_beside(line: object) -> None:
-    """As `note`, for what comes from beside the work: nobody who follows the lines hears of it."""
-    _on_stderr(line, followed=False)
+def note_beside(line: object, stream: TextIO | None) -> None:
+    """As `note`, for what comes from beside the work: nobody who follows the lines hears of it.
+
+    `stream` is stderr as it was before the work, which may have redirected it meanwhile to silence a library.
+    """
+    _on_stderr(line, stream, followed=False)
 
 
 def report_error(fact: object, advice: object, *more: object) -> None:
@@ -118,11 +121,14 @@ def shown(text: object) -> str:
     return printable(without_passwords(str(text)))
 
 
-def _on_stderr(line: object, *, colour: str = "", nl: bool = True, followed: bool = True) -> None:
+def _on_stderr(
+    line: object, stream: TextIO | None = None, *, colour: str = "", nl: bool = True, followed: bool = True
+) -> None:
+    stream = stream or sys.stderr
     try:
-        _print(line, sys.stderr, colour=colour, nl=nl, followed=followed)
+        _print(line, stream, colour=colour, nl=nl, followed=followed)
     except (OSError, ValueError):  # ValueError: it is closed
-        _send_nowhere(sys.stderr)
+        _send_nowhere(stream)
 
 
 def _print(line: object, stream: TextIO | None, *, colour: str, nl: bool, followed: bool = True) -> None:
