@@ -29,6 +29,8 @@ class ClipTime(NamedTuple):
 
 
 FIRST_FRAME = ClipTime()
+Refine = Callable[[Frames, Frames, Frames], Frames]
+"""(frame, smaller frame, translation of that one) -> the translation at the frame's size; all uint8 RGB (H, W, 3)."""
 
 
 @runtime_checkable
@@ -66,6 +68,10 @@ class FrameTranslator(Protocol):
     def __call__(self, frames_rgb: Frames) -> Frames:
         """Translates one frame (H, W, 3), or a batch (N, H, W, 3) as for `submit`, and waits for it."""
         return self.finish(frames_rgb, self.submit(frames_rgb)())
+
+    def learnt_refiner(self) -> Refine | None:
+        """What brings its results to a larger size, as it has learnt to: None where it has not. Kept once loaded."""
+        return None
 
     def start_clip(self, first_rgb: Frames | None = None) -> None:
         """Starts another clip: state of the frames so far is dropped.
@@ -110,6 +116,10 @@ class TranslatorWrapper(FrameTranslator):
     def finish(self, input_rgb: Frames, output_rgb: Frames) -> Frames:
         """As `FrameTranslator.finish`."""
         return self.inner.finish(input_rgb, output_rgb)
+
+    def learnt_refiner(self) -> Refine | None:
+        """As `FrameTranslator.learnt_refiner`."""
+        return self.inner.learnt_refiner()
 
     def start_clip(self, first_rgb: Frames | None = None) -> None:
         """As `FrameTranslator.start_clip`."""

@@ -13,8 +13,9 @@ from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
-from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, check_frames
+from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, Refine, check_frames
 from dsmap.runtime.open_model import open_model
+from dsmap.runtime.refine.learnt import open_refiner
 from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
@@ -120,6 +121,7 @@ class Translator(FrameTranslator):
         self.in_flight, self.concurrency = choice.backend.in_flight, choice.backend.concurrency
         self._last_size = (0, 0, 0)
         self._held_bytes = 0
+        self._refiner: Refine | None = None
         self.set_style(style)
         bundle.release()
 
@@ -185,6 +187,12 @@ class Translator(FrameTranslator):
         """As `FrameTranslator.submit_device`."""
         pending = self._backend.submit_device(frame, np.ascontiguousarray(self.style[None]))
         return lambda: pending()[0]
+
+    def learnt_refiner(self) -> Refine | None:
+        """As `FrameTranslator.learnt_refiner`: that of the bundle, if it has one for this direction."""
+        if self._refiner is None and self.source != self.target:
+            self._refiner = open_refiner(self.bundle, self.target, self.settings.threads)
+        return self._refiner
 
     def cancel(self) -> None:
         """Cancels what is under way, from any thread: waiting for it raises DsmapError."""

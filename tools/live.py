@@ -184,7 +184,7 @@ def live(
         str,
         typer.Option(
             metavar="NAME",
-            help="Full size from --height: guided, auto or off (default).",
+            help="Full size from --height: guided, learnt, auto or off (default).",
             show_default=False,
             rich_help_panel=HARDWARE,
         ),
@@ -221,6 +221,7 @@ def live(
     from dsmap.runtime.live.translation import Preparation
     from dsmap.runtime.open_model import open_model
     from dsmap.runtime.refine.choice import check_refine
+    from dsmap.runtime.refine.learnt import check_has_refiner
     from dsmap.runtime.video.addresses import with_passwords
     from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
@@ -236,6 +237,8 @@ def live(
     )
     bundle = open_model(options.model, options.remote)
     domain = bundle.manifest.domain_named(domain)
+    if check_refine(refine) == "learnt":
+        check_has_refiner(bundle.manifest, domain)
     request = LiveRequest(
         sources=sources,
         capture=CaptureRequest(size=size, fps=fps),
@@ -249,7 +252,7 @@ def live(
         trust_engines=trust_engines,
         style_spread=style_spread,
         settings=LiveSettings(
-            preparation=Preparation(height=height, target_fps=target_fps, mirror=mirror, refine=check_refine(refine)),
+            preparation=Preparation(height=height, target_fps=target_fps, mirror=mirror, refine=refine),
             styles=session_styles(bundle.manifest, domain, style or [], seed or []),
             record=record,
             overwrite=overwrite,

@@ -73,11 +73,20 @@ class LoadedModel:
         """The model and its domains, for people."""
         return f"{self.translator.model_name}: {self.translator.source} -> {self.translator.target}"
 
+    @property
+    def refine(self) -> str:
+        """How results of a lower height are refined: "learnt", "guided" or "off"."""
+        options = self._request.options
+        if options.height is None or not options.upscale or options.refine in ("guided", "off"):
+            return "guided" if options.refine == "guided" else "off"
+        return "guided" if self.for_images.learnt_refiner() is None else "learnt"
+
     def describe(self) -> list[str]:
         """The style, unless it is the usual one, and the backend: a line each, for people."""
         style = self._request.style
         backend = f"backend: {self.translator.backend_title}"
-        return [*([] if style.is_default else [f"style: {style}{style.note}"]), backend]
+        refined = ["refined by the model's refiner"] if self.refine == "learnt" else []
+        return [*([] if style.is_default else [f"style: {style}{style.note}"]), *refined, backend]
 
     def details(self) -> list[str]:
         """The backend with its version, and why it was chosen: a line, for people who ask."""
@@ -101,6 +110,7 @@ class LoadedModel:
             "backend_description": translator.backend_description,
             "backend_reason": translator.backend_reason,
             "precision": translator.precision,
+            "refine": self.refine,
         }
 
     def fingerprint(self) -> dict[str, Any]:

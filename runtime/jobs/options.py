@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
-from dsmap.runtime.refine.choice import check_refine, is_guided
+from dsmap.runtime.refine.choice import check_refine, is_refined
 from dsmap.runtime.video.encoders import EncoderSettings, codec_named
 from dsmap.runtime.video.hardware import OFF, check_hwaccel
 from dsmap.runtime.video.scaling import size_at_height
@@ -88,7 +88,7 @@ class VideoOptions:
     upscale: bool = True
     """Resize the result to the input's size; False leaves it at `height`."""
     refine: str = "auto"
-    """How it is resized: "guided" along the input's edges, "off" plainly; "auto": guided where that is better."""
+    """How it is resized: "guided" along edges, "learnt" by the model's refiner, "off" plainly, or "auto"."""
     side_by_side: bool = False
     """Input left, result right."""
     start: float | Fraction | None = None
@@ -129,7 +129,7 @@ class VideoOptions:
 
     def refines(self, width: int, height: int) -> bool:
         """Whether the result for an image of such a size is refined by the image's edges."""
-        return self.upscale and is_guided(self.refine, size_at_height(width, height, self.height), (width, height))
+        return self.upscale and is_refined(self.refine, size_at_height(width, height, self.height), (width, height))
 
     def size_of_result(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of what becomes of a frame or an image of such a size, before it is encoded."""

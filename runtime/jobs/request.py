@@ -21,6 +21,7 @@ from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_
 from dsmap.runtime.jobs.report_file import check_report_format, is_of_interrupted_run
 from dsmap.runtime.jobs.stored import as_place
 from dsmap.runtime.open_model import open_model
+from dsmap.runtime.refine.learnt import check_has_refiner
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.styles.style_path import StylePlan, plan_style_path
 from dsmap.runtime.video.addresses import is_address, with_passwords
@@ -194,3 +195,7 @@ def _check_options_have_effect(request: VideoRequest) -> None:
         raise InputError("--refine needs --height, which was not passed", "pass --height, or leave it out")
     if options.refine != "auto" and not options.upscale:
         raise InputError("--refine does not go with --no-upscale", "leave one of them out")
+    if options.refine == "learnt":
+        check_has_refiner(request.bundle.manifest, request.model.domain)
+        if request.model.strength != 1:
+            raise InputError("--refine learnt is for translations at --strength 1", "pass --refine guided")

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.report import Pixels, check_translated
-from dsmap.runtime.refine.choice import is_guided
-from dsmap.runtime.refine.guided import guided
+from dsmap.runtime.refine.choice import is_refined
+from dsmap.runtime.refine.refiners import refiner_for
 from dsmap.runtime.video.frame import Residual, add_residual
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
@@ -29,8 +29,8 @@ class FrameSteps:
     """The stages for the frames of one clip, `width` x `height` pixels, from its first frame on.
 
     `lines`: translate at that height; the result has the frame's own size again if `upscale`, else the smaller one.
-    `refine`: how it is brought to that size, one of `REFINE_CHOICES`. `side_by_side`: the frame on the left of the
-    result.
+    `refine`: how it is brought to that size, one of `REFINE_CHOICES`; InputError for "learnt" without a refiner.
+    `side_by_side`: the frame on the left of the result.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FrameSteps:
         self.inside = size_at_height(width, height, lines)
         """(width, height) that the network works at."""
         self._written = (width, height) if upscale else self.inside
-        self._guided = is_guided(refine, self.inside, self._written)
+        self._refine = refiner_for(refine, translator) if is_refined(refine, self.inside, self._written) else None
 
     @property
     def in_flight(self) -> int:
@@ -96,8 +96,8 @@ class FrameSteps:
 
     def _finished(self, frame_rgb: Pixels, small_rgb: Pixels, rgb: Pixels) -> Pixels:
         """The translation at the size that is written; stabilized after it was refined, which leaves less flicker."""
-        if self._guided:
-            return self._translator.finish(frame_rgb, guided(frame_rgb, small_rgb, rgb))
+        if self._refine is not None:
+            return self._translator.finish(frame_rgb, self._refine(frame_rgb, small_rgb, rgb))
         return scaled(self._translator.finish(small_rgb, rgb), self._written)
 
     def cancel(self) -> None:

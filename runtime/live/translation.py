@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.frame_translator import FrameTranslator
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.mailbox import LatestFrame
 from dsmap.runtime.live.source import Pixels
 from dsmap.runtime.live.styles import LiveStyle, StyleCodeCache, StyleMix
 from dsmap.runtime.live.working_height import WorkingHeight
-from dsmap.runtime.refine.choice import is_guided
-from dsmap.runtime.refine.guided import guided
+from dsmap.runtime.refine.choice import is_refined
+from dsmap.runtime.refine.refiners import refiner_for
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.scaling import scaled, size_at_height
 
@@ -85,12 +86,14 @@ class Preparation:
         """uint8 RGB (H, W, 3) -> left and right swapped where that is wanted, C-contiguous."""
         return np.ascontiguousarray(rgb[:, ::-1] if self.mirror else rgb)
 
-    def refined(self, frame_rgb: Pixels, input_rgb: Pixels, result_rgb: Pixels) -> tuple[Pixels, Pixels]:
+    def refined(
+        self, frame_rgb: Pixels, input_rgb: Pixels, result_rgb: Pixels, translator: FrameTranslator
+    ) -> tuple[Pixels, Pixels]:
         """The input and the result to show: at the size of the camera's frame where they are refined."""
-        if not is_guided(self.refine, input_rgb.shape[1::-1], frame_rgb.shape[1::-1]):
+        if not is_refined(self.refine, input_rgb.shape[1::-1], frame_rgb.shape[1::-1]):
             return input_rgb, result_rgb
         whole_rgb = self.mirrored(frame_rgb)
-        return whole_rgb, guided(whole_rgb, input_rgb, result_rgb)
+        return whole_rgb, refiner_for(self.refine, translator)(whole_rgb, input_rgb, result_rgb)
 
 
 class TranslationThread:
@@ -153,7 +156,7 @@ class TranslationThread:
         input_rgb = self._prepare(frame_rgb, height)
         # A copy: a backend may return a view of memory that it uses again.
         result_rgb = direction.translator.submit(input_rgb, code)().copy()
-        input_rgb, result_rgb = self._prepare.refined(frame_rgb, input_rgb, result_rgb)
+        input_rgb, result_rgb = self._prepare.refined(frame_rgb, input_rgb, result_rgb, direction.translator)
         self.count += 1
         self.results.put(
             LiveFrame(

@@ -2,7 +2,7 @@
 
 from dsmap.errors import InputError
 
-REFINE_CHOICES = ("auto", "guided", "off")
+REFINE_CHOICES = ("auto", "guided", "learnt", "off")
 _LEAST_RATIO = 1.3
 """Enlarged by less, a plain resize keeps more of what the network draws."""
 
@@ -14,10 +14,10 @@ def check_refine(refine: str) -> str:
     return refine
 
 
-def is_guided(refine: str, inside: tuple[int, int], result: tuple[int, int]) -> bool:
+def is_refined(refine: str, inside: tuple[int, int], result: tuple[int, int]) -> bool:
     """Whether a translation of size `inside` is refined to `result`, both (width, height).
 
-    "guided" does so wherever the result is larger; "auto" where it is larger enough to gain.
+    "guided" and "learnt" do so wherever the result is larger; "auto" where it is larger enough to gain.
     """
     ratio = min(result[0] / inside[0], result[1] / inside[1])
-    return ratio > 1 if refine == "guided" else refine == "auto" and ratio >= _LEAST_RATIO
+    return ratio > 1 if refine in ("guided", "learnt") else refine == "auto" and ratio >= _LEAST_RATIO

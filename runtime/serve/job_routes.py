@@ -15,6 +15,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import RequestedStyle, VideoRequest
+from dsmap.runtime.refine.learnt import check_has_refiner
 from dsmap.runtime.serve.errors import RequestError
 from dsmap.runtime.serve.job_order import JobOrder
 from dsmap.runtime.serve.job_queue import ENDED, VideoJob
@@ -157,6 +158,8 @@ def _video_request(request: ServeRequest, wish: VideoWish, source: Path, style_i
     style = resolve_style(request.bundle, wish, style_image, request.limits.pixels)
     if not wish.upscale and wish.height is None:
         raise InputError("upscale=false needs a height", "Pass height, or leave upscale out.")
+    if wish.refine == "learnt":
+        check_has_refiner(request.bundle.manifest, wish.domain)
     output = source.with_name(f"result.{wish.container}")
     return VideoRequest(
         jobs=(Job(kind="video", source=source, output=output),),

@@ -59,8 +59,10 @@ class ImageWish(StyleWish):
         None, ge=16, le=8192, description="Translate at this many lines; the result has the input's size again."
     )
     upscale: bool = Field(True, description="With `height`: `false` leaves the result at that size.")
-    refine: Literal["auto", "guided", "off"] = Field(
-        "auto", description="With `height`: full size along the input's edges (`guided`), or by a plain resize (`off`)."
+    refine: Literal["auto", "guided", "learnt", "off"] = Field(
+        "auto",
+        description="With `height`: full size along the input's edges (`guided`), by the model's refiner (`learnt`), "
+        "or by a plain resize (`off`).",
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import Codes, Frames, Pending
-from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, TranslatorWrapper
+from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, Refine, TranslatorWrapper
 from dsmap.runtime.translator import Translator
 
 
@@ -63,6 +63,10 @@ class StrengthTranslator(TranslatorWrapper):
             return np.asarray(mixed, np.uint8).reshape(translated.shape)
 
         return wait
+
+    def learnt_refiner(self) -> Refine | None:
+        """As `FrameTranslator.learnt_refiner`: none for a mix, as it was learnt from translations at full strength."""
+        return super().learnt_refiner() if self.strength == 1 else None
 
     def check_size(self, height: int, width: int, batch: int = 1) -> None:
         """As `FrameTranslator.check_size`, for the translation and the reconstruction together."""

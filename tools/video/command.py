@@ -138,7 +138,7 @@ def video(
         str,
         typer.Option(
             metavar="NAME",
-            help="--height's resize: guided (by the input's edges), off or auto.",
+            help="--height's resize: guided (by edges), learnt, off or auto.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),

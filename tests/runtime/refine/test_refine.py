@@ -19,7 +19,7 @@ from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.live.translation import Preparation
-from dsmap.runtime.refine.choice import is_guided
+from dsmap.runtime.refine.choice import is_refined
 from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.video.scaling import scaled
@@ -110,11 +110,11 @@ def test_it_is_deterministic_and_leaves_its_inputs():
 
 
 def test_auto_refines_what_is_enlarged_by_much():
-    assert is_guided("auto", (480, 270), (1920, 1080))
-    assert not is_guided("auto", (880, 500), (960, 540))
-    assert is_guided("guided", (880, 500), (960, 540))
-    assert not is_guided("guided", (960, 540), (480, 270))
-    assert not is_guided("off", (480, 270), (1920, 1080))
+    assert is_refined("auto", (480, 270), (1920, 1080))
+    assert not is_refined("auto", (880, 500), (960, 540))
+    assert is_refined("guided", (880, 500), (960, 540))
+    assert not is_refined("guided", (960, 540), (480, 270))
+    assert not is_refined("off", (480, 270), (1920, 1080))
     with pytest.raises(InputError, match="--refine learned is not known"):
         VideoOptions(refine="learned")
 
@@ -174,7 +174,7 @@ def test_live_results_get_the_size_of_the_camera(mirror: bool):
     rgb = texture()
     prepare = Preparation(height=48, mirror=mirror, refine="guided")
     small = prepare(rgb, 48)
-    shown, result = prepare.refined(rgb, small, colder(small))
+    shown, result = prepare.refined(rgb, small, colder(small), as_frame_translator(colder))
     assert np.array_equal(shown, rgb[:, ::-1] if mirror else rgb)
     assert psnr(result, colder(shown)) > 30
     same = Preparation(height=48, refine="off").refined(rgb, small, small)
