@@ -16,7 +16,17 @@ from dsmap.errors import DsmapError
 VARIABLE = "DSMAP_CACHE"
 _PRIVATE = 0o700
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_OURS = {"engines", "models", "rtx-kernels", "torch-kernels", "features", "cpu-contest", "web-runtime"}
+_OURS = {
+    "coreml",
+    "cpu-contest",
+    "engines",
+    "features",
+    "migraphx",
+    "models",
+    "rtx-kernels",
+    "torch-kernels",
+    "web-runtime",
+}
 """What dsmap keeps in the cache (cpu-contest: before version 1). A folder with nothing else in it is dsmap's own."""
 
 

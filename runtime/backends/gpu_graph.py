@@ -11,9 +11,23 @@ from typing import Any
 import numpy as np
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.bundle.bundle import Bundle
 
 FRAMES, STYLE, OUTPUT = "frames", "style_params", "decoder/frames"
 """The graph's inputs and its output."""
+
+
+def bundle_gpu_graph(bundle: Bundle, source: str, target: str, precision: str) -> bytes:
+    """`gpu_graph` of a bundle's graphs from `source` to `target`."""
+
+    def read(component: str, domain: str) -> bytes | None:
+        graph = bundle.graph_data(component, domain, precision)
+        return None if graph is None else graph.data
+
+    encoder, decoder = read("content_encoder", source), read("decoder", target)
+    assert encoder is not None, "a bundle is read only if it has it"
+    assert decoder is not None
+    return gpu_graph(encoder, read("mapping", target), decoder)
 
 
 def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:

@@ -11,8 +11,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,17 @@ from dsmap.runtime.backends.base import (
 from dsmap.runtime.backends.concurrency import TranslationPool
 from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
 from dsmap.runtime.backends.frame_binding import FrameBinding
-from dsmap.runtime.backends.gpu_graph import gpu_graph
-from dsmap.runtime.backends.node_placement import describe_placement, record_placement
+from dsmap.runtime.backends.gpu_graph import bundle_gpu_graph
+from dsmap.runtime.backends.node_placement import placement, record_placement
 from dsmap.runtime.backends.onnxruntime_session import (
     Providers,
     encode_style_on_cpu,
     import_onnxruntime,
     onnxruntime_errors,
     open_session,
+    quiet,
     session_options,
+    style_mlp,
 )
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.engines.tensorrt_api import current_device
@@ -92,7 +93,7 @@ class OnnxRuntimeCUDA(Backend):
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {arithmetic}"
         self.title = f"{self._device_name()} (ONNX Runtime)"
         self._session: Any = None
-        self._style_mlp: Any = None
+        self._style_params: Callable[[Codes], Codes] | None = None
         self._open_and_check(settings.source or bundle.source_of(target))
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
@@ -108,8 +109,9 @@ class OnnxRuntimeCUDA(Backend):
         """In a thread of the pool."""
         binding: FrameBinding | None = getattr(self._of_thread, "binding", None)
         if binding is None:
-            params = None if self._style_mlp is None else self._style_params
-            binding = FrameBinding(self._ort, self._session, self._device, self._smallest, params, self._converter)
+            binding = FrameBinding(
+                self._ort, self._session, self._device, self._smallest, self._style_params, self._converter
+            )
             self._of_thread.binding = binding
             self._bindings.append(binding)
         with onnxruntime_errors():
@@ -129,7 +131,7 @@ class OnnxRuntimeCUDA(Backend):
             binding.free()
         self._bindings.clear()
         self._of_thread = threading.local()
-        self._session = self._style_mlp = None
+        self._session = self._style_params = None
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Once per style image, if at all: not worth a session on the device.
@@ -155,7 +157,8 @@ class OnnxRuntimeCUDA(Backend):
         """Opens the sessions and translates the smallest frame: the provider may have no kernels for this GPU."""
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
         try:
-            self._session, self._style_mlp = self._open_session(source), self._open_style_mlp()
+            self._session = self._open_session(source)
+            self._style_params = style_mlp(self._bundle, self._target)
             self.translate(self._smallest, style)
         except DsmapError as error:
             self.close()
@@ -168,40 +171,20 @@ class OnnxRuntimeCUDA(Backend):
 
     def _open_session(self, source: str) -> Any:
         """A session of the whole translation from `source`."""
-
-        def read(component: str, domain: str) -> bytes | None:
-            graph = self._bundle.graph_data(component, domain, self.precision)
-            return None if graph is None else graph.data
-
-        encoder, decoder = read("content_encoder", source), read("decoder", self._target)
-        assert encoder is not None, "a bundle is read only if it has it"
-        assert decoder is not None
-        graph = gpu_graph(encoder, read("mapping", self._target), decoder)
+        graph = bundle_gpu_graph(self._bundle, source, self._target, self.precision)
         options, debug = session_options(self._ort), _log.isEnabledFor(logging.DEBUG)
         if debug:
             record_placement(options)
-        with _quiet(self._ort):
+        with quiet(self._ort):
             session = self._open(graph, options, [(self._provider, self._options), "CPUExecutionProvider"])
         if debug:
-            _log.debug("%s: %s", self.name, describe_placement(session))
+            _log.debug("%s: %s", self.name, placement(session).describe())
             taken = session.get_provider_options().get(self._provider, {})
             _log.debug("%s: %s", self.name, ", ".join(f"{name}={taken.get(name)}" for name in self._options))
         return session
 
     def _open(self, graph: bytes, options: Any, providers: Providers) -> Any:
         return open_session(self._ort, graph, options, providers)
-
-    def _open_style_mlp(self) -> Any:
-        """A session of the style's MLP, on the CPU: a few products, once per style. None without styles."""
-        graph = self._bundle.graph_data("style_mlp", self._target)
-        if graph is None:
-            return None
-        return open_session(self._ort, graph, session_options(self._ort), ["CPUExecutionProvider"])
-
-    def _style_params(self, style_ns: Codes) -> Codes:
-        """The parameters that the decoder takes for these styles."""
-        style_ns = np.ascontiguousarray(style_ns, np.float32)
-        return np.asarray(self._style_mlp.run(["style_params"], {"style": style_ns})[0], np.float32)
 
 
 def has_kernels(version: str, capability: str) -> bool:
@@ -242,13 +225,3 @@ def missing_library(folder: Path) -> str | None:
     except OSError as error:
         return " ".join(str(error).split())[:200]
     return None
-
-
-@contextmanager
-def _quiet(ort: Any) -> Iterator[None]:
-    """Without ONNX Runtime's own lines while it tries: what fails is raised."""
-    ort.set_default_logger_severity(4)
-    try:
-        yield
-    finally:
-        ort.set_default_logger_severity(2)

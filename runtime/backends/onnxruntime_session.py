@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,17 +31,20 @@ def session_options(ort: Any, threads: int | None = None) -> Any:
     return options
 
 
-def open_session(ort: Any, graph: GraphData | bytes, options: Any, providers: Providers) -> Any:
+def open_session(
+    ort: Any, graph: GraphData | bytes, options: Any, providers: Providers, *, in_options: str | None = None
+) -> Any:
     """A session on the first of the providers, or DsmapError: ONNX Runtime would silently take the next one.
 
-    It gets the bytes that were checked, or a graph made of such, never a file's name.
+    `in_options`: the provider that the options name already, instead of `providers`, which is empty then. The session
+    gets the bytes that were checked, or a graph made of such, never a file's name.
     """
     data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.name)
     try:
-        session = ort.InferenceSession(data, options, providers=providers)
+        session = ort.InferenceSession(data, options, providers=None if in_options else providers)
     except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
         raise DsmapError(f"ONNX Runtime cannot load {name}: {one_line(error)}", EXPORT_AGAIN) from error
-    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    first = in_options or (providers[0] if isinstance(providers[0], str) else providers[0][0])
     if session.get_providers()[:1] != [first]:
         raise DsmapError(f"ONNX Runtime runs {name} on {session.get_providers()}", "Reinstall onnxruntime.")
     session.disable_fallback()  # to other providers, which would want the bytes again
@@ -66,12 +69,40 @@ def encode_style_on_cpu(bundle: Bundle, target: str, frames_nhwc: npt.NDArray[np
     return np.array(run_session(session, ["style"], {"frames": frames_nhwc})[0], np.float32)
 
 
+def style_mlp(bundle: Bundle, target: str) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]] | None:
+    """What computes the decoder's parameters from style codes, on the CPU: a few products, once per style.
+
+    None without styles.
+    """
+    graph = bundle.graph_data("style_mlp", target)
+    if graph is None:
+        return None
+    ort = import_onnxruntime()
+    session = open_session(ort, graph, session_options(ort), ["CPUExecutionProvider"])
+
+    def style_params(style_ns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        inputs = {"style": np.ascontiguousarray(style_ns, np.float32)}
+        return np.asarray(run_session(session, ["style_params"], inputs)[0], np.float32)
+
+    return style_params
+
+
 def run_session(
     session: Any, outputs: list[str], inputs: dict[str, npt.NDArray[Any]], options: Any = None
 ) -> list[Any]:
     """The session's outputs; raises its errors as DsmapError."""
     with onnxruntime_errors():
         return list(session.run(outputs, inputs, options))
+
+
+@contextmanager
+def quiet(ort: Any) -> Iterator[None]:
+    """Without ONNX Runtime's own lines within the block: what fails is raised."""
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)
 
 
 @contextmanager

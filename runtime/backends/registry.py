@@ -53,6 +53,36 @@ def _openvino_gpu() -> type[Backend]:
     return OpenVINOGPU
 
 
+def _coreml() -> type[Backend]:
+    from dsmap.runtime.backends.providers.coreml import CoreML
+
+    return CoreML
+
+
+def _directml() -> type[Backend]:
+    from dsmap.runtime.backends.providers.directml import DirectML
+
+    return DirectML
+
+
+def _windowsml() -> type[Backend]:
+    from dsmap.runtime.backends.providers.windowsml import WindowsML
+
+    return WindowsML
+
+
+def _migraphx() -> type[Backend]:
+    from dsmap.runtime.backends.providers.migraphx import MIGraphX
+
+    return MIGraphX
+
+
+def _webgpu() -> type[Backend]:
+    from dsmap.runtime.backends.providers.webgpu import WebGPU
+
+    return WebGPU
+
+
 def _torch() -> type[Backend]:
     from dsmap.runtime.backends.torch.importing import import_torch
 
@@ -75,14 +105,22 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "cpu": _onnxruntime_cpu,
     "openvino": _openvino,
     "openvino-gpu": _openvino_gpu,
+    "coreml": _coreml,
+    "directml": _directml,
+    "windowsml": _windowsml,
+    "migraphx": _migraphx,
+    "webgpu": _webgpu,
     "torch": _torch,
     "triton": _triton,
 }
 """By name, in the order `auto` tries them."""
-BY_NAME_ONLY = ("openvino", "openvino-gpu", "torch", "triton")
-"""Backends that `auto` never takes. Whether OpenVINO is faster than `cpu` depends on the model, the precision and the
-CPU; `dsmap-bench model` measures it. `torch` takes seconds to import, and compiles for half a minute on a GPU. `triton`
-needs a server; a model that is on one (`Bundle.only_backend`) takes no other."""
+UNTESTED = ("coreml", "directml", "windowsml", "migraphx", "webgpu")
+"""Backends that have not run on the hardware they are for; each says so in its description."""
+BY_NAME_ONLY = ("openvino", "openvino-gpu", *UNTESTED, "torch", "triton")
+"""Backends that `auto` never takes: those of `UNTESTED` until somebody has tried them. Whether OpenVINO is faster than
+`cpu` depends on the model, the precision and the CPU; `dsmap-bench model` measures it. `torch` takes seconds to import,
+and compiles for half a minute on a GPU. `triton` needs a server; a model that is on one (`Bundle.only_backend`) takes
+no other."""
 
 
 def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> Choice:

@@ -23,7 +23,7 @@ from dsmap.runtime import Translator, translator
 from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, pinned_memory, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
 from dsmap.runtime.backends.base import BackendSettings
-from dsmap.runtime.backends.node_placement import describe_placement
+from dsmap.runtime.backends.node_placement import placement
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.pinned_memory import PinnedMemory
 from dsmap.runtime.backends.registry import load_backend
@@ -979,10 +979,10 @@ def test_nodes_that_are_not_on_the_first_provider_are_named():
     session = SimpleNamespace(
         get_providers=lambda: ["CUDA", "CPU"], get_provider_graph_assignment_info=lambda: iter(parts)
     )
-    assert describe_placement(session) == "2 nodes on CPU, 2 nodes on CUDA; not on CUDA: Shape c, Slice"
+    assert placement(session).describe() == "2 nodes on CPU, 2 nodes on CUDA; not on CUDA: Shape c, Slice"
     parts.append(part("CPU", *[("Gather", str(i)) for i in range(30)]))
-    assert describe_placement(session).endswith("Gather 17 and 12 more")
-    assert "does not tell" in describe_placement(SimpleNamespace())
+    assert placement(session).describe().endswith("Gather 17 and 12 more")
+    assert "does not tell" in placement(SimpleNamespace(get_providers=lambda: ["CUDA"])).describe()
 
 
 @pytest.mark.parametrize(

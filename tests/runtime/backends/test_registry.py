@@ -53,12 +53,12 @@ def test_auto_takes_the_first_that_runs_and_says_why_not_those_before(backends, 
 
 def test_on_a_cpu_auto_takes_onnx_runtime_wherever_it_is_and_loads_nothing_else(backends, monkeypatch):
     monkeypatch.setattr("platform.processor", lambda: "GenuineIntel")
-    loaded = backends("cpu", "openvino", "openvino-gpu", "torch")
+    loaded = backends("cpu", *registry.BY_NAME_ONLY)
     assert [auto().backend.name for _ in range(3)] == ["cpu"] * 3
     assert set(loaded) == {"tensorrt", "tensorrt-rtx", "cuda", "cpu"}
 
 
-@pytest.mark.parametrize("name", ["openvino", "torch"])
+@pytest.mark.parametrize("name", ["openvino", "torch", *registry.UNTESTED])
 def test_some_are_taken_by_name_alone(backends, name):
     backends(name)
     choice = registry.load_backend(name, BUNDLE, "winter")
