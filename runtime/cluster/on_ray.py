@@ -24,6 +24,8 @@ from dsmap.runtime.jobs.batch import CheckedJob, described, largest_frames, run_
 from dsmap.runtime.jobs.batch_report import BatchReport, JobOutcome, ModelLoaded, OnEvent
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.resume import discard_parts
+from dsmap.runtime.jobs.segments_stored import remove_segments_there
+from dsmap.runtime.jobs.stored import is_stored
 
 SEGMENT_SECONDS = 30.0
 _BEATS = 500  # reports of workers a second that one process hears at ease
@@ -95,9 +97,12 @@ def _begun(one: CheckedJob, request: VideoRequest) -> CheckedJob:
     workers that are lost leave some too. With the error while another process is working on it.
     """
     job = one.job
-    if one.error is None and job.kind == "video" and not job.is_stored and not request.options.resume:
+    if one.error is None and job.kind == "video" and not request.options.resume:
         try:
-            discard_parts(job.output)
+            if is_stored(job.output):
+                remove_segments_there(job.output)
+            else:
+                discard_parts(job.output)
         except InputError as error:
             if len(request.jobs) == 1:
                 raise

@@ -4,16 +4,18 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.cluster.units import FolderUnit, JoinUnit, PartEvent, PartResult, SegmentUnit, Unit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, JobProgress, JobStarted, OnEvent
+from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.resume import discard_nothing, is_unfinished, saying_kept
 from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult, hold_segments
+from dsmap.runtime.jobs.segments_stored import is_unfinished_there
+from dsmap.runtime.jobs.stored import is_stored
 
 DESCRIBED = 20
 """Inputs that are told one by one before the work; of more, notes are told when they begin."""
@@ -50,7 +52,7 @@ class Outcomes:
             self._let_go(number)
         for number in self._started:
             one = self._todo[number].job
-            if one.kind == "video" and not one.is_stored and number not in self._complete:
+            if one.kind == "video" and not is_stored(one.output) and number not in self._complete:
                 discard_nothing(one.output)
 
     def plan(self, units: Sequence[Unit]) -> None:
@@ -96,7 +98,8 @@ class Outcomes:
         if isinstance(found.result, SegmentPlan):
             plan = self._plans[number] = found.result
             try:
-                self._held[number] = hold_segments(one.job.output)
+                if not is_stored(one.job.output):  # stores know no locks
+                    self._held[number] = hold_segments(one.job.output)
             except DsmapError as error:
                 self._end(number, JobOutcome(one.job, None, error))
                 return []
@@ -154,8 +157,7 @@ class Outcomes:
             report = replace(report, frames_expected=one.facts.frames if one.facts else report.frames_expected)
         if self._parts_expected[number] > 1 or number in self._plans:
             report = replace(report, seconds=self._seconds(number))
-        source = one.job.source if isinstance(one.job.source, Path) else report.input
-        report = replace(report, input=source, output=one.job.output, notes=(*report.notes, *_notes(one)))
+        report = replace(report, input=one.job.source_path, output=one.job.output, notes=(*report.notes, *_notes(one)))
         return JobOutcome(one.job, report)
 
     def _seconds(self, number: int) -> float:
@@ -166,7 +168,7 @@ class Outcomes:
         one, done = self._todo[number], self._segments.get(number, {})
         width, height = self._plans[number].size or (0, 0)
         report = JobReport(
-            input=Path(one.job.source),
+            input=one.job.source_path,
             output=one.job.output,
             width=width,
             height=height,
@@ -183,14 +185,23 @@ class Outcomes:
         self.begin(number)
         self._let_go(number)
         job, error = outcome.job, outcome.error
-        if error is not None and not isinstance(error, InputError) and job.kind == "video" and not job.is_stored:
-            outcome = outcome._replace(error=saying_kept(error) if is_unfinished(job.output) else error)
+        if error is not None and not isinstance(error, InputError) and job.kind == "video" and _is_kept(job):
+            outcome = outcome._replace(error=saying_kept(error))
         self._outcomes[number] = outcome
         if outcome.complete:
             self._complete.add(number)
         if outcome.error is not None and self._alone:
             raise outcome.error
         self._emit(outcome)
+
+
+def _is_kept(job: Job) -> bool:
+    """Whether finished parts of a video are."""
+    if not is_stored(job.output):
+        return is_unfinished(job.output)
+    with contextlib.suppress(DsmapError):  # the store may be what the error is about
+        return is_unfinished_there(job.output)
+    return False
 
 
 def _notes(one: CheckedJob) -> tuple[str, ...]:

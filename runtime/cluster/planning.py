@@ -8,6 +8,7 @@ from dsmap.runtime.cluster.units import FolderUnit, JobsUnit, Unit, VideoUnit
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.images import prepare_folder
 from dsmap.runtime.jobs.request import VideoRequest
+from dsmap.runtime.jobs.stored import is_stored
 
 _Image = TypeVar("_Image")
 _MOST_IMAGES = 32  # in a unit
@@ -24,15 +25,18 @@ def plan_units(todo: Sequence[CheckedJob], request: VideoRequest, *, workers: in
     images = [one for one in good if one[1].job.kind in ("image", "frame")]
     folders = [one for one in good if one[1].job.kind == "folder"]
     units: list[Unit] = [
-        VideoUnit(number, one, seconds)
-        if isinstance(one.job.source, Path) and not one.job.is_stored
-        else JobsUnit(((number, one),))
+        VideoUnit(number, one, seconds) if _is_file(one.job.source) else JobsUnit(((number, one),))
         for number, one in videos
     ]
     for number, one in folders:
         units += _folder_units(number, one, request, workers)
     units += [JobsUnit(tuple(some)) for some in _batches(images, workers)]
     return units
+
+
+def _is_file(source: Path | str) -> bool:
+    """Whether it is a file, here or in a store: neither a stream nor a sequence of images."""
+    return isinstance(source, Path) or is_stored(source)
 
 
 def _folder_units(number: int, one: CheckedJob, request: VideoRequest, workers: int) -> Iterator[FolderUnit]:

@@ -28,6 +28,7 @@ MOST_LOSSES = 5
 """Workers that a unit may lose."""
 STOP_SECONDS = 30.0
 """How long workers may take to keep what they have done after Ctrl-C."""
+_CLOSE_SECONDS = 10.0  # for removing what they keep on disks
 _WAIT_SECONDS = 0.25
 _QUIET_SECONDS = 20.0  # before it is said that no worker has come yet
 _GET_SECONDS = 60.0  # for a result that is there, unless its node has just gone
@@ -80,6 +81,9 @@ class Pool:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, ClusterLostError):
             return
+        with contextlib.suppress(Exception):
+            closing = [slot.actor.close.remote() for slot in self._slots if slot.reference is None]
+            self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS) if closing else None
         for actor in (*(slot.actor for slot in self._slots), self._hub):
             with contextlib.suppress(Exception):
                 self._ray.kill(actor)
@@ -147,7 +151,8 @@ class Pool:
             node = actor.node.remote()
             self._slots.append(_Slot(actor, actor.load.remote(), node))
         for slot in [slot for slot in self._slots if slot.reference is None][: max(0, len(self._slots) - wanted)]:
-            self._drop(slot)
+            self._slots.remove(slot)
+            slot.actor.close.remote()  # and Ray ends it, when nothing refers to it any more
         self._most = max(self._most, len(self._slots))
 
     def _assign(self, waiting: deque[tuple[Unit, _Losses]], outcomes: Outcomes) -> None:

@@ -3,11 +3,9 @@
 import _thread
 import contextlib
 import os
-import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from dsmap.common.cpu import CPUS_VARIABLE
 from dsmap.common.interrupts import StopRequest, stop_on_signals
 from dsmap.errors import DsmapError, InputError, first_line
 from dsmap.runtime.bundle.bundled import bundled_models, is_hub_model
+from dsmap.runtime.cluster.store_copies import StoreCopies
 from dsmap.runtime.cluster.units import (
     FolderUnit,
     JobsUnit,
@@ -43,7 +42,8 @@ from dsmap.runtime.jobs.segments import (
     segments_folder,
     translate_segment,
 )
-from dsmap.runtime.jobs.stored import StorePath, fetch, is_stored, send
+from dsmap.runtime.jobs.segments_stored import fetch_segment, fetch_segments, remove_segments_there, send_segment
+from dsmap.runtime.jobs.stored import is_stored, send
 from dsmap.runtime.open_model import open_model
 
 _Made = TypeVar("_Made")
@@ -95,6 +95,7 @@ class Worker:
         self._order, self._hub = order, hub
         self._request = order.request
         self._model: LoadedModel | None = None
+        self._copies = StoreCopies()
 
     def node(self) -> str:
         """Which one it is on."""
@@ -111,6 +112,10 @@ class Worker:
         except DsmapError as error:
             return error
         return self._model.summary()
+
+    def close(self) -> None:
+        """Removes what it keeps on the disk of its node."""
+        self._copies.close()
 
     def run(self, unit: Unit, *, retry: bool) -> tuple[list[PartResult], list[PartEvent]]:
         """The results of a unit, and what was not told before. After a stop those of unfinished jobs may be missing.
@@ -142,75 +147,76 @@ class Worker:
         options, job = self._request.options, unit.one.job
         if retry and is_done(job) and not options.overwrite:
             return _done_before(unit.one)
-        plan = plan_segments(self._request, job, unit.seconds)
+        with self._copies.of(job) as local:
+            plan = plan_segments(self._request, local, unit.seconds)
         if plan.is_split:
             return plan
-        frames = unit.one.facts.frames if unit.one.facts else None
+        frames = plan.frames or (unit.one.facts.frames if unit.one.facts else None)
         if frames and frames > unit.seconds * _WORTH_TELLING:
             beats.notice(unit.number, 0, plan.note)
         return self._job(unit.number, unit.one, retry, beats)
 
     def _segment(self, unit: SegmentUnit, beats: "_Beats") -> SegmentResult:
         assert self._model is not None
-        job = unit.one.job
-        return translate_segment(
-            self._request,
-            job,
-            unit.plan,
-            unit.part,
-            self._model,
-            segments_folder(job.output),
-            progress=lambda done, _expected: beats.progress(unit.number, unit.part, done),
-            notify=lambda line: beats.notice(unit.number, unit.part, line),
-        )
+        job, segment = unit.one.job, unit.plan.segments[unit.part]
+        with self._copies.of(job) as local:
+            folder = segments_folder(local.output)
+            if is_stored(job.output):
+                fetch_segment(segment, job.output, folder)
+            result = translate_segment(
+                self._request,
+                local,
+                unit.plan,
+                unit.part,
+                self._model,
+                folder,
+                progress=lambda done, _expected: beats.progress(unit.number, unit.part, done),
+                notify=lambda line: beats.notice(unit.number, unit.part, line),
+            )
+            if is_stored(job.output) and not result.interrupted and not result.was_done:
+                send_segment(result, job.output)
+        return result
 
     def _join(self, unit: JoinUnit, retry: bool, beats: "_Beats") -> JobReport:
-        if retry:  # some segments may be in the journal already: the plain job goes on from there
-            return self._job(unit.number, unit.one, retry, beats)
-        return join_segments(
-            self._request,
-            unit.one.job,
-            unit.plan,
-            unit.segments,
-            notify=lambda line: beats.notice(unit.number, 0, line),
-        )
+        job = unit.one.job
+        if retry and is_stored(job.output) and is_done(job) and not self._request.options.overwrite:
+            remove_segments_there(job.output)
+            return _done_before(unit.one)
+        if retry and not is_stored(job.output):
+            return self._job(unit.number, unit.one, retry, beats)  # it goes on with what is in the journal already
+        with self._copies.of(job) as local:
+            segments: Sequence[SegmentResult] = unit.segments
+            request = self._request
+            if is_stored(job.output):
+                kept = fetch_segments(unit.plan.segments, job.output, segments_folder(local.output))
+                segments = [replace(one, was_done=made.was_done) for one, made in zip(kept, segments, strict=True)]
+                request = _into_copy(request)
+            report = join_segments(
+                request, local, unit.plan, segments, notify=lambda line: beats.notice(unit.number, 0, line)
+            )
+            if is_stored(job.output) and not report.interrupted:
+                send(local.output, job.output)
+                remove_segments_there(job.output)
+        return replace(report, input=job.source_path)
 
     def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:
-        model, request = self._model, self._request
+        model, request, job = self._model, self._request, one.job
         assert model is not None
-        if one.job.is_stored:
-            return self._stored(number, one, beats)
         if retry:
-            if not request.options.overwrite and is_done(one.job):
+            if not request.options.overwrite and is_done(job):
                 return _done_before(one)
-            request = replace(request, options=_continuing(request, one.job))
-
-        outcome = _when_free(
-            lambda: run_job(one, request, model, beats.emitter(number)), seconds=_LOCK_SECONDS if retry else 0
-        )
-        assert outcome.report is not None
-        return outcome.report
-
-    def _stored(self, number: int, one: CheckedJob, beats: "_Beats") -> JobReport:
-        """A job from or to an object store, by way of this node's disk. The result is sent when it is complete."""
-        assert self._model is not None
-        job = one.job
-        with tempfile.TemporaryDirectory(prefix="dsmap-") as scratch, _naming_node(scratch):
-            source, output = job.source, job.output
-            if isinstance(source, str) and is_stored(source):
-                source = Path(scratch, StorePath(source).name)
-                fetch(str(job.source), source)
-            if is_stored(output):
-                output = Path(scratch, "result", output.name)
-                output.parent.mkdir()
-            local = CheckedJob(replace(job, source=source, output=output), None)
-            options = replace(self._request.options, overwrite=True, resume=False)
-            request = replace(self._request, options=options, jobs=(local.job,))
-            report = run_job(local, request, self._model, beats.emitter(number)).report
-            assert report is not None
-            if is_stored(job.output) and not report.interrupted:
-                send(output, job.output)
-        return replace(report, input=Path(job.source) if isinstance(job.source, Path) else StorePath(job.source))
+            request = replace(request, options=_continuing(request, job))
+        if is_stored(job.output):
+            request = _into_copy(request)
+        with self._copies.of(job) as local:
+            here = CheckedJob(local, None) if job.is_stored else one
+            outcome = _when_free(
+                lambda: run_job(here, request, model, beats.emitter(number)), seconds=_LOCK_SECONDS if retry else 0
+            )
+            assert outcome.report is not None
+            if is_stored(job.output) and not outcome.report.interrupted:
+                send(local.output, job.output)
+        return replace(outcome.report, input=job.source_path)
 
     def _folder(self, unit: FolderUnit, retry: bool, beats: "_Beats") -> JobReport:
         assert self._model is not None
@@ -227,16 +233,22 @@ class Worker:
 
 def _continuing(request: VideoRequest, job: Job) -> Any:
     """The options that go on where a lost worker was: a video from its finished parts, the rest from the start."""
-    if job.kind == "video" and isinstance(job.source, Path) and "%" not in job.output.name:
+    is_file = isinstance(job.source, Path) or is_stored(job.source)
+    if job.kind == "video" and is_file and "%" not in job.output.name:
         return replace(request.options, resume=True)
     return replace(request.options, overwrite=True)  # what is there was written by the lost worker
+
+
+def _into_copy(request: VideoRequest) -> VideoRequest:
+    """`request` for an output that is a copy on this node: nothing can be there before."""
+    return replace(request, options=replace(request.options, overwrite=True, resume=False))
 
 
 def _done_before(one: CheckedJob) -> JobReport:
     """Of a job whose result was complete when its worker was lost; nothing else had that name before the run."""
     facts = one.facts
     return JobReport(
-        input=Path(one.job.source),
+        input=one.job.source_path,
         output=one.job.output,
         width=facts.width if facts else 0,
         height=facts.height if facts else 0,
@@ -246,18 +258,6 @@ def _done_before(one: CheckedJob) -> JobReport:
         audio_streams=facts.audio_streams if facts else 0,
         notes=("done by a worker that was lost before it could report",),
     )
-
-
-@contextlib.contextmanager
-def _naming_node(scratch: str) -> Iterator[None]:
-    """Errors about the folder `scratch`, which is gone by then, name its disk and whose it is."""
-    try:
-        yield
-    except DsmapError as error:
-        if scratch not in error.fact:
-            raise
-        fact = error.fact.replace(scratch, os.path.dirname(scratch))
-        raise type(error)(f"on the node {socket.gethostname()}: {fact}", error.advice) from error
 
 
 def _when_free(call: Callable[[], JobOutcome], *, seconds: float) -> JobOutcome:

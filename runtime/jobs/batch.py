@@ -27,6 +27,8 @@ from dsmap.runtime.jobs.plan import Job, is_done, make_result_folders, tidy_up_a
 from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.report_file import write_batch_report
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
+from dsmap.runtime.jobs.resume import check_unfinished, is_unfinished, parts_folder
+from dsmap.runtime.jobs.segments_stored import is_unfinished_there
 from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame_job
 from dsmap.runtime.jobs.stored import is_stored, stored_exists
 from dsmap.runtime.jobs.video import run_video_job
@@ -160,8 +162,7 @@ def _checked_jobs(request: VideoRequest, jobs: Sequence[Job]) -> list[CheckedJob
 
 def _facts(job: Job, options: VideoOptions) -> InputFacts:
     if job.is_stored:  # the worker that fetches it sees what it is
-        if not options.overwrite and (stored_exists if is_stored(job.output) else Path.exists)(job.output):
-            raise InputError(f"{job.output} exists already", "pass --overwrite to replace it, or another name with -o")
+        _check_stored(job, options)
         return InputFacts(width=0, height=0, frames=1 if job.kind == "image" else None)
     if job.kind == "video":
         return check_video_job(job.source, job.output, options)
@@ -171,6 +172,22 @@ def _facts(job: Job, options: VideoOptions) -> InputFacts:
     if job.kind == "folder":
         return check_folder(source, job.output, overwrite=options.overwrite, resume=options.resume)
     return check_image(source, job.output, height=options.height, overwrite=options.overwrite)
+
+
+def _check_stored(job: Job, options: VideoOptions) -> None:
+    """Raises InputError where the output is there, or parts of it are, and the options do not say what then."""
+    output, in_store = job.output, is_stored(job.output)
+    if job.kind == "video" and not in_store:
+        check_unfinished(output, resume=options.resume, overwrite=options.overwrite)
+        if is_unfinished(output):  # what the interrupted job has left there may be replaced
+            return
+    if job.kind == "video" and in_store and not (options.resume or options.overwrite) and is_unfinished_there(output):
+        raise InputError(
+            f"an interrupted job left finished parts in {parts_folder(output)}",
+            "pass --resume to continue, or --overwrite to start over",
+        )
+    if not options.overwrite and (stored_exists if in_store else Path.exists)(output):
+        raise InputError(f"{output} exists already", "pass --overwrite to replace it, or another name with -o")
 
 
 def _translated(

@@ -53,6 +53,13 @@ class Job:
         return is_stored(self.output) or (isinstance(self.source, str) and is_stored(self.source))
 
     @property
+    def source_path(self) -> Path:
+        """The source as a path, for reports: one that nothing opens where it is an address."""
+        if isinstance(self.source, Path):
+            return self.source
+        return StorePath(self.source) if is_stored(self.source) else Path(self.source)
+
+    @property
     def name(self) -> str:
         """A short name, for a progress bar."""
         return Path(self.source).name if isinstance(self.source, Path) else str(self.output.stem)

@@ -85,6 +85,16 @@ def note_path(folder: Path, index: int, begin: Fraction | None, end: Fraction | 
     return folder / f"part-{index:06d}-{digest}.json"
 
 
+def is_note_name(name: str) -> bool:
+    """Whether the note of a segment may have that name."""
+    return _NOTE.fullmatch(name) is not None
+
+
+def is_segment_name(name: str) -> bool:
+    """Whether a note or the packets of a segment may have that name."""
+    return is_note_name(name) or _PACKETS.fullmatch(name) is not None
+
+
 def write_result(result: SegmentResult) -> None:
     """Write the note: from now on the segment is done. Raises OSError, InputError."""
     content = asdict(replace(result, was_done=False)) | {"version": _VERSION}
@@ -119,7 +129,7 @@ def results_in(folder: Path) -> Iterator[SegmentResult]:
     if is_results_folder(folder):
         with contextlib.suppress(OSError):
             for path in sorted(folder.iterdir()):
-                if _NOTE.fullmatch(path.name) and (result := read_result(path)) is not None:
+                if is_note_name(path.name) and (result := read_result(path)) is not None:
                     yield result
 
 
@@ -199,5 +209,4 @@ def _ends(result: SegmentResult) -> dict[str, Fraction | None]:
 def _is_own(path: Path) -> bool:
     if is_part_name(path.name):
         return not path.is_symlink() and (path.is_dir() or path.is_file())
-    named = _NOTE.fullmatch(path.name) or _PACKETS.fullmatch(path.name)
-    return named is not None and is_regular(path)
+    return is_segment_name(path.name) and is_regular(path)

@@ -8,8 +8,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ def list_stored(address: str) -> list[str]:
         system, path = _system(address)
         if not address.endswith("/") and system.isfile(path):
             return [address]
-        suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-        names = [str(one["name"]).rsplit("/", 1)[-1] for one in system.ls(path, detail=True) if one["type"] == "file"]
+        names = _files_in(system, path)
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     found = sorted(name for name in names if Path(name).suffix.lower() in suffixes)
     if not found:
         raise InputError(f"{shown(address)} holds no images and no videos", "name a folder that does, or a file")
@@ -80,6 +80,38 @@ def stored_exists(address: str | Path) -> bool:
     with _explained(str(address)):
         system, path = _system(str(address))
         return bool(system.isfile(path))
+
+
+def stored_version(address: str) -> str:
+    """A text that changes when the content of the file does, as far as the store tells. Raises InputError."""
+    with _explained(address):
+        system, path = _system(address)
+        return str(system.ukey(path))
+
+
+def names_stored(folder: Path) -> list[str]:
+    """The names of the files directly in a folder of the store; none where there is none. Raises InputError."""
+    with _explained(str(folder)):
+        system, path = _system(str(folder))
+        with suppress(FileNotFoundError):
+            return _files_in(system, path)
+    return []
+
+
+def remove_stored(addresses: Iterable[Path]) -> None:
+    """Removes files of the store; those that are not there any more are no error. Raises InputError."""
+    for address in addresses:
+        with _explained(str(address)):
+            system, path = _system(str(address))
+            with suppress(FileNotFoundError):
+                system.rm_file(path)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder of the store that holds nothing, where the store has folders at all."""
+    with suppress(Exception):  # it holds something, is not there, or is not there yet
+        system, path = _system(str(folder))
+        system.rmdir(path)
 
 
 def fetch(address: str, local: Path) -> None:
@@ -111,6 +143,11 @@ def remove_mark(address: str) -> None:
     with _explained(address):
         system, path = _system(address)
         system.rm_file(path)
+
+
+def _files_in(system: Any, folder: str) -> list[str]:
+    found = system.ls(folder, detail=True)
+    return [str(one["name"]).rsplit("/", 1)[-1] for one in found if one["type"] == "file"]
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -198,7 +198,7 @@ def video(
         typer.Option(
             metavar="ADDRESS",
             parser=cli.text_given,
-            help="Run on a Ray cluster: auto, local or HOST:PORT.",
+            help="Run on a Ray cluster: auto, local, [ray://]HOST:PORT.",
             rich_help_panel=CLUSTER,
         ),
     ] = None,

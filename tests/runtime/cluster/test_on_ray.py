@@ -183,7 +183,7 @@ def test_the_disk_of_a_node_is_full(tmp_path, cluster, store, tiny_bundle, small
     there = f"on the node {socket.gethostname()}: "
     assert large == f"{there}{small_disk} has no room for an input of 0.5 MB and its result"
     assert fine is None
-    assert grown.startswith(f"{there}the disk is full: {small_disk}/result/video-winter.mkv")
+    assert grown.startswith(f"{there}the disk is full: {small_disk}/video-winter.mkv")
     assert [path.name for path in (store / "large" / "out").iterdir()] == ["result-winter.png"]
     assert not list(small_disk.glob("dsmap-*"))
 
@@ -263,18 +263,26 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
 
 def wait_for_a_segment(output: Path) -> None:
     """Until a segment of the job that writes `output` is done."""
-    for _ in range(600):
+    for _ in range(1200):
         if list(output.parent.glob(f"{output.name}.parts/segments/part-*.json")):
             return
         time.sleep(0.05)
-    raise AssertionError("no segment was done in half a minute")
+    raise AssertionError("no segment was done in a minute")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, film, plain, tiny_bundle, number):
-    output = tmp_path / "film.mkv"
+@pytest.mark.parametrize(
+    ("number", "stored"), [(signal.SIGKILL, False), (signal.SIGINT, False), (signal.SIGKILL, True)]
+)
+def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, store, film, plain, tiny_bundle, number, stored):
+    """Also one from an object store to another place there."""
+    folder = store / "resumed" if stored else tmp_path
+    folder.mkdir(exist_ok=True)
+    output, source, written = folder / "film.mkv", film, folder / "film.mkv"
+    if stored:
+        source, written = "teststore://resumed/source.mkv", "teststore://resumed/film.mkv"
+        shutil.copy(film, folder / "source.mkv")
     options = ("-d", "winter", "-m", tiny_bundle, "--codec", "lossless", "--ray", cluster.address, "--segment", "1s")
-    stopped = command(film, "-o", output, *options)
+    stopped = command(source, "-o", written, *options)
     wait_for_a_segment(output)
     stopped.send_signal(number)
     code, out, err = ended(stopped)
@@ -284,13 +292,21 @@ def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, film, plain, tiny_
             130,
             ["stopped by you before the end", "What was done is kept: run the same command with --resume to continue."],
         ), (out, err)
-    kept = list((tmp_path / "film.mkv.parts" / "segments").glob("part-*"))
-    resumed = command(film, "-o", output, *options, "--resume", "--report", tmp_path / "r.json")
+    again = command(source, "-o", written, *options)
+    code, out, err = ended(again)
+    assert (code, "left finished parts in" in err) == (2, True), (out, err)
+    kept = list((folder / "film.mkv.parts" / "segments").glob("part-*"))
+    resumed = command(source, "-o", written, *options, "--resume", "--report", tmp_path / "r.json")
     code, out, err = ended(resumed)
     assert (code, "error" in err) == (0, False), (out, err)
     assert kept
-    assert json.loads((tmp_path / "r.json").read_text())["complete"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["complete"]
+    assert report["input"] == str(source)
+    assert 0 < report["resumed_frames"] < report["frames"]
     assert same(clips.read(output), plain)
+    left = [path for path in (folder / "film.mkv.parts").rglob("*") if path.is_file()]
+    assert left == []
 
 
 @pytest.mark.slow
@@ -329,6 +345,7 @@ def test_inputs_and_results_in_an_object_store(tmp_path, on_ray, store, film, pl
     assert [outcome.complete for outcome in batch.outcomes] == [True, False, True], batch.errors
     assert sorted(path.name for path in (store / "films" / "out").iterdir()) == ["a-winter.png", "film-winter.mkv"]
     assert same(clips.read(store / "films" / "out" / "film-winter.mkv"), plain)
+    assert str(batch.outcomes[2].report.input) == "teststore://films/film.mkv"
     assert json.loads(report.read_text())["jobs"][0]["output"] == "teststore://films/out/a-winter.png"
     with pytest.raises(InputError, match="exists already"):
         translate_videos("teststore://films/a.png", output, domain="winter", model=tiny_bundle, run=on_ray)
