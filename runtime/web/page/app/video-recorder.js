@@ -5,15 +5,15 @@ import { asVideoError, VideoError } from '../lib/video-error.js'
 import { codecName, loadMediabunny, openVideo } from '../lib/video-read.js'
 import { planSound, SoundFeed } from '../lib/video-sound.js'
 import { el } from './dom.js'
+import { FrameRecorder, recordingType, sleep } from './frame-recorder.js'
 
 /** @typedef {import('../lib/video-read.js').VideoFile} VideoFile */
 /** @typedef {{timestamp: number, duration: number}} Time */
 
-const TYPES = ['video/mp4;codecs=avc1.640028', 'video/mp4;codecs=avc1.42E01E', 'video/mp4', 'video/webm;codecs=vp9', 'video/webm;codecs=vp8', 'video/webm']
 const ADVICE = 'Use a current version of Chrome, Edge, Firefox or Safari, or convert the video to MP4 (H.264) first'
 const PATIENCE = 15_000
-// Milliseconds that a recorder needs between two frames.
-const SHORTEST = 20
+// Milliseconds until the frame of a place that was sought counts as shown; a page that is hidden does not tell.
+const UNTOLD = 1000
 
 /**
  * As `inspectVideo`.
@@ -23,11 +23,11 @@ export async function inspectByElement (file) {
   const video = await openVideo(file, { decode: false })
   const player = await openPlayer(file)
   try {
-    await player.seek(0)
+    const frame = await player.picture()
     const sound = await Promise.all(video.sound.map(async track => codecName(await track.getCodec())))
     const { duration, frameRate, codec } = video
     const [width, height] = [player.element.videoWidth, player.element.videoHeight]
-    return { width, height, duration, frameRate, codec, sound, frame: await createImageBitmap(player.element) }
+    return { width, height, duration, frameRate, codec, sound, frame }
   } finally {
     player.close()
     video.close()
@@ -42,7 +42,7 @@ export async function inspectByElement (file) {
  * @returns {Promise<import('../lib/video.js').VideoResult>}
  */
 export async function recordVideo (file, translate, options) {
-  const type = globalThis.MediaRecorder && TYPES.find(type => MediaRecorder.isTypeSupported(type))
+  const type = recordingType()
   if (!type) throw new VideoError('This browser cannot write videos', ADVICE)
   const video = await openVideo(file, { decode: false })
   const player = await openPlayer(file)
@@ -97,8 +97,21 @@ async function openPlayer (file) {
     /** @param {number} seconds */
     async seek (seconds) {
       if (Math.abs(element.currentTime - seconds) < 1e-6) return
+      const shown = new Promise(resolve => element.requestVideoFrameCallback?.(resolve))
       element.currentTime = seconds
       await event(element, 'seeked')
+      // On a busy machine the frame before is still there.
+      await Promise.race([shown, sleep(document.hidden ? UNTOLD / 10 : UNTOLD)])
+    },
+    /** The frame that is shown. On a busy machine an element that has its data may still have no picture. */
+    async picture () {
+      for (const end = performance.now() + PATIENCE; ; await sleep(20)) {
+        try {
+          return await createImageBitmap(element)
+        } catch (error) {
+          if (performance.now() > end) throw error
+        }
+      }
     }
   }
 }
@@ -132,7 +145,7 @@ async function record ({ element, seek }, times, type, video, translate, { signa
   const [width, height] = [element.videoWidth, element.videoHeight]
   const before = new OffscreenCanvas(width, height)
   const started = performance.now()
-  /** @type {Recorder | null} */
+  /** @type {FrameRecorder | null} */
   let recorder = null
   try {
     for (const [index, time] of times.entries()) {
@@ -142,7 +155,7 @@ async function record ({ element, seek }, times, type, video, translate, { signa
       const after = await translate(before, index)
       signal?.throwIfAborted()
       onFrame?.(before, after)
-      recorder ??= new Recorder(after, type, video.frameRate)
+      recorder ??= new FrameRecorder(after, type, video.frameRate)
       await recorder.add(after, 1000 * time.duration)
       const fraction = (index + 1) / times.length
       const seconds = (performance.now() - started) / 1000
@@ -155,56 +168,6 @@ async function record ({ element, seek }, times, type, video, translate, { signa
   }
 }
 
-/** MediaRecorder that runs only while a frame is shown. */
-class Recorder {
-  /**
-   * @param {ImageData} first
-   * @param {string} type
-   * @param {number} frameRate
-   */
-  constructor ({ width, height }, type, frameRate) {
-    this.canvas = el('canvas', { width, height })
-    this.context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext('2d', { alpha: false }))
-    this.stream = this.canvas.captureStream(0)
-    const bits = Math.round(Math.max(2e6, 0.25 * width * height * Math.min(frameRate, 60)))
-    this.recorder = new MediaRecorder(this.stream, { mimeType: type, videoBitsPerSecond: bits })
-    /** @type {Blob[]} */
-    this.parts = []
-    this.type = type
-    this.recorder.addEventListener('dataavailable', ({ data }) => { if (data.size) this.parts.push(data) })
-    this.stopped = new Promise((resolve, reject) => {
-      this.recorder.addEventListener('stop', resolve)
-      this.recorder.addEventListener('error', event => reject(/** @type {any} */ (event).error ?? new Error('the recorder failed')))
-    })
-    this.stopped.catch(() => {})
-  }
-
-  /**
-   * @param {ImageData} image
-   * @param {number} milliseconds
-   */
-  async add (image, milliseconds) {
-    this.context.putImageData(image, 0, 0)
-    if (this.recorder.state === 'inactive') this.recorder.start(1000)
-    else this.recorder.resume()
-    const track = /** @type {CanvasCaptureMediaStreamTrack} */ (this.stream.getVideoTracks()[0])
-    track.requestFrame()
-    await new Promise(resolve => setTimeout(resolve, Math.max(SHORTEST, milliseconds)))
-    this.recorder.pause()
-  }
-
-  async finish () {
-    this.recorder.stop()
-    await this.stopped
-    return new Blob(this.parts, { type: this.type })
-  }
-
-  close () {
-    if (this.recorder.state !== 'inactive') this.recorder.stop()
-    this.stream.getTracks().forEach(track => track.stop())
-  }
-}
-
 /**
  * The recording with the original's times and sound.
  * @param {{blob: Blob, width: number, height: number}} recording
@@ -214,13 +177,13 @@ class Recorder {
  */
 async function remux ({ blob, width, height }, times, video) {
   const mediabunny = await loadMediabunny()
-  const container = blob.type.startsWith('video/mp4') ? 'mp4' : 'webm'
   const input = new mediabunny.Input({ source: new mediabunny.BlobSource(blob), formats: [mediabunny.MP4, mediabunny.WEBM, mediabunny.MATROSKA] })
   try {
     const track = await input.getPrimaryVideoTrack()
     const codec = await track?.getCodec()
     if (!track || !codec) throw new VideoError('The recording holds no video', ADVICE)
-    const isMp4 = container === 'mp4'
+    const isMp4 = codec === 'avc' || blob.type.startsWith('video/mp4')
+    const container = isMp4 ? 'mp4' : 'webm'
     const target = new mediabunny.BufferTarget()
     const output = new mediabunny.Output({ format: isMp4 ? new mediabunny.Mp4OutputFormat({ fastStart: 'in-memory' }) : new mediabunny.WebMOutputFormat(), target })
     const source = new mediabunny.EncodedVideoPacketSource(codec)
