@@ -47,9 +47,13 @@ def open_state(path: Path, mode: str) -> IO[Any]:
     return os.fdopen(number, mode, encoding=None if "b" in mode else "utf-8")
 
 
+class FolderInUseError(InputError):
+    """Another process holds the lock of the folder."""
+
+
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Locks `folder` against other processes; raises InputError when one holds the lock already.
+    """Locks `folder` against other processes; raises FolderInUseError when one holds the lock already.
 
     The lock is on the file `.lock` in the folder, which stays. The system releases it when the process ends, however
     that happens. On file systems without locks there is none.
@@ -62,7 +66,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"another process is working in {folder}", "Wait for it, or choose another -o.") from error
+        raise FolderInUseError(
+            f"another process is working in {folder}", "Wait for it, or choose another -o."
+        ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise DsmapError(f"cannot lock {folder}: {error.strerror}", "Choose another with -o.") from error
@@ -73,7 +79,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """Raises InputError when another process holds the lock of `folder` now; changes nothing."""
+    """Raises FolderInUseError when another process holds the lock of `folder` now; changes nothing."""
     if (folder / ".lock").is_file():
         with lock_folder(folder):
             pass

@@ -24,7 +24,7 @@ from dsmap.runtime.jobs.batch import CheckedJob, described, largest_frames, run_
 from dsmap.runtime.jobs.batch_report import BatchReport, JobOutcome, ModelLoaded, OnEvent
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.resume import discard_parts
-from dsmap.runtime.jobs.segments_stored import remove_segments_there
+from dsmap.runtime.jobs.segments.in_store import remove_segments_there
 from dsmap.runtime.jobs.stored import is_stored
 
 SEGMENT_SECONDS = 30.0

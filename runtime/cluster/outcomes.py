@@ -13,8 +13,10 @@ from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, JobProgress, 
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.resume import discard_nothing, is_unfinished, saying_kept
-from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult, hold_segments
-from dsmap.runtime.jobs.segments_stored import is_unfinished_there
+from dsmap.runtime.jobs.segments.begin import hold_segments
+from dsmap.runtime.jobs.segments.in_store import is_unfinished_there
+from dsmap.runtime.jobs.segments.plan import SegmentPlan
+from dsmap.runtime.jobs.segments.results import SegmentResult
 from dsmap.runtime.jobs.stored import is_stored
 
 DESCRIBED = 20

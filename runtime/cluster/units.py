@@ -7,7 +7,8 @@ from typing import NamedTuple, Self, TypeAlias
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.report import JobReport
-from dsmap.runtime.jobs.segments import SegmentPlan, SegmentResult
+from dsmap.runtime.jobs.segments.plan import SegmentPlan
+from dsmap.runtime.jobs.segments.results import SegmentResult
 
 
 @dataclass(frozen=True)

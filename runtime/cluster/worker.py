@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 
 from dsmap.common.cpu import CPUS_VARIABLE
 from dsmap.common.interrupts import StopRequest, stop_on_signals
-from dsmap.errors import DsmapError, InputError, first_line
+from dsmap.common.state_files import FolderInUseError
+from dsmap.errors import DsmapError, first_line
 from dsmap.runtime.bundle.bundled import bundled_models, is_hub_model
 from dsmap.runtime.cluster.store_copies import StoreCopies
 from dsmap.runtime.cluster.units import (
@@ -34,15 +35,12 @@ from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.plan import Job, is_done
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.segments import (
-    SegmentPlan,
-    SegmentResult,
-    join_segments,
-    plan_segments,
-    segments_folder,
-    translate_segment,
-)
-from dsmap.runtime.jobs.segments_stored import fetch_segment, fetch_segments, remove_segments_there, send_segment
+from dsmap.runtime.jobs.resume import segments_folder
+from dsmap.runtime.jobs.segments.in_store import fetch_segment, fetch_segments, remove_segments_there, send_segment
+from dsmap.runtime.jobs.segments.join import join_segments
+from dsmap.runtime.jobs.segments.plan import SegmentPlan, plan_segments
+from dsmap.runtime.jobs.segments.results import SegmentResult
+from dsmap.runtime.jobs.segments.work import translate_segment
 from dsmap.runtime.jobs.stored import is_stored, send
 from dsmap.runtime.open_model import open_model
 
@@ -266,8 +264,8 @@ def _when_free(call: Callable[[], JobOutcome], *, seconds: float) -> JobOutcome:
     while True:
         try:
             return call()
-        except InputError as error:
-            if "another process" not in error.fact or time.monotonic() > until:
+        except FolderInUseError:
+            if time.monotonic() > until:
                 raise
         time.sleep(1)
 

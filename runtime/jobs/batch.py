@@ -28,7 +28,7 @@ from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.report_file import write_batch_report
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.resume import check_unfinished, is_unfinished, parts_folder
-from dsmap.runtime.jobs.segments_stored import is_unfinished_there
+from dsmap.runtime.jobs.segments.in_store import is_unfinished_there
 from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame_job
 from dsmap.runtime.jobs.stored import is_stored, stored_exists
 from dsmap.runtime.jobs.video import run_video_job

@@ -24,7 +24,7 @@ from dsmap.common.state_files import open_state, write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.packet_journal import NOTE, PacketJournal, is_own_file, read_index
-from dsmap.runtime.jobs.segments_store import SegmentResult, adoptable, has_results, is_results_folder, remove_results
+from dsmap.runtime.jobs.segments.results import SegmentResult, adoptable, has_results, is_results_folder, remove_results
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
 """A part ends after this many seconds and frames: each begins with a keyframe, which costs space."""

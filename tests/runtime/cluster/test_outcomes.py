@@ -17,7 +17,8 @@ from dsmap.runtime.jobs.packet_journal import PacketJournal, PacketRecord
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import InputFacts, JobReport
 from dsmap.runtime.jobs.resume import parts_folder, segments_folder
-from dsmap.runtime.jobs.segments import SegmentPlan, VideoSegment, hold_segments
+from dsmap.runtime.jobs.segments.begin import hold_segments
+from dsmap.runtime.jobs.segments.plan import SegmentPlan, VideoSegment
 from dsmap.runtime.jobs.video import translate_video
 
 FACTS = InputFacts(width=64, height=48, frames=9, notes=("10 bits become 8",), left_out=("stream 3",))

@@ -29,15 +29,11 @@ from dsmap.runtime.jobs.loaded_model import LoadedModel
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.resume import parts_folder
-from dsmap.runtime.jobs.segments import (
-    SegmentPlan,
-    SegmentResult,
-    begin_segments,
-    finished_segments,
-    join_segments,
-    plan_segments,
-    translate_segment,
-)
+from dsmap.runtime.jobs.segments.begin import begin_segments
+from dsmap.runtime.jobs.segments.join import join_segments
+from dsmap.runtime.jobs.segments.plan import SegmentPlan, plan_segments
+from dsmap.runtime.jobs.segments.results import SegmentResult, results_in
+from dsmap.runtime.jobs.segments.work import translate_segment
 from dsmap.runtime.jobs.video import run_video_job
 
 
@@ -48,6 +44,11 @@ class Inverting(FrameTranslator):
         result = 255 - frames_rgb
         result[0, 0] = [int(at.seconds * 1000) % 256, int((at.share or 0) * 255), 7]
         return lambda: result
+
+
+def whole(folder: Path) -> list[SegmentResult]:
+    """The segments there that are done."""
+    return [one for one in results_in(folder) if one.damage() is None]
 
 
 class Model:
@@ -248,7 +249,7 @@ def test_a_model_whose_style_changes_gets_the_time_in_the_whole_clip(tmp_path: P
     with LoadedModel(request, largest=plan.size) as model:
         run_video_job(source, tmp_path / "plain.mp4", model.for_videos, request.options)
         results = [translate_segment(request, job, plan, one.index, model, folder) for one in plan.segments]
-    assert finished_segments(request, job, plan, folder) == tuple(replace(one, was_done=True) for one in results)
+    assert whole(folder) == [replace(one, was_done=True) for one in results]
     join_segments(request, job, plan, results)
     assert_same(tmp_path / "plain.mp4", job.output)
 
@@ -322,14 +323,14 @@ def test_a_part_is_not_made_twice_and_a_damaged_one_is(clip: Path, tmp_path: Pat
     job = request.jobs[0]
     plan, results = split(request)
     folder = results[0].folder
-    assert [one.index for one in finished_segments(request, job, plan, folder)] == [0, 1, 2]
+    assert [one.index for one in whole(folder)] == [0, 1, 2]
     path, _ = results[1].part
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(DsmapError, match=r"segment 1 .* is damaged"):
         join_segments(request, job, plan, results)
-    assert [one.index for one in finished_segments(request, job, plan, folder)] == [0, 2]
+    assert [one.index for one in whole(folder)] == [0, 2]
     with pytest.raises(DsmapError, match="segments are missing: 1"):
         join_segments(request, job, plan, [results[0], results[2]])
     again = [translate_segment(request, job, plan, number, Model(), folder) for number in range(3)]
@@ -350,7 +351,7 @@ def test_a_killed_worker_leaves_nothing_that_counts(clip: Path, tmp_path: Path):
     assert subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, timeout=120).returncode == 9
     work.unlink()
     assert list(folder.glob(".part.*"))
-    assert finished_segments(request, job, plan, folder) == ()
+    assert whole(folder) == []
     results = [translate_segment(request, job, plan, one.index, Model(), folder) for one in plan.segments]
     run_video_job(clip, tmp_path / "plain.mp4", Inverting(), request.options)
     join_segments(request, job, plan, results)

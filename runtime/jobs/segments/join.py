@@ -15,8 +15,8 @@ from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.resume import parts_folder
-from dsmap.runtime.jobs.segments_plan import SegmentPlan
-from dsmap.runtime.jobs.segments_store import SegmentResult, difference, remove_results
+from dsmap.runtime.jobs.segments.plan import SegmentPlan
+from dsmap.runtime.jobs.segments.results import SegmentResult, difference, remove_results
 from dsmap.runtime.jobs.video import job_fingerprint, run_video_job
 from dsmap.runtime.jobs.video_work import FinishedFrames
 from dsmap.runtime.video.hardware import OFF, SOFTWARE

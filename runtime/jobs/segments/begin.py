@@ -1,18 +1,13 @@
-"""Beginning a split job, and finding what an earlier run of it has finished."""
+"""Beginning a split job, and keeping others away from it."""
 
 import contextlib
 from pathlib import Path
 
 from dsmap.common.state_files import lock_folder
 from dsmap.errors import DsmapError
-from dsmap.runtime.jobs.packet_journal import check_fingerprint
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.resume import discard_parts, parts_folder, segments_folder
-from dsmap.runtime.jobs.segments_plan import SegmentPlan
-from dsmap.runtime.jobs.segments_store import SegmentResult, note_path, read_result
-from dsmap.runtime.jobs.video import job_fingerprint
-from dsmap.runtime.video.hardware import SOFTWARE
 
 
 def begin_segments(request: VideoRequest, job: Job) -> Path:
@@ -45,28 +40,3 @@ def hold_segments(output: Path) -> contextlib.ExitStack:
     held = contextlib.ExitStack()
     held.enter_context(lock_folder(folder))
     return held
-
-
-def finished_segments(request: VideoRequest, job: Job, plan: SegmentPlan, folder: Path) -> tuple[SegmentResult, ...]:
-    """The segments of the plan that are done and whole, in order; their files are read.
-
-    Raises InputError where they were made with other options, as far as that shows without the model.
-    """
-    options, model, style = request.options, request.model, request.style
-    now = job_fingerprint(Path(job.source), options, {}, SOFTWARE) | {
-        "model": request.bundle.fingerprint,
-        "--domain": model.domain,
-        "--strength": model.strength,
-        "--stabilize": model.stabilize,
-        "style over time": str(style.path) if style.path else None,
-    }
-    found = []
-    for segment in plan.segments:
-        result = read_result(note_path(folder, segment.index, segment.begin, segment.end))
-        if result is None or result.damage() is not None:
-            continue
-        before = {key: result.fingerprint.get(key) for key in now}
-        written = {"--style": result.fingerprint.get("style as written")}
-        check_fingerprint(before | written, now | {"--style": str(style)}, folder.parent)
-        found.append(result)
-    return tuple(found)

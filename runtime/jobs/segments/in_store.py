@@ -1,6 +1,6 @@
 """Segments of a split job whose output is in an object store: kept there, under the names that they have in a folder.
 
-A segment is sent when it is whole, its note last: as in a folder (see `segments_store`), it counts from then on.
+A segment is sent when it is whole, its note last: as in a folder (see `results`), it counts from then on.
 """
 
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.resume import segments_folder
-from dsmap.runtime.jobs.segments_plan import VideoSegment
-from dsmap.runtime.jobs.segments_store import SegmentResult, is_note_name, is_segment_name, note_path, read_result
+from dsmap.runtime.jobs.segments.plan import VideoSegment
+from dsmap.runtime.jobs.segments.results import SegmentResult, is_note_name, is_segment_name, note_path, read_result
 from dsmap.runtime.jobs.stored import fetch, names_stored, remove_empty, remove_stored, send, stored_exists
 
 

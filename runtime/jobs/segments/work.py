@@ -18,8 +18,8 @@ from dsmap.runtime.jobs.packet_journal import PacketJournal, check_fingerprint
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import Progress, StageClock
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.segments_plan import SegmentPlan, VideoSegment
-from dsmap.runtime.jobs.segments_store import SegmentResult, note_path, read_result, remove_work, write_result
+from dsmap.runtime.jobs.segments.plan import SegmentPlan, VideoSegment
+from dsmap.runtime.jobs.segments.results import SegmentResult, note_path, read_result, remove_work, write_result
 from dsmap.runtime.jobs.video import job_fingerprint
 from dsmap.runtime.jobs.video_plan import video_projection
 from dsmap.runtime.jobs.video_work import VideoWork, frame_steps, open_for
