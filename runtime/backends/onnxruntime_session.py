@@ -41,14 +41,15 @@ def open_session(
     """
     data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.name)
     try:
-        session = ort.InferenceSession(data, options, providers=None if in_options else providers)
+        chosen = None if in_options else providers
+        # Without fallback, here and later: what goes wrong in a provider is raised, and not tried on the CPU.
+        session = ort.InferenceSession(data, options, providers=chosen, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
         raise DsmapError(f"ONNX Runtime cannot load {name}: {one_line(error)}", EXPORT_AGAIN) from error
     first = in_options or (providers[0] if isinstance(providers[0], str) else providers[0][0])
     if session.get_providers()[:1] != [first]:
         raise DsmapError(f"ONNX Runtime runs {name} on {session.get_providers()}", "Reinstall onnxruntime.")
-    session.disable_fallback()  # to other providers, which would want the bytes again
-    session._model_bytes = None  # kept for that alone, as long as the session: the weights a second time
+    session._model_bytes = None  # kept for the fallback alone, as long as the session: the weights a second time
     return session
 
 

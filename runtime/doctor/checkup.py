@@ -76,6 +76,7 @@ CHECKS = (
     DoctorCheck(name="cuda", title="CUDA libraries", target="gpu:check_cuda", seconds=150),
     DoctorCheck(name="tensorrt", title="TensorRT", target="gpu:check_tensorrt", seconds=90),
     DoctorCheck(name="openvino", title="OpenVINO", target="engines:check_openvino", fix=fix_openvino),
+    DoctorCheck(name="other-gpus", title="other GPUs", target="other_gpus:check_other_gpus", seconds=60),
     DoctorCheck(name="torch", title="PyTorch", target="engines:check_torch", seconds=120, fix=fix_torch),
     DoctorCheck(name="cameras", title="cameras", target="devices:check_cameras", after=("opencv",)),
     DoctorCheck(name="display", title="display", target="devices:check_display", after=("opencv",)),

@@ -1,5 +1,6 @@
 """Checks of what runs the network: ONNX Runtime, the model on it, OpenVINO and PyTorch."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -13,14 +14,18 @@ _SIDE = 256  # pixels
 
 
 def fix_onnxruntime() -> str:
-    """The command that leaves one ONNX Runtime: of several the one for GPUs, where there is a GPU."""
+    """The command that leaves one ONNX Runtime: of several the one for GPUs, where there is a GPU of that kind."""
     from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     names = tuple(package.name for package in install.owners(ONNXRUNTIME, "onnxruntime"))
     if len(names) == 1:
         return install.install_again(names[0])
-    gpu = "onnxruntime-gpu" in names and current_architecture() is not None
-    return install.install("gpu" if gpu else "cpu", without=names)
+    if "onnxruntime-gpu" in names and current_architecture() is not None:
+        return install.install("gpu", without=names)
+    # Nobody gets these by way of another package: they were wanted.
+    others = {"win32": ("windowsml", "directml"), "linux": ("migraphx",)}.get(sys.platform, ())
+    wanted = next((extra for extra in others if f"onnxruntime-{extra}" in names), "cpu")
+    return install.install(wanted, without=names)
 
 
 def check_onnxruntime() -> Finding:

@@ -71,6 +71,13 @@ class FixedSizeBackend(Backend):
         version = f"ONNX Runtime {self._ort.__version__}"
         self.description = f"{version} with {self._device_name()}, {self.precision}, {UNTESTED}{told}"
 
+    @classmethod
+    def find_device(cls) -> str:
+        """The device that it would run on, or the provider. Raises DsmapError with the reason where it does not run."""
+        unopened = cls.__new__(cls)
+        unopened._ort = unopened._checked_onnxruntime()
+        return unopened._device_name()
+
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         n, height, width, channels = frames_nhwc.shape
         session = self._session((n, height, width, channels))

@@ -69,6 +69,15 @@ def find_device(ort: Any, catalogue: Any) -> Any:
     raise DsmapError(f"Windows ML: {'; '.join(reasons)}", "Use --backend directml, which needs no such provider.")
 
 
+def describe_catalogue() -> str:
+    """The providers that Windows ML offers on this machine, and whether they are there. None is downloaded."""
+    if sys.platform != "win32":
+        raise DsmapError("Windows ML is part of Windows", "Use --backend cpu.")
+    providers = _catalogue().find_all_providers()
+    told = [f"{provider.name} ({provider.ready_state.name})" for provider in providers]
+    return ", ".join(told) or "its catalogue is empty"
+
+
 def _make_ready(provider: Any) -> None:
     """Waits until a provider is installed; a line says so where Windows has to fetch it first."""
     if provider.ready_state.name == "NotPresent":
