@@ -148,12 +148,14 @@ class UpdateRequest:
     """What it was trained on: ids of the Hub, or short names."""
     card: Path | None = None
     """A model card (Markdown, with a YAML head or without)."""
+    refiner: Path | None = None
+    """A folder of `dsmap-distill --refiner`."""
     overwrite: bool = False
-    """Replace named styles of the same name, and the default style."""
+    """Replace named styles of the same name, the default style and refiners."""
 
     def __post_init__(self) -> None:
         check_datasets(self.datasets)
-        if not (self.engines or self.named_styles or self.default_styles or self.changes_card):
+        if not (self.engines or self.named_styles or self.default_styles or self.refiner or self.changes_card):
             raise InputError(
                 f"{self.bundle} is a bundle already",
                 "Add --engine rtx (or tensorrt) to build engines for it, or --named-style to add a style.",
@@ -170,6 +172,7 @@ class UpdateRequest:
         """Every file and folder that is read, each with a description."""
         found = [(path, f"the images of --default-style {name}") for name, path in self.default_styles.items()]
         found += [] if self.card is None else [(self.card, "the model card")]
+        found += [] if self.refiner is None else [(self.refiner, "the refiner's folder")]
         return found + [(style.image, "the image of --named-style") for style in self.named_styles]
 
 

@@ -154,6 +154,12 @@ def update_bundle(
         codes = add_named_styles(request.bundle, request.named_styles, overwrite=request.overwrite)
     for domain, added in codes.items():
         say(f"named styles of {domain}: {', '.join(added)}")
+    if request.refiner is not None:
+        check_packages()
+        from dsmap.export.refiner import add_refiners
+
+        for target, about in add_refiners(request.bundle, request.refiner, overwrite=request.overwrite).items():
+            say(f"refiner to {target}: {about.get('psnr')} dB, {about.get('psnr_without')} dB without it")
     built = _build(request.bundle, engines, say, progress)
     return UpdateResult(request.bundle, codes, statistics, built, time.monotonic() - began)
 

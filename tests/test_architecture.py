@@ -251,12 +251,12 @@ OPTIONS = {
     "--help --method --output --precision --preset --resume --set --start-from --steps --version",
     "export": "--best --card --contrast --data --dataset --debug --default-style --domain --domains --engine --force "
     "--fp16 --gpu-arch --help --int8 --licence --live --margin --max-batch --name --named-style --official "
-    "--opt-level --output --overwrite --report --sample --sharpen --sizes --timing-cache --triton --triton-parts "
-    "--version --without",
+    "--opt-level --output --overwrite --refiner --report --sample --sharpen --sizes --timing-cache --triton "
+    "--triton-parts --version --without",
     "polish": "--batch-size --contrast --data --debug --default-style --device --domain --features --help --lr "
     "--matching --output --seed --steps --to --version --zoom",
     "distill": "--batch-size --data --debug --device --domain --features --help --lr --output --perceptual --preset "
-    "--seed --set --steps --version",
+    "--refiner --seed --set --steps --version",
     "importer": "--card --data --dataset --debug --domains --force --fp16 --help --int8 --licence --name --output "
     "--overwrite --size --version",
     "doctor": "--debug --help --model --overwrite --report --version",

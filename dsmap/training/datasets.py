@@ -73,6 +73,11 @@ def find_domains(
     return Domains(*(_named_domain(name, folder) for name, folder in named))
 
 
+def find_domain(name: str, folder: Path) -> Domain:
+    """The images of one domain in a folder, as one of the `named` of `find_domains`. Raises InputError as that."""
+    return _named_domain(name, folder)
+
+
 def check_same_domains(domains: Domains, names: Sequence[str]) -> None:
     """Raises InputError unless `domains` are those of a checkpoint, in any order."""
     if {domain.name for domain in domains} != set(names):

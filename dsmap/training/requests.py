@@ -7,6 +7,10 @@ from pathlib import Path
 
 from dsmap.common.output_files import check_run_folder
 from dsmap.errors import InputError
+from dsmap.training.datasets import check_named_domains, find_domain, find_domains
+
+Pictures = tuple[Sequence[Path], Sequence[Path]]
+"""For training, and for tests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,38 @@ class DistillRequest(GeneratorRunRequest):
         if self.features is None:
             return 0.0
         return 1.0 if self.perceptual is None else self.perceptual
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerRequest(GeneratorRunRequest):
+    """Refiners to train. Raises InputError for values out of range."""
+
+    steps: int = 4000
+    """Iterations for each direction."""
+    batch_size: int = 4
+    """Patches in an iteration."""
+    lr: float = 2e-3
+
+    def __post_init__(self) -> None:
+        _check_lr(self.lr, "2e-3")
+
+    def pictures(self, domains: tuple[str, str], targets: Sequence[str]) -> dict[str, Pictures]:
+        """By target, the training and the test images of its source. Raises InputError, also where there are none."""
+        if self.data is not None or len(self.domain_folders) != 1:
+            found = find_domains(self.data, self.domain_folders, names=domains)
+        else:
+            found = (find_domain(*self.domain_folders[0]),)
+        for domain in found:
+            check_named_domains("--domain", [domain.name], domains)
+        sources = {target: domains[1 - domains.index(target)] for target in targets}
+        by_name = {domain.name: (domain.train, domain.test) for domain in found}
+        chosen = {target: by_name[source] for target, source in sources.items() if source in by_name}
+        if not chosen:
+            raise InputError(
+                f"the model translates images of {' and '.join(sources.values())}; none were passed",
+                "Pass " + " or ".join(f"--domain {source}=FOLDER" for source in sources.values()) + ".",
+            )
+        return chosen
 
 
 def _check_lr(lr: float, example: str) -> None:

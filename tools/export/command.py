@@ -100,6 +100,12 @@ def export(
             metavar="D:NAME=IMAGE", help="Name an image's style, in domain D (repeatable).", rich_help_panel=MODEL
         ),
     ] = None,
+    refiner: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", parser=path_given, help="Add refiners of dsmap-distill to a bundle.", rich_help_panel=MODEL
+        ),
+    ] = None,
     sharpen: Annotated[
         float | None, typer.Option(metavar="AMOUNT", help="Sharpen the output, e.g. 0.25.", rich_help_panel=MODEL)
     ] = None,
@@ -171,7 +177,8 @@ def export(
                  "--named-style": named_style, "--sharpen": sharpen is not None, "--contrast": contrast,
                  "--margin": margin is not None, "--card": card, "--force": force, "--without": without,
                  "--engine": engine != "none", "--sizes": sizes, "--gpu-arch": gpu_arch, "--opt-level": opt_level,
-                 "--timing-cache": timing_cache, "--dataset": dataset, "--sample": sample}  # fmt: skip
+                 "--timing-cache": timing_cache, "--dataset": dataset, "--sample": sample,
+                 "--refiner": refiner}  # fmt: skip
         precisions = {"fp16": fp16, "int8": int8}
         add_to_triton(checkpoint, triton, name, max_batch, overwrite, report, flags, triton_parts, precisions)
         return
@@ -192,10 +199,13 @@ def export(
             licence=licence,
             datasets=dataset or (),
             card=card,
+            refiner=refiner,
             overwrite=overwrite,
         )
         _update(update, report)
         return
+    if refiner is not None:
+        raise InputError("--refiner is added to a bundle", f"Export {checkpoint} first, then pass the bundle.")
     if out is None:
         raise InputError("-o is missing", "Pass -o BUNDLE, the folder to write.")
     request = ExportRequest(
