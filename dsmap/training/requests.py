@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dsmap.common.output_files import check_run_folder
 from dsmap.errors import InputError
-from dsmap.training.datasets import check_named_domains, find_domain, find_domains
+from dsmap.training.datasets import Domain, check_named_domains, find_domain, find_domains
 
 Pictures = tuple[Sequence[Path], Sequence[Path]]
 """For training, and for tests."""
@@ -111,14 +111,16 @@ class RefinerRequest(GeneratorRunRequest):
 
     def pictures(self, domains: tuple[str, str], targets: Sequence[str]) -> dict[str, Pictures]:
         """By target, the training and the test images of its source. Raises InputError, also where there are none."""
-        if self.data is not None or len(self.domain_folders) != 1:
-            found = find_domains(self.data, self.domain_folders, names=domains)
-        else:
-            found = (find_domain(*self.domain_folders[0]),)
+        alone = self.data is None and len(self.domain_folders) == 1
+        found: Sequence[Domain] = (
+            [find_domain(*self.domain_folders[0])]
+            if alone
+            else find_domains(self.data, self.domain_folders, names=domains)
+        )
         for domain in found:
             check_named_domains("--domain", [domain.name], domains)
         sources = {target: domains[1 - domains.index(target)] for target in targets}
-        by_name = {domain.name: (domain.train, domain.test) for domain in found}
+        by_name: dict[str, Pictures] = {domain.name: (domain.train, domain.test) for domain in found}
         chosen = {target: by_name[source] for target, source in sources.items() if source in by_name}
         if not chosen:
             raise InputError(

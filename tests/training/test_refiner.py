@@ -24,7 +24,7 @@ from dsmap.runtime.refine.learnt import LearntRefiner
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.translator import Translator
 from dsmap.tools import distill, export, models
-from dsmap.training.refiner import psnr_of, train_refiner
+from dsmap.training.refiner import psnr_of, train_refiner, with_areas_of
 from dsmap.training.refiner_data import Patches, make_patches
 from dsmap.training.refiner_run import load_refiner, refiner_file, save_refiner
 
@@ -115,6 +115,13 @@ def test_the_graph_gives_what_torch_does(trained):
     (found,) = session.run(["difference"], {"blocks": np.ascontiguousarray(blocks)})
     drawn = from_blocks(torch.from_numpy(found).permute(0, 3, 1, 2).float()) - 128
     assert (drawn - (trained(frame, base) - base).clamp(-128, 127)).abs().mean() < 1
+
+
+def test_whole_areas_keep_the_tone_of_the_base():
+    base = torch.from_numpy(picture(1)).permute(2, 0, 1)[None].float()
+    assert torch.allclose(with_areas_of(base, base + 40), base, atol=1e-3)
+    detail = 20 * (torch.arange(96) % 2 * 2 - 1).float().expand_as(base)
+    assert torch.allclose(with_areas_of(base, base + detail), base + detail, atol=1e-3)
 
 
 def test_a_graph_that_differs_is_refused(trained):
