@@ -23,6 +23,7 @@ from dsmap.runtime.jobs.batch_report import (
 from dsmap.runtime.jobs.images import check_folder, check_image, run_folder_job, run_image_job
 from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+from dsmap.runtime.jobs.piped import check_piped_job
 from dsmap.runtime.jobs.plan import Job, is_done, make_result_folders, tidy_up_after
 from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.report_file import write_batch_report
@@ -33,6 +34,7 @@ from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame
 from dsmap.runtime.jobs.stored import is_stored, stored_exists
 from dsmap.runtime.jobs.video import run_video_job
 from dsmap.runtime.jobs.video_plan import check_video_job
+from dsmap.runtime.video.pipes import is_piped_in
 
 
 class CheckedJob(NamedTuple):
@@ -164,6 +166,8 @@ def _facts(job: Job, options: VideoOptions) -> InputFacts:
     if job.is_stored:  # the worker that fetches it sees what it is
         _check_stored(job, options)
         return InputFacts(width=0, height=0, frames=1 if job.kind == "image" else None)
+    if is_piped_in(job.source):
+        return check_piped_job(job, options)
     if job.kind == "video":
         return check_video_job(job.source, job.output, options)
     if job.kind == "frame":
@@ -278,7 +282,7 @@ def described(todo: Sequence[CheckedJob], request: VideoRequest, model: ModelSum
 def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
     """Of the input, then of the translation and the result where one of them differs from it."""
     if facts.source_size is None:
-        return "each at its own size" if facts.frames != 1 else "size not known yet"
+        return "each at its own size" if (facts.frames or 1) > 1 else "size not known yet"
     source, inside = facts.source_size, (facts.width, facts.height)
     result = facts.result_size or options.size_of_result(*source)
     size = "{}x{}".format(*source)

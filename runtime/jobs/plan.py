@@ -20,6 +20,7 @@ from dsmap.runtime.jobs.resume import is_finished, is_unfinished, parts_folder, 
 from dsmap.runtime.jobs.single_frame import means_one_frame
 from dsmap.runtime.jobs.stored import StorePath, is_stored, list_stored, stored_exists
 from dsmap.runtime.video.addresses import check_address, check_not_almost_address, is_address, name_of, shown
+from dsmap.runtime.video.pipes import INPUT_NAME, is_piped_in, is_piped_out
 from dsmap.runtime.video.sequence_reader import is_sequence, sequence_images
 from dsmap.runtime.video.sequence_writer import is_image_of, written_images
 from dsmap.runtime.video.sequence_writer import is_sequence as is_written_sequence
@@ -37,7 +38,7 @@ class Job:
     kind: Kind
     """video: also an image sequence or a stream; frame: one of a video; folder: its images."""
     source: str | Path
-    """A text for an address or a sequence's pattern."""
+    """A text for an address, a sequence's pattern or standard input."""
     output: Path
     own_folder: bool = False
     """Whether the folder of the output is created when it is missing."""
@@ -45,6 +46,8 @@ class Job:
     @property
     def shown(self) -> str:
         """The source as it may be shown: an address without its secrets."""
+        if is_piped_in(self.source):
+            return INPUT_NAME
         return shown(self.source) if isinstance(self.source, str) and is_address(self.source) else str(self.source)
 
     @property
@@ -60,6 +63,11 @@ class Job:
         return StorePath(self.source) if is_stored(self.source) else Path(self.source)
 
     @property
+    def is_piped(self) -> bool:
+        """Whether standard input is read or standard output written."""
+        return is_piped_in(self.source) or is_piped_out(self.output)
+
+    @property
     def name(self) -> str:
         """A short name, for a progress bar."""
         return Path(self.source).name if isinstance(self.source, Path) else str(self.output.stem)
@@ -67,7 +75,7 @@ class Job:
     def inputs(self) -> list[Path]:
         """The files that are read, as far as they are files."""
         if not isinstance(self.source, Path):
-            return [] if is_address(self.source) else sequence_images(self.source)
+            return [] if is_address(self.source) or is_piped_in(self.source) else sequence_images(self.source)
         return [self.source, *(list_images(self.source) if self.kind == "folder" else [])]
 
     def results(self) -> list[Path]:
@@ -83,7 +91,7 @@ class Job:
 
     def own_folders(self) -> list[Path]:
         """Folders for the job alone: the parts of videos."""
-        if is_stored(self.output):
+        if is_stored(self.output) or is_piped_out(self.output):
             return []
         return [parts_folder(self.output)] if self.kind == "video" and not is_written_sequence(self.output) else []
 
@@ -243,6 +251,8 @@ def _jobs(source: str, output: Path | None, domain: str, suffixes: _Suffixes, *,
         check_address(source)
         beside = default_output(Path.cwd() / f"{name_of(source)}.stream", domain, suffixes.video)
         return [Job(kind="video", source=source, output=_output(output, beside, alone=alone), own_folder=not alone)]
+    if is_piped_in(source):
+        return [Job(kind="video", source=source, output=output or Path(source))]
     if is_sequence(source):
         folder = Path(source).absolute().parent
         pattern = default_output(folder, domain, "") / _numbered(Path(source).name)
@@ -287,6 +297,8 @@ def _folder_jobs(folder: Path, output: Path | None, domain: str, suffixes: _Suff
             "name a folder that does, or a file",
         )
     default = default_output(folder, domain, "")
+    if output is not None and is_piped_out(output):
+        return [Job(kind="folder", source=folder, output=output)]  # refused, see `piped`
     if found.images and output is not None and is_stored(output):
         raise InputError(
             f"{folder} holds images, and {output} is in an object store", "list the images in a manifest instead"
@@ -308,6 +320,8 @@ def _output(output: Path | None, beside: Path, *, alone: bool) -> Path:
     """`beside`, or its name in the folder `output`; `output` itself where it names a single result."""
     if output is None:
         return beside
+    if is_piped_out(output):
+        return output
     if is_stored(output):
         return output if alone and output.suffix else output / beside.name
     return output / beside.name if output.is_dir() or not alone else output

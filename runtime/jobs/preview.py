@@ -83,6 +83,8 @@ def _only_job(request: VideoRequest) -> Job:
     job = request.jobs[0]
     if len(request.jobs) > 1 or job.kind == "folder":
         raise InputError("--preview shows one input, and several were passed", "pass one video or image")
+    if job.is_piped:
+        raise InputError("--preview does not go with standard input or output", "pass a file")
     return job
 
 

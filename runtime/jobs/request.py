@@ -17,6 +17,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.jobs.manifest import expand_manifests
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+from dsmap.runtime.jobs.piped import check_piped_jobs, check_pipes
 from dsmap.runtime.jobs.plan import Job, check_jobs_apart, files_left_out, plan_jobs
 from dsmap.runtime.jobs.report_file import check_report_format, is_of_interrupted_run
 from dsmap.runtime.jobs.stored import as_place
@@ -24,9 +25,10 @@ from dsmap.runtime.open_model import open_model
 from dsmap.runtime.refine.learnt import check_has_refiner
 from dsmap.runtime.styles.resolver import ResolvedStyle, StyleResolver
 from dsmap.runtime.styles.style_path import StylePlan, plan_style_path
-from dsmap.runtime.video.addresses import is_address, with_passwords
+from dsmap.runtime.video.addresses import with_passwords
 from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES
 from dsmap.runtime.video.encoders import default_suffix
+from dsmap.runtime.video.sequence_reader import is_sequence as is_sequence_source
 from dsmap.runtime.video.sequence_writer import is_sequence
 
 
@@ -95,6 +97,7 @@ def resolve_request(
     file of the model, an option that would have no effect.
     """
     options = options or VideoOptions()
+    check_pipes(sources, output, options)
     bundle = open_model(model.model, model.remote)
     model = replace(model, domain=bundle.manifest.domain_named(model.domain))
     if model.strength != 1:
@@ -109,6 +112,7 @@ def resolve_request(
     jobs = tuple(
         plan_jobs(sources, output, model.domain, suffix=suffix, animations_stay=animations_stay, outputs=outputs)
     )
+    check_piped_jobs(jobs, output)
     request = VideoRequest(
         jobs=jobs,
         bundle=bundle,
@@ -170,7 +174,7 @@ def _check_options_have_effect(request: VideoRequest) -> None:
     read = [job for job in request.jobs if job.kind in ("video", "frame")]
     images = (*ANIMATION_SUFFIXES, ".png")
     encoded = [job for job in videos if not is_sequence(job.output) and job.output.suffix.lower() not in images]
-    sequences = [job for job in videos if isinstance(job.source, str) and not is_address(job.source)]
+    sequences = [job for job in videos if isinstance(job.source, str) and is_sequence_source(job.source)]
     usual = {"codec": "auto", "audio": "copy", "hwaccel": "off"}
     uses: list[tuple[str, Any, Sequence[Job], str]] = [
         *((name, getattr(options, name), read, "videos") for name in ("start", "end", "frames", "programme")),

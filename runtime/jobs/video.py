@@ -7,7 +7,7 @@ Reading, translating and writing run at the same time, see `pipeline`. Images an
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from dsmap.runtime.jobs.resume import (
     kept_parts,
 )
 from dsmap.runtime.jobs.video_plan import (
+    Reader,
     check_video_job,
     check_video_output,
     named_source,
@@ -39,7 +40,10 @@ from dsmap.runtime.jobs.video_plan import (
 from dsmap.runtime.jobs.video_work import FinishedFrames, VideoWork, Writer, frame_steps, open_for
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.styles.style_path import StyleAt, StylePathTranslator
+from dsmap.runtime.video.copy_plan import CopyPlan
 from dsmap.runtime.video.hardware import SOFTWARE
+from dsmap.runtime.video.pipes import OUTPUT_NAME, is_piped_in, is_piped_out
+from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_writer import is_sequence
 from dsmap.runtime.video.writer import VideoWriter
 
@@ -67,8 +71,9 @@ def translate_video(
 ) -> JobReport:
     """Translate every frame of a video; other streams and all timestamps are kept.
 
-    `source`: a file, an address (rtsp://, https://), or an image sequence (frames/%05d.png). `options`: those of
-    `VideoOptions`. `style_at`: the style over time, for a `Translator`. `steady`: a `Stabilizer`, which is reset.
+    `source`: a file, an address (rtsp://, https://), an image sequence (frames/%05d.png), or `-`: standard input; as
+    `output`, `-` is standard output. `options`: those of `VideoOptions`. `style_at`: the style over time, for a
+    `Translator`. `steady`: a `Stabilizer`, which is reset.
     `made_with`: everything else that the frames depend on, in JSON's types; with it the job can be resumed after an
     interruption. `notify` is called with a line about a lost connection, or about what is resumed.
 
@@ -112,6 +117,8 @@ def run_video_job(
         copies = check_video_output(reader, source, output, options)
         steps = frame_steps(reader, translator, options)
         made_with = None if writes_animation(reader, output) else made_with
+        for line in _not_told_before(reader, source, copies):
+            notify(line)
         with _kept_parts(source, output, options, made_with, getattr(reader, "decoder", SOFTWARE)) as parts:
             work = VideoWork(reader, steps, clock or StageClock(), stop, parts, pool, finished)
             if finished is not None and (parts is None or parts.frames != finished.frames):
@@ -130,13 +137,21 @@ def run_video_job(
         # Within the block: streams of a closed file may not be touched.
         return JobReport(
             input=Path(reader.name),
-            output=output,
+            output=Path(OUTPUT_NAME) if is_piped_out(output) else output,
             result_size=result_size(reader, output, options),
             audio_streams=sum(stream.type == "audio" for stream in copies.written),
             resumed_frames=parts.frames if parts else 0,
             **asdict(ending),
             **work.report(writer),
         )
+
+
+def _not_told_before(reader: Reader, source: str | Path, copies: CopyPlan) -> Iterator[str]:
+    """Notes on standard input, which is opened only now."""
+    if is_piped_in(source) and isinstance(reader, VideoReader):
+        yield from reader.notes
+        if left_out := [*reader.left_out, *map(str, copies.left_out)]:
+            yield f"left out: {', '.join(left_out)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +197,8 @@ def _kept_parts(
     source: str | Path, output: Path, options: VideoOptions, made_with: Mapping[str, Any] | None, decoder: str
 ) -> "contextlib.AbstractContextManager[JobParts | None]":
     """The parts of a job that can be resumed; None for others."""
+    if is_piped_out(output):
+        return contextlib.nullcontext()
     if made_with is not None and isinstance(source, Path) and not is_sequence(output):
         return kept_parts(output, job_fingerprint(source, options, made_with, decoder), resume=options.resume)
     if options.resume and is_unfinished(output):
@@ -205,8 +222,8 @@ def job_fingerprint(source: Path, options: VideoOptions, made_with: Mapping[str,
 
 def _finish(writer: Writer, output: Path, options: VideoOptions, parts: JobParts | None, *, whole: bool) -> None:
     """Give the video its name. Raises DsmapError when that fails; it says where the video is then."""
-    if not isinstance(writer, VideoWriter):
-        return  # a sequence does that itself
+    if not isinstance(writer, VideoWriter) or is_piped_out(output):
+        return  # a sequence does that itself, and a pipe has no name
     try:
         if parts is None:
             finish_file(writer.path, output, replace=options.overwrite)

@@ -1,7 +1,13 @@
 """Planning a video job: its input opened, its output checked, before any work."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import cv2  # noqa: F401  # before av
+
+# isort: split
+from av.stream import Stream
 
 from dsmap.common.notify import Notify
 from dsmap.runtime.jobs.frame_pool import FramePool
@@ -16,6 +22,7 @@ from dsmap.runtime.video.containers import codec_name
 from dsmap.runtime.video.copy_plan import CopyPlan, LeftOut, plan_copies
 from dsmap.runtime.video.encoders import keeps_ten_bits, resolve
 from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.pipes import is_piped_in, is_piped_out, suffix_of
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.rgb_to_frame import padded_size
@@ -40,7 +47,7 @@ def check_video_job(source: str | Path, output: Path, options: VideoOptions) -> 
         notes = [*reader.notes, *([projection.note] if projection.note else [])]
         notes += [f"subtitles are rewritten as {codec}" for _, codec in plan.converted]
         notes += [
-            f"audio ({codec_name(sound)}) is re-encoded as {encoder_title(output.suffix)}" for sound in plan.encoded
+            f"audio ({codec_name(sound)}) is re-encoded as {encoder_title(suffix_of(output))}" for sound in plan.encoded
         ]
         notes += animation_notes(output, reader.rate) if writes_animation(reader, output) else []
         left_out = [*reader.left_out, *map(str, plan.left_out)]
@@ -63,12 +70,12 @@ def result_size(reader: Reader, output: Path, options: VideoOptions) -> tuple[in
     size = options.size_of_result(reader.width, reader.height)
     if is_sequence(output) or writes_animation(reader, output):
         return size
-    return padded_size(*size, resolve(options.encoding, output.suffix).pix_fmt)
+    return padded_size(*size, resolve(options.encoding, suffix_of(output)).pix_fmt)
 
 
 def named_source(source: str | Path) -> str | Path:
     """A path, where a text names a file."""
-    is_text = isinstance(source, str) and (is_address(source) or is_image_sequence(source))
+    is_text = isinstance(source, str) and (is_address(source) or is_piped_in(source) or is_image_sequence(source))
     return source if is_text else Path(source)
 
 
@@ -107,16 +114,24 @@ def check_video_output(reader: Reader, source: str | Path, output: Path, options
         check_output_file(output, Path(source), overwrite=options.overwrite)
         sound = "animated images have no sound"
         return CopyPlan(left_out=tuple(LeftOut(stream=stream, reason=sound) for stream in reader.copied))
-    if options.audio == "copy":
-        check_container(output, [stream for stream in reader.audio if stream.codec_context.sample_rate])
-    resolve(options.encoding, output.suffix)
+    sounds = [stream for stream in reader.audio if stream.codec_context.sample_rate]
+    check_video_name(output, source, options, sounds if options.audio == "copy" else [])
+    data = [stream for stream in reader.copied if stream.type == "data"] if options.strip_metadata else []
+    plan = plan_copies(suffix_of(output), [stream for stream in reader.copied if stream not in data], options.audio)
+    stripped = tuple(LeftOut(stream=stream, reason="metadata is stripped") for stream in data)
+    return replace(plan, left_out=(*plan.left_out, *stripped))
+
+
+def check_video_name(output: Path, source: str | Path, options: VideoOptions, sounds: Sequence[Stream] = ()) -> None:
+    """Raises InputError unless a video with these sounds, copied, can be written under the name `output`."""
+    if not is_piped_out(output):
+        check_container(output, sounds)
+    resolve(options.encoding, suffix_of(output))
+    if is_piped_out(output):
+        return
     check_unfinished(output, resume=options.resume, overwrite=options.overwrite)
     replace_it = options.overwrite or (options.resume and is_unfinished(output))
     check_output_file(output, Path(source), overwrite=replace_it)
-    data = [stream for stream in reader.copied if stream.type == "data"] if options.strip_metadata else []
-    plan = plan_copies(output.suffix, [stream for stream in reader.copied if stream not in data], options.audio)
-    stripped = tuple(LeftOut(stream=stream, reason="metadata is stripped") for stream in data)
-    return replace(plan, left_out=(*plan.left_out, *stripped))
 
 
 def video_projection(reader: Reader, output: Path, options: VideoOptions) -> Projection:
@@ -126,8 +141,8 @@ def video_projection(reader: Reader, output: Path, options: VideoOptions) -> Pro
     images = is_sequence(output) or writes_animation(reader, output)
     return plan_projection(
         reader.side_data,
-        None if images else resolve(options.encoding, output.suffix),
-        output.suffix,
+        None if images else resolve(options.encoding, suffix_of(output)),
+        suffix_of(output),
         turned=reader.orientation != Orientation(),
         cropped=bool(reader.side_data.crop),
         side_by_side=options.side_by_side,

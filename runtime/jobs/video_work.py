@@ -28,6 +28,7 @@ from dsmap.runtime.video.copy_plan import CopyPlan
 from dsmap.runtime.video.encoders import keeps_ten_bits
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.hardware import SOFTWARE
+from dsmap.runtime.video.pipes import is_piped_out
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.sequence_writer import SequenceWriter, is_sequence, open_writer
 from dsmap.runtime.video.writer import VideoWriter
@@ -110,7 +111,7 @@ class VideoWork:
 
     def open_writer(self, output: Path, plan: CopyPlan, options: VideoOptions, projection: bytes = b"") -> Writer:
         """The writer, already holding the frames of an earlier job."""
-        if is_sequence(output) or writes_animation(self._reader, output):
+        if is_sequence(output) or is_piped_out(output) or writes_animation(self._reader, output):
             return self._open(output, plan, options, projection)
         path = self._new_file(output)
         try:
@@ -150,6 +151,7 @@ class VideoWork:
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
             animation=writes_animation(self._reader, path),
             plays=getattr(self._reader, "plays", 0),
+            stopped=lambda: self._stop.requested,
         )
         if isinstance(writer, VideoWriter):
             writer.prefill()

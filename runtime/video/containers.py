@@ -120,6 +120,18 @@ def open_output(path: Path, time_base: Fraction, *, recoverable: bool = False) -
     return container
 
 
+def open_piped_output(file: object, suffix: str) -> OutputContainer:
+    """A video for a `file` that cannot seek, of the container for `suffix`; every packet is written at once.
+
+    Raises PyAV's errors and those of the file.
+    """
+    options = {"avoid_negative_ts": "disabled", "flush_packets": "1", "max_interleave_delta": "1000000"}
+    options |= {"cluster_time_limit": "0"} if suffix == ".mkv" else {}
+    container = av.open(file, "w", format=FORMATS[suffix], options=options)
+    container.flags |= cast(int, Flags.bitexact.value)
+    return container
+
+
 def codec_name(stream: Stream) -> str:
     """The codec's name for messages."""
     if stream.codec_context is not None:

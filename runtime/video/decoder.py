@@ -17,13 +17,14 @@ from dsmap.runtime.video.file_source import MAX_READ_FAILURES, FileSource
 from dsmap.runtime.video.frame_count import BROADCAST_FORMATS
 from dsmap.runtime.video.hardware import OFF
 from dsmap.runtime.video.network_source import NetworkSource
+from dsmap.runtime.video.pipe_source import PipeSource
 from dsmap.runtime.video.stream import delay_of_reordering, has_decoding_times_only
 from dsmap.runtime.video.stream_choice import StreamChoice
 from dsmap.runtime.video.timeline import Timeline
 from dsmap.runtime.video.timestamps import LONGEST_GAP
 from dsmap.runtime.video.trim import cut_packet, is_cover
 
-PacketSource = FileSource | NetworkSource
+PacketSource = FileSource | NetworkSource | PipeSource
 Item = VideoFrame | Packet
 
 _MAX_UNTIMED = 32  # frames at the beginning that are held until one has a time
@@ -65,7 +66,7 @@ class VideoDecoder:
         self._time_base, self._rate, self._decode_from = time_base, rate, decode_from
         self._decode_at = decode_at
         if not self._video.codec_context.is_open:  # after a seek it is
-            self._video.thread_type = "AUTO"
+            self._video.thread_type = source.threads
         self._open_decoding = lambda stream: open_decoding(stream, hwaccel, notify, origin, keep=keep)
         self.decoding: Decoding = self._open_decoding(self._video)
         self._has_decoding_times_only = has_decoding_times_only(self._video)
@@ -176,7 +177,7 @@ class VideoDecoder:
                 continue
             if stream.container is not decoding:
                 decoding, self._started, shown_until = stream.container, False, latest
-                stream.thread_type = "AUTO"
+                stream.thread_type = self._source.threads
                 self.decoding = self._open_decoding(stream)
             self.packets_read += packet.size > 0
             if self._decode_at is not None and self._is_past(packet, self._decode_at):

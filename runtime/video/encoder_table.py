@@ -7,7 +7,7 @@ lossless H.264 232.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dsmap.runtime.system.cpu import allowed_cores
 
@@ -22,6 +22,13 @@ def _same(names: Iterable[str]) -> Mapping[str, str]:
 
 # info=0: without the note about the threads used, which would differ from machine to machine.
 _X265_FIXED = {"forced-idr": "1", "x265-params": "log-level=none:info=0:open-gop=0"}
+_WITHOUT_DELAY = {
+    "libx264": {"tune": "zerolatency"},
+    "libx265": {"tune": "zerolatency"},
+    "libsvtav1": {"svtav1-params": "pred-struct=1"},
+    "libvpx-vp9": {"lag-in-frames": "0"},
+    **{f"{codec}_nvenc": {"zerolatency": "1", "delay": "0"} for codec in ("h264", "hevc", "av1")},
+}
 _X26X_PRESETS = _same(["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"])
 
 
@@ -67,6 +74,10 @@ class Encoder:
         chosen = {self.preset_option: self.presets[self.preset]} if self.preset is not None else {}
         level = {self.quality.option: str(self.crf)} if self.quality else {}
         return level | chosen | dict(self.fixed)
+
+    def without_delay(self) -> "Encoder":
+        """The same encoder, giving each frame's packet at once: larger results, and no frames from later on."""
+        return replace(self, fixed={**self.fixed, **_WITHOUT_DELAY.get(self.library, {})})
 
     @property
     def has_ten_bits(self) -> bool:

@@ -17,30 +17,20 @@ from dsmap.runtime.video.media import open_file
 MAX_READ_FAILURES = 16  # in a row; then the rest of the file counts as lost
 
 
-class FileSource:
-    """The packets of the file `path`. Raises InputError when it is not a video."""
+class ContainerSource:
+    """The packets of an open container, called `name` in messages."""
 
     reconnections = 0
     broken_off: DsmapError | None = None
+    threads = "AUTO"
+    """How the decoder's threads share the work: "AUTO" or "SLICE", see FFmpeg."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = str(path)
-        self.container = open_file(path)
+    def __init__(self, name: str, container: InputContainer) -> None:
+        self.name = name
+        self.container = container
         self.failures = 0
         """Unreadable places in the file, after which reading continued."""
         self._cancelled = False
-
-    def restart(self, at: Fraction | None) -> None:
-        """Go to a keyframe at or before `at` seconds of the file's clock; None: to the beginning.
-
-        Raises av.FFmpegError where the file cannot seek.
-        """
-        if at is None:
-            self.container.close()
-            self.container = open_file(self.path)
-            return
-        self.container.seek(int(at * av.time_base))
 
     def packets(self) -> Iterator[Packet]:
         """All packets of all streams; reading continues after errors as long as packets come."""
@@ -72,6 +62,25 @@ class FileSource:
     def close(self) -> None:
         """Close the file. No iteration may be in progress."""
         self.container.close()
+
+
+class FileSource(ContainerSource):
+    """The packets of the file `path`. Raises InputError when it is not a video."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(str(path), open_file(path))
+
+    def restart(self, at: Fraction | None) -> None:
+        """Go to a keyframe at or before `at` seconds of the file's clock; None: to the beginning.
+
+        Raises av.FFmpegError where the file cannot seek.
+        """
+        if at is None:
+            self.container.close()
+            self.container = open_file(self.path)
+            return
+        self.container.seek(int(at * av.time_base))
 
 
 def flush_packets(container: InputContainer) -> Iterator[Packet]:

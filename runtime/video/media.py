@@ -30,6 +30,7 @@ from dsmap.runtime.video.addresses import (
     shown,
 )
 from dsmap.runtime.video.multipart import MultipartImages, begins_part, is_multipart
+from dsmap.runtime.video.pipes import INPUT_NAME, PipeInput
 from dsmap.runtime.video.playlists import MAX_PLAYLIST_BYTES, check_playlist, is_playlist, nested_playlists, variants_of
 
 MAX_PIXELS = 16384 * 8192
@@ -44,6 +45,7 @@ _NAMING_FILES = frozenset({"concat", "imf", "image2", "mlv", "sap", "vobsub", "w
 _NAMING_ADDRESSES = frozenset({"rtp", "rtsp", "sdp"})
 # What an address may lead to: never to files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtsp,rtsps,srt,crypto,data"
+_PIPED = ("matroska", "mpegts", "nut", "yuv4mpegpipe")
 # The first frame soon: the frame rate, which takes twenty frames to find out, does not matter.
 _LIVE_OPTIONS = {"analyzeduration": "2000000", "fpsprobesize": "0"}
 _ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
@@ -69,7 +71,9 @@ def open_file(path: Path) -> InputContainer:
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name a video file")
     if not path.is_file():
-        raise InputError(f"{path} is a pipe or a device, not a file", "save the video to a file first")
+        raise InputError(
+            f"{path} is a pipe or a device, not a file", f"save the video to a file first, or pipe it in: - < {path}"
+        )
     try:
         container = _open_file(path)
         if _lacks_sound(container):
@@ -83,6 +87,19 @@ def open_file(path: Path) -> InputContainer:
         raise InputError(f"{path} cannot be read: permission denied", "check the file's permissions") from None
     except _ERRORS as error:
         raise _why_no_file(path, error) from error
+
+
+def open_pipe(source: PipeInput) -> InputContainer:
+    """An open container of what is piped in: one that describes itself and can be read without seeking.
+
+    Raises InputError, with the reason, when it is anything else.
+    """
+    av.logging.set_libav_level(av.logging.PANIC)
+    options = _LIVE_OPTIONS | {"format_whitelist": ",".join(sorted(_PIPED)), "protocol_whitelist": ""}
+    try:
+        return _limited(av.open(source, metadata_errors="replace", container_options=options))
+    except _ERRORS as error:
+        raise _why_no_pipe(source.begin) from error
 
 
 def _open_file(path: Path, **options: str) -> InputContainer:
@@ -242,6 +259,17 @@ def _why_no_address(address: str, error: BaseException, *, silent: bool) -> Inpu
     if isinstance(error, av.error.ArgumentError):  # "Invalid argument"
         reason = "it is not a video, or leads to an address that is not allowed"
     return InputError(f"{name} cannot be opened: {reason}", advice_for(address))
+
+
+def _why_no_pipe(begin: bytes) -> InputError:
+    if not begin:
+        return InputError(f"nothing came from {INPUT_NAME}", "check the program that writes into the pipe")
+    fact = f"{INPUT_NAME} is not a video that can be read from a pipe"
+    if begin[4:8] == b"ftyp":
+        fact = "an mp4 or mov cannot be read from a pipe"
+    return InputError(
+        fact, "pass the file itself, or pipe Matroska, MPEG-TS, NUT or y4m, such as by ffmpeg -i FILE -c copy -f nut -"
+    )
 
 
 def _why_no_file(path: Path, error: BaseException) -> InputError:

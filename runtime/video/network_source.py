@@ -33,6 +33,7 @@ class NetworkSource:
     """
 
     failures = 0
+    threads = "AUTO"
 
     def __init__(self, address: str, settings: NetworkSettings | None = None, notify: Notify | None = None) -> None:
         check_address(address)

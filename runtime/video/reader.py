@@ -36,6 +36,8 @@ from dsmap.runtime.video.hardware import OFF, check_device, check_hwaccel
 from dsmap.runtime.video.input_warnings import input_warnings
 from dsmap.runtime.video.network_source import NetworkSource
 from dsmap.runtime.video.orientation import Orientation, orientation
+from dsmap.runtime.video.pipe_source import PipeSource
+from dsmap.runtime.video.pipes import is_piped_in
 from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.section import Section
 from dsmap.runtime.video.seeking import decoder_at, decoder_at_keyframe
@@ -58,13 +60,13 @@ _MAX_REPORTED_CHANGES = 5  # of the frames' size
 class VideoReader:
     """Opens `source` and decodes its first frame, so that later failures can only concern single packets.
 
-    `source` is a file or an address (rtsp://, https://, ...: see `addresses`). `height` scales the frames to that
-    many lines, aspect kept, width even. `start` and `end` (seconds from the beginning of the recording, whatever its
-    clock says there) and `frames` choose a part: see `trim`; with `start`, it begins at 0. `programme` (its number) is
-    for recordings of several; without it, it is the first with a video. Iterate once over `Frame`s and the `Packet`s of
-    `copied` (time base of their stream, timestamps as in the file, or moved by as much as the frames'). Streams and
-    packets must not be used after `close`: libav frees them. Raises InputError when there is no video in the source,
-    or no frame of it decodes.
+    `source` is a file, an address (rtsp://, https://, ...: see `addresses`) or `-` (see `pipes`). `height` scales the
+    frames to that many lines, aspect kept, width even. `start` and `end` (seconds from the beginning of the recording,
+    whatever its clock says there) and `frames` choose a part: see `trim`; with `start`, it begins at 0. `programme`
+    (its number) is for recordings of several; without it, it is the first with a video. Iterate once over `Frame`s and
+    the `Packet`s of `copied` (time base of their stream, timestamps as in the file, or moved by as much as the
+    frames'). Streams and packets must not be used after `close`: libav frees them. Raises InputError when there is no
+    video in the source, or no frame of it decodes.
 
     `failed_packets` counts video packets that did not decode, `missing_frames` those that the header promises and
     the file does not hold (both final after the iteration). `notes`: a line about each thing that the user should
@@ -94,8 +96,11 @@ class VideoReader:
     ) -> None:
         check_device(check_hwaccel(hwaccel))
         trim = trim_range(start, end, frames)
-        self._source: FileSource | NetworkSource
-        if is_address(source):
+        self._source: FileSource | NetworkSource | PipeSource
+        self.path: Path | None
+        if is_piped_in(source):
+            self._source, self.path = PipeSource(), None
+        elif is_address(source):
             self._source, self.path = NetworkSource(str(source), network, notify), None
         else:
             self._source = FileSource(Path(source))
@@ -370,7 +375,7 @@ class VideoReader:
 
     @property
     def is_live(self) -> bool:
-        """Whether it comes from a network and has no known end: a result made of it cannot be made again."""
+        """Whether it comes from a network or a pipe and has no known end: a result made of it cannot be made again."""
         return self.path is None and self._container.duration is None
 
     @property

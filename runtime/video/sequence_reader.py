@@ -21,6 +21,7 @@ from dsmap.runtime.video.animation_reader import AnimationReader
 from dsmap.runtime.video.frame import ArrayPool, Frame
 from dsmap.runtime.video.hardware import OFF
 from dsmap.runtime.video.image_frames import ImageFrames
+from dsmap.runtime.video.pipes import is_piped_in
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.trim import Seconds, exact, trim_range
@@ -133,7 +134,7 @@ def open_reader(
     """
     if is_sequence(source):
         return SequenceReader(source, rate=rate or 25, height=height, start=start, end=end, frames=frames, pool=pool)
-    kind = None if is_address(source) else kind_of(Path(source))
+    kind = None if is_address(source) or is_piped_in(source) else kind_of(Path(source))
     if kind is not None and kind.role == "animation":
         return AnimationReader(source, height=height, start=start, end=end, frames=frames, pool=pool)
     if kind is not None and kind.role in ("image", "unread") and kind.format:

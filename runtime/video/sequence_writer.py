@@ -7,7 +7,7 @@ Images have no clock: timestamps, audio and everything else besides the frames a
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from dsmap.common.output_files import check_folder_writable, check_name, identit
 from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.video.animation_writer import AnimationWriter
+from dsmap.runtime.video.piped_writer import PipedWriter
+from dsmap.runtime.video.pipes import is_piped_out
 from dsmap.runtime.video.writer import VideoWriter
 
 _NUMBER = re.compile(r"%(0[1-9])?d")
@@ -68,15 +70,23 @@ def check_sequence(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
 
 
 def open_writer(
-    path: Path, *, overwrite: bool = False, animation: bool = False, plays: int = 0, **options: Any
+    path: Path,
+    *,
+    overwrite: bool = False,
+    animation: bool = False,
+    plays: int = 0,
+    stopped: Callable[[], bool] = bool,
+    **options: Any,
 ) -> "VideoWriter | SequenceWriter | AnimationWriter":
     """The writer that `path`'s name asks for. `options`: those of `VideoWriter`; images need none.
 
-    `animation`: an animated image, to be played `plays` times.
+    `animation`: an animated image, to be played `plays` times. `stopped`: see `PipedWriter`.
     """
     if animation:
         size = {name: options[name] for name in ("width", "height", "time_base")}
         return AnimationWriter(path, overwrite=overwrite, plays=plays, **size)
+    if is_piped_out(path):
+        return PipedWriter(stopped, **options)
     return SequenceWriter(path, overwrite=overwrite) if is_sequence(path) else VideoWriter(path, **options)
 
 

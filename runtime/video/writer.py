@@ -13,6 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
@@ -22,10 +23,12 @@ from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.system.scheduling import usual_priority
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output
 from dsmap.runtime.video.copy_plan import plan_copies
+from dsmap.runtime.video.encoder_table import Encoder
 from dsmap.runtime.video.encoders import EncoderSettings, resolve, silence
 from dsmap.runtime.video.held_packets import HeldPackets, packet_start
 from dsmap.runtime.video.media import open_file
 from dsmap.runtime.video.metadata import container_metadata, describe
+from dsmap.runtime.video.pipes import suffix_of
 from dsmap.runtime.video.stream_copy import StreamCopier
 from dsmap.runtime.video.track import VideoTrack, encoder_time_base
 from dsmap.runtime.video.windows_sound import name_tracks
@@ -80,7 +83,8 @@ class VideoWriter:
         self.frames = 0
         self.dropped_packets = 0
         """Packets of other streams that are missing from the file: refused by the muxer, or damaged."""
-        self.encoder = resolve(encoding, path.suffix)
+        suffix = suffix_of(path)
+        self.encoder = self._chosen(encoding, suffix)
         self._journal = journal
         self._time_base = time_base
         self._end = Fraction(0)  # seconds: where the video written so far ends
@@ -88,11 +92,9 @@ class VideoWriter:
         self._closed = False
         self._copies = False  # whether there are streams beside the video
         streams = {stream.index: stream for stream in (*audio, *copied)}
-        plan = plan_copies(path.suffix, list(streams.values()), sound)
+        plan = plan_copies(suffix, list(streams.values()), sound)
         with self._explained():
-            # The fragments of an mp4 begin before all streams have sent something, which it needs to place them.
-            recoverable = recoverable and (not streams or format_of(path) in ("matroska", "webm"))
-            self._container = open_output(path, encoder_time_base(time_base), recoverable=recoverable)
+            self._container = self._opened(encoder_time_base(time_base), recoverable=recoverable, alone=not streams)
             try:
                 self._track = VideoTrack(
                     self._container,
@@ -105,13 +107,22 @@ class VideoWriter:
                     journal=journal,
                     projection=projection,
                 )
-                self._copier = StreamCopier(self._container, plan, path.suffix)
+                self._copier = StreamCopier(self._container, plan, suffix)
                 self._set_metadata(metadata or {}, video_metadata or {}, chapters, timecode)
                 self._start(width, height)
                 self._copies = bool(plan.written)
             except BaseException:
                 self.discard()
                 raise
+
+    def _chosen(self, encoding: EncoderSettings, suffix: str) -> Encoder:
+        return resolve(encoding, suffix)
+
+    def _opened(self, time_base: Fraction, *, recoverable: bool, alone: bool) -> OutputContainer:
+        """The new file; `alone`: for the video and no other stream."""
+        # The fragments of an mp4 begin before all streams have sent something, which it needs to place them.
+        recoverable = recoverable and (alone or format_of(self.path) in ("matroska", "webm"))
+        return open_output(self.path, time_base, recoverable=recoverable)
 
     def _set_metadata(
         self, metadata: dict[str, str], of_video: dict[str, str], chapters: Sequence["Chapter"], timecode: str | None
@@ -192,9 +203,7 @@ class VideoWriter:
                 self.dropped_packets += self._copier.failures
                 self._track.flush(keep=interrupted)
                 self._container.close()
-                name_tracks(self.path, self._copier.windows_names)
-                self._check()
-                sync_file(self.path)
+                self._complete()
         except BaseException:
             self.discard()
             raise
@@ -206,9 +215,18 @@ class VideoWriter:
         self._closed = True
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
-        self.path.unlink(missing_ok=True)
+        self._remove()
         if self._journal is not None:
             self._journal.drop_part()
+
+    def _remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _complete(self) -> None:
+        """What is left to do when the container is closed."""
+        name_tracks(self.path, self._copier.windows_names)
+        self._check()
+        sync_file(self.path)
 
     def _release(self) -> None:
         for packet in self._held.due(self._end):

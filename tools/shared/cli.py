@@ -244,8 +244,10 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         try:
             with Steps():
                 command(*args, **kwargs)
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError:
+            _leave_quietly()  # here: typer would make an error of it
         except KeyboardInterrupt:
             report_stop("you", "run the same command to start again")
             raise typer.Exit(130) from None

@@ -51,13 +51,15 @@ def video(
         typer.Argument(
             metavar="INPUT",
             parser=cli.text_given,
-            help="Files, folders, sequences (frames/%05d.png), URLs.",
+            help="Files, folders, sequences (frames/%05d.png), URLs; - for stdin.",
         ),
     ],
     domain: cli.Domain,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PATH", parser=cli.path_given, help="Output file or folder."),
+        typer.Option(
+            "-o", "--output", metavar="PATH", parser=cli.path_given, help="Output file or folder; - for stdout."
+        ),
     ] = None,
     style: Annotated[
         str | None,
@@ -270,6 +272,8 @@ def video(
         report=report,
         password_env=password_env,
     )
+    if cluster is not None and any(job.is_piped for job in request.jobs):
+        raise InputError("--ray does not go with standard input or output", "Leave it out, or name files.")
     if preview is not None:
         from dsmap.runtime.jobs.preview import write_preview
 
