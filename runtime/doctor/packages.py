@@ -173,8 +173,9 @@ def check_training() -> Finding:
 
 
 def check_elsewhere() -> Finding:
-    """What brings in other machines: clusters, servers that translate, models of the Hub. From the packages' files."""
+    """What brings in other machines (clusters, servers, the Hub) and other tools (VapourSynth). From packages' files."""
     extras = {"ray": ("ray", "fsspec", "pyarrow"), "triton": ("tritonclient", "grpcio"), "hub": ("huggingface.hub",)}
+    extras["vapoursynth"] = ("vapoursynth",)
     found = {extra: [name for name in names if install.installed(name)] for extra, names in extras.items()}
     first = {extra: install.installed(names[0]) for extra, names in extras.items()}
     told = [f"{packages[0].name} {packages[0].version}" for packages in first.values() if packages]
@@ -185,6 +186,7 @@ def check_elsewhere() -> Finding:
             return warning(f"{', '.join(told)}; not installed: {', '.join(lacks)}", install.install(extra))
     if not told:
         return absent(
-            "none of Ray, tritonclient and huggingface_hub is installed; they are for --ray, --remote and hf:"
+            "none of Ray, tritonclient, huggingface_hub and VapourSynth is installed; the first three are for --ray, "
+            "--remote and hf:"
         )
     return ok(", ".join(told) + (f"; extras not installed: {', '.join(missing)}" if missing else ""))
