@@ -173,9 +173,13 @@ def check_training() -> Finding:
 
 
 def check_elsewhere() -> Finding:
-    """What brings in other machines (clusters, servers, the Hub) and other tools (VapourSynth). From packages' files."""
-    extras = {"ray": ("ray", "fsspec", "pyarrow"), "triton": ("tritonclient", "grpcio"), "hub": ("huggingface.hub",)}
-    extras["vapoursynth"] = ("vapoursynth",)
+    """What brings in other machines (clusters, servers, the Hub) and tools (VapourSynth), from the packages' files."""
+    extras: dict[str, tuple[str, ...]] = {
+        "ray": ("ray", "fsspec", "pyarrow"),
+        "triton": ("tritonclient", "grpcio"),
+        "hub": ("huggingface.hub",),
+        "vapoursynth": ("vapoursynth",),
+    }
     found = {extra: [name for name in names if install.installed(name)] for extra, names in extras.items()}
     first = {extra: install.installed(names[0]) for extra, names in extras.items()}
     told = [f"{packages[0].name} {packages[0].version}" for packages in first.values() if packages]
