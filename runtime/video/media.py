@@ -97,7 +97,7 @@ def open_pipe(source: PipeInput) -> InputContainer:
     av.logging.set_libav_level(av.logging.PANIC)
     options = _LIVE_OPTIONS | {"format_whitelist": ",".join(sorted(_PIPED)), "protocol_whitelist": ""}
     try:
-        return _limited(av.open(source, metadata_errors="replace", container_options=options))
+        return _limited(av.open(source, "r", metadata_errors="replace", container_options=options))
     except _ERRORS as error:
         raise _why_no_pipe(source.begin) from error
 
