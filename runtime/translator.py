@@ -33,6 +33,9 @@ class Translator(FrameTranslator):
     Use it from one thread at a time. The style may be changed between frames.
     """
 
+    may_tile = False
+    """Whether its errors may advise --tile: set by commands that have it."""
+
     @classmethod
     def load(
         cls,
@@ -50,6 +53,7 @@ class Translator(FrameTranslator):
         trust_engines: bool = False,
         style_spread: float = 1.0,
         remote: str | None = None,
+        tile: bool = False,
     ) -> "Translator":
         """Loads a model for translations to `domain`.
 
@@ -67,6 +71,7 @@ class Translator(FrameTranslator):
         `style_spread`: distance of random styles from the mean, in their usual one: see `random_code`.
         `remote`: the address of a Triton server that translates, such as grpc://HOST:8001; `model` is the name of one
         there.
+        `tile`: translate each frame in stripes: little memory, for large frames, and slower; on the CPU.
 
         Raises InputError for an unknown model, domain, backend, style or precision, DsmapError when the backend does
         not run.
@@ -84,6 +89,7 @@ class Translator(FrameTranslator):
             cuda_binding=cuda_binding,
             streams=streams,
             trust_engines=trust_engines,
+            tile=tile,
         )
         return cls(bundle, domain, backend, style, settings, style_spread)
 
@@ -212,10 +218,11 @@ class Translator(FrameTranslator):
             height,
             width,
             batch=batch * self._backend.concurrency,
-            dim=self._dim,
+            bytes_of=lambda lines, columns: self._bytes_for(batch, lines, columns),
             multiple_of=sizes.multiple_of,
             minimum=sizes.minimum,
             available=available + self._held_bytes,
+            may_tile=self.may_tile,
         )
 
     @property
@@ -223,6 +230,9 @@ class Translator(FrameTranslator):
         return memory_width(self.bundle.manifest.architecture)
 
     def _bytes_for(self, batch: int, height: int, width: int) -> int:
+        of_frame = self._backend.bytes_for(height, width)  # one frame after the other, where it says
+        if of_frame is not None:
+            return of_frame
         return translation_bytes(height, width, batch=batch * self._backend.concurrency, dim=self._dim)
 
 

@@ -281,8 +281,8 @@ OPTIONS = {
     "video": "--audio --backend --codec --crf --cuda-binding --debug --deinterlace --domain --end --frames --height "
     "--help --hwaccel --model --no-upscale --output --overwrite --precision --preset --preview --program --programme "
     "--rate --refine --remote --report --resume --seed --side-by-side --stabilize --start --streams --strength "
-    "--strip-metadata --style --style-cycle --style-from --style-period --style-spread --style-to --verbose --version "
-    "--password-env --trust-engines --ray --segment --cpus-per-worker --gpus-per-worker",
+    "--strip-metadata --style --style-cycle --style-from --style-period --style-spread --style-to --tile --verbose "
+    "--version --password-env --trust-engines --ray --segment --cpus-per-worker --gpus-per-worker",
     "web": "--debug --domain --help --output --overwrite --port --runtime --serve --version",
 }
 

@@ -36,6 +36,8 @@ class BackendSettings:
     """Compute streams of a GPU, for the backends that have several; None: what suits the backend."""
     trust_engines: bool = False
     """Load a bundle's TensorRT engines, which are code, even if this user has not built them."""
+    tile: bool = False
+    """Translate frames in stripes: little memory, for large frames. The backend `cpu` can."""
     source: str | None = None
     """Domain of the frames; None: the one that is not the target. With the target itself, frames are reconstructed."""
 
@@ -97,6 +99,10 @@ class Backend(ABC):
         Waiting raises DsmapError when the frame is not what it is by way of the host: see `PlanesToRgb`.
         """
         raise NotImplementedError
+
+    def bytes_for(self, height: int, width: int) -> int | None:
+        """About how much memory a frame of that size takes; None: as a whole frame does by the network's width."""
+        return None
 
     def cancel(self) -> None:  # noqa: B027  # most have nothing to cancel
         """Cancels what is in flight as soon as possible, from any thread: waiting for it raises DsmapError."""

@@ -142,6 +142,8 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
         if name != "auto":
             raise InputError(f"{bundle.manifest.name} is on a server, and the backend is {name}", "Leave it out.")
         name = str(bundle.only_backend)
+    if settings.tile:
+        return _tiled(name, bundle, target, settings)
     if name != "auto":
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
@@ -157,6 +159,18 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
             continue
         return Choice(backend, _describe(refusals) or "the first that runs here", _brief(backend, refusals))
     raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)
+
+
+def _tiled(name: str, bundle: Bundle, target: str, settings: BackendSettings) -> Choice:
+    """The backend that translates frames in stripes. Raises InputError where another one is named."""
+    if name not in ("auto", "cpu"):
+        raise InputError(f"--tile is for the backend cpu, and the backend is {name}", "Leave one of them out.")
+    if settings.streams is not None:
+        raise InputError("--streams is for TensorRT, and --tile for the CPU", "Leave one of them out.")
+    from dsmap.runtime.tiles.backend import StripedCPU
+
+    backend = StripedCPU(bundle, target, settings)
+    return Choice(backend, "--tile" if name == "auto" else "as asked", "auto: --tile" if name == "auto" else "")
 
 
 def _with_streams(backend: type[Backend], settings: BackendSettings) -> type[Backend]:

@@ -46,7 +46,9 @@ class LoadedModel:
             trust_engines=options.trust_engines,
             for_frames=largest,
             style_spread=request.style.spread,
+            tile=options.tile,
         )
+        translator.may_tile = translator.backend_name == "cpu" and not options.tile
         self._request = request
         self.translator = translator
         self.for_images: FrameTranslator = translator
@@ -125,4 +127,5 @@ class LoadedModel:
             "--strength": request.model.strength,
             "--stabilize": request.model.stabilize,
             "--precision": translator.precision,
+            **({"--tile": True} if request.model.tile else {}),
         }

@@ -35,6 +35,8 @@ class ModelOptions:
     """1: the translation; 0: the input as the model reconstructs it."""
     stabilize: bool = False
     """Reduce the flicker of videos, by the motion in the input."""
+    tile: bool = False
+    """Translate each frame in stripes, on the CPU: little memory, for large frames, and slower."""
     remote: str | None = None
     """The address of a Triton server that translates, `model` being the name of one there; None: this machine does."""
 
@@ -46,7 +48,7 @@ class ModelOptions:
 def check_remote(options: ModelOptions) -> None:
     """Raises InputError that names an option which has no effect when a server translates."""
     usual = {"backend": ("auto", "triton"), "precision": ("auto",), "cuda_binding": ("auto",), "streams": (None,)}
-    for name, values in {**usual, "trust_engines": (False,)}.items():
+    for name, values in {**usual, "trust_engines": (False,), "tile": (False,)}.items():
         if getattr(options, name) not in values:
             raise InputError(
                 f"--{name.replace('_', '-')} is for a model that runs here, and with --remote the server runs it",

@@ -1,7 +1,7 @@
 """Estimates the memory of a translation, and checks that it is free: a process that takes too much is killed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dsmap.errors import InputError
@@ -37,17 +37,26 @@ def frames_that_fit(height: int, width: int, *, dim: int, available: int | None,
 
 
 def check_memory(
-    height: int, width: int, *, batch: int, dim: int, multiple_of: int, available: int, minimum: int = 1
+    height: int,
+    width: int,
+    *,
+    batch: int,
+    bytes_of: Callable[[int, int], int],
+    multiple_of: int,
+    available: int,
+    minimum: int = 1,
+    may_tile: bool = False,
 ) -> None:
     """Raises InputError when frames of that size (before padding) need more than `available` bytes; advises a height.
 
-    `multiple_of` and `minimum`: the sizes that the graphs take.
+    `bytes_of(height, width)`: what a batch takes. `multiple_of` and `minimum`: the sizes that the graphs take.
+    `may_tile`: whether --tile is advised too.
     """
 
     def needed(lines: int) -> int:
         columns = round(width * lines / height)
         padded = (max(minimum, -(-side // multiple_of) * multiple_of) for side in (lines, columns))
-        return translation_bytes(*padded, batch=batch, dim=dim)
+        return bytes_of(*padded)
 
     if needed(height) <= available:
         return
@@ -60,5 +69,5 @@ def check_memory(
     raise InputError(
         f"{frames} of {width}x{height} need{'' if batch > 1 else 's'} about {needed(height) / _GB:.1f} GB of memory;"
         f" {max(0, available) / _GB:.1f} GB are available",
-        f"{smaller} close other programs.",
+        f"{smaller} {'pass --tile, or ' if may_tile else ''}close other programs.",
     )

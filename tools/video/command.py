@@ -17,7 +17,7 @@ import typer
 
 from dsmap.errors import InputError
 from dsmap.tools.shared import cli
-from dsmap.tools.shared.panels import CLUSTER, INPUT, MODEL, OUTPUT
+from dsmap.tools.shared.panels import CLUSTER, HARDWARE, INPUT, MODEL, OUTPUT
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
@@ -190,6 +190,9 @@ def video(
     report: cli.TimesReport = None,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
+    tile: Annotated[
+        bool, typer.Option("--tile", help="Large frames in little memory; slower.", rich_help_panel=HARDWARE)
+    ] = False,
     hwaccel: cli.HwAccel = "off",
     cuda_binding: cli.CudaBinding = "auto",
     streams: cli.Streams = None,
@@ -238,6 +241,7 @@ def video(
             trust_engines=trust_engines,
             strength=strength,
             stabilize=stabilize,
+            tile=tile,
             remote=remote,
         ),
         style=StyleOptions(

@@ -9,7 +9,12 @@ from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
 from dsmap.runtime.system.memory import check_memory, translation_bytes
 
-NETWORK = {"batch": 1, "dim": 16, "multiple_of": 8, "minimum": 16}
+NETWORK = {
+    "batch": 1,
+    "bytes_of": lambda height, width: translation_bytes(height, width, batch=1, dim=16),
+    "multiple_of": 8,
+    "minimum": 16,
+}
 GB = 10**9
 
 
