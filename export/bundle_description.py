@@ -15,7 +15,15 @@ from dsmap.export.rewrites import Rewrites
 from dsmap.export.trained_model import TrainedModel
 from dsmap.export.verify import GraphFiles, Verification
 from dsmap.model.cyclegan import CycleGAN
+from dsmap.model.dsmap import DSMAP
+from dsmap.model.munit import MUNIT
 from dsmap.runtime.bundle.bundle import Manifest, Style, describe_components
+
+NON_COMMERCIAL = (
+    "MUNIT's authors publish their code and their weights under CC BY-NC-SA 4.0: weights of theirs are for "
+    "non-commercial use, with their names and under the same licence (`cc-by-nc-sa-4.0`)."
+)
+"""What the card of an imported MUNIT says of its origin; whose the weights are, a checkpoint does not tell."""
 
 
 def describe_bundle(
@@ -44,8 +52,8 @@ def describe_bundle(
     checks: dict[str, dict[str, Any]] = {check.precision: check.as_dict() for check in precision_checks}
     if "int8" in checks:
         checks["int8"]["float_layers"] = float_layers
-    if isinstance(source.model, CycleGAN) and not card:
-        card = plain_card(source, name, licence)
+    if not isinstance(source.model, DSMAP) and not card:
+        card = imported_card(source, name, licence)
     return Manifest(
         name=name,
         domains=config.domains,
@@ -67,15 +75,26 @@ def describe_bundle(
     )
 
 
-def plain_card(source: TrainedModel, name: str, licence: str) -> str:
-    """The card of a model that was trained elsewhere, and has no styles."""
-    a, b = source.model.domains
-    to = " and ".join(f"{a if target == b else b} to {target}" for target in source.model.targets)  # type: ignore[union-attr]
-    parameters = sum(p.numel() for p in source.model.parameters()) / 1e6
+def imported_card(source: TrainedModel, name: str, licence: str) -> str:
+    """The card of a model that was trained elsewhere."""
+    model = source.model
+    a, b = model.domains
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    if isinstance(model, MUNIT):
+        kind, to = "MUNIT", f"{a} to {b} and {b} to {a}"
+        styles = f"Its styles are codes of {model.config.style_dim} numbers, as of an image or from a seed. "
+        counts = " and ".join(f"{s.pictures} images of {domain}" for domain, s in source.styles.items())
+        known = any(s.pictures for s in source.styles.values())
+        styles += f"Default styles are means over {counts}." if known else "The default style is the prior's mean."
+        origin = "\n\n" + NON_COMMERCIAL
+    else:
+        assert isinstance(model, CycleGAN)
+        kind, to = "CycleGAN", " and ".join(f"{a if target == b else b} to {target}" for target in model.targets)
+        styles, origin = "It has no styles: each frame has one translation.", ""
     return (
-        f"# {name}\n\nTranslates images and video from {to} (CycleGAN, {parameters:.2f} M parameters in all), imported "
-        f"from checkpoints of another trainer, which say nothing of the training. It has no styles: each frame has one "
-        f"translation.\n\nLicence of the weights: {licence}.\n"
+        f"# {name}\n\nTranslates images and video from {to} ({kind}, {parameters:.2f} M parameters in all), imported "
+        f"from checkpoints of another trainer, which say nothing of the training. {styles}\n\nLicence of the weights: "
+        f"{licence}.{origin}\n"
     )
 
 

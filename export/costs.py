@@ -10,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dsmap.export.graphs import Graph
 from dsmap.export.model_graphs import model_graphs
 from dsmap.export.rewrites import Rewrites
-from dsmap.model.cyclegan import CycleGAN
-from dsmap.model.dsmap import DSMAP
+from dsmap.model.any_model import AnyModel
 
 SIDE = 256
 """Height and width of the image that multiply-adds are counted for."""
@@ -26,7 +25,7 @@ class Cost(NamedTuple):
     multiply_adds_after: int
 
 
-def graph_costs(model: DSMAP | CycleGAN, rewrites: Rewrites) -> dict[str, Cost]:
+def graph_costs(model: AnyModel, rewrites: Rewrites) -> dict[str, Cost]:
     """The cost of each component; it is the same for both domains."""
     plain, made = (
         {g.component: g for g in model_graphs(model, chosen)} for chosen in (Rewrites(False, False, False), rewrites)

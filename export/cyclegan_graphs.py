@@ -15,7 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmap.export.fp16 import convolutions_to_half, half_stem
-from dsmap.export.graphs import ALL_REWRITES, Graph, from_frames, grey_levels, images_of, to_dtype_of, to_frames
+from dsmap.export.graphs import (
+    ALL_REWRITES,
+    Graph,
+    PlainEncoderGraph,
+    from_frames,
+    grey_levels,
+    to_dtype_of,
+    to_frames,
+)
 from dsmap.export.rewrites import MID_GREY, BlockTail, Rewrites, ScaledConv, ScaledStem
 from dsmap.model.cyclegan import CycleGAN, ResnetDecoder
 from dsmap.model.layers import instance_norm, wide
@@ -59,18 +67,6 @@ class RewrittenResnetDecoder(nn.Module):
         z = wide(self.tail(y))
         # (tanh(z) + 1) * 127.5 = 255 * sigmoid(2 z), and the 2 is in the tail's weights
         return torch.sigmoid(z) * 255 if self.scaling else torch.tanh(z)
-
-
-class PlainEncoderGraph(nn.Module):
-    """frames -> content."""
-
-    def __init__(self, encoder: nn.Module, scaling: bool) -> None:
-        super().__init__()
-        self.encoder, self.scaling = encoder, scaling
-
-    def forward(self, frames: Tensor) -> Tensor:
-        content: Tensor = self.encoder(to_dtype_of(self.encoder, images_of(frames, self.scaling)))
-        return content.float()
 
 
 class PlainDecoderGraph(nn.Module):

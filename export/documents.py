@@ -11,8 +11,7 @@ import numpy.typing as npt
 from dsmap.common.images import read_rgb, write_rgb
 from dsmap.export.samples import SampleImage
 from dsmap.export.verify import torch_parts
-from dsmap.model.cyclegan import CycleGAN
-from dsmap.model.dsmap import DSMAP
+from dsmap.model.any_model import AnyModel
 from dsmap.runtime.bundle.bundle import Manifest, describe_file
 from dsmap.runtime.bundle.card import CARD, SAMPLES, SamplePicture, split_card, write_card
 
@@ -20,7 +19,7 @@ _MAX_SIDE = 512
 
 
 def write_documents(
-    folder: Path, manifest: Manifest, model: DSMAP | CycleGAN, samples: Sequence[SampleImage], head: Mapping[str, Any]
+    folder: Path, manifest: Manifest, model: AnyModel, samples: Sequence[SampleImage], head: Mapping[str, Any]
 ) -> Manifest:
     """Writes README.md and the samples into the bundle `folder`; gives the manifest that names them.
 
@@ -69,7 +68,7 @@ def _fit(image_rgb: npt.NDArray[np.uint8], side: int, multiple_of: int) -> npt.N
 
 
 def _translate(
-    model: DSMAP | CycleGAN, image_rgb: npt.NDArray[np.uint8], source: str, target: str, style: npt.NDArray[np.float32]
+    model: AnyModel, image_rgb: npt.NDArray[np.uint8], source: str, target: str, style: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:
     parts = torch_parts(model)
     content, skip = parts.encode(image_rgb[None], source)

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsmap.export.rewrites import MID_GREY, ScaledStem
-from dsmap.model.dsmap import DSMAP
+from dsmap.export.rewrites import MID_GREY, ScaledStem, Styled
 from dsmap.model.layers import LayerNorm
 
 # Scales and shifts of a norm, in a module that also holds the weights of a convolution.
@@ -36,7 +35,7 @@ class CentredStem(nn.Module):
         return F.conv2d(F.pad(centred, self.margin, self.pad_type), self.weight, self.bias, self.stride)
 
 
-def to_half(model: DSMAP) -> DSMAP:
+def to_half(model: Styled) -> Styled:
     """Converts the weights of convolutions and matrix products of a `rewritten` model to float16, in place."""
     half_stem(model.content_encoders)
     half_stem(model.style_encoders)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dsmap.export.fp16 import to_half
 from dsmap.export.rewrites import Rewrites, RewrittenDecoder, rewritten
+from dsmap.model.any_model import StyledModel
 from dsmap.model.dsmap import DSMAP, SLOTS
 from dsmap.runtime.bundle.bundle import graph_file
 
@@ -59,6 +60,18 @@ class ContentEncoderGraph(nn.Module):
         return self.shared(content).float(), skip.float()
 
 
+class PlainEncoderGraph(nn.Module):
+    """frames -> content, of a network without a skip."""
+
+    def __init__(self, encoder: nn.Module, scaling: bool) -> None:
+        super().__init__()
+        self.encoder, self.scaling = encoder, scaling
+
+    def forward(self, frames: Tensor) -> Tensor:
+        content: Tensor = self.encoder(to_dtype_of(self.encoder, images_of(frames, self.scaling)))
+        return content.float()
+
+
 class MappingGraph(nn.Module):
     """content, skip -> mapped."""
 
@@ -73,7 +86,7 @@ class MappingGraph(nn.Module):
 class StyleMLPGraph(nn.Module):
     """style -> style_params."""
 
-    def __init__(self, model: DSMAP, domain: str) -> None:
+    def __init__(self, model: StyledModel, domain: str) -> None:
         super().__init__()
         self.mlp = model.style_mlps[model.slot(domain)]
 
@@ -84,7 +97,7 @@ class StyleMLPGraph(nn.Module):
 class DecoderGraph(nn.Module):
     """mapped, style_params -> frames."""
 
-    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
+    def __init__(self, model: StyledModel, domain: str, scaling: bool) -> None:
         super().__init__()
         self.decoder = model.decoders[model.slot(domain)]
         self.scaling = scaling
@@ -97,7 +110,7 @@ class DecoderGraph(nn.Module):
 class StyleEncoderGraph(nn.Module):
     """frames -> style."""
 
-    def __init__(self, model: DSMAP, domain: str, scaling: bool) -> None:
+    def __init__(self, model: StyledModel, domain: str, scaling: bool) -> None:
         super().__init__()
         self.encoder = model.style_encoders[model.slot(domain)]
         self.scaling = scaling

@@ -11,7 +11,7 @@ All are exact for every padding. Borders that have no standard padding in the bl
 
 import copy
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from dsmap.model.dsmap import DSMAP
 from dsmap.model.layers import UpsampleConv, fold_upsampling, layer_norm, sharpened, to_image, wide, without_margin
+from dsmap.model.munit import MUNIT, MUNITEncoder
 from dsmap.model.networks import ContentEncoder, Decoder, KLStyleEncoder, StyleEncoder
+
+Styled = TypeVar("Styled", DSMAP, MUNIT)
 
 MID_GREY = 127.5  # the grey level of 0 in [-1, 1], and so of zero padding
 
@@ -243,7 +246,7 @@ class RewrittenDecoder(nn.Module):
         return (x_nchw + 1) * MID_GREY if self.scaling else x_nchw
 
 
-def rewritten(model: DSMAP, rewrites: Rewrites) -> DSMAP:
+def rewritten(model: Styled, rewrites: Rewrites) -> Styled:
     """A copy of `model`, in eval mode and without gradients, rewritten for inference.
 
     With `scaling` its encoders take grey levels 0..255 (float), and its decoders give them.
@@ -253,7 +256,7 @@ def rewritten(model: DSMAP, rewrites: Rewrites) -> DSMAP:
         model.decoders[slot] = RewrittenDecoder(decoder, rewrites)  # type: ignore[arg-type]
     if rewrites.scaling:
         for encoder in (*model.content_encoders.values(), *model.style_encoders.values()):
-            assert isinstance(encoder, ContentEncoder | StyleEncoder | KLStyleEncoder)
+            assert isinstance(encoder, ContentEncoder | MUNITEncoder | StyleEncoder | KLStyleEncoder)
             encoder.stem = ScaledStem(encoder.stem)  # type: ignore[assignment]
     return model.requires_grad_(False)
 

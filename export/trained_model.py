@@ -14,9 +14,9 @@ from dsmap.errors import InputError
 from dsmap.export.named_styles import NamedStyle, check_domains
 from dsmap.export.request import ExportRequest
 from dsmap.export.verify import generated_images
+from dsmap.model.any_model import AnyModel
 from dsmap.model.authors_checkpoint import load_official, read_official_config
-from dsmap.model.cyclegan import CycleGAN
-from dsmap.model.dsmap import DSMAP, is_finite
+from dsmap.model.dsmap import is_finite
 from dsmap.runtime.bundle.bundle import Sizes, file_sha256
 from dsmap.training.checkpoint import best_checkpoint, load_generators, read_checkpoint
 from dsmap.training.datasets import Domains, check_same_domains, default_style_images, find_domains
@@ -30,7 +30,7 @@ _WEIGHTS = ("ema", "generators")
 class TrainedModel(NamedTuple):
     """Generators to export, with their statistics and origin."""
 
-    model: DSMAP | CycleGAN
+    model: AnyModel
     trained_at: int
     """Shorter side of the training images in pixels."""
     styles: dict[str, StyleStatistics]

@@ -17,8 +17,10 @@ from dsmap.common.cpu import allowed_cores
 from dsmap.errors import DsmapError
 from dsmap.export.differences import Difference, OutputCheck
 from dsmap.export.graphs import from_frames, to_frames
+from dsmap.model.any_model import AnyModel, StyledModel
 from dsmap.model.cyclegan import CycleGAN
 from dsmap.model.dsmap import DSMAP, Content
+from dsmap.model.munit import MUNIT
 
 # float32 against float32: sums in another order, so that some values round to the next grey level.
 FEATURE_TOLERANCE = 1e-3  # times max(1, largest value)
@@ -64,10 +66,34 @@ class NetworkParts(Protocol):
     def encode_style(self, frames: Array, domain: str) -> Array: ...
 
 
-class TorchParts:
-    """The components of a torch model."""
+class _StyledParts:
+    """What networks with styles have in common."""
+
+    def __init__(self, model: StyledModel) -> None:
+        self._styled = model
+
+    @torch.no_grad()
+    def style_params(self, style: Array, target: str) -> Array:
+        """style -> style_params."""
+        return self._styled.style_mlps[self._styled.slot(target)](_tensor(style)).numpy()
+
+    @torch.no_grad()
+    def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
+        """mapped, style_params -> frames."""
+        decoder = self._styled.decoders[self._styled.slot(target)]
+        return to_frames(decoder(_tensor(mapped), _tensor(style_params))).numpy()
+
+    @torch.no_grad()
+    def encode_style(self, frames: Array, domain: str) -> Array:
+        """frames -> style."""
+        return self._styled.encode_style(from_frames(_tensor(frames)), domain).numpy()
+
+
+class TorchParts(_StyledParts):
+    """The components of a DSMAP in torch."""
 
     def __init__(self, model: DSMAP) -> None:
+        super().__init__(model)
         self.model = model
 
     @torch.no_grad()
@@ -82,21 +108,22 @@ class TorchParts:
         shared = _tensor(content)
         return self.model.map(Content(shared, _tensor(skip), shared), target).numpy()
 
-    @torch.no_grad()
-    def style_params(self, style: Array, target: str) -> Array:
-        """style -> style_params."""
-        return self.model.style_mlps[self.model.slot(target)](_tensor(style)).numpy()
+
+class UnmappedTorchParts(_StyledParts):
+    """The components of a MUNIT in torch: its content is what is decoded."""
+
+    def __init__(self, model: MUNIT) -> None:
+        super().__init__(model)
+        self.model = model
 
     @torch.no_grad()
-    def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
-        """mapped, style_params -> frames."""
-        decoder = self.model.decoders[self.model.slot(target)]
-        return to_frames(decoder(_tensor(mapped), _tensor(style_params))).numpy()
+    def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
+        """frames -> content, and no skip."""
+        return self.model.encode(from_frames(_tensor(frames)), domain).numpy(), NOTHING
 
-    @torch.no_grad()
-    def encode_style(self, frames: Array, domain: str) -> Array:
-        """frames -> style."""
-        return self.model.encode_style(from_frames(_tensor(frames)), domain).numpy()
+    def map(self, content: Array, _skip: Array, _target: str) -> Array:
+        """The content."""
+        return content
 
 
 class PlainTorchParts:
@@ -128,9 +155,15 @@ class PlainTorchParts:
         return NOTHING
 
 
-def torch_parts(model: DSMAP | CycleGAN) -> NetworkParts:
+def torch_parts(model: AnyModel) -> NetworkParts:
     """The components of a model in torch."""
-    return TorchParts(model) if isinstance(model, DSMAP) else PlainTorchParts(model)
+    match model:
+        case CycleGAN():
+            return PlainTorchParts(model)
+        case MUNIT():
+            return UnmappedTorchParts(model)
+        case _:
+            return TorchParts(model)
 
 
 class OnnxParts:
@@ -208,7 +241,7 @@ class CachedParts:
 
 
 def verify_graphs(
-    model: DSMAP | CycleGAN, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str
+    model: AnyModel, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str
 ) -> Verification:
     """Compares the ONNX `files` with `model` on `images`, by domain: uint8 RGB (H, W, 3), in sizes that it accepts.
 

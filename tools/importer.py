@@ -1,7 +1,8 @@
-"""dsmap-import: generators that CycleGAN's trainer wrote become a bundle.
+"""dsmap-import: generators that trainers of CycleGAN and MUNIT wrote become a bundle.
 
 dsmap-import latest_net_G_A.pth latest_net_G_B.pth --domains horse,zebra -o horse-zebra
 dsmap-import horse2zebra.pth --domains horse,zebra -o to-zebra --fp16
+dsmap-import gen_01000000.pt --domains edges,shoes -o edges-shoes --data edges2shoes
 """
 
 from pathlib import Path
@@ -22,11 +23,13 @@ app = new_app()
     help="""Turn generators of another trainer into a bundle.
 
     For ResNet generators of CycleGAN (pytorch-CycleGAN-and-pix2pix): latest_net_G_A.pth of a run, or a
-    published latest_net_G.pth. Such a model has no styles. Nothing in a checkpoint is run.
+    published latest_net_G.pth. Such a model has no styles. And for MUNIT: gen_01000000.pt, which has both
+    directions; --data gives its default styles. Nothing in a checkpoint is run.
     """,
     epilog="""
     dsmap-import latest_net_G_A.pth latest_net_G_B.pth --domains horse,zebra -o horse-zebra
     dsmap-import horse2zebra.pth --domains horse,zebra -o to-zebra --fp16
+    dsmap-import gen_01000000.pt --domains edges,shoes -o edges-shoes --data edges2shoes
     """,
 )
 @explained
@@ -35,7 +38,8 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="GENERATOR [BACK]",
-            help="The generator from the first domain to the second, and the one back if there is one.",
+            help="The generator from the first domain to the second, and the one back if there is one; "
+            "of a MUNIT the one file with both.",
         ),
     ],
     domains: Annotated[str, typer.Option(metavar="A,B", help="Names of the two domains.")],

@@ -17,7 +17,7 @@ VERBS = {
     "polish": "Fine-tune a trained model's decoders to remove artefacts.",
     "distill": "Train a smaller network to imitate a trained one.",
     "export": "Export a checkpoint as a bundle of ONNX files.",
-    "import": "Turn generators of CycleGAN into a bundle.",
+    "import": "Turn generators of CycleGAN or MUNIT into a bundle.",
     "models": "List, fetch and share models.",
     "eval": "Measure image quality, fidelity and flicker.",
     "bench": "Benchmark training, models, video and live translation.",

@@ -16,11 +16,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from dsmap.common.archives import check_archive
 from dsmap.errors import InputError
 from dsmap.model.cyclegan import CycleGAN, CycleGANConfig
-
-StateDict = Mapping[str, Tensor]
+from dsmap.model.foreign_weights import NORM_BUFFERS, StateDict, check_finite, load_foreign, shown, state_dicts
 
 ADVICE = "Pass a ResNet generator of a CycleGAN, such as latest_net_G_A.pth."
 _FIRST = re.compile(r"(.*?)model\.1\.weight", re.DOTALL)
@@ -28,8 +26,6 @@ _BLOCK = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.(weight|bias)")
 _FIRST_BLOCK = 10
 _IN_BLOCK = ((1, 5), (1, 6))
 """Where the two convolutions of a block are, after a padding each; the second form has a dropout, which is off."""
-_BUFFERS = (".running_mean", ".running_var", ".num_batches_tracked")
-"""What instance norms of old versions of PyTorch kept: those that the generators have never read it."""
 
 
 class ForeignGenerator(NamedTuple):
@@ -42,10 +38,13 @@ class ForeignGenerator(NamedTuple):
     path: Path
 
 
-def read_generator(path: Path) -> ForeignGenerator:
-    """The generator in a file. Raises InputError, in two lines, for every other file and every other layout."""
-    state = _generator_state(_load(path), path)
-    state = {key: value for key, value in state.items() if not key.endswith(_BUFFERS)}
+def read_generator(path: Path, tree: Any = None) -> ForeignGenerator:
+    """The generator in a file. Raises InputError, in two lines, for every other file and every other layout.
+
+    `tree`: what the file holds, if that is known already.
+    """
+    state = _generator_state(load_foreign(path, ADVICE) if tree is None else tree, path)
+    state = {key: value for key, value in state.items() if not key.endswith(NORM_BUFFERS)}
     _refuse_others(state, path)
     blocks: dict[int, set[int]] = {}
     for key in state:
@@ -55,7 +54,7 @@ def read_generator(path: Path) -> ForeignGenerator:
     in_order = sorted(blocks) == list(range(_FIRST_BLOCK, _FIRST_BLOCK + len(blocks)))
     if len(places) != 1 or not places <= set(_IN_BLOCK) or not in_order:
         raise InputError(
-            f"{path} has residual blocks of another form: convolutions {_shown(places)} in {_shown(sorted(blocks))}",
+            f"{path} has residual blocks of another form: convolutions {shown(places)} in {shown(sorted(blocks))}",
             "Only blocks that pad by reflection are known, with or without dropout.",
         )
     first, second = next(iter(places))
@@ -87,22 +86,10 @@ def build_cyclegan(domains: tuple[str, str], generators: Mapping[str, ForeignGen
     return model.eval().requires_grad_(False)
 
 
-def _load(path: Path) -> Any:
-    check_archive(path, "the checkpoint", ADVICE)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types; each means that the file is not plain weights
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:160] if lines else type(error).__name__
-        raise InputError(
-            f"{path} is not a file of plain weights ({reason})", f"Nothing in it was run. {ADVICE}"
-        ) from error
-
-
 def _generator_state(tree: Any, path: Path) -> dict[str, Tensor]:
     """The one generator's weights within what a file holds, without the names that wrap it."""
     found = {}
-    for name, flat in _flat_dicts(tree).items():
+    for name, flat in state_dicts(tree).items():
         starts = {match[1] for key in flat if (match := _FIRST.fullmatch(key))}
         # A block's own convolutions end the same way: only what is followed by blocks is a generator.
         starts = {start for start in starts if any(key.startswith(f"{start}model.10.") for key in flat)}
@@ -113,46 +100,24 @@ def _generator_state(tree: Any, path: Path) -> dict[str, Tensor]:
         return next(iter(found.values()))
     if found:
         raise InputError(
-            f"{path} holds {len(found)} generators: {_shown(found)}",
+            f"{path} holds {len(found)} generators: {shown(found)}",
             "Pass a file with one of them: torch.save(checkpoint[NAME], FILE) writes it.",
         )
     raise InputError(f"{path} holds {_what_else(tree)}, not a ResNet generator", ADVICE)
-
-
-def _flat_dicts(tree: Any) -> dict[str, dict[str, Tensor]]:
-    """The state dicts in a file, by where they are: itself, or what one or two keys lead to."""
-    if not isinstance(tree, Mapping):
-        return {}
-    flat = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    found = {"": flat} if flat else {}
-    for key, value in tree.items():
-        if isinstance(key, str) and isinstance(value, Mapping):
-            found |= {f"{key}.{name}": inner for name, inner in _flat_dicts_once(value).items()}
-    return found
-
-
-def _flat_dicts_once(tree: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
-    flat = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    found = {"": flat} if flat else {}
-    for key, value in tree.items():
-        if isinstance(key, str) and isinstance(value, Mapping):
-            inner = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
-            found |= {f"{key}.": inner} if inner else {}
-    return found
 
 
 def _what_else(tree: Any) -> str:
     """What a file without a ResNet generator has, in a few words."""
     if not isinstance(tree, Mapping):
         return f"a {type(tree).__name__}"
-    keys = [key for flat in _flat_dicts(tree).values() for key in flat]
+    keys = [key for flat in state_dicts(tree).values() for key in flat]
     if any("model.model." in key for key in keys):
         return "a U-Net generator, as pix2pix has"
-    if any(key.endswith(("enc_content.model.0.conv.weight", "enc_style.model.0.conv.weight")) for key in keys):
-        return "a generator with a style encoder, as MUNIT has"
+    if any("enc_content." in key for key in keys):
+        return "generators with a content encoder, as MUNIT has (pass its one file alone)"
     if any(key.endswith("model.0.weight") for key in keys):
         return "a network that begins without padding, as discriminators do"
-    return f"weights such as {_shown(keys[:3])}" if keys else "no weights"
+    return f"weights such as {shown(keys[:3])}" if keys else "no weights"
 
 
 def _refuse_others(state: StateDict, path: Path) -> None:
@@ -188,15 +153,13 @@ def _renamed(state: StateDict, n_res: int, places: tuple[int, int], path: Path) 
             f"{path} has {len(extra)} weights that CycleGAN's generator does not, the first is {extra[0][:100]}",
             "Only two strided and two transposed convolutions are known, and norms without weights.",
         )
-    for key, value in state.items():
-        if not value.is_floating_point() or not torch.isfinite(value).all():
-            raise InputError(f"{path}: {key} is not of finite numbers", "Pass an earlier checkpoint.")
+    check_finite(state, path)
     stem = state["model.1.weight"]
     if stem.ndim != 4 or stem.shape[1] != 3:
-        raise InputError(f"{path} takes images of {_shown(stem.shape[1:2])} channels, expected 3 (RGB)", ADVICE)
+        raise InputError(f"{path} takes images of {shown(stem.shape[1:2])} channels, expected 3 (RGB)", ADVICE)
     tail = state[f"model.{last + 7}.weight"]
     if tail.ndim != 4 or tail.shape[0] != 3:
-        raise InputError(f"{path} gives images of {_shown(tail.shape[:1])} channels, expected 3 (RGB)", ADVICE)
+        raise InputError(f"{path} gives images of {shown(tail.shape[:1])} channels, expected 3 (RGB)", ADVICE)
     return ForeignGenerator(
         stem.shape[0], n_res, _taken(state, encoder, decoder=False), _taken(state, decoder, decoder=True), path
     )
@@ -229,7 +192,3 @@ def _check_shapes(config: CycleGANConfig, generators: Mapping[str, ForeignGenera
                         f"{tuple(expected.shape)}",
                         "Only CycleGAN's own widths are known: each strided convolution doubles them.",
                     )
-
-
-def _shown(things: Any) -> str:
-    return ", ".join(str(thing)[:60] for thing in list(things)[:12]) or "none"

@@ -168,10 +168,11 @@ class StyleMLP(nn.Module):
 class Decoder(nn.Module):
     """G: content in one domain's space and style parameters -> an image of that domain."""
 
-    def __init__(self, config: ModelConfig, contrast: float) -> None:
+    def __init__(self, config: ModelConfig, contrast: float, widths: Sequence[int] | None = None) -> None:
+        """`widths`: channels before the first upsampling and after each; None: the published 256, 256, 128, 64."""
         super().__init__()
         dim, pad = config.content_dim, config.pad_type
-        widths = [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]  # 256, 256, 128, 64
+        widths = widths or [dim, dim] + [dim // 2 ** (i + 1) for i in range(config.n_downsample)]
         self.patch, self.output = config.patch, config.output
         self.contrast, self.sharpen, self.margin = contrast, config.sharpen, config.margin
         self.blocks = nn.ModuleList(AdainResidualBlock(dim, pad) for _ in range(config.n_res))

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsmap.common.sampling import pick_evenly
 from dsmap.config import MAX_STYLE_AXES
 from dsmap.errors import DsmapError, InputError
-from dsmap.model.dsmap import DSMAP
+from dsmap.model.any_model import StyledModel
 from dsmap.training.image_tensors import load_readable_nchw
 
 
@@ -32,7 +32,7 @@ def prior_statistics(style_dim: int) -> StyleStatistics:
 
 @torch.no_grad()
 def style_statistics(
-    model: DSMAP, domain: str, images: Sequence[Path], shorter_side: int, limit: int | None = None
+    model: StyledModel, domain: str, images: Sequence[Path], shorter_side: int, limit: int | None = None
 ) -> StyleStatistics:
     """Statistics of the style codes of `images` (of `limit` of them, evenly picked).
 
@@ -71,7 +71,7 @@ def _principal_axes(codes_ns: Tensor) -> list[list[float]]:
 
 
 def styles_by_domain(
-    model: DSMAP, images: Mapping[str, Sequence[Path]], shorter_side: int, limit: int | None = None
+    model: StyledModel, images: Mapping[str, Sequence[Path]], shorter_side: int, limit: int | None = None
 ) -> dict[str, StyleStatistics]:
     """`style_statistics` of each domain in `images`."""
     return {name: style_statistics(model, name, paths, shorter_side, limit) for name, paths in images.items()}
