@@ -45,6 +45,7 @@ NOT_RUN = [
     (r"--virtual-camera|--list-cameras", "needs a camera's driver"),
     (r"\bhf:|models (push|pull)", "needs the Hugging Face Hub"),
     (r"^dsmap import\b|--model \./to-zebra", "needs a checkpoint of CycleGAN's trainer"),
+    (r"--model \./edges-shoes|\./munit|\./cyclegan|out/cyclegan", "needs checkpoints of other trainers"),
     (r"tensorboard", "runs until Ctrl-C"),
 ]
 """(pattern, why a statement with it does not run here)."""
