@@ -13,7 +13,7 @@ from dsmap.export.bundle_folder import is_as_written
 from dsmap.export.documents import body_and_head, write_readme
 from dsmap.export.graph_metadata import stamp_graph
 from dsmap.runtime.bundle.bundle import Bundle, Components, describe_file
-from dsmap.runtime.bundle.card import CARD, SamplePicture, split_card
+from dsmap.runtime.bundle.card import CARD, CardSample, split_card
 from dsmap.runtime.bundle.manifest import Manifest, read_manifest, read_manifest_tree, write_manifest_tree
 
 
@@ -73,7 +73,7 @@ def _parts(manifest: Manifest) -> dict[str, Components]:
     return {manifest.precision: manifest.components, **manifest.variants}
 
 
-def _samples(folder: Path) -> list[SamplePicture]:
+def _samples(folder: Path) -> list[CardSample]:
     """The pictures that the present card shows."""
     if not (folder / CARD).is_file():
         return []
@@ -82,9 +82,9 @@ def _samples(folder: Path) -> list[SamplePicture]:
     for entry in head.get("widget") or []:
         try:
             source, _, target = str(entry["prompt"]).partition(" to ")
-            sample = SamplePicture(source, target, str(entry["src"]), str(entry["output"]["url"]))
+            sample = CardSample(source, target, str(entry["src"]), str(entry["output"]["url"]))
         except (KeyError, TypeError) as error:
             raise InputError(f"{CARD} has a widget of another form", "Pass the whole card with --card.") from error
-        if all((folder / path).is_file() for path in (sample.picture, sample.translation)):
+        if all((folder / path).is_file() for path in (sample.image, sample.translation)):
             found.append(sample)
     return found

@@ -13,7 +13,7 @@ from dsmap.export.samples import SampleImage
 from dsmap.export.verify import torch_parts
 from dsmap.model.any_model import AnyModel
 from dsmap.runtime.bundle.bundle import Manifest, describe_file
-from dsmap.runtime.bundle.card import CARD, SAMPLES, SamplePicture, split_card, write_card
+from dsmap.runtime.bundle.card import CARD, SAMPLES, CardSample, split_card, write_card
 
 _MAX_SIDE = 512
 
@@ -35,16 +35,14 @@ def write_documents(
         write_rgb(folder / picture, image_rgb)
         style = np.array([manifest.styles[target].mean], np.float32)
         write_rgb(folder / translation, _translate(model, image_rgb, sample.domain, target, style))
-        shown.append(SamplePicture(sample.domain, target, picture, translation))
+        shown.append(CardSample(sample.domain, target, picture, translation))
     return write_readme(folder, manifest, shown, head)
 
 
-def write_readme(
-    folder: Path, manifest: Manifest, samples: Sequence[SamplePicture], head: Mapping[str, Any]
-) -> Manifest:
+def write_readme(folder: Path, manifest: Manifest, samples: Sequence[CardSample], head: Mapping[str, Any]) -> Manifest:
     """Writes README.md alone; gives the manifest that names it and the samples."""
     (folder / CARD).write_text(write_card(manifest, samples, head), encoding="utf-8")
-    paths = [folder / CARD, *(folder / path for one in samples for path in (one.picture, one.translation))]
+    paths = [folder / CARD, *(folder / path for one in samples for path in (one.image, one.translation))]
     return manifest.model_copy(update={"extras": [describe_file(folder, path) for path in paths]})
 
 

@@ -36,6 +36,8 @@ class EngineRequest:
     def __post_init__(self) -> None:
         if self.level not in (None, *range(6)):
             raise InputError(f"--opt-level is {self.level}", "Pass 0 (quick to build) to 5 (tries most).")
+        if self.max_batch < 1:
+            raise InputError(f"--max-batch is {self.max_batch}", "Pass 1 or more frames.")
         if self.kind not in ENGINE_KINDS:
             raise InputError(f"no engine called {self.kind!r}", "Pass --engine tensorrt, rtx, auto or none.")
 

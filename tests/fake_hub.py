@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +34,7 @@ class FakeHub:
         self.lies: dict[str, str] = {}
         """By path: "wrong", "truncated", "huge", "elsewhere", "cut" (once), "cut-always", "gzip", "to:LOCATION".
 
-        For "*": "endless error".
+        For "*": "endless error", "endless headers".
         """
         self.gated: set[str] = set()
         self.private: set[str] = set()
@@ -141,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.lies.get("*") == "endless error":
             self._endless(500)
             return
+        if self.hub.lies.get("*") == "endless headers":
+            self._endless_headers()
+            return
         path = unquote(urlsplit(self.path).path)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(match[1], match[2] or "main")
@@ -224,6 +228,15 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             while True:
                 self.wfile.write(bytes(1 << 16))
+
+    def _endless_headers(self) -> None:
+        """A few bytes at a time, so that no wait between two of them is long."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+            while True:
+                self.wfile.write(b"a")
+                time.sleep(0.05)
 
     # Pushing
 

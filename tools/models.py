@@ -63,7 +63,7 @@ def list_command(report: JsonReport = None, overwrite: ReplaceReport = False, de
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         size = "?" if row.bytes is None else f"{row.bytes / 1e6:.1f} MB"
-        domains = "" if row.domains is None else " <-> ".join(row.domains)
+        domains = "" if row.domains is None else _direction(row.domains, row.targets or ())
         say(f"{row.name:<{width}}  {row.place:<10}  {size:>9}  {domains}".rstrip())
         for line in filter(None, (row.about, row.commit and f"commit {row.commit}")):
             say(f"    {line}")
@@ -157,7 +157,7 @@ def push(
 )
 @explained
 def verify(model: ModelName, debug: Debug = False) -> None:
-    from dsmap.runtime.hub.models import verify_model
+    from dsmap.runtime.hub.facts import verify_model
 
     bundle = verify_model(model)
     files = {file.path: file.bytes for file in bundle.manifest.files()}
@@ -186,7 +186,7 @@ def _lines(facts: "ModelFacts") -> list[tuple[str, str]]:
     styles = [f"{name} ({domain})" for domain, names in facts.styles.items() for name in names]
     lines = [
         ("model", facts.name),
-        ("domains", " <-> ".join(facts.domains)),
+        ("domains", _direction(facts.domains, facts.targets)),
         ("size", f"{facts.bytes / 1e6:.1f} MB in {', '.join(facts.precisions)}"),
         (
             "speed",
@@ -205,6 +205,12 @@ def _lines(facts: "ModelFacts") -> list[tuple[str, str]]:
     return lines
 
 
+def _direction(domains: tuple[str, str], targets: tuple[str, ...]) -> str:
+    """The domains with the way that it translates: both ways, or one."""
+    a, b = domains
+    return f"{a} <-> {b}" if len(targets) != 1 else f"{b if targets[0] == a else a} -> {targets[0]}"
+
+
 def _good_for(speed: str) -> str:
     from dsmap.runtime.hub.facts import SPEEDS
 
@@ -220,7 +226,7 @@ def _without_head(card: str) -> str:
 def _target(folder: Path) -> str:
     from dsmap.runtime.bundle.manifest import read_manifest
 
-    return read_manifest(folder).domains[1]
+    return read_manifest(folder).targets[-1]
 
 
 def _check_report(report: Path | None, overwrite: bool) -> None:

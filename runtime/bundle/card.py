@@ -23,7 +23,7 @@ from dsmap.runtime.bundle.manifest import Manifest
 
 CARD = "README.md"
 SAMPLES = "samples"
-"""Folder of a bundle's sample pictures."""
+"""Folder of a bundle's sample images."""
 NOT_STATED = "not stated"
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 # fmt: off
@@ -40,27 +40,27 @@ _ALSO = {"cc0": "cc0-1.0", "apache2": "apache-2.0", "apache": "apache-2.0"}
 _TAGS = ("dsmap", "onnx", "unpaired-image-translation", "video")
 
 
-class SamplePicture(NamedTuple):
-    """A picture of a card and its translation, by their paths in the bundle."""
+class CardSample(NamedTuple):
+    """An image that a card shows beside its translation, by their paths in the bundle."""
 
     source: str
     target: str
-    picture: str
+    image: str
     translation: str
 
 
-def write_card(manifest: Manifest, samples: Sequence[SamplePicture] = (), head: Mapping[str, Any] | None = None) -> str:
+def write_card(manifest: Manifest, samples: Sequence[CardSample] = (), head: Mapping[str, Any] | None = None) -> str:
     """The README.md of a bundle: the head for machines, the card, and what every bundle can say of itself.
 
     `head`: keys that replace ours, as those of a card that its maker wrote.
     """
-    parts = [manifest.card.strip(), _pictures(samples), _use(manifest), _numbers(manifest)]
+    parts = [manifest.card.strip(), _samples(samples), _use(manifest), _numbers(manifest)]
     body = "\n\n".join(part for part in parts if part)
     keys = card_head(manifest, samples) | dict(head or {})
     return f"---\n{_yaml().safe_dump(keys, sort_keys=False, allow_unicode=True)}---\n\n{body}\n"
 
 
-def card_head(manifest: Manifest, samples: Sequence[SamplePicture] = ()) -> dict[str, Any]:
+def card_head(manifest: Manifest, samples: Sequence[CardSample] = ()) -> dict[str, Any]:
     """What the Hub reads of a bundle. A licence that is not stated, and data that are not named, are left out."""
     head: dict[str, Any] = {"library_name": "dsmap", "pipeline_tag": "image-to-image"}
     head |= licence_keys(manifest.licence)
@@ -70,7 +70,7 @@ def card_head(manifest: Manifest, samples: Sequence[SamplePicture] = ()) -> dict
     head["metrics"] = ["psnr"]
     if samples:
         head["widget"] = [
-            {"src": one.picture, "prompt": f"{one.source} to {one.target}", "output": {"url": one.translation}}
+            {"src": one.image, "prompt": f"{one.source} to {one.target}", "output": {"url": one.translation}}
             for one in samples
         ]
     return head
@@ -135,11 +135,11 @@ def _add(option: str, line: str) -> str:
     return f"Add it: dsmap export BUNDLE {option}, or the line `{line}` in the card's head."
 
 
-def _pictures(samples: Sequence[SamplePicture]) -> str:
+def _samples(samples: Sequence[CardSample]) -> str:
     if not samples:
         return ""
-    rows = [f"| ![{one.source}]({one.picture}) | ![to {one.target}]({one.translation}) |" for one in samples]
-    return "\n".join(["## Samples", "", "| picture | translation |", "|---|---|", *rows])
+    rows = [f"| ![{one.source}]({one.image}) | ![to {one.target}]({one.translation}) |" for one in samples]
+    return "\n".join(["## Samples", "", "| image | translation |", "|---|---|", *rows])
 
 
 def _use(manifest: Manifest) -> str:

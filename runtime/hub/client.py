@@ -25,6 +25,7 @@ from dsmap.common.text import without_passwords
 from dsmap.errors import DsmapError
 from dsmap.runtime.hub.address import HubAddress, is_commit
 from dsmap.runtime.hub.client_errors import HubError, explained_for, missing_package, odd_answer
+from dsmap.runtime.hub.deadline import opened_within
 from dsmap.runtime.hub.settings import check_endpoint, check_token, is_web_address
 
 Count = Callable[[int], None]
@@ -34,6 +35,7 @@ _REDIRECTS = 5
 _TRIES = 5  # without a single byte in between
 _PAUSE = 0.1  # seconds, doubled from try to try
 _SECONDS = 10.0  # without a byte
+_HEAD_SECONDS = 60.0  # for all headers of an answer
 _MAX_SECONDS = 120.0  # for a small file: others wait for the lock meanwhile
 
 
@@ -184,9 +186,9 @@ class Hub:
             sent = {"Accept-Encoding": "identity", **own, **headers}
             if _origin(url) != home:
                 sent.pop("authorization", None)
-            with utils.get_session().stream(
-                "GET", url, headers=sent, follow_redirects=False, timeout=_SECONDS
-            ) as response:
+            asked = utils.get_session().stream("GET", url, headers=sent, follow_redirects=False, timeout=_SECONDS)
+            late = odd_answer(self.host, f"headers without end for {_HEAD_SECONDS:g} s")
+            with opened_within(asked, _HEAD_SECONDS, late) as response:
                 if not response.has_redirect_location:
                     if response.is_error:
                         utils.hf_raise_for_status(_without_body(response))

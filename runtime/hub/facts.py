@@ -7,7 +7,8 @@ from typing import Any
 
 from dsmap.common.files import read_regular
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.bundle.bundled import bundled_models, find_model, is_hub_model
+from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundled import bundled_models, find_model
 from dsmap.runtime.bundle.card import CARD, SAMPLES
 from dsmap.runtime.bundle.manifest import Manifest, read_manifest
 from dsmap.runtime.hub.address import SCHEME, parse_address
@@ -15,6 +16,7 @@ from dsmap.runtime.hub.cache import PulledModel, commit_of, find_pulled, list_da
 from dsmap.runtime.hub.client import Hub
 from dsmap.runtime.hub.contents import MAX_DOCUMENT, is_extra
 from dsmap.runtime.hub.models import address_of
+from dsmap.runtime.hub.names import is_hub_model
 from dsmap.runtime.hub.pull import read_offer
 from dsmap.runtime.hub.registry import known_models
 
@@ -38,6 +40,8 @@ class ListedModel:
     """package, cache, damaged (in the cache), or "not pulled"."""
     domains: tuple[str, str] | None
     """None where it is not known before a pull."""
+    targets: tuple[str, ...] | None
+    """Those of them that it translates to."""
     bytes: int | None
     about: str
     """A line from the registry; empty for models that the project does not know."""
@@ -51,6 +55,8 @@ class ModelFacts:
 
     name: str
     domains: tuple[str, str]
+    targets: tuple[str, ...]
+    """Those of them that it translates to."""
     place: str
     """package, cache, hub or folder."""
     folder: Path | None
@@ -113,6 +119,20 @@ def describe_model(model: str) -> ModelFacts:
     return _facts(manifest, place, folder, pulled, sizes, [path for path in extras if is_extra(path)], card)
 
 
+def verify_model(model: str) -> Bundle:
+    """Reads and checks every file of a model. One of the Hub is checked in the cache, and not pulled.
+
+    Raises InputError for a model that is not whole, not what was pulled, or not there.
+    """
+    if is_hub_model(model):
+        address, sha256 = address_of(model)
+        pulled = find_pulled(address, bundle_sha256=sha256)
+        if pulled is None:
+            raise InputError(f"{model} is not in the cache", f"Run: dsmap models pull {model}")
+        return Bundle.read(pulled.folder)
+    return Bundle.read(find_model(model))
+
+
 def read_card(folder: Path) -> str | None:
     """The text of a bundle's README.md; None where it has none. Raises InputError for one that is too large."""
     if not (folder / CARD).is_file():
@@ -146,6 +166,7 @@ def _facts(
     return ModelFacts(
         name=manifest.name,
         domains=manifest.domains,
+        targets=manifest.targets,
         place=place,
         folder=folder,
         source=str(pulled.pinned) if pulled else None,
@@ -189,7 +210,7 @@ def _known_row(name: str, about: str) -> ListedModel:
     if name in bundled_models():
         folder = find_model(name)
         manifest = read_manifest(folder)
-        return ListedModel(name=name, place="package", domains=manifest.domains, bytes=_bytes(folder), about=about)
+        return _row(name, "package", manifest, _bytes(folder), about)
     known = known_models()[name]
     assert known.address is not None, "it would be bundled"
     try:
@@ -197,13 +218,13 @@ def _known_row(name: str, about: str) -> ListedModel:
     except InputError:
         return _damaged_row(name, known.address.revision, about)
     if pulled is None:
-        return ListedModel(name=name, place="not pulled", domains=None, bytes=None, about=about)
+        return _row(name, "not pulled", None, None, about)
     return _pulled_row(name, pulled, about)
 
 
 def _damaged_row(name: str, commit: str, about: str = "") -> ListedModel:
     """A model that `pull` mends and `remove` removes."""
-    return ListedModel(name=name, place="damaged", domains=None, bytes=None, about=about, commit=commit)
+    return _row(name, "damaged", None, None, about, commit)
 
 
 def _called(pulled: PulledModel) -> str:
@@ -214,10 +235,17 @@ def _called(pulled: PulledModel) -> str:
 
 def _pulled_row(name: str, pulled: PulledModel, about: str) -> ListedModel:
     try:
-        domains = read_manifest(pulled.folder).domains
+        manifest = read_manifest(pulled.folder)
     except DsmapError:  # of a format that this dsmap does not read; `verify` tells
-        domains = None
-    return ListedModel(name=name, place="cache", domains=domains, bytes=pulled.bytes, about=about, commit=pulled.commit)
+        manifest = None
+    return _row(name, "cache", manifest, pulled.bytes, about, pulled.commit)
+
+
+def _row(
+    name: str, place: str, manifest: Manifest | None, size: int | None, about: str, commit: str | None = None
+) -> ListedModel:
+    domains, targets = (None, None) if manifest is None else (manifest.domains, manifest.targets)
+    return ListedModel(name=name, place=place, domains=domains, targets=targets, bytes=size, about=about, commit=commit)
 
 
 def _bytes(folder: Path) -> int:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from dsmap.common.text import printable
 from dsmap.errors import InputError
-from dsmap.runtime.bundle.bundle import Bundle
-from dsmap.runtime.bundle.bundled import bundled_models, find_model, is_hub_model
+from dsmap.runtime.bundle.package_models import bundled_models
 from dsmap.runtime.hub.address import HubAddress, parse_address
 from dsmap.runtime.hub.cache import (
     PulledModel,
@@ -20,6 +19,7 @@ from dsmap.runtime.hub.cache import (
     remove_pulled,
     repo_folder,
 )
+from dsmap.runtime.hub.names import is_hub_model
 from dsmap.runtime.hub.pull import pull
 from dsmap.runtime.hub.registry import known_models
 
@@ -75,17 +75,3 @@ def remove_model(model: str) -> list[PulledModel]:
     if not mine and not unfinished:
         raise InputError(f"{model} is not in the cache", "See: dsmap models list")
     return mine
-
-
-def verify_model(model: str) -> Bundle:
-    """Reads and checks every file of a model. One of the Hub is checked in the cache, and not pulled.
-
-    Raises InputError for a model that is not whole, not what was pulled, or not there.
-    """
-    if is_hub_model(model):
-        address, sha256 = address_of(model)
-        pulled = find_pulled(address, bundle_sha256=sha256)
-        if pulled is None:
-            raise InputError(f"{model} is not in the cache", f"Run: dsmap models pull {model}")
-        return Bundle.read(pulled.folder)
-    return Bundle.read(find_model(model))

@@ -28,7 +28,7 @@ def parse_engines(
             kind=kind,
             sizes=sizes or DEFAULT_SIZES,
             gpu_arch=gpu_arch,
-            max_batch=max_batch or 1,
+            max_batch=1 if max_batch is None else max_batch,
             level=level,
             timing_cache=timing_cache,
         )

@@ -40,6 +40,7 @@ from dsmap.runtime.engines.tensorrt_api import (
     new_builder,
     new_network,
 )
+from dsmap.tools.export.engines import parse_engines
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -331,6 +332,8 @@ def test_a_timing_cache_is_made_read_and_grows_and_no_other_file_is_touched(rtx,
 def test_engine_options_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match="--opt-level is 6"):
         EngineRequest(kind="rtx", level=6)
+    with pytest.raises(InputError, match="--max-batch is 0"):
+        parse_engines("rtx", None, None, 0, None, None)
     with pytest.raises(InputError, match="times no kernels when it builds: --timing-cache has no use"):
         resolve_engines(EngineRequest(kind="rtx", timing_cache=tmp_path / "timings"))
     assert resolve_engines(EngineRequest(kind="rtx", level=2)).build == BuildOptions(level=2)

@@ -168,9 +168,11 @@ def pull_with_stop(hub):
         ("to:http://\x7f exa mple/\xff", GRAPH, "a redirection to http"),
         (f"to:http://{'a' * 70}.org/", GRAPH, "a redirection to http"),
         ("endless error", "*", "answered 500"),
+        ("endless headers", "*", "headers without end"),
     ],
 )
-def test_lies_are_found(hub, model_folder, lie, path, expected):
+def test_lies_are_found(hub, model_folder, lie, path, expected, monkeypatch):
+    monkeypatch.setattr(client, "_HEAD_SECONDS", 0.3 if lie == "endless headers" else 60)
     hub.add("some/liar", model_folder)
     hub.lies[path] = lie
     with pytest.raises(DsmapError, match=expected):
