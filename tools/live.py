@@ -271,7 +271,7 @@ def live(
     result = run_live(request, notify=note, on_loaded=partial(_say_what_runs, verbose=verbose), began=began)
     if report:
         write_report(report, result.as_dict(), "check the disk")
-    _conclude(result, refined=refine != "off")
+    _conclude(result)
 
 
 def _check_outputs(request: "LiveRequest", report: Path | None) -> None:
@@ -293,22 +293,20 @@ def _say_what_runs(translator: "Translator", *, verbose: bool) -> None:
         say(f"  {translator.backend_name}: {translator.backend_description} ({translator.backend_reason})")
 
 
-def _limit_line(width: int, height: int, *, refined: bool) -> str:
+def _limit_line(width: int, height: int) -> str:
     """That the model is what takes the time, and what would help: at the smallest height to choose from, nothing."""
     from dsmap.runtime.live.working_height import HEIGHTS
 
-    if refined:  # the size of refined results is not the model's
-        return "the model is the limit; a smaller --height makes it faster"
     advice = "; a smaller --height makes it faster" if height > HEIGHTS[0] else ""
     return f"the model is the limit at {width}x{height}{advice}"
 
 
-def _conclude(result: "LiveReport", *, refined: bool) -> None:
+def _conclude(result: "LiveReport") -> None:
     """The session in a line, and a way to make a slow one faster; 130 after Ctrl-C, the error when one ended it."""
     if result.statistics.frames or result.error is None:
         say(result.line())
-    if result.statistics.busy > _MODEL_BOUND and result.size is not None and result.dropped:
-        say(_limit_line(*result.size, refined=refined))
+    if result.statistics.busy > _MODEL_BOUND and result.translated_at is not None and result.dropped:
+        say(_limit_line(*result.translated_at))
     if result.error is not None:
         raise result.error
     if result.stopped_by == "signal":

@@ -41,7 +41,9 @@ class LiveReport:
     style: str
     """The active one at the end."""
     size: tuple[int, int] | None = None
-    """(width, height) of the translated frames."""
+    """(width, height) of the results."""
+    translated_at: tuple[int, int] | None = None
+    """(width, height) that the network worked at: less than `size` where results are refined."""
 
     @property
     def captured(self) -> int:
@@ -96,6 +98,8 @@ class LiveReport:
             "style": self.style,
             "width": self.size[0] if self.size else None,
             "height": self.size[1] if self.size else None,
+            "translated_width": self.translated_at[0] if self.translated_at else None,
+            "translated_height": self.translated_at[1] if self.translated_at else None,
             "frames_captured": self.captured,
             "frames_unwanted": sum(capture.unwanted for _, capture in self.cameras),
             "frames_dropped": self.dropped,
@@ -108,6 +112,7 @@ class LiveReport:
             "stages_ms": {
                 "wait": statistics.waiting.as_dict(),
                 "translate": statistics.translating.as_dict(),
+                "refine": statistics.refining.as_dict(),
                 "show": statistics.showing.as_dict(),
             },
             "busy_share": round(statistics.busy, 3),

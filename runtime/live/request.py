@@ -83,7 +83,7 @@ def run_live(
     `on_loaded` the translator, before the first frame. `began`: see `LiveRun`. Raises InputError or DsmapError when the
     display, a source or the model cannot be opened.
     """
-    window = _open_window(request.window)
+    window = open_window(request.window)
     virtual_camera = VirtualCamera(request.capture.fps or _USUAL_FPS) if request.virtual_camera else None
     with _captures(request, notify) as cameras:
         direction = LoadedDirection.load(request.load, request.domain, request.settings.styles)
@@ -105,7 +105,8 @@ def run_live(
         ).run()
 
 
-def _open_window(wanted: bool) -> Window:
+def open_window(wanted: bool) -> Window:
+    """A window, or what stands for none. Raises DsmapError where there is no display."""
     if not wanted:
         return NoWindow()
     check_display()

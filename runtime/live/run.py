@@ -147,7 +147,7 @@ class LiveRun:
 
     def _measure(self, frame: LiveFrame) -> None:
         now = time.monotonic()
-        self.statistics.add(FrameTiming(captured=frame.captured, begun=frame.begun, translated=frame.done, shown=now))
+        self.statistics.add(FrameTiming(frame.captured, frame.begun, frame.done, now, frame.refining))
 
     def _press(self, key: str) -> bool:
         """Handle a key; whether it ends the session."""
@@ -275,7 +275,7 @@ class LiveRun:
             now=self.statistics.now(),
             dropped=sum(camera.latest.dropped for _, camera in self._cameras),
             shown=self.statistics.frames,
-            size=None if frame is None else (frame.result_rgb.shape[1], frame.result_rgb.shape[0]),
+            size=None if frame is None else _translated_at(frame),
             recording=self._recordings.seconds(frame),
             paused=self.session.paused,
             camera=trouble.get(capture.status, several),
@@ -314,4 +314,9 @@ class LiveRun:
             first_shown_seconds=None if first is None else first - self._began,
             style=self.session.style.label,
             size=None if frame is None else (frame.result_rgb.shape[1], frame.result_rgb.shape[0]),
+            translated_at=None if frame is None else _translated_at(frame),
         )
+
+
+def _translated_at(frame: LiveFrame) -> tuple[int, int]:
+    return frame.translated_at or (frame.result_rgb.shape[1], frame.result_rgb.shape[0])

@@ -53,7 +53,10 @@ class FrameTiming(NamedTuple):
     begun: float
     """When the translator took it."""
     translated: float
+    """When the result was there."""
     shown: float
+    refining: float = 0.0
+    """The last so many seconds before `translated` were spent on refining it."""
 
 
 class RecentStatistics(NamedTuple):
@@ -74,12 +77,8 @@ class LiveStatistics:
         self.first_shown: float | None = None
         self.last_shown: float | None = None
         self.paused_seconds = 0.0
-        self.latency, self.waiting, self.translating, self.showing = (
-            DurationHistogram(),
-            DurationHistogram(),
-            DurationHistogram(),
-            DurationHistogram(),
-        )
+        self.latency, self.waiting, self.showing = DurationHistogram(), DurationHistogram(), DurationHistogram()
+        self.translating, self.refining = DurationHistogram(), DurationHistogram()
         self._recent: deque[FrameTiming] = deque()
 
     def add(self, timing: FrameTiming) -> None:
@@ -89,7 +88,8 @@ class LiveStatistics:
         self.last_shown = timing.shown
         self.latency.add(timing.shown - timing.captured)
         self.waiting.add(timing.begun - timing.captured)
-        self.translating.add(timing.translated - timing.begun)
+        self.translating.add(timing.translated - timing.begun - timing.refining)
+        self.refining.add(timing.refining)
         self.showing.add(timing.shown - timing.translated)
         self._recent.append(timing)
         self._forget(timing.shown)
@@ -125,7 +125,8 @@ class LiveStatistics:
     @property
     def busy(self) -> float:
         """Share of that time in which the translator computed."""
-        return min(1.0, self.translating.seconds / self.seconds) if self.seconds > 0 else 0.0
+        computed = self.translating.seconds + self.refining.seconds
+        return min(1.0, computed / self.seconds) if self.seconds > 0 else 0.0
 
     def _forget(self, now: float) -> None:
         while self._recent and self._recent[0].shown < now - WINDOW_SECONDS:

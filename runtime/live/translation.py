@@ -57,7 +57,11 @@ class LiveFrame:
     begun: float
     """When its translation began."""
     done: float
-    """When its translation was done."""
+    """When its translation was done, and refined."""
+    refining: float = 0.0
+    """The last so many seconds before that brought it to the camera's size."""
+    translated_at: tuple[int, int] | None = None
+    """(width, height) that the network worked at; None: those of the result."""
     direction: LoadedDirection | None = None
     """What translated it."""
     style: StyleMix | None = None
@@ -152,11 +156,17 @@ class TranslationThread:
         style = self._style()
         code = direction.codes.of(style)
         frame_rgb = load()
-        height = self.working_height.of(frame_rgb, lambda rgb: direction.translator.submit(rgb, code)())
-        input_rgb = self._prepare(frame_rgb, height)
+        translator = direction.translator
+
+        def of_small(rgb: Pixels) -> object:
+            return self._prepare.refined(frame_rgb, rgb, translator.submit(rgb, code)(), translator)
+
+        small_rgb = self._prepare(frame_rgb, self.working_height.of(frame_rgb, of_small))
         # A copy: a backend may return a view of memory that it uses again.
-        result_rgb = direction.translator.submit(input_rgb, code)().copy()
-        input_rgb, result_rgb = self._prepare.refined(frame_rgb, input_rgb, result_rgb, direction.translator)
+        result_rgb = translator.submit(small_rgb, code)().copy()
+        translated = time.monotonic()
+        input_rgb, result_rgb = self._prepare.refined(frame_rgb, small_rgb, result_rgb, translator)
+        done = time.monotonic()
         self.count += 1
         self.results.put(
             LiveFrame(
@@ -164,7 +174,9 @@ class TranslationThread:
                 result_rgb=result_rgb,
                 captured=captured,
                 begun=begun,
-                done=time.monotonic(),
+                done=done,
+                refining=done - translated,
+                translated_at=(small_rgb.shape[1], small_rgb.shape[0]),
                 direction=direction,
                 style=style,
             )

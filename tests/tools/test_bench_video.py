@@ -43,3 +43,34 @@ def test_a_live_session(tiny_bundle, tmp_path):
     assert report["warm_up_frames"] == 20
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
     assert "busy" in done.output
+
+
+def test_refined_results_are_measured(tiny_bundle, tmp_path):
+    """In videos as in live sessions: at the size of the clip, and the height is the one asked for."""
+    clip = clips.make_clip(tmp_path / "clip.mp4", frames=12, size=(48, 32))
+    for name in ("video", "live"):
+        arguments = [name, str(clip), "-m", str(tiny_bundle), "--backend", "cpu", "--frames", "4", "--size", "96x64"]
+        arguments += ["--height", "32", "--refine", "guided", *(["--rounds", "1"] if name == "video" else [])]
+        done = CliRunner().invoke(app, [*arguments, "--report", str(tmp_path / f"{name}.json")])
+        assert done.exit_code == 0, done.output
+        report = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (report["width"], report["height"]) == (96, 64)
+        assert (report["translated_width"], report["translated_height"]) == (48, 32)
+        assert report["refine"] == "guided"
+    parts = report["stages_ms"]
+    means = [parts[name]["mean"] for name in ("wait", "translate", "refine", "show")]
+    assert parts["refine"]["max"] > 0
+    assert sum(means) == pytest.approx(report["latency_ms"]["mean"], abs=0.3)
+    assert "exposure" in done.output  # what the delay does not hold
+
+
+def test_the_height_is_chosen_with_what_refining_takes(tiny_bundle, tmp_path):
+    clip = clips.make_clip(tmp_path / "clip.mp4", frames=12, size=(192, 144))
+    arguments = ["live", str(clip), "-m", str(tiny_bundle), "--backend", "cpu", "--frames", "2", "--refine", "auto"]
+    done = CliRunner().invoke(app, [*arguments, "--target-fps", "240", "--report", str(tmp_path / "r.json")])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["translated_height"] in (96, 120, 144)
+    assert report["height"] == 144
+    done = CliRunner().invoke(app, [*arguments, "--target-fps", "20", "--height", "96"])
+    assert (done.exit_code, "--target-fps has no effect with --height" in done.output) == (2, True)

@@ -55,6 +55,13 @@ Report = Annotated[
     typer.Option("--report", metavar="FILE", help="Write a JSON report with all timings.", rich_help_panel=OUTPUT),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.", rich_help_panel=OUTPUT)]
+Size = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", help="Resize the clip first (default: its own size).")
+]
+Height = Annotated[int | None, typer.Option("--height", min=16, metavar="N", help="Translate at this height.")]
+Refine = Annotated[
+    str, typer.Option("--refine", metavar="NAME", help="Full size from --height: guided, learnt, auto or off.")
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads (default: all cores).", rich_help_panel=HARDWARE)
 ]
@@ -173,16 +180,16 @@ def model(
 
 @app.command(
     help="Measure decoding, translating and encoding of a video, apart and together.",
-    epilog="dsmap-bench video\ndsmap-bench video holiday.mp4 --size 512x288 --backend cpu",
+    epilog="dsmap-bench video\ndsmap-bench video holiday.mp4 --size 1920x1080 --height 270",
 )
 @explained
 def video(
     clip: Clip = None,
     model: Model = "summer-winter",
     domain: Target = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Resize the clip first (default: its own size).")
-    ] = None,
+    size: Size = None,
+    height: Height = None,
+    refine: Refine = "auto",
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="Measure at most this many frames.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds (each stage alone, then all).")] = 3,
     codec: Annotated[
@@ -204,6 +211,7 @@ def video(
     version: Version = False,
 ) -> None:
     _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
+    from dsmap.runtime.refine.choice import check_refine
     from dsmap.runtime.video.encoders import EncoderSettings
     from dsmap.tools.bench.video import ModelChoice, VideoBenchRequest, measure_video
 
@@ -219,21 +227,40 @@ def video(
         trust_engines=trust_engines,
     )
     request = VideoBenchRequest(
-        clip=clip, model=choice, size=size, frames=frames, rounds=rounds, encoder=EncoderSettings(codec=codec)
+        clip=clip,
+        model=choice,
+        size=size,
+        height=height,
+        refine=check_refine(refine),
+        frames=frames,
+        rounds=rounds,
+        encoder=EncoderSettings(codec=codec),
     )
     _save(report, measure_video(request, say))
 
 
 @app.command(
-    help="Measure a live session without a window: frames a second, dropped frames, and the delay of a frame.",
-    epilog="dsmap-bench live\ndsmap-bench live holiday.mp4 --height 256",
+    help="""Measure a live session: frames a second, dropped frames, and the delay from capture to display.
+
+    The clip stands in for a camera, at its own rate.
+    """,
+    epilog="dsmap-bench live\ndsmap-bench live holiday.mp4 --size 640x480 --target-fps 20 --refine auto --window",
 )
 @explained
 def live(
     clip: Clip = None,
     model: Model = "summer-winter",
     domain: Target = None,
-    height: Annotated[int | None, typer.Option(min=16, metavar="N", help="Translate at this height.")] = None,
+    size: Size = None,
+    height: Height = None,
+    refine: Refine = "off",
+    target_fps: Annotated[
+        float | None,
+        typer.Option(min=1, max=240, metavar="N", help="Without --height: at the largest that is so fast."),
+    ] = None,
+    window: Annotated[
+        bool, typer.Option("--window/--no-window", help="Show the frames, and include that in the delay.")
+    ] = False,
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="Measure this many frames.")] = 200,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -245,6 +272,8 @@ def live(
     version: Version = False,
 ) -> None:
     _check_report(report, {"the clip": clip}, model=model, overwrite=overwrite)
+    from dsmap.runtime.live.translation import Preparation
+    from dsmap.runtime.refine.choice import check_refine
     from dsmap.tools.bench.live import LiveBenchRequest, measure_live
     from dsmap.tools.bench.video import ModelChoice
 
@@ -256,7 +285,17 @@ def live(
         cuda_binding=cuda_binding,
         trust_engines=trust_engines,
     )
-    _save(report, measure_live(LiveBenchRequest(clip=clip, model=choice, height=height, frames=frames), say))
+    if height is not None and target_fps is not None:
+        raise InputError("--target-fps has no effect with --height", "Pass one of them.")
+    request = LiveBenchRequest(
+        clip=clip,
+        model=choice,
+        size=size,
+        preparation=Preparation(height=height, target_fps=target_fps, refine=check_refine(refine)),
+        window=window,
+        frames=frames,
+    )
+    _save(report, measure_live(request, say))
 
 
 def _train_settings(preset: str, overrides: list[str], size: int, batch: int, features: str | None) -> "TrainConfig":

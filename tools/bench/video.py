@@ -28,6 +28,7 @@ from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.encoders import EncoderSettings, default_suffix
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
+from dsmap.runtime.video.scaling import scaled, size_at_height
 from dsmap.runtime.video.writer import VideoWriter
 from dsmap.tools.bench.model import FrameSize, machine_facts
 
@@ -84,6 +85,10 @@ class VideoBenchRequest:
     model: ModelChoice
     size: str | None
     """WIDTHxHEIGHT that the clip is resized to first; None: its own."""
+    height: int | None
+    """Of translation; None: that of the frames."""
+    refine: str
+    """What brings results of a lower height to full size, one of `REFINE_CHOICES`."""
     frames: int
     """At most."""
     rounds: int
@@ -102,18 +107,21 @@ def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
     clip = request.clip or DEMO_CLIP
     with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as name:
         folder = Path(name)
-        source, frames = _prepare(clip, folder, request)
+        source, frames = prepared_clip(clip, folder, request.size, request.frames)
         height, width = frames[0].shape[:2]
-        translator = request.model.load((width, height))
+        inside = size_at_height(width, height, request.height)
+        translator = request.model.load(inside)
         machine = machine_facts(say)
         turns = f"{counted(request.rounds, 'round')} after {WARM_UP} frames"
         say(f"{clip.name}: {len(frames)} frames of {width}x{height}, {turns}")
         say(f"backend: {translator.backend_name}, {translator.backend_description} ({translator.backend_reason})")
         say(f"frames at once: {translator.concurrency}")
+        if inside != (width, height):
+            say(f"translated at {inside[0]}x{inside[1]}, refine {request.refine}")
         for _ in range(-(-WARM_UP // translator.in_flight)):
-            for wait in [translator.submit(frames[0]) for _ in range(translator.in_flight)]:
+            for wait in [translator.submit(scaled(frames[0], inside)) for _ in range(translator.in_flight)]:
                 wait()
-        rounds = [_round(source, frames, translator, folder, request.encoder) for _ in range(request.rounds)]
+        rounds = [_round(source, frames, translator, folder, request) for _ in range(request.rounds)]
         translator.close()
     measured = _summary(rounds)
     _print_table(measured, say)
@@ -122,6 +130,9 @@ def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
         "frames": len(frames),
         "width": width,
         "height": height,
+        "translated_width": inside[0],
+        "translated_height": inside[1],
+        "refine": request.refine,
         "warm_up_frames": WARM_UP,
         "rounds": request.rounds,
         "model": translator.model_name,
@@ -134,14 +145,14 @@ def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
     return about | measured
 
 
-def _prepare(clip: Path, folder: Path, request: VideoBenchRequest) -> tuple[Path, list[Pixels]]:
-    """The clip, cut to the frames that are measured, and those frames; untimed."""
+def prepared_clip(clip: Path, folder: Path, wanted: str | None, count: int) -> tuple[Path, list[Pixels]]:
+    """The clip in `folder`, cut to `count` frames at most, at the `wanted` WIDTHxHEIGHT, and those frames; untimed."""
     frames: list[Pixels] = []
     with VideoReader(clip) as reader:
         rate = reader.rate
-        size = FrameSize(reader.width, reader.height) if request.size is None else FrameSize.parse(request.size)
+        size = FrameSize(reader.width, reader.height) if wanted is None else FrameSize.parse(wanted)
         for item in reader:
-            if len(frames) == request.frames:
+            if len(frames) == count:
                 break
             if isinstance(item, Frame):
                 frames.append(np.asarray(cv2.resize(item.rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
@@ -156,16 +167,17 @@ def _prepare(clip: Path, folder: Path, request: VideoBenchRequest) -> tuple[Path
 
 
 def _round(
-    source: Path, frames: Sequence[Pixels], translator: Translator, folder: Path, encoder: EncoderSettings
+    source: Path, frames: Sequence[Pixels], translator: Translator, folder: Path, request: VideoBenchRequest
 ) -> Round:
     """Each stage alone, then all together."""
     fps, calls = {}, {}
+    encoder = request.encoder
     suffix = default_suffix(encoder.codec)
     for name, run in (
         ("decode", lambda clock: _decode(source, clock)),
-        ("translate", lambda clock: _translate(frames, translator, clock)),
+        ("translate", lambda clock: _translate(frames, translator, clock, request)),
         ("encode", lambda clock: _encode(frames, folder / f"alone{suffix}", encoder, clock)),
-        ("together", lambda clock: _together(source, folder / f"together{suffix}", translator, encoder, clock)),
+        ("together", lambda clock: _together(source, folder / f"together{suffix}", translator, request, clock)),
     ):
         clock = StageClock(detailed=True)
         began = time.perf_counter()
@@ -189,13 +201,15 @@ def _decode(source: Path, clock: StageClock) -> None:
                 return
 
 
-def _translate(frames: Sequence[Pixels], translator: Translator, clock: StageClock) -> None:
-    steps = FrameSteps(translator, frames[0].shape[1], frames[0].shape[0])
+def _translate(frames: Sequence[Pixels], translator: Translator, clock: StageClock, request: VideoBenchRequest) -> None:
+    """Scaled, translated and refined."""
+    height, width = frames[0].shape[:2]
+    steps = FrameSteps(translator, width, height, lines=request.height, refine=request.refine)
     items = (Frame(rgb, index, 1) for index, rgb in enumerate(frames))
     pipeline: Pipeline[Any, Any] = Pipeline(
         items,
         lambda frame, index: steps.begin(frame.rgb),
-        lambda frame, translated: translated.rgb,
+        lambda frame, translated: steps.finish(frame.rgb, translated),
         in_flight=steps.in_flight,
         clock=clock,
     )
@@ -215,8 +229,12 @@ def _encode(frames: Sequence[Pixels], output: Path, encoder: EncoderSettings, cl
         writer.close()
 
 
-def _together(source: Path, output: Path, translator: Translator, encoder: EncoderSettings, clock: StageClock) -> None:
+def _together(
+    source: Path, output: Path, translator: Translator, request: VideoBenchRequest, clock: StageClock
+) -> None:
+    encoder = request.encoder
     options: dict[str, Any] = {"codec": encoder.codec, "crf": encoder.crf, "preset": encoder.preset}
+    options |= {"height": request.height, "refine": request.refine} if request.height is not None else {}
     if translate_video(source, output, translator, clock=clock, overwrite=True, **options).interrupted:
         raise KeyboardInterrupt
 

@@ -110,6 +110,30 @@ def test_a_slow_network_gets_new_frames_not_old_ones(clip, load):
     assert report.as_dict()["latency_ms"]["p50"] >= 120
 
 
+@pytest.mark.parametrize(("refine", "chosen"), [("learnt", (128, 96)), ("off", (160, 120))])
+def test_the_height_chosen_by_speed_counts_what_refining_takes(refine, chosen, tmp_path, load):
+    class Refines(Translator):
+        def learnt_refiner(self):
+            def slowly(frame_rgb: Pixels, small_rgb: Pixels, result_rgb: Pixels) -> Pixels:
+                time.sleep(0.6)
+                return frame_rgb
+
+            return slowly
+
+    def with_refiner(domain: str) -> Translator:
+        translator = load(domain)
+        translator.__class__ = Refines
+        return translator
+
+    source = find_source(str(clips.make_clip(tmp_path / "camera.mp4", frames=4, size=(160, 120))))
+    prepare = Preparation(target_fps=2, refine=refine)
+    said: list[str] = []
+    report = run_live([capture_of(source)], with_refiner, frames=1, preparation=prepare, said=said)
+    assert (report.translated_at, report.size) == (chosen, (160, 120))
+    assert any("still slower than 2 frames" in line for line in said) == (refine == "learnt")
+    assert (report.statistics.refining.seconds > 0.5) == (refine == "learnt")
+
+
 class Plugged:
     """A camera that gives three frames whenever it is plugged in, and is then unplugged."""
 
