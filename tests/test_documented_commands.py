@@ -21,7 +21,7 @@ OTHER_PROGRAMS = {
     "pip", "make", "python3", "apt-get", ".", "export", "mkdir", "cp", "cd", "cat", "curl", "kill", "sudo", "torchrun",
     "tensorboard", "head", "read", "while", "until", "for", "do", "done", "fi", "sleep", "grep", "cut", "docker",
     "podman", "kubectl", "srun", "sbatch", "ray", "openssl", "ffmpeg",
-    "tritonserver",
+    "tritonserver", "vapoursynth", "vspipe",
 }  # fmt: skip
 """What else pages run. A new program is listed here, and either runs or has a reason in `documented_paste.NOT_RUN`."""
 WITHOUT_VERB = {"--help", "--version", "--install-completion", "--show-completion"}
