@@ -23,6 +23,7 @@ _OURS = {
     "features",
     "migraphx",
     "models",
+    "openvino-npu",
     "rtx-kernels",
     "torch-kernels",
     "web-runtime",

@@ -121,9 +121,11 @@ def onnxruntime_errors() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of ONNX Runtime's message, without terminal colours."""
+    """The first line of ONNX Runtime's message, without terminal colours and without where in its sources it was."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    message = lines[0].strip() if lines else type(error).__name__
+    what = re.sub(r".*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", message)
+    return re.sub(r"^(\S+\.(cc|h|mm):\d+ .* was (false|not true)\. |\S+\.(cc|h|mm):\d+ \w+ )", "", what) or message
 
 
 def import_onnxruntime() -> Any:
@@ -134,6 +136,8 @@ def import_onnxruntime() -> Any:
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # Ctrl-C while it was loading
             raise KeyboardInterrupt from error
         raise DsmapError(f"onnxruntime cannot be imported ({error})", f"Install it: {_INSTALL}") from error
+    if hasattr(onnxruntime, "disable_telemetry_events"):  # $ORT_DISABLE_TELEMETRY does not reach older ones on Windows
+        onnxruntime.disable_telemetry_events()
     if not hasattr(onnxruntime, "InferenceSession"):  # left over when one of two wheels was removed
         raise DsmapError(
             "the installed onnxruntime is empty: onnxruntime and onnxruntime-gpu were both here and one was removed",

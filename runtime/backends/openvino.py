@@ -49,7 +49,7 @@ class OpenVINO(Backend):
 
     def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None:
         openvino = import_openvino()
-        self._core = _core()
+        self._core = openvino_core()
         self.precision = best_precision(bundle, settings.precision, (*self._preferred, *bundle.precisions))
         self._options = self._find_options(settings)
         version = openvino.__version__.partition("-")[0]
@@ -75,17 +75,17 @@ class OpenVINO(Backend):
             self._free.put(requests)
 
     def _translate(self, requests: _Requests, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        encoded = _run(requests.encoder, frames=frames_nhwc)
+        encoded = run_request(requests.encoder, frames=frames_nhwc)
         content = encoded["content"]
         if requests.mapping is not None:
-            content = _run(requests.mapping, content=content, skip=encoded["skip"])["mapped"]
+            content = run_request(requests.mapping, content=content, skip=encoded["skip"])["mapped"]
         if requests.style_mlp is None:
-            return np.array(_run(requests.decoder, mapped=content)["frames"])
+            return np.array(run_request(requests.decoder, mapped=content)["frames"])
         styled = self._styled
         if styled is None or not np.array_equal(styled[0], style_ns):
-            styled = style_ns.copy(), np.array(_run(requests.style_mlp, style=style_ns)["style_params"])
+            styled = style_ns.copy(), np.array(run_request(requests.style_mlp, style=style_ns)["style_params"])
             self._styled = styled
-        return np.array(_run(requests.decoder, mapped=content, style_params=styled[1])["frames"])
+        return np.array(run_request(requests.decoder, mapped=content, style_params=styled[1])["frames"])
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
         return self._pool.submit(frames_nhwc, style_ns)
@@ -99,7 +99,7 @@ class OpenVINO(Backend):
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Used once per style image, if at all: not kept.
         request = self._required("style_encoder", self._target).create_infer_request()
-        return np.array(_run(request, frames=frames_nhwc)["style"], np.float32)
+        return np.array(run_request(request, frames=frames_nhwc)["style"], np.float32)
 
     def _find_options(self, settings: BackendSettings) -> dict[str, Any]:
         """Options that the graphs are compiled with."""
@@ -128,7 +128,7 @@ class OpenVINO(Backend):
         try:
             return self._core.compile_model(self._core.read_model(graph.data), self._device, self._options)
         except Exception as error:  # OpenVINO raises RuntimeError for nearly everything
-            raise DsmapError(f"OpenVINO cannot load {graph.name}: {_reason(error)}", _EXPORT_AGAIN) from error
+            raise DsmapError(f"OpenVINO cannot load {graph.name}: {openvino_reason(error)}", _EXPORT_AGAIN) from error
 
 
 class OpenVINOGPU(OpenVINO):
@@ -175,7 +175,7 @@ def import_openvino() -> Any:
 
 
 @functools.cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """The one Core of this process, which is never freed.
 
     Its CPU plugin puts signal handlers on a stack of its own, and takes that with it: with a second Core a signal after
@@ -184,12 +184,12 @@ def _core() -> Any:
     return import_openvino().Core()
 
 
-def _run(request: Any, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+def run_request(request: Any, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """The outputs by name, in memory that the request's next run writes over; what goes wrong becomes DsmapError."""
     try:
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
     except Exception as error:  # as in _compile
-        message = _reason(error)
+        message = openvino_reason(error)
         no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)
         advice = "Translate at a smaller size, with a smaller --height." if no_memory else _EXPORT_AGAIN
         raise DsmapError(f"OpenVINO stopped: {message}", advice) from error
@@ -197,7 +197,7 @@ def _run(request: Any, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]
     return {name: array for output, array in results.items() for name in output.get_names()}
 
 
-def _reason(error: Exception) -> str:
+def openvino_reason(error: Exception) -> str:
     """The last line of OpenVINO's message: those before say where in its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -83,6 +83,12 @@ def _webgpu() -> type[Backend]:
     return WebGPU
 
 
+def _openvino_npu() -> type[Backend]:
+    from dsmap.runtime.backends.providers.openvino_npu import OpenVINONPU
+
+    return OpenVINONPU
+
+
 def _torch() -> type[Backend]:
     from dsmap.runtime.backends.torch.importing import import_torch
 
@@ -105,6 +111,7 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "cpu": _onnxruntime_cpu,
     "openvino": _openvino,
     "openvino-gpu": _openvino_gpu,
+    "openvino-npu": _openvino_npu,
     "coreml": _coreml,
     "directml": _directml,
     "windowsml": _windowsml,
@@ -114,7 +121,7 @@ BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "triton": _triton,
 }
 """By name, in the order `auto` tries them."""
-UNTESTED = ("coreml", "directml", "windowsml", "migraphx", "webgpu")
+UNTESTED = ("openvino-npu", "coreml", "directml", "windowsml", "migraphx", "webgpu")
 """Backends that have not run on the hardware they are for; each says so in its description."""
 BY_NAME_ONLY = ("openvino", "openvino-gpu", *UNTESTED, "torch", "triton")
 """Backends that `auto` never takes: those of `UNTESTED` until somebody has tried them. Whether OpenVINO is faster than

@@ -15,6 +15,7 @@ import torch
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
+from dsmap.runtime.backends.onnxruntime_session import one_line
 from dsmap.runtime.bundle.bundle import Sizes
 from dsmap.runtime.translator import pad_frames
 
@@ -210,6 +211,28 @@ print(later / first, later / translation_bytes(768, 1024, batch=1, dim=16))
     growth, of_estimate = map(float, done.stdout.split())
     assert growth < 1.3
     assert 0.5 < of_estimate < 1.1
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("[ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model failed", "Load model failed"),
+        (
+            "/src/provider.cc:19 T& Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load libx.so",
+            "Failed to load libx.so",
+        ),
+        (
+            "[ONNXRuntimeError] : 11 : EP_FAIL : /a/b.cc:3 Make(int) [ONNXRuntimeError] : 11 : EP_FAIL : /c/d.cc:136"
+            " Init()::<lambda()> result == Status::Success was false. No adapter: none",
+            "No adapter: none",
+        ),
+        ("[ONNXRuntimeError] : 1 : FAIL : helper.cc:4 Generate Program needs f16", "Program needs f16"),
+        ("\x1b[31msomething else\x1b[m\nand more", "something else"),
+        ("", "Exception"),
+    ],
+)
+def test_onnxruntimes_messages_are_told_without_its_sources(message, told):
+    assert one_line(Exception(message)) == told
 
 
 def test_what_fails_in_onnxruntime_is_one_line(translator, capfd):

@@ -65,11 +65,10 @@ class FixedSizeBackend(Backend):
         self._style_params = style_mlp(bundle, target)
         self._style: tuple[Codes, Codes] | None = None  # the last codes and their parameters
         self._sessions: OrderedDict[Shape, Any] = OrderedDict()
-        self.title = f"{self.where} (ONNX Runtime, {UNTESTED})"
+        self.title = f"{self._device_name()} ({self._runtime_name().rpartition(' ')[0]}, {UNTESTED})"
         placed = self._find_precision(bundle, settings.precision)
         told = f", {placed.describe_others()}" if placed.elsewhere else ""
-        version = f"ONNX Runtime {self._ort.__version__}"
-        self.description = f"{version} with {self._device_name()}, {self.precision}, {UNTESTED}{told}"
+        self.description = f"{self._runtime_name()} with {self._device_name()}, {self.precision}, {UNTESTED}{told}"
 
     @classmethod
     def find_device(cls) -> str:
@@ -103,6 +102,9 @@ class FixedSizeBackend(Backend):
 
     def _device_name(self) -> str:
         return self.where
+
+    def _runtime_name(self) -> str:
+        return f"ONNX Runtime {self._ort.__version__}"
 
     def _session_options(self) -> Any:
         options = session_options(self._ort)

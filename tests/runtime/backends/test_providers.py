@@ -14,7 +14,17 @@ from dsmap.runtime.backends import registry
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, bundle_gpu_graph
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
-from dsmap.runtime.backends.providers import coreml, directml, fixed_size, migraphx, plugins, webgpu, wheels, windowsml
+from dsmap.runtime.backends.providers import (
+    coreml,
+    directml,
+    fixed_size,
+    migraphx,
+    openvino_npu,
+    plugins,
+    webgpu,
+    wheels,
+    windowsml,
+)
 from dsmap.runtime.backends.providers.compiled_models import open_compiled
 from dsmap.runtime.backends.providers.fixed_size import FixedSizeBackend
 from dsmap.runtime.backends.providers.frozen_graph import CACHE_KEY, frozen
@@ -151,10 +161,17 @@ def test_what_runs_is_told_with_what_is_not_known(bundle):
     assert made.description == f"ONNX Runtime {onnxruntime.__version__} with Stand-in, fp32, untested on hardware"
     assert made.title == "Stand-in (ONNX Runtime, untested on hardware)"
     assert not made.on_host
-    for backend in (coreml.CoreML, directml.DirectML, migraphx.MIGraphX, webgpu.WebGPU, windowsml.WindowsML):
+    for backend in (
+        openvino_npu.OpenVINONPU,
+        coreml.CoreML,
+        directml.DirectML,
+        migraphx.MIGraphX,
+        webgpu.WebGPU,
+        windowsml.WindowsML,
+    ):
         assert issubclass(backend, FixedSizeBackend)
         assert backend.name in registry.UNTESTED
-    assert len(registry.UNTESTED) == 5
+    assert len(registry.UNTESTED) == 6
 
 
 def test_int8_is_refused_by_name(bundle):
@@ -444,6 +461,31 @@ def test_windows_ml_says_why_it_has_no_gpu(monkeypatch):
 
 def test_without_rocm_the_missing_library_is_named(tmp_path):
     assert "libonnxruntime_providers_shared.so" in str(migraphx.missing_rocm(tmp_path))
+
+
+class OnOpenVINOsCpu(openvino_npu.OpenVINONPU):
+    provider = "CPU"
+
+
+def test_openvino_compiles_the_frozen_graph_too(bundle, plain, own_cache, monkeypatch):
+    pytest.importorskip("openvino")
+    assert refusal(bundle, "openvino-npu").fact == "OpenVINO sees no Intel NPU here; it sees: CPU"
+    made = OnOpenVINOsCpu(bundle, "winter")
+    style = np.zeros((1, bundle.manifest.style_dim), np.float32)
+    first = made.translate(frames(1, 32, 48, 3), style)
+    kept = first.copy()
+    made.translate(frames(1, 32, 48, 3, seed=1), style)
+    np.testing.assert_array_equal(first, kept)
+    difference = np.abs(kept.astype(int) - plain.translate(frames(1, 32, 48, 3), style))
+    assert difference.max() <= 8  # it computes in half precision
+    assert difference.mean() < 0.5
+    assert made.description.startswith("OpenVINO 20")
+    assert " in half precision, fp32" in made.description
+    assert made.description.endswith(", fp32, untested on hardware")
+    assert len(list((own_cache / "openvino-npu").glob("*/whole"))) == 2
+    monkeypatch.setattr(OnOpenVINOsCpu, "provider", "NPU.7")
+    with pytest.raises(DsmapError, match="OpenVINO cannot load the graph: "):
+        made.translate(frames(1, 64, 32, 3), style)
 
 
 def test_quiet_while_sessions_open(bundle, capfd):
