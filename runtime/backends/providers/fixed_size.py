@@ -57,9 +57,9 @@ class FixedSizeBackend(Backend):
     """Whether opening a size compiles for a while, and what was compiled is kept in the cache."""
 
     def __init__(self, bundle: Bundle, target: str, settings: BackendSettings = DEFAULT_SETTINGS) -> None:
+        self._ort = self._checked_onnxruntime()
         if settings.precision == "int8":
             raise DsmapError(f"{self.where} runs fp16 and fp32 graphs here, not int8", "Pass --precision fp16 or fp32.")
-        self._ort = self._checked_onnxruntime()
         self._bundle, self._target = bundle, target
         self._source = settings.source or bundle.source_of(target)
         self._style_params = style_mlp(bundle, target)
