@@ -205,6 +205,13 @@ ENCODERS = (
         preset="ultrafast",
         fixed={"qp": "0"},
     ),
+    Encoder(
+        codec="raw",
+        title="uncompressed YUV 4:2:0",
+        library="rawvideo",
+        pix_fmt="yuv420p",
+        containers=(".mkv",),
+    ),
     _nvenc("h264", "H.264", worst=51, default=19, containers=(*_MP4, ".mkv")),
     _nvenc("hevc", "H.265", worst=51, default=19, containers=(*_MP4, ".mkv")),
     _nvenc("av1", "AV1", worst=63, default=24, containers=(".mp4", ".m4v", ".mkv", ".webm")),

@@ -155,7 +155,7 @@ def video(
         str,
         typer.Option(
             metavar="NAME",
-            help="h264, hevc, av1, vp9, prores, hevc10, av1-10, lossless, h264_nvenc, hevc_nvenc or av1_nvenc.",
+            help="h264, hevc, av1, vp9, prores, hevc10, av1-10, lossless, raw, h264_nvenc, hevc_nvenc or av1_nvenc.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),

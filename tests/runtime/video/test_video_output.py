@@ -51,6 +51,7 @@ CONTAINERS = [
     ("prores", ".mkv", "prores", "apch"),
     ("lossless", ".mkv", "ffv1", ""),
     ("lossless", ".m4v", "h264", "avc1"),
+    ("raw", ".mkv", "rawvideo", "I420"),
 ]
 
 
@@ -532,6 +533,7 @@ EVERY_CODEC = [
     ("prores", ".mov"),
     ("lossless", ".mkv"),
     ("lossless", ".mp4"),
+    ("raw", ".mkv"),
 ]
 
 
