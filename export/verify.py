@@ -206,40 +206,6 @@ class OnnxParts:
         return any(name == component for name, _ in self.sessions)
 
 
-class CachedParts:
-    """Components that remember their outputs: a reference for many candidates."""
-
-    def __init__(self, parts: NetworkParts) -> None:
-        self._parts = parts
-        self._outputs: dict[tuple[str | bytes, ...], Any] = {}
-
-    def _cached(self, method: str, *inputs: Array | str) -> Any:
-        key = (method, *(x if isinstance(x, str) else x.tobytes() for x in inputs))
-        if key not in self._outputs:
-            self._outputs[key] = getattr(self._parts, method)(*inputs)
-        return self._outputs[key]
-
-    def encode(self, frames: Array, domain: str) -> tuple[Array, Array]:
-        """frames -> content, skip."""
-        return self._cached("encode", frames, domain)
-
-    def map(self, content: Array, skip: Array, target: str) -> Array:
-        """content, skip -> mapped."""
-        return self._cached("map", content, skip, target)
-
-    def style_params(self, style: Array, target: str) -> Array:
-        """style -> style_params."""
-        return self._cached("style_params", style, target)
-
-    def decode(self, mapped: Array, style_params: Array, target: str) -> Array:
-        """mapped, style_params -> frames."""
-        return self._cached("decode", mapped, style_params, target)
-
-    def encode_style(self, frames: Array, domain: str) -> Array:
-        """frames -> style."""
-        return self._cached("encode_style", frames, domain)
-
-
 def verify_graphs(
     model: AnyModel, files: GraphFiles, images: Mapping[str, Sequence[Array]], origin: str
 ) -> Verification:

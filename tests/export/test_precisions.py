@@ -14,10 +14,12 @@ from onnx import TensorProto, numpy_helper
 from tiny import make_model
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.export import int8, precision_check
+from dsmap.export import int8_graph, int8_search, precision_check
 from dsmap.export.costs import graph_costs
 from dsmap.export.fp16 import CentredStem, to_half
 from dsmap.export.int8 import quantise
+from dsmap.export.int8_calibration import Activation, observe
+from dsmap.export.int8_search import Block, ranking
 from dsmap.export.precision_check import compare_precision, extreme_inputs, require_passed, with_probes
 from dsmap.export.rewrites import Rewrites, ScaledStem, rewritten
 from dsmap.export.verify import generated_images
@@ -258,24 +260,61 @@ def test_int8_graphs(exported):
 
 
 def test_channels_are_evened_out_without_a_trace(exported):
-    """Mean 0 and variance 1 before a norm: what the graph gives stays."""
-    path = files(exported)["content_encoder", "summer"]
-    inputs = [{"frames": image[None]} for image in generated_images(64, 2, 5)]
-    model = onnx.load(path)
-    int8._equalise_channels(model, inputs)
-    normed = [n.input[0] for n in model.graph.node if n.op_type == "InstanceNormalization"]
-    means, variances = int8._channel_moments(model, normed, inputs)
-    assert np.abs(np.concatenate(means)).max() < 1e-3
-    assert np.median(np.concatenate(variances)) == pytest.approx(1, abs=0.01)
-    plain = onnxruntime.InferenceSession(str(path)).run(None, inputs[0])
-    even = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs[0])
-    for a, b in zip(plain, even, strict=True):
+    """Mean 0 and variance 1 before a norm: what the graph gives stays, and what is known of its activations follows."""
+    key, plain = ("content_encoder", "summer"), files(exported)
+    names = {key: int8_graph.activation_names(plain[key])}
+    images = {"summer": generated_images(64, 2, 5)}
+    codes = {domain: [style] for domain, style in STYLES.items()}
+    activations = observe(plain, names, images, codes)[key]
+    model = onnx.load(plain[key])
+    int8_graph.equalise_channels(model, activations)
+    even = plain[key].parent.parent / "even.onnx"
+    onnx.save_model(model, even)
+    normed = {n.input[0] for n in model.graph.node if n.op_type == "InstanceNormalization"} & set(activations)
+    found = observe({**plain, key: even}, names, images, codes)[key]
+    means, variances = (np.concatenate(m) for m in zip(*(found[name].moments for name in normed), strict=True))
+    assert np.abs(means).max() < 1e-3
+    assert np.median(variances) == pytest.approx(1, abs=0.01)
+    for name in normed:
+        assert activations[name].range() == pytest.approx(found[name].range(), abs=1e-3)
+    frames = images["summer"][0][None]
+    outputs = [onnxruntime.InferenceSession(str(path)).run(None, {"frames": frames}) for path in (plain[key], even)]
+    for a, b in zip(*outputs, strict=True):
         assert np.abs(a - b).max() < 0.01 * np.abs(a).max()
+
+
+def test_ranges_of_activations():
+    """A few far values of many do not stretch the range, and what does not occur is not in it."""
+    rng = np.random.default_rng(0)
+    found = Activation()
+    for _ in range(2):
+        y_nchw = np.maximum(rng.standard_normal((1, 4, 200, 200)), -0.5).astype(np.float32)
+        y_nchw[0, 0, 0, 0] = 100
+        found.add(y_nchw)
+    low, high = found.range()
+    assert low == -0.5
+    assert high == pytest.approx(3.72, abs=0.15)  # of the normal distribution: 99.99 percent of magnitudes
+    mean, variance = found.moments
+    assert mean[1] == pytest.approx(0.2, abs=0.01)
+    assert variance[0] > 0.7 > variance[1]
+
+
+def test_the_order_in_which_blocks_go_back_to_float():
+    """The noisiest in the worst check first; how many are needed follows from what all make together."""
+    alone = {
+        Block(("decoder", "b"), "x"): {"chain": 4.0, "decoder": 1.0},
+        Block(("decoder", "b"), "y"): {"chain": 0.5, "decoder": 3.0},
+        Block(("content_encoder", "a"), "z"): {"chain": 0.5},
+    }
+    order, expected = ranking(alone, {"chain": 2.5, "decoder": 1.5})
+    assert [block.name for block in order] == ["x", "y", "z"]
+    assert expected == 2  # without x the chain has 0.5 left and the decoder 1.1
+    assert ranking(alone, {"chain": 2.5, "decoder": 0.1})[1] == 1
 
 
 def test_sensitive_blocks_stay_in_float(exported, tmp_path, monkeypatch):
     """With a target that no int8 block meets, all stay float32."""
-    monkeypatch.setattr(int8, "TARGETS_DB", {"psnr": 150.0})
+    monkeypatch.setattr(int8_search, "TARGETS_DB", {"psnr": 150.0})
     images = {domain: generated_images(32, 1, i) for i, domain in enumerate(DOMAINS)}
     said = []
     plain = files(exported)
@@ -301,7 +340,7 @@ def test_sensitive_blocks_stay_in_float(exported, tmp_path, monkeypatch):
     ],
 )
 def test_names_of_blocks(weight, block):
-    assert int8._block(weight) == block
+    assert int8_graph.block_of(weight) == block
 
 
 def test_the_runtime_takes_the_precision_that_suits(exported):
