@@ -24,10 +24,11 @@ test-slow: $(VENV)/.dev  ## Paste every page of the documentation, build an imag
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 GPU_WHEEL := build/gpu-wheel
-test-gpu-wheel: $(VENV)/.dev  ## The cuda backend with the real onnxruntime-gpu (256 MB), on stand-ins for CUDA
+test-gpu-wheel: $(VENV)/.dev  ## The cuda backend with the real onnxruntime-gpu on stand-ins for CUDA; other wheels (360 MB)
 	$(BIN)/python tests/gpu_wheel/prepare.py $(GPU_WHEEL)
 	DSMAP_GPU_WHEEL=$(GPU_WHEEL) LD_LIBRARY_PATH=$(CURDIR)/$(GPU_WHEEL)/lib PYTHONPATH=$(CURDIR)/$(GPU_WHEEL)/site \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_wheel/checks.py
+	DSMAP_OTHER_WHEELS=build/other-wheels OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_wheel/other_wheels.py
 
 dev: $(VENV)/.dev  ## Set up the environment for development in .venv
 

@@ -40,14 +40,14 @@ def prepare(folder: Path) -> None:
         build(library, name, imports.get(library, set()), folder)
 
 
-def unpack(package: str, downloads: Path, target: Path) -> None:
-    """Downloads a package's wheel without what it needs, and unpacks it."""
+def unpack(package: str, downloads: Path, target: Path, *options: str) -> None:
+    """Downloads a package's wheel without what it needs, and unpacks it. `options`: pip's, such as another platform."""
     if target.exists():
         return
     name = re.split("[=~]", package)[0].replace("-", "_")
     if not list(downloads.glob(f"{name}-*.whl")):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        subprocess.run([*command, "--dest", str(downloads), package], check=True)
+        subprocess.run([*command, *options, "--dest", str(downloads), package], check=True)
     (wheel,) = downloads.glob(f"{name}-*.whl")
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was stopped
