@@ -93,7 +93,8 @@ def web(
 
 
 def _say_what_was_written(site: "WrittenSite") -> None:
-    say(f"{site.folder}: {site.bytes / 1e6:.1f} MB, of which a visitor loads what the browser needs:")
+    kept = f" ({site.new_bytes / 1e6:.1f} MB new)" if site.new_bytes < site.bytes else ""
+    say(f"{site.folder}: {site.bytes / 1e6:.1f} MB{kept}, of which a visitor loads what the browser needs:")
     say(f"{site.first_visit / 1e6:.1f} MB of the model for a direction, 4 to 7 MB (compressed) to run it.")
 
 

@@ -26,6 +26,7 @@ from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle, Components, GraphData
 from dsmap.runtime.web.reference import LEAST_PSNR_DB, make_reference
+from dsmap.runtime.web.site_writer import SiteWriter
 from dsmap.runtime.web.vendor import PAGE_FILES, VENDOR_FILES, VendorFile, find_vendor_files, vendor_bytes
 
 SITE_FORMAT = 1
@@ -69,6 +70,8 @@ class WrittenSite:
     version: str
     """Changes with any file of the site; 16 hex digits."""
     bytes: int
+    new_bytes: int
+    """How many of these were written: the others were there from an earlier site."""
     first_visit: int
     """How many bytes a browser loads to translate in one direction, the runtime apart, in the smallest precision."""
 
@@ -88,13 +91,15 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     request.bundle.check()
     part: Path | None = None
     try:
-        part = part_folder(Path(os.path.realpath(out)))
-        _copy_page(part, server=request.server is not None)
+        final = Path(os.path.realpath(out))
+        part = part_folder(final)
+        files = SiteWriter(part, final if final.is_dir() else None)
+        _copy_page(files, server=request.server is not None)
         for file, path in vendor.items():
-            folder = part / ("licences" if file.path.startswith("LICENSE") else "runtime")
-            _write(folder / file.name, vendor_bytes(file, path))
-        site = _write_model(request, tuple(dict.fromkeys(targets)), part / "model")
-        version = write_version(part)
+            folder = "licences" if file.path.startswith("LICENSE") else "runtime"
+            files.write(f"{folder}/{file.name}", vendor_bytes(file, path))
+        site = _write_model(request, tuple(dict.fromkeys(targets)), files)
+        version = write_version(files)
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         sync_tree(part)
         _publish(part, out, request)
@@ -103,7 +108,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
-    return WrittenSite(out, version, size, _first_visit(site))
+    return WrittenSite(out, version, size, files.new_bytes, _first_visit(site))
 
 
 def check_site_folder(out: Path, bundle: Bundle, *, overwrite: bool) -> None:
@@ -154,19 +159,19 @@ def _vendor_files(request: SiteRequest, notify: Callable[[str], None]) -> dict[V
         return {}
 
 
-def _copy_page(part: Path, *, server: bool) -> None:
+def _copy_page(files: SiteWriter, *, server: bool) -> None:
     """Copies the page; where a server runs the model nothing works offline, and the service worker ends older ones."""
     for path in sorted(_PAGE.rglob("*")):
         inside = path.relative_to(_PAGE)
-        if path.is_file() and not _NOT_SERVED & set(inside.parts) and not path.name.endswith(".d.mts"):
-            _write(part / inside, path.read_bytes())
-    if server:
-        _write(part / _WORKER, (_PAGE / _SERVER_WORKER).read_bytes())
+        if server and inside.as_posix() == _WORKER:
+            files.write(_WORKER, (_PAGE / _SERVER_WORKER).read_bytes())
+        elif path.is_file() and not _NOT_SERVED & set(inside.parts) and not path.name.endswith(".d.mts"):
+            files.write(inside.as_posix(), path.read_bytes())
     for path in sorted(_LICENCES.glob("*.txt")):
-        _write(part / "licences" / path.name, path.read_bytes())
+        files.write(f"licences/{path.name}", path.read_bytes())
 
 
-def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -> dict[str, Any]:
+def _write_model(request: SiteRequest, targets: tuple[str, ...], files: SiteWriter) -> dict[str, Any]:
     """Writes graphs, references and site.json; returns what site.json holds."""
     bundle, manifest = request.bundle, request.bundle.manifest
     here = request.server is None
@@ -177,8 +182,8 @@ def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -
         reference = make_reference(bundle, target)
         number = domains.index(target)
         names = {"frame": f"reference-{number}-frame.bin", "output": f"reference-{number}-output.bin"}
-        _write(folder / names["frame"], reference.frame_rgb.tobytes())
-        _write(folder / names["output"], reference.output_rgb.tobytes())
+        files.write(f"model/{names['frame']}", reference.frame_rgb.tobytes())
+        files.write(f"model/{names['output']}", reference.output_rgb.tobytes())
         height, width = reference.frame_rgb.shape[:2]
         references[target] = {"width": width, "height": height, **{k: f"model/{v}" for k, v in names.items()}}
     site = {
@@ -192,46 +197,46 @@ def _write_model(request: SiteRequest, targets: tuple[str, ...], folder: Path) -
         "styles": {d: manifest.styles[d].model_dump(include={"mean", "std", "axes", "named"}) for d in domains},
         "precisions": precisions,
         "least_psnr": {name: LEAST_PSNR_DB[name] for name in precisions},
-        "files": {name: _write_graphs(bundle, name, folder) for name in precisions},
+        "files": {name: _write_graphs(bundle, name, files) for name in precisions},
         "reference": references,
         "runtime": {file.name: file.bytes for file in VENDOR_FILES if file.name.endswith(".wasm")},
         "licence": manifest.licence,
         "card": manifest.card,
         "server": request.server,
     }
-    _write(folder / "site.json", json.dumps(site, indent=1, ensure_ascii=False).encode() + b"\n")
+    files.write(SITE_FILE, json.dumps(site, indent=1, ensure_ascii=False).encode() + b"\n")
     return site
 
 
-def _write_graphs(bundle: Bundle, precision: str, folder: Path) -> dict[str, dict[str, Any]]:
+def _write_graphs(bundle: Bundle, precision: str, files: SiteWriter) -> dict[str, dict[str, Any]]:
     """Writes the graphs of a precision, those that it lacks in the usual one; each file once."""
-    files: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for component in Components.model_fields:
-        files[component] = {}
+        entries[component] = {}
         for number, domain in enumerate(bundle.domains):
             graph = bundle.graph_data(component, domain, precision)
             if graph is None:
                 continue
             name = f"{component}-{number}.{graph.precision}.{graph.sha256[:8]}.onnx"
-            _write(folder / name, graph.data)
-            files[component][domain] = _entry(name, graph)
-    return files
+            files.write(f"model/{name}", graph.data)
+            entries[component][domain] = _entry(name, graph)
+    return entries
 
 
 def _entry(name: str, graph: GraphData) -> dict[str, Any]:
     return {"path": f"model/{name}", "bytes": len(graph.data), "sha256": graph.sha256}
 
 
-def write_version(part: Path) -> str:
-    """Writes `site-version.js` of the site `part`, every file with its hash, for the service worker; the version."""
-    files = {
-        path.relative_to(part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path in sorted(part.rglob("*"))
+def write_version(files: SiteWriter) -> str:
+    """Writes `site-version.js` of a site, every file with its hash, for the service worker; gives the version."""
+    hashes = {
+        path.relative_to(files.part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in sorted(files.part.rglob("*"))
         if path.is_file() and path.name != _WORKER
     }
-    version = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-    text = json.dumps({"version": version, "files": files}, indent=1)
-    _write(part / _VERSION_FILE, f"self.SITE_VERSION = {text};\n".encode())
+    version = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
+    text = json.dumps({"version": version, "files": hashes}, indent=1)
+    files.write(_VERSION_FILE, f"self.SITE_VERSION = {text};\n".encode())
     return version
 
 
@@ -258,8 +263,3 @@ def _first_visit(site: dict[str, Any]) -> int:
     parts = [files["content_encoder"][direction["source"]]]
     parts += [files[c][direction["target"]] for c in ("mapping", "style_mlp", "decoder") if files[c]]
     return sum(part["bytes"] for part in parts)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)

@@ -167,12 +167,13 @@ def test_a_server_at_the_address_of_a_site_takes_over(chromium, site, tiny_bundl
 def _rewrite(site: Path, name: str, *, version: bool = True) -> None:
     """Gives the model of a site another name; without `version` the rest of the site does not know it."""
     from dsmap.runtime.web.site import write_version
+    from dsmap.runtime.web.site_writer import SiteWriter
 
     path = site / "model" / "site.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}))
     if version:
         (site / "site-version.js").unlink()
-        write_version(site)
+        write_version(SiteWriter(site))
 
 
 def _stem(url: str) -> str:

@@ -15,10 +15,12 @@ import pytest
 from browsers import make_site, need_web_runtime, served
 
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.web import vendor
 from dsmap.runtime.web.reference import reference_frame
+from dsmap.runtime.web.site import SiteRequest, build_site
 from dsmap.runtime.web.vendor import VENDOR_FILES, find_vendor_files
 
 
@@ -79,9 +81,9 @@ def test_a_site_replaces_only_a_site(tiny_bundle, tmp_path):
     make_site(tiny_bundle, out)
     with pytest.raises(InputError, match="exists already"):
         make_site(tiny_bundle, out)
-    before = (out / "site-version.js").stat().st_ino
+    before = out.stat().st_ino
     make_site(tiny_bundle, out, overwrite=True)
-    assert (out / "site-version.js").stat().st_ino != before
+    assert out.stat().st_ino != before
     for name in ("CNAME", ".git/HEAD", "app/thesis.tex"):
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("mine")
@@ -95,6 +97,23 @@ def test_a_site_replaces_only_a_site(tiny_bundle, tmp_path):
         with pytest.raises(InputError, match="holds other files than a site"):
             make_site(tiny_bundle, tmp_path / "letters", **wanted)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_only_what_changed_is_written_again(tiny_bundle, tmp_path):
+    out = tmp_path / "site"
+    request = SiteRequest(bundle=Bundle.open(tiny_bundle), out=out, overwrite=True)
+    first = build_site(request)
+    assert first.new_bytes == first.bytes
+    files = {path: (path.stat().st_ino, path.read_bytes()) for path in out.rglob("*") if path.is_file()}
+    other = out / "index.html"
+    other.write_bytes(bytes(len(files[other][1])))  # as long, but damaged
+    again = build_site(request)
+    assert again.version == first.version
+    assert again.new_bytes == len(files[other][1])
+    for path, (inode, data) in files.items():
+        assert path.read_bytes() == data
+        assert path.stat().st_nlink == 1
+        assert (path.stat().st_ino == inode) == (path != other)
 
 
 def test_bad_wishes_are_refused_before_any_work(tiny_bundle, tmp_path):
