@@ -62,7 +62,6 @@ def write_triton_models(request: TritonRequest, *, notify: Notify = lambda _line
     """
     check_max_batch(request.max_batch)
     bundle = Bundle.read(request.bundle)
-    bundle.manifest.need_styles("--triton", "Serve it by dsmap serve, which takes such models.")
     name = request.name or bundle.manifest.name
     repository = checked_repository(request.repository, name, bundle)
     folders = {stabilised: repository / (name + served.STABILISED_SUFFIX * stabilised) for stabilised in (False, True)}

@@ -31,12 +31,13 @@ _SAMPLE = """  {{
 def model_config(manifest: Manifest, text: str, *, name: str, max_batch: int, stabilised: bool) -> str:
     """The text of the model `name`. `text`: that of bundle.json, whose `manifest` is.
 
-    Its warm-up expects the names of the domains as `warmup/domain-0` and `warmup/domain-1`, see `warm_up_files`.
+    Its warm-up expects the names of the domains that it translates to as `warmup/domain-0`, `warmup/domain-1`: see
+    `warm_up_files`.
     """
     kind = "Stabilizes videos, a sequence each." if stabilised else "Translates frames, each by itself."
     parts = [
         f'# Written by dsmap {__version__}. {kind}\nname: "{name}"\nbackend: "python"\nmax_batch_size: {max_batch}\n',
-        tensors("input", _inputs()),
+        tensors("input", _inputs(manifest)),
         tensors("output", _outputs(manifest)),
         _SEQUENCES if stabilised else _BATCHES.format(max_batch=max_batch),
         "\n# One instance on each GPU, or one on the CPU, which uses all cores.\n",
@@ -60,11 +61,17 @@ def model_config(manifest: Manifest, text: str, *, name: str, max_batch: int, st
     return "".join(parts)
 
 
-def _inputs() -> list[TensorConfig]:
-    return [
+def _inputs(manifest: Manifest) -> list[TensorConfig]:
+    """A model without styles has no inputs for them: the server refuses a request with one."""
+    always = [
         TensorConfig(served.FRAMES, "UINT8", (-1, -1, 3)),
         TensorConfig(served.DOMAIN, "STRING", (1,)),
         TensorConfig(served.SOURCE, "STRING", (1,), optional=True),
+    ]
+    if not manifest.has_styles:
+        return always
+    return [
+        *always,
         TensorConfig(served.STYLE, "STRING", (1,), optional=True),
         TensorConfig(served.STYLE_CODE, "FP32", (-1,), optional=True),
         TensorConfig(served.STYLE_IMAGE, "UINT8", (-1, -1, 3), optional=True),
@@ -73,22 +80,21 @@ def _inputs() -> list[TensorConfig]:
 
 
 def _outputs(manifest: Manifest) -> list[TensorConfig]:
-    return [
-        TensorConfig(served.TRANSLATED, "UINT8", (-1, -1, 3)),
-        TensorConfig(served.STYLE_CODE, "FP32", (manifest.style_dim,)),
-    ]
+    code = [TensorConfig(served.STYLE_CODE, "FP32", (manifest.style_dim,))] if manifest.has_styles else []
+    return [TensorConfig(served.TRANSLATED, "UINT8", (-1, -1, 3)), *code]
 
 
 def warm_up_files(manifest: Manifest) -> dict[str, bytes]:
     """The files of the folder `warmup`: the domains as Triton writes texts, each after its length."""
-    names = [domain.encode() for domain in manifest.domains]
+    names = [domain.encode() for domain in manifest.targets]
     return {f"domain-{number}": struct.pack("<I", len(name)) + name for number, name in enumerate(names)}
 
 
 def _warm_up(manifest: Manifest) -> str:
     side = warm_up_side(manifest.sizes)
     samples = [
-        _SAMPLE.format(number=number, side=side, frames=served.FRAMES, domain=served.DOMAIN) for number in range(2)
+        _SAMPLE.format(number=number, side=side, frames=served.FRAMES, domain=served.DOMAIN)
+        for number in range(len(manifest.targets))
     ]
-    about = "\n# Before the model is ready, it translates a frame to each domain.\n"
+    about = "\n# Before the model is ready, it translates a frame in each direction.\n"
     return f"{about}model_warmup [\n" + ",\n".join(samples) + "\n]\n"

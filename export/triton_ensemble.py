@@ -92,7 +92,7 @@ def models_of(bundle: Bundle, name: str, kind: str, precision: str, max_batch: i
             shapes[size] = warmup_shapes(graphs, size, bundle.manifest.style_dim)
         file = (_ONNX, part.onnx) if part.plan is None else (_PLAN, part.plan.data)
         models.append(ServerModel(part.model, _part_config(bundle, part, max_batch, shapes[size]), file))
-    for target in bundle.domains:
+    for target in bundle.manifest.targets:
         ensemble = f"{name}-to-{_word(target)}"
         models.append(ServerModel(ensemble, _ensemble_config(bundle, parts, target, ensemble, max_batch), None))
     return models
@@ -143,21 +143,24 @@ def _ensemble_config(
     steps = _steps(bundle, parts, target)
     batches = [max_batch, *(step.part.plan.max_batch for step in steps if step.part.plan)]
     frames = TensorConfig(served.FRAMES, "UINT8", (-1, -1, 3))
-    code = TensorConfig(served.STYLE_CODE, "FP32", (bundle.manifest.style_dim,))
+    styled = bundle.manifest.has_styles
+    code = [TensorConfig(served.STYLE_CODE, "FP32", (bundle.manifest.style_dim,))] if styled else []
     style, sizes = bundle.manifest.styles[target], bundle.manifest.sizes
     facts = {
         MULTIPLE_OF: str(sizes.multiple_of),
         MINIMUM: str(sizes.minimum),
-        STYLE_CODES: json.dumps({MEAN: style.mean} | style.named),
     }
+    if styled:
+        facts[STYLE_CODES] = json.dumps({MEAN: style.mean} | style.named)
     texts = [
         _head(name, f"Translates frames of {bundle.source_of(target)} to {target}."),
         f'platform: "ensemble"\nmax_batch_size: {min(batches)}\n',
-        tensors("input", (frames, code)),
+        tensors("input", (frames, *code)),
         tensors("output", (TensorConfig(served.TRANSLATED, "UINT8", (-1, -1, 3)),)),
         "\nensemble_scheduling {\n",
         *(_step(step, steps) for step in steps),
-        "}\n\n# What is served, and what a client needs to know: sizes in pixels, and the codes of the styles.\n",
+        "}\n\n# What is served, and what a client needs to know:\n",
+        f"# sizes in pixels{', and the codes of the styles' * styled}.\n",
         parameters(_facts(bundle) | facts),
     ]
     return "".join(texts)
@@ -165,11 +168,11 @@ def _ensemble_config(
 
 def _steps(bundle: Bundle, parts: Mapping[tuple[str, str], _ServedPart], target: str) -> list[_EnsembleStep]:
     """The parts in their order."""
-    mapping = parts.get(("mapping", target))
+    mapping, mlp = parts.get(("mapping", target)), parts.get(("style_mlp", target))
     mapped = {} if mapping else {"mapped": "content"}
     return [
         _EnsembleStep(parts["content_encoder", bundle.source_of(target)], {}),
-        _EnsembleStep(parts["style_mlp", target], {"style": served.STYLE_CODE}),
+        *([_EnsembleStep(mlp, {"style": served.STYLE_CODE})] if mlp else []),
         *([_EnsembleStep(mapping, {})] if mapping else []),
         _EnsembleStep(parts["decoder", target], {"frames": served.TRANSLATED} | mapped),
     ]

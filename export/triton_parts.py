@@ -56,7 +56,6 @@ def write_triton_parts(request: TritonPartsRequest, *, notify: Notify = lambda _
     """
     check_max_batch(request.max_batch)
     bundle = Bundle.read(request.bundle)
-    bundle.manifest.need_styles("--triton", "Serve it by dsmap serve, which takes such models.")
     name = request.name or bundle.manifest.name
     repository = checked_repository(request.repository, name, bundle)
     precision = request.precision or ("fp16" if request.kind == "tensorrt" and "fp16" in bundle.precisions else "fp32")

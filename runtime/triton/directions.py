@@ -21,7 +21,7 @@ class Directions:
         self._settings = settings
         self._translators: dict[tuple[str, str], Translator] = {}
         self._mixing: dict[tuple[str, str], StrengthTranslator] = {}
-        for target in self.bundle.domains:
+        for target in self.bundle.manifest.targets:
             self.find("", target)
 
     def find(self, source: str, target: str) -> Translator:
@@ -29,7 +29,7 @@ class Directions:
 
         Raises InputError for a domain that the model does not have.
         """
-        target = self._domain(target, "domain")
+        target = self._target(target)
         pair = self._domain(source, "source") if source else self.bundle.source_of(target), target
         if pair not in self._translators:
             self._translators[pair] = self._load(*pair)
@@ -63,6 +63,13 @@ class Directions:
         )
         return Translator(self.bundle, target, self._settings.backend, None, settings)
 
+    def _target(self, text: str) -> str:
+        target, manifest = self._domain(text, "domain"), self.bundle.manifest
+        if target not in manifest.targets:
+            fact = f"the model {manifest.name} does not translate to {target}"
+            raise InputError(fact, f"Send {' or '.join(manifest.targets)}.")
+        return target
+
     def _domain(self, text: str, what: str) -> str:
         manifest = self.bundle.manifest
         same = [name for name in manifest.domains if name.casefold() == text.casefold()]
@@ -72,5 +79,5 @@ class Directions:
             return same[0]
         raise InputError(
             f"the model {manifest.name} has no {what} {text[:100]!r}",
-            f"Send {manifest.domains[0]} or {manifest.domains[1]}.",
+            f"Send {' or '.join(manifest.targets if what == 'domain' else manifest.domains)}.",
         )

@@ -13,6 +13,7 @@ Every tensor has the batch as its first dimension: one frame per row, each with 
     translated    UINT8   (N, H, W, 3)   RGB
     style_code    FP32    (N, S)         the code that was used; if nothing else is asked for, nothing is translated
 
+A model without styles has frames, domain, source and translated alone.
 The stabilized model has the same tensors, for the frames of one sequence after another (Triton's correlation id).
 """
 

@@ -23,7 +23,7 @@ class StyleCodes:
 
     def __init__(self, manifest: Manifest, max_pixels: int) -> None:
         """`max_pixels`: of a style image."""
-        self._resolvers = {domain: StyleResolver(manifest, domain) for domain in manifest.domains}
+        self._resolvers = {domain: StyleResolver(manifest, domain) for domain in manifest.targets}
         self._max_pixels = max_pixels
         self._kept: OrderedDict[tuple[str, str], Codes] = OrderedDict()
         self.encoded = 0

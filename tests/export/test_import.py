@@ -212,11 +212,8 @@ def test_live_keys_and_messages(both, one):
 
 
 def test_other_forms(both, one, tmp_path):
-    from dsmap.export.triton import TritonRequest, write_triton_models
     from dsmap.runtime.web.site import SiteRequest, build_site
 
-    with pytest.raises(InputError, match="no styles, which --triton needs"):
-        write_triton_models(TritonRequest(bundle=both.folder, repository=tmp_path / "triton"))
     cv2.imwrite(str(tmp_path / "in.png"), photo(32, 32))
     for option, value in {
         "--named-style": f"winter:snow={tmp_path / 'in.png'}",

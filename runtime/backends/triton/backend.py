@@ -51,12 +51,11 @@ class TritonBackend(Backend):
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
         """As `Backend.submit`; the frames are copied here."""
-        waits = [
-            self._ask(
-                served.TRANSLATED, {served.FRAMES: frames_nhwc[i : i + 1], served.STYLE_CODE: style_ns[i : i + 1]}
-            )
-            for i in range(len(frames_nhwc))
-        ]
+        styled = self._bundle.manifest.has_styles
+        waits = []
+        for i in range(len(frames_nhwc)):
+            style = {served.STYLE_CODE: style_ns[i : i + 1]} if styled else {}
+            waits.append(self._ask(served.TRANSLATED, {served.FRAMES: frames_nhwc[i : i + 1], **style}))
 
         def wait() -> Frames:
             translated = np.concatenate([one() for one in waits])  # a copy: gRPC's own memory cannot be written
