@@ -175,7 +175,7 @@ def _facts(job: Job, options: VideoOptions) -> InputFacts:
     source = Path(job.source)
     if job.kind == "folder":
         return check_folder(source, job.output, overwrite=options.overwrite, resume=options.resume)
-    return check_image(source, job.output, height=options.height, overwrite=options.overwrite)
+    return check_image(source, job.output, options)
 
 
 def _check_stored(job: Job, options: VideoOptions) -> None:

@@ -23,7 +23,6 @@ from dsmap.runtime.jobs.pipeline import Pipeline
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Pixels, Progress, StageClock, Translate
 from dsmap.runtime.jobs.stages import FrameSteps, Translated
 from dsmap.runtime.video.frame import Frame
-from dsmap.runtime.video.scaling import size_at_height
 
 WRITABLE_IMAGES = WRITTEN_SUFFIXES
 
@@ -65,7 +64,7 @@ def translate_image(
 
 def run_image_job(source: Path, output: Path, translator: FrameTranslator, options: VideoOptions) -> JobReport:
     """See `translate_image`; options that it does not have are ignored."""
-    check_image(source, output, overwrite=options.overwrite)
+    check_image(source, output, options)
     clock = StageClock()
     with stop_on_signals() as stop:
         found = _one_image(source, output, translator, options, clock, stop, replace=options.overwrite)
@@ -84,7 +83,7 @@ def run_image_job(source: Path, output: Path, translator: FrameTranslator, optio
     )
 
 
-def check_image(source: Path, output: Path, *, height: int | None = None, overwrite: bool = False) -> InputFacts:
+def check_image(source: Path, output: Path, options: VideoOptions) -> InputFacts:
     """Check an image job before any work. Raises InputError."""
     if output.suffix.lower() not in WRITABLE_IMAGES:
         raise InputError(
@@ -93,8 +92,8 @@ def check_image(source: Path, output: Path, *, height: int | None = None, overwr
         )
     image = read_image(source)
     lines, columns = image.rgb.shape[:2]
-    check_output_file(output, source, overwrite=overwrite)
-    width, lines = size_at_height(columns, lines, height)
+    check_output_file(output, source, overwrite=options.overwrite)
+    width, lines = options.size_inside(columns, lines)
     return InputFacts(width=width, height=lines, frames=1, source_size=image.rgb.shape[1::-1], notes=image.notes)
 
 

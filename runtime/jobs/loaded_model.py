@@ -79,7 +79,8 @@ class LoadedModel:
     def refine(self) -> str:
         """How results of a lower height are refined: "learnt", "guided" or "off"."""
         options = self._request.options
-        if options.height is None or not options.upscale or options.refine in ("guided", "off"):
+        whole = options.refine == "auto" and options.height is None
+        if whole or not options.upscale or options.refine in ("guided", "off"):
             return "guided" if options.refine == "guided" else "off"
         return "guided" if self.for_images.learnt_refiner() is None else "learnt"
 

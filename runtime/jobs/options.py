@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
-from dsmap.runtime.refine.choice import check_refine, is_refined
+from dsmap.runtime.refine.choice import check_refine, is_refined, size_inside
 from dsmap.runtime.video.encoders import EncoderSettings, codec_named
 from dsmap.runtime.video.hardware import OFF, check_hwaccel
 from dsmap.runtime.video.scaling import size_at_height
@@ -86,7 +86,7 @@ class VideoOptions:
     """What is done to a video or an image besides its translation."""
 
     height: int | None = None
-    """Translate at this many lines, keeping the aspect ratio."""
+    """Translate at this many lines, keeping the aspect ratio; None: see `size_inside`."""
     upscale: bool = True
     """Resize the result to the input's size; False leaves it at `height`."""
     refine: str = "auto"
@@ -131,7 +131,11 @@ class VideoOptions:
 
     def refines(self, width: int, height: int) -> bool:
         """Whether the result for an image of such a size is refined by the image's edges."""
-        return self.upscale and is_refined(self.refine, size_at_height(width, height, self.height), (width, height))
+        return self.upscale and is_refined(self.refine, self.size_inside(width, height), (width, height))
+
+    def size_inside(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) that a frame or an image of such a size is translated at."""
+        return size_inside(width, height, self.height, self.refine)
 
     def size_of_result(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of what becomes of a frame or an image of such a size, before it is encoded."""

@@ -195,8 +195,8 @@ def _check_options_have_effect(request: VideoRequest) -> None:
             raise InputError(f"--{name} is for {what}, and {there}", "leave it out")
     if not options.upscale and options.height is None:
         raise InputError("--no-upscale needs --height, which was not passed", "pass --height, or leave it out")
-    if options.refine != "auto" and options.height is None:
-        raise InputError("--refine needs --height, which was not passed", "pass --height, or leave it out")
+    if options.refine == "off" and options.height is None:
+        raise InputError("--refine off needs --height, which was not passed", "pass --height, or leave it out")
     if options.refine != "auto" and not options.upscale:
         raise InputError("--refine does not go with --no-upscale", "leave one of them out")
     if options.refine == "learnt":

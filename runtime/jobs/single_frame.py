@@ -20,7 +20,6 @@ from dsmap.runtime.jobs.video_plan import Reader, named_source, open_source
 from dsmap.runtime.video.animation_writer import ANIMATION_SUFFIXES
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
-from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.sequence_writer import is_sequence
 
 
@@ -62,7 +61,7 @@ def check_single_frame(source: str | Path, output: Path, options: VideoOptions) 
     with open_source(source, options) as reader:
         width, height = reader.width, reader.height
         notes = reader.notes
-    inside = size_at_height(width, height, options.height)
+    inside = options.size_inside(width, height)
     which = "the frame at --start" if options.start is not None else "the middle frame; --start chooses another"
     return InputFacts(
         width=inside[0],

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.report import Pixels, check_translated
-from dsmap.runtime.refine.choice import is_refined
+from dsmap.runtime.refine.choice import is_refined, size_inside
 from dsmap.runtime.refine.refiners import refiner_for
 from dsmap.runtime.video.frame import Residual, add_residual
-from dsmap.runtime.video.scaling import scaled, size_at_height
+from dsmap.runtime.video.scaling import scaled
 
 
 class Translated(NamedTuple):
@@ -28,7 +28,8 @@ class Translated(NamedTuple):
 class FrameSteps:
     """The stages for the frames of one clip, `width` x `height` pixels, from its first frame on.
 
-    `lines`: translate at that height; the result has the frame's own size again if `upscale`, else the smaller one.
+    `lines`: translate at that height (None: see `size_inside`); the result has the frame's own size again if `upscale`,
+    else the smaller one.
     `refine`: how it is brought to that size, one of `REFINE_CHOICES`; InputError for "learnt" without a refiner.
     `side_by_side`: the frame on the left of the result.
     """
@@ -47,7 +48,7 @@ class FrameSteps:
         self._translator = translator
         translator.start_clip()
         self._side_by_side = side_by_side
-        self.inside = size_at_height(width, height, lines)
+        self.inside = size_inside(width, height, lines, refine)
         """(width, height) that the network works at."""
         self._written = (width, height) if upscale else self.inside
         self._refine = refiner_for(refine, translator) if is_refined(refine, self.inside, self._written) else None

@@ -26,7 +26,6 @@ from dsmap.runtime.video.pipes import is_piped_in, is_piped_out, suffix_of
 from dsmap.runtime.video.projection import Projection, plan_projection
 from dsmap.runtime.video.reader import VideoReader
 from dsmap.runtime.video.rgb_to_frame import padded_size
-from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.sequence_reader import SequenceReader, open_reader, sequence_images
 from dsmap.runtime.video.sequence_reader import is_sequence as is_image_sequence
 from dsmap.runtime.video.sequence_writer import check_sequence, is_sequence
@@ -41,7 +40,7 @@ def check_video_job(source: str | Path, output: Path, options: VideoOptions) -> 
     source = named_source(source)
     with open_source(source, options) as reader:
         plan = check_video_output(reader, source, output, options)
-        size = size_at_height(reader.width, reader.height, options.height)
+        size = options.size_inside(reader.width, reader.height)
         copied = [*plan.copied, *(stream for stream, _ in plan.converted)]
         projection = video_projection(reader, output, options)
         notes = [*reader.notes, *([projection.note] if projection.note else [])]

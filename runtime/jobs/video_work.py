@@ -66,7 +66,7 @@ def open_for(
     pool = None if translator.keeps_frames else FramePool()
     # What is done to frames besides the translation is done by the host.
     on_device = translator.takes_device_frames() and not keeps_ten_bits(options.codec)
-    on_device &= options.height is None and not options.side_by_side
+    on_device &= options.height is None and options.refine in ("auto", "off") and not options.side_by_side
     reader = open_source(source, options, notify, pool, on_device=on_device)
     if isinstance(reader, VideoReader):
         reader.on_device &= translator.takes_device_frames(reader.width, reader.height)

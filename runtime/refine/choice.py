@@ -1,8 +1,11 @@
 """Whether results of a lower height are brought to full size along the input's edges: what `--refine` chooses."""
 
 from dsmap.errors import InputError
+from dsmap.runtime.video.scaling import size_at_height
 
 REFINE_CHOICES = ("auto", "guided", "learnt", "off")
+_ALWAYS = ("guided", "learnt")
+_MOST_LINES = 540
 _LEAST_RATIO = 1.3
 """Enlarged by less, a plain resize keeps more of what the network draws."""
 
@@ -14,10 +17,20 @@ def check_refine(refine: str) -> str:
     return refine
 
 
+def size_inside(width: int, height: int, lines: int | None, refine: str) -> tuple[int, int]:
+    """(width, height) to translate a frame of such a size at: `lines` high, or else its own.
+
+    "guided" and "learnt" choose half the height where none is given, and no more than 540 lines.
+    """
+    if lines is None and refine in _ALWAYS:
+        lines = min(-(-height // 2), _MOST_LINES)
+    return size_at_height(width, height, lines)
+
+
 def is_refined(refine: str, inside: tuple[int, int], result: tuple[int, int]) -> bool:
     """Whether a translation of size `inside` is refined to `result`, both (width, height).
 
     "guided" and "learnt" do so wherever the result is larger; "auto" where it is larger enough to gain.
     """
     ratio = min(result[0] / inside[0], result[1] / inside[1])
-    return ratio > 1 if refine in ("guided", "learnt") else refine == "auto" and ratio >= _LEAST_RATIO
+    return ratio > 1 if refine in _ALWAYS else refine == "auto" and ratio >= _LEAST_RATIO

@@ -26,7 +26,6 @@ from dsmap.runtime.jobs.video_plan import check_video_job, open_source
 from dsmap.runtime.serve.job_order import JobOrder
 from dsmap.runtime.serve.request import ServeLimits
 from dsmap.runtime.video.media import allow_only, open_file
-from dsmap.runtime.video.scaling import size_at_height
 
 FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "mxf", "nut"})
 """Containers that are opened: what people have, and nothing that can name another file."""
@@ -140,7 +139,7 @@ def check_frame_size(order: JobOrder) -> None:
     [job], options, most = order.request.jobs, order.request.options, order.limits.pixels
     with open_source(job.source, options) as reader:
         _check_pixels((reader.width, reader.height), order.limits)
-        width, height = size_at_height(reader.width, reader.height, options.height)
+        width, height = options.size_inside(reader.width, reader.height)
     if width * height > most:
         raise InputError(
             f"at height={options.height} frames have {width}x{height} pixels, expected at most {most / 1e6:g} million",

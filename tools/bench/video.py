@@ -24,11 +24,12 @@ from dsmap.runtime.jobs.pipeline import Pipeline
 from dsmap.runtime.jobs.report import StageClock
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.refine.choice import size_inside
 from dsmap.runtime.translator import Translator
 from dsmap.runtime.video.encoders import EncoderSettings, default_suffix
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
-from dsmap.runtime.video.scaling import scaled, size_at_height
+from dsmap.runtime.video.scaling import scaled
 from dsmap.runtime.video.writer import VideoWriter
 from dsmap.tools.bench.model import FrameSize, machine_facts
 
@@ -109,7 +110,7 @@ def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
         folder = Path(name)
         source, frames = prepared_clip(clip, folder, request.size, request.frames)
         height, width = frames[0].shape[:2]
-        inside = size_at_height(width, height, request.height)
+        inside = size_inside(width, height, request.height, request.refine)
         translator = request.model.load(inside)
         machine = machine_facts(say)
         turns = f"{counted(request.rounds, 'round')} after {WARM_UP} frames"
@@ -234,7 +235,7 @@ def _together(
 ) -> None:
     encoder = request.encoder
     options: dict[str, Any] = {"codec": encoder.codec, "crf": encoder.crf, "preset": encoder.preset}
-    options |= {"height": request.height, "refine": request.refine} if request.height is not None else {}
+    options |= {"height": request.height, "refine": request.refine}
     if translate_video(source, output, translator, clock=clock, overwrite=True, **options).interrupted:
         raise KeyboardInterrupt
 

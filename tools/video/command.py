@@ -140,7 +140,7 @@ def video(
         str,
         typer.Option(
             metavar="NAME",
-            help="--height's resize: guided (by edges), learnt, off or auto.",
+            help="To full size: guided (by edges), learnt, off or auto; the first two choose --height.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),

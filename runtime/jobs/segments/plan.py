@@ -17,7 +17,6 @@ from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.video_plan import open_source, writes_animation
 from dsmap.runtime.video.hardware import software_decoder
 from dsmap.runtime.video.reader import VideoReader
-from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.sequence_writer import is_sequence
 from dsmap.runtime.video.stream import has_decoding_times_only
 from dsmap.runtime.video.timestamps import LONGEST_GAP
@@ -88,7 +87,7 @@ def plan_segments(request: VideoRequest, job: Job, seconds: float) -> SegmentPla
     except _NotSplitError as reason:
         return SegmentPlan(reason=str(reason))
     with open_source(job.source, request.options) as reader:
-        size = size_at_height(reader.width, reader.height, request.options.height)
+        size = request.options.size_inside(reader.width, reader.height)
         whole = SegmentPlan(size=size, frames=reader.expected_frames)
         try:
             return _planned(reader, job, whole, Fraction(seconds).limit_denominator(1000))

@@ -19,7 +19,7 @@ from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.live.translation import Preparation
-from dsmap.runtime.refine.choice import is_refined
+from dsmap.runtime.refine.choice import is_refined, size_inside
 from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.video.scaling import scaled
@@ -150,7 +150,7 @@ def test_a_resumed_video_keeps_the_choice(tmp_path: Path):
 def test_the_command(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clips.make_clip(tmp_path / "a.mp4", frames=2, size=(96, 64))
-    assert_refused(run("a.mp4", *WINTER, "--refine", "guided"), 2, "--refine needs --height")
+    assert_refused(run("a.mp4", *WINTER, "--refine", "off"), 2, "--refine off needs --height")
     code, out, _ = run("a.mp4", *WINTER, "--height", "32", "--side-by-side")
     assert code == 0
     assert "96x64, translated at 32 lines and refined, result 192x64" in out
@@ -160,13 +160,30 @@ def test_the_command(tmp_path: Path, monkeypatch):
 def test_options_without_effect_are_refused(tmp_path: Path):
     clips.make_clip(tmp_path / "a.mp4", frames=2)
     for options, fact in (
-        ({"refine": "off"}, "--refine needs --height"),
+        ({"refine": "off"}, "--refine off needs --height"),
         ({"refine": "guided", "height": 24, "upscale": False}, "--refine does not go with --no-upscale"),
     ):
         with pytest.raises(InputError, match=fact):
             resolve_request(
                 [str(tmp_path / "a.mp4")], model=ModelOptions(domain="winter"), options=VideoOptions(**options)
             )
+
+
+def test_without_a_height_refining_chooses_one(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert size_inside(1920, 1080, None, "guided") == (960, 540)
+    assert size_inside(3840, 2160, None, "learnt") == (960, 540)
+    assert size_inside(640, 480, None, "guided") == (320, 240)
+    assert size_inside(640, 480, 360, "guided") == (480, 360)
+    assert size_inside(3840, 2160, None, "auto") == (3840, 2160)
+    clips.make_clip(tmp_path / "a.mp4", frames=2, size=(96, 64))
+    code, out, _ = run("a.mp4", *WINTER, "--refine", "guided")
+    assert code == 0
+    assert "96x64, translated at 32 lines and refined" in out
+    write_rgb(tmp_path / "in.png", texture())
+    whole = translate_image(tmp_path / "in.png", tmp_path / "out.png", colder, refine="guided")
+    assert (whole.width, whole.height) == (64, 48)
+    assert psnr(read_rgb(tmp_path / "out.png"), colder(texture())) > 30
 
 
 @pytest.mark.parametrize("mirror", [True, False])
@@ -177,7 +194,7 @@ def test_live_results_get_the_size_of_the_camera(mirror: bool):
     shown, result = prepare.refined(rgb, small, colder(small), as_frame_translator(colder))
     assert np.array_equal(shown, rgb[:, ::-1] if mirror else rgb)
     assert psnr(result, colder(shown)) > 30
-    same = Preparation(height=48, refine="off").refined(rgb, small, small)
+    same = Preparation(height=48, refine="off").refined(rgb, small, small, as_frame_translator(colder))
     assert same[0] is small
 
 
