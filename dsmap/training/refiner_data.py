@@ -3,7 +3,7 @@
 Each picture is translated once at full size and twice at a lower one; patches of all that lie in one file on the disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,13 +21,12 @@ from dsmap.errors import InputError
 Pixels = npt.NDArray[np.uint8]
 
 PATCH = 160
-"""Pixels of a side; less where pictures are smaller."""
+"""Pixels of a side; what a smaller picture lacks is mirrored."""
 _PATCHES = 4  # of one picture at each of its two heights
 _LEAST, _MOST = 256, 720  # shorter side that pictures are brought to: larger ones would take long to translate
 _LARGEST_ZOOM = 2.0
 _RATIOS = (1.5, 4.0)
 _BLOCK = 4
-_FEW = 2  # pictures, with which there is nothing to learn from
 
 
 class RefinerTeacher(Protocol):
@@ -67,8 +66,9 @@ def make_patches(
 
     Pictures that cannot be read are left out. Raises InputError where there are not enough that can.
     """
-    chance = np.random.default_rng(seed)
-    found: list[Pixels] = []
+    chance, count = np.random.default_rng(seed), 0
+    shape = (len(paths) * 2 * _PATCHES, 3, PATCH, PATCH, 3)
+    patches = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
     for path in paths:
         try:
             picture_rgb = read_rgb(path, at_least=_MOST)
@@ -77,18 +77,15 @@ def make_patches(
             continue
         frame_rgb = _at_a_size(picture_rgb, chance)
         if min(frame_rgb.shape[:2]) >= 2 * _BLOCK * _BLOCK:
-            found += _patches_of(teacher, frame_rgb, chance)
-    side = min((one.shape[1] for one in found), default=0)
-    if len(found) < _FEW * _PATCHES:
+            for one in _patches_of(teacher, frame_rgb, chance):
+                patches[count] = one
+                count += 1
+    if not count:
         raise InputError(
-            f"there are {len(paths)} images of {teacher.source}, of which too few can be used",
-            "Pass more images, of at least 32x32 pixels.",
+            f"there are {len(paths)} images of {teacher.source}, none of which can be used",
+            "Pass images of at least 32x32 pixels.",
         )
-    patches = np.lib.format.open_memmap(file, "w+", np.uint8, (len(found), 3, side, side, 3))
-    for place, one in enumerate(found):
-        patches[place] = one[:, :side, :side]
-    patches.flush()
-    return Patches(patches)
+    return Patches(patches[:count])
 
 
 def _at_a_size(picture_rgb: Pixels, chance: np.random.Generator) -> Pixels:
@@ -102,19 +99,19 @@ def _at_a_size(picture_rgb: Pixels, chance: np.random.Generator) -> Pixels:
     return np.asarray(cv2.resize(picture_rgb, size, interpolation=kind), np.uint8)
 
 
-def _patches_of(teacher: RefinerTeacher, frame_rgb: Pixels, chance: np.random.Generator) -> list[Pixels]:
-    """Patches (3, P, P, 3) of one picture."""
+def _patches_of(teacher: RefinerTeacher, frame_rgb: Pixels, chance: np.random.Generator) -> Iterator[Pixels]:
+    """Patches (3, PATCH, PATCH, 3) of one picture."""
     height, width = frame_rgb.shape[:2]
     style = None if chance.random() < 0.5 else int(chance.integers(1 << 31))
-    aim_rgb, found = teacher.translate(frame_rgb, style), []
-    side = min(PATCH, height, width) // _BLOCK * _BLOCK
+    aim_rgb = teacher.translate(frame_rgb, style)
+    high, wide = min(PATCH, height), min(PATCH, width)
+    lacks = [(0, 0), (0, PATCH - high), (0, PATCH - wide), (0, 0)]
     for _ in range(2):
         ratio = chance.uniform(*_RATIOS)
         size = max(_BLOCK, round(width / ratio)), max(_BLOCK, round(height / ratio))
         small_rgb = np.asarray(cv2.resize(frame_rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
         base_rgb = teacher.enlarge(frame_rgb, small_rgb, teacher.translate(small_rgb, style))
         for _ in range(_PATCHES):
-            top, left = chance.integers(height - side + 1), chance.integers(width - side + 1)
-            rows, columns = slice(top, top + side), slice(left, left + side)
-            found.append(np.stack([rgb[rows, columns] for rgb in (frame_rgb, base_rgb, aim_rgb)]))
-    return found
+            top, left = chance.integers(height - high + 1), chance.integers(width - wide + 1)
+            rows, columns = slice(top, top + high), slice(left, left + wide)
+            yield np.pad(np.stack([rgb[rows, columns] for rgb in (frame_rgb, base_rgb, aim_rgb)]), lacks, "symmetric")

@@ -24,6 +24,7 @@ from dsmap.runtime.refine.learnt import LearntRefiner
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.translator import Translator
 from dsmap.tools import distill, export, models
+from dsmap.training import refiner_data
 from dsmap.training.refiner import psnr_of, train_refiner, with_areas_of
 from dsmap.training.refiner_data import Patches, make_patches
 from dsmap.training.refiner_run import load_refiner, refiner_file, save_refiner
@@ -39,13 +40,13 @@ def picture(seed: int, height: int = 64, width: int = 96) -> np.ndarray:
 
 
 class Inverse:
-    """A teacher of the simplest kind, whose details are twice those of the picture."""
+    """A teacher of the simplest kind, whose details are not those of the larger map: bright on bright."""
 
     source, target = "summer", "winter"
 
     def translate(self, frame_rgb, seed):
         detail = frame_rgb.astype(np.float32) - cv2.GaussianBlur(frame_rgb, (0, 0), 2)
-        return np.clip(255 - frame_rgb - 1.0 * detail, 0, 255).astype(np.uint8)
+        return np.clip(170 - 0.5 * frame_rgb + 2 * detail, 0, 255).astype(np.uint8)
 
     def enlarge(self, frame_rgb, small_rgb, translated_rgb):
         return guided(frame_rgb, small_rgb, translated_rgb)
@@ -57,7 +58,9 @@ def patches(tmp_path_factory) -> Patches:
     paths = [folder / f"{seed}.png" for seed in range(4)]
     for seed, path in enumerate(paths):
         write_rgb(path, picture(seed))
-    return make_patches(Inverse(), paths, folder / "patches.npy", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refiner_data, "PATCH", 64)
+        return make_patches(Inverse(), paths, folder / "patches.npy", 0)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +69,9 @@ def trained(patches) -> Refiner:
     refiner = Refiner(width=8, depth=1)
     before, untrained = psnr_of(refiner, patches)
     assert untrained == before  # changes nothing yet
-    steps = list(train_refiner(refiner, patches, steps=80, batch_size=4, lr=4e-3))
-    assert [now.step for now in steps] == list(range(1, 81))
-    assert psnr_of(refiner, patches)[1] > before + 0.5
+    steps = list(train_refiner(refiner, patches, steps=100, batch_size=4, lr=4e-3))
+    assert [now.step for now in steps] == list(range(1, 101))
+    assert psnr_of(refiner, patches)[1] > before + 0.3
     return refiner
 
 
@@ -149,7 +152,7 @@ def test_a_trained_one_comes_nearer_in_the_runtime(trained):
     )
     wanted = teacher.translate(frame, None).astype(int)
     errors = [np.square(way(frame, small, low) - wanted).mean() for way in (guided, refine)]
-    assert errors[1] < 0.95 * errors[0]
+    assert errors[1] < 0.97 * errors[0]
 
 
 def test_it_is_kept_whole(trained, run, tmp_path):
