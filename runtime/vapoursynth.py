@@ -1,4 +1,4 @@
-"""A VapourSynth filter: translates the frames of a clip, in scripts and in what runs them (vspipe, mpv, editors).
+"""A VapourSynth filter: translates the frames of a clip.
 
     import vapoursynth as vs
     from dsmap.runtime.vapoursynth import translate

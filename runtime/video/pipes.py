@@ -46,7 +46,7 @@ def claim_output() -> int:
     Raises InputError where it is a terminal.
     """
     advice = "pipe it on: ... | ffplay -, or name a file with -o"
-    _check_piped(sys.stdout, f"{OUTPUT_NAME} is a terminal, which cannot show a video", advice)
+    _check_piped(sys.stdout, OUTPUT_NAME, "which cannot show a video", advice)
     sys.stdout.flush()
     claimed = os.dup(1)
     os.dup2(2, 1)
@@ -60,9 +60,7 @@ def claim_input() -> int:
 
     Raises InputError where it is a terminal.
     """
-    _check_piped(
-        sys.stdin, f"{INPUT_NAME} is a terminal, not a video", "pipe a video in: ffmpeg ... -f matroska - | ..."
-    )
+    _check_piped(sys.stdin, INPUT_NAME, "not a video", "pipe a video in: ffmpeg ... -f matroska - | ...")
     claimed = os.dup(0)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -70,10 +68,12 @@ def claim_input() -> int:
     return claimed
 
 
-def _check_piped(stream: TextIO | None, fact: str, advice: str) -> None:
-    """Raises InputError with these words where `stream` is a terminal, or closed."""
-    if stream is None or stream.closed or stream.isatty():
-        raise InputError(fact, advice)
+def _check_piped(stream: TextIO | None, name: str, terminal: str, advice: str) -> None:
+    """Raises InputError where `stream` is a terminal, in these words, or closed."""
+    if stream is None or stream.closed:
+        raise InputError(f"{name} is closed", advice)
+    if stream.isatty():
+        raise InputError(f"{name} is a terminal, {terminal}", advice)
 
 
 def _binary(descriptor: int) -> None:
