@@ -8,7 +8,10 @@ _HARMLESS = {"\u200d", "\u200c", "\u00ad"}  # joiners and soft hyphens, which na
 # Except in our own advice, "write rtsp://USER:PASSWORD@HOST/...".
 _CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:(?://|/(?!/)))(?!USER(?::PASSWORD)?@HOST\b)[^\s'\"]*@")
 
-_COPIED = re.compile(r"-|(?:apt-get|brew|conda|docker|dsmap[a-z-]*|nvidia-smi|pip|python3?|sudo|uv) |export [A-Z_]+=")
+_COPIED = re.compile(
+    r"-|(?:apt-get|brew|conda|docker|dsmap[a-z-]*|nvidia-smi|pip|sudo|uv) |export [A-Z_]+="
+    r"|(?:\S*[/\\])?python[\d.]*(?:\.exe)? "  # of an environment, by its path
+)
 _COPIED_LAST = re.compile(r"[/\\=]\S*$|\w\.\w+$")  # a path, an address, a setting
 _PLAIN_WORD = re.compile(r"[a-z]+(?:[ ,:;]|$)")  # neither a file's name nor a setting's
 

@@ -33,6 +33,7 @@ def test_each_argument_is_one_line_without_control_characters(capsys: pytest.Cap
         ("use another; or ask for less", "Use another; or ask for less."),
         ("--domain summer or --domain winter", "--domain summer or --domain winter"),
         ("pip install 'dsmap[cpu]'", "pip install 'dsmap[cpu]'"),
+        ("/my/env/bin/python -m pip install 'dsmap[gpu]'", "/my/env/bin/python -m pip install 'dsmap[gpu]'"),
         ("Install it: pip install 'dsmap[cpu]'", "Install it: pip install 'dsmap[cpu]'"),
         ("number the images: -o out/%05d.png", "Number the images: -o out/%05d.png"),
         ("see https://example.org/x", "See https://example.org/x"),
