@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +40,7 @@ class MemoryEstimate(NamedTuple):
         return int(self.weights + self.activations * _SLACK)
 
 
+@lru_cache(maxsize=64)  # what_fits asks for some again
 def estimate_memory(config: TrainConfig, bytes_per_activation: int = 4) -> MemoryEstimate:
     """The memory of a training with `config`, without that of the contextual loss.
 

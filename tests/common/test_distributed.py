@@ -3,7 +3,9 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +49,26 @@ def torchrun(*arguments, processes=2, restarts=0):
     )  # fmt: skip
 
 
+def pair(*arguments):
+    """Two processes that find each other as those of torchrun do, without torchrun; (exit code, stderr) of each."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+              "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}  # fmt: skip
+    started = [
+        subprocess.Popen([sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
+                         env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=200)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, err) for process, err in zip(started, said, strict=True)]
+
+
 def finished(process, timeout=200):
     try:
         out, err = process.communicate(timeout=timeout)
@@ -62,8 +84,8 @@ GAN_TYPES = ("lsgan", "nsgan", "ralsgan")
 def found_by_two(tmp_path_factory):
     """Gradients and losses of two processes, by the kind of adversarial loss."""
     path = tmp_path_factory.mktemp("two") / "found.pt"
-    code, _, err = finished(torchrun(TESTS / "two_processes.py", path, *GAN_TYPES))
-    assert code == 0, err
+    for code, err in pair(TESTS / "two_processes.py", path, *GAN_TYPES):
+        assert code == 0, err
     return torch.load(path, weights_only=True)
 
 
@@ -94,28 +116,45 @@ def test_the_shares_of_a_batch_are_the_batch(data):
         assert parts[0].paths_a + parts[1].paths_a == expected.paths_a
 
 
-def test_a_run_with_two_processes_is_that_of_one_with_twice_the_batch(data, tmp_path):
-    common = ("--data", data, "--device", "cpu", "--set", "log_every=1", "--set", "tensorboard=false",
-              "--set", "score_pictures=0")  # fmt: skip
-    code, out, err = finished(
-        torchrun("-m", "dsmap.tools.train", "--preset", "debug", *common, "-o", tmp_path / "two", "--steps", 3,
-                 "--set", "data.batch_size=1")
-    )  # fmt: skip
+STEPS = 12
+
+
+def common(data):
+    """Arguments of the trainings whose results are compared."""
+    return ("--data", data, "--device", "cpu", "--set", "log_every=1", "--set", "checkpoint_every=2", "--set",
+            "data.workers=0", "--set", "tensorboard=false", "--set", "score_pictures=0")  # fmt: skip
+
+
+def by_two(data, run, restarts=0):
+    return torchrun("-m", "dsmap.tools.train", "--preset", "debug", *common(data), "-o", run, "--steps", STEPS,
+                    "--set", "data.batch_size=1", restarts=restarts)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two(data, tmp_path_factory):
+    """(run, stdout) of a training by two processes. Tests that change it copy it first."""
+    run = tmp_path_factory.mktemp("two") / "run"
+    code, out, err = finished(by_two(data, run))
     assert code == 0, err
+    return run, out
+
+
+def test_a_run_with_two_processes_is_that_of_one_with_twice_the_batch(data, two, tmp_path):
+    run, out = two
     assert out.count("done: ") == 1  # one of them talks
     assert "process 1 of 2" in out
-    code, _, err = train(*common, "-o", tmp_path / "one", "--steps", 3, "--set", "data.batch_size=2")
+    code, _, err = train(*common(data), "-o", tmp_path / "one", "--steps", STEPS, "--set", "data.batch_size=2")
     assert code == 0, err
-    two, one = read_log(tmp_path / "two"), read_log(tmp_path / "one")
-    assert [line["step"] for line in two] == [1, 2, 3]
-    for ours, expected in zip(two, one, strict=True):
+    assert [line["step"] for line in read_log(run)] == list(range(1, STEPS + 1))
+    for ours, expected in zip(read_log(run)[:3], read_log(tmp_path / "one")[:3], strict=True):  # later ones drift apart
         assert ours.keys() == expected.keys()
         for name in set(expected) - {"seconds"}:
             assert ours[name] == pytest.approx(expected[name], rel=2e-3, abs=1e-4), name
-    assert read_checkpoint(tmp_path / "two").processes == 2
+    assert read_checkpoint(run).processes == 2
 
     # Going on with one process is told: an iteration is half as large then.
-    code, out, err = train(*common, "-o", tmp_path / "two", "--steps", 4,
+    shutil.copytree(run, tmp_path / "two")
+    code, out, err = train(*common(data), "-o", tmp_path / "two", "--steps", STEPS + 1,
                            "--set", "data.batch_size=1", "--resume", "auto")  # fmt: skip
     assert code == 0, err
     assert "changed since that checkpoint: processes 2 -> 1" in out
@@ -153,24 +192,21 @@ def wait_until(process, condition, seconds=100):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds torchrun's processes in /proc")
-def test_torchrun_continues_a_training_that_lost_a_process(data, tmp_path):
+def test_torchrun_continues_a_training_that_lost_a_process(data, two, tmp_path):
     """`--max-restarts` alone, without --resume: no iteration is lost or done twice, and the weights are the same."""
-    common = ("-m", "dsmap.tools.train", "--preset", "debug", "--data", data, "--device", "cpu", "--steps", 24,
-              "--set", "log_every=1", "--set", "checkpoint_every=4", "--set", "data.batch_size=1", "--set",
-              "data.workers=0", "--set", "tensorboard=false", "--set", "score_pictures=0")  # fmt: skip
-    run, whole = tmp_path / "killed", tmp_path / "whole"
-    process = torchrun(*common, "-o", run, restarts=2)
-    wait_until(process, lambda: (run / "checkpoints" / "00000008").exists())
-    os.kill(child_of(process, rank=1), signal.SIGKILL)
+    run, whole = tmp_path / "killed", two[0]
+    process = by_two(data, run, restarts=2)
+    wait_until(process, lambda: (run / "log.jsonl").exists())
+    child = child_of(process, rank=1)
+    wait_until(process, lambda: (run / "checkpoints" / "00000004").exists())
+    os.kill(child, signal.SIGKILL)
     code, out, err = finished(process)
     assert code == 0, err
     assert "torchrun has restarted this training: continuing from its latest checkpoint" in out
     resumed = int(re.search(r"resumed \S+ at step (\d+)", out)[1])
-    assert 8 <= resumed < 24
-    assert [line["step"] for line in read_log(run)] == list(range(1, 25))
-    code, _, err = finished(torchrun(*common, "-o", whole))
-    assert code == 0, err
-    assert_same_checkpoints(run / "checkpoints" / "00000024", whole / "checkpoints" / "00000024")
+    assert 4 <= resumed < STEPS
+    assert [line["step"] for line in read_log(run)] == list(range(1, STEPS + 1))
+    assert_same_checkpoints(run / "checkpoints" / f"{STEPS:08d}", whole / "checkpoints" / f"{STEPS:08d}")
 
 
 @pytest.fixture
@@ -219,9 +255,9 @@ def test_processes_that_see_different_checkpoints_stop(data, tmp_path):
         f"            '--resume', 'auto', '-o', {str(tmp_path / 'run')!r} + os.environ['RANK']]\n"
         "main()\n"
     )
-    code, _, err = finished(torchrun(script), timeout=100)
-    assert code != 0
-    assert "the processes found checkpoints of different steps: 2, 0" in err
+    ends = pair(script)
+    assert all(code != 0 for code, _ in ends)
+    assert "the processes found checkpoints of different steps: 2, 0" in ends[0][1] + ends[1][1]
 
 
 def test_one_process_without_torchrun(monkeypatch):

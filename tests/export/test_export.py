@@ -228,13 +228,13 @@ def test_bad_input_is_explained(tmp_path, monkeypatch, arguments, text):
 def test_official_checkpoint(shared, tmp_path):
     """The authors' checkpoint comes out with the authors' images."""
     golden = shared / "golden" / "tiny_zero_pad"
-    done = run_export(
-        golden / "gen_00000001.pt", "--official", golden / "config.yaml", "--domains", "summer,winter", "-o", "bundle",
-        "--without", "upsampling", cwd=tmp_path,
+    code, out, err = call(
+        export, golden / "gen_00000001.pt", "--official", golden / "config.yaml", "--domains", "summer,winter",
+        "-o", tmp_path / "bundle", "--without", "upsampling",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
     assert Bundle.read(tmp_path / "bundle").manifest.provenance["rewrites"] == ["scaling"]
-    assert "generated images" in done.stdout
+    assert "generated images" in out
     with np.load(golden / "tensors.npz") as arrays:
         frame, style = (
             ((arrays[name][0].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8) for name in ("x_a", "x_b")

@@ -345,12 +345,12 @@ def test_a_truncated_video_exits_with_1_and_keeps_what_was_done(tmp_path: Path) 
 def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, number: int) -> None:
     source = clips.make_clip(tmp_path / "in.mp4", frames=200, audio=["aac"], audio_seconds=6.6)
     process = start(source, "-d", "winter", "--report", tmp_path / "report.json", STAND_IN_SECONDS="0.05")
-    parts, deadline = tmp_path / "in-winter.mp4.parts", time.monotonic() + 30
+    parts, deadline = tmp_path / "in-winter.mp4.parts", time.monotonic() + 120
     while not list(parts.glob(".video.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.6)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=90)
     done = clips.read(tmp_path / "in-winter.mp4")
     assert process.returncode == 130
     assert 0 < len(done.times) < 200

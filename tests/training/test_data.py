@@ -285,9 +285,9 @@ def test_load_image(tmp_path):
 def test_a_hundred_thousand_images_cost_nothing_to_start(tmp_path):
     one = make_images(tmp_path, 1) / "0000.png"
     many = Domain(name="a", train=tuple(one for _ in range(100_000)))
-    start = time.perf_counter()
+    start = time.process_time()
     batches_of(Domains(many, many))[123_456]
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "yosemite").is_dir(), reason="no photographs at hand")

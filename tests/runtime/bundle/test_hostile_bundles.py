@@ -29,11 +29,11 @@ def bundle(tmp_path) -> Path:
 
 
 def refused(folder: Path) -> InputError:
-    """The one error, in seconds; safe to print."""
-    began = time.monotonic()
+    """The one error, in seconds of work; safe to print."""
+    began = time.process_time()
     with pytest.raises(InputError) as caught:
         Bundle.read(folder)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert caught.value.advice
     assert len(caught.value.fact) < 2000
     assert caught.value.fact.isprintable()

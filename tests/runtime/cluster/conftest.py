@@ -10,7 +10,7 @@ import pytest
 
 from dsmap.runtime.cluster.connection import load_ray
 
-MOST_SECONDS = 300
+MOST_SECONDS = 900
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
 

@@ -263,11 +263,11 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
 
 def wait_for_a_segment(output: Path) -> None:
     """Until a segment of the job that writes `output` is done."""
-    for _ in range(1200):
+    for _ in range(6000):
         if list(output.parent.glob(f"{output.name}.parts/segments/part-*.json")):
             return
         time.sleep(0.05)
-    raise AssertionError("no segment was done in a minute")
+    raise AssertionError("no segment was done in five minutes")
 
 
 @pytest.mark.parametrize(
@@ -288,17 +288,22 @@ def test_a_run_that_was_stopped_is_resumed(tmp_path, cluster, store, film, plain
     code, out, err = ended(stopped)
     assert not output.exists()
     if number == signal.SIGINT:
-        assert (code, err.splitlines()) == (
+        assert (code, err.splitlines()[-2:]) == (  # a line of progress may stand before them
             130,
             ["stopped by you before the end", "What was done is kept: run the same command with --resume to continue."],
         ), (out, err)
-    again = command(source, "-o", written, *options)
-    code, out, err = ended(again)
-    assert (code, "left finished parts in" in err) == (2, True), (out, err)
     kept = list((folder / "film.mkv.parts" / "segments").glob("part-*"))
-    resumed = command(source, "-o", written, *options, "--resume", "--report", tmp_path / "r.json")
-    code, out, err = ended(resumed)
-    assert (code, "error" in err) == (0, False), (out, err)
+    if stored or number == signal.SIGINT:
+        here = {**LOSSLESS, "model": tiny_bundle, "run": OnRay(cluster.address, segment=1)}
+        with pytest.raises(InputError, match="left finished parts in"):
+            translate_videos(source, written, **here)
+        assert translate_videos(source, written, **here, resume=True, report=tmp_path / "r.json").complete
+    else:  # as commands
+        code, out, err = ended(command(source, "-o", written, *options))
+        assert (code, "left finished parts in" in err) == (2, True), (out, err)
+        resumed = command(source, "-o", written, *options, "--resume", "--report", tmp_path / "r.json")
+        code, out, err = ended(resumed)
+        assert (code, "error" in err) == (0, False), (out, err)
     assert kept
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["complete"]

@@ -391,9 +391,9 @@ def test_ctrl_c_stops_a_build(graph_files, options, tmp_path):
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         assert "stopped\n" in itertools.islice(process.stdout, 500)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT
     assert list(tmp_path.iterdir()) == []
 

@@ -20,7 +20,7 @@ FRAME = np.zeros((24, 32, 3), np.uint8)
 
 
 class SlowTranslator(FrameTranslator):
-    """Takes ten seconds for an image, but for the first `quick` ones, unless it is cancelled."""
+    """Takes two minutes for an image, but for the first `quick` ones, unless it is cancelled."""
 
     def __init__(self, quick: int = 0) -> None:
         self.quick, self.begun = quick, threading.Event()
@@ -33,7 +33,7 @@ class SlowTranslator(FrameTranslator):
         def wait() -> np.ndarray:
             if not quick:
                 self.begun.set()
-                if self.cancelled.wait(10):
+                if self.cancelled.wait(120):
                     raise DsmapError("the translation was cancelled", "run it again")
             return 255 - frame
 
@@ -45,7 +45,7 @@ class SlowTranslator(FrameTranslator):
 
 def interrupt_when(translator: SlowTranslator) -> None:
     def press() -> None:
-        assert translator.begun.wait(10)
+        assert translator.begun.wait(60)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
@@ -60,7 +60,7 @@ def test_ctrl_c_stops_the_network_in_a_folder(tmp_path: Path, quick: int) -> Non
     interrupt_when(translator)
     begin = time.monotonic()
     report = translate_folder(tmp_path / "in", tmp_path / "out", translator)
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30
     assert translator.cancelled.is_set()
     assert (report.interrupted, report.frames, report.failed) == (True, quick, ())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{index}.png" for index in range(quick)]
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_the_network_at_an_image(tmp_path: Path) -> None:
     interrupt_when(translator)
     begin = time.monotonic()
     report = translate_image(tmp_path / "in.png", tmp_path / "out.png", translator)
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30
     assert (report.interrupted, report.frames, report.complete) == (True, 0, False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 

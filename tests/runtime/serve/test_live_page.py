@@ -8,7 +8,7 @@ import clips
 import cv2
 import numpy as np
 import pytest
-from browsers import CAMERA, browser, need_web_runtime, open_page
+from browsers import CAMERA, PATIENCE, browser, need_web_runtime, open_page
 from serving import Serving, serving
 from viewers import SAME, picture, psnr
 
@@ -51,7 +51,7 @@ def camera_file(folder: Path) -> Path:
     return path
 
 
-def start_camera(page, seconds: float = 5) -> None:
+def start_camera(page, seconds: float = PATIENCE) -> None:
     page.click("#camera-start")
     page.wait_for_selector("#stage[data-state=on]")
     for _ in range(int(seconds * 20)):  # wait_for_function would need eval, which the page forbids
@@ -69,7 +69,7 @@ def shown(page, which: str) -> np.ndarray:
 
 
 def wait_until_shown(page, expected_rgb: np.ndarray) -> None:
-    for _ in range(100):
+    for _ in range(int(PATIENCE * 10)):
         got = shown(page, "after")
         if got.shape == expected_rgb.shape and psnr(got, expected_rgb) > SAME:
             return
@@ -78,7 +78,7 @@ def wait_until_shown(page, expected_rgb: np.ndarray) -> None:
 
 
 def wait_until_free(page, server: Serving) -> None:
-    for _ in range(100):
+    for _ in range(int(PATIENCE * 20)):
         if not server.app.api.state.server.live.count:
             return
         page.wait_for_timeout(50)
@@ -124,7 +124,7 @@ def test_the_camera_is_translated_by_the_server(server, chromium, bundle, monkey
 
 
 def wait_until_free_after_close(server: Serving) -> None:
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + PATIENCE
     while server.app.api.state.server.live.count:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -222,7 +222,7 @@ def test_where_udp_is_blocked_frames_go_one_by_one(server, chromium, bundle, mon
             }""")
         page.goto(f"{server.address}/#token={TOKEN}")
         page.wait_for_selector("#camera-start")
-        start_camera(page, seconds=25)
+        start_camera(page)
         assert "does not get through" in page.inner_text("body")
         wait_until_shown(page, Translator(bundle, "winter", "cpu")(picture(*SIZE))[:, ::-1])
 

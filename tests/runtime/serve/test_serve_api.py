@@ -72,7 +72,7 @@ def upload(server: Serving, clip: Path, **query) -> dict:
     return answer.json()
 
 
-def finished(server: Serving, job: dict, patience: float = 30.0) -> dict:
+def finished(server: Serving, job: dict, patience: float = 120.0) -> dict:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         state = server.client.get(f"/v1/jobs/{job['id']}").json()
@@ -125,7 +125,7 @@ def test_an_image_that_nobody_waits_for_is_cancelled(server, tmp_path):
     pool = server.app.api.state.server.pool
     with contextlib.suppress(httpx.ReadTimeout):
         server.client.post("/v1/images?domain=winter", content=(tmp_path / "large.png").read_bytes(), timeout=0.3)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while pool.in_use or list(server.work.glob("image-*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -167,7 +167,7 @@ def test_an_upload_that_breaks_off_is_continued(server, clip):
     head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind['Content-Type']}\r\nUpload-Offset: 0\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:  # and breaks off
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data[:half])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while server.client.head(path).headers["upload-offset"] != str(half):
         assert time.monotonic() < deadline
     early = server.client.post("/v1/videos", params={"domain": "winter", "upload": path.rpartition("/")[2]})
@@ -220,14 +220,14 @@ def test_events_tell_of_a_job_until_its_end(server, clip):
 
 def test_a_job_is_cancelled_and_leaves_nothing(server, tmp_path):
     long_clip = tmp_path / "long.mp4"
-    clips.make_clip(long_clip, frames=300, size=(128, 96))
+    clips.make_clip(long_clip, frames=1000, size=(128, 96))
     job = upload(server, long_clip)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.client.get(f"/v1/jobs/{job['id']}").json()["frames"]:
         assert time.monotonic() < deadline
     began = time.monotonic()
     assert server.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     assert server.client.get(f"/v1/jobs/{job['id']}").status_code == 404
     assert server.client.get(f"/v1/jobs/{job['id']}/result").status_code == 404
 

@@ -54,11 +54,21 @@ def wait_for(look, what: str):
     raise AssertionError(f"waited in vain for {what}")
 
 
-def visit(page, address: str) -> str:
-    """Opens the page; returns the backend once the model is loaded and the service worker is in charge."""
+def open_kept(page, address: str) -> None:
+    """Opens the page; returns once the service worker is in charge."""
     page.goto(address)
     wait_for(lambda: ask(page, "navigator.serviceWorker.controller !== null"), "the service worker")
+
+
+def visit(page, address: str) -> str:
+    """As `open_kept`; returns the backend once the model is loaded."""
+    open_kept(page, address)
     return wait_for(lambda: ask(page, "document.querySelector('#number-backend')?.textContent"), "the backend")
+
+
+def title_of(page) -> str:
+    """The title, once it names the model."""
+    return wait_for(lambda: " \u00b7 " in (title := ask(page, "document.title") or "") and title, "the title")
 
 
 def ask(page, script: str):
@@ -115,16 +125,20 @@ def test_a_changed_site_replaces_the_old_one_whole(chromium, site, tmp_path):
         address = f"http://127.0.0.1:{port}/"
         visit(page, address)
         wait_for(lambda: any(name == "style_encoder-1" for name in map(_stem, kept(page))), "all that is kept")
-        before, title = ask(page, "caches.keys()"), ask(page, "document.title")
+        before, title = ask(page, "caches.keys()"), title_of(page)
         assert len(before) == 1
         _rewrite(copy, "another name")
         (copy / "runtime" / "ort-wasm-simd-threaded.wasm").unlink()  # has not changed: it is not loaded again
         other = page.context.new_page()
         for each in (other, page):
-            visit(each, address)
-            assert wait_for(lambda: ask(page, "document.title"), "the title") == title  # another page is open
+            open_kept(each, address)
+            assert title_of(page) == title  # another page is open
+        wait_for(
+            lambda: ask(page, "navigator.serviceWorker.getRegistration().then(it => it.waiting !== null)"),
+            "the new version",
+        )
         other.close()
-        visit(page, address)
+        open_kept(page, address)
         wait_for(lambda: ask(page, "document.title") == "another name · dsmap", "the new name")
         wait_for(lambda: set(ask(page, "caches.keys()") or before).isdisjoint(before), "the old version's end")
 
@@ -134,12 +148,12 @@ def test_a_half_copied_update_is_not_taken(chromium, site, tmp_path):
     with open_page(chromium) as page, plain_host(copy) as (port, _):
         address = f"http://127.0.0.1:{port}/"
         visit(page, address)
-        title = wait_for(lambda: ask(page, "document.title"), "the title")
+        title = title_of(page)
         _rewrite(copy, "whole")
         _rewrite(copy, "half", version=False)  # not the one that site-version.js lists
         for _ in range(2):
             visit(page, address)
-            assert wait_for(lambda: ask(page, "document.title"), "the title") == title
+            assert title_of(page) == title
 
 
 def test_a_server_at_the_address_of_a_site_takes_over(chromium, site, tiny_bundle, tmp_path):
