@@ -30,6 +30,8 @@ class Refiner(nn.Module):
         self.tail = nn.Conv2d(width, _VALUES, 1)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.leak = 0.0
+        """How much negative values count: in training only, where a layer would die without any at first."""
         self.register_buffer("peaks", torch.ones(depth + 1))
         """The largest usual value after the head and after each layer of the body: what 8 bits have to hold."""
 
@@ -41,9 +43,9 @@ class Refiner(nn.Module):
 
     def features(self, blocks_nchw: Tensor) -> list[Tensor]:
         """What the head and each layer of the body make of blocks, levels (N, 96, H/4, W/4)."""
-        found = [F.relu(self.head((blocks_nchw - MIDDLE) / MIDDLE))]
+        found = [F.leaky_relu(self.head((blocks_nchw - MIDDLE) / MIDDLE), self.leak)]
         for layer in self.body:
-            found.append(F.relu(layer(found[-1])))
+            found.append(F.leaky_relu(layer(found[-1]), self.leak))
         return found
 
     @torch.no_grad()

@@ -18,6 +18,8 @@ _EDGES = 0.5
 _AREA = 16
 """Pixels of a side: about as far as the network sees."""
 _LEVELS = 128.0  # to the optimiser a level is small
+_WARM_UP = 100  # iterations
+_LEAK = 0.2  # at first; 0 from half of the training on
 _SCORED = 32  # patches at a time
 
 
@@ -40,11 +42,15 @@ def train_refiner(
     optimizer = torch.optim.Adam(refiner.parameters(), lr, betas=(0.9, 0.99), fused=True)
     chance, device = np.random.default_rng(seed), refiner.head.weight.device
     for step in range(steps):
+        # The last layer begins at 0, so the first gradients of the others are tiny, and Adam makes large steps of them.
+        warm = min(1.0, (step + 1) / _WARM_UP)
+        refiner.leak = _LEAK * max(0.0, 1 - 2 * step / steps)
         frame, base, aim = (x.to(device) for x in _drawn(patches, batch_size, chance))
         wrong = (refiner(frame, base) - with_areas_of(base, aim)) / _LEVELS
         error = wrong.abs().mean()
-        descend_along_cosine(optimizer, error + _EDGES * _edges(wrong), lr, step, steps, 1.0)
+        descend_along_cosine(optimizer, error + _EDGES * _edges(wrong), warm * lr, step, steps, 1.0)
         yield RefinerProgress(step + 1, float(error.detach()) * _LEVELS)
+    refiner.leak = 0.0
     refiner.eval().requires_grad_(False)
     check_trained(refiner, lr, steps)
     frame, base, _ = (x.to(device) for x in _drawn(patches, _SCORED, chance))
@@ -82,7 +88,7 @@ def _drawn(patches: Patches, count: int, chance: np.random.Generator) -> tuple[T
 
 def _edges(wrong_nchw: Tensor) -> Tensor:
     """Mean absolute Laplacian of an error."""
-    kernel = wrong_nchw.new_tensor([[0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(3, 1, 3, 3)
+    kernel = wrong_nchw.new_tensor([[0, -0.25, 0], [-0.25, 1, -0.25], [0, -0.25, 0]]).expand(3, 1, 3, 3)
     return F.conv2d(wrong_nchw, kernel, groups=3).abs().mean()
 
 
