@@ -10,7 +10,7 @@ from dsmap.common.notify import Notify
 from dsmap.common.output_files import check_folder_writable
 from dsmap.errors import InputError
 from dsmap.export.request import EngineRequest
-from dsmap.runtime.bundle.bundle import ENGINES, Bundle, Components, Sizes
+from dsmap.runtime.bundle.bundle import ENGINES, TRANSLATING, Bundle, Sizes
 from dsmap.runtime.engines.build import build_engine
 from dsmap.runtime.engines.build_options import DEFAULT_BUILD, BuildOptions
 from dsmap.runtime.engines.lookup import check_engine, trust_fault
@@ -161,7 +161,7 @@ def build_engines(
     precision = "fp16" if "fp16" in bundle.precisions else "fp32"
     jobs = [
         EngineJob(component, domain, precision, graph.data)
-        for component in Components.model_fields
+        for component in TRANSLATING
         for domain in bundle.domains
         if (graph := bundle.graph_data(component, domain, precision)) is not None
     ]

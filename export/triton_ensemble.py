@@ -11,7 +11,7 @@ from dsmap.export.triton_facts import bundle_facts, warm_up_side
 from dsmap.export.triton_graph import GraphTensors, tensors_of, warmup_shapes
 from dsmap.export.triton_plans import Plan, find_plan
 from dsmap.export.triton_text import TensorConfig, parameters, quoted, tensors
-from dsmap.runtime.bundle.bundle import MEAN, Bundle, Components
+from dsmap.runtime.bundle.bundle import MEAN, TRANSLATING, Bundle
 from dsmap.runtime.bundle.manifest import MANIFEST
 from dsmap.runtime.engines.size_profile import Size
 from dsmap.runtime.triton import interface as served
@@ -99,7 +99,7 @@ def models_of(bundle: Bundle, name: str, kind: str, precision: str, max_batch: i
 
 
 def _parts(bundle: Bundle, name: str, kind: str, precision: str) -> Iterator[_ServedPart]:
-    for component in Components.model_fields:
+    for component in TRANSLATING:
         for domain in bundle.domains:
             graph = bundle.graph_data(component, domain, precision)
             if graph is not None:

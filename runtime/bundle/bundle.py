@@ -28,6 +28,7 @@ from dsmap.runtime.bundle.graphs import check_graph
 from dsmap.runtime.bundle.manifest import FORMAT_VERSION as FORMAT_VERSION
 from dsmap.runtime.bundle.manifest import MANIFEST, advice_for
 from dsmap.runtime.bundle.manifest import STYLE_NAME as STYLE_NAME
+from dsmap.runtime.bundle.manifest import TRANSLATING as TRANSLATING
 from dsmap.runtime.bundle.manifest import Components as Components
 from dsmap.runtime.bundle.manifest import File as File
 from dsmap.runtime.bundle.manifest import Manifest as Manifest

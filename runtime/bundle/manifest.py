@@ -39,7 +39,6 @@ ADVICE = "Copy or export the bundle again."
 _PULLED = re.compile(r"([A-Za-z0-9._-]+)--([A-Za-z0-9._-]+)/([0-9a-f]{40})", re.ASCII)
 _REQUIRED = ("content_encoder", "decoder")
 _OF_STYLES = ("style_mlp", "style_encoder")
-_FOR_ANY_DOMAIN = "refiner"  # or for none: it is optional
 _ONE_TRANSLATION = "Leave it out: this model has one translation of a frame, at full strength."
 _EXPORTED = "Pass a folder that dsmap-export has written."
 
@@ -118,6 +117,10 @@ class Components(_ManifestModel):
     def files(self) -> list[File]:
         """Every file, in a fixed order."""
         return [file for name in type(self).model_fields for file in getattr(self, name).values()]
+
+
+TRANSLATING = tuple(name for name in Components.model_fields if name != "refiner")
+"""The components that a backend runs. A refiner runs by itself, after it, and a bundle may have one for any domain."""
 
 
 class Manifest(_ManifestModel):
@@ -258,7 +261,7 @@ def _missing(manifest: Manifest) -> str | None:
     """What of the two domains is missing; the rest of a sentence that begins with the file."""
     if manifest.domains[0] == manifest.domains[1]:
         return f": both domains are called {manifest.domains[0]!r}"
-    parts = {name: getattr(manifest.components, name) for name in Components.model_fields if name != _FOR_ANY_DOMAIN}
+    parts = {name: getattr(manifest.components, name) for name in TRANSLATING}
     if not manifest.has_styles:
         return _missing_without_styles(manifest, parts)
     for name, part in {"styles": manifest.styles, **parts}.items():

@@ -24,7 +24,7 @@ from dsmap.common.atomic import rename_no_replace, replace_folder, sync_folder, 
 from dsmap.common.output_files import check_folder_writable, check_name, is_inside, naming_error
 from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.bundle.bundle import Bundle, Components, GraphData
+from dsmap.runtime.bundle.bundle import TRANSLATING, Bundle, GraphData
 from dsmap.runtime.web.reference import LEAST_PSNR_DB, make_reference
 from dsmap.runtime.web.site_writer import SiteWriter
 from dsmap.runtime.web.vendor import PAGE_FILES, VENDOR_FILES, VendorFile, find_vendor_files, vendor_bytes
@@ -211,7 +211,7 @@ def _write_model(request: SiteRequest, targets: tuple[str, ...], files: SiteWrit
 def _write_graphs(bundle: Bundle, precision: str, files: SiteWriter) -> dict[str, dict[str, Any]]:
     """Writes the graphs of a precision, those that it lacks in the usual one; each file once."""
     entries: dict[str, dict[str, Any]] = {}
-    for component in Components.model_fields:
+    for component in TRANSLATING:
         entries[component] = {}
         for number, domain in enumerate(bundle.domains):
             graph = bundle.graph_data(component, domain, precision)

@@ -11,10 +11,12 @@ from commands import call
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
+from dsmap.export.card_update import update_card
+from dsmap.export.graph_metadata import read_stamp
 from dsmap.export.refiner import checked_graph
 from dsmap.export.verify import open_session
 from dsmap.model.refiner import Refiner, from_blocks, to_blocks
-from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundle import TRANSLATING, Bundle, Components
 from dsmap.runtime.frame_translator import as_frame_translator
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.request import resolve_request
@@ -246,3 +248,12 @@ def test_older_readers_ignore_it(refining):
     shutil.copytree(refining, refining.parent / "newer", dirs_exist_ok=True)
     (refining.parent / "newer" / "bundle.json").write_text(json.dumps(tree))
     assert Bundle.read(refining.parent / "newer").manifest.components.refiner == {}
+
+
+def test_only_what_translates_is_served_or_compiled(refining):
+    """The page and a Triton server without dsmap have no use for it, and TensorRT would build an engine for nothing."""
+    assert "refiner" not in TRANSLATING
+    assert set(TRANSLATING) | {"refiner"} == set(Components.model_fields)
+    update_card(refining, licence="MIT")  # into every graph
+    assert read_stamp(refining / "refiner.winter.onnx")["licence"] == "MIT"
+    Bundle.read(refining)
