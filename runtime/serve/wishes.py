@@ -61,8 +61,8 @@ class ImageWish(StyleWish):
     upscale: bool = Field(True, description="With `height`: `false` leaves the result at that size.")
     refine: Literal["auto", "guided", "learnt", "off"] = Field(
         "auto",
-        description="With `height`: full size along the input's edges (`guided`), by the model's refiner (`learnt`), "
-        "or by a plain resize (`off`).",
+        description="From `height` to full size along the input's edges (`guided`), by the model's refiner (`learnt`), "
+        "or by a plain resize (`off`). Without `height`, the first two translate at half the lines, 540 at most.",
     )
 
 

@@ -87,7 +87,5 @@ def test_it_is_chosen_once():
 def test_the_end_of_a_session_names_no_height_that_is_not_offered():
     from dsmap.tools.live import _limit_line
 
-    assert (
-        _limit_line(256, 144, refined=False) == "the model is the limit at 256x144; a smaller --height makes it faster"
-    )
-    assert "--height" not in _limit_line(170, HEIGHTS[0], refined=False)
+    assert _limit_line(256, 144) == "the model is the limit at 256x144; a smaller --height makes it faster"
+    assert "--height" not in _limit_line(170, HEIGHTS[0])
