@@ -110,35 +110,41 @@ def test_between_two_ffmpegs(clip, tmp_path):
 
 
 def test_a_live_video_comes_out_as_it_comes_in():
-    """While the sender is still at it: at its best it is three frames behind, however busy the machine is."""
+    """Every frame while the sender is still at it, long before the end."""
     process = start("-", "-d", "winter", "-o", "-")
-    sent, behind = 0, []
+    sent: list[float] = []
+    seen, ended = threading.Event(), threading.Event()
 
     def send() -> None:
-        nonlocal sent
-        with av.open(
-            process.stdin, "w", format="matroska", options={"flush_packets": "1", "cluster_time_limit": "0"}
-        ) as out:
+        options = {"flush_packets": "1", "cluster_time_limit": "0"}
+        with av.open(process.stdin, "w", format="matroska", options=options) as out:
             stream = out.add_stream("libx264", rate=10, options={"tune": "zerolatency"})
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            while len(behind) < 25 and sent < 1000:
-                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 3 * sent % 256, np.uint8), format="rgb24")
-                frame.pts, frame.time_base = sent, Fraction(1, 10)
-                sent += 1
+            more = 30  # once the first one has come out
+            while more and len(sent) < 400:
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), len(sent) % 250, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = len(sent), Fraction(1, 10)
+                sent.append(time.monotonic())
                 out.mux(stream.encode(frame))
                 process.stdin.flush()
+                more -= seen.is_set()
                 time.sleep(0.1)
+            ended.set()
         process.stdin.close()
 
     sender = threading.Thread(target=send)
     sender.start()
+    received, behind = 0, []
     options = {"fpsprobesize": "0", "analyzeduration": "100000", "probesize": "2000"}
     with av.open(process.stdout, container_options=options, buffer_size=64) as container:
         for _ in container.decode(video=0):
-            behind.append(sent - len(behind) - 1)
+            seen.set()
+            received += 1
+            if not ended.is_set():
+                behind.append(len(sent) - received)
     sender.join()
-    assert len(behind) == sent
-    assert min(behind[:25]) <= 3  # the first ones wait for the program to start
+    assert received == len(sent) < 400
+    assert sorted(behind[-20:])[6] <= 4  # the usual is 2; encoders and containers by themselves keep more than 10
     assert process.wait(timeout=90) == 0
 
 
