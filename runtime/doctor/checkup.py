@@ -81,7 +81,7 @@ CHECKS = (
     DoctorCheck(name="cameras", title="cameras", target="devices:check_cameras", after=("opencv",)),
     DoctorCheck(name="display", title="display", target="devices:check_display", after=("opencv",)),
     DoctorCheck(name="training", title="training", target="packages:check_training"),
-    DoctorCheck(name="elsewhere", title="other machines and tools", target="packages:check_elsewhere"),
+    DoctorCheck(name="elsewhere", title="other tools", target="packages:check_elsewhere"),
 )
 
 
