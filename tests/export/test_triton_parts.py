@@ -244,11 +244,13 @@ def add_engines(bundle: Bundle, flavour: str, **changed: object) -> None:
     profile = SizeProfile.parse("64x48:128x96:256x192", max_batch=4)
     for component in Components.model_fields:
         for domain in bundle.domains:
+            if (graph := bundle.graph_data(component, domain)) is None:
+                continue
             data = f"{component} of {domain}".encode()
             path = bundle.folder / "engines" / engine_name(component, domain, "fp32", flavour, profile)
             path.write_bytes(data)
             key = {
-                "onnx_sha256": bundle.graph_data(component, domain).sha256,
+                "onnx_sha256": graph.sha256,
                 "flavour": flavour,
                 "version": "11.4",
                 "architectures": ["8.9"],
