@@ -13,7 +13,7 @@ from dsmap.export.bundle_folder import is_as_written
 from dsmap.export.documents import body_and_head, write_readme
 from dsmap.export.graph_metadata import stamp_graph
 from dsmap.runtime.bundle.bundle import Bundle, Components, describe_file
-from dsmap.runtime.bundle.card import CARD, CardSample, split_card
+from dsmap.runtime.bundle.card import CARD, LICENCE_LINE, CardSample, split_card
 from dsmap.runtime.bundle.manifest import Manifest, read_manifest, read_manifest_tree, write_manifest_tree
 
 
@@ -40,6 +40,9 @@ def update_card(
         shutil.copytree(final, part, dirs_exist_ok=True)
         tree = read_manifest_tree(part)
         changes = {"licence": licence, "datasets": list(datasets) or None, "card": body}
+        if licence is not None and body is None:  # what an export or an import has written says it too
+            said = LICENCE_LINE.format(manifest.licence)
+            changes["card"] = manifest.card.replace(said, LICENCE_LINE.format(licence))
         tree |= {key: value for key, value in changes.items() if value is not None}
         if licence is not None:
             _stamp(part, tree, licence)

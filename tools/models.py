@@ -193,7 +193,10 @@ def _lines(facts: "ModelFacts") -> list[tuple[str, str]]:
             f"{facts.speed}: {_good_for(facts.speed)} (about {facts.multiply_adds:g} G multiply-adds at 256x256)",
         ),
         ("trained", f"at a shorter side of {facts.trained_at} pixels"),
-        ("styles", ", ".join(styles) or "none with a name"),
+        (
+            "styles",
+            ", ".join(styles) or ("none with a name" if facts.has_styles else "none: one translation of a frame"),
+        ),
         ("licence", facts.licence),
         ("data", ", ".join(facts.datasets) or "not named"),
         ("origin", facts.origin),

@@ -25,6 +25,8 @@ CARD = "README.md"
 SAMPLES = "samples"
 """Folder of a bundle's sample images."""
 NOT_STATED = "not stated"
+LICENCE_LINE = "Licence of the weights: {}."
+"""In the text of a card that dsmap has written."""
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 # fmt: off
 _LICENCES = frozenset({
@@ -111,7 +113,9 @@ def check_card(text: str) -> None:
     head, body = split_card(text)
     licence, data = head.get("license"), head.get("datasets")
     if not isinstance(licence, str) or licence.casefold() in ("", "unknown", NOT_STATED):
-        raise InputError(f"{CARD} states no licence", _add("--licence mit", "license: mit"))
+        also = "" if data else ", and names no data"
+        options = "--licence NAME" if data else "--licence NAME --dataset OWNER/NAME"
+        raise InputError(f"{CARD} states no licence{also}", _add(options, "license: cc-by-4.0"))
     if licence == "other" and not head.get("license_name"):
         raise InputError(f"{CARD} says `license: other` without a license_name", "Add the name in its head.")
     names = [data] if isinstance(data, str) else data
@@ -165,7 +169,7 @@ def _numbers(manifest: Manifest) -> str:
     table = ["| precision | PSNR to float32 |", "|---|---|", *rows, ""] if rows else []
     trained = f"Trained at a shorter side of {manifest.sizes.trained_at} pixels."
     data = f" Data: {', '.join(manifest.datasets)}." if manifest.datasets else ""
-    licence = f"Licence of the weights: {manifest.licence}."
+    licence = LICENCE_LINE.format(manifest.licence)
     more = "" if licence in manifest.card else f" {licence}"
     return "\n".join(["## Facts", "", *table, f"{trained}{data}{more}"])
 

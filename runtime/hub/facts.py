@@ -74,6 +74,8 @@ class ModelFacts:
     """Pixels of the shorter side."""
     styles: dict[str, list[str]]
     """Names of styles by domain."""
+    has_styles: bool
+    """False: each frame has one translation."""
     licence: str
     datasets: tuple[str, ...]
     """What it was trained on, as its maker says."""
@@ -177,6 +179,7 @@ def _facts(
         multiply_adds=round(work, 1),
         trained_at=manifest.sizes.trained_at,
         styles={domain: list(style.named) for domain, style in manifest.styles.items()},
+        has_styles=manifest.has_styles,
         licence=manifest.licence,
         datasets=tuple(manifest.datasets),
         origin=_origin(manifest),

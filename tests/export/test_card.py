@@ -146,6 +146,8 @@ def test_a_bundle_from_before_gets_licence_and_data(tiny_bundle, tmp_path):
     assert "README.md: written, licence mit" in out
     after = Bundle.read(old)
     assert after.manifest.licence == "mit"
+    assert "Licence of the weights: mit." in (old / "README.md").read_text()
+    assert "CC0" not in (old / "README.md").read_text()
     assert after.fingerprint != before.fingerprint  # the graphs say it too
     assert read_stamp(old / "mapping.summer.onnx")["licence"] == "mit"
     assert json.loads((old / "bundle.json").read_text())["of a later version"] == 1
@@ -186,7 +188,7 @@ BODY = "# A model\n\nIt turns pictures of one kind into another kind.\n"
 @pytest.mark.parametrize(
     ("card", "fact"),
     [
-        (BODY, "states no licence"),
+        (BODY, "states no licence, and names no data"),
         (f"---\nlicense: unknown\n---\n{BODY}", "states no licence"),
         (f"---\nlicense: [mit]\n---\n{BODY}", "states no licence"),
         (f"---\nlicense: mit\n---\n{BODY}", "names no data"),

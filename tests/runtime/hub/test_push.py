@@ -73,7 +73,7 @@ def test_a_wrong_token_is_told(hub, bundle, monkeypatch):
 @pytest.mark.parametrize(
     ("card", "fact", "advice"),
     [
-        (CARD.replace("license: cc0-1.0\n", ""), "states no licence", "dsmap export BUNDLE --licence mit"),
+        (CARD.replace("license: cc0-1.0\n", ""), "states no licence", "dsmap export BUNDLE --licence NAME"),
         (CARD.replace("datasets: [some/data]\n", ""), "names no data", "dsmap export BUNDLE --dataset OWNER/NAME"),
         (CARD.replace("cc0-1.0", "mit"), "says license: mit, and bundle.json 'CC0'", "Make them agree"),
     ],
