@@ -17,6 +17,7 @@ _EDGES = 0.5
 """Weight of the differences between neighbours, against that of levels: without it details come out soft."""
 _AREA = 16
 """Pixels of a side: about as far as the network sees."""
+_OF_BASE = 0.5
 _LEVELS = 128.0  # to the optimiser a level is small
 _WARM_UP = 100  # iterations
 _LEAK = 0.2  # at first; 0 from half of the training on
@@ -58,14 +59,14 @@ def train_refiner(
 
 
 def with_areas_of(base_nchw: Tensor, aim_nchw: Tensor) -> Tensor:
-    """The details of `aim_nchw` on the areas of `base_nchw`.
+    """The details of `aim_nchw`, on areas whose tone lies half-way between both.
 
-    At another size a network gives whole areas another tone, by what it sees of the rest. A refiner that learnt this
-    came nearer on pictures like those of its training, and was worse than its base on others.
+    At another size a network gives whole areas another tone, by what it sees of the rest. A refiner that learnt all of
+    this came nearer on pictures like those of its training, and was worse than its base on others.
     """
     difference = base_nchw - aim_nchw
     areas = F.avg_pool2d(difference, min(_AREA, *difference.shape[2:]))
-    return aim_nchw + F.interpolate(areas, difference.shape[2:], mode="bilinear", align_corners=False)
+    return aim_nchw + _OF_BASE * F.interpolate(areas, difference.shape[2:], mode="bilinear", align_corners=False)
 
 
 @torch.no_grad()
