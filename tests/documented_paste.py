@@ -57,6 +57,7 @@ SHRUNK = [
     (r"^dsmap train\b.*--features \S+\.npz", TRAINING + " --set discriminator.features=true"),
     (r"^dsmap train\b", TRAINING),
     (r"^dsmap polish\b", " --steps 1 --batch-size 1 --device cpu"),
+    (r"^dsmap distill\b.*--refiner", " --steps 1 --batch-size 1 --device cpu"),
     (
         r"^dsmap distill\b",
         " --preset debug --steps 1 --batch-size 1 --device cpu --set data.crop=64 --set data.shorter_side=64",
@@ -80,6 +81,7 @@ SLOW = r"^dsmap (train|polish|distill|export|eval|bench|web|doctor)\b|^dsmap vid
 BEGINS_WITH = {
     "docs/training.md": ("runs/paper",),
     "docs/export.md": ("runs/first",),
+    "docs/refiner.md": ("my-model",),
     "docs/evaluation.md": ("runs/winter",),
     "docs/doctor.md": ("my-model",),
     "docs/serve.md": ("my-model",),
