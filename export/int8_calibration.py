@@ -50,6 +50,12 @@ class Activation:
         """From now on channel c is `scale[c] * (y + shift[c])`."""
         self._scale, self._shift = scale[:, None], shift[:, None]
 
+    def balanced(self, magnitude: Array) -> "Activation":
+        """This tensor with channel c divided by `magnitude[c]`."""
+        found = Activation()
+        found._samples = [(y + self._shift) * self._scale / magnitude[:, None] for y in self._samples]
+        return found
+
     def range(self) -> tuple[float, float]:
         """The lowest and highest value to represent: those that occur, but no larger than the percentile."""
         values = np.concatenate([(samples + self._shift) * self._scale for samples in self._samples], 1).ravel()

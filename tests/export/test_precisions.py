@@ -283,6 +283,45 @@ def test_channels_are_evened_out_without_a_trace(exported):
         assert np.abs(a - b).max() < 0.01 * np.abs(a).max()
 
 
+@pytest.mark.parametrize(("spread", "scaled"), [(100.0, ["x", "y"]), (1.5, [])])
+def test_large_channels_are_balanced_where_it_pays(spread, scaled):
+    """The graph gives the same, and no channel decides the range of the others."""
+    rng = np.random.default_rng(0)
+    size = spread ** np.linspace(0, 1, 8, dtype=np.float32)[:, None, None]
+    x_nchw = rng.standard_normal((1, 8, 16, 16)).astype(np.float32) * size
+    weight = rng.standard_normal((8, 8, 1, 1)).astype(np.float32) * size[..., None] / size.reshape(1, 8, 1, 1)
+    tensors = {"a.conv.weight": weight, "a.conv.bias": np.arange(8, dtype=np.float32)}
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Conv", ["x", *tensors], ["y"], name="conv")],
+            "graph",
+            [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, x_nchw.shape)],
+            [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, x_nchw.shape)],
+            [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x_nchw})
+    activations = {"x": Activation(), "y": Activation()}
+    activations["x"].add(x_nchw)
+    activations["y"].add(expected)
+    balanced = int8_graph.balance_channels(model, activations)
+    onnx.checker.check_model(model, full_check=True)
+    (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x_nchw})
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert [node.op_type for node in model.graph.node].count("Mul") == len(scaled)
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    for name, now in zip(scaled, (conv.input[0], conv.output[0]), strict=False):
+        assert now in balanced
+        seen = onnx.ModelProto()
+        seen.CopyFrom(model)
+        seen.graph.output.append(onnx.helper.make_tensor_value_info(now, TensorProto.FLOAT, None))
+        _, even = onnxruntime.InferenceSession(seen.SerializeToString()).run(None, {"x": x_nchw})
+        before, after = (z.std((0, 2, 3)) for z in ({"x": x_nchw, "y": expected}[name], even))
+        assert after.max() / after.min() < 0.2 * before.max() / before.min()
+
+
 def test_ranges_of_activations():
     """A few far values of many do not stretch the range, and what does not occur is not in it."""
     rng = np.random.default_rng(0)
