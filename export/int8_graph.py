@@ -142,8 +142,8 @@ def equalise_channels(model: onnx.ModelProto, activations: Mapping[str, Activati
 def balance_channels(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> dict[str, Activation]:
     """Multiplies channels before and after convolutions, in place, where a few large ones decide the range of all.
 
-    The weights cancel it. `activations`: those of the graph; the result has those of the balanced tensors, too. It comes
-    after `equalise_channels`: what that has evened out needs no multiplication.
+    The weights cancel it. `activations`: those of the graph; the result has those of the balanced tensors, too.
+    Comes after `equalise_channels`: what that has evened out needs no multiplication.
     """
     found, tensors = dict(activations), {tensor.name: tensor for tensor in model.graph.initializer}
     uses = Counter(name for node in model.graph.node for name in node.input)
@@ -151,7 +151,9 @@ def balance_channels(model: onnx.ModelProto, activations: Mapping[str, Activatio
     nodes: list[onnx.NodeProto] = []
     for conv in model.graph.node:
         nodes.append(conv)
-        if conv.op_type != "Conv" or conv.output[0] not in activations or uses[conv.input[1]] != 1:
+        if conv.op_type != "Conv" or len(conv.input) < 3 or not {conv.input[0], conv.output[0]} <= activations.keys():
+            continue
+        if uses[conv.input[1]] != 1:
             continue
         weight, bias = (onnx.numpy_helper.to_array(tensors[name]) for name in conv.input[1:3])
         x, y, name = activations[conv.input[0]], activations[conv.output[0]], conv.input[1].removesuffix(".weight")
