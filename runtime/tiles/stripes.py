@@ -19,7 +19,7 @@ from dsmap.runtime.tiles.local_graph import FRAMES, STYLE, LocalGraph, Part
 from dsmap.runtime.tiles.part_runner import Array, Layout, PartRunner, Stripe
 from dsmap.runtime.tiles.statistics import Statistics
 
-STRIPE_BYTES = 12 << 20
+STRIPE_BYTES = 6 << 20
 """Of the largest tensor in a stripe."""
 _CANCELLED = DsmapError("the translation was cancelled", "Run it again.")
 
