@@ -12,7 +12,7 @@ from browser_model import open_model, translate
 from browsers import browser, make_site, open_page, served
 
 from dsmap.errors import InputError
-from dsmap.export import bundle_writer, int8, precision_check
+from dsmap.export import bundle_writer, int8_search, precision_check
 from dsmap.export.graphs import write_graph
 from dsmap.export.import_request import ImportRequest
 from dsmap.export.import_run import import_model
@@ -75,7 +75,7 @@ def one(made_once, checkpoints, both):
                 cv2.imwrite(str(folder / "data" / name / f"{i}.png"), photo(48, 64, i))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(precision_check, "_FULL_HD", (64, 96))
-            patch.setattr(int8, "TARGETS_DB", {"psnr": 25, "worst_psnr": 25})  # the search for layers takes long
+            patch.setattr(int8_search, "TARGETS_DB", {"psnr": 25, "worst_psnr": 25})  # the search for layers takes long
             patch.setattr(bundle_writer, "write_graph", copy)
             done = call(importer, checkpoints / "to-winter.pth", "--domains", "summer,winter", "-o", folder / "one",
                         "--size", 48, "--data", folder / "data", "--fp16", "--int8", "--licence", "mit",

@@ -11,7 +11,7 @@ from browser_model import open_model, translate
 from browsers import browser, make_site, open_page, served
 
 from dsmap.common.images import write_rgb
-from dsmap.export import int8, precision_check
+from dsmap.export import int8_search, precision_check
 from dsmap.export.munit_graphs import munit_graphs
 from dsmap.export.rewrites import Rewrites
 from dsmap.model.munit_checkpoint import build_munit, read_munit
@@ -46,7 +46,7 @@ def bundle(made_once):
                 write_rgb(folder / "data" / name / f"{i}.png", photo(48, 64, 10 * len(name) + i))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(precision_check, "_FULL_HD", (64, 96))
-            patch.setattr(int8, "TARGETS_DB", {"psnr": 20, "worst_psnr": 20})  # the search for layers takes long
+            patch.setattr(int8_search, "TARGETS_DB", {"psnr": 20, "worst_psnr": 20})  # the search for layers takes long
             done = call(importer, folder / "gen_00000001.pt", "--domains", "summer,winter", "-o", folder / "munit",
                         "--size", 48, "--data", folder / "data", "--int8", "--force")  # fmt: skip
         assert done[0] == 0, done
