@@ -1,5 +1,6 @@
 """Backends for GPUs of other makers, as far as they run without one: freezing, checking, choosing, keeping, errors."""
 
+import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Duplicate provider")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch) -> Path:
+def own_cache(tmp_path, monkeypatch, caplog) -> Path:
+    caplog.set_level(logging.WARNING, "dsmap")  # a command with --debug in a test before this one leaves it lower
     monkeypatch.setenv("DSMAP_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
