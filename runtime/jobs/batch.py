@@ -289,6 +289,7 @@ def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
     if inside != source:
         size += f", translated at {inside[1]} lines"
         size += " and refined" if options.refines(*source) else ""
+        size += " (--refine off: at full size)" if options.height is None and options.refine == "auto" else ""
     return size if inside == source == result else size + ", result {}x{}".format(*result)
 
 

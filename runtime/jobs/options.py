@@ -90,7 +90,8 @@ class VideoOptions:
     upscale: bool = True
     """Resize the result to the input's size; False leaves it at `height`."""
     refine: str = "auto"
-    """How it is resized: "guided" along edges, "learnt" by the model's refiner, "off" plainly, or "auto"."""
+    """How it is resized: "guided" along edges, "learnt" by the model's refiner, "off" plainly, or "auto". Without a
+    height "off" translates at full size, and "auto" what has up to 540 lines."""
     side_by_side: bool = False
     """Input left, result right."""
     start: float | Fraction | None = None
@@ -135,7 +136,7 @@ class VideoOptions:
 
     def size_inside(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) that a frame or an image of such a size is translated at."""
-        return size_inside(width, height, self.height, self.refine)
+        return size_inside(width, height, self.height, self.refine if self.upscale else "off")
 
     def size_of_result(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of what becomes of a frame or an image of such a size, before it is encoded."""

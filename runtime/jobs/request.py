@@ -97,6 +97,8 @@ def resolve_request(
     file of the model, an option that would have no effect.
     """
     options = options or VideoOptions()
+    if model.tile and options.refine == "auto" and options.height is None:
+        options = replace(options, refine="off")  # stripes are for the full size
     check_pipes(sources, output, options)
     bundle = open_model(model.model, model.remote)
     model = replace(model, domain=bundle.manifest.domain_named(model.domain))
@@ -195,8 +197,6 @@ def _check_options_have_effect(request: VideoRequest) -> None:
             raise InputError(f"--{name} is for {what}, and {there}", "leave it out")
     if not options.upscale and options.height is None:
         raise InputError("--no-upscale needs --height, which was not passed", "pass --height, or leave it out")
-    if options.refine == "off" and options.height is None:
-        raise InputError("--refine off needs --height, which was not passed", "pass --height, or leave it out")
     if options.refine != "auto" and not options.upscale:
         raise InputError("--refine does not go with --no-upscale", "leave one of them out")
     if options.refine == "learnt":

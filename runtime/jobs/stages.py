@@ -48,7 +48,7 @@ class FrameSteps:
         self._translator = translator
         translator.start_clip()
         self._side_by_side = side_by_side
-        self.inside = size_inside(width, height, lines, refine)
+        self.inside = size_inside(width, height, lines, refine if upscale else "off")
         """(width, height) that the network works at."""
         self._written = (width, height) if upscale else self.inside
         self._refine = refiner_for(refine, translator) if is_refined(refine, self.inside, self._written) else None

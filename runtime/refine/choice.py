@@ -18,12 +18,14 @@ def check_refine(refine: str) -> str:
 
 
 def size_inside(width: int, height: int, lines: int | None, refine: str) -> tuple[int, int]:
-    """(width, height) to translate a frame of such a size at: `lines` high, or else its own.
+    """(width, height) to translate a frame of such a size at: `lines` high.
 
-    "guided" and "learnt" choose half the height where none is given, and no more than 540 lines.
+    Where no height is given, "guided" and "learnt" halve the size, and "auto" does that with what has more than 540
+    lines: the shorter side gets 540 at most. Otherwise it is the frame's own size.
     """
-    if lines is None and refine in _ALWAYS:
-        lines = min(-(-height // 2), _MOST_LINES)
+    shorter = min(width, height)
+    if lines is None and (refine in _ALWAYS or (refine == "auto" and shorter > _MOST_LINES)):
+        lines = -(-height * min(-(-shorter // 2), _MOST_LINES) // shorter)
     return size_at_height(width, height, lines)
 
 

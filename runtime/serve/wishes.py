@@ -62,7 +62,8 @@ class ImageWish(StyleWish):
     refine: Literal["auto", "guided", "learnt", "off"] = Field(
         "auto",
         description="From `height` to full size along the input's edges (`guided`), by the model's refiner (`learnt`), "
-        "or by a plain resize (`off`). Without `height`, the first two translate at half the lines, 540 at most.",
+        "or by a plain resize (`off`). Without `height`, the first two translate at half the size, 540 lines at most; "
+        "`auto` does so above 540 lines.",
     )
 
 

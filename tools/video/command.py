@@ -140,7 +140,7 @@ def video(
         str,
         typer.Option(
             metavar="NAME",
-            help="To full size: guided (by edges), learnt, off or auto; the first two choose --height.",
+            help="From --height to full size: guided (by edges), learnt, off, auto.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),

@@ -7,7 +7,7 @@ import clips
 import cv2
 import numpy as np
 import pytest
-from stand_in import assert_refused, run
+from stand_in import run
 from typer.testing import CliRunner
 
 from dsmap.common.images import read_rgb, write_rgb
@@ -150,7 +150,6 @@ def test_a_resumed_video_keeps_the_choice(tmp_path: Path):
 def test_the_command(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clips.make_clip(tmp_path / "a.mp4", frames=2, size=(96, 64))
-    assert_refused(run("a.mp4", *WINTER, "--refine", "off"), 2, "--refine off needs --height")
     code, out, _ = run("a.mp4", *WINTER, "--height", "32", "--side-by-side")
     assert code == 0
     assert "96x64, translated at 32 lines and refined, result 192x64" in out
@@ -159,14 +158,33 @@ def test_the_command(tmp_path: Path, monkeypatch):
 
 def test_options_without_effect_are_refused(tmp_path: Path):
     clips.make_clip(tmp_path / "a.mp4", frames=2)
-    for options, fact in (
-        ({"refine": "off"}, "--refine off needs --height"),
-        ({"refine": "guided", "height": 24, "upscale": False}, "--refine does not go with --no-upscale"),
-    ):
-        with pytest.raises(InputError, match=fact):
-            resolve_request(
-                [str(tmp_path / "a.mp4")], model=ModelOptions(domain="winter"), options=VideoOptions(**options)
-            )
+    options = VideoOptions(refine="guided", height=24, upscale=False)
+    with pytest.raises(InputError, match="--refine does not go with --no-upscale"):
+        resolve_request([str(tmp_path / "a.mp4")], model=ModelOptions(domain="winter"), options=options)
+
+
+def test_large_frames_are_refined_by_default(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert size_inside(960, 540, None, "auto") == (960, 540)
+    assert size_inside(1280, 720, None, "auto") == (640, 360)
+    assert size_inside(1920, 1080, None, "auto") == (960, 540)
+    assert size_inside(3840, 2160, None, "auto") == (960, 540)
+    assert size_inside(1080, 1920, None, "auto") == (540, 960)
+    assert size_inside(1920, 1080, None, "off") == (1920, 1080)
+    clips.make_clip(tmp_path / "a.mp4", frames=1, size=(48, 544))
+    assert "translated" not in run("a.mp4", *WINTER)[1]
+    clips.make_clip(tmp_path / "a.mp4", frames=1, size=(544, 542))
+    code, out, _ = run("a.mp4", *WINTER, "--overwrite")
+    assert code == 0
+    assert "544x542, translated at 271 lines and refined (--refine off: at full size), result 544x542" in out
+    for model, options in (({"tile": True}, {}), ({}, {"refine": "off"})):
+        request = resolve_request(
+            [str(tmp_path / "a.mp4")],
+            model=ModelOptions(domain="winter", **model),
+            options=VideoOptions(overwrite=True, **options),
+        )
+        assert request.options.size_inside(1920, 1080) == (1920, 1080)
+    assert VideoOptions(upscale=False).size_inside(1920, 1080) == (1920, 1080)
 
 
 def test_without_a_height_refining_chooses_one(tmp_path: Path, monkeypatch):
@@ -175,7 +193,6 @@ def test_without_a_height_refining_chooses_one(tmp_path: Path, monkeypatch):
     assert size_inside(3840, 2160, None, "learnt") == (960, 540)
     assert size_inside(640, 480, None, "guided") == (320, 240)
     assert size_inside(640, 480, 360, "guided") == (480, 360)
-    assert size_inside(3840, 2160, None, "auto") == (3840, 2160)
     clips.make_clip(tmp_path / "a.mp4", frames=2, size=(96, 64))
     code, out, _ = run("a.mp4", *WINTER, "--refine", "guided")
     assert code == 0
