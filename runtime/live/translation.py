@@ -79,7 +79,10 @@ class Preparation:
     mirror: bool = False
     """Swap left and right."""
     refine: str = "off"
-    """Bring results to the size of the camera's frames, one of `REFINE_CHOICES`; "off" leaves them at the height."""
+    """Bring results to the size of the camera's frames, one of `REFINE_CHOICES`; "off" leaves them at the height.
+
+    With "learnt" the direction that a session begins with has a refiner; the other one is "guided" if it has none.
+    """
 
     def __call__(self, rgb: Pixels, height: int | None) -> Pixels:
         """uint8 RGB (H, W, 3) -> the same at a height, C-contiguous."""
@@ -97,7 +100,8 @@ class Preparation:
         if not is_refined(self.refine, input_rgb.shape[1::-1], frame_rgb.shape[1::-1]):
             return input_rgb, result_rgb
         whole_rgb = self.mirrored(frame_rgb)
-        return whole_rgb, refiner_for(self.refine, translator)(whole_rgb, input_rgb, result_rgb)
+        way = "auto" if self.refine == "learnt" else self.refine
+        return whole_rgb, refiner_for(way, translator)(whole_rgb, input_rgb, result_rgb)
 
 
 class TranslationThread:

@@ -21,6 +21,7 @@ from dsmap.runtime.frame_translator import as_frame_translator
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.jobs.stages import FrameSteps
+from dsmap.runtime.live.translation import Preparation
 from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.refine.learnt import LearntRefiner
 from dsmap.runtime.styles.strength import StrengthTranslator
@@ -207,6 +208,16 @@ def test_without_one_guided_stays_and_learnt_is_refused(refining):
             FrameSteps(translator, 96, 64, lines=32, refine="learnt")
     with pytest.raises(InputError, match="no refiner"):
         FrameSteps(as_frame_translator(lambda rgb: rgb), 96, 64, lines=32, refine="learnt")
+
+
+def test_a_live_session_goes_on_in_a_direction_without_one(refining):
+    frame = picture(13)
+    prepare = Preparation(height=32, refine="learnt")
+    small = prepare(frame, 32)
+    for domain in ("winter", "summer"):
+        with Translator.load(refining, domain=domain) as translator:
+            found = prepare.refined(frame, small, 255 - small, translator)[1]
+            assert np.array_equal(found, guided(frame, small, 255 - small)) == (domain == "summer")
 
 
 def test_the_request_is_refused_before_work(refining, tmp_path):
