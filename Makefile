@@ -13,12 +13,14 @@ demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say w
 	$(BIN)/dsmap-video runtime/assets/demo-summer.mp4 --domain winter -o $(DEMO_OUT)/demo-winter.mp4 --overwrite
 
 TRITON := build/tritonserver
+AT_ONCE ?= 3
 test: $(VENV)/.dev  ## Run all tests except the slow ones
 	@# Once: a server for the tests of serving with Triton (56 MB). Without it they are skipped.
 	@cmp -s tests/tritonserver.py $(TRITON)/.prepared || { $(BIN)/python tests/tritonserver.py $(TRITON) && \
 	cp tests/tritonserver.py $(TRITON)/.prepared; } || echo "no Triton server: its tests are skipped"
-	@# Two at a time, a file each, the longest first; torch's threads would only wait for one another then.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@# Files at a time, the longest first. More than two cores, as many tests wait for a browser, a server or a cluster;
+	@# torch's threads would only wait for one another.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev  ## Paste every page of the documentation, build an image's contents, kill jobs at random (KILLS=200: longer)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -16,27 +16,34 @@ ROOT = Path(__file__).parents[1]
 
 
 LONGEST = [
-    "training/test_checkpoint_safety.py",
-    "runtime/engines/test_engines.py",
     "runtime/cluster/test_on_ray.py",
-    "training/test_training.py",
-    "export/test_export.py",
-    "test_crashes.py",
-    "export/test_bundle_to_torch.py",
+    "training/test_checkpoint_safety.py",
     "common/test_distributed.py",
-    "export/test_precisions.py",
-    "test_architecture.py",
+    "runtime/web/test_offline.py",
+    "runtime/live/test_stopping.py",
+    "runtime/engines/test_engines.py",
+    "export/test_export.py",
+    "export/test_bundle_to_torch.py",
+    "runtime/web/test_webgpu.py",
     "test_examples.py",
+    "test_crashes.py",
+    "runtime/serve/test_live_page.py",
+    "runtime/serve/test_serve_attacks.py",
+    "export/test_import.py",
+    "export/test_precisions.py",
+    "runtime/web/test_camera.py",
+    "tools/test_doctor.py",
+    "test_architecture.py",
+    "training/test_training.py",
+    "training/test_golden.py",
+    "training/test_readers.py",
     "tools/test_gpu_check.py",
     "tools/test_bench_model.py",
     "export/test_output_adjustments.py",
-    "training/test_readers.py",
-    "training/test_golden.py",
     "runtime/jobs/test_video_batch.py",
-    "tools/test_doctor.py",
     "training/test_polish.py",
 ]
-"""Files that take more than 15 seconds, in the order in which they begin, so that no worker idles at the end."""
+"""Files that take more than 10 seconds, in the order in which they begin, so that no worker idles at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

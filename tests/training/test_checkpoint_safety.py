@@ -333,7 +333,7 @@ def test_running_out_of_memory_says_what_fits(data, tmp_path):
     """Really: a limit on the address space, under which the allocator fails."""
     arguments = ["--preset", "debug", "--data", str(data), "-o", str(tmp_path), "--steps", "2", "--device", "cpu",
                  "--set", "model.dim=32", "--set", "data.batch_size=5", "--set", "data.crop=256",
-                 "--set", "data.shorter_side=256"]  # fmt: skip
+                 "--set", "data.shorter_side=256", "--set", "data.workers=0", "--set", "tensorboard=false"]  # fmt: skip
     code = f"import sys; sys.argv = ['dsmap-train', *{arguments!r}]\nfrom dsmap.tools.train import main\nmain()"
 
     def limit():
