@@ -38,22 +38,25 @@ _ROW = np.dtype((np.void, BLOCK * 3))  # one row of a block, which is copied at 
 
 
 class LearntRefiner:
-    """Enlarges translations by the guided filter and the refiner of one direction."""
+    """Enlarges translations by the guided filter and the refiner of one direction; from one thread at a time."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self._blocks = np.empty((1, 0, 0, 2 * _VALUES), np.uint8)  # used again: new memory takes as long as the graph
 
     def __call__(self, frame_rgb: Frames, small_rgb: Frames, translated_rgb: Frames) -> Frames:
         """The translation at the size of `frame_rgb`, uint8 (H, W, 3); `translated_rgb`: that of a smaller one."""
         height, width = frame_rgb.shape[:2]
         base_rgb = guided(frame_rgb, small_rgb, translated_rgb)
         rows, columns = -(-height // BLOCK), -(-width // BLOCK)
-        blocks = np.empty((1, rows, columns, 2 * _VALUES), np.uint8)
+        if self._blocks.shape[1:3] != (rows, columns):
+            self._blocks = np.empty((1, rows, columns, 2 * _VALUES), np.uint8)
+        blocks = self._blocks
         _to_blocks(frame_rgb, blocks[..., :_VALUES])
         _to_blocks(base_rgb, blocks[..., _VALUES:])
         (difference,) = run_session(self._session, ["difference"], {"blocks": blocks})
         change_rgb = _from_blocks(difference, height, width)
-        return np.asarray(cv2.addWeighted(base_rgb, 1, change_rgb, 1, -NO_CHANGE), np.uint8)
+        return np.asarray(cv2.addWeighted(base_rgb, 1, change_rgb, 1, -NO_CHANGE, dst=base_rgb), np.uint8)
 
 
 def open_refiner(bundle: Bundle, target: str, threads: int | None = None) -> LearntRefiner | None:
