@@ -191,12 +191,18 @@ def test_a_norm_over_whole_frames_that_is_not_known_is_refused():
 
 
 def test_a_translation_can_be_cancelled(translators):
-    striped = translators[1]
-    timer = threading.Timer(0.2, striped.cancel)
-    timer.start()
-    with pytest.raises(DsmapError):
-        striped(picture(1600, 400))
-    timer.join()
+    striped, frame, ended = translators[1], picture(1600, 400), threading.Event()
+
+    def cancel():
+        while not ended.wait(0.05):
+            striped.cancel()
+
+    canceller = threading.Thread(target=cancel, daemon=True)
+    canceller.start()
+    with pytest.raises(DsmapError):  # it takes ten seconds otherwise
+        striped(frame)
+    ended.set()
+    canceller.join()
     assert striped(picture(16, 16)).shape == (16, 16, 3)
 
 
