@@ -14,6 +14,7 @@ BROADCAST_FORMATS = ("mpegts", "mpeg")
 # Containers whose header promises a duration, so that a missing end can be noticed.
 _FORMATS_WITH_DURATION = ("matroska", "flv", "avi")
 _FORMATS_WITH_END = ("matroska", "flv", "asf", "nut")  # counted from 0, wherever the first packet is
+_HIGHEST_RATE = Fraction(240)
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 _MIN_BYTES_PER_SECOND = 1000
 _UNNOTICED_LOSS = Fraction(1, 2)  # seconds; durations in headers are not that exact
@@ -24,8 +25,9 @@ def frame_rate(stream: VideoStream) -> Fraction:
     rates = [stream.average_rate, stream.guessed_rate]
     if stream.container.format.flags & _NO_TIMESTAMPS:  # a raw stream: libav says 25, and guesses by what it holds
         rates.reverse()
-    rate: Fraction = rates[0] or rates[1] or Fraction(25)
-    return min(max(rate, Fraction(1)), Fraction(240)).limit_denominator(100_000)
+    known = [rate for rate in rates if rate]  # a Matroska whose header has none averages 30000, for example
+    rate: Fraction = next((rate for rate in known if rate <= _HIGHEST_RATE), known[0] if known else Fraction(25))
+    return min(max(rate, Fraction(1)), _HIGHEST_RATE).limit_denominator(100_000)
 
 
 def has_index(container: InputContainer) -> bool:

@@ -125,6 +125,21 @@ def test_parts_that_hold_nothing_are_refused(sixty: dict[str, Path], options: di
         VideoReader(sixty[".mkv"], **options)
 
 
+def test_a_rate_that_no_video_has_is_not_counted_with(tmp_path: Path) -> None:
+    """libav averages 30000 for a Matroska whose header has no rate."""
+    clip, copy = clips.make_clip(tmp_path / "a.mp4", frames=48), tmp_path / "a.mkv"
+    with av.open(str(clip)) as source, av.open(str(copy), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    with VideoReader(copy) as reader:
+        assert reader.video_stream.average_rate > 240
+        assert abs((reader.expected_frames or 0) - 48) <= 1
+        assert reader.rate == Fraction(30000, 1001)
+
+
 def test_a_recording_that_cannot_seek_is_decoded_from_the_beginning(tmp_path: Path) -> None:
     source = clips.make_clip(tmp_path / "raw.h264", frames=40)  # no container: no times to seek by
     with VideoReader(source) as reader:
