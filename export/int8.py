@@ -6,7 +6,6 @@ reflected borders decide single grey levels: they stay float32, and so do the mo
 too far from float32. Norms, AdaIN and the rest are float32 as well.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from dsmap.common.notify import Notify
+from dsmap.common.scratch import scratch_folder
 from dsmap.export.int8_calibration import PER_FRAME, Key, observe
 from dsmap.export.int8_graph import QuantisableGraph, activation_names
 from dsmap.export.int8_search import SensitiveBlocks
@@ -43,11 +43,11 @@ def quantise(
     """
     names = {key: activation_names(path) for key, path in files.items() if key[0] in PER_FRAME}
     observed = observe(files, names, images, styles)
-    with tempfile.TemporaryDirectory() as scratch:
-        graphs = {key: QuantisableGraph(key, files[key], found, Path(scratch)) for key, found in observed.items()}
+    with scratch_folder("int8") as scratch:
+        graphs = {key: QuantisableGraph(key, files[key], found, scratch) for key, found in observed.items()}
         del observed
         usual = {domain: codes[0] for domain, codes in styles.items()}
-        search = SensitiveBlocks(OnnxParts(files), images, usual, Path(scratch), say)
+        search = SensitiveBlocks(OnnxParts(files), images, usual, scratch, say)
         left: dict[Key, set[str]] = {}
         for keys in _directions(styles):
             if here := {key: graphs[key] for key in keys if key in graphs}:

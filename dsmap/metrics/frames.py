@@ -3,7 +3,6 @@
 torch is imported for a feature network only.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 
 from dsmap.common.images import write_rgb
 from dsmap.common.notify import Notify
+from dsmap.common.scratch import scratch_folder
 from dsmap.errors import InputError
 from dsmap.metrics.comparison import EvaluatorFactory
 from dsmap.metrics.evaluator import Evaluation, Evaluator
@@ -116,8 +116,8 @@ class FrameSampler:
 @contextmanager
 def frame_sampler() -> Iterator[FrameSampler]:
     """A sampler that writes to a temporary folder, which is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
-        yield FrameSampler(Path(scratch))
+    with scratch_folder("eval") as scratch:
+        yield FrameSampler(scratch)
 
 
 def load_frame_reference(

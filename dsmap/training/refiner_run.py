@@ -1,7 +1,6 @@
 """Runs that train refiners: from a model and pictures to one file for each direction."""
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import save
 from dsmap.common.atomic import atomic_write
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
+from dsmap.common.scratch import scratch_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.model.refiner import Refiner
 from dsmap.training.device import choose_device
@@ -51,9 +51,9 @@ def run_refiner(
         )
         torch.manual_seed(request.seed)
         refiner = Refiner().to(device)
-        with tempfile.TemporaryDirectory(prefix="dsmap-refiner-") as scratch:
-            patches = make_patches(teacher, seen, Path(scratch) / "train.npy", request.seed, say)
-            unseen = make_patches(teacher, kept, Path(scratch) / "test.npy", request.seed + 1, say)
+        with scratch_folder("refiner") as scratch:
+            patches = make_patches(teacher, seen, scratch / "train.npy", request.seed, say)
+            unseen = make_patches(teacher, kept, scratch / "test.npy", request.seed + 1, say)
             progress = train_refiner(
                 refiner, patches, steps=request.steps, batch_size=request.batch_size, lr=request.lr, seed=request.seed
             )

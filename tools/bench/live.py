@@ -1,11 +1,11 @@
 """Measures a live session: a file stands in for the camera, at its own frame rate."""
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dsmap.common.notify import Notify
+from dsmap.common.scratch import scratch_folder
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.report import LiveReport
@@ -42,11 +42,11 @@ class LiveBenchRequest:
 def measure_live(request: LiveBenchRequest, say: Notify) -> dict[str, Any]:
     """Frames a second, dropped frames and delays of a session; printed, and returned."""
     machine = machine_facts(say)
-    with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as folder:
+    with scratch_folder("bench") as folder:
         clip = request.clip or DEMO_CLIP
         name = clip.name
         if request.size is not None:
-            clip, _ = prepared_clip(clip, Path(folder), request.size, request.frames)
+            clip, _ = prepared_clip(clip, folder, request.size, request.frames)
         found = _session(clip, request, WARM_UP).translated_at
         # Given the height that the first one has found, the second one measures nothing but frames.
         chosen = replace(request.preparation, height=found[1] if found else None, target_fps=None)

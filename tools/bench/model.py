@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dsmap import __version__
 from dsmap.common.images import list_images, read_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import pick_evenly
+from dsmap.common.scratch import scratch_folder
 from dsmap.common.text import counted
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends.base import BackendSettings
@@ -89,8 +89,8 @@ def measure_network(
     about = facts(size, request.threads, images, origin, say)
     weights = str(checkpoint) if checkpoint is not None else "random"
     say(f"network: width {config.dim}, padding {config.pad_type}, weights {weights}")
-    with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as folder:
-        forms = Forms(network, Path(folder), images, request.threads, say)
+    with scratch_folder("bench") as folder:
+        forms = Forms(network, folder, images, request.threads, say)
         measured = measure_in_turns(forms.makers(), images, request.rounds, request.skip, say)
     return about | {"weights": weights, "config": config.model_dump(mode="json")} | measured
 

@@ -1,7 +1,6 @@
 """Measures the decoding, translating and encoding of a video, apart and together, in turns."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import dsmap.runtime
 from dsmap.common.interrupts import StopRequest
 from dsmap.common.notify import Notify
+from dsmap.common.scratch import scratch_folder
 from dsmap.common.text import counted
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import Bundle
@@ -106,8 +106,7 @@ class Round(NamedTuple):
 def measure_video(request: VideoBenchRequest, say: Notify) -> dict[str, Any]:
     """Frames a second of every stage of `translate_video`, alone and together; printed, and returned for the report."""
     clip = request.clip or DEMO_CLIP
-    with tempfile.TemporaryDirectory(prefix="dsmap-bench-") as name:
-        folder = Path(name)
+    with scratch_folder("bench") as folder:
         source, frames = prepared_clip(clip, folder, request.size, request.frames)
         height, width = frames[0].shape[:2]
         inside = size_inside(width, height, request.height, request.refine)

@@ -1,7 +1,6 @@
 """The job of `dsmap-eval model`: a report on a model's translations of unseen images, for each direction."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from dsmap.common.images import read_rgb, resize_shorter_side, write_rgb
 from dsmap.common.notify import Notify
 from dsmap.common.sampling import even_indices, pick_evenly
+from dsmap.common.scratch import scratch_folder
 from dsmap.errors import InputError
 from dsmap.metrics.comparison import result_scores
 from dsmap.metrics.evaluator import Evaluation, Evaluator, average
@@ -70,10 +70,10 @@ def open_bundle(model: str, say: Notify) -> Iterator[Bundle]:
         from dsmap.export.bundle_writer import write_bundle
         from dsmap.export.trained_model import open_checkpoint
 
-        with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
+        with scratch_folder("eval") as scratch:
             say(f"exporting the checkpoint {folder}, so that the model is measured as it will be used ...")
-            write_bundle(open_checkpoint(folder), Path(scratch, "model"), name=folder.resolve().name)
-            yield Bundle.read(Path(scratch, "model"))
+            write_bundle(open_checkpoint(folder), scratch / "model", name=folder.resolve().name)
+            yield Bundle.read(scratch / "model")
     else:
         yield Bundle.read(find_model(model))
 

@@ -1,7 +1,6 @@
 """Outputs of an evaluation: the terminal, JSON, a page, and a folder of translations."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from dsmap.common.notify import Notify
 from dsmap.common.output_files import check_folder_writable, keep_beside
 from dsmap.common.part_files import part_folder
 from dsmap.common.reports import write_report
+from dsmap.common.scratch import scratch_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.metrics.report.html import write_page
 from dsmap.metrics.report.table import numbers, table
@@ -32,8 +32,8 @@ def check_results_folder(folder: Path | None) -> None:
 def results_folder(folder: Path | None) -> Iterator[Path]:
     """A folder for translations, which becomes `folder` once all of them are there; None: it is removed afterwards."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="dsmap-eval-") as scratch:
-            yield Path(scratch)
+        with scratch_folder("eval") as scratch:
+            yield scratch
         return
     final = folder.resolve()
     part = part_folder(final)

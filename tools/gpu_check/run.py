@@ -5,12 +5,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dsmap.common.notify import Notify
+from dsmap.common.scratch import scratch_folder
 from dsmap.tools.gpu_check.plan import BACKENDS, GpuCheckRun, GpuStep, Job, StepResult
 
 _MIN_SECONDS = 10.0  # with less left no step begins
@@ -48,8 +47,8 @@ def run_plan(
 
 def run_step(step: GpuStep, timeout: float) -> Job:
     """What a step found, from a process of its own; a crash or a timeout is a finding too."""
-    with tempfile.TemporaryDirectory(prefix="dsmap-gpu-check-") as folder:
-        job, found = Path(folder) / "job.json", Path(folder) / "found.json"
+    with scratch_folder("gpu-check") as folder:
+        job, found = folder / "job.json", folder / "found.json"
         job.write_text(json.dumps({"step": step.kind, **step.job}), encoding="utf-8")
         command = [sys.executable, "-m", "dsmap.tools.gpu_check.steps", str(job), str(found)]
         try:
