@@ -47,8 +47,9 @@ def translate(
     """`clip`, translated to `domain`: RGB24 of the same size, length and frame properties.
 
     `clip`: RGB or YUV of any depth; YUV is converted by its own matrix, or where it names none by that of its size, as
-    in dsmap-video. `height`, `refine`: translate at so many lines, and bring the result back to the clip's size, see
-    `FrameSteps`. The other arguments are those of `Translator.load`.
+    in dsmap-video. `height`, `refine`: translate at so many lines, and bring the result back to the clip's size;
+    without a height, clips of more than 540 lines at half of them, 540 at most, unless `refine` is "off". The other
+    arguments are those of `Translator.load`.
 
     Frames may be requested in any order and from any thread; each depends on its own input alone. Raises InputError for
     clips without a fixed format or size, for grey and HDR clips, and as `Translator.load`.

@@ -35,7 +35,12 @@ class DsmapTranslate:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  # ComfyUI's name
         """What the node shows."""
-        lines = {"default": 0, "min": 0, "max": 8192, "tooltip": "Translate at so many lines: faster. 0: at full size."}
+        lines = {
+            "default": 0,
+            "min": 0,
+            "max": 8192,
+            "tooltip": "Translate at so many lines: faster. 0: as in dsmap-video.",
+        }
         return {
             "required": {
                 "image": ("IMAGE",),

@@ -276,7 +276,16 @@ def described(todo: Sequence[CheckedJob], request: VideoRequest, model: ModelSum
             yield from (f"  {note}" for note in one.facts.notes)
             if one.facts.left_out:
                 yield f"  left out: {', '.join(one.facts.left_out)}"
+    if model.facts["refine"] == "learnt" and any(_is_refined(one.facts, request.options) for one in todo):
+        yield "refined by the model's refiner"
     yield from model.lines
+
+
+def _is_refined(facts: InputFacts | None, options: VideoOptions) -> bool:
+    """Whether results are; where the size is not known yet, whether options say so."""
+    if facts is not None and facts.source_size is not None:
+        return options.refines(*facts.source_size)
+    return facts is not None and (options.height is not None or options.refine != "auto")
 
 
 def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:

@@ -50,6 +50,7 @@ def translate_image(
 
     The result is sRGB, with a profile that says so. It keeps the Exif of the image except what no longer holds
     (orientation, thumbnail); `strip_metadata` removes it all. After Ctrl-C nothing is written (`interrupted`).
+    Without a `height`, what has more than 540 lines is translated smaller, and refined: see `VideoOptions.refine`.
     """
     options = VideoOptions(
         height=height,
@@ -114,9 +115,9 @@ def translate_folder(
     """Translate the images directly in the folder `source` into the folder `output` under the same names.
 
     Images in a format that is not written (.bmp, .tif, .heic) become NAME.SUFFIX.png; see `result_names`. An image
-    that is broken or does not fit into memory is skipped and listed in the report's `failed`. `strip_metadata`: as in
-    `translate_image`. With `resume`, existing results are kept (each was written whole), and temporary files of a
-    killed job are removed. Ctrl-C stops it within a second; the image being translated is not written. Raises
+    that is broken or does not fit into memory is skipped and listed in the report's `failed`. The other options are
+    those of `translate_image`. With `resume`, existing results are kept (each was written whole), and temporary files
+    of a killed job are removed. Ctrl-C stops it within a second; the image being translated is not written. Raises
     InputError when there are no images, DsmapError when writing fails.
     """
     options = VideoOptions(

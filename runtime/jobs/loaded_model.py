@@ -77,19 +77,19 @@ class LoadedModel:
 
     @property
     def refine(self) -> str:
-        """How results of a lower height are refined: "learnt", "guided" or "off"."""
+        """How results of a lower height are refined, where there are any: "learnt", "guided" or "off"."""
         options = self._request.options
-        whole = options.refine == "auto" and options.height is None
-        if whole or not options.upscale or options.refine in ("guided", "off"):
-            return "guided" if options.refine == "guided" else "off"
+        if not options.upscale or options.refine == "off":
+            return "off"
+        if options.refine == "guided":
+            return "guided"
         return "guided" if self.for_images.learnt_refiner() is None else "learnt"
 
     def describe(self) -> list[str]:
         """The style, unless it is the usual one, and the backend: a line each, for people."""
         style = self._request.style
         backend = f"backend: {self.translator.backend_title}"
-        refined = ["refined by the model's refiner"] if self.refine == "learnt" else []
-        return [*([] if style.is_default else [f"style: {style}{style.note}"]), *refined, backend]
+        return [*([] if style.is_default else [f"style: {style}{style.note}"]), backend]
 
     def details(self) -> list[str]:
         """The backend with its version, and why it was chosen: a line, for people who ask."""

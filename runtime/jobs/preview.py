@@ -16,6 +16,7 @@ from dsmap.common.text import printable
 from dsmap.errors import InputError
 from dsmap.runtime.bundle.bundle import MEAN
 from dsmap.runtime.jobs.loaded_model import LoadedModel
+from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import Pixels
 from dsmap.runtime.jobs.request import VideoRequest
@@ -25,7 +26,7 @@ from dsmap.runtime.video.scaling import scaled, size_at_height
 
 SEEDS = (1, 2, 3, 4, 5)
 MAX_LINES = 540
-"""Frames of more lines are shown at this height: the sheet is for choosing a style."""
+"""Of the shorter side, where a video is translated at more: the sheet is for choosing a style."""
 _COLUMNS = 4
 _CELL_WIDTH = 480
 _LABEL_HEIGHT = 34
@@ -53,7 +54,7 @@ def write_preview(request: VideoRequest, path: Path) -> int:
     check_outputs({"--preview": path}, inputs, closed=closed, overwrite=request.options.overwrite)
     frame_rgb = shown_frame(job, request)
     height, width = frame_rgb.shape[:2]
-    frame_rgb = scaled(frame_rgb, size_at_height(width, height, request.options.height or min(height, MAX_LINES)))
+    frame_rgb = scaled(frame_rgb, shown_size(width, height, request.options))
     with LoadedModel(request, largest=None) as model:
         translations = _translations(model, frame_rgb, request.style.fixed.written)
         cells = [PreviewCell(model.translator.source, frame_rgb), *translations]
@@ -67,6 +68,14 @@ def shown_frame(job: Job, request: VideoRequest) -> Pixels:
     if kind is not None and kind.role == "image":
         return read_rgb(Path(job.source))
     return middle_frame(job.source, request.options)
+
+
+def shown_size(width: int, height: int, options: VideoOptions) -> tuple[int, int]:
+    """(width, height) that such a frame is shown at: that of its translation, as styles look different at another."""
+    inside, shorter = options.size_inside(width, height), min(width, height)
+    if options.height is not None or min(inside) <= MAX_LINES:
+        return inside
+    return size_at_height(width, height, round(height * MAX_LINES / shorter))
 
 
 def sheet(cells: Sequence[PreviewCell]) -> Pixels:

@@ -72,8 +72,9 @@ def translate_video(
     """Translate every frame of a video; other streams and all timestamps are kept.
 
     `source`: a file, an address (rtsp://, https://), an image sequence (frames/%05d.png), or `-`: standard input; as
-    `output`, `-` is standard output. `options`: those of `VideoOptions`. `style_at`: the style over time, for a
-    `Translator`. `steady`: a `Stabilizer`, which is reset.
+    `output`, `-` is standard output. `options`: those of `VideoOptions`; without a `height`, frames of more than 540
+    lines are translated smaller, and refined: see `refine` there. `style_at`: the style over time, for a `Translator`.
+    `steady`: a `Stabilizer`, which is reset.
     `made_with`: everything else that the frames depend on, in JSON's types; with it the job can be resumed after an
     interruption. `notify` is called with a line about a lost connection, or about what is resumed.
 

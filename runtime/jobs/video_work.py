@@ -69,7 +69,8 @@ def open_for(
     on_device &= options.height is None and options.refine in ("auto", "off") and not options.side_by_side
     reader = open_source(source, options, notify, pool, on_device=on_device)
     if isinstance(reader, VideoReader):
-        reader.on_device &= translator.takes_device_frames(reader.width, reader.height)
+        size = reader.width, reader.height
+        reader.on_device &= options.size_inside(*size) == size and translator.takes_device_frames(*size)
     return reader, pool
 
 

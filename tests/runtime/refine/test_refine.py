@@ -12,12 +12,16 @@ from typer.testing import CliRunner
 
 from dsmap.common.images import read_rgb, write_rgb
 from dsmap.errors import DsmapError, InputError
-from dsmap.runtime.frame_translator import as_frame_translator
+from dsmap.runtime.frame_translator import FunctionTranslator, as_frame_translator
+from dsmap.runtime.jobs.batch import run_request
+from dsmap.runtime.jobs.batch_report import ModelLoaded
 from dsmap.runtime.jobs.images import translate_image
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
+from dsmap.runtime.jobs.preview import shown_size
 from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.jobs.video_work import open_for
 from dsmap.runtime.live.translation import Preparation
 from dsmap.runtime.refine.choice import is_refined, size_inside
 from dsmap.runtime.refine.guided import guided
@@ -185,6 +189,36 @@ def test_large_frames_are_refined_by_default(tmp_path: Path, monkeypatch):
         )
         assert request.options.size_inside(1920, 1080) == (1920, 1080)
     assert VideoOptions(upscale=False).size_inside(1920, 1080) == (1920, 1080)
+
+
+def test_what_refines_large_frames_by_default_is_said_and_reported(tmp_path: Path):
+    for size, said in (((544, 542), True), ((64, 48), False)):
+        source = clips.make_clip(tmp_path / f"{size[0]}.mp4", frames=1, size=size)
+        request = resolve_request([str(source)], model=ModelOptions(domain="winter", backend="cpu"))
+        events: list = []
+        facts = run_request(request, events.append).facts
+        lines = next(event for event in events if isinstance(event, ModelLoaded)).lines
+        assert (facts["refine"], "refined by the model's refiner" in lines) == ("learnt", said)
+
+
+def test_frames_in_a_devices_memory_are_translated_at_their_own_size_only(tmp_path: Path):
+    class OnDevice(FunctionTranslator):
+        def takes_device_frames(self, width=None, height=None):
+            return True
+
+    clips.make_clip(tmp_path / "a.mp4", frames=1, size=(544, 542))
+    for options, kept in ((VideoOptions(), False), (VideoOptions(refine="off"), True)):
+        reader, _ = open_for(OnDevice(colder), tmp_path / "a.mp4", options, print)
+        with reader:
+            assert reader.on_device == kept
+
+
+def test_a_preview_shows_frames_at_the_size_of_their_translation():
+    assert shown_size(1920, 1080, VideoOptions()) == (960, 540)
+    assert shown_size(1280, 720, VideoOptions()) == (640, 360)
+    assert shown_size(1080, 1920, VideoOptions()) == (540, 960)
+    assert shown_size(1080, 1920, VideoOptions(refine="off")) == (540, 960)
+    assert shown_size(1920, 1080, VideoOptions(height=720)) == (1280, 720)
 
 
 def test_without_a_height_refining_chooses_one(tmp_path: Path, monkeypatch):
