@@ -34,7 +34,10 @@ from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame
 from dsmap.runtime.jobs.stored import is_stored, stored_exists
 from dsmap.runtime.jobs.video import run_video_job
 from dsmap.runtime.jobs.video_plan import check_video_job
+from dsmap.runtime.refine.choice import MOST_LINES
 from dsmap.runtime.video.pipes import is_piped_in
+
+_FULL_SIZE = " (--refine off: at full size)"
 
 
 class CheckedJob(NamedTuple):
@@ -291,15 +294,27 @@ def _is_refined(facts: InputFacts | None, options: VideoOptions) -> bool:
 def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
     """Of the input, then of the translation and the result where one of them differs from it."""
     if facts.source_size is None:
-        return "each at its own size" if (facts.frames or 1) > 1 else "size not known yet"
+        size = "each at its own size" if (facts.frames or 1) > 1 else "size not known yet"
+        return size + _at_any_size(options)
     source, inside = facts.source_size, (facts.width, facts.height)
     result = facts.result_size or options.size_of_result(*source)
     size = "{}x{}".format(*source)
     if inside != source:
         size += f", translated at {inside[1]} lines"
         size += " and refined" if options.refines(*source) else ""
-        size += " (--refine off: at full size)" if options.height is None and options.refine == "auto" else ""
+        size += _FULL_SIZE if options.height is None and options.refine == "auto" else ""
     return size if inside == source == result else size + ", result {}x{}".format(*result)
+
+
+def _at_any_size(options: VideoOptions) -> str:
+    """What is done to inputs whose size is not known, or that have several."""
+    if options.height is not None:
+        return f", translated at {options.height} lines"
+    if options.refine == "off" or not options.upscale:
+        return ""
+    if options.refine == "auto":
+        return f", above {MOST_LINES} lines translated at half of them and refined{_FULL_SIZE}"
+    return ", translated at half the size and refined"
 
 
 def _described_input(job: Job, facts: InputFacts, options: VideoOptions) -> str:

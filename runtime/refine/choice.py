@@ -5,7 +5,8 @@ from dsmap.runtime.video.scaling import size_at_height
 
 REFINE_CHOICES = ("auto", "guided", "learnt", "off")
 _ALWAYS = ("guided", "learnt")
-_MOST_LINES = 540
+MOST_LINES = 540
+"""What has more is translated at half of them, and at no more than these."""
 _LEAST_RATIO = 1.3
 """Enlarged by less, a plain resize keeps more of what the network draws."""
 
@@ -24,8 +25,8 @@ def size_inside(width: int, height: int, lines: int | None, refine: str) -> tupl
     lines: the shorter side gets 540 at most. Otherwise it is the frame's own size.
     """
     shorter = min(width, height)
-    if lines is None and (refine in _ALWAYS or (refine == "auto" and shorter > _MOST_LINES)):
-        lines = -(-height * min(-(-shorter // 2), _MOST_LINES) // shorter)
+    if lines is None and (refine in _ALWAYS or (refine == "auto" and shorter > MOST_LINES)):
+        lines = -(-height * min(-(-shorter // 2), MOST_LINES) // shorter)
     return size_at_height(width, height, lines)
 
 

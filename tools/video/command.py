@@ -140,7 +140,7 @@ def video(
         str,
         typer.Option(
             metavar="NAME",
-            help="From --height to full size: guided (by edges), learnt, off, auto.",
+            help="From --height to full size: guided (by edges), learnt, off; auto also halves more than 540 lines.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),

@@ -201,6 +201,22 @@ def test_what_refines_large_frames_by_default_is_said_and_reported(tmp_path: Pat
         assert (facts["refine"], "refined by the model's refiner" in lines) == ("learnt", said)
 
 
+def test_a_folder_says_what_is_done_to_large_images(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    for name in ("a.png", "b.png"):
+        write_rgb(Path("in", name), texture(24, 32))
+    for number, (options, said) in enumerate(
+        (
+            ((), ", above 540 lines translated at half of them and refined (--refine off: at full size)"),
+            (("--refine", "off"), ""),
+            (("--refine", "guided"), ", translated at half the size and refined"),
+            (("--height", "16"), ", translated at 16 lines"),
+        )
+    ):
+        assert f"each at its own size{said}, 2 images" in run("in", *WINTER, "-o", f"out{number}", *options)[1]
+
+
 def test_frames_in_a_devices_memory_are_translated_at_their_own_size_only(tmp_path: Path):
     class OnDevice(FunctionTranslator):
         def takes_device_frames(self, width=None, height=None):
