@@ -14,7 +14,6 @@ from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.resume import discard_nothing, is_unfinished, saying_kept
 from dsmap.runtime.jobs.segments.begin import hold_segments
-from dsmap.runtime.jobs.segments.in_store import is_unfinished_there
 from dsmap.runtime.jobs.segments.plan import SegmentPlan
 from dsmap.runtime.jobs.segments.results import SegmentResult
 from dsmap.runtime.jobs.stored import is_stored
@@ -199,10 +198,8 @@ class Outcomes:
 
 def _is_kept(job: Job) -> bool:
     """Whether finished parts of a video are."""
-    if not is_stored(job.output):
+    with contextlib.suppress(DsmapError):  # a store may be what the error is about
         return is_unfinished(job.output)
-    with contextlib.suppress(DsmapError):  # the store may be what the error is about
-        return is_unfinished_there(job.output)
     return False
 
 

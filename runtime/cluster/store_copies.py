@@ -19,6 +19,7 @@ from pathlib import Path
 from dsmap.common.state_files import lock_folder
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.plan import Job
+from dsmap.runtime.jobs.resume import parts_folder
 from dsmap.runtime.jobs.stored import StorePath, fetch, is_stored, stored_version
 
 _PREFIX = "dsmap-store-"
@@ -44,7 +45,7 @@ class StoreCopies:
             yield job
             return
         folder = self._folder = self._folder or self._made()
-        with tempfile.TemporaryDirectory(prefix="result-", dir=folder) as scratch, _naming_node(scratch, folder):
+        with tempfile.TemporaryDirectory(prefix="result-", dir=folder) as scratch, _naming_places(job, scratch, folder):
             source, output = job.source, job.output
             if isinstance(source, str) and is_stored(source):
                 source = self._fetched(source, folder / "source")
@@ -94,24 +95,33 @@ def _remove_left(place: Path) -> None:
     """Removes the folders of workers that are no more."""
     for folder in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, DsmapError):  # InputError: its worker lives
-            if folder.is_symlink() or not (folder / ".lock").is_file() or not _is_ours(folder):
+            if folder.is_symlink() or not _is_ours(folder):
                 continue
             with lock_folder(folder):
                 shutil.rmtree(folder)
 
 
 def _is_ours(folder: Path) -> bool:
-    return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+    if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return ".lock" in names and all(name in (".lock", "source") or name.startswith("result-") for name in names)
 
 
 @contextlib.contextmanager
-def _naming_node(scratch: str, folder: Path) -> Iterator[None]:
-    """Errors about files in the worker's folder, which is gone by then, name the disk and whose it is."""
+def _naming_places(job: Job, scratch: str, folder: Path) -> Iterator[None]:
+    """Errors about files in the worker's folder, which is gone by then, name the disk and whose it is; those about
+    parts of another job, which were fetched, the place in the store.
+    """
     try:
         yield
     except DsmapError as error:
         if str(folder) not in error.fact:
             raise
+        parts = str(parts_folder(Path(scratch, job.output.name)))
+        if isinstance(error, InputError) and is_stored(job.output) and parts in error.fact:
+            there = str(parts_folder(job.output))
+            raise InputError(error.fact.replace(parts, there), error.advice.replace(parts, there)) from error
         fact = error.fact
         for place in (scratch, str(folder / "source"), str(folder)):
             fact = fact.replace(place, str(folder.parent))

@@ -36,12 +36,18 @@ from dsmap.runtime.jobs.plan import Job, is_done
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.resume import segments_folder
-from dsmap.runtime.jobs.segments.in_store import fetch_segment, fetch_segments, remove_segments_there, send_segment
+from dsmap.runtime.jobs.segments.in_store import (
+    are_kept,
+    fetch_segment,
+    fetch_segments,
+    remove_segments_there,
+    send_segment,
+)
 from dsmap.runtime.jobs.segments.join import join_segments
 from dsmap.runtime.jobs.segments.plan import SegmentPlan, plan_segments
 from dsmap.runtime.jobs.segments.results import SegmentResult
 from dsmap.runtime.jobs.segments.work import translate_segment
-from dsmap.runtime.jobs.stored import is_stored, send
+from dsmap.runtime.jobs.stored import is_stored, send, stored_exists
 from dsmap.runtime.open_model import open_model
 
 _Made = TypeVar("_Made")
@@ -177,8 +183,13 @@ class Worker:
 
     def _join(self, unit: JoinUnit, retry: bool, beats: "_Beats") -> JobReport:
         job = unit.one.job
-        if retry and is_stored(job.output) and is_done(job) and not self._request.options.overwrite:
-            remove_segments_there(job.output)
+        if (
+            retry
+            and is_stored(job.output)
+            and stored_exists(job.output)
+            and not are_kept(unit.plan.segments, job.output)
+        ):
+            remove_segments_there(job.output)  # as the lost worker had begun to, once the result was sent
             return _done_before(unit.one)
         if retry and not is_stored(job.output):
             return self._job(unit.number, unit.one, retry, beats)  # it goes on with what is in the journal already

@@ -29,7 +29,6 @@ from dsmap.runtime.jobs.report import InputFacts
 from dsmap.runtime.jobs.report_file import write_batch_report
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.resume import check_unfinished, is_unfinished, parts_folder
-from dsmap.runtime.jobs.segments.in_store import is_unfinished_there
 from dsmap.runtime.jobs.single_frame import check_single_frame, run_single_frame_job
 from dsmap.runtime.jobs.stored import is_stored, stored_exists
 from dsmap.runtime.jobs.video import run_video_job
@@ -184,17 +183,21 @@ def _facts(job: Job, options: VideoOptions) -> InputFacts:
 def _check_stored(job: Job, options: VideoOptions) -> None:
     """Raises InputError where the output is there, or parts of it are, and the options do not say what then."""
     output, in_store = job.output, is_stored(job.output)
+    unfinished = job.kind == "video" and not options.overwrite and is_unfinished(output)
     if job.kind == "video" and not in_store:
         check_unfinished(output, resume=options.resume, overwrite=options.overwrite)
         if is_unfinished(output):  # what the interrupted job has left there may be replaced
             return
-    if job.kind == "video" and in_store and not (options.resume or options.overwrite) and is_unfinished_there(output):
+    if unfinished and not options.resume:
         raise InputError(
             f"an interrupted job left finished parts in {parts_folder(output)}",
             "pass --resume to continue, or --overwrite to start over",
         )
     if not options.overwrite and (stored_exists if in_store else Path.exists)(output):
-        raise InputError(f"{output} exists already", "pass --overwrite to replace it, or another name with -o")
+        advice = "pass --overwrite to replace it, or another name with -o"
+        if unfinished:
+            advice = "the interrupted job was to replace it: pass --overwrite as well"
+        raise InputError(f"{output} exists already", advice)
 
 
 def _translated(

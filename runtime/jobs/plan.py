@@ -166,8 +166,8 @@ def check_jobs_apart(
 
 def is_done(job: Job) -> bool:
     """Whether the job's result exists and is complete: no interrupted job left parts of it."""
-    if is_stored(job.output):
-        return stored_exists(job.output)
+    if is_stored(job.output):  # what is there beside finished parts may be what they were to replace
+        return stored_exists(job.output) and not (job.kind == "video" and is_unfinished(job.output))
     if job.kind == "video" and is_stored(str(job.source)):
         return job.output.exists() and not is_unfinished(job.output)
     if job.kind == "video":  # nothing says whether a stream or a sequence is complete

@@ -24,7 +24,15 @@ from dsmap.common.state_files import open_state, write_state
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.jobs.content_identity import content_identity
 from dsmap.runtime.jobs.packet_journal import NOTE, PacketJournal, is_own_file, read_index
-from dsmap.runtime.jobs.segments.results import SegmentResult, adoptable, has_results, is_results_folder, remove_results
+from dsmap.runtime.jobs.segments.results import (
+    SegmentResult,
+    adoptable,
+    has_results,
+    is_note_name,
+    is_results_folder,
+    remove_results,
+)
+from dsmap.runtime.jobs.stored import is_stored, names_stored
 
 CUT_SECONDS, CUT_FRAMES = 10.0, 48
 """A part ends after this many seconds and frames: each begins with a keyframe, which costs space."""
@@ -49,7 +57,12 @@ def segments_folder(output: Path) -> Path:
 
 
 def is_unfinished(output: Path) -> bool:
-    """Whether an earlier job for `output` was interrupted and left finished parts."""
+    """Whether an earlier job for `output` was interrupted and left finished parts.
+
+    Raises InputError where that is for a store to say, and it cannot be asked.
+    """
+    if is_stored(output):
+        return any(map(is_note_name, names_stored(segments_folder(output))))
     if has_results(segments_folder(output)):
         return True
     try:

@@ -109,9 +109,10 @@ def remove_stored(addresses: Iterable[Path]) -> None:
 
 def remove_empty(folder: Path) -> None:
     """Removes a folder of the store that holds nothing, where the store has folders at all."""
-    with suppress(Exception):  # it holds something, is not there, or is not there yet
+    with suppress(Exception):  # it is not there, or not there yet
         system, path = _system(str(folder))
-        system.rmdir(path)
+        if not system.ls(path, detail=False):  # some stores, such as Hadoop's, would remove what it holds too
+            system.rmdir(path)
 
 
 def fetch(address: str, local: Path) -> None:

@@ -52,9 +52,10 @@ def fetch_segments(segments: Iterable[VideoSegment], output: Path, folder: Path)
     return found
 
 
-def is_unfinished_there(output: Path) -> bool:
-    """Whether an interrupted job has left finished segments for `output`. Raises InputError."""
-    return any(map(is_note_name, names_stored(segments_folder(output))))
+def are_kept(segments: Iterable[VideoSegment], output: Path) -> bool:
+    """Whether all of them are kept for `output`, by their notes. Raises InputError."""
+    kept = segments_folder(output)
+    return all(stored_exists(note_path(kept, one.index, one.begin, one.end)) for one in segments)
 
 
 def remove_segments_there(output: Path) -> None:
