@@ -1,5 +1,6 @@
 """Reads files of weights by other trainers: state dicts, wherever a file keeps them. No code in a file is run."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,19 @@ def load_foreign(path: Path, advice: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types; each means that the file is not plain weights
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:160] if lines else type(error).__name__
         raise InputError(
-            f"{path} is not a file of plain weights ({reason})", f"Nothing in it was run. {advice}"
+            f"{path} is not a file of plain weights ({_reason(error)})", f"Nothing in it was run. {advice}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of PyTorch's error, but for advice on running what the file holds."""
+    text = str(error).strip()
+    if code := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
+        return f"it holds {code[1][:60]}, which is code"
+    if text.startswith("Weights only load failed"):
+        return "it holds more than numbers and names"
+    return text.splitlines()[0][:160] if text else type(error).__name__
 
 
 def state_dicts(tree: Any) -> dict[str, dict[str, Tensor]]:
@@ -46,10 +55,22 @@ def _state_dicts(tree: Any, place: str, depth: int) -> dict[str, dict[str, Tenso
 
 
 def check_finite(state: StateDict, path: Path) -> None:
-    """Raises InputError for weights that are no numbers, or not finite."""
+    """Raises InputError for weights that are no plain numbers in the file, or not finite in float32."""
     for key, value in state.items():
-        if not value.is_floating_point() or not torch.isfinite(value).all():
+        if not _is_plain(value):
+            raise InputError(
+                f"{path}: {shown([key])} is not an array of numbers that the file holds",
+                "Save the weights as float tensors on the CPU: no sparse, quantized, expanded or empty (meta) ones.",
+            )
+        if not torch.isfinite(value.float()).all():
             raise InputError(f"{path}: {shown([key])} is not of finite numbers", "Pass an earlier checkpoint.")
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether the file has each of its numbers: an expanded tensor takes more memory than the file, without bounds."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return False
+    return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def shown(things: Iterable[object]) -> str:

@@ -22,8 +22,8 @@ from dsmap.model.munit import MUNIT, SLOTS, MUNITConfig
 
 ADVICE = "Pass a checkpoint with both generators of a MUNIT, such as gen_01000000.pt."
 _FIRST = "enc_content.model.0.conv.weight"
-_DOWN = re.compile(r"enc_content\.model\.(\d+)\.conv\.weight")
-_BLOCK = re.compile(r"enc_content\.model\.\d+\.model\.(\d+)\.model\.0\.conv\.weight")
+_DOWN = re.compile(r"enc_content\.model\.(\d{1,4})\.conv\.weight")
+_BLOCK = re.compile(r"enc_content\.model\.\d+\.model\.(\d{1,4})\.model\.0\.conv\.weight")
 _OF_SLOT = re.compile(r"(?:.*[._])?([ab])(?:\.module)?\.", re.DOTALL)
 _SIGN = re.compile(r"(^|\.)(enc_content\.|enc\.model\.|cnns\.\d)")
 _STYLE_CONVS, _STYLE_HEAD, _MLP_LAYERS = 5, 6, 3
@@ -164,8 +164,12 @@ def _renamed(config: MUNITConfig, slot: str, state: StateDict, where: str) -> di
     """One generator's weights under the names here, in float32; each must be there, and nothing else."""
     known = dict(_names(config, slot))
     # Layer norms have gamma and beta, or weight and bias, of C numbers or (C, 1, 1).
-    state = {re.sub(r"\.norm\.gamma$", ".norm.weight", key): value for key, value in state.items()}
-    state = {re.sub(r"\.norm\.beta$", ".norm.bias", key): value for key, value in state.items()}
+    ours = {
+        key: re.sub(r"\.norm\.beta$", ".norm.bias", re.sub(r"\.norm\.gamma$", ".norm.weight", key)) for key in state
+    }
+    if twice := [key for key, name in ours.items() if name != key and name in state]:
+        raise InputError(f"{where} has both {twice[0]} and {ours[twice[0]]}, which are one", ADVICE)
+    state = {ours[key]: value for key, value in state.items()}
     missing = [key for key in known if key not in state]
     if missing:
         raise InputError(f"{where} lacks {len(missing)} weights, the first is {missing[0]}", ADVICE)

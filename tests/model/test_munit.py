@@ -133,6 +133,13 @@ def without(key):
         (changed(dec__model__4__conv__weight=torch.ones(8, 8, 5, 5)), r"has the shape \(8, 8, 5, 5\), expected"),
         (changed(enc_style__model__3__conv__weight=torch.ones(64, 32, 4, 4)), "style_encoders.b.downs.2.weight has"),
         (changed(dec__model__5__conv__bias=torch.full((3,), torch.nan)), "not of finite numbers"),
+        (changed(dec__model__5__conv__bias=torch.full((3,), 1e300, dtype=torch.float64)), "not of finite numbers"),
+        (changed(dec__model__5__conv__bias=torch.ones(3).to_sparse()), "not an array of numbers that the file holds"),
+        (changed(dec__model__5__conv__bias=torch.ones(3, device="meta")), "not an array of numbers"),
+        (changed(dec__model__5__conv__bias=torch.ones(3, dtype=torch.int64)), "not an array of numbers"),
+        (changed(mlp__model__0__fc__weight=torch.ones(1).expand(10**12, 2)), "not an array of numbers"),
+        (changed(dec__model__2__norm__weight=torch.ones(8)), "both dec.model.2.norm.gamma and dec.model.2.norm.weight"),
+        (changed(**{f"enc_content__model__{'9' * 5000}__conv__weight": torch.ones(1)}), "weights that MUNIT's"),
         ({"a": munit_state(blocks=2), "b": munit_state(blocks=3)}, "differ: n_res 2 and 3"),
         ({"a": munit_state(width=1), "b": munit_state(width=1)}, "the network cannot be: .*greater than or equal to 2"),
     ],
@@ -159,6 +166,6 @@ def test_nothing_in_a_file_is_run(tmp_path):
             return (open, (str(tmp_path / "run"), "w"))
 
     torch.save(STATES | {"c": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(InputError, match="not a file of plain weights"):
+    with pytest.raises(InputError, match=r"not a file of plain weights \(it holds \S*open, which is code\)"):
         read_munit(tmp_path / "trap.pt")
     assert not (tmp_path / "run").exists()
