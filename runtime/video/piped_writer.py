@@ -15,14 +15,15 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.video.containers import open_piped_output
 from dsmap.runtime.video.encoder_table import Encoder
 from dsmap.runtime.video.encoders import EncoderSettings
-from dsmap.runtime.video.pipes import OUTPUT_NAME, PIPE, PipeOutput, suffix_of
+from dsmap.runtime.video.pipes import OUTPUT_NAME, PIPE, PipeOutput, StalledError, suffix_of
 from dsmap.runtime.video.writer import VideoWriter
 
 
 class PipedWriter(VideoWriter):
     """As `VideoWriter`, for standard output: Matroska, each frame as soon as it is encoded, encoders without delay.
 
-    `stopped`: asked while the reader takes nothing, see `PipeOutput`. Raises BrokenPipeError when the reader has gone.
+    `stopped`: asked while the reader takes nothing, see `PipeOutput`. Raises BrokenPipeError when the reader has gone,
+    KeyboardInterrupt when it is stopped then.
     """
 
     def __init__(self, stopped: Callable[[], bool] = bool, **options: Any) -> None:
@@ -51,4 +52,6 @@ class PipedWriter(VideoWriter):
         except DsmapError as error:
             if isinstance(error.__cause__, BrokenPipeError):  # not an error: nobody wants the rest
                 raise error.__cause__ from None
+            if isinstance(error.__cause__, StalledError):
+                raise KeyboardInterrupt from None
             raise

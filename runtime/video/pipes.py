@@ -108,10 +108,14 @@ class PipeInput:
         self._cancelled = True
 
 
+class StalledError(OSError):
+    """A stop was asked for, and the reader of a pipe takes nothing. An OSError, as PyAV passes no interrupts on."""
+
+
 class PipeOutput:
     """Standard output as a file that PyAV writes. Raises BrokenPipeError when the reader has gone.
 
-    `stopped`: asked while the reader takes nothing; KeyboardInterrupt is raised then. It cannot seek.
+    `stopped`: asked while the reader takes nothing; StalledError is raised then. It cannot seek.
     """
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
@@ -123,7 +127,7 @@ class PipeOutput:
         while rest:
             if _POLLS and not select.select([], [self._descriptor], [], _POLL)[1]:
                 if self._stopped():
-                    raise KeyboardInterrupt
+                    raise StalledError(f"nobody reads {OUTPUT_NAME}")
                 continue
             rest = rest[os.write(self._descriptor, rest[:_WRITTEN_AT_ONCE] if _POLLS else rest) :]
         return len(data)

@@ -220,4 +220,13 @@ def test_a_stop_ends_it_though_the_other_side_has_stalled(stalled, clip, tmp_pat
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=90) == 130
-    assert b"stopped by you" in process.communicate()[1]
+    told = process.communicate()[1]
+    assert b"stopped by you" in told
+    assert b"Traceback" not in told, told.decode()
+
+
+def test_standard_output_that_is_full_is_named(clip):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", STAND_IN, str(clip), "-o", "-", "-d", "winter"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, "error: standard output has no room for the result" in done.stderr) == (1, True), done
