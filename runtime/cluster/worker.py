@@ -35,7 +35,7 @@ from dsmap.runtime.jobs.loaded_model import LoadedModel, ModelSummary
 from dsmap.runtime.jobs.plan import Job, is_done
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest
-from dsmap.runtime.jobs.resume import segments_folder
+from dsmap.runtime.jobs.resume import parts_folder, segments_folder
 from dsmap.runtime.jobs.segments.in_store import (
     are_kept,
     fetch_segment,
@@ -189,7 +189,7 @@ class Worker:
             and stored_exists(job.output)
             and not are_kept(unit.plan.segments, job.output)
         ):
-            remove_segments_there(job.output)  # as the lost worker had begun to, once the result was sent
+            self._remove_segments(unit, beats)  # as the lost worker had begun to, once the result was sent
             return _done_before(unit.one)
         if retry and not is_stored(job.output):
             return self._job(unit.number, unit.one, retry, beats)  # it goes on with what is in the journal already
@@ -205,8 +205,18 @@ class Worker:
             )
             if is_stored(job.output) and not report.interrupted:
                 send(local.output, job.output)
-                remove_segments_there(job.output)
+                self._remove_segments(unit, beats)
         return replace(report, input=job.source_path)
+
+    def _remove_segments(self, unit: JoinUnit, beats: "_Beats") -> None:
+        """Those of a result that is there: a store that refuses is no failure of the job."""
+        output = unit.one.job.output
+        try:
+            remove_segments_there(output)
+        except DsmapError as error:
+            beats.notice(
+                unit.number, 0, f"remove {parts_folder(output)} yourself, the result is complete: {error.fact}"
+            )
 
     def _job(self, number: int, one: CheckedJob, retry: bool, beats: "_Beats") -> JobReport:
         model, request, job = self._model, self._request, one.job

@@ -84,6 +84,21 @@ def test_a_worker_that_was_lost_while_it_removed_the_segments_had_sent_the_resul
     assert stored_exists(job.output)
 
 
+def test_a_store_that_keeps_what_should_go_does_not_fail_the_job(store, job, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError("not yours to delete")
+
+    place(store, job.output).write_bytes(b"result")
+    put_note(store, job.output, SEGMENTS[1])
+    monkeypatch.setattr(fsspec.get_filesystem_class("teststore"), "rm_file", refuse)
+    told = []
+    beats = types.SimpleNamespace(notice=lambda _number, _part, line: told.append(line))
+    request = types.SimpleNamespace(options=VideoOptions())
+    worker = Worker(WorkerOrder(request=request, largest=None, threads=1), None)
+    assert worker._join(JoinUnit(0, CheckedJob(job, None), SegmentPlan(segments=SEGMENTS), ()), True, beats).notes
+    assert told[0].startswith(f"remove {job.output}.parts yourself, the result is complete: ")
+
+
 def test_parts_of_another_job_are_named_where_they_are(store, job):
     place(store, StorePath(job.source)).write_bytes(b"video")
     copies = StoreCopies()
