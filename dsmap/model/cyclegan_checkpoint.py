@@ -18,11 +18,19 @@ from torch import Tensor
 
 from dsmap.errors import InputError
 from dsmap.model.cyclegan import CycleGAN, CycleGANConfig
-from dsmap.model.foreign_weights import NORM_BUFFERS, StateDict, check_finite, load_foreign, shown, state_dicts
+from dsmap.model.foreign_weights import (
+    NORM_BUFFERS,
+    StateDict,
+    check_finite,
+    impossible,
+    load_foreign,
+    shown,
+    state_dicts,
+)
 
 ADVICE = "Pass a ResNet generator of a CycleGAN, such as latest_net_G_A.pth."
 _FIRST = re.compile(r"(.*?)model\.1\.weight", re.DOTALL)
-_BLOCK = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.(weight|bias)")
+_BLOCK = re.compile(r"model\.(\d{1,4})\.conv_block\.(\d{1,4})\.(weight|bias)")
 _FIRST_BLOCK = 10
 _IN_BLOCK = ((1, 5), (1, 6))
 """Where the two convolutions of a block are, after a padding each; the second form has a dropout, which is off."""
@@ -74,8 +82,7 @@ def build_cyclegan(domains: tuple[str, str], generators: Mapping[str, ForeignGen
     try:
         config = CycleGANConfig(domains=domains, dim=dim, n_res=n_res)
     except ValidationError as error:
-        reason = error.errors(include_input=False)[0]["msg"]
-        raise InputError(f"the network cannot be: {reason}", "Check --domains and the checkpoint.") from error
+        raise impossible(error) from error
     _check_shapes(config, generators)
     model = CycleGAN(config, tuple(generators))
     a, b = domains

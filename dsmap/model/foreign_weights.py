@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from dsmap.common.archives import check_archive
@@ -71,6 +72,14 @@ def _is_plain(value: Tensor) -> bool:
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         return False
     return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def impossible(error: ValidationError) -> InputError:
+    """For the settings of a network that the weights, or the names of its domains, lead to and that cannot be."""
+    first = error.errors(include_input=False)[0]
+    of = f"{first['loc'][0]}: " if first["loc"] else ""
+    reason = first["msg"].removeprefix("Value error, ")
+    return InputError(f"the network cannot be: {of}{reason}", "Check --domains and the checkpoint.")
 
 
 def shown(things: Iterable[object]) -> str:

@@ -17,7 +17,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dsmap.errors import InputError
-from dsmap.model.foreign_weights import NORM_BUFFERS, StateDict, check_finite, load_foreign, shown, state_dicts
+from dsmap.model.foreign_weights import (
+    NORM_BUFFERS,
+    StateDict,
+    check_finite,
+    impossible,
+    load_foreign,
+    shown,
+    state_dicts,
+)
 from dsmap.model.munit import MUNIT, SLOTS, MUNITConfig
 
 ADVICE = "Pass a checkpoint with both generators of a MUNIT, such as gen_01000000.pt."
@@ -69,8 +77,7 @@ def build_munit(domains: tuple[str, str], found: ForeignMUNIT) -> MUNIT:
     try:
         config = MUNITConfig.model_validate({"domains": domains, **found.settings})
     except ValidationError as error:
-        reason = error.errors(include_input=False)[0]["msg"]
-        raise InputError(f"the network cannot be: {reason}", "Check --domains and the checkpoint.") from error
+        raise impossible(error) from error
     with torch.device("meta"):  # before the networks take memory
         shapes = {name: value.shape for name, value in MUNIT(config).named_parameters()}
     weights: dict[str, Tensor] = {}

@@ -86,6 +86,8 @@ def without(*keys):
         (STATE | {"model.4.bias": torch.ones(3)}, r"downs.0.bias has the shape \(3,\)"),
         (STATE | {"model.1.weight": torch.full((8, 3, 7, 7), torch.nan)}, "not of finite numbers"),
         ({"netG_A": STATE, "netG_B": STATE}, "holds 2 generators: netG_A, netG_B"),
+        (STATE | {"model.1.weight": torch.ones(1).expand(10**12, 3, 7, 7)}, "not an array of numbers that the file"),
+        (STATE | {f"model.{'9' * 5000}.conv_block.1.weight": torch.ones(1)}, "has 1 weights that CycleGAN's"),
     ],
 )
 def test_what_is_no_such_generator_is_named(tmp_path, written, fact):

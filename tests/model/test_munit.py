@@ -141,7 +141,10 @@ def without(key):
         (changed(dec__model__2__norm__weight=torch.ones(8)), "both dec.model.2.norm.gamma and dec.model.2.norm.weight"),
         (changed(**{f"enc_content__model__{'9' * 5000}__conv__weight": torch.ones(1)}), "weights that MUNIT's"),
         ({"a": munit_state(blocks=2), "b": munit_state(blocks=3)}, "differ: n_res 2 and 3"),
-        ({"a": munit_state(width=1), "b": munit_state(width=1)}, "the network cannot be: .*greater than or equal to 2"),
+        (
+            {"a": munit_state(width=1), "b": munit_state(width=1)},
+            "the network cannot be: dim: .*greater than or equal to 2",
+        ),
     ],
 )
 def test_what_is_no_such_checkpoint_is_named(tmp_path, written, fact):
