@@ -33,6 +33,8 @@ BLOCK = 4
 """Pixels of a side."""
 NO_CHANGE = 128
 """The level of the graph's output that stands for no difference."""
+_FLAT = 6
+"""Levels between the darkest and the lightest pixel around one, up to which there is nothing to sharpen."""
 _VALUES = BLOCK * BLOCK * 3
 _ROW = np.dtype((np.void, BLOCK * 3))  # one row of a block, which is copied at once
 
@@ -55,7 +57,7 @@ class LearntRefiner:
         _to_blocks(frame_rgb, blocks[..., :_VALUES])
         _to_blocks(base_rgb, blocks[..., _VALUES:])
         (difference,) = run_session(self._session, ["difference"], {"blocks": blocks})
-        change_rgb = _from_blocks(difference, height, width)
+        change_rgb = _without_grid(frame_rgb, _from_blocks(difference, height, width))
         return np.asarray(cv2.addWeighted(base_rgb, 1, change_rgb, 1, -NO_CHANGE, dst=base_rgb), np.uint8)
 
 
@@ -76,6 +78,19 @@ def check_has_refiner(manifest: Manifest, target: str) -> None:
             f"the model {manifest.name} has no refiner to {target}",
             "Pass --refine guided, or train one: dsmap distill MODEL --refiner -o RUN --data FOLDER.",
         )
+
+
+def _without_grid(frame_rgb: Frames, change_rgb: Frames) -> Frames:
+    """The change, averaged over a block's size where the frame is flat.
+
+    There the graph adds a pattern that every block repeats, of up to six levels in saturated colours. A mean over one
+    period removes it exactly, and there are no details to lose.
+    """
+    grey = np.asarray(cv2.cvtColor(frame_rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    around = np.ones((2 * BLOCK, 2 * BLOCK), np.uint8)
+    contrast = cv2.subtract(cv2.dilate(grey, around), cv2.erode(grey, around))
+    flat = (np.asarray(contrast) <= _FLAT).view(np.uint8)
+    return np.asarray(cv2.copyTo(cv2.blur(change_rgb, (BLOCK, BLOCK)), flat, change_rgb), np.uint8)
 
 
 def _to_blocks(rgb: Frames, blocks_nhwc: Frames) -> None:

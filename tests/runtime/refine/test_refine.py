@@ -23,8 +23,10 @@ from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
 from dsmap.runtime.jobs.video_work import open_for
 from dsmap.runtime.live.translation import Preparation
+from dsmap.runtime.open_model import open_model
 from dsmap.runtime.refine.choice import is_refined, size_inside
 from dsmap.runtime.refine.guided import guided
+from dsmap.runtime.refine.learnt import open_refiner
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.video.scaling import scaled
 from dsmap.tools.live import app
@@ -67,6 +69,15 @@ def test_a_plain_colour_stays_one(level: int, size: tuple[int, int]):
     small = scaled(rgb, (max(1, width // 3), max(1, height // 3)))
     target = np.broadcast_to(np.uint8([200, 30, 255 - level]), small.shape)
     assert np.abs(guided(rgb, small, target).astype(int) - target[0, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 0), (255, 0, 0), (135, 190, 235)])
+def test_the_bundled_refiner_draws_no_grid_on_plain_colours(colour: tuple[int, int, int]):
+    refine = open_refiner(open_model("summer-winter"), "winter", threads=1)
+    frame_rgb = np.full((96, 130, 3), colour, np.uint8)
+    small_rgb = np.ascontiguousarray(frame_rgb[::2, ::2])
+    result_rgb = refine(frame_rgb, small_rgb, np.full_like(small_rgb, (215, 90, 50)))
+    assert np.ptp(result_rgb[16:-16, 16:-16], (0, 1)).max() <= 1
 
 
 @pytest.mark.parametrize("ratio", [2, 4])
