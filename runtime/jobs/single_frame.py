@@ -33,7 +33,9 @@ def means_one_frame(source: Path, output: Path) -> bool:
 
 
 def middle_frame(source: str | Path, options: VideoOptions) -> Pixels:
-    """The middle frame of what is asked for, uint8 RGB (H, W, 3); the first one of a stream or a sequence.
+    """The middle frame of what is asked for, uint8 RGB (H, W, 3).
+
+    Of a stream, of a sequence and where one frame is asked for, it is the first one.
 
     Raises InputError where there is none.
     """
@@ -41,7 +43,7 @@ def middle_frame(source: str | Path, options: VideoOptions) -> Pixels:
     with open_source(source, options) as reader:
         first_rgb = _first(reader)
         seconds = reader.expected_seconds if isinstance(source, Path) and isinstance(reader, VideoReader) else None
-    if not seconds:
+    if not seconds or options.frames == 1:
         return first_rgb
     middle = replace(options, start=float(options.start or 0) + seconds / 2, end=None, frames=1)
     try:
@@ -62,7 +64,8 @@ def check_single_frame(source: str | Path, output: Path, options: VideoOptions) 
         width, height = reader.width, reader.height
         notes = reader.notes
     inside = options.size_inside(width, height)
-    which = "the frame at --start" if options.start is not None else "the middle frame; --start chooses another"
+    which = "the first frame" if options.frames else "the middle frame; --start chooses another"
+    which = "the frame at --start" if options.start is not None else which
     return InputFacts(
         width=inside[0],
         height=inside[1],

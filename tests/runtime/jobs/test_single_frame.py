@@ -23,8 +23,8 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("options", "which"),
-    [({}, (4, 5)), ({"start": 0.07}, (3,)), ({"start": 0}, (0,)), ({"end": 0.1}, (1, 2))],
-    ids=["middle", "start", "first", "middle of a part"],
+    [({}, (4, 5)), ({"start": 0.07}, (3,)), ({"start": 0}, (0,)), ({"end": 0.1}, (1, 2)), ({"frames": 1}, (0,))],
+    ids=["middle", "start", "first", "middle of a part", "a single one"],
 )
 def test_the_middle_frame_or_the_one_at_start(tmp_path, clip, options, which):
     report = run_single_frame_job(
