@@ -87,7 +87,7 @@ class Outcomes:
             return
         self._started[number] = time.monotonic()
         job, facts = self._todo[number].job, self._todo[number].facts
-        self._emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
+        self._emit(JobStarted.of(job, facts))
         for line in _notes(self._todo[number]) if len(self._todo) > DESCRIBED else ():
             self._emit(JobNotice(job, line))
 

@@ -245,7 +245,7 @@ def run_job(one: CheckedJob, request: VideoRequest, model: LoadedModel, emit: On
     """Runs a job of `request`, and emits its start, progress and notices. Raises its error."""
     job, options = one.job, request.options
     facts = one.facts
-    emit(JobStarted(job, facts.frames if facts else None, (facts.height or None) if facts else None))
+    emit(JobStarted.of(job, facts))
     if one.error is not None:
         raise one.error
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.jobs.plan import Job
-from dsmap.runtime.jobs.report import JobReport
+from dsmap.runtime.jobs.report import InputFacts, JobReport
 
 
 class JobSkipped(NamedTuple):
@@ -30,10 +30,17 @@ class JobStarted(NamedTuple):
     """A job begins."""
 
     job: Job
-    frames: int | None
+    frames: int | None = None
     """How many frames are expected; None when unknown."""
     lines: int | None = None
     """Height that frames are translated at; None when unknown."""
+    columns: int | None = None
+    """Their width."""
+
+    @classmethod
+    def of(cls, job: Job, facts: InputFacts | None) -> Self:
+        """The start of a job with what is known of its input."""
+        return cls(job) if facts is None else cls(job, facts.frames, facts.height or None, facts.width or None)
 
 
 class JobProgress(NamedTuple):

@@ -64,6 +64,8 @@ def test_usage_errors_and_examples_name_what_was_typed(door, as_module):
     assert f"\n  {typed} train --data" in screen
     assert f"\nSee {typed} train --help" in door("train", "--nothing", as_module=as_module, code=2)
     assert f"\nSee {typed} eval images --help" in door("eval", "images", "--nothing", as_module=as_module, code=2)
+    misplaced = door("live", "clip.mp4", "--domain", "winter", as_module=as_module, code=2)
+    assert misplaced.endswith("passed with --camera.\n")
 
 
 @pytest.mark.parametrize(("words", "as_module"), [(["video"], False), (["eval", "model"], True), ([], True)])

@@ -11,7 +11,7 @@ from dsmap.runtime.jobs.options import ModelOptions
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
 from dsmap.tools.video.display import Display
-from dsmap.tools.video.pace import Pace
+from dsmap.tools.video.pace import Pace, rate
 
 
 class Clock:
@@ -90,6 +90,27 @@ def test_small_frames_are_not_made_smaller(clock):
     pace = Pace(300, clock)
     run(pace, clock, first_after=0.5, fps=1, seconds=5, expected=200)
     assert pace.advice() == "about 3 min left at 300 lines"
+
+
+def test_upright_frames_are_advised_a_height_of_270_across(clock):
+    pace = Pace(960, clock, columns=540)
+    run(pace, clock, first_after=0.5, fps=4, seconds=5, expected=720)
+    assert pace.advice() == "about 3 min left at 960 lines; --height 480: about 40 s"
+
+
+def test_slow_speeds_are_told_in_digits_that_say_something(clock):
+    assert [rate(fps) for fps in (310.52, 1.04, 0.96, 0.31, 0.031, 0)] == [
+        "310.5",
+        "1.0",
+        "1.0",
+        "0.31",
+        "0.031",
+        "0.0",
+    ]
+    pace = Pace(None, clock)
+    clock.now += 20
+    pace.advance(1, 2)
+    assert pace.report() == "1 of 2 frames"  # no speed yet
 
 
 def test_logs_get_a_line_now_and_then(clock):

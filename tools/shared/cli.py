@@ -319,9 +319,17 @@ def _usage_advice(error: Any) -> str:
     if file:
         return f"for the file {file} write .{os.sep}{file}"
     context = getattr(error, "ctx", None)
+    params = context.command.params if context is not None else ()
+    superfluous = error.format_message().startswith("Got unexpected extra argument")
+    if superfluous and any(param.name == "camera" for param in params):
+        return "a camera, an address or a file is passed with --camera"
     if context is not None and getattr(getattr(error, "param", None), "name", None) == "domain":
-        params = {param.name for param in context.command.params}
-        if "model" in params and not context.params.get("remote") and (names := _domains(context.params.get("model"))):
+        names_of_params = {param.name for param in context.command.params}
+        if (
+            "model" in names_of_params
+            and not context.params.get("remote")
+            and (names := _domains(context.params.get("model")))
+        ):
             return f"pass {' or '.join(f'--domain {name}' for name in names)}"
     return f"see {context.command_path if context else _program() or Path(sys.argv[0]).name} --help"
 

@@ -76,7 +76,7 @@ class ClusterDisplay:
                 say(*lines)
                 self._expected = frames
                 self._table = self._stack.enter_context(live_table())
-            case JobStarted(job, frames, _):
+            case JobStarted(job, frames, _, _):
                 self._running[id(job)] = Row(job.name, 0, frames)
             case JobProgress(job, done, expected):
                 self._running[id(job)] = Row(job.name, done, max(done, expected) if expected else None)

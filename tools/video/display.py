@@ -18,7 +18,7 @@ from dsmap.runtime.jobs.batch_report import (
 )
 from dsmap.tools.shared.progress import Bar, bar
 from dsmap.tools.shared.terminal import note, report_error, report_stop, say
-from dsmap.tools.video.pace import Pace
+from dsmap.tools.video.pace import Pace, rate
 
 if TYPE_CHECKING:
     from dsmap.runtime.jobs.report import JobReport
@@ -55,8 +55,8 @@ class Display:
                 say(f"{kept} Pass --overwrite to make it again.")
             case ModelLoaded(lines, details):
                 say(*lines, *(details if self._verbose else ()))
-            case JobStarted(job, frames, lines):
-                self._pace = Pace(lines)
+            case JobStarted(job, frames, lines, columns):
+                self._pace = Pace(lines, columns=columns)
                 self._begin(job.name if self._several else "", frames)
             case JobProgress(_, done, expected):
                 self._advance(done, expected)
@@ -107,7 +107,7 @@ def _show_report(report: "JobReport") -> None:
         size = ", {}x{}".format(*report.result_size) if report.result_size else ""
         say(
             f"{report.output}: {report.frames} of {report.frames_expected or report.frames} done in"
-            f" {report.seconds:.1f} s ({report.fps:.1f} per second){size}"
+            f" {report.seconds:.1f} s ({rate(report.fps)} per second){size}"
         )
     for line in report.notes if report.frames_expected != 1 else ():  # of a single image they were shown before
         say(f"  {line}")

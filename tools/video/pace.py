@@ -7,7 +7,7 @@ from dsmap.common.text import duration
 
 _MEASURED_FRAMES, _MEASURED_SECONDS = 2, 1.0  # after the first; frames under way together come at once
 _WORTH_TELLING = 60.0  # seconds
-_FASTER_LINES = 270
+_FASTER_LINES = 270  # of the shorter side
 _REPORTED_EVERY, _LATER_EVERY = 10.0, 60.0  # seconds, in the first minute and after it
 
 
@@ -17,9 +17,12 @@ class Pace:
     There is no speed before two more frames are done and a second has passed.
     """
 
-    def __init__(self, lines: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`lines`: the height that frames are translated at; None when unknown."""
+    def __init__(
+        self, lines: int | None, clock: Callable[[], float] = time.monotonic, *, columns: int | None = None
+    ) -> None:
+        """`lines`: the height that frames are translated at, `columns` their width; None when unknown."""
         self._lines, self._clock = lines, clock
+        self._shorter = min(lines or 0, columns or lines or 0)
         self._begun = clock()
         self._first: tuple[float, int] | None = None
         self._done = 0
@@ -52,7 +55,9 @@ class Pace:
     def status(self) -> str:
         """For a bar: "12.5 fps, 3 min left"."""
         left = self.left
-        return f"{self.fps:.1f} fps" + (f", {duration(left)} left" if left is not None else "") if self.fps else "- fps"
+        return (
+            rate(self.fps) + " fps" + (f", {duration(left)} left" if left is not None else "") if self.fps else "- fps"
+        )
 
     def advice(self) -> str | None:
         """Once, as soon as the speed of a long job is known: how long it will take, and what would be faster."""
@@ -62,9 +67,10 @@ class Pace:
         self._advised = True
         at = f" at {self._lines} lines" if self._lines else ""
         line = f"about {duration(left)} left{at}"
-        if self._lines and self._lines > 1.3 * _FASTER_LINES:
+        if self._lines and self._shorter > 1.3 * _FASTER_LINES:
             # Time grows with the pixels, at least.
-            line += f"; --height {_FASTER_LINES}: about {duration(left * (_FASTER_LINES / self._lines) ** 2)}"
+            share = _FASTER_LINES / self._shorter
+            line += f"; --height {round(self._lines * share)}: about {duration(left * share**2)}"
         return line
 
     def report(self) -> str | None:
@@ -74,4 +80,9 @@ class Pace:
             return None
         self._reported = self._now
         of = f" of {self._expected}" if self._expected else ""
-        return f"{self._done}{of} frames, {self.status()}"
+        return f"{self._done}{of} frames" + (f", {self.status()}" if self.fps else "")
+
+
+def rate(fps: float) -> str:
+    """With one decimal, slow ones with two digits that say something: "12.5", "0.031"."""
+    return f"{fps:.1f}" if fps >= 0.95 or fps == 0 else f"{fps:.2g}"
