@@ -111,10 +111,10 @@ class RefinerRequest(GeneratorRunRequest):
 
     def pictures(self, domains: tuple[str, str], targets: Sequence[str]) -> dict[str, Pictures]:
         """By target, the training and the test images of its source. Raises InputError, also where there are none."""
-        alone = self.data is None and len(self.domain_folders) == 1
+        one_will_do = self.data is None and len(self.domain_folders) < 2
         found: Sequence[Domain] = (
-            [find_domain(*self.domain_folders[0])]
-            if alone
+            [find_domain(*named) for named in self.domain_folders]
+            if one_will_do
             else find_domains(self.data, self.domain_folders, names=domains)
         )
         for domain in found:

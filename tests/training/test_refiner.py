@@ -268,3 +268,11 @@ def test_only_what_translates_is_served_or_compiled(refining):
     update_card(refining, licence="MIT")  # into every graph
     assert read_stamp(refining / "refiner.winter.onnx")["licence"] == "MIT"
     Bundle.read(refining)
+
+
+def test_one_domain_is_asked_for_where_none_was_passed(tiny_bundle, tmp_path):
+    code, _, err = call(distill, tiny_bundle, "-o", tmp_path / "run", "--refiner")
+    assert code == 2
+    assert "--domain summer=FOLDER" in err
+    assert " or --domain " in err  # either of the two
+    assert "Two domains" not in err
