@@ -316,8 +316,8 @@ def _at_any_size(options: VideoOptions) -> str:
     if options.refine == "off" or not options.upscale:
         return ""
     if options.refine == "auto":
-        return f", above {MOST_LINES} lines translated at half of them and refined{_FULL_SIZE}"
-    return ", translated at half the size and refined"
+        return f", above {MOST_LINES} lines translated at half of them, {MOST_LINES} at most, and refined{_FULL_SIZE}"
+    return f", translated at half the size, {MOST_LINES} lines at most, and refined"
 
 
 def _described_input(job: Job, facts: InputFacts, options: VideoOptions) -> str:

@@ -219,9 +219,9 @@ def test_a_folder_says_what_is_done_to_large_images(tmp_path: Path, monkeypatch)
         write_rgb(Path("in", name), texture(24, 32))
     for number, (options, said) in enumerate(
         (
-            ((), ", above 540 lines translated at half of them and refined (--refine off: at full size)"),
+            ((), ", above 540 lines translated at half of them, 540 at most, and refined (--refine off: at full size)"),
             (("--refine", "off"), ""),
-            (("--refine", "guided"), ", translated at half the size and refined"),
+            (("--refine", "guided"), ", translated at half the size, 540 lines at most, and refined"),
             (("--height", "16"), ", translated at 16 lines"),
         )
     ):
