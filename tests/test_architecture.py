@@ -156,6 +156,15 @@ def test_class_names_are_unique():
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
+def test_names_of_test_files_are_unique():
+    """pytest collects one of two."""
+    places: dict[str, list[Path]] = {}
+    for path in Path(__file__).parent.rglob("*.py"):
+        if path.name != "conftest.py":
+            places.setdefault(path.name, []).append(path)
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
 def test_the_runtime_names_torch_in_the_backend_of_that_name_alone():
     own = FOLDERS["runtime"] / "backends" / "torch"
     naming = {
