@@ -121,7 +121,7 @@ class NetworkFeed:
         failures = 0
         while failures < MAX_READ_FAILURES:
             try:
-                for packet in container.demux():
+                for packet in _without_cut(container):
                     failures = 0
                     if self._is_new(packet) and not self._put(self._clock.moved(packet)):
                         return True
@@ -189,6 +189,24 @@ class NetworkFeed:
             except queue.Full:
                 continue
         return False
+
+
+def _without_cut(container: InputContainer) -> Iterator[Packet]:
+    """The packets of all streams, but for one that a break has cut off: it comes again, whole, after it."""
+    held = None
+    try:
+        for packet in container.demux():
+            if held is not None:
+                yield held
+            held = packet if packet.is_corrupt else None
+            if held is None:
+                yield packet
+    except av.error.InvalidDataError:  # no break: what is damaged may still give a frame
+        if held is not None:
+            yield held
+        raise
+    if held is not None:
+        yield held
 
 
 class _LiveClock:

@@ -624,14 +624,20 @@ def test_a_playlist_from_the_network_reads_no_local_file(tmp_path: Path, web: se
         VideoReader(f"{web.address}/list.m3u8", network=PATIENCE)
 
 
-@pytest.mark.parametrize("refused", [0, 5])
-def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, web: servers.Web, refused: int) -> None:
+@pytest.mark.parametrize(("refused", "kind"), [(0, "audio"), (5, "audio"), (5, "video")])
+def test_a_download_that_breaks_off_goes_on_where_it_was(
+    tmp_path: Path, web: servers.Web, refused: int, kind: str
+) -> None:
+    """In the middle of a packet: what there is of it is thrown away."""
     # Noise: a file that is larger than what is read ahead.
     noise = np.random.default_rng(0).integers(0, 256, (40, 3))
     colours = [tuple(int(value) for value in colour) for colour in noise]
     options = {"colours": colours, "container_options": {"movflags": "+faststart"}}
     file = clips.make_clip(tmp_path / "in.mp4", size=(320, 240), audio=["aac"], **options, **CLOCK)
-    web.cut_at, web.cuts, web.refused = file.stat().st_size * 2 // 3, 1, refused
+    with av.open(str(file)) as container:
+        packets = [packet for packet in container.demux() if packet.size and packet.stream.type == kind]
+    cut = packets[len(packets) * 2 // 3]
+    web.cut_at, web.cuts, web.refused = cut.pos + cut.size * 3 // 4, 1, refused
     lines: list[str] = []
     with VideoReader(f"{web.address}/in.mp4", network=PATIENCE, notify=lines.append) as reader:
         frames = frames_of(reader)
