@@ -13,12 +13,12 @@ demo: $(VENV)/.runtime  ## Translate the bundled summer clip to winter and say w
 	$(BIN)/dsmap-video runtime/assets/demo-summer.mp4 --domain winter -o $(DEMO_OUT)/demo-winter.mp4 --overwrite
 
 TRITON := build/tritonserver
-AT_ONCE ?= 3
+AT_ONCE ?= 2
 test: $(VENV)/.dev  ## Run all tests except the slow ones
 	@# Once: a server for the tests of serving with Triton (56 MB). Without it they are skipped.
 	@cmp -s tests/tritonserver.py $(TRITON)/.prepared || { $(BIN)/python tests/tritonserver.py $(TRITON) && \
 	cp tests/tritonserver.py $(TRITON)/.prepared; } || echo "no Triton server: its tests are skipped"
-	@# Files at a time, the longest first. More than two cores, as many tests wait for a browser, a server or a cluster;
+	@# Files at a time, the longest first. A third one at a time gains nothing on two cores (12 minutes);
 	@# torch's threads would only wait for one another.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
