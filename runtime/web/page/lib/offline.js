@@ -68,7 +68,7 @@ async function activateNewer (registration) {
   await within(PATIENCE, registration.update().catch(() => undefined))
   const newer = registration.waiting ?? registration.installing
   if (!newer) return false
-  await within(PATIENCE, inState(newer, 'installed'))
+  if (!await within(PATIENCE, inState(newer, 'installed'))) return false // or it would take over in the middle of this visit
   const changed = new Promise((resolve) => navigator.serviceWorker.addEventListener('controllerchange', () => resolve(true), { once: true }))
   newer.postMessage({ call: 'activate' })
   return await within(PATIENCE / 6, changed) === true
