@@ -1,15 +1,13 @@
 """Adds what a bundle lacks to be passed on: its licence, the data it comes from, and a card."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmap.common.atomic import replace_folder, sync_tree
-from dsmap.common.part_files import part_folder
-from dsmap.errors import DsmapError, InputError
+from dsmap.errors import InputError
 from dsmap.export.bundle_folder import is_as_written
+from dsmap.export.changed_bundle import changed_bundle
 from dsmap.export.documents import body_and_head, write_readme
 from dsmap.export.graph_metadata import stamp_graph
 from dsmap.runtime.bundle.bundle import Bundle, Components, describe_file
@@ -34,10 +32,7 @@ def update_card(
             "Edit the lines at its top (license: ..., datasets: [...]), or move it away.",
         )
     body, head = body_and_head(card)
-    part: Path | None = None
-    try:
-        part = part_folder(final)
-        shutil.copytree(final, part, dirs_exist_ok=True)
+    with changed_bundle(final) as part:
         tree = read_manifest_tree(part)
         changes = {"licence": licence, "datasets": list(datasets) or None, "card": body}
         if licence is not None and body is None:  # what an export or an import has written says it too
@@ -50,13 +45,6 @@ def update_card(
         manifest = write_readme(part, read_manifest(part), _samples(part), head)
         tree["extras"] = [file.model_dump() for file in manifest.extras]
         write_manifest_tree(part, tree)
-        sync_tree(part)
-        replace_folder(part, final)
-    except OSError as error:
-        raise DsmapError(f"cannot write {final}: {error}", "Free disk space, then try again.") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _stamp(folder: Path, tree: dict[str, Any], licence: str) -> None:

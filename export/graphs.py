@@ -7,10 +7,10 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ ALL_REWRITES = Rewrites()
 
 Dims = dict[int, Any]
 """The dynamic dimensions (`torch.export.Dim`) of a tensor, by axis."""
+
+Part: TypeAlias = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
+"""A module, and the names of the tensors that it takes and gives."""
 
 
 class Graph(NamedTuple):
@@ -172,7 +175,7 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp
             "style_params": of_style}  # fmt: skip
 
     for domain in model.domains:
-        parts: dict[str, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {
+        parts: dict[str, Part] = {
             "content_encoder": (ContentEncoderGraph(fast, domain, scaling), ("frames",), ("content", "skip")),
             "style_mlp": (StyleMLPGraph(fast, domain), ("style",), ("style_params",)),
             "decoder": (DecoderGraph(fast, domain, scaling), ("mapped", "style_params"), ("frames",)),
@@ -180,16 +183,23 @@ def graphs(model: DSMAP, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp
         }
         if model.config.mapping:
             parts["mapping"] = MappingGraph(fast, domain), ("content", "skip"), ("mapped",)
-        for component, (module, inputs, outputs) in parts.items():
-            yield Graph(
-                component,
-                domain,
-                precision,
-                module,
-                {name: tensors[name] for name in inputs},
-                {name: dims[name] for name in inputs},
-                {name: dims[name] for name in outputs},
-            )
+        yield from graphs_of(parts, domain, precision, tensors, dims)
+
+
+def graphs_of(
+    parts: Mapping[str, Part], domain: str, precision: str, tensors: Mapping[str, Tensor], dims: Mapping[str, Dims]
+) -> Iterator[Graph]:
+    """The graphs of a domain, by component. `tensors`: examples by name, `dims`: their dynamic dimensions."""
+    for component, (module, inputs, outputs) in parts.items():
+        yield Graph(
+            component,
+            domain,
+            precision,
+            module,
+            {name: tensors[name] for name in inputs},
+            {name: dims[name] for name in inputs},
+            {name: dims[name] for name in outputs},
+        )
 
 
 def write_graph(graph: Graph, path: Path, templates: "Templates | None" = None) -> None:

@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 from dsmap.export.fp16 import to_half
 from dsmap.export.graphs import (
     ALL_REWRITES,
     DecoderGraph,
     Graph,
+    Part,
     PlainEncoderGraph,
     StyleEncoderGraph,
     StyleMLPGraph,
     from_frames,
+    graphs_of,
 )
 from dsmap.export.rewrites import Rewrites, rewritten
 from dsmap.model.munit import MUNIT, SLOTS
@@ -39,19 +40,10 @@ def munit_graphs(model: MUNIT, rewrites: Rewrites = ALL_REWRITES, precision: str
             "style": {0: n}, "style_params": {0: n}}  # fmt: skip
     for domain in model.domains:
         encoder = fast.content_encoders[model.slot(domain)]
-        parts: dict[str, tuple[nn.Module, tuple[str, ...], str]] = {
-            "content_encoder": (PlainEncoderGraph(encoder, scaling), ("frames",), "content"),
-            "style_mlp": (StyleMLPGraph(fast, domain), ("style",), "style_params"),
-            "decoder": (DecoderGraph(fast, domain, scaling), ("mapped", "style_params"), "frames"),
-            "style_encoder": (StyleEncoderGraph(fast, domain, scaling), ("frames",), "style"),
+        parts: dict[str, Part] = {
+            "content_encoder": (PlainEncoderGraph(encoder, scaling), ("frames",), ("content",)),
+            "style_mlp": (StyleMLPGraph(fast, domain), ("style",), ("style_params",)),
+            "decoder": (DecoderGraph(fast, domain, scaling), ("mapped", "style_params"), ("frames",)),
+            "style_encoder": (StyleEncoderGraph(fast, domain, scaling), ("frames",), ("style",)),
         }
-        for component, (module, inputs, output) in parts.items():
-            yield Graph(
-                component,
-                domain,
-                precision,
-                module,
-                {name: tensors[name] for name in inputs},
-                {name: dims[name] for name in inputs},
-                {output: dims[output]},
-            )
+        yield from graphs_of(parts, domain, precision, tensors, dims)

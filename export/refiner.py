@@ -1,6 +1,5 @@
 """Adds refiners to a bundle: what `dsmap-distill --refiner` has trained becomes a graph of it."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,8 @@ import numpy as np
 import onnx
 import torch
 
-from dsmap.common.atomic import replace_folder, sync_tree
-from dsmap.common.part_files import part_folder
 from dsmap.errors import DsmapError, InputError
+from dsmap.export.changed_bundle import changed_bundle
 from dsmap.export.graph_metadata import stamp_graph
 from dsmap.export.refiner_graph import refiner_graph
 from dsmap.export.verify import generated_images, open_session
@@ -44,10 +42,7 @@ def add_refiners(folder: Path, run: Path, *, overwrite: bool = False) -> dict[st
     if taken and not overwrite:
         raise InputError(f"{folder} already has a refiner to {taken[0]}", "Pass --overwrite to replace it.")
     told: dict[str, dict[str, Any]] = {}
-    part: Path | None = None
-    try:
-        part = part_folder(final)
-        shutil.copytree(final, part, dirs_exist_ok=True)
+    with changed_bundle(final) as part:
         tree = read_manifest_tree(part)
         for target, path in found.items():
             refiner, about = load_refiner(path)
@@ -60,13 +55,6 @@ def add_refiners(folder: Path, run: Path, *, overwrite: bool = False) -> dict[st
             tree["provenance"].setdefault(_PART, {})[target] = about
             told[target] = about
         write_manifest_tree(part, tree)
-        sync_tree(part)
-        replace_folder(part, final)
-    except OSError as error:
-        raise DsmapError(f"cannot write {final}: {error}", "Free disk space, then try again.") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
     return told
 
 

@@ -193,7 +193,7 @@ def _message(data: Bytes, fields: Mapping[int, _Field]) -> Message:
         tag = data[at]  # most are of one byte, as most lengths
         at += 1
         if tag >= 0x80:
-            tag, at = _varint(data, at - 1)
+            tag, at = read_varint(data, at - 1)
         number, wire = tag >> 3, tag & 7
         field = fields.get(number)
         if field is None:
@@ -204,10 +204,10 @@ def _message(data: Bytes, fields: Mapping[int, _Field]) -> Message:
             raise _DAMAGED
         value: int | Bytes
         if wire == _BYTES:
-            length, at = (data[at], at + 1) if at < end and data[at] < 0x80 else _varint(data, at)
+            length, at = (data[at], at + 1) if at < end and data[at] < 0x80 else read_varint(data, at)
             value, at = data[at : at + length], at + length
         elif wire == _VARINT:
-            value, at = (data[at], at + 1) if at < end and data[at] < 0x80 else _varint(data, at)
+            value, at = (data[at], at + 1) if at < end and data[at] < 0x80 else read_varint(data, at)
         else:
             length = 4 if wire == _FIXED_32 else 8
             value, at = int.from_bytes(data[at : at + length], "little"), at + length
@@ -222,8 +222,8 @@ def _message(data: Bytes, fields: Mapping[int, _Field]) -> Message:
     return found
 
 
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where the next begins."""
+def read_varint(data: Bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where the next begins. Raises _OddError where the bytes end within it."""
     value = shift = 0
     while at < len(data) and shift < 70:
         byte = data[at]
@@ -261,7 +261,7 @@ def _numbers(values: list[int | Bytes]) -> Iterator[int]:
             continue
         at = 0
         while at < len(value):
-            one, at = _varint(value, at)
+            one, at = read_varint(value, at)
             yield one
 
 

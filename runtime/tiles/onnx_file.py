@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dsmap.runtime.bundle.graphs import read_varint
+
 Bytes = bytes | memoryview
 Value = int | Bytes
 
@@ -142,28 +144,17 @@ def _fields(data: Bytes) -> Iterator[tuple[int, Value]]:
     """Numbers and values of a message's fields: a varint as a number, all others as bytes."""
     at, end = 0, len(data)
     while at < end:
-        tag, at = _varint(data, at)
+        tag, at = read_varint(data, at)
         number, wire = tag >> 3, tag & 7
         if wire == _VARINT:
             value: Value
-            value, at = _varint(data, at)
+            value, at = read_varint(data, at)
         else:
-            length, at = _varint(data, at) if wire == _BYTES else (4 if wire == _FIXED_32 else 8, at)
+            length, at = read_varint(data, at) if wire == _BYTES else (4 if wire == _FIXED_32 else 8, at)
             value, at = data[at : at + length], at + length
             if wire != _BYTES:
                 value = bytes(value)
         yield number, value
-
-
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
 
 
 def _signed(value: Value) -> int:

@@ -79,11 +79,7 @@ class FixedSizeBackend(Backend):
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         n, height, width, channels = frames_nhwc.shape
-        session = self._session((n, height, width, channels))
-        inputs: dict[str, Any] = {FRAMES: frames_nhwc}
-        if self._style_params is not None:
-            inputs[STYLE] = self._params(style_ns)
-        return np.asarray(run_session(session, [OUTPUT], inputs)[0], np.uint8)
+        return self._translated(self._session((n, height, width, channels)), frames_nhwc, style_ns)
 
     def close(self) -> None:
         self._sessions.clear()
@@ -155,6 +151,9 @@ class FixedSizeBackend(Backend):
 
     def _on_cpu(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         session = open_session(self._ort, self._graph, session_options(self._ort), ["CPUExecutionProvider"])
+        return self._translated(session, frames_nhwc, style_ns)
+
+    def _translated(self, session: Any, frames_nhwc: Frames, style_ns: Codes) -> Frames:
         inputs: dict[str, Any] = {FRAMES: frames_nhwc}
         if self._style_params is not None:
             inputs[STYLE] = self._params(style_ns)
