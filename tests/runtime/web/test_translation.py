@@ -135,13 +135,15 @@ def test_calls_at_once_are_answered_in_order(chromium, site):
         assert sorted(loaded) == graphs
         said = page.evaluate(
             """async () => {
-                 const left = translator.translate(new ImageData(64, 64)).catch(error => error.code)
-                 await new Promise(resolve => setTimeout(resolve, 5))
+                 const calls = [1, 2, 3].map(() =>
+                   translator.translate(new ImageData(64, 64)).then(() => 'translated', error => error.code))
+                 await calls[0]
                  translator.close()
-                 return [await left, await translator.translate(new ImageData(8, 8)).catch(error => error.code)]
+                 calls.push(translator.translate(new ImageData(8, 8)).catch(error => error.code))
+                 return await Promise.all(calls)
                }"""
         )
-        assert said == ["closed", "closed"]
+        assert said == ["translated", "closed", "closed", "closed"]
 
 
 @pytest.mark.parametrize(
