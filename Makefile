@@ -20,7 +20,12 @@ test: $(VENV)/.dev  ## Run all tests except the slow ones
 	cp tests/tritonserver.py $(TRITON)/.prepared; } || echo "no Triton server: its tests are skipped"
 	@# Files at a time, the longest first. A third one at a time gains nothing on two cores (12 minutes);
 	@# torch's threads would only wait for one another.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
+	@# Browsers, cameras, servers and clocks share the machine: what fails beside others runs once more, alone. A fault of
+	@# the code fails again; what passes then is unsteady, is told, and is to be mended.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder || { [ $$? = 1 ] && \
+	printf '\nThe tests that failed run once more, alone:\n' && \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 5 && \
+	printf '\nUNSTEADY: the tests named as FAILED in the first summary passed when they ran alone.\n'; }
 
 test-slow: $(VENV)/.dev  ## Paste every page of the documentation, build an image's contents, kill jobs at random (KILLS=200: longer)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
