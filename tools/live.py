@@ -200,7 +200,7 @@ def live(
             show_default=False,
             rich_help_panel=HARDWARE,
         ),
-    ] = 15,
+    ] = cli.LIVE_FPS,
     backend: cli.Backend = "auto",
     precision: cli.Precision = "auto",
     hwaccel: cli.HwAccel = "off",

@@ -302,7 +302,9 @@ def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
     source, inside = facts.source_size, (facts.width, facts.height)
     result = facts.result_size or options.size_of_result(*source)
     size = "{}x{}".format(*source)
-    if inside != source:
+    if inside[1] > source[1]:
+        size += f", enlarged to {inside[1]} lines and translated"
+    elif inside != source:
         size += f", translated at {inside[1]} lines"
         size += " and refined" if options.refines(*source) else ""
         size += _FULL_SIZE if options.height is None and options.refine == "auto" else ""

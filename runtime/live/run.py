@@ -194,7 +194,8 @@ class LiveRun:
             size = f"{found.height} lines, the smallest height chosen," if found.height else "frames of this size"
             self._say(f"{size} are still slower than {fps:g} frames a second")
         elif found.height is not None:
-            self._say(f"{found.height} lines, for {fps:g} frames a second; + and - change it")
+            keys = "" if isinstance(self._window, NoWindow) else "; + and - change it"
+            self._say(f"{found.height} lines, for {fps:g} frames a second{keys}")
 
     def _reason_to_stop(self, stop: StopRequest) -> StoppedBy | None:
         """Why to stop now, if so. Raises the error of a camera or the translation."""

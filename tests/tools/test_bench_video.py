@@ -6,6 +6,7 @@ import clips
 import pytest
 from typer.testing import CliRunner
 
+from dsmap.runtime.live import working_height
 from dsmap.tools.bench import app
 
 
@@ -43,6 +44,18 @@ def test_a_live_session(tiny_bundle, tmp_path):
     assert report["warm_up_frames"] == 20
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
     assert "busy" in done.output
+    assert report["height"] == 48  # lines: there is no smaller height to choose from
+
+
+def test_a_live_session_chooses_its_height_as_the_command_does(tiny_bundle, tmp_path, monkeypatch):
+    """Without --height the largest that reaches 15 frames a second; and says so, without keys where no window is."""
+    monkeypatch.setattr(working_height, "_measured", lambda rgb, translate, lines, clock: lines**2 / 280_000)
+    clip = clips.make_clip(tmp_path / "clip.mp4", frames=12, size=(192, 144))
+    arguments = ["live", str(clip), "-m", str(tiny_bundle), "--backend", "cpu", "--frames", "2"]
+    done = CliRunner().invoke(app, [*arguments, "--report", str(tmp_path / "r.json")])
+    assert done.exit_code == 0, done.output
+    assert "\n120 lines, for 15 frames a second\n" in done.output
+    assert json.loads((tmp_path / "r.json").read_text())["translated_height"] == 120
 
 
 def test_refined_results_are_measured(tiny_bundle, tmp_path):

@@ -1,15 +1,17 @@
 """Speed and time left of `dsmap-video`."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from dsmap.common.text import duration
-from dsmap.runtime.jobs.batch_report import JobOutcome
-from dsmap.runtime.jobs.options import ModelOptions
+from dsmap.runtime.jobs.batch_report import JobOutcome, JobProgress, JobStarted
+from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
+from dsmap.tools.video import display as display_module
 from dsmap.tools.video.display import Display
 from dsmap.tools.video.pace import Pace, rate
 
@@ -98,6 +100,22 @@ def test_upright_frames_are_advised_a_height_of_270_across(clock):
     assert pace.advice() == "about 3 min left at 960 lines; --height 480: about 40 s"
 
 
+@pytest.mark.parametrize(("refine", "advice"), [("auto", "; --height 270: about 40 s"), ("off", "")])
+def test_who_has_turned_refining_off_is_not_advised_a_height(clock, monkeypatch, capsys, refine, advice):
+    monkeypatch.setattr(display_module, "Pace", partial(Pace, clock=clock))
+    job = Job(kind="video", source=Path("a"), output=Path("b"))
+    request = SimpleNamespace(
+        jobs=(job,), model=ModelOptions(domain="winter"), options=VideoOptions(refine=refine), files_left_out={}
+    )
+    with Display(request) as display:
+        display.show(JobStarted(job, 721, 540, 960))
+        for done in (1, 5):
+            display.show(JobProgress(job, done, 721))
+            clock.now += 1
+        display.show(JobProgress(job, 9, 721))
+    assert f"about 3 min left at 540 lines{advice}\n" in capsys.readouterr().err
+
+
 def test_slow_speeds_are_told_in_digits_that_say_something(clock):
     assert [rate(fps) for fps in (310.52, 1.04, 0.96, 0.31, 0.031, 0)] == [
         "310.5",
@@ -141,7 +159,8 @@ def test_durations_in_words():
 def test_a_video_without_stabilize_is_told_of_it(kind, frames, stabilize, told, capsys):
     """Also where the output is not a terminal, as here."""
     job = Job(kind=kind, source=Path("a"), output=Path("b"))
-    request = SimpleNamespace(jobs=(job,), model=ModelOptions(domain="winter", stabilize=stabilize), files_left_out={})
+    model = ModelOptions(domain="winter", stabilize=stabilize)
+    request = SimpleNamespace(jobs=(job,), model=model, options=VideoOptions(), files_left_out={})
     report = JobReport(
         input=Path("a"), output=Path("b"), width=64, height=48, frames=frames, frames_expected=frames, seconds=3
     )

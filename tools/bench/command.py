@@ -11,6 +11,7 @@ from dsmap.common.output_files import check_outputs
 from dsmap.common.reports import write_report
 from dsmap.errors import InputError
 from dsmap.tools.shared.cli import (
+    LIVE_FPS,
     Backend,
     CudaBinding,
     Debug,
@@ -256,7 +257,7 @@ def live(
     refine: Refine = "off",
     target_fps: Annotated[
         float | None,
-        typer.Option(min=1, max=240, metavar="N", help="Without --height: at the largest that is so fast."),
+        typer.Option(min=1, max=240, metavar="N", help="Without --height: the largest that is so fast (default: 15)."),
     ] = None,
     window: Annotated[
         bool, typer.Option("--window/--no-window", help="Show the frames, and include that in the delay.")
@@ -287,6 +288,8 @@ def live(
     )
     if height is not None and target_fps is not None:
         raise InputError("--target-fps has no effect with --height", "Pass one of them.")
+    if height is None and target_fps is None:
+        target_fps = LIVE_FPS
     request = LiveBenchRequest(
         clip=clip,
         model=choice,

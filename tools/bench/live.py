@@ -47,10 +47,10 @@ def measure_live(request: LiveBenchRequest, say: Notify) -> dict[str, Any]:
         name = clip.name
         if request.size is not None:
             clip, _ = prepared_clip(clip, folder, request.size, request.frames)
-        found = _session(clip, request, WARM_UP).translated_at
+        found = _session(clip, request, WARM_UP, say).translated_at
         # Given the height that the first one has found, the second one measures nothing but frames.
         chosen = replace(request.preparation, height=found[1] if found else None, target_fps=None)
-        report = _session(clip, replace(request, preparation=chosen), request.frames)
+        report = _session(clip, replace(request, preparation=chosen), request.frames, lambda text: None)
     if report.error is not None:
         raise report.error
     numbers = report.as_dict()
@@ -70,7 +70,7 @@ def _say_numbers(name: str, numbers: dict[str, Any], request: LiveBenchRequest, 
     say(f"busy {100 * numbers['busy_share']:.0f} % of the time")
 
 
-def _session(clip: Path, request: LiveBenchRequest, frames: int) -> LiveReport:
+def _session(clip: Path, request: LiveBenchRequest, frames: int, notify: Notify) -> LiveReport:
     name = find_source(str(clip))
     capture = Capture(name.shown, opener(name, CaptureRequest(), loop=True), lambda text: None)
     styles = tuple(style_list([]))
@@ -83,7 +83,7 @@ def _session(clip: Path, request: LiveBenchRequest, frames: int) -> LiveReport:
     capture.start()
     settings = LiveSettings(preparation=request.preparation, styles=styles, frames=frames)
     try:
-        run = LiveRun(settings, [(name, capture)], direction, load, window=window, notify=lambda text: None)
+        run = LiveRun(settings, [(name, capture)], direction, load, window=window, notify=notify)
         return run.run()
     finally:
         capture.stop()

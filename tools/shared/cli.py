@@ -155,6 +155,9 @@ Remote = Annotated[
 ]
 
 
+LIVE_FPS = 15.0
+"""Frames a second that a live session chooses its height for, where no other number was passed."""
+
 # For commands that translate.
 Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Target domain, such as winter.")]
 StyleSpread = Annotated[

@@ -35,6 +35,8 @@ class Display:
         self._verbose = verbose
         self._several = len(request.jobs) > 1
         self._stabilized = request.model.stabilize
+        # Who passes --refine off wants the full size, or has chosen a height.
+        self._may_shrink = request.options.refine != "off"
         self._pace = Pace(None)
         self._stack = ExitStack()
         self._bar: Bar | None = None
@@ -56,7 +58,7 @@ class Display:
             case ModelLoaded(lines, details):
                 say(*lines, *(details if self._verbose else ()))
             case JobStarted(job, frames, lines, columns):
-                self._pace = Pace(lines, columns=columns)
+                self._pace = Pace(lines, columns=columns, may_shrink=self._may_shrink)
                 self._begin(job.name if self._several else "", frames)
             case JobProgress(_, done, expected):
                 self._advance(done, expected)

@@ -18,10 +18,19 @@ class Pace:
     """
 
     def __init__(
-        self, lines: int | None, clock: Callable[[], float] = time.monotonic, *, columns: int | None = None
+        self,
+        lines: int | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        columns: int | None = None,
+        may_shrink: bool = True,
     ) -> None:
-        """`lines`: the height that frames are translated at, `columns` their width; None when unknown."""
+        """`lines`: the height that frames are translated at, `columns` their width; None when unknown.
+
+        `may_shrink`: whether to advise a lower height.
+        """
         self._lines, self._clock = lines, clock
+        self._may_shrink = may_shrink
         self._shorter = min(lines or 0, columns or lines or 0)
         self._begun = clock()
         self._first: tuple[float, int] | None = None
@@ -67,7 +76,7 @@ class Pace:
         self._advised = True
         at = f" at {self._lines} lines" if self._lines else ""
         line = f"about {duration(left)} left{at}"
-        if self._lines and self._shorter > 1.3 * _FASTER_LINES:
+        if self._may_shrink and self._lines and self._shorter > 1.3 * _FASTER_LINES:
             # Time grows with the pixels, at least.
             share = _FASTER_LINES / self._shorter
             line += f"; --height {round(self._lines * share)}: about {duration(left * share**2)}"

@@ -175,6 +175,7 @@ def test_it_makes_what_a_single_call_makes(inputs: list[Path], tmp_path: Path, t
         ({"height": 24, "refine": "off"}, "64x48, translated at 24 lines, result 64x48"),
         ({"height": 24, "upscale": False}, "64x48, translated at 24 lines, result 32x24"),
         ({"height": 24, "side_by_side": True}, "64x48, translated at 24 lines and refined, result 128x48"),
+        ({"height": 96}, "64x48, enlarged to 96 lines and translated, result 64x48"),
         ({"side_by_side": True}, "64x48, result 128x48"),
     ],
 )
