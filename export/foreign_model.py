@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from dsmap.common.notify import Notify
+from dsmap.config.base import check_given_domains
 from dsmap.errors import InputError
-from dsmap.export.import_request import ImportRequest
+from dsmap.export.import_request import ADVICE, ImportRequest
 from dsmap.export.trained_model import TrainedModel
 from dsmap.model.cyclegan_checkpoint import build_cyclegan, read_generator
 from dsmap.model.foreign_weights import load_foreign
 from dsmap.model.munit_checkpoint import build_munit, is_munit, read_munit
 from dsmap.runtime.bundle.bundle import file_sha256
 from dsmap.runtime.bundle.card import NOT_STATED
-from dsmap.training.datasets import check_domain_names, find_domains
+from dsmap.training.datasets import find_domains
 from dsmap.training.style_statistics import prior_statistics, styles_by_domain
-
-ADVICE = "Pass generators of a CycleGAN (latest_net_G_A.pth), or both of a MUNIT (gen_01000000.pt)."
 
 Images = dict[str, list[Path]]
 """By domain; empty lists where there are none."""
@@ -23,7 +22,7 @@ Images = dict[str, list[Path]]
 
 def open_foreign(request: ImportRequest, say: Notify = lambda _line: None) -> TrainedModel:
     """The generators of `request`. Raises InputError for files that are none, and for two that do not fit together."""
-    check_domain_names(request.domains)
+    check_given_domains(request.domains)
     first = load_foreign(request.checkpoints[0], ADVICE)
     return _open_munit(request, first, say) if is_munit(first) else _open_cyclegan(request, first, say)
 

@@ -8,6 +8,7 @@ from dsmap.errors import InputError
 from dsmap.export.request import check_datasets
 
 SMALLEST, LARGEST = 16, 8192
+ADVICE = "Pass generators of a CycleGAN (latest_net_G_A.pth), or both of a MUNIT (gen_01000000.pt)."
 
 
 @dataclass(frozen=True, kw_only=True)

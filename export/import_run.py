@@ -6,8 +6,10 @@ result = import_model(ImportRequest(checkpoints=[Path("latest_net_G_A.pth")], do
 import time
 from pathlib import Path
 
+from dsmap.common.archives import check_archive
 from dsmap.common.notify import Notify
-from dsmap.export.import_request import ImportRequest
+from dsmap.config.base import check_given_domains
+from dsmap.export.import_request import ADVICE, ImportRequest
 from dsmap.export.run import ExportResult, check_packages, read_card
 
 
@@ -17,10 +19,11 @@ def import_model(request: ImportRequest, *, say: Notify = lambda _line: None) ->
     `say` receives a line about each step. Raises InputError for a request that cannot be met and for files that are no
     generators of a known layout, DsmapError when a check fails or the disk is full.
     """
+    began = time.monotonic()
+    _check_inputs(request)
+    card = read_card(request.card)
     from dsmap.export.bundle_folder import check_bundle_folder
 
-    began = time.monotonic()
-    card = read_card(request.card)
     check_bundle_folder(request.out, overwrite=request.overwrite)
     check_packages()
     say("loading torch ...")
@@ -46,3 +49,14 @@ def import_model(request: ImportRequest, *, say: Notify = lambda _line: None) ->
     for line in summary(request.out, written, costs):
         say(line)
     return ExportResult(Path(request.out), written, costs, [], time.monotonic() - began)
+
+
+def _check_inputs(request: ImportRequest) -> None:
+    """Raises InputError for files that cannot be what is asked for, before anything slow."""
+    for path in request.checkpoints:
+        check_archive(path, "the checkpoint", ADVICE)
+    check_given_domains(request.domains)
+    if request.data is not None:
+        from dsmap.training.datasets import find_domains
+
+        find_domains(request.data, names=request.domains)

@@ -4,7 +4,7 @@
 from presets, YAML files and `--set key=value`.
 """
 
-from dsmap.config.base import DOMAIN_NAME, MAX_NAME, MAX_SIDE, MAX_STEPS, MAX_STYLE_AXES, MAX_WIDTH, Settings
+from dsmap.config.base import MAX_NAME, MAX_SIDE, MAX_STEPS, MAX_STYLE_AXES, MAX_WIDTH, Settings
 from dsmap.config.loading import (
     known_keys,
     load_train_config,
@@ -19,7 +19,6 @@ from dsmap.config.networks import NOT_SHAPING, DiscriminatorConfig, GanType, Mod
 from dsmap.config.training import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 
 __all__ = [
-    "DOMAIN_NAME",
     "MAX_NAME",
     "MAX_SIDE",
     "MAX_STEPS",

@@ -4,6 +4,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
+from dsmap.errors import InputError
+
 MAX_STEPS = 10**9
 MAX_NAME = 100
 MAX_WIDTH, MAX_SIDE = 4096, 16_384
@@ -29,3 +31,11 @@ def check_domain_names(domains: tuple[str, str]) -> None:
             raise ValueError(
                 f"a domain's name is up to {MAX_NAME} letters, digits, - and _, got {name[: MAX_NAME + 1]!r}"
             )
+
+
+def check_given_domains(domains: tuple[str, str]) -> None:
+    """As `check_domain_names`, for names that a user passes: raises InputError."""
+    try:
+        check_domain_names(domains)
+    except ValueError as error:
+        raise InputError(str(error), "Pass two names that can be parts of file names, such as summer,winter.") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsmap.common.images import left_out_line, list_images, list_stills, size_fault
-from dsmap.config import DOMAIN_NAME
+from dsmap.config.base import check_given_domains
 from dsmap.errors import InputError
 
 _TWO_FOLDERS = "--domain summer=PATH --domain winter=PATH"
@@ -63,7 +63,7 @@ def find_domains(
         )
     if data is None:
         names = (named[0][0], named[1][0])
-    check_domain_names(names)
+    check_given_domains(names)
     if data is not None:
         _require_folder(data)
         sides = zip(names, "AB", strict=True)
@@ -88,18 +88,6 @@ def check_same_domains(domains: Domains, names: Sequence[str]) -> None:
 def training_folders(domains: Domains) -> dict[str, list[str]]:
     """The folders of each domain's training images, as absolute paths."""
     return {domain.name: sorted({str(path.parent.resolve()) for path in domain.train}) for domain in domains}
-
-
-def check_domain_names(names: tuple[str, str]) -> None:
-    """Raises InputError unless the names differ and are of letters, digits, - and _."""
-    for name in names:
-        if not DOMAIN_NAME.fullmatch(name):
-            raise InputError(
-                f"{name!r} is not a valid domain name.",
-                "Use letters (a to z), digits, - and _: it becomes part of file names.",
-            )
-    if names[0] == names[1]:
-        raise InputError(f"Both domains are called {names[0]!r}.", "Give each domain a name of its own.")
 
 
 def _named_domain(name: str, folder: Path) -> Domain:

@@ -1,7 +1,8 @@
 """Parts of runs that train generators without discriminators: their images, progress and checkpoint."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dsmap.common.notify import Notify
@@ -49,6 +50,17 @@ def report_progress(
             rate = (now.step - 1) / max(at - began, 1e-9)
             left = f", {duration((steps - now.step) / rate)} left" if rate and now.step < steps else ""
             say(f"step {now.step}/{steps}  {rate:.2f} it/s{left}  {losses(now)}")
+
+
+def report_images(paths: Sequence[Path], say: Notify) -> Iterator[Path]:
+    """`paths`, one after the other; after each long silence, how many of them are done."""
+    began = told = time.monotonic()
+    for done, path in enumerate(paths):
+        at = time.monotonic()
+        if done and at - told > _SILENCE:
+            told, rate = at, done / max(at - began, 1e-9)
+            say(f"image {done}/{len(paths)}  {rate:.2f} images/s, {duration((len(paths) - done) / rate)} left")
+        yield path
 
 
 def report_broken(say: Notify) -> Callable[[Broken], None]:

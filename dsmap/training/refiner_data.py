@@ -17,6 +17,7 @@ from torch import Tensor
 from dsmap.common.images import read_rgb
 from dsmap.common.notify import Notify
 from dsmap.errors import InputError
+from dsmap.training.generator_run import report_images
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -64,12 +65,13 @@ def make_patches(
 ) -> Patches:
     """Translates pictures and writes patches of them to `file`, an .npy; half of them in random styles.
 
-    Pictures that cannot be read are left out. Raises InputError where there are not enough that can.
+    Pictures that cannot be read are left out. `say` gets a line about each of them, and about how many are done.
+    Raises InputError where there are not enough that can.
     """
     chance, count = np.random.default_rng(seed), 0
     shape = (len(paths) * 2 * _PATCHES, 3, PATCH, PATCH, 3)
     patches = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-    for path in paths:
+    for path in report_images(paths, say):
         try:
             picture_rgb = read_rgb(path, at_least=_MOST)
         except InputError as error:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -298,6 +300,27 @@ def test_a_bundle_that_lacks_something(one, tmp_path, change, fact):
     (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(tree))
     with pytest.raises(InputError, match=fact):
         Bundle.open(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["nowhere.pth", "--domains", "a,b"], "cannot read the checkpoint nowhere.pth"),
+        (["GOOD", "nowhere.pth", "--domains", "a,b"], "cannot read the checkpoint nowhere.pth"),
+        (["GOOD", "--domains", "a,b", "--data", "nowhere"], "The folder nowhere does not exist"),
+    ],
+)
+def test_a_wrong_path_is_refused_before_anything_slow(checkpoints, tmp_path, arguments, fact):
+    words = ["x", *(str(checkpoints / "to-winter.pth") if word == "GOOD" else word for word in arguments), "-o", "out"]
+    heavy = {"torch"} if "--data" in arguments else {"torch", "cv2", "numpy"}
+    code = (
+        f"import sys; sys.argv = {words!r}\n"
+        f"from dsmap.tools.importer import main\n"
+        f"try: main()\nexcept SystemExit as stop: print(stop.code, sorted(set(sys.modules) & {heavy!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "2 []\n"
+    assert fact in done.stderr
 
 
 def test_the_command_refuses_in_two_lines(checkpoints, tmp_path):

@@ -27,7 +27,7 @@ from dsmap.runtime.refine.learnt import LearntRefiner
 from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.translator import Translator
 from dsmap.tools import distill, export, models
-from dsmap.training import refiner_data
+from dsmap.training import generator_run, refiner_data
 from dsmap.training.refiner import psnr_of, train_refiner, with_areas_of
 from dsmap.training.refiner_data import Patches, make_patches
 from dsmap.training.refiner_run import load_refiner, refiner_file, save_refiner
@@ -94,6 +94,18 @@ def refining(tiny_bundle, run, tmp_path_factory):
     assert code == 0, err
     assert "refiner to winter: 1.0 dB, 0.5 dB without it" in out
     return folder
+
+
+def test_long_work_says_how_many_images_are_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_run, "_SILENCE", -1.0)
+    monkeypatch.setattr(refiner_data, "PATCH", 64)
+    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        write_rgb(path, picture(seed))
+    said = []
+    make_patches(Inverse(), paths, tmp_path / "patches.npy", 0, said.append)
+    assert [line.split(" ")[:2] for line in said] == [["image", "1/3"], ["image", "2/3"]]
+    assert all("images/s, " in line and line.endswith(" left") for line in said)
 
 
 def test_blocks_are_pixels_row_by_row():

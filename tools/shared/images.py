@@ -73,6 +73,6 @@ def parse_domain_names(text: str | None) -> tuple[str, str] | None:
 
 
 def _check(names: tuple[str, str]) -> None:
-    from dsmap.training.datasets import check_domain_names
+    from dsmap.config.base import check_given_domains
 
-    check_domain_names(names)
+    check_given_domains(names)
