@@ -35,6 +35,8 @@ class Translator(FrameTranslator):
 
     may_tile = False
     """Whether its errors may advise --tile: set by commands that have it."""
+    has_refiner = True
+    """False keeps it from using the model's refiner."""
 
     @classmethod
     def load(
@@ -196,6 +198,8 @@ class Translator(FrameTranslator):
 
     def learnt_refiner(self) -> Refine | None:
         """As `FrameTranslator.learnt_refiner`: that of the bundle, if it has one for this direction."""
+        if not self.has_refiner:
+            return None
         if self._refiner is None and self.source != self.target:
             self._refiner = open_refiner(self.bundle, self.target, self.settings.threads)
         return self._refiner

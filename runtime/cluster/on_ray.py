@@ -22,6 +22,7 @@ from dsmap.runtime.cluster.pool import Pool
 from dsmap.runtime.cluster.worker import WorkerOrder, place_everywhere
 from dsmap.runtime.jobs.batch import CheckedJob, described, largest_frames, run_request
 from dsmap.runtime.jobs.batch_report import BatchReport, JobOutcome, ModelLoaded, OnEvent
+from dsmap.runtime.jobs.loaded_model import settled_refining
 from dsmap.runtime.jobs.request import VideoRequest
 from dsmap.runtime.jobs.resume import discard_parts
 from dsmap.runtime.jobs.segments.in_store import remove_segments_there
@@ -71,7 +72,11 @@ def _translate_all(
     workers = worker_count(ray, share)
     units = plan_units(todo, everywhere, workers=workers, seconds=cluster.segment)
     order = WorkerOrder(
-        request=everywhere, largest=largest_frames(todo), threads=share.threads, beat_seconds=max(0.5, workers / _BEATS)
+        request=everywhere,
+        largest=largest_frames(todo),
+        threads=share.threads,
+        refining=settled_refining(everywhere),
+        beat_seconds=max(0.5, workers / _BEATS),
     )
     with (
         stop_on_signals() as stop,

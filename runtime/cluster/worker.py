@@ -64,6 +64,8 @@ class WorkerOrder:
     largest: tuple[int, int] | None
     """(width, height) of the largest video frames."""
     threads: int
+    refining: str | None = None
+    """How results are refined, see `settled_refining`; None: as the worker can."""
     beat_seconds: float = 0.5
     """How often a worker tells how far it is."""
 
@@ -113,6 +115,8 @@ class Worker:
             bundle = open_model(self._request.model.model, self._request.model.remote)
             self._request = replace(self._request, bundle=bundle)
             self._model = LoadedModel(self._request, largest=self._order.largest)
+            if self._order.refining is not None:
+                self._model.settle_refining(self._order.refining)
         except DsmapError as error:
             return error
         return self._model.summary()

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple, Self
 
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends.onnxruntime_session import onnxruntime_installed
 from dsmap.runtime.frame_translator import FrameTranslator
 from dsmap.runtime.hub.models import source_of
 from dsmap.runtime.jobs.request import VideoRequest
@@ -78,12 +80,19 @@ class LoadedModel:
     @property
     def refine(self) -> str:
         """How results of a lower height are refined, where there are any: "learnt", "guided" or "off"."""
-        options = self._request.options
-        if not options.upscale or options.refine == "off":
-            return "off"
-        if options.refine == "guided":
-            return "guided"
+        way = _wanted_refining(self._request)
+        if way in ("off", "guided"):
+            return way
         return "guided" if self.for_images.learnt_refiner() is None else "learnt"
+
+    def settle_refining(self, way: str) -> None:
+        """Refines as other processes do, see `settled_refining`. Raises DsmapError where this one cannot."""
+        self.translator.has_refiner = way == "learnt"
+        if self.refine != way:
+            raise DsmapError(
+                "the model's refiner cannot be used here: ONNX Runtime is not installed",
+                "pip install 'dsmap[cpu]' on every node, or pass --refine guided",
+            )
 
     def describe(self) -> list[str]:
         """The style, unless it is the usual one, and the backend: a line each, for people."""
@@ -128,5 +137,20 @@ class LoadedModel:
             "--strength": request.model.strength,
             "--stabilize": request.model.stabilize,
             "--precision": translator.precision,
+            "refinement": self.refine,
             **({"--tile": True} if request.model.tile else {}),
         }
+
+
+def settled_refining(request: VideoRequest) -> str:
+    """How all processes of a run refine results: as this one would, so that the parts of a video are alike."""
+    way = _wanted_refining(request)
+    if way != "auto":
+        return way
+    has_one = request.model.domain in request.bundle.manifest.components.refiner and request.model.strength == 1
+    return "learnt" if has_one and onnxruntime_installed() else "guided"
+
+
+def _wanted_refining(request: VideoRequest) -> str:
+    """What was asked for: off, guided, learnt, or auto."""
+    return request.options.refine if request.options.upscale else "off"

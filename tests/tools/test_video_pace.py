@@ -11,7 +11,9 @@ from dsmap.runtime.jobs.batch_report import JobOutcome, JobProgress, JobStarted
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import JobReport
+from dsmap.tools.video import cluster_display
 from dsmap.tools.video import display as display_module
+from dsmap.tools.video.cluster_display import ClusterDisplay
 from dsmap.tools.video.display import Display
 from dsmap.tools.video.pace import Pace, rate
 
@@ -114,6 +116,24 @@ def test_who_has_turned_refining_off_is_not_advised_a_height(clock, monkeypatch,
             clock.now += 1
         display.show(JobProgress(job, 9, 721))
     assert f"about 3 min left at 540 lines{advice}\n" in capsys.readouterr().err
+
+
+def test_on_a_cluster_the_last_result_is_the_last_line(clock, monkeypatch, capsys):
+    monkeypatch.setattr(cluster_display, "Pace", partial(Pace, clock=clock))
+    jobs = [Job(kind="video", source=Path(f"{name}.mp4"), output=Path(f"{name}-out.mp4")) for name in "ab"]
+    request = SimpleNamespace(jobs=jobs, files_left_out={})
+    with ClusterDisplay(request) as display:
+        for job in jobs:
+            display.show(JobStarted(job, 9))
+        for job in jobs:
+            clock.now += 20
+            report = JobReport(
+                input=job.source, output=job.output, width=64, height=48, frames=9, frames_expected=9, seconds=3
+            )
+            display.show(JobOutcome(job, report))
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()] == ["a-out.mp4", "b-out.mp4"]
+    assert err.splitlines() == ["1 of 2 inputs, 9 frames"]
 
 
 def test_slow_speeds_are_told_in_digits_that_say_something(clock):

@@ -101,7 +101,7 @@ class ClusterDisplay:
         self._pace.advance(done, self._expected)
         if self._table is not None:
             self._table.draw(lambda: self._head(done), lambda: list(self._running.values()))
-        elif line := self._pace.report():
+        elif self._ended < self._jobs and (line := self._pace.report()):
             note(f"{self._ended} of {self._jobs} inputs, {line}")
 
     def _head(self, done: int) -> str:

@@ -10,16 +10,21 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.cluster.on_ray import _begun
 from dsmap.runtime.cluster.outcomes import Outcomes
 from dsmap.runtime.cluster.units import JoinUnit, PartResult
+from dsmap.runtime.cluster.worker import Worker, WorkerOrder
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome
-from dsmap.runtime.jobs.options import VideoOptions
+from dsmap.runtime.jobs import loaded_model
+from dsmap.runtime.jobs.loaded_model import settled_refining
+from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.packet_journal import PacketJournal, PacketRecord
 from dsmap.runtime.jobs.plan import Job
 from dsmap.runtime.jobs.report import InputFacts, JobReport
+from dsmap.runtime.jobs.request import resolve_request
 from dsmap.runtime.jobs.resume import parts_folder, segments_folder
 from dsmap.runtime.jobs.segments.begin import hold_segments
 from dsmap.runtime.jobs.segments.plan import SegmentPlan, VideoSegment
 from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.refine import learnt
 
 FACTS = InputFacts(width=64, height=48, frames=9, notes=("10 bits become 8",), left_out=("stream 3",))
 PLAN = SegmentPlan(segments=tuple(VideoSegment(index=n, begin=None, end=None, frames=3) for n in range(2)))
@@ -114,3 +119,31 @@ def test_parts_of_an_earlier_request_are_thrown_away_before_any_work(tmp_path, r
     assert parts_folder(one.job.output).exists() == resume
     with hold_segments(one.job.output):
         assert (_begun(one, request).error is None) == resume
+
+
+@pytest.mark.parametrize(
+    ("options", "here", "there", "way"),
+    [
+        ({}, True, True, "learnt"),
+        ({}, True, False, None),
+        ({}, False, True, "guided"),
+        ({"refine": "learnt"}, False, True, "learnt"),
+        ({"refine": "off"}, True, True, "off"),
+    ],
+)
+def test_all_workers_refine_in_one_way(tmp_path, monkeypatch, options, here, there, way):
+    """That of the process that hands out the work; a worker that has no ONNX Runtime for it says so."""
+    clip = clips.make_clip(tmp_path / "in.mp4", frames=2)
+    request = resolve_request(
+        [str(clip)], model=ModelOptions(domain="winter", backend="cpu"), options=VideoOptions(height=24, **options)
+    )
+    monkeypatch.setattr(loaded_model, "onnxruntime_installed", lambda: here)
+    monkeypatch.setattr(learnt, "onnxruntime_installed", lambda: there)
+    worker = Worker(WorkerOrder(request=request, largest=None, threads=1, refining=settled_refining(request)), None)
+    loaded = worker.load()
+    if way is None:
+        assert isinstance(loaded, DsmapError)
+        assert loaded.fact == "the model's refiner cannot be used here: ONNX Runtime is not installed"
+        assert "--refine guided" in loaded.advice
+    else:
+        assert (loaded.facts["refine"], loaded.fingerprint["refinement"]) == (way, way)
