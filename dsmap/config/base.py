@@ -38,4 +38,4 @@ def check_given_domains(domains: tuple[str, str]) -> None:
     try:
         check_domain_names(domains)
     except ValueError as error:
-        raise InputError(str(error), "Pass two names that can be parts of file names, such as summer,winter.") from error
+        raise InputError(str(error), "Pass names that can be parts of file names, such as summer,winter.") from error

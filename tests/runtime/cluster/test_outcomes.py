@@ -11,9 +11,9 @@ from dsmap.runtime.cluster.on_ray import _begun
 from dsmap.runtime.cluster.outcomes import Outcomes
 from dsmap.runtime.cluster.units import JoinUnit, PartResult
 from dsmap.runtime.cluster.worker import Worker, WorkerOrder
+from dsmap.runtime.jobs import loaded_model
 from dsmap.runtime.jobs.batch import CheckedJob
 from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome
-from dsmap.runtime.jobs import loaded_model
 from dsmap.runtime.jobs.loaded_model import settled_refining
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.packet_journal import PacketJournal, PacketRecord
