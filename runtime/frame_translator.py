@@ -73,6 +73,10 @@ class FrameTranslator(Protocol):
         """What brings its results to a larger size, as it has learnt to: None where it has not. Kept once loaded."""
         return None
 
+    def has_learnt_refiner(self) -> bool:
+        """Whether there is a `learnt_refiner`, without loading it."""
+        return self.learnt_refiner() is not None
+
     def start_clip(self, first_rgb: Frames | None = None) -> None:
         """Starts another clip: state of the frames so far is dropped.
 
@@ -120,6 +124,10 @@ class TranslatorWrapper(FrameTranslator):
     def learnt_refiner(self) -> Refine | None:
         """As `FrameTranslator.learnt_refiner`."""
         return self.inner.learnt_refiner()
+
+    def has_learnt_refiner(self) -> bool:
+        """As `FrameTranslator.has_learnt_refiner`."""
+        return self.inner.has_learnt_refiner()
 
     def start_clip(self, first_rgb: Frames | None = None) -> None:
         """As `FrameTranslator.start_clip`."""

@@ -15,7 +15,7 @@ from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator, Refine, check_frames
 from dsmap.runtime.open_model import open_model
-from dsmap.runtime.refine.learnt import open_refiner
+from dsmap.runtime.refine.learnt import has_refiner, open_refiner
 from dsmap.runtime.styles.resolver import StyleLike, StyleResolver
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.system.memory import check_memory, frames_that_fit, memory_width, translation_bytes
@@ -81,7 +81,6 @@ class Translator(FrameTranslator):
         bundle = model if isinstance(model, Bundle) else open_model(model, remote)
         on_host = None
         if for_frames is not None:
-            bundle.check()  # its files are in memory then, which counts
             frames_at_once, on_host = _ANY_NUMBER, _as_many_as_fit(bundle, *for_frames)
         settings = BackendSettings(
             threads=threads,
@@ -104,7 +103,7 @@ class Translator(FrameTranslator):
         settings: BackendSettings = DEFAULT_SETTINGS,
         style_spread: float = 1.0,
     ) -> None:
-        bundle.check()
+        bundle.check_files()
         self.bundle = bundle
         self.model_name = bundle.manifest.name
         self.target = domain = bundle.manifest.domain_named(domain)
@@ -204,6 +203,10 @@ class Translator(FrameTranslator):
             self._refiner = open_refiner(self.bundle, self.target, self.settings.threads)
         return self._refiner
 
+    def has_learnt_refiner(self) -> bool:
+        """As `FrameTranslator.has_learnt_refiner`."""
+        return self.has_refiner and self.source != self.target and has_refiner(self.bundle, self.target)
+
     def cancel(self) -> None:
         """Cancels what is under way, from any thread: waiting for it raises DsmapError."""
         self._backend.cancel()
@@ -243,11 +246,14 @@ class Translator(FrameTranslator):
 def _as_many_as_fit(bundle: Bundle, width: int, height: int) -> int:
     """Frames at once on the host for a video: one per core, up to the number that backends gain from."""
     cores = allowed_cores() or os.cpu_count() or 1
+    available = available_bytes()
+    if available is not None:
+        available -= sum(file.bytes for file in bundle.manifest.components.files())  # its weights are not loaded yet
     return frames_that_fit(
         height,
         width,
         dim=memory_width(bundle.manifest.architecture),
-        available=available_bytes(),
+        available=available,
         most=min(cores, _MAX_FRAMES_AT_ONCE),
     )
 

@@ -19,6 +19,7 @@ from dsmap.common.reports import write_report
 from dsmap.errors import InputError
 from dsmap.tools.shared import cli
 from dsmap.tools.shared.panels import HARDWARE, INPUT, MODEL, OUTPUT
+from dsmap.tools.shared.start import importing
 from dsmap.tools.shared.terminal import note, say
 
 if TYPE_CHECKING:
@@ -212,18 +213,19 @@ def live(
     version: cli.Version = False,
 ) -> None:
     began = time.monotonic()
-    from dsmap.runtime.jobs.options import ModelOptions
-    from dsmap.runtime.live.open_source import find_source
-    from dsmap.runtime.live.request import LiveRequest, run_live
-    from dsmap.runtime.live.run import LiveSettings
-    from dsmap.runtime.live.source import CaptureRequest
-    from dsmap.runtime.live.styles import session_styles
-    from dsmap.runtime.live.translation import Preparation
-    from dsmap.runtime.open_model import open_model
-    from dsmap.runtime.refine.choice import check_refine
-    from dsmap.runtime.refine.learnt import check_has_refiner
-    from dsmap.runtime.video.addresses import with_passwords
-    from dsmap.runtime.video.hardware import OFF, check_hwaccel
+    with importing():
+        from dsmap.runtime.jobs.options import ModelOptions
+        from dsmap.runtime.live.open_source import find_source
+        from dsmap.runtime.live.request import LiveRequest, run_live
+        from dsmap.runtime.live.run import LiveSettings
+        from dsmap.runtime.live.source import CaptureRequest
+        from dsmap.runtime.live.styles import session_styles
+        from dsmap.runtime.live.translation import Preparation
+        from dsmap.runtime.open_model import open_model
+        from dsmap.runtime.refine.choice import check_refine
+        from dsmap.runtime.refine.learnt import check_has_refiner
+        from dsmap.runtime.video.addresses import with_passwords
+        from dsmap.runtime.video.hardware import OFF, check_hwaccel
 
     sources = tuple(map(find_source, with_passwords(camera or ["0"], password_env, "--camera-password-env")))
     options = ModelOptions(

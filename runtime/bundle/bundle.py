@@ -86,6 +86,17 @@ class Bundle:
         bundle.check()
         return bundle
 
+    def check_files(self) -> None:
+        """Checks that all files are there, as long as they should be: quick. Raises InputError as `check`.
+
+        What a backend runs is checked when it is read (`graph_data`); who only runs a model need not read the rest.
+        """
+        if self._checked:
+            return
+        for file in self.manifest.files():
+            if (found := os.path.getsize(path := self._inside(file))) != file.bytes:
+                raise self._changed(path, file, found)
+
     def check(self) -> None:
         """Reads and checks all files, the first time that it is called.
 
@@ -157,7 +168,7 @@ class Bundle:
         return GraphData(data, file.sha256, precision, printable(self.path(file)))
 
     def release(self) -> None:
-        """Lets go of the bytes that `read` kept: a graph that is wanted later is read, and checked, again."""
+        """Lets go of the bytes that `check` kept: a graph that is wanted later is read, and checked, again."""
         self._held.clear()
 
     def _read(self, file: File) -> bytes:
@@ -170,10 +181,7 @@ class Bundle:
             )
         data = read_regular(path, limit=file.bytes, what="the graph")
         if len(data) != file.bytes:
-            raise InputError(
-                f"{printable(path)} has changed since it was exported: {len(data)} bytes, expected {file.bytes}",
-                advice_for(self.folder),
-            )
+            raise self._changed(path, file, len(data))
         got = hashlib.sha256(data).hexdigest()
         if got != file.sha256:
             expected = printable(file.sha256[:16])
@@ -197,6 +205,12 @@ class Bundle:
             what = "which is not a file" if os.path.lexists(path) else "which is not there: the bundle lacks it"
             raise self._refusal(f"names {file.path!r}, {what}")
         return Path(path)
+
+    def _changed(self, path: Path, file: File, found: int) -> InputError:
+        return InputError(
+            f"{printable(path)} has changed since it was exported: {found} bytes, expected {file.bytes}",
+            advice_for(self.folder),
+        )
 
     def _refusal(self, what: str) -> InputError:
         return InputError(printable(f"{self.folder / MANIFEST} {what}")[:1000], advice_for(self.folder))

@@ -83,7 +83,7 @@ class LoadedModel:
         way = _wanted_refining(self._request)
         if way in ("off", "guided"):
             return way
-        return "guided" if self.for_images.learnt_refiner() is None else "learnt"
+        return "learnt" if self.for_images.has_learnt_refiner() else "guided"
 
     def settle_refining(self, way: str) -> None:
         """Refines as other processes do, see `settled_refining`. Raises DsmapError where this one cannot."""

@@ -61,9 +61,14 @@ class LearntRefiner:
         return np.asarray(cv2.addWeighted(base_rgb, 1, change_rgb, 1, -NO_CHANGE, dst=base_rgb), np.uint8)
 
 
+def has_refiner(bundle: Bundle, target: str) -> bool:
+    """Whether `open_refiner` has one to open."""
+    return onnxruntime_installed() and bundle.find(COMPONENT, target) is not None
+
+
 def open_refiner(bundle: Bundle, target: str, threads: int | None = None) -> LearntRefiner | None:
     """The refiner of translations to `target`; None where the bundle has none, or ONNX Runtime is not installed."""
-    graph = bundle.graph_data(COMPONENT, target) if onnxruntime_installed() else None
+    graph = bundle.graph_data(COMPONENT, target) if has_refiner(bundle, target) else None
     if graph is None:
         return None
     ort = import_onnxruntime()

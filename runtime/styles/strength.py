@@ -68,6 +68,10 @@ class StrengthTranslator(TranslatorWrapper):
         """As `FrameTranslator.learnt_refiner`: none for a mix, as it was learnt from translations at full strength."""
         return super().learnt_refiner() if self.strength == 1 else None
 
+    def has_learnt_refiner(self) -> bool:
+        """As `FrameTranslator.has_learnt_refiner`."""
+        return self.strength == 1 and super().has_learnt_refiner()
+
     def check_size(self, height: int, width: int, batch: int = 1) -> None:
         """As `FrameTranslator.check_size`, for the translation and the reconstruction together."""
         self.translator.check_size(height, width, batch * (1 + (0 < self.strength < 1)))

@@ -1,5 +1,6 @@
 """Signs that work goes on: progress bars on a terminal, and seconds after a line that announces a long step."""
 
+import os
 import sys
 import threading
 import time
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, TypeAlias, cast
 from dsmap.tools.shared.terminal import Drawing, follow_lines, note, note_beside, shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn
 
+_DRAWS_ANYWAY = ("FORCE_COLOR", "TTY_COMPATIBLE")  # variables
 _SILENT = 10.0  # seconds after which a step without a terminal says that it goes on; then every minute
 
 
@@ -58,14 +61,13 @@ def bar(
     It may have a title before it, the count and a text after it, and `clock`: the time left or passed, or none. A
     `transient` bar disappears at the end of the block, however it ends.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(file=cast(TextIO, Drawing()))
-    if not console.is_terminal:
+    console = _terminal()
+    if console is None:
         with _steps_hidden():
             yield None
         return
+    from rich.progress import Progress
+
     columns = _columns(title=title, count=count, text=text, clock=clock, width=width)
     with _steps_hidden(), Progress(*columns, console=console, transient=transient) as drawn:
         yield Bar(drawn)
@@ -104,11 +106,10 @@ class Steps:
     def _after(self, line: str) -> None:
         if not line.endswith(" ...") or self._hidden:
             return
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+        console = _terminal()
+        if console is not None:
+            from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
-        console = Console(file=cast(TextIO, Drawing()))
-        if console.is_terminal:
             columns = SpinnerColumn(), TimeElapsedColumn()
             self._live = Progress(*columns, console=console, transient=True, refresh_per_second=4)
             self._live.add_task("")
@@ -130,6 +131,18 @@ class Steps:
         if self._quiet is not None:
             self._quiet.set()
             self._quiet = None
+
+
+def _terminal() -> "Console | None":
+    """stdout for bars, where it is a terminal or a variable makes rich take it for one."""
+    # Asked first, as importing rich takes as long as translating a few frames.
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if not is_terminal and not any(os.environ.get(name) for name in _DRAWS_ANYWAY):
+        return None
+    from rich.console import Console
+
+    console = Console(file=cast(TextIO, Drawing()))
+    return console if console.is_terminal else None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import typer
 from dsmap.errors import InputError
 from dsmap.tools.shared import cli
 from dsmap.tools.shared.panels import CLUSTER, HARDWARE, INPUT, MODEL, OUTPUT
+from dsmap.tools.shared.start import importing
 from dsmap.tools.shared.terminal import say
 
 if TYPE_CHECKING:
@@ -223,10 +224,11 @@ def video(
 ) -> None:
     cluster = _cluster(ray, segment, cpus_per_worker, gpus_per_worker)
     seconds = seconds_given(start, "--start"), seconds_given(end, "--end")
-    from dsmap.runtime.jobs.batch import run_request
-    from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
-    from dsmap.runtime.jobs.request import resolve_request
-    from dsmap.tools.video.display import Display, show_conclusion
+    with importing():
+        from dsmap.runtime.jobs.batch import run_request
+        from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+        from dsmap.runtime.jobs.request import resolve_request
+        from dsmap.tools.video.display import Display, show_conclusion
 
     request = resolve_request(
         sources,

@@ -414,25 +414,51 @@ def only_fp32(folder: Path) -> Path:
 
 
 def test_a_file_that_changes_after_its_check_is_not_what_runs(tmp_path, monkeypatch):
-    """Every file is overwritten once the bundle has been checked: the sessions have the bytes that were checked."""
+    """Each file is overwritten as soon as it has been checked: the sessions have the bytes that were checked."""
     from dsmap.runtime import Translator
-    from dsmap.runtime.translator import Bundle as TranslatorsBundle
 
     folder = only_fp32(tmp_path / "model")
     frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     expected = Translator.load(folder, domain="winter", backend="cpu", threads=1)(frame)
-    real = Bundle.check
+    real, overwritten = Bundle.graph_data, []
 
-    def check(bundle: Bundle) -> None:
-        real(bundle)
-        for name in folder.glob("*.onnx"):
-            name.write_bytes(b"something else")
+    def graph_data(bundle: Bundle, component: str, domain: str, precision: str) -> GraphData | None:
+        graph = real(bundle, component, domain, precision)
+        path = bundle.graph(component, domain, precision)
+        path.write_bytes(b"something else")
+        overwritten.append(path)
+        return graph
 
-    monkeypatch.setattr(TranslatorsBundle, "check", check)
+    monkeypatch.setattr(Bundle, "graph_data", graph_data)
     translator = Translator.load(folder, domain="winter", backend="cpu", threads=1)
+    assert len(overwritten) == 4
     np.testing.assert_array_equal(translator(frame), expected)
-    with pytest.raises(InputError, match="has changed since it was exported"):  # read again, and checked again
+    monkeypatch.undo()
+    (folder / "style_encoder.winter.onnx").write_bytes(b"something else")
+    with pytest.raises(InputError, match="has changed since it was exported"):  # read, and checked, when it is wanted
         translator.set_style(frame)
+
+
+def test_a_translator_checks_what_it_runs_and_that_the_rest_is_there(tmp_path):
+    from dsmap.runtime import Translator
+
+    folder = only_fp32(tmp_path / "model")
+    frame = np.zeros((32, 32, 3), np.uint8)
+    runs, other = folder / "decoder.winter.onnx", folder / "decoder.summer.onnx"
+    sound = runs.read_bytes()
+    runs.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"decoder\.winter\.onnx has changed since .* SHA-256"):
+        Translator.load(folder, domain="winter", backend="cpu", threads=1)
+    runs.write_bytes(sound)
+    damaged = bytearray(other.read_bytes())
+    damaged[-1] ^= 1
+    other.write_bytes(damaged)
+    assert Translator.load(folder, domain="winter", backend="cpu", threads=1)(frame).shape == frame.shape
+    assert "SHA-256" in refused(folder).fact
+    for change, fact in ((lambda: other.write_bytes(damaged[:-1]), "has changed since"), (other.unlink, "lacks it")):
+        change()
+        with pytest.raises(InputError, match=fact):
+            Translator.load(folder, domain="winter", backend="cpu", threads=1)
 
 
 def test_sessions_take_bytes_alone(tmp_path, monkeypatch):
