@@ -69,6 +69,11 @@ class FrameTranslator(Protocol):
         """Translates one frame (H, W, 3), or a batch (N, H, W, 3) as for `submit`, and waits for it."""
         return self.finish(frames_rgb, self.submit(frames_rgb)())
 
+    @property
+    def finishes(self) -> bool:
+        """Whether `finish` does anything."""
+        return type(self).finish is not FrameTranslator.finish
+
     def learnt_refiner(self) -> Refine | None:
         """What brings its results to a larger size, as it has learnt to: None where it has not. Kept once loaded."""
         return None
@@ -120,6 +125,11 @@ class TranslatorWrapper(FrameTranslator):
     def finish(self, input_rgb: Frames, output_rgb: Frames) -> Frames:
         """As `FrameTranslator.finish`."""
         return self.inner.finish(input_rgb, output_rgb)
+
+    @property
+    def finishes(self) -> bool:
+        """As `FrameTranslator.finishes`."""
+        return type(self).finish is not TranslatorWrapper.finish or self.inner.finishes
 
     def learnt_refiner(self) -> Refine | None:
         """As `FrameTranslator.learnt_refiner`."""

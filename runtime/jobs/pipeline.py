@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from dsmap.common.interrupts import StopRequest
-from dsmap.runtime.jobs.report import Pixels, StageClock
+from dsmap.runtime.jobs.report import StageClock
 from dsmap.runtime.video.frame import Frame
 
 Other = TypeVar("Other")
@@ -38,7 +38,8 @@ class Done(NamedTuple):
 
     frame: Frame
     """As it was read."""
-    rgb: Pixels
+    rgb: Any
+    """What `finish` gave: uint8 (H, W, 3), or a frame for an encoder."""
 
 
 class _InFlight(NamedTuple, Generic[Result]):
@@ -59,7 +60,7 @@ class Pipeline(Generic[Other, Result]):
         self,
         items: Iterable[Frame | Other],
         begin: Callable[[Frame, int], Callable[[], Result]],
-        finish: Callable[[Frame, Result], Pixels],
+        finish: Callable[[Frame, Result], Any],
         *,
         in_flight: int = 1,
         clock: StageClock | None = None,

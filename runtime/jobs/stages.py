@@ -1,17 +1,26 @@
 """Stages of one frame of a clip: scale it, translate it, finish it, bring it to the size that is written."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
 import numpy as np
 import numpy.typing as npt
+from av.video.frame import VideoFrame
 
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.report import Pixels, check_translated
 from dsmap.runtime.refine.choice import is_refined, size_inside
-from dsmap.runtime.refine.refiners import refiner_for
+from dsmap.runtime.refine.refiners import refiner_for, yuv_refiner
 from dsmap.runtime.video.frame import Residual, add_residual
+from dsmap.runtime.video.frame_to_rgb import FrameToRgb
+from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.planes import yuv_planes
+from dsmap.runtime.video.rgb_to_frame import new_yuv_frame
 from dsmap.runtime.video.scaling import scaled
 
 
@@ -52,6 +61,15 @@ class FrameSteps:
         """(width, height) that the network works at."""
         self._written = (width, height) if upscale else self.inside
         self._refine = refiner_for(refine, translator) if is_refined(refine, self.inside, self._written) else None
+        self._refine_yuv = yuv_refiner(self._refine)
+        self._to_small = FrameToRgb(*self.inside, Orientation(), shape=Fraction(width, height), averages=True)
+
+    @property
+    def takes_yuv(self) -> bool:
+        """Whether `begin` and `finish` take frames as they were decoded too, where those can stay Y'CbCr: they are
+        refined, and nothing else is done to them.
+        """
+        return self._refine_yuv is not None and not self._side_by_side and not self._translator.finishes
 
     @property
     def in_flight(self) -> int:
@@ -63,13 +81,13 @@ class FrameSteps:
         """(width, height) of the frames that `finish` gives."""
         return self._written[0] * (2 if self._side_by_side else 1), self._written[1]
 
-    def begin_later(self, first_rgb: Pixels) -> None:
+    def begin_later(self, first: Pixels | VideoFrame) -> None:
         """Shows the clip's first frame to the translator, when the work begins at a later one."""
-        self._translator.start_clip(scaled(first_rgb, self.inside))
+        self._translator.start_clip(self._small(first))
 
-    def begin(self, frame_rgb: Pixels, at: ClipTime = FIRST_FRAME) -> Callable[[], Translated]:
-        """Begins the translation and gives what waits for it."""
-        small_rgb = scaled(frame_rgb, self.inside)
+    def begin(self, frame: Pixels | VideoFrame, at: ClipTime = FIRST_FRAME) -> Callable[[], Translated]:
+        """Begins the translation of a frame, RGB or one that `takes_yuv` is about, and gives what waits for it."""
+        small_rgb = self._small(frame)
         wait = self._translator.submit(small_rgb, at=at)
         return lambda: Translated(small_rgb, check_translated(wait(), small_rgb))
 
@@ -77,6 +95,14 @@ class FrameSteps:
         """As `begin`, for a frame in a device's memory; the translator takes such frames."""
         wait = self._translator.submit_device(frame, at=at)
         return lambda: Translated(None, wait())
+
+    def finish_yuv(self, frame: VideoFrame, translated: Translated) -> VideoFrame:
+        """As `finish`, for a frame that `takes_yuv` is about; the result is one for an encoder."""
+        assert translated.small_rgb is not None
+        assert self._refine_yuv is not None
+        result = new_yuv_frame(*self._written)
+        self._refine_yuv(yuv_planes(frame), translated.small_rgb, translated.rgb, yuv_planes(result))
+        return result
 
     def finish(self, frame_rgb: Pixels, translated: Translated, residual: Residual | None = None) -> npt.NDArray[Any]:
         """The frame to write; called in order of the frames.
@@ -94,6 +120,9 @@ class FrameSteps:
                 steps = np.rint(scaled(residual.astype(np.float32), self._written)).astype(np.int8)
             return np.hstack([add_residual(part, steps) for part in parts])
         return np.hstack(parts) if self._side_by_side else parts[0]
+
+    def _small(self, frame: Pixels | VideoFrame) -> Pixels:
+        return self._to_small(frame) if isinstance(frame, VideoFrame) else scaled(frame, self.inside)
 
     def _finished(self, frame_rgb: Pixels, small_rgb: Pixels, rgb: Pixels) -> Pixels:
         """The translation at the size that is written; stabilized after it was refined, which leaves less flicker."""

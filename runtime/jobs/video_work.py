@@ -9,6 +9,7 @@ import cv2  # noqa: F401  # before av
 
 # isort: split
 from av.packet import Packet
+from av.video.frame import VideoFrame
 
 from dsmap.common.interrupts import StopRequest
 from dsmap.common.notify import Notify
@@ -160,6 +161,8 @@ class VideoWork:
 
     def run(self, writer: Writer, progress: Progress | None) -> None:
         """Decode, translate and encode until the end of the input, or until it is stopped."""
+        if isinstance(self._reader, VideoReader):
+            self._reader.as_yuv = self._steps.takes_yuv and isinstance(writer, VideoWriter) and writer.takes_yuv
         with Pipeline(
             self._items(),
             self._begin,
@@ -176,7 +179,7 @@ class VideoWork:
                     if self._parts and isinstance(writer, VideoWriter) and self._parts.is_due():
                         writer.cut()
                     writer.write(item.rgb, item.frame.pts, item.frame.duration)
-                if self._pool is not None and item.frame.device is None:
+                if self._pool is not None and item.frame.device is None and item.frame.yuv is None:
                     self._pool.give(item.frame.rgb)
                 if progress:
                     progress(writer.frames, self._reader.expected_frames)
@@ -226,7 +229,7 @@ class VideoWork:
                 if self._first_pts is None:
                     self._first_pts = item.pts
                     if skip and item.device is None:
-                        self._steps.begin_later(item.rgb)
+                        self._steps.begin_later(item.pixels)
                 if skip:
                     skip -= 1
                     continue
@@ -237,9 +240,13 @@ class VideoWork:
         seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
         share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
         at = ClipTime(seconds, share)
-        return self._steps.begin(frame.rgb, at) if frame.device is None else self._steps.begin_device(frame.device, at)
+        if frame.device is not None:
+            return self._steps.begin_device(frame.device, at)
+        return self._steps.begin(frame.pixels, at)
 
-    def _finished(self, frame: Frame, translated: Translated) -> Pixels:
+    def _finished(self, frame: Frame, translated: Translated) -> Pixels | VideoFrame:
+        if frame.yuv is not None:
+            return self._steps.finish_yuv(frame.yuv, translated)
         return self._steps.finish(frame.rgb, translated, frame.residual)
 
     def _cancel(self) -> None:

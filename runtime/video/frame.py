@@ -1,12 +1,15 @@
 """The types of decoded frames: `Frame`, its pixels, and where their memory comes from."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dsmap.runtime.backends.device_frame import DeviceFrame
+
+if TYPE_CHECKING:  # frames are described in modules that work without libav
+    from av.video.frame import VideoFrame
 
 Pixels = npt.NDArray[np.uint8]
 Residual = npt.NDArray[np.int8]
@@ -36,6 +39,17 @@ class Frame:
     """What `rgb` lacks of a frame of more than 8 bits, where it was asked for."""
     device: DeviceFrame | None = None
     """The frame where it is in a device's memory, if it was asked for; `rgb` is then empty, (0, 0, 3)."""
+    yuv: "VideoFrame | None" = None
+    """The frame as it was decoded, if that was asked for and `can_stay_yuv` says so; `rgb` is then empty as well."""
+
+    @property
+    def pixels(self) -> "Pixels | VideoFrame":
+        """`yuv` where there is one, else `rgb`."""
+        return self.rgb if self.yuv is None else self.yuv
+
+
+NO_PIXELS: Pixels = np.empty((0, 0, 3), np.uint8)
+"""`rgb` of frames that are elsewhere."""
 
 
 def add_residual(rgb: Pixels, residual: Residual) -> npt.NDArray[np.uint16]:

@@ -22,12 +22,13 @@ from dsmap.errors import InputError
 from dsmap.runtime.video.colour_matrix import guessed_matrix, needs_own_matrix, to_full_rgb, value_range
 from dsmap.runtime.video.frame import LEVEL, ArrayPool, Pixels, Residual
 from dsmap.runtime.video.orientation import Orientation
+from dsmap.runtime.video.planes import plane_pixels
 from dsmap.runtime.video.scaling import fitted_size, scaled
 from dsmap.runtime.video.stream_side_data import Crop
 from dsmap.runtime.video.tone_mapping import Tone, ToneMapper, tone_of
 
 # Chroma is interpolated, not repeated, and values are rounded: otherwise RGB is 1 to 1.5 levels too dark on average.
-_DECODE_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 # AVColorSpace (the file's tag) to swscale's matrix. For other tags, and none, the matrix is guessed.
 _MATRICES = {
@@ -64,6 +65,7 @@ class FrameToRgb:
     `width`, `height`: of the result, upright. `crop`: the part of the stored frame that the container hides.
     `shape`: width / height of the stored frame as displayed, pixel aspect and all; None: that of square pixels.
     `tone`: of the clip; None: that of the first frame that has one. With a `pool` the results lie in its arrays.
+    `averages`: frames that become smaller are averaged over areas, as `scaled` does it; otherwise cubic.
     """
 
     width: int
@@ -73,6 +75,7 @@ class FrameToRgb:
     crop: Crop = Crop()  # noqa: RUF009  # frozen
     shape: Fraction | None = None
     tone: Tone | None = None
+    averages: bool = False
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
     _mapper: ToneMapper | None = field(default=None, repr=False)
     _latest: tuple[tuple[int, int, Fraction], _Placement] | None = field(default=None, repr=False)
@@ -94,7 +97,7 @@ class FrameToRgb:
             return self(frame, aspect), None
         place = self._placement(frame, aspect)
         wide, white = self._wide(frame, *place.converted)
-        planes = (_full_16_bits(_pixels(plane, np.uint16), white, frame) for plane in wide)
+        planes = (_full_16_bits(plane_pixels(plane, np.uint16), white, frame) for plane in wide)
         green, blue, red = (self._placed(plane, place) for plane in planes)
         exact = self.orientation.apply(np.asarray(cv2.merge([red, green, blue])))
         exact += LEVEL // 2  # fits into 16 bits: white is 255 levels
@@ -127,10 +130,11 @@ class FrameToRgb:
     def _planes(self, frame: VideoFrame, width: int, height: int) -> list[Pixels]:
         """Green, blue and red, each uint8 (height, width), of the whole stored frame."""
         if tone_of(frame) is None and not _needs_16_bits(frame) and not needs_own_matrix(frame):
-            planes = [_pixels(plane) for plane in self._convert(frame, "gbrp", width, height).planes]
+            planes = [plane_pixels(plane) for plane in self._convert(frame, "gbrp", width, height).planes]
         else:
             wide, white = self._wide(frame, width, height)
-            planes = [np.asarray(cv2.convertScaleAbs(_pixels(plane, np.uint16), alpha=255 / white)) for plane in wide]
+            found = (plane_pixels(plane, np.uint16) for plane in wide)
+            planes = [np.asarray(cv2.convertScaleAbs(plane, alpha=255 / white)) for plane in found]
         return [np.asarray(cv2.LUT(plane, _EXPANDED)) for plane in planes] if _is_limited_grey(frame) else planes
 
     def _wide(self, frame: VideoFrame, width: int, height: int) -> tuple[tuple[VideoPlane, ...], float]:
@@ -184,18 +188,13 @@ class FrameToRgb:
                 format=format,  # swscale makes planes four times as fast as interleaved pixels
                 src_colorspace=matrix_of(frame),
                 src_color_range=value_range(frame),
-                interpolation=_DECODE_FLAGS,
+                interpolation=(Interpolation.AREA if self.averages else Interpolation.BICUBIC) | _EXACT,
             )
         except (OSError, ValueError) as error:
             raise InputError(
                 f"the video's pixels ({frame.format.name}, {frame.width}x{frame.height}) cannot be converted to RGB",
                 "convert the video to H.264 first",
             ) from error
-
-
-def _pixels(plane: VideoPlane, kind: type[np.uint8] | type[np.uint16] = np.uint8) -> npt.NDArray:
-    """(H, W), a view: rows in memory are longer than W."""
-    return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
 
 
 def _full_16_bits(plane: npt.NDArray[np.uint16], white: float, frame: VideoFrame) -> npt.NDArray[np.uint16]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
-import numpy as np
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
@@ -29,7 +28,7 @@ from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.decoder import VideoDecoder
 from dsmap.runtime.video.device_planes import device_frame, on_host
 from dsmap.runtime.video.file_source import FileSource
-from dsmap.runtime.video.frame import ArrayPool, Frame
+from dsmap.runtime.video.frame import NO_PIXELS, ArrayPool, Frame
 from dsmap.runtime.video.frame_count import frame_rate, has_index, missing_frames, total_frames, video_end
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.hardware import OFF, check_device, check_hwaccel
@@ -38,6 +37,7 @@ from dsmap.runtime.video.network_source import NetworkSource
 from dsmap.runtime.video.orientation import Orientation, orientation
 from dsmap.runtime.video.pipe_source import PipeSource
 from dsmap.runtime.video.pipes import is_piped_in
+from dsmap.runtime.video.planes import can_stay_yuv
 from dsmap.runtime.video.scaling import size_at_height
 from dsmap.runtime.video.section import Section
 from dsmap.runtime.video.seeking import decoder_at, decoder_at_keyframe
@@ -113,6 +113,9 @@ class VideoReader:
         self._deinterlace, self._ten_bits, self._hwaccel = deinterlace, ten_bits, hwaccel
         self.on_device = on_device and not deinterlace
         """Whether frames may stay in a device's memory; can be switched off later."""
+        self.as_yuv = False
+        """Whether frames that can stay Y'CbCr are given so (`Frame.yuv`), where nothing is done to them here; can be
+        switched on before the iteration."""
         self._notify = notify or (lambda line: None)
         try:
             self._streams = StreamChoice(self._source.container, self.path, programme, self.name)
@@ -305,20 +308,26 @@ class VideoReader:
         if changed:
             self._report_change(decoded, pts)
         if self.on_device and (device := self._device_frame(decoded)) is not None:
-            return Frame(np.empty((0, 0, 3), np.uint8), pts, duration, device=device)
+            return Frame(NO_PIXELS, pts, duration, device=device)
         decoded = on_host(decoded)
+        if self.as_yuv and self._is_unchanged(decoded) and can_stay_yuv(decoded):
+            return Frame(NO_PIXELS, pts, duration, yuv=decoded)
         if self._ten_bits:
             rgb, residual = self._to_rgb.with_residual(decoded, self._shown.aspect)
             return Frame(rgb, pts, duration, residual)
         return Frame(self._to_rgb(decoded, self._shown.aspect), pts, duration)
 
     def _device_frame(self, decoded: VideoFrame) -> DeviceFrame | None:
-        size = decoded.width, decoded.height
-        if size != (self.width, self.height) or self.orientation != Orientation() or self._shown.crop:
-            return None
-        if not self._to_rgb.fills(decoded, self._shown.aspect):
+        if not self._is_unchanged(decoded):
             return None
         return device_frame(decoded, lambda frame: FrameToRgb(self.width, self.height, Orientation())(frame))
+
+    def _is_unchanged(self, decoded: VideoFrame) -> bool:
+        """Whether the frame is neither turned nor cropped nor scaled, and has no bars."""
+        size = decoded.width, decoded.height
+        if size != (self.width, self.height) or self.orientation != Orientation() or self._shown.crop:
+            return False
+        return self._to_rgb.fills(decoded, self._shown.aspect)
 
     def _shifted(self, packet: Packet) -> Packet:
         if self._shift and not is_cover(packet.stream):

@@ -13,6 +13,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 # Chroma is filtered and values are rounded: otherwise they come out too dark on average.
 _ENCODE_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 
+YUV_FORMAT = "yuv420p"
+"""The pixel format of most encoders, and of most videos."""
 RGB_FORMATS = ("rgb24", "bgr0")
 """Pixel formats that hold RGB itself, bit for bit."""
 
@@ -21,7 +23,7 @@ RGB_FORMATS = ("rgb24", "bgr0")
 class RgbToFrame:
     """Converts RGB to frames for an encoder: tagged BT.709 in limited range, or RGB itself. Keep one per video."""
 
-    pix_fmt: str = "yuv420p"
+    pix_fmt: str = YUV_FORMAT
     _scaler: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
 
     def __call__(self, rgb: npt.NDArray) -> VideoFrame:
@@ -47,7 +49,15 @@ class RgbToFrame:
         return frame
 
 
-def pad_to_even(rgb: npt.NDArray, pix_fmt: str = "yuv420p") -> npt.NDArray:
+def new_yuv_frame(width: int, height: int) -> VideoFrame:
+    """A frame for an encoder of `YUV_FORMAT`, to be filled: tagged BT.709 in limited range. Both sides are even."""
+    frame = VideoFrame(width, height, YUV_FORMAT)
+    frame.colorspace, frame.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
+    frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
+    return frame
+
+
+def pad_to_even(rgb: npt.NDArray, pix_fmt: str = YUV_FORMAT) -> npt.NDArray:
     """(H, W, 3) with the last row and column repeated where `pix_fmt` stores colour once for two of them."""
     height, width = rgb.shape[:2]
     across, down = (0, 0) if pix_fmt in RGB_FORMATS else (width % 2, height % 2 if "420" in pix_fmt else 0)

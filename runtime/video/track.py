@@ -106,10 +106,10 @@ class VideoTrack:
             "headers": (context.extradata or b"").hex(),
         }
 
-    def encode(self, rgb: npt.NDArray[np.uint8], pts: int, duration: int) -> None:
-        """Encode a frame: uint8 (H, W, 3); times in the given time base."""
+    def encode(self, given: npt.NDArray[np.uint8] | VideoFrame, pts: int, duration: int) -> None:
+        """Encode a frame: uint8 (H, W, 3), or one of the encoder's own format; times in the given time base."""
         self.mux_earlier()
-        frame = self._to_frame(pad_to_even(rgb, self._encoder.pix_fmt))
+        frame = given if isinstance(given, VideoFrame) else self._converted(given)
         frame.pts, frame.time_base = self._ticks(pts), self.time_base
         frame.duration = self._ticks(duration)
         if not self._has_encoded and self._last_pts is not None and frame.pts <= self._last_pts:
@@ -128,6 +128,9 @@ class VideoTrack:
             self._cuts.add(frame.pts)
             self._cut_next = False
         self._mux(frame)
+
+    def _converted(self, rgb: npt.NDArray[np.uint8]) -> VideoFrame:
+        return self._to_frame(pad_to_even(rgb, self._encoder.pix_fmt))
 
     def cut(self) -> None:
         """The next frame begins a new segment: it becomes a keyframe that no earlier frame refers past."""

@@ -16,6 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.frame import VideoFrame
 
 from dsmap.common.atomic import sync_file
 from dsmap.errors import DsmapError, InputError
@@ -29,6 +30,7 @@ from dsmap.runtime.video.held_packets import HeldPackets, packet_start
 from dsmap.runtime.video.media import open_file
 from dsmap.runtime.video.metadata import container_metadata, describe
 from dsmap.runtime.video.pipes import suffix_of
+from dsmap.runtime.video.rgb_to_frame import YUV_FORMAT
 from dsmap.runtime.video.stream_copy import StreamCopier
 from dsmap.runtime.video.track import VideoTrack, encoder_time_base
 from dsmap.runtime.video.windows_sound import name_tracks
@@ -165,10 +167,15 @@ class VideoWriter:
         """The next frame begins a new segment of the journal; earlier frames become resumable soon after."""
         self._track.cut()
 
-    def write(self, rgb: npt.NDArray[np.uint8], pts: int, duration: int = 0) -> None:
+    @property
+    def takes_yuv(self) -> bool:
+        """Whether `write` takes frames of `new_yuv_frame` too."""
+        return self.encoder.pix_fmt == YUV_FORMAT
+
+    def write(self, frame: npt.NDArray[np.uint8] | VideoFrame, pts: int, duration: int = 0) -> None:
         """Encode one frame: uint8 (H, W, 3), shown from `pts` for `duration` (0: unknown) in `time_base`."""
         with self._explained():
-            self._track.encode(rgb, pts, duration)
+            self._track.encode(frame, pts, duration)
             self.frames += 1
             self._end = (pts + max(duration, 1)) * self._time_base
             self._release()

@@ -110,7 +110,7 @@ def test_strips_fit_together(shape: tuple[int, int], monkeypatch):
     rgb = cv2.resize(texture(), shape[::-1])
     size = max(1, shape[1] * 2 // 5), max(1, shape[0] * 2 // 5)
     one = refined(rgb, colder, size)
-    monkeypatch.setattr("dsmap.runtime.refine.guided._ROWS", 100_000)
+    monkeypatch.setattr("dsmap.runtime.refine.strips.ROWS", 100_000)
     assert np.abs(one.astype(int) - refined(rgb, colder, size)).max() <= 1
     assert one.shape == rgb.shape
 

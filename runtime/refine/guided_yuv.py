@@ -1,0 +1,106 @@
+"""The same as `guided` for frames that stay Y'CbCr in 4:2:0, as videos hold them: half the values, and no conversions.
+
+    guided_yuv(frame, small_rgb, translated_rgb, result)    # fills the planes of `result`: BT.709 in limited range
+
+Brightness is the frame's own luma. What is enlarged is the same map and gain, as Y'CbCr: the luma at full size, the
+colours at half of it. All of this is linear, so the result is that of `guided` but for rounding and for colours that
+RGB does not have, which whatever shows them clips.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dsmap.runtime.refine.local_map import Floats, LocalMap, Pixels, fit_local_map
+from dsmap.runtime.refine.mapped import STEPS, boost, gains, mapped, of_cells
+from dsmap.runtime.refine.strips import Strip, in_threads, strips
+
+LUMA_SPAN, COLOUR_SPAN, BLACK, GREY = 219, 224, 16, 128
+_RED, _BLUE = 0.2126, 0.0722
+_GREEN = 1 - _RED - _BLUE
+BT709 = np.array(
+    [
+        np.array([_RED, _GREEN, _BLUE]) * LUMA_SPAN / 255,
+        np.array([-_RED, -_GREEN, 1 - _BLUE]) / (2 * (1 - _BLUE)) * COLOUR_SPAN / 255,
+        np.array([1 - _RED, -_GREEN, -_BLUE]) / (2 * (1 - _RED)) * COLOUR_SPAN / 255,
+    ]
+)
+"""Luma, blue and red difference in limited range, of red, green and blue from 0 to 255; without black and grey."""
+_FINE = 5
+_UNITS = 1 << _FINE
+"""Of a level, in what is enlarged: rounding comes last."""
+
+
+class YuvPlanes(NamedTuple):
+    """A frame in 4:2:0 with 8 bits: uint8 luma (H, W), and blue and red difference (H/2, W/2); H and W are even."""
+
+    luma: Pixels
+    blue: Pixels
+    red: Pixels
+    is_full: bool = False
+    """Whether the luma has the full range, 0 to 255."""
+
+
+def guided_yuv(frame: YuvPlanes, small_rgb: Pixels, translated_rgb: Pixels, result: YuvPlanes) -> None:
+    """Fills `result` (BT.709, limited range) with the translation at the size of `frame`, along its edges.
+
+    `small_rgb`, `translated_rgb`: as for `guided`.
+    """
+    height, small = frame.luma.shape[0], small_rgb.shape[:2]
+    luma = np.asarray(cv2.resize(frame.luma, small[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    base = _Base.of(small_rgb, fit_local_map(small_rgb, translated_rgb), luma)
+    # Of the colours' rows, so that a strip has whole ones of those too.
+    in_threads(lambda strip: _enlarge(frame, base, strip, result), strips(height // 2, small[0], 2))
+
+
+class _Base(NamedTuple):
+    """What is enlarged, at the small size; both (h, w) for luma, blue and red difference."""
+
+    values: list[npt.NDArray[np.int16]]
+    """In `_UNITS` of a level."""
+    gains: list[npt.NDArray[np.int16]]
+    """In `STEPS`."""
+    luma: Pixels
+    """Of the frame."""
+
+    @classmethod
+    def of(cls, small_rgb: Pixels, local_map: LocalMap, luma: Pixels) -> "_Base":
+        size = small_rgb.shape[:2]
+        values = [np.empty(size, np.int16) for _ in range(3)]
+        gain = [np.empty(size, np.int16) for _ in range(3)]
+        of_all = np.asarray(cv2.transform(gains(local_map), BT709 * 255 / LUMA_SPAN))
+        whole = [np.rint(plane).astype(np.int16) for plane in cv2.split(of_all)]
+        offsets = np.array([BLACK, GREY, GREY]) + 0.5 / _UNITS
+        to_yuv = (np.hstack([BT709, offsets[:, None]]) * _UNITS).astype(np.float32)
+
+        def keep(rows: slice, planes: list[Floats]) -> None:
+            yuv = np.asarray(cv2.transform(cv2.merge(planes), to_yuv)).astype(np.int16)
+            for plane, target in zip(cv2.split(yuv), values, strict=True):
+                target[rows] = plane
+            for plane, target in zip(whole, gain, strict=True):
+                target[rows] = of_cells(plane, rows, size[1])
+
+        mapped(small_rgb, local_map, keep)
+        return cls(values, gain, luma)
+
+
+def _enlarge(frame: YuvPlanes, base: _Base, strip: Strip, result: YuvPlanes) -> None:
+    """Fills some rows of the result; those of the strip are the colours'."""
+    height, width = strip.rows.stop - strip.rows.start, frame.luma.shape[1]
+    rows = slice(strip.rows.start * 2, strip.rows.stop * 2)
+    detail = np.subtract(frame.luma[rows], strip.enlarged(base.luma, width, 2), dtype=np.int16)
+    boost(detail, 1.0 if frame.is_full else LUMA_SPAN / 255)
+    scale = _UNITS / STEPS * (LUMA_SPAN / 255 if frame.is_full else 1.0)
+    half = np.asarray(cv2.resize(detail, (width // 2, height), interpolation=cv2.INTER_AREA))
+    for plane, values, gain, target, span in zip(
+        (detail, half, half), base.values, base.gains, result[:3], (LUMA_SPAN, COLOUR_SPAN, COLOUR_SPAN), strict=True
+    ):
+        times, across = (2, width) if plane is detail else (1, width // 2)
+        details = cv2.multiply(plane, strip.enlarged(gain, across, times), scale=scale)
+        total = np.asarray(cv2.add(strip.enlarged(values, across, times), details), np.int16)
+        total += _UNITS // 2
+        total >>= _FINE
+        place = slice(strip.rows.start * times, strip.rows.stop * times)
+        target[place] = np.clip(total, BLACK, BLACK + span, out=total)
