@@ -50,12 +50,12 @@ def guided_yuv(frame: YuvPlanes, small_rgb: Pixels, translated_rgb: Pixels, resu
     """
     height, small = frame.luma.shape[0], small_rgb.shape[:2]
     luma = np.asarray(cv2.resize(frame.luma, small[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-    base = _Base.of(small_rgb, fit_local_map(small_rgb, translated_rgb), luma)
+    base = _YuvBase.of(small_rgb, fit_local_map(small_rgb, translated_rgb), luma)
     # Of the colours' rows, so that a strip has whole ones of those too.
     in_threads(lambda strip: _enlarge(frame, base, strip, result), strips(height // 2, small[0], 2))
 
 
-class _Base(NamedTuple):
+class _YuvBase(NamedTuple):
     """What is enlarged, at the small size; both (h, w) for luma, blue and red difference."""
 
     values: list[npt.NDArray[np.int16]]
@@ -66,7 +66,7 @@ class _Base(NamedTuple):
     """Of the frame."""
 
     @classmethod
-    def of(cls, small_rgb: Pixels, local_map: LocalMap, luma: Pixels) -> "_Base":
+    def of(cls, small_rgb: Pixels, local_map: LocalMap, luma: Pixels) -> "_YuvBase":
         size = small_rgb.shape[:2]
         values = [np.empty(size, np.int16) for _ in range(3)]
         gain = [np.empty(size, np.int16) for _ in range(3)]
@@ -86,7 +86,7 @@ class _Base(NamedTuple):
         return cls(values, gain, luma)
 
 
-def _enlarge(frame: YuvPlanes, base: _Base, strip: Strip, result: YuvPlanes) -> None:
+def _enlarge(frame: YuvPlanes, base: _YuvBase, strip: Strip, result: YuvPlanes) -> None:
     """Fills some rows of the result; those of the strip are the colours'."""
     height, width = strip.rows.stop - strip.rows.start, frame.luma.shape[1]
     rows = slice(strip.rows.start * 2, strip.rows.stop * 2)
