@@ -16,31 +16,11 @@ import numpy.typing as npt
 from dsmap.runtime.refine.local_map import Floats, LocalMap, Pixels, fit_local_map
 from dsmap.runtime.refine.mapped import STEPS, boost, gains, mapped, of_cells
 from dsmap.runtime.refine.strips import Strip, in_threads, strips
+from dsmap.runtime.refine.yuv_planes import BLACK, COLOUR_SPAN, LUMA_SPAN, YuvKind, YuvPlanes, from_rgb
 
-LUMA_SPAN, COLOUR_SPAN, BLACK, GREY = 219, 224, 16, 128
-_RED, _BLUE = 0.2126, 0.0722
-_GREEN = 1 - _RED - _BLUE
-BT709 = np.array(
-    [
-        np.array([_RED, _GREEN, _BLUE]) * LUMA_SPAN / 255,
-        np.array([-_RED, -_GREEN, 1 - _BLUE]) / (2 * (1 - _BLUE)) * COLOUR_SPAN / 255,
-        np.array([1 - _RED, -_GREEN, -_BLUE]) / (2 * (1 - _RED)) * COLOUR_SPAN / 255,
-    ]
-)
-"""Luma, blue and red difference in limited range, of red, green and blue from 0 to 255; without black and grey."""
 _FINE = 5
 _UNITS = 1 << _FINE
 """Of a level, in what is enlarged: rounding comes last."""
-
-
-class YuvPlanes(NamedTuple):
-    """A frame in 4:2:0 with 8 bits: uint8 luma (H, W), and blue and red difference (H/2, W/2); H and W are even."""
-
-    luma: Pixels
-    blue: Pixels
-    red: Pixels
-    is_full: bool = False
-    """Whether the luma has the full range, 0 to 255."""
 
 
 def guided_yuv(frame: YuvPlanes, small_rgb: Pixels, translated_rgb: Pixels, result: YuvPlanes) -> None:
@@ -70,10 +50,10 @@ class _YuvBase(NamedTuple):
         size = small_rgb.shape[:2]
         values = [np.empty(size, np.int16) for _ in range(3)]
         gain = [np.empty(size, np.int16) for _ in range(3)]
-        of_all = np.asarray(cv2.transform(gains(local_map), BT709 * 255 / LUMA_SPAN))
+        matrix, offset = from_rgb(YuvKind())
+        of_all = np.asarray(cv2.transform(gains(local_map), matrix * 255 / LUMA_SPAN))
         whole = [np.rint(plane).astype(np.int16) for plane in cv2.split(of_all)]
-        offsets = np.array([BLACK, GREY, GREY]) + 0.5 / _UNITS
-        to_yuv = (np.hstack([BT709, offsets[:, None]]) * _UNITS).astype(np.float32)
+        to_yuv = np.hstack([matrix * _UNITS, offset[:, None] * _UNITS + 0.5]).astype(np.float32)
 
         def keep(rows: slice, planes: list[Floats]) -> None:
             yuv = np.asarray(cv2.transform(cv2.merge(planes), to_yuv)).astype(np.int16)
@@ -91,8 +71,8 @@ def _enlarge(frame: YuvPlanes, base: _YuvBase, strip: Strip, result: YuvPlanes) 
     height, width = strip.rows.stop - strip.rows.start, frame.luma.shape[1]
     rows = slice(strip.rows.start * 2, strip.rows.stop * 2)
     detail = np.subtract(frame.luma[rows], strip.enlarged(base.luma, width, 2), dtype=np.int16)
-    boost(detail, 1.0 if frame.is_full else LUMA_SPAN / 255)
-    scale = _UNITS / STEPS * (LUMA_SPAN / 255 if frame.is_full else 1.0)
+    boost(detail, 1.0 if frame.kind.is_full else LUMA_SPAN / 255)
+    scale = _UNITS / STEPS * (LUMA_SPAN / 255 if frame.kind.is_full else 1.0)
     half = np.asarray(cv2.resize(detail, (width // 2, height), interpolation=cv2.INTER_AREA))
     for plane, values, gain, target, span in zip(
         (detail, half, half), base.values, base.gains, result[:3], (LUMA_SPAN, COLOUR_SPAN, COLOUR_SPAN), strict=True

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dsmap.errors import InputError
 from dsmap.runtime.frame_translator import FrameTranslator, Refine
 from dsmap.runtime.refine.guided import guided
-from dsmap.runtime.refine.guided_yuv import YuvPlanes, guided_yuv
+from dsmap.runtime.refine.guided_yuv import guided_yuv
 from dsmap.runtime.refine.local_map import Pixels
+from dsmap.runtime.refine.yuv_planes import YuvPlanes
 
 RefineYuv = Callable[[YuvPlanes, Pixels, Pixels, YuvPlanes], None]
 """(frame, smaller frame in RGB, translation of that one, result to fill): see `guided_yuv`."""

@@ -20,6 +20,23 @@ from dsmap.errors import InputError
 
 Values = npt.NDArray[np.float32]
 
+# AVColorSpace (the file's tag) to swscale's matrix. For other tags, and none, the matrix is guessed.
+_MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+LUMA_WEIGHTS = {
+    Colorspace.ITU709: (0.2126, 0.0722),
+    Colorspace.FCC: (0.30, 0.11),
+    Colorspace.ITU601: (0.299, 0.114),
+    Colorspace.SMPTE240M: (0.212, 0.087),
+    Colorspace.BT2020: (0.2627, 0.0593),
+}
+"""Of red and blue in the luma, by swscale's name of the matrix."""
 # H.273's numbers of matrices.
 GBR, YCGCO, DERIVED = 0, 8, 12
 _REFUSED = {
@@ -55,6 +72,13 @@ def guessed_matrix(frame: VideoFrame) -> Colorspace:
     if frame.color_primaries == ColorPrimaries.BT2020:
         return Colorspace.BT2020
     return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+
+
+def matrix_of(frame: VideoFrame) -> Colorspace | None:
+    """The matrix by swscale's name, guessed where the file does not say; None for RGB."""
+    if frame.format.is_rgb:
+        return None
+    return _MATRICES.get(frame.colorspace) or guessed_matrix(frame)
 
 
 def value_range(frame: VideoFrame) -> ColorRange | None:

@@ -11,21 +11,12 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, dlpack_plane
-from dsmap.runtime.video.colour_matrix import needs_own_matrix, value_range
+from dsmap.runtime.video.colour_matrix import LUMA_WEIGHTS, matrix_of, needs_own_matrix, value_range
 from dsmap.runtime.video.cuda_context import synchronise
-from dsmap.runtime.video.frame_to_rgb import matrix_of
 from dsmap.runtime.video.tone_mapping import tone_of
 
 _ON_CUDA = "cuda"  # PyAV's format of such frames, and DLPack's number of the device
 _DLPACK_CUDA = 2
-# Of red and blue in the luma, by swscale's name of the matrix.
-_WEIGHTS = {
-    Colorspace.ITU709: (0.2126, 0.0722),
-    Colorspace.FCC: (0.30, 0.11),
-    Colorspace.ITU601: (0.299, 0.114),
-    Colorspace.SMPTE240M: (0.212, 0.087),
-    Colorspace.BT2020: (0.2627, 0.0593),
-}
 
 
 def stored_format(frame: VideoFrame) -> str:
@@ -54,7 +45,7 @@ def device_frame(frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[n
         return None
     if tone_of(frame) is not None or needs_own_matrix(frame):
         return None
-    weights = _WEIGHTS.get(matrix_of(frame) or Colorspace.ITU709)
+    weights = LUMA_WEIGHTS.get(matrix_of(frame) or Colorspace.ITU709)
     capsules = [plane.__dlpack__() for plane in frame.planes]
     (luma, device), (chroma, _) = map(dlpack_plane, capsules)
     if weights is None or device != _DLPACK_CUDA or luma.pitch != chroma.pitch:

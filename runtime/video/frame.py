@@ -1,15 +1,16 @@
 """The types of decoded frames: `Frame`, its pixels, and where their memory comes from."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
 import numpy as np
 import numpy.typing as npt
+from av.video.frame import VideoFrame
 
 from dsmap.runtime.backends.device_frame import DeviceFrame
-
-if TYPE_CHECKING:  # frames are described in modules that work without libav
-    from av.video.frame import VideoFrame
 
 Pixels = npt.NDArray[np.uint8]
 Residual = npt.NDArray[np.int8]
@@ -39,11 +40,11 @@ class Frame:
     """What `rgb` lacks of a frame of more than 8 bits, where it was asked for."""
     device: DeviceFrame | None = None
     """The frame where it is in a device's memory, if it was asked for; `rgb` is then empty, (0, 0, 3)."""
-    yuv: "VideoFrame | None" = None
+    yuv: VideoFrame | None = None
     """The frame as it was decoded, if that was asked for and `can_stay_yuv` says so; `rgb` is then empty as well."""
 
     @property
-    def pixels(self) -> "Pixels | VideoFrame":
+    def pixels(self) -> Pixels | VideoFrame:
         """`yuv` where there is one, else `rgb`."""
         return self.rgb if self.yuv is None else self.yuv
 

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from dsmap.errors import InputError
-from dsmap.runtime.video.colour_matrix import guessed_matrix, needs_own_matrix, to_full_rgb, value_range
+from dsmap.runtime.video.colour_matrix import matrix_of, needs_own_matrix, to_full_rgb, value_range
 from dsmap.runtime.video.frame import LEVEL, ArrayPool, Pixels, Residual
 from dsmap.runtime.video.orientation import Orientation
 from dsmap.runtime.video.planes import plane_pixels
@@ -30,15 +30,6 @@ from dsmap.runtime.video.tone_mapping import Tone, ToneMapper, tone_of
 # Chroma is interpolated, not repeated, and values are rounded: otherwise RGB is 1 to 1.5 levels too dark on average.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
-# AVColorSpace (the file's tag) to swscale's matrix. For other tags, and none, the matrix is guessed.
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
 _ABORTING_FORMATS = ("yaf16le", "yaf16be", "yaf32le", "yaf32be")  # swscale aborts the whole process on some of these
 
 
@@ -225,10 +216,3 @@ def _white(frame: VideoFrame) -> float:
 
 def _bits(frame: VideoFrame) -> int:
     return min(16, max((component.bits for component in frame.format.components), default=8))
-
-
-def matrix_of(frame: VideoFrame) -> Colorspace | None:
-    """The matrix by swscale's name, guessed where the file does not say; None for RGB."""
-    if frame.format.is_rgb:
-        return None
-    return _MATRICES.get(frame.colorspace) or guessed_matrix(frame)

@@ -9,8 +9,8 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange
 
-from dsmap.runtime.refine.guided_yuv import YuvPlanes
-from dsmap.runtime.video.colour_matrix import needs_own_matrix, value_range
+from dsmap.runtime.refine.yuv_planes import BT709, YuvKind, YuvPlanes
+from dsmap.runtime.video.colour_matrix import LUMA_WEIGHTS, matrix_of, needs_own_matrix, value_range
 from dsmap.runtime.video.tone_mapping import tone_of
 
 _FORMATS = ("yuv420p", "yuvj420p")
@@ -36,4 +36,6 @@ def can_stay_yuv(frame: VideoFrame) -> bool:
 def yuv_planes(frame: VideoFrame) -> YuvPlanes:
     """The planes of a frame that `can_stay_yuv`, or of one for an encoder; views."""
     luma, blue, red = (plane_pixels(plane) for plane in frame.planes)
-    return YuvPlanes(luma, blue, red, value_range(frame) == ColorRange.JPEG)
+    matrix = matrix_of(frame)
+    weights = BT709 if matrix is None else LUMA_WEIGHTS[matrix]
+    return YuvPlanes(luma, blue, red, YuvKind(weights, value_range(frame) == ColorRange.JPEG))

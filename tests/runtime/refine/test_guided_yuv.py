@@ -14,7 +14,8 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.frame_translator import FrameTranslator, FunctionTranslator, TranslatorWrapper
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
-from dsmap.runtime.refine.guided_yuv import YuvPlanes, guided_yuv
+from dsmap.runtime.refine.guided_yuv import guided_yuv
+from dsmap.runtime.refine.yuv_planes import YuvPlanes
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.reader import VideoReader
