@@ -41,7 +41,7 @@ class Outcomes:
         self._complete: set[int] = set()
         self._plans: dict[int, SegmentPlan] = {}
         self._segments: dict[int, dict[int, SegmentResult]] = {}
-
+        self._noticed: set[PartEvent] = set()
         self._held: dict[int, contextlib.ExitStack] = {}
         """The folders of videos whose segments are made."""
 
@@ -69,12 +69,13 @@ class Outcomes:
                 self._end(number, JobOutcome(one.job, None, one.error))
 
     def hear(self, event: PartEvent) -> None:
-        """Something has happened in a worker."""
-        if event.number in self._outcomes:
+        """Something has happened in a worker; a notice may come twice."""
+        if event.number in self._outcomes or event in self._noticed:
             return
         job, facts = self._todo[event.number].job, self._todo[event.number].facts
         self.begin(event.number)
         if event.notice:
+            self._noticed.add(event)
             self._emit(JobNotice(job, event.notice))
             return
         done = self._done.setdefault(event.number, {})

@@ -126,13 +126,14 @@ class Worker:
         self._copies.close()
 
     def run(self, unit: Unit, *, retry: bool) -> tuple[list[PartResult], list[PartEvent]]:
-        """The results of a unit, and what was not told before. After a stop those of unfinished jobs may be missing.
+        """The results of a unit, and what was not told before, with all notices, which may have been lost on their way.
+        After a stop results of unfinished jobs may be missing.
 
         `retry`: another worker was lost with it, and what that one has finished is kept.
         """
         with stop_on_signals() as stop, _Beats(self._hub, self._order.beat_seconds) as beats:
             results = list(self._results(unit, retry, stop, beats))
-        return results, beats.untold()
+        return results, beats.rest()
 
     def _results(self, unit: Unit, retry: bool, stop: StopRequest, beats: "_Beats") -> Iterator[PartResult]:
         match unit:
@@ -314,6 +315,7 @@ class _Beats:
         self._lock = threading.Lock()
         self._done: dict[tuple[int, int], int] = {}
         self._notices: list[PartEvent] = []
+        self._told: list[PartEvent] = []  # of the notices
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -348,8 +350,14 @@ class _Beats:
         """What has happened since this was called last."""
         with self._lock:
             events = [PartEvent(number, part, done) for (number, part), done in self._done.items()] + self._notices
+            self._told += self._notices
             self._done, self._notices = {}, []
         return events
+
+    def rest(self) -> list[PartEvent]:
+        """What was not told, and the notices again: the command may look for results before it looks at the hub."""
+        events = [event for event in self.untold() if not event.notice]
+        return self._told + events
 
     def _beat(self) -> None:
         import ray

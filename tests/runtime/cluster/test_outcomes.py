@@ -10,10 +10,10 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.cluster.on_ray import _begun
 from dsmap.runtime.cluster.outcomes import Outcomes
 from dsmap.runtime.cluster.units import JoinUnit, PartResult
-from dsmap.runtime.cluster.worker import Worker, WorkerOrder
+from dsmap.runtime.cluster.worker import Worker, WorkerOrder, _Beats
 from dsmap.runtime.jobs import loaded_model
 from dsmap.runtime.jobs.batch import CheckedJob
-from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome
+from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, JobProgress
 from dsmap.runtime.jobs.loaded_model import settled_refining
 from dsmap.runtime.jobs.options import ModelOptions, VideoOptions
 from dsmap.runtime.jobs.packet_journal import PacketJournal, PacketRecord
@@ -108,6 +108,22 @@ def test_notes_about_inputs_are_told_and_reported(tmp_path, count, told):
         outcomes.take(PartResult(3, 0, report))
     assert [event.line for event in seen if isinstance(event, JobNotice)] == told
     assert seen[-1].report.notes == ("10 bits become 8", "left out: stream 3")
+
+
+def test_a_notice_that_is_still_on_its_way_comes_with_the_result_and_is_told_once(tmp_path):
+    """A worker has told it, but the command takes the result before it has heard of it; or after."""
+    beats = _Beats(hub=None, seconds=1)
+    beats.notice(0, 0, "not split")
+    on_its_way = beats.untold()
+    beats.progress(0, 0, 9)
+    rest = beats.rest()
+    for heard in ([*on_its_way, *rest], rest):
+        seen = []
+        outcomes = Outcomes(videos(tmp_path, 1), seen.append)
+        for event in heard:
+            outcomes.hear(event)
+        assert [event.line for event in seen if isinstance(event, JobNotice)] == ["not split"]
+        assert [event.done for event in seen if isinstance(event, JobProgress)] == [9]
 
 
 @pytest.mark.parametrize("resume", [False, True])
