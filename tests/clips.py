@@ -50,6 +50,11 @@ def grey(index: int) -> int:
     return 20 + (index * 37) % 200
 
 
+def has_frames(part: Path) -> bool:
+    """Whether frames lie in an mp4 that is being written; its head alone is shorter."""
+    return part.exists() and part.stat().st_size > 1000
+
+
 def make_clip(
     path: Path,
     *,

@@ -70,10 +70,12 @@ def _own_cache(tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """A shell starts what runs in the background with Ctrl-C ignored, and every process from there inherits that."""
+def _signals_are_heard() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored, nohup with SIGHUP: all that it starts, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +183,17 @@ def image_folder(made_once) -> Path:
                 write_rgb(folder / f"train{side}" / f"{i}.png", image_rgb)
 
     return made_once("pictures", make)
+
+
+@pytest.fixture(scope="session")
+def long_clip(made_once) -> Path:
+    """5000 small frames in 17 seconds: for jobs that must still be under way when something happens to them."""
+    from clips import make_clip
+
+    def make(folder: Path) -> None:
+        make_clip(folder / "long.mp4", frames=5000, pts=range(0, 500_000, 100))
+
+    return made_once("long-clip", make) / "long.mp4"
 
 
 @pytest.fixture(scope="session")

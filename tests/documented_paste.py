@@ -7,7 +7,6 @@ other statement runs as it is written.
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import documented
 import numpy as np
 import tiny
 from PIL import Image
+from ports import free_port
 
 from dsmap.common.images import write_rgb
 
@@ -137,12 +137,6 @@ def served(text: str) -> Iterator[str]:
     address = f"http://127.0.0.1:{re.findall(_PORT, text)[0][1]}/"
     yield f"{text} &"
     yield f"for i in $(seq 600); do curl -so /dev/null {address} && break; kill -0 $!; sleep 0.1; done"
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def paste(page: str, folder: Path, *, quick: bool = False) -> None:

@@ -1,10 +1,15 @@
 """The command `dsmap-video` with a Translator that inverts, in place of the network."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 # Stands in for the real Translator: the same names, and seconds to wait per frame from the environment.
+# STAND_IN_HOLDS_AT, STAND_IN_HOLD: before that frame it makes a file and goes on when that is gone. See `held`.
 STAND_IN = """
 import os, sys, time, types
 from pathlib import Path
@@ -46,6 +51,11 @@ class Translator(FrameTranslator):
         if "STAND_IN_FAILS" in os.environ:
             raise RuntimeError("no more memory\\nsecond line")
         self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == int(os.environ.get("STAND_IN_HOLDS_AT", 0)):
+            hold = Path(os.environ["STAND_IN_HOLD"])
+            hold.touch()
+            while hold.exists():
+                time.sleep(0.005)
         if self.calls == int(os.environ.get("STAND_IN_FAILS_AT", 0)):
             from dsmap.errors import DsmapError
             raise DsmapError("the GPU fell off", "put it back")
@@ -63,10 +73,25 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
 
 
+@contextlib.contextmanager
+def held(hold: Path, at: int, *arguments: object, **environment: str) -> Iterator[subprocess.Popen]:
+    """The command, in the middle of its work: it translates frame `at` until the end of the block, if it lives."""
+    process = start(*arguments, **environment, STAND_IN_HOLDS_AT=str(at), STAND_IN_HOLD=str(hold))
+    try:
+        end = time.monotonic() + 120
+        while not hold.exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, "the work does not begin"
+            time.sleep(0.01)
+        yield process
+    finally:
+        hold.unlink(missing_ok=True)
+
+
 def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)"""
     process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 

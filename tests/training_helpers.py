@@ -1,6 +1,7 @@
 """Tiny trainings: their images, settings and commands, and what is compared of them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -59,10 +60,13 @@ def train(*arguments):
     return result.exit_code, result.stdout, result.stderr
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     """dsmap-train as a process of its own, in a session of its own."""
     command = [sys.executable, "-m", "dsmap.tools.train", "--preset", "debug", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
 
 
 def read_log(run):

@@ -15,7 +15,6 @@ import secrets
 import shutil
 import signal
 import site
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +24,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
+
+from ports import free_port
 
 WHEEL = "nvidia-pytriton==0.7.0"
 NUMPY = "numpy==1.26.4"  # the last that this server's Python backend can exchange arrays with
@@ -175,13 +176,6 @@ def environment() -> dict[str, str]:
         "PATH": os.pathsep.join(programs),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from holding import holding
 from torch.distributed import TCPStore
 from training_helpers import assert_same_checkpoints, make_images, read_log, settings, train, trainer_in
 from two_processes import gradients_of
@@ -39,10 +39,10 @@ def data(tmp_path_factory):
     return folder
 
 
-def torchrun(*arguments, processes=2, restarts=0):
+def torchrun(*arguments, processes=2, restarts=0, **more):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
                "--max-restarts", str(restarts)]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), **more}
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
@@ -51,11 +51,9 @@ def torchrun(*arguments, processes=2, restarts=0):
 
 def pair(*arguments):
     """Two processes that find each other as those of torchrun do, without torchrun; (exit code, stderr) of each."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = str(taken.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-              "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}  # fmt: skip
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+              "TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}  # fmt: skip
     started = [
         subprocess.Popen([sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
                          env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank})
@@ -125,9 +123,9 @@ def common(data):
             "data.workers=0", "--set", "tensorboard=false", "--set", "score_pictures=0")  # fmt: skip
 
 
-def by_two(data, run, restarts=0):
+def by_two(data, run, restarts=0, **environment):
     return torchrun("-m", "dsmap.tools.train", "--preset", "debug", *common(data), "-o", run, "--steps", STEPS,
-                    "--set", "data.batch_size=1", restarts=restarts)  # fmt: skip
+                    "--set", "data.batch_size=1", restarts=restarts, **environment)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +193,13 @@ def wait_until(process, condition, seconds=100):
 def test_torchrun_continues_a_training_that_lost_a_process(data, two, tmp_path):
     """`--max-restarts` alone, without --resume: no iteration is lost or done twice, and the weights are the same."""
     run, whole = tmp_path / "killed", two[0]
-    process = by_two(data, run, restarts=2)
+    environment, hold = holding(tmp_path / "holding", "00000006")  # it cannot end before a process is killed
+    process = by_two(data, run, restarts=2, **environment)
     wait_until(process, lambda: (run / "log.jsonl").exists())
     child = child_of(process, rank=1)
     wait_until(process, lambda: (run / "checkpoints" / "00000004").exists())
     os.kill(child, signal.SIGKILL)
+    hold.unlink()
     code, out, err = finished(process)
     assert code == 0, err
     assert "torchrun has restarted this training: continuing from its latest checkpoint" in out

@@ -22,9 +22,9 @@ def test_stages_apart_and_together(tiny_bundle, tmp_path):
     for name in ("decode", "translate", "encode"):
         levels = report["milliseconds"][name]
         assert 0 < levels["p50"] <= levels["p90"] <= levels["p99"]
-    alone = min(report["fps"][name] for name in ("decode", "translate", "encode"))
-    assert 0 < report["fps"]["together"] < 2 * alone
-    assert 0 < report["share_of_the_slowest_stage"] < 2
+    shares = [one["together"] / min(one["decode"], one["translate"], one["encode"]) for one in report["rounds_fps"]]
+    assert report["fps"]["together"] > 0
+    assert report["share_of_the_slowest_stage"] == pytest.approx(sum(shares) / 2, rel=0.01)
     assert "% of the slowest stage alone" in done.output
 
 

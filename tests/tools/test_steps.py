@@ -15,7 +15,7 @@ from dsmap.tools.shared.terminal import say
 with Steps(silent=0.2):
     say("loading torch ...")
     with contextlib.redirect_stderr(io.StringIO()):  # as the export silences torch's exporter
-        time.sleep(0.7)
+        time.sleep(1)
     say("loaded")
     time.sleep(0.4)
     say("measuring ...")
@@ -29,7 +29,9 @@ say("after ...")
 def test_where_there_is_no_terminal_a_line_says_that_it_goes_on():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["loading torch ...", "loaded", "measuring ...", "after ..."]
-    assert done.stderr == "  ... 0 s\n"  # once, as the second comes six times later; none beside the bar
+    first, _, second = done.stderr.partition("\n")
+    assert first == "  ... 0 s"
+    assert second in ("", "  ... 1 s\n")  # which comes much later, and on a busy machine only; none beside the bar
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")

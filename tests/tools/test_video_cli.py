@@ -19,7 +19,7 @@ import clips
 import numpy as np
 import pytest
 from commands import call
-from stand_in import assert_refused, run, start
+from stand_in import assert_refused, held, run
 
 from dsmap.common.images import read_rgb, write_rgb
 
@@ -321,12 +321,9 @@ def test_a_truncated_video_exits_with_1_and_keeps_what_was_done(tmp_path: Path) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, number: int) -> None:
     source = clips.make_clip(tmp_path / "in.mp4", frames=200, audio=["aac"], audio_seconds=6.6)
-    process = start(source, "-d", "winter", "--report", tmp_path / "report.json", STAND_IN_SECONDS="0.05")
-    parts, deadline = tmp_path / "in-winter.mp4.parts", time.monotonic() + 120
-    while not list(parts.glob(".video.*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.6)
-    process.send_signal(number)
+    arguments = (source, "-d", "winter", "--report", tmp_path / "report.json")
+    with held(tmp_path / "hold", 12, *arguments, STAND_IN_SECONDS="0.05") as process:
+        process.send_signal(number)
     out, err = process.communicate(timeout=90)
     done = clips.read(tmp_path / "in-winter.mp4")
     assert process.returncode == 130
@@ -335,7 +332,7 @@ def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, numb
     assert "What was done is in " in err
     assert done.audio[0][-1][0] <= done.times[-1] + 0.1
     assert json.loads((tmp_path / "report.json").read_text())["interrupted"] is True
-    assert not list(parts.glob(".video.*"))
+    assert not list((tmp_path / "in-winter.mp4.parts").glob(".video.*"))
 
 
 def test_streams_that_are_left_out_are_named(tmp_path):

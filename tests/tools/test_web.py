@@ -55,7 +55,7 @@ def test_it_serves_until_ctrl_c(tiny_bundle, tmp_path):
         assert address.startswith("http://127.0.0.1:")
         assert b"<!doctype html>" in urllib.request.urlopen(address).read().lower()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
         assert process.stderr.read() == ""
     finally:
         process.kill()

@@ -36,7 +36,7 @@ def checkpoint(trained, tmp_path):
 
 
 @contextmanager
-def little(megabytes=400, seconds=10):
+def little(megabytes=400, seconds=90):
     """What is done inside takes no more memory than this, and ends in time."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)

@@ -317,20 +317,20 @@ def test_translators_in_two_threads_leave_torch_as_it_was():
     def first() -> None:
         with GpuFrames(LateTorchCuda(), None, None, 1, not before)._modes():
             inside.set()
-            go_on.wait(10)
+            go_on.wait(90)
 
     def second() -> None:
-        inside.wait(10)
+        inside.wait(90)
         with GpuFrames(LateTorchCuda(), None, None, 1, before)._modes():
-            first_.join(10)
+            first_.join(90)
             seen.append(torch.backends.cudnn.allow_tf32)
 
     first_, second_ = threading.Thread(target=first), threading.Thread(target=second)
     first_.start()
     second_.start()
-    inside.wait(10)
+    inside.wait(90)
     second_.join(0.2)
     go_on.set()
-    second_.join(10)
+    second_.join(90)
     assert seen == [before]
     assert torch.backends.cudnn.allow_tf32 == before

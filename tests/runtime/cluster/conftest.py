@@ -35,6 +35,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 STORE = """
 import os
+import time
 from fsspec.implementations.local import LocalFileSystem
 
 class TestStore(LocalFileSystem):
@@ -48,9 +49,26 @@ class TestStore(LocalFileSystem):
     def get_file(self, path, *given, **named):
         if "deadly" in path:
             os.kill(os.getpid(), 9)
+        while "held" in path and os.path.exists(os.path.join(os.environ["TESTSTORE"], "hold")):
+            time.sleep(0.02)
         super().get_file(path, *given, **named)
 """
-"""What ends the process that fetches it: inputs whose names hold "deadly"."""
+"""What ends the process that fetches it: inputs whose names hold "deadly". "held" ones wait while there is a `hold`."""
+HOLD = """
+import os, signal, time
+replace = os.replace
+
+def replace_later(source, target, **more):
+    name, hold = os.path.basename(os.fspath(target)), os.path.join(os.environ["TESTSTORE"], "hold")
+    if name.startswith("part-") and name.endswith(".json") and int(name.split("-")[1].split(".")[0]) > 1:
+        while os.path.exists(hold) and not getattr(signal.getsignal(signal.SIGINT), "__self__", None):
+            time.sleep(0.02)
+    replace(source, target, **more)
+
+os.replace = replace_later
+"""
+"""While there is a file `hold` beside the store, no more than two segments of a video are finished, unless the process
+is asked to stop: a run cannot end before something happens to it."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +76,7 @@ def store(tmp_path_factory) -> Iterator[Path]:
     """An object store that fsspec knows as teststore://, here and in processes that are started from here."""
     folder, package = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("package")
     (package / "teststore.py").write_text(STORE)
+    (package / "sitecustomize.py").write_text(HOLD)
     (package / "teststore-1.dist-info").mkdir()
     (package / "teststore-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: teststore\nVersion: 1\n")
     (package / "teststore-1.dist-info" / "entry_points.txt").write_text(
@@ -69,6 +88,14 @@ def store(tmp_path_factory) -> Iterator[Path]:
         patch.syspath_prepend(package)
         fsspec.register_implementation("teststore", "teststore.TestStore", clobber=True)
         yield folder
+
+
+@pytest.fixture
+def hold(store) -> Iterator[Path]:
+    """Work is held (see `STORE` and `HOLD`) until this file is removed."""
+    (store / "hold").touch()
+    yield store / "hold"
+    (store / "hold").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")

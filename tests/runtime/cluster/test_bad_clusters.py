@@ -75,7 +75,7 @@ def test_something_else_listens_there(tmp_path, tiny_bundle):
         address = f"127.0.0.1:{server.getsockname()[1]}"
         line = ["film.mp4", "-d", "winter", "-m", tiny_bundle, "-o", "out.mp4", "--ray", address]
         done = subprocess.run(
-            [sys.executable, "-c", NOT_RAY, *line], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", NOT_RAY, *line], cwd=tmp_path, capture_output=True, text=True, timeout=120
         )
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if not line.startswith("[")] == [  # "[": Ray's own

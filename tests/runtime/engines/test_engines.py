@@ -391,7 +391,7 @@ def test_ctrl_c_stops_a_build(graph_files, options, tmp_path):
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         assert "stopped\n" in itertools.islice(process.stdout, 500)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT

@@ -174,6 +174,6 @@ def test_who_waits_for_a_folder_that_goes_away_gets_another(hub):
 
         with lock_repo("some/good"):
             result = pool.submit(wait_for_it)
-            assert waiting.wait(30)
-        assert result.result(30)
+            assert waiting.wait(90)
+        assert result.result(90)
     assert list(models_folder().iterdir()) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import clips
 import numpy as np
 import pytest
-from stand_in import assert_refused, run, start
+from stand_in import assert_refused, held, run
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
@@ -119,14 +119,13 @@ def test_a_part_of_a_video(tmp_path: Path):
 def test_a_kill_loses_little_and_resume_joins_without_a_trace(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=60, audio=["aac"], audio_seconds=2.0)
     arguments = (source, *WINTER, "--codec", "lossless", "-o", tmp_path / "out.mkv")
-    process = start(*arguments, STAND_IN_SECONDS="0.12", STAND_IN_CUTS="1")
-    journal, deadline = tmp_path / "out.mkv.parts" / "journal.json", time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-        if journal.exists() and len(json.loads(journal.read_text())["segments"]) >= 3:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    journal, deadline = tmp_path / "out.mkv.parts" / "journal.json", time.monotonic() + 90
+    with held(tmp_path / "hold", 40, *arguments, STAND_IN_CUTS="1") as process:
+        while not (journal.exists() and len(json.loads(journal.read_text())["segments"]) >= 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     assert "out.mkv" not in names(tmp_path)
     assert_refused(run(*arguments), 2, "left finished parts")
     code, _, err = run(*arguments, "--resume", "--side-by-side", STAND_IN_CUTS="1")
@@ -150,12 +149,8 @@ def test_a_kill_loses_little_and_resume_joins_without_a_trace(tmp_path: Path):
 def test_ctrl_c_and_resume(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=60, audio=["aac"], audio_seconds=2.0)
     arguments = (source, *WINTER, "-o", tmp_path / "out.mp4")
-    process = start(*arguments, STAND_IN_SECONDS="0.05")
-    process.stdout.readline()
-    while process.poll() is None and not list(tmp_path.glob("out.mp4.parts/.video.*")):
-        time.sleep(0.02)
-    time.sleep(0.7)
-    process.send_signal(signal.SIGINT)
+    with held(tmp_path / "hold", 12, *arguments, STAND_IN_SECONDS="0.05") as process:
+        process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 130
     assert "--resume to continue" in err
@@ -265,11 +260,9 @@ def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         clips.make_clip(tmp_path / name, frames=30)
     inputs = [tmp_path / name for name in ("a.mp4", "b.mp4", "c.mp4")]
-    process = start(*inputs, *WINTER, "-o", tmp_path / "out", "--report", tmp_path / "r.json", STAND_IN_SECONDS="0.05")
-    while process.poll() is None and not list(tmp_path.glob("out/*.parts/.video.*")):
-        time.sleep(0.02)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    arguments = (*inputs, *WINTER, "-o", tmp_path / "out", "--report", tmp_path / "r.json")
+    with held(tmp_path / "hold", 12, *arguments, STAND_IN_SECONDS="0.05") as process:
+        process.send_signal(signal.SIGINT)
     assert process.wait(timeout=90) == 130
     jobs = json.loads((tmp_path / "r.json").read_text())["jobs"]
     assert [(Path(job["input"]).name, job["interrupted"]) for job in jobs] == [("a.mp4", True)]

@@ -90,10 +90,13 @@ def grey_rgb(level: int = 90, height: int = 48, width: int = 64) -> Pixels:
 
 def test_a_slow_network_gets_new_frames_not_old_ones(clip, load):
     """With a queue, the display would fall further and further behind; here, frames in between are dropped."""
+    name, camera = capture_of(find_source(str(clip)))
 
     class Slow(Translator):
         def submit(self, *args, **more):
-            time.sleep(0.12)
+            last = camera.captured + 3
+            while camera.captured < last:
+                time.sleep(0.002)
             return super().submit(*args, **more)
 
     def slowly(domain: str) -> Translator:
@@ -101,13 +104,13 @@ def test_a_slow_network_gets_new_frames_not_old_ones(clip, load):
         translator.__class__ = Slow
         return translator
 
-    report = run_live([capture_of(find_source(str(clip)))], slowly, frames=8)
+    report = run_live([(name, camera)], slowly, frames=8)
     assert (report.stopped_by, report.error) == ("frames", None)
-    assert report.dropped >= 8
+    assert report.dropped >= 14  # two for each frame but the first
     assert report.captured >= report.dropped + report.statistics.frames
-    # A frame taken is about one camera frame old; in a queue, the wait would grow by 90 ms per frame.
+    # A frame taken is about one camera frame old; in a queue, the wait would grow by 70 ms per frame.
     assert report.statistics.waiting.percentile_ms(50) < report.statistics.translating.percentile_ms(50)
-    assert report.as_dict()["latency_ms"]["p50"] >= 120
+    assert report.as_dict()["latency_ms"]["p50"] > 60
 
 
 @pytest.mark.parametrize(("refine", "chosen"), [("learnt", (128, 96)), ("off", (160, 120))])
@@ -312,7 +315,7 @@ def test_the_other_direction_comes_when_it_is_loaded(clip, load, monkeypatch):
 
     def load_late(domain: str) -> Translator:
         if domain == "summer":
-            may_load.wait(20)
+            may_load.wait(120)
         loaded.append(domain)
         return load(domain)
 
@@ -334,7 +337,7 @@ def test_the_other_direction_comes_when_it_is_loaded(clip, load, monkeypatch):
 
     monkeypatch.setattr(Screen, "refresh", refresh)
     window = Waiting({3: "d"})
-    report = run_live([capture_of(find_source(str(clip)))], load_late, window=window, seconds=20)
+    report = run_live([capture_of(find_source(str(clip)))], load_late, window=window, seconds=120)
     assert {("winter", "winter"), ("summer", "summer")} == set(labels)  # the label is that of the picture, always
     assert report.stopped_by == "quit"
     assert loaded == ["winter", "summer"]
@@ -420,8 +423,7 @@ def test_without_a_display_there_is_a_line_and_no_abort(clip, display, tmp_path)
 def test_ctrl_c_finishes_the_recording_and_the_report(clip, tiny_bundle, tmp_path):
     arguments = ["-d", "winter", "--model", tiny_bundle, "--camera", clip, "--no-window", "--loop"]
     process = start(*arguments, "--record", "r.mp4", "--report", "r.json", cwd=tmp_path, DISPLAY=None)
-    wait_until(lambda: list(tmp_path.glob("*.part.mp4")), process)
-    time.sleep(0.5)
+    wait_until(lambda: any(map(clips.has_frames, tmp_path.glob("*.part.mp4"))), process)  # those of a second
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
@@ -432,10 +434,10 @@ def test_ctrl_c_finishes_the_recording_and_the_report(clip, tiny_bundle, tmp_pat
     assert report["frames_captured"] >= report["frames_translated"] >= report["frames_displayed"] > 0
     assert 0 < report["busy_share"] <= 1
     video = clips.read(tmp_path / "r.mp4")
-    assert len(video.times) == report["recordings"][0]["frames"] > 3
+    assert len(video.times) == report["recordings"][0]["frames"] > 0
     assert video.times[0] == 0
     assert all(a < b for a, b in zip(video.times, video.times[1:], strict=False))
-    assert float(video.times[-1]) == pytest.approx(report["seconds"], abs=0.5)
+    assert 0.5 < video.times[-1] <= report["seconds"] + 0.05
 
 
 def test_the_commands_help_is_light_and_its_faults_are_two_lines(clip, tmp_path):
@@ -469,7 +471,7 @@ def x_server(tmp_path) -> Iterator[str]:
         yield ":" + os.read(reading, 16).decode().strip()
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
         os.close(reading)
 
 

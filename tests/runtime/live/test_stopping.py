@@ -119,9 +119,9 @@ def test_a_closed_terminal_finishes_result_and_report(tiny_bundle: Path, tmp_pat
     drain = threading.Thread(target=read_until_closed, args=(master,), daemon=True)
     drain.start()
     end = time.monotonic() + 120
-    while time.monotonic() < end and not [path for path in tmp_path.rglob("*.part.mp4") if path.stat().st_size]:
+    while not [path for path in tmp_path.rglob("*.part.mp4") if clips.has_frames(path)]:
+        assert time.monotonic() < end
         time.sleep(0.05)
-    time.sleep(0.5)
     os.kill(process.pid, signal.SIGSTOP)  # so that the reader is not in the middle when the terminal goes
     os.close(master)
     os.kill(process.pid, signal.SIGCONT)
@@ -129,7 +129,7 @@ def test_a_closed_terminal_finishes_result_and_report(tiny_bundle: Path, tmp_pat
     report = json.loads((tmp_path / "r.json").read_text())
     frames = len(clips.read(tmp_path / "out.mp4").times)
     assert frames == (report["recordings"][0]["frames"] if command == "live" else report["frames"])
-    assert 3 < frames < 6000
+    assert 0 < frames < 6000
 
 
 def read_until_closed(master: int) -> None:

@@ -8,12 +8,13 @@ import random
 import re
 import socket
 import sys
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from aioice import ice
 from aiortc.codecs.vpx import Vp8Decoder
 from aiortc.sdp import SessionDescription
 from viewers import Viewer, picture, psnr
@@ -42,6 +43,8 @@ def bundle() -> Bundle:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(live_session, "STATISTICS_SECONDS", 0.2)
+    monkeypatch.setattr(live_session, "SILENT_SECONDS", 3600)  # a busy machine is no silence
+    monkeypatch.setattr(live_session, "CONNECT_SECONDS", 3600)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +78,8 @@ async def watching(sessions: LiveSessions, image_rgb: np.ndarray | None = None, 
         yield viewer
 
 
-async def until_free(sessions: LiveSessions, seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
+async def until_free(sessions: LiveSessions) -> None:
+    async with asyncio.timeout(60):
         while sessions.count:
             await asyncio.sleep(0.01)
 
@@ -108,23 +111,29 @@ def test_frames_come_back_translated_and_options_change_while_it_runs(bundle, to
             viewer.send(target="winter", size=64)
             await viewer.shows(results["winter"])
             viewer.messages.clear()
-            await viewer.until(lambda: viewer.messages[-1:] and viewer.messages[-1].get("target") == "winter")
-            told = viewer.messages[-1]
+            told = {}
+
+            def counted() -> bool:
+                told.update(viewer.messages[-1] if viewer.messages else {})
+                return told.get("target") == "winter" and told["fps"] > 0
+
+            await viewer.until(counted)
             assert (told["width"], told["height"], told["backend"]) == (96, 64, "cpu")
-            assert told["fps"] > 0
             assert 0 <= told["received"] - told["translated"] - told["dropped"] <= 2  # nothing waits
-            assert told["delay_ms"] < 1000
+            assert 0 < told["delay_ms"] < 60_000
 
     asyncio.run(run())
 
 
-def test_ten_sessions_one_after_the_other(bundle):
+def test_ten_sessions_one_after_the_other(bundle, monkeypatch):
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL", 3600)
+
     async def run() -> None:
         async with serving(bundle) as sessions:
             for _ in range(10):
                 async with watching(sessions):
                     assert sessions.count == 1
-                await until_free(sessions, 8.0)  # by its goodbye, not when its silence is noticed
+                await until_free(sessions)  # by its goodbye: its silence is not noticed
             assert sessions.opened == 10
 
     asyncio.run(run())
@@ -150,8 +159,6 @@ def test_one_viewer_too_many_is_told_and_gets_in_later(bundle, monkeypatch):
 
 
 def test_a_viewer_that_vanishes_frees_its_place(bundle, monkeypatch):
-    monkeypatch.setattr(live_session, "SILENT_SECONDS", 1.5)
-
     async def run() -> None:
         async with serving(bundle) as sessions:
             viewer = await asyncio.create_subprocess_exec(
@@ -165,7 +172,9 @@ def test_a_viewer_that_vanishes_frees_its_place(bundle, monkeypatch):
             assert await viewer.stdout.readline() == b"results\n"
             viewer.kill()
             await viewer.wait()
+            monkeypatch.setattr(live_session, "SILENT_SECONDS", 0.5)
             await until_free(sessions)
+            monkeypatch.setattr(live_session, "SILENT_SECONDS", 3600)
             async with watching(sessions):
                 pass
 
@@ -178,18 +187,17 @@ def test_a_viewer_that_never_connects_frees_its_place(bundle, monkeypatch):
     async def run() -> None:
         async with serving(bundle) as sessions, Viewer(picture()) as viewer:
             await sessions.open(await viewer.offer(), LiveOptions())
-            assert sessions.count == 1
+            assert sessions.opened == 1
             await until_free(sessions)
 
     asyncio.run(run())
 
 
 def test_a_camera_that_stops_ends_the_session_with_words(bundle, monkeypatch):
-    monkeypatch.setattr(live_session, "SILENT_SECONDS", 0.5)
-
     async def run() -> None:
         async with serving(bundle) as sessions, watching(sessions) as viewer:
             viewer.sent.pause()
+            monkeypatch.setattr(live_session, "SILENT_SECONDS", 0.5)
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
             assert viewer.problem() == "no frames have come for 0.5 seconds"
 
@@ -197,10 +205,17 @@ def test_a_camera_that_stops_ends_the_session_with_words(bundle, monkeypatch):
 
 
 def test_frames_that_wait_to_be_decoded_are_bounded(bundle, monkeypatch):
+    ended, end = threading.Event(), live_session.LiveSession.end
+
+    def watched_end(session, *reason) -> None:
+        end(session, *reason)
+        ended.set()
+
     async def run() -> None:
         async with serving(bundle) as sessions, watching(sessions) as viewer:
             monkeypatch.setattr(live_session, "MAX_UNDECODED", 3)
-            monkeypatch.setattr(Vp8Decoder, "decode", lambda *_: time.sleep(0.1) or [])
+            monkeypatch.setattr(live_session.LiveSession, "end", watched_end)
+            monkeypatch.setattr(Vp8Decoder, "decode", lambda *_: ended.wait(90) and [])
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
             assert viewer.problem() == "frames come faster than this machine decodes them"
 
@@ -226,7 +241,7 @@ def test_a_translation_that_fails_ends_the_session_with_words(bundle, monkeypatc
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
             assert viewer.messages[-1]["fact"] == "the translation has failed"
             assert viewer.messages[-1]["ended"]
-            assert sessions.count == 0
+            await until_free(sessions)
 
     asyncio.run(run())
     assert "ZeroDivisionError" in caplog.text

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from processes import is_alive
 from serving import Serving, serving
 
 from dsmap.common.images import write_rgb
@@ -218,17 +219,16 @@ def test_events_tell_of_a_job_until_its_end(server, clip):
     assert {one["state"] for one in told} <= {"queued", "running", "done"}
 
 
-def test_a_job_is_cancelled_and_leaves_nothing(server, tmp_path):
-    long_clip = tmp_path / "long.mp4"
-    clips.make_clip(long_clip, frames=550, size=(128, 96))
+def test_a_job_is_cancelled_and_leaves_nothing(server, long_clip):
     job = upload(server, long_clip)
     deadline = time.monotonic() + 60
     while not server.client.get(f"/v1/jobs/{job['id']}").json()["frames"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    began = time.monotonic()
+    process = server.app.api.state.server.jobs.get(job["id"]).process
     assert server.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
-    assert time.monotonic() - began < 15
+    assert process
+    assert not is_alive(process)
     assert server.client.get(f"/v1/jobs/{job['id']}").status_code == 404
     assert server.client.get(f"/v1/jobs/{job['id']}/result").status_code == 404
 
@@ -289,10 +289,10 @@ def test_results_are_deleted_after_a_while(server, clip):
     jobs = server.app.api.state.server.jobs
     job = jobs.get(done["id"])
     loop = job.runner.get_loop()
-    asyncio.run_coroutine_threadsafe(jobs.delete_old(), loop).result(5)
+    asyncio.run_coroutine_threadsafe(jobs.delete_old(), loop).result(60)
     assert job.folder.exists()
     job.ended -= 3601
-    asyncio.run_coroutine_threadsafe(jobs.delete_old(), loop).result(5)
+    asyncio.run_coroutine_threadsafe(jobs.delete_old(), loop).result(60)
     assert not job.folder.exists()
     assert server.client.get(done["result"]).status_code == 404
 

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import clips
 import httpx
 import numpy as np
 import pytest
 from container_files import ROOT, Dockerfile, health_check
+from processes import is_alive
 from serving import serving
 
 from dsmap.common.images import write_rgb
@@ -41,7 +41,6 @@ def server(tiny_bundle, tmp_path_factory):
         disk_bytes=64 << 20,
         disk_reserve=0,
         keep_seconds=3600,
-        idle_seconds=1.0,
     )
     request = ServeRequest(
         bundle=Bundle.open(tiny_bundle), token=TOKEN, allow_hosts=("gpu.example",), sessions=1, backend="cpu",
@@ -304,13 +303,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_alive(process: str) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def wait_until(done, patience: float = 60.0) -> None:
     deadline = time.monotonic() + patience
     while not done():
@@ -318,7 +310,8 @@ def wait_until(done, patience: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_stalled_upload_is_given_up(server):
+def test_a_stalled_upload_is_given_up(server, monkeypatch):
+    monkeypatch.setitem(vars(server.app.request.limits), "idle_seconds", 0.5)
     head = f"POST /v1/images?domain=winter HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\nabc".encode())
@@ -363,9 +356,8 @@ def test_there_is_no_room_on_a_full_disk(server, photo):
     assert server.client.post("/v1/images?domain=winter", content=photo).status_code == 200
 
 
-def test_a_job_that_crashes_takes_nothing_with_it(server, tmp_path):
-    clips.make_clip(tmp_path / "a.mp4", frames=200, size=(160, 120))
-    answer = server.client.post("/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes())
+def test_a_job_that_crashes_takes_nothing_with_it(server, long_clip):
+    answer = server.client.post("/v1/videos?domain=winter", content=long_clip.read_bytes())
     job = server.app.api.state.server.jobs.get(answer.json()["id"])
     wait_until(lambda: job.frames)
     os.kill(job.process, signal.SIGSEGV)
@@ -375,9 +367,8 @@ def test_a_job_that_crashes_takes_nothing_with_it(server, tmp_path):
     assert list(job.folder.parent.glob("job-*")) == []
 
 
-def test_jobs_beyond_the_limit_are_refused(server, tmp_path):
-    clips.make_clip(tmp_path / "a.mp4", frames=200, size=(160, 120))
-    data = (tmp_path / "a.mp4").read_bytes()
+def test_jobs_beyond_the_limit_are_refused(server, long_clip):
+    data = long_clip.read_bytes()
     answers = [server.client.post("/v1/videos?domain=winter", content=data) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 503]
     for answer in answers[:2]:
@@ -412,8 +403,7 @@ def frames_done(address: str, answer: httpx.Response) -> int:
     return httpx.get(f"{address}{answer.headers['location']}", trust_env=False).json()["frames"]
 
 
-def test_signals_end_it_in_order_and_a_kill_leaves_nothing_to_the_next(tiny_bundle, tmp_path):
-    clips.make_clip(tmp_path / "a.mp4", frames=300, size=(320, 240))
+def test_signals_end_it_in_order_and_a_kill_leaves_nothing_to_the_next(tiny_bundle, tmp_path, long_clip):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process, address = start_command(tiny_bundle, temporary)
@@ -431,23 +421,18 @@ def test_signals_end_it_in_order_and_a_kill_leaves_nothing_to_the_next(tiny_bund
     for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         process, address = start_command(tiny_bundle, temporary)
         assert not folder.exists()
-        answer = httpx.post(
-            f"{address}/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes(), trust_env=False
-        )
+        answer = httpx.post(f"{address}/v1/videos?domain=winter", content=long_clip.read_bytes(), trust_env=False)
         with httpx.stream("GET", f"{address}/v1/jobs/{answer.json()['id']}/events", trust_env=False) as events:
             wait_until(partial(frames_done, address, answer))
-            began = time.monotonic()
             process.send_signal(number)
             told = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")]
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (code, "")
-        assert time.monotonic() - began < 30
         assert told
         assert list(temporary.iterdir()) == []
 
 
-def test_a_job_ends_with_a_killed_server(tiny_bundle, tmp_path):
-    clips.make_clip(tmp_path / "a.mp4", frames=300, size=(320, 240))
+def test_a_job_ends_with_a_killed_server(tiny_bundle, tmp_path, long_clip):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     process, address = start_command(
         tiny_bundle, tmp_path, DSMAP_LISTEN_HOST="0.0.0.0", DSMAP_TOKEN_FILE=str(tmp_path / "token")
@@ -457,7 +442,7 @@ def test_a_job_ends_with_a_killed_server(tiny_bundle, tmp_path):
     address = f"http://127.0.0.1:{address.rpartition(':')[2]}"
     assert httpx.get(f"{address}/v1/model", trust_env=False).status_code == 401
     with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as client:
-        answer = client.post("/v1/videos?domain=winter", content=(tmp_path / "a.mp4").read_bytes())
+        answer = client.post("/v1/videos?domain=winter", content=long_clip.read_bytes())
         wait_until(lambda: client.get(answer.headers["location"]).json()["frames"])
     [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert TOKEN.encode() not in Path(f"/proc/{child}/environ").read_bytes()

@@ -78,14 +78,14 @@ def test_an_upload_becomes_one_job(server, clip, monkeypatch):
 
     def slow(*arguments):
         reading.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return video_request(*arguments)
 
     monkeypatch.setattr(job_routes, "_video_request", slow)
     query = {"domain": "winter", "height": 32, "upload": path.rpartition("/")[2]}
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(server.client.post, "/v1/videos", params=query)
-        assert reading.wait(20)
+        assert reading.wait(60)
         second = threads.submit(server.client.post, "/v1/videos", params=query)
         deleted = server.client.delete(path)
         wait_until(lambda: second.done() or server.app.api.state.server.reading._waiters)

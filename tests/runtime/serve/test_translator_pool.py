@@ -34,7 +34,7 @@ def test_beyond_the_sessions_it_says_busy_at_once(tiny_bundle):
             with pytest.raises(PoolBusyError, match="all 2 sessions are taken"):
                 async with pool.lease("winter"):
                     pass
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             with pytest.raises(PoolBusyError):
                 async with pool.lease("summer", patience=0.05):
                     pass
@@ -115,12 +115,17 @@ def test_a_cancelled_call_is_waited_for(tiny_bundle):
 def test_what_runs_is_cancelled_and_the_translator_stays_usable(tiny_bundle):
     async def use(pool: TranslatorPool) -> None:
         async with pool.lease("winter") as lease:
-            work = asyncio.ensure_future(lease.run(lease.translator, np.zeros((1600, 1600, 3), np.uint8)))
-            began = time.monotonic()
-            while not work.done():
-                await asyncio.sleep(0.02)
-                lease.cancel()
-            assert time.monotonic() - began < 60
+
+            def for_ever() -> None:
+                while True:
+                    lease.translator(large)
+
+            large = np.zeros((400, 400, 3), np.uint8)
+            work = asyncio.ensure_future(lease.run(for_ever))
+            async with asyncio.timeout(60):
+                while not work.done():
+                    await asyncio.sleep(0.02)
+                    lease.cancel()
             assert isinstance(work.exception(), DsmapError)
             assert (await lease.run(lease.translator, FRAME)).shape == FRAME.shape
 

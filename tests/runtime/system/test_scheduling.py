@@ -40,12 +40,12 @@ def test_what_was_raised_before_stays() -> None:
     def elsewhere() -> None:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         raised.set()
-        done.wait(10)
+        done.wait(90)
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     try:
-        raised.wait(10)
+        raised.wait(90)
         with usual_priority():
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         found = priorities()

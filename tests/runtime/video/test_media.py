@@ -99,7 +99,7 @@ def test_a_stream_whose_frames_never_decode_is_given_up() -> None:
         with pytest.raises(DsmapError, match=r"sent no frame that can be decoded for 0\.6 s") as caught:
             VideoReader(f"http://127.0.0.1:{port}/v", network=QUICK)
         assert caught.value.exit_code == 1
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("length", ["", "Content-Length: 2000000000\r\n"])
@@ -302,7 +302,7 @@ def test_a_network_thread_that_dies_ends_the_reading_with_its_reason(tmp_path: P
             began = time.monotonic()
             with pytest.raises(RuntimeError, match="the window is gone"):
                 frames_of(reader)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("I/O operation on closed file")])

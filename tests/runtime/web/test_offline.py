@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from browsers import PATIENCE, browser, make_site, open_page
+from ports import free_port
 
 KEPT = """
 async () => {
@@ -34,8 +35,9 @@ def site(tiny_bundle, made_once) -> Path:
 
 
 @contextmanager
-def plain_host(folder: Path, port: int = 0):
+def plain_host(folder: Path, port: int | None = None):
     """(port, process) of `python -m http.server`, which sends no headers of ours."""
+    port = port or free_port()
     command = [sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

@@ -195,13 +195,18 @@ def test_a_direction_comes_with_its_own_style(page):
 def test_why_a_page_does_not_work_offline(camera_site, camera_chromium, tmp_path):
     site = tmp_path / "site"
     shutil.copytree(camera_site, site)
-    said = []
-    for _ in range(2):
+    for words in ("It works offline after the first visit.", "It does not work offline: "):
         with served(site) as address, open_page(camera_chromium) as page:
             page.goto(f"{address}?backend=wasm")
             page.wait_for_selector("#number-backend")
-            page.click("#about-open")
-            said.append(page.inner_text("#about .privacy-note"))
+            wait_for(lambda page=page, words=words: words in about(page), words)
         (site / "service-worker.js").unlink(missing_ok=True)
-    assert "It works offline after the first visit." in said[0]
-    assert "It does not work offline: " in said[1]
+
+
+def about(page) -> str:
+    """What the box about the page says at the moment of privacy and of use offline."""
+    page.click("#about-open")
+    said = page.inner_text("#about .privacy-note")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#about", state="hidden")
+    return said

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsers import make_site, need_web_runtime, served
+from processes import is_alive
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.bundle.bundle import Bundle
@@ -197,18 +198,20 @@ def test_an_npm_that_hangs_is_given_up(monkeypatch, tmp_path):
     """With all that it has started, which may hold its output open."""
     npm = tmp_path / "bin" / "npm"
     npm.parent.mkdir()
-    npm.write_text(f"#!/bin/sh\n/bin/sleep 60 &\necho $! > {tmp_path}/child\nwait\n")
+    npm.write_text(f"#!/bin/sh\n/bin/sleep 600 &\necho $! > {tmp_path}/child\nwait\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(npm.parent))
-    monkeypatch.setattr(vendor, "_PATIENCE", 0.5)
-    began = time.monotonic()
-    with pytest.raises(InputError, match="did not end within") as failed:
-        vendor.fetch_vendor_files(VENDOR_FILES[:1], tmp_path / "out")
-    assert time.monotonic() - began < 20
-    assert "Check the network" in failed.value.advice
-    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
-    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() - began < 20
+    for patience in (0.5, 5, 30):
+        monkeypatch.setattr(vendor, "_PATIENCE", patience)
+        with pytest.raises(InputError, match="did not end within") as failed:
+            vendor.fetch_vendor_files(VENDOR_FILES[:1], tmp_path / "out")
+        assert "Check the network" in failed.value.advice
+        if (tmp_path / "child").exists() and (tmp_path / "child").read_text():
+            break  # else it was given up before it had started anything
+    child = (tmp_path / "child").read_text().strip()
+    end = time.monotonic() + 30
+    while is_alive(child):
+        assert time.monotonic() < end, "what npm has started goes on"
         time.sleep(0.01)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from browser_model import fault, open_model, translate
 from browsers import SOFTWARE_WEBGPU, browser, make_site, open_page, served
+from camera_page import wait_for
 
 from dsmap.runtime.translator import Translator
 
@@ -86,7 +87,7 @@ def test_a_lost_gpu_is_recovered(page, image, expected):
     old = page.workers[0]
     old.evaluate(lose)
     assert_close(translate(page, image), expected)
-    assert old not in page.workers
+    wait_for(lambda: page.evaluate("true") and old not in page.workers, "the old worker's end")
     assert page.evaluate("translator.backend.name") == "webgpu-fp32"
 
 
