@@ -43,7 +43,7 @@ class Translator(FrameTranslator):
         cls,
         model: str | Path | Bundle = DEFAULT_MODEL,
         *,
-        domain: str,
+        domain: str | None = None,
         backend: str = "auto",
         style: StyleLike = None,
         threads: int | None = None,
@@ -57,7 +57,7 @@ class Translator(FrameTranslator):
         remote: str | None = None,
         tile: bool = False,
     ) -> "Translator":
-        """Loads a model for translations to `domain`.
+        """Loads a model for translations to `domain`; None: to the only domain that it translates to.
 
         `model`: a name such as "summer-winter", "hf:owner/name[@revision]" (a model of the Hugging Face Hub, pulled
         into the user's cache the first time), the path of a bundle, or an opened `Bundle`.
@@ -97,7 +97,7 @@ class Translator(FrameTranslator):
     def __init__(
         self,
         bundle: Bundle,
-        domain: str,
+        domain: str | None,
         backend: str = "auto",
         style: StyleLike = None,
         settings: BackendSettings = DEFAULT_SETTINGS,

@@ -36,7 +36,7 @@ _HD_LINES, _HD_COLUMNS = 720, 1280  # untagged video of at least this size is BT
 def translate(
     clip: "vs.VideoNode",
     *,
-    domain: str,
+    domain: str | None = None,
     model: "str | Path | Bundle" = DEFAULT_MODEL,
     style: "StyleLike" = None,
     height: int | None = None,

@@ -65,7 +65,7 @@ def _list_cameras(wanted: bool) -> None:
 )
 @cli.explained
 def live(
-    domain: cli.Domain,
+    domain: cli.Domain = None,
     camera: Annotated[
         list[str] | None,
         typer.Option(

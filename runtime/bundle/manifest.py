@@ -155,8 +155,12 @@ class Manifest(_ManifestModel):
         """Every file of every precision."""
         return [file for part in (self.components, *self.variants.values()) for file in part.files()]
 
-    def domain_named(self, text: str) -> str:
-        """The domain that a user means, whose case may differ. Raises InputError as `source_of`."""
+    def domain_named(self, text: str | None) -> str:
+        """The target that a user means, whose case may differ; None means the only one. Raises InputError."""
+        if text is None:
+            if len(self.targets) > 1:
+                raise InputError(f"no domain was chosen: the model {self.name} translates to several", self._choices)
+            return self.targets[0]
         same = [name for name in self.domains if name.casefold() == text.casefold()]
         if text not in self.domains and len(same) == 1:
             return same[0]
@@ -168,6 +172,10 @@ class Manifest(_ManifestModel):
         """The domains that it translates to: both, or with one direction alone the one."""
         return tuple(domain for domain in self.domains if domain in self.components.decoder)
 
+    @property
+    def _choices(self) -> str:
+        return f"Pass {' or '.join(f'--domain {name}' for name in self.targets)}."
+
     def source_of(self, target: str) -> str:
         """The domain that is translated to `target`; InputError lists the known ones for a name that is not known."""
         if target not in self.targets:
@@ -176,7 +184,7 @@ class Manifest(_ManifestModel):
             meant = f"; did you mean {near[0]}?" if near and target not in self.domains else ""
             raise InputError(
                 f"the model {self.name} {what} {target if target in self.domains else repr(target)}{meant}",
-                f"Pass {' or '.join(f'--domain {name}' for name in self.targets)}.",
+                self._choices,
             )
         return self.domains[1 - self.domains.index(target)]
 

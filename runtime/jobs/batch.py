@@ -59,7 +59,7 @@ def translate_videos(
     sources: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
     *,
-    domain: str,
+    domain: str | None = None,
     model: str | Path = DEFAULT_MODEL,
     style: str | int | Path | StyleOptions | None = None,
     backend: str = "auto",
@@ -80,7 +80,7 @@ def translate_videos(
 
     `sources`: one or several. `output`: a file for one, a folder for several; None: NAME-DOMAIN beside each input.
     `style`: the name of one of the model's, a seed or an image; a `StyleOptions` for one that changes over time.
-    The arguments from `model` to `remote` are those of `ModelOptions`, `options` those of `VideoOptions`. `report`:
+    The arguments from `domain` to `remote` are those of `ModelOptions`, `options` those of `VideoOptions`. `report`:
     a JSON file for the numbers. `password_env`: the environment variable with the password of an address.
     `on_event` gets every `BatchEvent`. `run`: what runs it; an `OnRay` does on a cluster; None: this process.
 

@@ -147,7 +147,7 @@ def settled_refining(request: VideoRequest) -> str:
     way = _wanted_refining(request)
     if way != "auto":
         return way
-    has_one = request.model.domain in request.bundle.manifest.components.refiner and request.model.strength == 1
+    has_one = request.domain in request.bundle.manifest.components.refiner and request.model.strength == 1
     return "learnt" if has_one and onnxruntime_installed() else "guided"
 
 

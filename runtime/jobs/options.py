@@ -18,8 +18,8 @@ AUDIO_CHOICES = ("copy", "convert", "none")
 class ModelOptions:
     """Which model translates, to which domain, and what runs it."""
 
-    domain: str
-    """The domain to translate to."""
+    domain: str | None = None
+    """The domain to translate to; None: the only one that the model translates to."""
     model: str | Path = DEFAULT_MODEL
     """The name of a model, `hf:owner/name[@revision]`, or the folder of a bundle."""
     backend: str = "auto"

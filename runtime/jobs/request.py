@@ -78,6 +78,11 @@ class VideoRequest:
     files_left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     """For each folder among the inputs, the files that are not translated: their number by kind."""
 
+    @property
+    def domain(self) -> str:
+        """The domain to translate to."""
+        return self.bundle.manifest.domain_named(self.model.domain)
+
 
 def resolve_request(
     sources: Sequence[str],
@@ -101,19 +106,18 @@ def resolve_request(
         options = replace(options, refine="off")  # stripes are for the full size
     check_pipes(sources, output, options)
     bundle = open_model(model.model, model.remote)
-    model = replace(model, domain=bundle.manifest.domain_named(model.domain))
+    domain = bundle.manifest.domain_named(model.domain)
+    model = replace(model, domain=domain)
     if model.strength != 1:
         bundle.manifest.need_styles("--strength")
-    requested = _resolve_style(style or StyleOptions(), bundle, model.domain)
+    requested = _resolve_style(style or StyleOptions(), bundle, domain)
     output, listed = as_place(output), expand_manifests(sources)
     outputs = {place: one.output for place, one in enumerate(listed) if one.output is not None}
     sources = [one.source for one in listed]
     sources = with_passwords(sources, password_env, "--password-env")
     # A codec is for videos: where one was chosen, animated images become videos too.
     suffix, animations_stay = default_suffix(options.codec), options.codec == "auto"
-    jobs = tuple(
-        plan_jobs(sources, output, model.domain, suffix=suffix, animations_stay=animations_stay, outputs=outputs)
-    )
+    jobs = tuple(plan_jobs(sources, output, domain, suffix=suffix, animations_stay=animations_stay, outputs=outputs))
     check_piped_jobs(jobs, output)
     request = VideoRequest(
         jobs=jobs,
@@ -200,6 +204,6 @@ def _check_options_have_effect(request: VideoRequest) -> None:
     if options.refine != "auto" and not options.upscale:
         raise InputError("--refine does not go with --no-upscale", "leave one of them out")
     if options.refine == "learnt":
-        check_has_refiner(request.bundle.manifest, request.model.domain)
+        check_has_refiner(request.bundle.manifest, request.domain)
         if request.model.strength != 1:
             raise InputError("--refine learnt is for translations at --strength 1", "pass --refine guided")

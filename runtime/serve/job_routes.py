@@ -109,7 +109,7 @@ async def download_result(request: Request, job_id: str) -> FileResponse:
     job = state_of(request).jobs.get(job_id)
     if job.state != "done":
         raise RequestError(409, f"the job is {job.state}: it has no result", "Follow its events until it is done.")
-    name = f"{job.order.request.model.domain}{job.result.suffix}"
+    name = f"{job.order.request.domain}{job.result.suffix}"
     return FileResponse(job.result, media_type=_TYPES[job.result.suffix], filename=name)
 
 

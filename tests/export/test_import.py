@@ -25,6 +25,7 @@ from dsmap.runtime.styles.strength import StrengthTranslator
 from dsmap.runtime.translator import Translator
 from dsmap.tools import importer
 from dsmap.tools.export import command as export_command
+from dsmap.tools.video import command as video_command
 from tests.commands import call
 from tests.foreign_generators import cyclegan_forward, cyclegan_state
 from tests.tiny import squeezenet_weights
@@ -152,6 +153,20 @@ def test_one_direction(one):
     assert refusal.value.advice == "Pass --domain winter."
     with pytest.raises(InputError, match="no domain 'autumn'"):
         Translator.load(one, domain="autumn", backend="cpu")
+
+
+def test_one_direction_needs_no_domain(one, both, tmp_path):
+    """It is chosen, and said in the first line."""
+    picture = tmp_path / "in.png"
+    cv2.imwrite(str(picture), photo(32, 32))
+    with Translator.load(one, backend="cpu", precision="fp32", threads=1) as translator:
+        assert translator.target == "winter"
+    code, out, err = call(video_command, picture, "-m", one.folder, "--backend", "cpu")
+    assert (code, (tmp_path / "in-winter.png").exists()) == (0, True), err
+    assert out.splitlines()[0].startswith("one: summer -> winter, 32x32")
+    code, _, err = call(video_command, picture, "-m", both.folder, "--backend", "cpu")
+    assert code == 2
+    assert "Pass --domain summer or --domain winter." in err
 
 
 def test_what_needs_a_style_says_that_there_are_none(both, tmp_path):

@@ -102,7 +102,7 @@ def measure_bundle(model: str, domain: str | None, request: ModelBenchRequest, s
     """
     size = FrameSize.parse(request.size)
     bundle = Bundle.read(find_model(model))
-    target = domain if domain is not None else bundle.domains[1]
+    target = domain if domain is not None else bundle.manifest.targets[-1]
     source, sizes = bundle.source_of(target), bundle.manifest.sizes
     images, origin = find_images(request.images, size, sizes.multiple_of, sizes.minimum)
     about = facts(size, request.threads, images, origin, say)

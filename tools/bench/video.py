@@ -47,7 +47,7 @@ class ModelChoice:
 
     model: str
     domain: str | None
-    """None: the model's second."""
+    """None: the last that the model translates to."""
     backend: str
     precision: str
     cuda_binding: str
@@ -59,7 +59,7 @@ class ModelChoice:
 
     def target(self) -> str:
         """The domain to translate to."""
-        return self.domain or Bundle.read(find_model(self.model)).domains[1]
+        return self.domain or Bundle.read(find_model(self.model)).manifest.targets[-1]
 
     def load(self, size: tuple[int, int] | None, target: str | None = None) -> Translator:
         """The translator, for a video's frames of that (width, height); for one frame at a time without."""

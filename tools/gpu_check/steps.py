@@ -39,8 +39,8 @@ _IMAGES = 3
 
 
 def target_of(bundle: Bundle) -> str:
-    """The direction that is measured: to the second domain."""
-    return bundle.domains[1]
+    """The direction that is measured: to the second domain, if the model translates to it."""
+    return bundle.manifest.targets[-1]
 
 
 class NotOnGpuError(DsmapError):

@@ -159,7 +159,11 @@ LIVE_FPS = 15.0
 """Frames a second that a live session chooses its height for, where no other number was passed."""
 
 # For commands that translate.
-Domain = Annotated[str, typer.Option("--domain", "-d", metavar="NAME", help="Target domain, such as winter.")]
+Domain = Annotated[
+    str | None,
+    typer.Option("--domain", "-d", metavar="NAME", help="Target domain, such as winter.", show_default=False),
+]
+"""Needed for models that translate to several."""
 StyleSpread = Annotated[
     float,
     typer.Option(
@@ -326,26 +330,7 @@ def _usage_advice(error: Any) -> str:
     superfluous = error.format_message().startswith("Got unexpected extra argument")
     if superfluous and any(param.name == "camera" for param in params):
         return "a camera, an address or a file is passed with --camera"
-    if context is not None and getattr(getattr(error, "param", None), "name", None) == "domain":
-        names_of_params = {param.name for param in context.command.params}
-        if (
-            "model" in names_of_params
-            and not context.params.get("remote")
-            and (names := _domains(context.params.get("model")))
-        ):
-            return f"pass {' or '.join(f'--domain {name}' for name in names)}"
     return f"see {context.command_path if context else _program() or Path(sys.argv[0]).name} --help"
-
-
-def _domains(model: str | None) -> tuple[str, ...]:
-    """The domains that a bundled model translates to, the default one where None was given; of others, none."""
-    from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, bundled_models, find_model
-
-    if (name := model or DEFAULT_MODEL) not in bundled_models():
-        return ()
-    from dsmap.runtime.bundle.manifest import read_manifest
-
-    return read_manifest(find_model(name)).targets
 
 
 def _never_fail_on_names() -> None:

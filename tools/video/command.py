@@ -55,7 +55,7 @@ def video(
             help="Files, folders, sequences (frames/%05d.png), URLs; - for stdin.",
         ),
     ],
-    domain: cli.Domain,
+    domain: cli.Domain = None,
     output: Annotated[
         Path | None,
         typer.Option(
