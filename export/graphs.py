@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dsmap.export.fp16 import to_half
 from dsmap.export.rewrites import Rewrites, RewrittenDecoder, rewritten
 from dsmap.model.any_model import StyledModel
-from dsmap.model.dsmap import DSMAP, SLOTS
+from dsmap.model.dsmap import DSMAP
+from dsmap.model.two_domains import SLOTS
 from dsmap.runtime.bundle.bundle import graph_file
 
 OPSET = 20  # 21 introduces a GroupNormalization that TensorRT computes wrongly for one group (its issue 4756)

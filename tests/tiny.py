@@ -7,7 +7,8 @@ from torch import nn
 
 from dsmap.config import DiscriminatorConfig, ModelConfig
 from dsmap.model.discriminator import Discriminator
-from dsmap.model.dsmap import DSMAP, SLOTS
+from dsmap.model.dsmap import DSMAP
+from dsmap.model.two_domains import SLOTS
 
 
 def model_config(**changed):

@@ -14,7 +14,8 @@ from dsmap.common.archives import check_archive
 from dsmap.config import DiscriminatorConfig, LossWeights, ModelConfig, Settings, parse_settings, read_yaml
 from dsmap.errors import InputError
 from dsmap.model.discriminator import Discriminator
-from dsmap.model.dsmap import DSMAP, SLOTS
+from dsmap.model.dsmap import DSMAP
+from dsmap.model.two_domains import SLOTS
 
 StateDict = Mapping[str, Tensor]
 

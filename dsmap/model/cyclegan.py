@@ -13,11 +13,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dsmap.config.base import MAX_WIDTH, Settings, check_domain_names
-from dsmap.errors import InputError
 from dsmap.model.layers import conv, instance_norm, wide
+from dsmap.model.two_domains import TwoDomainModel
 
 N_DOWNSAMPLE = 2
-SLOTS = ("a", "b")
 
 
 class CycleGANConfig(Settings):
@@ -112,28 +111,17 @@ class ResnetDecoder(nn.Module):
         return torch.tanh(wide(self.tail(y)))
 
 
-class CycleGAN(nn.Module):
+class CycleGAN(TwoDomainModel):
     """The generators of one direction or of both, by the names of their domains."""
 
     def __init__(self, config: CycleGANConfig, targets: tuple[str, ...] | None = None) -> None:
         """`targets`: the domains that there is a generator to; None: both."""
-        super().__init__()
+        super().__init__(config.domains)
         self.config = config
         self.targets = tuple(d for d in config.domains if targets is None or d in targets)
         sources = [d for d in config.domains if config.domains[1 - config.domains.index(d)] in self.targets]
         self.content_encoders = nn.ModuleDict({self.slot(domain): ResnetEncoder(config) for domain in sources})
         self.decoders = nn.ModuleDict({self.slot(domain): ResnetDecoder(config) for domain in self.targets})
-
-    @property
-    def domains(self) -> tuple[str, str]:
-        """The two domain names."""
-        return self.config.domains
-
-    def slot(self, domain: str) -> str:
-        """The key of a domain's networks: "a" or "b". Raises InputError for an unknown domain."""
-        if domain not in self.domains:
-            raise InputError(f"unknown domain {domain!r}", f"This model has {' and '.join(self.domains)}.")
-        return SLOTS[self.domains.index(domain)]
 
     def encode(self, x_nchw: Tensor, source: str) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> content (N, 4 D, H/4, W/4)."""

@@ -17,8 +17,7 @@ from dsmap.model.networks import (
     StyleEncoder,
     StyleMLP,
 )
-
-SLOTS = ("a", "b")
+from dsmap.model.two_domains import SLOTS, TwoDomainModel
 
 
 class Content(NamedTuple):
@@ -32,16 +31,15 @@ class Content(NamedTuple):
     """h = E(x): content in the image's own domain, (N, C, H/8, W/8)."""
 
 
-class DSMAP(nn.Module):
+class DSMAP(TwoDomainModel):
     """Encoders, mappings and decoders of two named domains (Chang et al., ECCV 2020).
 
-    Parts of a domain are stored under its slot, a or b, so that names of weights do not depend on names of domains; a
-    mapping is stored under the domain it maps TO.
+    A mapping is stored under the slot of the domain it maps TO.
     Images are float tensors (N, 3, H, W) in [-1, 1], RGB, height and width multiples of `config.multiple_of`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config.domains)
         self.config = config
         style_encoder = KLStyleEncoder if config.style_kl else StyleEncoder
         self.shared_encoder = SharedEncoder(config)
@@ -54,11 +52,6 @@ class DSMAP(nn.Module):
         self.decoders = nn.ModuleDict(
             {slot: Decoder(config, contrast) for slot, contrast in zip(SLOTS, config.contrast, strict=True)}
         )
-
-    @property
-    def domains(self) -> tuple[str, str]:
-        """The two domain names, in the order A, B."""
-        return self.config.domains
 
     def other(self, domain: str) -> str:
         """The domain that `domain` is translated to."""
@@ -102,14 +95,6 @@ class DSMAP(nn.Module):
         """`n` style codes from N(0, I), (n, S), on the model's device."""
         device = next(self.parameters()).device
         return torch.randn(n, self.config.style_dim, generator=generator).to(device)
-
-    def slot(self, domain: str) -> str:
-        """The slot of `domain`: "a" or "b"."""
-        if domain not in self.domains:
-            raise InputError(
-                f"no domain named {domain!r}", f"This model knows {self.domains[0]} and {self.domains[1]}."
-            )
-        return SLOTS[self.domains.index(domain)]
 
     def _check_size(self, x_nchw: Tensor, minimum: int) -> None:
         if torch.compiler.is_exporting():

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from dsmap.config import ModelConfig
 from dsmap.config.base import MAX_WIDTH, Settings, check_domain_names
-from dsmap.errors import InputError
 from dsmap.model.layers import ResidualBlock, conv, instance_norm
 from dsmap.model.networks import Decoder, StyleEncoder, StyleMLP
-
-SLOTS = ("a", "b")
+from dsmap.model.two_domains import SLOTS, TwoDomainModel
 
 
 class MUNITConfig(Settings):
@@ -89,11 +87,11 @@ class MUNITEncoder(nn.Module):
         return content
 
 
-class MUNIT(nn.Module):
+class MUNIT(TwoDomainModel):
     """The generators of both domains. Parts are named as those of `DSMAP`, by the slot of their own domain."""
 
     def __init__(self, config: MUNITConfig) -> None:
-        super().__init__()
+        super().__init__(config.domains)
         self.config = config
         parts = config.shared_parts()
         self.content_encoders = nn.ModuleDict({slot: MUNITEncoder(config) for slot in SLOTS})
@@ -102,20 +100,9 @@ class MUNIT(nn.Module):
         self.decoders = nn.ModuleDict({slot: Decoder(parts, 1.0, widths=config.widths[::-1]) for slot in SLOTS})
 
     @property
-    def domains(self) -> tuple[str, str]:
-        """The two domain names."""
-        return self.config.domains
-
-    @property
     def targets(self) -> tuple[str, str]:
         """The domains that there is a generator to: both."""
         return self.config.domains
-
-    def slot(self, domain: str) -> str:
-        """The key of a domain's networks: "a" or "b". Raises InputError for an unknown domain."""
-        if domain not in self.domains:
-            raise InputError(f"unknown domain {domain!r}", f"This model has {' and '.join(self.domains)}.")
-        return SLOTS[self.domains.index(domain)]
 
     def encode(self, x_nchw: Tensor, source: str) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> content (N, 256, H/4, W/4)."""

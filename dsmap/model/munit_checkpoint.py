@@ -26,7 +26,8 @@ from dsmap.model.foreign_weights import (
     shown,
     state_dicts,
 )
-from dsmap.model.munit import MUNIT, SLOTS, MUNITConfig
+from dsmap.model.munit import MUNIT, MUNITConfig
+from dsmap.model.two_domains import SLOTS
 
 ADVICE = "Pass a checkpoint with both generators of a MUNIT, such as gen_01000000.pt."
 _FIRST = "enc_content.model.0.conv.weight"

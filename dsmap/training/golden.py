@@ -29,7 +29,8 @@ from dsmap.model.authors_checkpoint import (
     read_state_dicts,
 )
 from dsmap.model.discriminator import Discriminator
-from dsmap.model.dsmap import DSMAP, SLOTS
+from dsmap.model.dsmap import DSMAP
+from dsmap.model.two_domains import SLOTS
 from dsmap.training.losses import contextual_loss
 from dsmap.training.objective import (
     ByDomain,

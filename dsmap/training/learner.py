@@ -16,10 +16,11 @@ from dsmap.common.notify import Notify
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError, first_line
 from dsmap.model.discriminator import Discriminator
-from dsmap.model.dsmap import DSMAP, SLOTS, initialise_discriminator, initialise_generators, make_twins
+from dsmap.model.dsmap import DSMAP, initialise_discriminator, initialise_generators, make_twins
 from dsmap.model.feature_networks import load_features
 from dsmap.model.identity_init import start_as_identity
 from dsmap.model.layers import AdainResidualBlock, ShuffleConv, UpsampleConv
+from dsmap.model.two_domains import SLOTS
 from dsmap.training.appearance import Appearance, appearance_of
 from dsmap.training.cuda_graph import CudaGraphRunner
 from dsmap.training.data import Batch

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from dsmap.config import TrainConfig
 from dsmap.errors import DsmapError
 from dsmap.model.discriminator import Discriminator
-from dsmap.model.dsmap import DSMAP, SLOTS
+from dsmap.model.dsmap import DSMAP
 from dsmap.model.feature_networks import FeatureNetwork, load_features
+from dsmap.model.two_domains import SLOTS
 from dsmap.training.device import Hardware
 from dsmap.training.objective import discriminator_terms, generator_terms, translate_both, weighted_sum
 
