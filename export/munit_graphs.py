@@ -17,7 +17,8 @@ from dsmap.export.graphs import (
     graphs_of,
 )
 from dsmap.export.rewrites import Rewrites, rewritten
-from dsmap.model.munit import MUNIT, SLOTS
+from dsmap.model.munit import MUNIT
+from dsmap.model.two_domains import SLOTS
 
 
 def munit_graphs(model: MUNIT, rewrites: Rewrites = ALL_REWRITES, precision: str = "fp32") -> Iterator[Graph]:

@@ -35,7 +35,7 @@ class Translator(FrameTranslator):
 
     may_tile = False
     """Whether its errors may advise --tile: set by commands that have it."""
-    has_refiner = True
+    uses_refiner = True
     """False keeps it from using the model's refiner."""
 
     @classmethod
@@ -197,7 +197,7 @@ class Translator(FrameTranslator):
 
     def learnt_refiner(self) -> Refine | None:
         """As `FrameTranslator.learnt_refiner`: that of the bundle, if it has one for this direction."""
-        if not self.has_refiner:
+        if not self.uses_refiner:
             return None
         if self._refiner is None and self.source != self.target:
             self._refiner = open_refiner(self.bundle, self.target, self.settings.threads)
@@ -205,7 +205,7 @@ class Translator(FrameTranslator):
 
     def has_learnt_refiner(self) -> bool:
         """As `FrameTranslator.has_learnt_refiner`."""
-        return self.has_refiner and self.source != self.target and has_refiner(self.bundle, self.target)
+        return self.uses_refiner and self.source != self.target and has_refiner(self.bundle, self.target)
 
     def cancel(self) -> None:
         """Cancels what is under way, from any thread: waiting for it raises DsmapError."""

@@ -87,7 +87,7 @@ class LoadedModel:
 
     def settle_refining(self, way: str) -> None:
         """Refines as other processes do, see `settled_refining`. Raises DsmapError where this one cannot."""
-        self.translator.has_refiner = way == "learnt"
+        self.translator.uses_refiner = way == "learnt"
         if self.refine != way:
             raise DsmapError(
                 "the model's refiner cannot be used here: ONNX Runtime is not installed",
