@@ -22,9 +22,10 @@ from dsmap.runtime.backends.onnxruntime_session import (
     run_session,
     session_options,
 )
-from dsmap.runtime.bundle.bundle import Bundle
+from dsmap.runtime.bundle.bundle import Bundle, GraphData
 from dsmap.runtime.bundle.manifest import Manifest
 from dsmap.runtime.refine.guided import guided
+from dsmap.runtime.refine.learnt_yuv import LearntYuv
 from dsmap.runtime.system.cpu import allowed_cores
 
 COMPONENT = "refiner"
@@ -42,8 +43,10 @@ _ROW = np.dtype((np.void, BLOCK * 3))  # one row of a block, which is copied at 
 class LearntRefiner:
     """Enlarges translations by the guided filter and the refiner of one direction; from one thread at a time."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, in_yuv: LearntYuv) -> None:
         self._session = session
+        self.in_yuv = in_yuv
+        """The same for frames that stay Y'CbCr."""
         self._blocks = np.empty((1, 0, 0, 2 * _VALUES), np.uint8)  # used again: new memory takes as long as the graph
 
     def __call__(self, frame_rgb: Frames, small_rgb: Frames, translated_rgb: Frames) -> Frames:
@@ -73,7 +76,11 @@ def open_refiner(bundle: Bundle, target: str, threads: int | None = None) -> Lea
         return None
     ort = import_onnxruntime()
     options = session_options(ort, threads if threads is not None else allowed_cores())
-    return LearntRefiner(open_session(ort, graph, options, ["CPUExecutionProvider"]))
+
+    def session(of: GraphData | bytes) -> Any:
+        return open_session(ort, of, options, ["CPUExecutionProvider"])
+
+    return LearntRefiner(session(graph), LearntYuv(graph.data, session))
 
 
 def check_has_refiner(manifest: Manifest, target: str) -> None:

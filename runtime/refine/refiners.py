@@ -6,6 +6,7 @@ from dsmap.errors import InputError
 from dsmap.runtime.frame_translator import FrameTranslator, Refine
 from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.refine.guided_yuv import guided_yuv
+from dsmap.runtime.refine.learnt import LearntRefiner
 from dsmap.runtime.refine.local_map import Pixels
 from dsmap.runtime.refine.yuv_planes import YuvPlanes
 
@@ -26,4 +27,6 @@ def refiner_for(refine: str, translator: FrameTranslator) -> Refine:
 
 def yuv_refiner(refine: Refine | None) -> RefineYuv | None:
     """The same for frames that stay Y'CbCr; None where there is none."""
+    if isinstance(refine, LearntRefiner):
+        return refine.in_yuv
     return guided_yuv if refine is guided else None

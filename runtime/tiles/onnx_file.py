@@ -103,6 +103,21 @@ def tensor_values(tensor: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(b"".join(bytes(value) for value in typed if not isinstance(value, int)), "<f4")
 
 
+def tensor_array(tensor: bytes) -> npt.NDArray:
+    """The numbers of a tensor of any type that holds them as bytes, in its shape."""
+    fields = list(_fields(tensor))
+    (kind,) = [value for number, value in fields if number == 2 and isinstance(value, int)]
+    (raw,) = [value for number, value in fields if number == 9 and not isinstance(value, int)]
+    shape = [value for number, value in fields if number == 1 and isinstance(value, int)]
+    return np.frombuffer(raw, np.dtype(_DTYPES[kind])).reshape(shape)
+
+
+def encode_tensor(array: npt.NDArray) -> bytes:
+    """A tensor, without its name."""
+    shape = b"".join(_encoded(1, side) for side in array.shape)
+    return shape + _encoded(2, _NUMBERS[array.dtype]) + _encoded(9, np.ascontiguousarray(array).tobytes())
+
+
 def _node(data: Bytes, prefix: str) -> Node:
     names: dict[int, list[str]] = {1: [], 2: []}
     attributes, op = [], ""

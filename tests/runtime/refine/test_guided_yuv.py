@@ -14,7 +14,11 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.frame_translator import FrameTranslator, FunctionTranslator, TranslatorWrapper
 from dsmap.runtime.jobs.stages import FrameSteps
 from dsmap.runtime.jobs.video import translate_video
+from dsmap.runtime.open_model import open_model
+from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.refine.guided_yuv import guided_yuv
+from dsmap.runtime.refine.learnt import open_refiner
+from dsmap.runtime.refine.refiners import yuv_refiner
 from dsmap.runtime.refine.yuv_planes import YuvPlanes
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
 from dsmap.runtime.video.frame import Frame
@@ -188,6 +192,44 @@ def test_a_job_goes_on_where_it_stopped(tmp_path: Path):
     translate_video(clip, tmp_path / "out.mkv", colder, resume=True, **options)
     whole, resumed = frames(tmp_path / "whole.mkv"), frames(tmp_path / "out.mkv")
     assert np.array_equal(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    ("size", "options"), [((128, 96), {}), ((126, 94), {"matrix": BT601}), ((128, 96), {"full": True})]
+)
+def test_the_learnt_refiner_gives_what_it_gives_in_rgb(tmp_path: Path, both_ways: BothWays, size, options: dict):
+    refiner = open_refiner(open_model("summer-winter"), "winter", threads=1)
+    assert refiner is not None
+
+    class Refined(FunctionTranslator):
+        def learnt_refiner(self):
+            return refiner
+
+    clip = source(tmp_path / "in.mkv", size, **options)
+    stored, rgb = both_ways(clip, lambda: Refined(colder), refine="learnt")
+    plain, _ = both_ways(clip, refine="guided")
+    assert both_ways.kept == 6
+    assert np.abs((stored - rgb).mean((0, 1, 2))).max() < 0.3
+    assert np.abs(stored - rgb).mean() < 1.4 < np.abs(stored - plain).mean()
+
+
+def test_a_wrapped_translator_has_a_refiner_for_them():
+    refiner = open_refiner(open_model("summer-winter"), "winter", threads=1)
+    assert yuv_refiner(refiner) is refiner.in_yuv
+    assert yuv_refiner(guided) is guided_yuv
+    assert yuv_refiner(None) is None
+
+
+def test_no_grid_is_drawn_on_plain_colours():
+    refine = open_refiner(open_model("summer-winter"), "winter", threads=1).in_yuv
+    for colour in ((255, 255, 0), (255, 0, 0), (135, 190, 235)):
+        values = clips.yuv(colour, BT709, LIMITED)
+        shapes = (96, 130), (48, 65), (48, 65)
+        frame = YuvPlanes(*(np.full(shape, value, np.uint8) for shape, value in zip(shapes, values, strict=True)))
+        result = YuvPlanes(*(np.empty_like(plane) for plane in frame[:3]))
+        small_rgb = np.full((48, 65, 3), colour, np.uint8)
+        refine(frame, small_rgb, np.full_like(small_rgb, (215, 90, 50)), result)
+        assert max(np.ptp(plane[16:-16, 16:-16]) for plane in result[:3]) <= 1
 
 
 def test_who_finishes_frames():
