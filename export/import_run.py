@@ -10,7 +10,7 @@ from dsmap.common.archives import check_archive
 from dsmap.common.notify import Notify
 from dsmap.config.base import check_given_domains
 from dsmap.export.import_request import ADVICE, ImportRequest
-from dsmap.export.run import ExportResult, check_packages, read_card
+from dsmap.export.run import ExportResult, check_packages, read_card, write_and_sum_up
 
 
 def import_model(request: ImportRequest, *, say: Notify = lambda _line: None) -> ExportResult:
@@ -27,27 +27,9 @@ def import_model(request: ImportRequest, *, say: Notify = lambda _line: None) ->
     check_bundle_folder(request.out, overwrite=request.overwrite)
     check_packages()
     say("loading torch ...")
-    from dsmap.export.bundle_writer import Variants, write_bundle
-    from dsmap.export.costs import graph_costs
     from dsmap.export.foreign_model import open_foreign
-    from dsmap.export.report import summary
-    from dsmap.export.rewrites import Rewrites
 
-    source = open_foreign(request, say)
-    written = write_bundle(
-        source,
-        request.out,
-        name=request.name,
-        licence=request.licence,
-        card=card,
-        datasets=request.datasets,
-        overwrite=request.overwrite,
-        variants=Variants(fp16=request.fp16, int8=request.int8, force=request.force),
-        say=say,
-    )
-    costs = graph_costs(source.model, Rewrites())
-    for line in summary(request.out, written, costs):
-        say(line)
+    written, costs = write_and_sum_up(open_foreign(request, say), request, card, say)
     return ExportResult(Path(request.out), written, costs, [], time.monotonic() - began)
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from dsmap.export.bundle_writer import WrittenBundle
     from dsmap.export.costs import Cost
     from dsmap.export.engines import BuiltEngine, EngineJob, EngineTarget
+    from dsmap.export.import_request import ImportRequest
     from dsmap.export.named_styles import Codes
+    from dsmap.export.samples import SampleImage
+    from dsmap.export.trained_model import TrainedModel
     from dsmap.runtime.engines.progress import BuildProgress
     from dsmap.training.style_statistics import StyleStatistics
 
@@ -82,16 +85,32 @@ def export_model(
     engines = _resolve(request.engines, say)
     check_packages()
     say("loading torch ...")
-    from dsmap.export.bundle_writer import Variants, write_bundle
-    from dsmap.export.costs import graph_costs
-    from dsmap.export.report import summary
-    from dsmap.export.rewrites import Rewrites
     from dsmap.export.trained_model import open_model
 
     source = open_model(request, say)
     if engines is not None:
         engines.options(source.sizes)  # before the long work
-    rewrites = Rewrites.without(request.without)
+    written, costs = write_and_sum_up(source, request, card, say, samples=request.samples, without=request.without)
+    built = _build(request.out, engines, say, progress)
+    return ExportResult(request.out, written, costs, built, time.monotonic() - began)
+
+
+def write_and_sum_up(
+    source: "TrainedModel",
+    request: "ExportRequest | ImportRequest",
+    card: str | None,
+    say: Notify,
+    *,
+    samples: "Sequence[SampleImage]" = (),
+    without: Sequence[str] = (),
+) -> "tuple[WrittenBundle, dict[str, Cost]]":
+    """Writes the bundle of `request`, and says what is in it."""
+    from dsmap.export.bundle_writer import Variants, write_bundle
+    from dsmap.export.costs import graph_costs
+    from dsmap.export.report import summary
+    from dsmap.export.rewrites import Rewrites
+
+    rewrites = Rewrites.without(without)
     written = write_bundle(
         source,
         request.out,
@@ -99,7 +118,7 @@ def export_model(
         licence=request.licence,
         card=card,
         datasets=request.datasets,
-        samples=request.samples,
+        samples=samples,
         overwrite=request.overwrite,
         rewrites=rewrites,
         variants=Variants(fp16=request.fp16, int8=request.int8, force=request.force),
@@ -108,8 +127,7 @@ def export_model(
     costs = graph_costs(source.model, rewrites)
     for line in summary(request.out, written, costs):
         say(line)
-    built = _build(request.out, engines, say, progress)
-    return ExportResult(request.out, written, costs, built, time.monotonic() - began)
+    return written, costs
 
 
 def check_packages() -> None:

@@ -70,15 +70,22 @@ def run_image_job(source: Path, output: Path, translator: FrameTranslator, optio
     with stop_on_signals() as stop:
         found = _one_image(source, output, translator, options, clock, stop, replace=options.overwrite)
     size, notes = found or (None, ())
+    return one_image_report(source, output, size, clock, notes)
+
+
+def one_image_report(
+    source: Path, output: Path, size: TranslatedSize | None, clock: StageClock, notes: tuple[str, ...] = ()
+) -> JobReport:
+    """Of a job that writes one image; `size` is None where it was interrupted."""
     return JobReport(
         input=source,
         output=output,
         width=size.inside[0] if size else 0,
         height=size.inside[1] if size else 0,
         result_size=size.result if size else None,
-        frames=int(found is not None),
+        frames=int(size is not None),
         frames_expected=1,
-        interrupted=found is None,
+        interrupted=size is None,
         notes=notes,
         **clock.report(),
     )

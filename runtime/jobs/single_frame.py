@@ -12,7 +12,7 @@ from dsmap.common.images import WRITTEN_SUFFIXES, kind_of
 from dsmap.common.interrupts import stop_on_signals
 from dsmap.errors import InputError
 from dsmap.runtime.frame_translator import FrameTranslator
-from dsmap.runtime.jobs.images import translate_rgb
+from dsmap.runtime.jobs.images import one_image_report, translate_rgb
 from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.output_paths import check_output_file
 from dsmap.runtime.jobs.report import InputFacts, JobReport, Pixels, StageClock
@@ -84,17 +84,7 @@ def run_single_frame_job(
         with clock.stage("decode"), stop.interruptible():
             frame_rgb = _wanted_frame(source, options)
         size = translate_rgb(frame_rgb, output, translator, options, clock, stop, replace=options.overwrite)
-    return JobReport(
-        input=Path(source),
-        output=output,
-        width=size.inside[0] if size else 0,
-        height=size.inside[1] if size else 0,
-        result_size=size.result if size else None,
-        frames=int(size is not None),
-        frames_expected=1,
-        interrupted=size is None,
-        **clock.report(),
-    )
+    return one_image_report(Path(source), output, size, clock)
 
 
 def _wanted_frame(source: str | Path, options: VideoOptions) -> Pixels:
