@@ -232,6 +232,21 @@ def test_no_grid_is_drawn_on_plain_colours():
         assert max(np.ptp(plane[16:-16, 16:-16]) for plane in result[:3]) <= 1
 
 
+def test_overdrawn_white_has_no_tint():
+    """What is more than white is limited in red, green and blue, as it is in RGB."""
+    rgb = np.full((96, 128, 3), 60, np.uint8)
+    rgb[:, 62:66] = 255
+    small_rgb = cv2.resize(rgb, (32, 24), interpolation=cv2.INTER_AREA)
+    translated_rgb = np.clip((small_rgb - np.float32(60)) * [1.8, 1.5, 1.2] + 60, 0, 255).astype(np.uint8)
+    grey = np.full((48, 64), 128, np.uint8)
+    frame = YuvPlanes((rgb[..., 0] * (219 / 255) + 16.5).astype(np.uint8), grey, grey)
+    result = YuvPlanes(*(np.empty_like(plane) for plane in frame[:3]))
+    guided_yuv(frame, small_rgb, translated_rgb, result)
+    inside = guided(rgb, small_rgb, translated_rgb)[40, 64]
+    for plane, value in zip(result[1:3], clips.yuv(tuple(inside), BT709, LIMITED)[1:], strict=True):
+        assert abs(int(plane[20, 32]) - value) <= 2
+
+
 def test_who_finishes_frames():
     plain = FunctionTranslator(colder)
     assert not plain.finishes
