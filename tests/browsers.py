@@ -21,7 +21,7 @@ FLAGS = (
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 """A camera that shows a clock; `--use-file-for-fake-video-capture=X.y4m` shows a file instead."""
 SOFTWARE_WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
-PATIENCE = 60.0  # seconds; the machine may be busy
+PATIENCE = 180.0  # seconds; the machine may be busy
 _RUNTIME = Path(__file__).parents[1] / "build" / "web-runtime"
 _started: list[Any] = []
 

@@ -28,11 +28,13 @@ class Stage:
         return dict(pair.split("=", 1) for text in self.of("ENV") for pair in text.split())
 
 
-def health_check(image: Stage, port: int) -> list[str]:
-    """The command of HEALTHCHECK, for a server on another port and the Python that runs this."""
+def health_check(image: Stage, port: int, seconds: float = 120) -> list[str]:
+    """The command of HEALTHCHECK, for a server on another port, the Python that runs this, and so much patience."""
     [text] = image.of("HEALTHCHECK")
     _python, *words = json.loads(text[text.index("[") :])
-    words[-1] = words[-1].replace(":8000/", f":{port}/")
+    assert ":8000/" in words[-1]
+    assert "timeout=4)" in words[-1]
+    words[-1] = words[-1].replace(":8000/", f":{port}/").replace("timeout=4)", f"timeout={seconds})")
     return [sys.executable, *words]
 
 

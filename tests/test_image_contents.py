@@ -109,7 +109,7 @@ def test_it_serves_and_ends_in_order(root):
     server = as_nobody(root, root / "opt/dsmap/bin/dsmap", "serve", **variables)
     assert server.stdout
     assert "http://" in server.stdout.readline(), server.communicate()
-    assert subprocess.run(health_check(STAGES["dsmap"], port), timeout=20).returncode == 0
+    assert subprocess.run(health_check(STAGES["dsmap"], port), timeout=180).returncode == 0
     image = (ROOT / "docs" / "demo.jpg").read_bytes()
     address = f"http://127.0.0.1:{port}/v1/images?domain=winter&height=128"
     request = urllib.request.Request(address, image, {"Authorization": f"Bearer {TOKEN}"})

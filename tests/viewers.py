@@ -71,7 +71,7 @@ class Viewer:
     def send(self, **options: object) -> None:
         self.channel.send(json.dumps(options))
 
-    async def until(self, true, seconds: float = 60.0) -> None:
+    async def until(self, true, seconds: float = 180.0) -> None:
         """Waits until `true()` is."""
         async with asyncio.timeout(seconds):
             while not true():

@@ -88,7 +88,7 @@ def test_parallel_requests(vs, filtered):
         for clip in (0, 1):
             out[clip].get_frame_async(n, keep(clip, n))
     for _ in range(2 * FRAMES):
-        assert done.acquire(timeout=60)
+        assert done.acquire(timeout=180)
     for (clip, n), frame in results.items():
         assert np.array_equal(frame, alone[clip][n])
     assert not np.array_equal(alone[0][0], alone[1][0])  # at a lower height

@@ -324,7 +324,7 @@ def test_a_stop_leaves_a_playable_file_under_the_final_name(tmp_path: Path, numb
     arguments = (source, "-d", "winter", "--report", tmp_path / "report.json")
     with held(tmp_path / "hold", 12, *arguments, STAND_IN_SECONDS="0.05") as process:
         process.send_signal(number)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=180)
     done = clips.read(tmp_path / "in-winter.mp4")
     assert process.returncode == 130
     assert 0 < len(done.times) < 200

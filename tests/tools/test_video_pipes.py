@@ -36,7 +36,7 @@ def start(*arguments: object, stdin: object = subprocess.PIPE, **environment: st
 
 def run(*arguments: object, data: bytes = b"", **environment: str) -> tuple[int, bytes, str]:
     """(exit code, stdout, stderr)"""
-    out, err = (process := start(*arguments, **environment)).communicate(data, timeout=60)
+    out, err = (process := start(*arguments, **environment)).communicate(data, timeout=180)
     return process.returncode, out, err.decode()
 
 
@@ -148,7 +148,7 @@ def test_a_live_video_comes_out_as_it_comes_in():
     sender.join()
     assert kept_back == []
     assert received == sent == 100
-    assert process.wait(timeout=90) == 0
+    assert process.wait(timeout=180) == 0
 
 
 def test_a_reader_that_leaves_early_is_no_error(clip):
@@ -156,7 +156,7 @@ def test_a_reader_that_leaves_early_is_no_error(clip):
     assert process.stdout.read(100)
     process.stdout.close()
     assert process.stderr.read().decode().count("error") == 0
-    assert process.wait(timeout=90) == 141  # as of a program that SIGPIPE has ended
+    assert process.wait(timeout=180) == 141  # as of a program that SIGPIPE has ended
 
 
 def test_broken_input(clip, tmp_path):
@@ -201,7 +201,7 @@ def test_a_terminal_is_no_pipe(clip):
         ([clip, "-o", "-"], {"stdin": subprocess.DEVNULL, "stdout": terminal}),
     ):
         command = [sys.executable, "-c", STAND_IN, *map(str, arguments), "-d", "winter"]
-        done = subprocess.run(command, **ends, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, **ends, stderr=subprocess.PIPE, text=True, timeout=180)
         assert done.returncode == 2
         assert "is a terminal" in done.stderr
     os.close(terminal)
@@ -222,7 +222,7 @@ def test_a_stop_ends_it_though_the_other_side_has_stalled(stalled, clip, tmp_pat
         assert process.stdout.read(100)  # and no more
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=90) == 130
+    assert process.wait(timeout=180) == 130
     told = process.communicate()[1]
     assert b"stopped by you" in told
     assert b"Traceback" not in told, told.decode()
@@ -231,5 +231,5 @@ def test_a_stop_ends_it_though_the_other_side_has_stalled(stalled, clip, tmp_pat
 def test_standard_output_that_is_full_is_named(clip):
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-c", STAND_IN, str(clip), "-o", "-", "-d", "winter"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=180)
     assert (done.returncode, "error: standard output has no room for the result" in done.stderr) == (1, True), done

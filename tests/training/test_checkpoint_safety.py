@@ -68,7 +68,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(data, tmp_path):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 kills += 1
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=180)
         finally:
             process.kill()
         if process.returncode == 0:
@@ -445,7 +445,7 @@ def test_sigterm_to_the_whole_group_saves(data, tmp_path):
         while not (tmp_path / "log.jsonl").exists() and process.poll() is None:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
     finally:
         process.kill()
     assert process.returncode == 130, err

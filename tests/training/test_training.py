@@ -161,7 +161,7 @@ def test_a_signal_saves_and_exits(data, tmp_path, number, workers):
             os.killpg(process.pid, number)  # as a terminal sends Ctrl-C: to the workers as well
         else:
             process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
     finally:
         process.kill()
     assert process.returncode == 130, err
@@ -400,7 +400,7 @@ def test_help_imports_no_torch():
         "heavy = {'torch', 'numpy', 'cv2', 'onnxruntime', 'pydantic'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=180)
     assert (result.returncode, result.stderr) == (0, "")
     for option in ("--data", "--domain", "--preset", "--config", "--set", "--steps", "--features", "--resume"):
         assert option in result.stdout

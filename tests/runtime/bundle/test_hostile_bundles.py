@@ -518,7 +518,7 @@ def test_commands_end_with_two_lines(bundle, tmp_path, command):
     for fact in ("weights in another file", "pipe or a device"):
         done = subprocess.run(
             [sys.executable, "-m", f"dsmap.{arguments[0]}", *map(str, arguments[1:])],
-            capture_output=True, text=True, timeout=60, cwd=tmp_path,
+            capture_output=True, text=True, timeout=180, cwd=tmp_path,
         )  # fmt: skip
         lines = done.stderr.strip().splitlines()
         assert done.returncode == 2, done.stderr

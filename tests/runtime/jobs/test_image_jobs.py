@@ -60,7 +60,7 @@ def test_ctrl_c_stops_the_network_in_a_folder(tmp_path: Path, quick: int) -> Non
     interrupt_when(translator)
     begin = time.monotonic()
     report = translate_folder(tmp_path / "in", tmp_path / "out", translator)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
     assert translator.cancelled.is_set()
     assert (report.interrupted, report.frames, report.failed) == (True, quick, ())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{index}.png" for index in range(quick)]
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_the_network_at_an_image(tmp_path: Path) -> None:
     interrupt_when(translator)
     begin = time.monotonic()
     report = translate_image(tmp_path / "in.png", tmp_path / "out.png", translator)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
     assert (report.interrupted, report.frames, report.complete) == (True, 0, False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 

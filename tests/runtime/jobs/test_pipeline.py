@@ -37,7 +37,7 @@ def run(items, begin, finish=lambda frame, result: result, stop=None, **options)
 
 def none_is_left(of: set[threading.Thread]) -> bool:
     """Whether the threads that are not among `of` have ended, now or within some seconds."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while left := set(threading.enumerate()) - of:
         if time.monotonic() > deadline:
             return False

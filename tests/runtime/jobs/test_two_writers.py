@@ -129,7 +129,7 @@ def record(path: Path, *, overwrite: bool = False) -> Recorder:
 
 def test_two_recordings_of_one_name(tmp_path: Path):
     both = [record(tmp_path / "r.mp4") for _ in range(2)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len([path for path in tmp_path.iterdir() if is_part_name(path.name)]) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(names(tmp_path)) == 2

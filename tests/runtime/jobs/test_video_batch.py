@@ -151,7 +151,7 @@ def test_ctrl_c_and_resume(tmp_path: Path):
     arguments = (source, *WINTER, "-o", tmp_path / "out.mp4")
     with held(tmp_path / "hold", 12, *arguments, STAND_IN_SECONDS="0.05") as process:
         process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "--resume to continue" in err
     partial = len(clips.read(tmp_path / "out.mp4").times)
@@ -263,7 +263,7 @@ def test_ctrl_c_ends_all_jobs_and_the_report_is_written(tmp_path: Path):
     arguments = (*inputs, *WINTER, "-o", tmp_path / "out", "--report", tmp_path / "r.json")
     with held(tmp_path / "hold", 12, *arguments, STAND_IN_SECONDS="0.05") as process:
         process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=90) == 130
+    assert process.wait(timeout=180) == 130
     jobs = json.loads((tmp_path / "r.json").read_text())["jobs"]
     assert [(Path(job["input"]).name, job["interrupted"]) for job in jobs] == [("a.mp4", True)]
 

@@ -406,13 +406,13 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen, secon
     end = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    assert condition(), process.communicate(timeout=60) if process.poll() is not None else "still waiting"
+    assert condition(), process.communicate(timeout=180) if process.poll() is not None else "still waiting"
 
 
 @pytest.mark.parametrize("display", [None, ":77"])
 def test_without_a_display_there_is_a_line_and_no_abort(clip, display, tmp_path):
     process = start("-d", "winter", "--camera", clip, cwd=tmp_path, DISPLAY=display, WAYLAND_DISPLAY=None)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 1, err
     assert len(err.splitlines()) == 2
     assert ("display" if gui_framework() else "has no windows") in err.splitlines()[0]
@@ -426,7 +426,7 @@ def test_ctrl_c_finishes_the_recording_and_the_report(clip, tiny_bundle, tmp_pat
     process = start(*arguments, "--record", "r.mp4", "--report", "r.json", cwd=tmp_path, DISPLAY=None)
     wait_until(lambda: any(map(clips.has_frames, tmp_path.glob("*.part.mp4"))), process)  # those of a second
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["stopped_by"] == "signal"
@@ -451,7 +451,7 @@ def test_the_commands_help_is_light_and_its_faults_are_two_lines(clip, tmp_path)
     assert not {"cv2", "numpy", "av", "pydantic"} & set(done.stdout.split())
     (tmp_path / "taken.mp4").touch()
     process = start("-d", "winter", "--camera", clip, "--no-window", "--record", "taken.mp4", cwd=tmp_path)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 2
     assert err.splitlines()[0] == "error: --record taken.mp4 exists already"
 
@@ -521,7 +521,7 @@ def test_keys_in_a_real_window(x_server, clip, tiny_bundle, tmp_path, end):
         xdotool("key", "Escape")
     else:
         close_like_a_person(x_server, window)
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["stopped_by"] == ("quit" if end == "key" else "window closed")

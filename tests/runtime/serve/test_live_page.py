@@ -33,7 +33,7 @@ def server(bundle, tmp_path_factory):
     request = ServeRequest(
         bundle=bundle, sessions=1, backend="cpu", token=TOKEN, limits=ServeLimits(disk_reserve=0, jobs=2)
     )
-    with serving(request, tmp_path_factory.mktemp("work"), patience=60) as running:
+    with serving(request, tmp_path_factory.mktemp("work")) as running:
         yield running
 
 

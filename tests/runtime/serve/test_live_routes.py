@@ -26,7 +26,7 @@ def request_of_tests() -> ServeRequest:
 
 @pytest.fixture(scope="module")
 def server(request_of_tests, tmp_path_factory):
-    with serving(request_of_tests, tmp_path_factory.mktemp("work"), patience=60) as running:
+    with serving(request_of_tests, tmp_path_factory.mktemp("work")) as running:
         yield running
 
 
@@ -85,5 +85,5 @@ def test_a_server_stops_while_somebody_watches(request_of_tests, tmp_path):
             assert viewer.problem() == "the server stops"
             assert time.monotonic() - began < 30
 
-    with serving(request_of_tests, tmp_path, patience=60) as running:
+    with serving(request_of_tests, tmp_path) as running:
         asyncio.run(watch(running))

@@ -79,7 +79,7 @@ async def watching(sessions: LiveSessions, image_rgb: np.ndarray | None = None, 
 
 
 async def until_free(sessions: LiveSessions) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while sessions.count:
             await asyncio.sleep(0.01)
 

@@ -22,7 +22,7 @@ def server(tmp_path_factory):
     need_web_runtime()
     bundle = write_plain_bundle(tmp_path_factory.mktemp("bundle") / "plain")
     request = ServeRequest(bundle=bundle, sessions=1, backend="cpu", limits=ServeLimits(disk_reserve=0, jobs=2))
-    with serving(request, tmp_path_factory.mktemp("work"), patience=60) as running:
+    with serving(request, tmp_path_factory.mktemp("work")) as running:
         yield running
 
 
@@ -32,7 +32,7 @@ def test_the_page(server, tmp_path):
     camera = f"--use-file-for-fake-video-capture={camera_file(tmp_path)}"
     with browser(*CAMERA, camera) as chromium, open_page(chromium) as page:
         page.goto(server.address)
-        start_camera(page, seconds=20)
+        start_camera(page)
         wait_until_shown(page, 255 - picture(*SIZE)[:, ::-1])
         for key in "srd":  # styles, and the other direction: there are none
             page.keyboard.press(key)

@@ -126,7 +126,7 @@ def test_an_image_that_nobody_waits_for_is_cancelled(server, tmp_path):
     pool = server.app.api.state.server.pool
     with contextlib.suppress(httpx.ReadTimeout):
         server.client.post("/v1/images?domain=winter", content=(tmp_path / "large.png").read_bytes(), timeout=0.3)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while pool.in_use or list(server.work.glob("image-*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -168,7 +168,7 @@ def test_an_upload_that_breaks_off_is_continued(server, clip):
     head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind['Content-Type']}\r\nUpload-Offset: 0\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:  # and breaks off
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data[:half])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while server.client.head(path).headers["upload-offset"] != str(half):
         assert time.monotonic() < deadline
     early = server.client.post("/v1/videos", params={"domain": "winter", "upload": path.rpartition("/")[2]})
@@ -221,7 +221,7 @@ def test_events_tell_of_a_job_until_its_end(server, clip):
 
 def test_a_job_is_cancelled_and_leaves_nothing(server, long_clip):
     job = upload(server, long_clip)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not server.client.get(f"/v1/jobs/{job['id']}").json()["frames"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -236,7 +236,7 @@ def test_a_job_is_cancelled_and_leaves_nothing(server, long_clip):
 def test_jobs_run_in_order_and_leave_only_results(server, clip):
     for state in list(server.app.api.state.server.jobs._jobs):
         server.client.delete(f"/v1/jobs/{state}")
-    jobs = [upload(server, clip, height=16) for _ in range(10)]
+    jobs = [upload(server, clip, height=16) for _ in range(5)]
     done = [finished(server, job, 120) for job in jobs]
     assert {one["state"] for one in done} == {"done"}
     ended = [one["ended"] for one in done]

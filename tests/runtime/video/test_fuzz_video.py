@@ -15,7 +15,7 @@ import fuzz_inputs
 
 WORKERS = 2
 SEEDS = 480
-LIMIT = 30  # seconds for one input, on a machine that does other things too
+LIMIT = 120  # seconds for one input, on a machine that does other things too
 MEMORY = 6 << 30
 
 WORKER = """

@@ -36,7 +36,7 @@ CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in rang
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\nFormat: Text\n"
 )
-PATIENCE = NetworkSettings(open_seconds=5, read_seconds=2, tries=3, first_pause=0.05)
+PATIENCE = NetworkSettings(open_seconds=60, read_seconds=60, tries=3, first_pause=0.05)
 
 
 def frames_of(reader: VideoReader | SequenceReader) -> list[tuple[Fraction, int]]:

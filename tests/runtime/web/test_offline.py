@@ -182,7 +182,7 @@ def test_a_server_at_the_address_of_a_site_takes_over(chromium, site, tiny_bundl
                     visited = time.monotonic()
                 return "cpu (server)" in backend
 
-            wait_for(is_taken_over, "the server's page", 3 * PATIENCE)
+            wait_for(is_taken_over, "the server's page", PATIENCE)
             for end in (
                 "navigator.serviceWorker.getRegistrations().then(all => all.length === 0)",
                 "caches.keys().then(keys => keys.length === 0)",
