@@ -28,9 +28,9 @@ from dsmap.runtime.video.playlists import MAX_SEGMENTS, MAX_VARIANTS, check_play
 from dsmap.runtime.video.reader import VideoReader
 
 ROOT = Path(__file__).parents[3]
-QUICK = NetworkSettings(open_seconds=60, read_seconds=60, frame_seconds=0.6, tries=2, first_pause=0.05)
-STEADY = replace(QUICK, frame_seconds=1.5)  # where frames must come on a busy machine, too
-PATIENT = replace(QUICK, frame_seconds=60)  # where nothing is given up for want of frames
+QUICK = NetworkSettings(open_seconds=2, read_seconds=2, frame_seconds=0.6, tries=2, first_pause=0.05)
+STEADY = replace(QUICK, read_seconds=10, frame_seconds=1.5)  # where frames must come on a busy machine, too
+PATIENT = replace(QUICK, open_seconds=60, read_seconds=60, frame_seconds=60)  # where nothing is given up
 CLOCK = {"time_base": Fraction(1, 90000), "pts": [3003 * index for index in range(20)]}
 
 
@@ -117,7 +117,7 @@ def test_an_image_that_never_ends_is_not_kept_in_memory(length: str, good: int, 
             sent.append(65536)
 
     with servers.connections(serve) as port:
-        settings = replace(PATIENT, tries=1, first_pause=0.01)
+        settings = replace(STEADY, open_seconds=3, tries=1, first_pause=0.01)
         if not good:
             with pytest.raises(InputError, match="cannot be opened: it sends an image of more than 1 MB"):
                 VideoReader(f"http://127.0.0.1:{port}/v", network=settings)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +38,7 @@ ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\nFormat: Text\n"
 )
 PATIENCE = NetworkSettings(open_seconds=60, read_seconds=60, tries=3, first_pause=0.05)
+QUICK = replace(PATIENCE, open_seconds=5, read_seconds=2)
 
 
 def frames_of(reader: VideoReader | SequenceReader) -> list[tuple[Fraction, int]]:
@@ -639,7 +641,8 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     cut = packets[len(packets) * 2 // 3]
     web.cut_at, web.cuts, web.refused = cut.pos + cut.size * 3 // 4, 1, refused
     lines: list[str] = []
-    with VideoReader(f"{web.address}/in.mp4", network=PATIENCE, notify=lines.append) as reader:
+    settings = QUICK if refused else PATIENCE
+    with VideoReader(f"{web.address}/in.mp4", network=settings, notify=lines.append) as reader:
         frames = frames_of(reader)
         assert (reader.failed_packets, reader.missing_frames, reader.broken_off) == (0, 0, None)
         # FFmpeg itself retries at first; when that fails too, we do.
