@@ -16,6 +16,8 @@ Key = tuple[str, str]
 
 PER_FRAME = ("content_encoder", "mapping", "decoder")
 """The components to quantise; the rest runs once per style, and stays float32."""
+STYLE = "style_params"
+"""The input of a graph that depends on the style; observed with the tensors of the graph."""
 PERCENTILE = 99.99
 """Of activations: minimum and maximum cost 1 to 4 dB."""
 _SAMPLES = 32768  # values of each tensor and image, of which the percentile is taken
@@ -27,8 +29,6 @@ class Activation:
     def __init__(self) -> None:
         self._sums: Array = np.zeros((2, 1))
         self._samples: list[Array] = []
-        self._scale: Array = np.ones((1, 1), np.float32)
-        self._shift: Array = np.zeros((1, 1), np.float32)
 
     def add(self, y_nchw: Array) -> None:
         """Adds an image."""
@@ -46,21 +46,32 @@ class Activation:
         mean, square = self._sums / len(self._samples)
         return mean, square - mean**2
 
-    def rescale(self, scale: Array, shift: Array) -> None:
-        """From now on channel c is `scale[c] * (y + shift[c])`."""
-        self._scale, self._shift = scale[:, None], shift[:, None]
+    @property
+    def powers(self) -> Array:
+        """The mean square of each image: (images,)."""
+        return np.array([np.square(y, dtype=np.float64).mean() for y in self._samples])
 
-    def balanced(self, magnitude: Array) -> "Activation":
-        """This tensor with channel c divided by `magnitude[c]`."""
-        found = Activation()
-        found._samples = [(y + self._shift) * self._scale / magnitude[:, None] for y in self._samples]
-        return found
+    def balanced(self, factor: Array, shift: Array) -> "Activation":
+        """This tensor with channel c as `(y - shift[c]) / factor[c]`."""
+        return _of_samples([(y - shift[:, None]) / factor[:, None] for y in self._samples])
+
+    def divided(self, levels: Array) -> "Activation":
+        """This tensor with image i divided by `levels[i]`."""
+        return _of_samples([y / level for y, level in zip(self._samples, levels, strict=True)])
 
     def range(self) -> tuple[float, float]:
         """The lowest and highest value to represent: those that occur, but no larger than the percentile."""
-        values = np.concatenate([(samples + self._shift) * self._scale for samples in self._samples], 1).ravel()
+        values = np.concatenate(self._samples, 1).ravel()
         limit = float(np.percentile(np.abs(values), PERCENTILE))
         return max(float(values.min()), -limit), min(float(values.max()), limit)
+
+
+def _of_samples(samples: list[Array]) -> Activation:
+    """An activation that is known by samples (C, pixels) of each image only."""
+    found = Activation()
+    for y in samples:
+        found.add(y[None])
+    return found
 
 
 class _ObservedParts(OnnxParts):
@@ -75,9 +86,11 @@ class _ObservedParts(OnnxParts):
     def run(self, component: str, domain: str, **inputs: Array) -> list[Array]:
         outputs, names = super().run(component, domain, **inputs), self.names.get((component, domain), ())
         own = len(outputs) - len(names)
-        found = self.found.setdefault((component, domain), {name: Activation() for name in names})
+        found = self.found.setdefault((component, domain), {})
+        if STYLE in inputs:
+            found.setdefault(STYLE, Activation()).add(inputs[STYLE])
         for name, y_nchw in zip(names, outputs[own:], strict=True):
-            found[name].add(y_nchw)
+            found.setdefault(name, Activation()).add(y_nchw)
         return outputs[:own]
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from tiny import make_model
 
 from dsmap.errors import DsmapError, InputError
-from dsmap.export import int8_graph, int8_search, precision_check
+from dsmap.export import int8_balance, int8_graph, int8_search, precision_check
 from dsmap.export.costs import graph_costs
 from dsmap.export.fp16 import CentredStem, to_half
 from dsmap.export.int8 import quantise
@@ -267,7 +267,7 @@ def test_channels_are_evened_out_without_a_trace(exported):
     codes = {domain: [style] for domain, style in STYLES.items()}
     activations = observe(plain, names, images, codes)[key]
     model = onnx.load(plain[key])
-    int8_graph.equalise_channels(model, activations)
+    evened = int8_balance.even_out(model, activations)
     even = plain[key].parent.parent / "even.onnx"
     onnx.save_model(model, even)
     normed = {n.input[0] for n in model.graph.node if n.op_type == "InstanceNormalization"} & set(activations)
@@ -276,11 +276,24 @@ def test_channels_are_evened_out_without_a_trace(exported):
     assert np.abs(means).max() < 1e-3
     assert np.median(variances) == pytest.approx(1, abs=0.01)
     for name in normed:
-        assert activations[name].range() == pytest.approx(found[name].range(), abs=1e-3)
+        assert evened[name].range() == pytest.approx(found[name].range(), abs=1e-3)
     frames = images["summer"][0][None]
     outputs = [onnxruntime.InferenceSession(str(path)).run(None, {"frames": frames}) for path in (plain[key], even)]
     for a, b in zip(*outputs, strict=True):
         assert np.abs(a - b).max() < 0.01 * np.abs(a).max()
+
+
+def one_convolution(weight, bias, shape, **inputs):
+    """A graph of x -> y, with more `inputs`, by name with their shapes."""
+    shapes = {"x": shape, **inputs}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["x", "a.conv.weight", "a.conv.bias"], ["y"], name="conv")],
+        "graph",
+        [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name, sides in shapes.items()],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weight, "a.conv.weight"), numpy_helper.from_array(bias, "a.conv.bias")],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
 
 
 @pytest.mark.parametrize(("spread", "scaled"), [(100.0, ["x", "y"]), (1.5, [])])
@@ -290,23 +303,12 @@ def test_large_channels_are_balanced_where_it_pays(spread, scaled):
     size = spread ** np.linspace(0, 1, 8, dtype=np.float32)[:, None, None]
     x_nchw = rng.standard_normal((1, 8, 16, 16)).astype(np.float32) * size
     weight = rng.standard_normal((8, 8, 1, 1)).astype(np.float32) * size[..., None] / size.reshape(1, 8, 1, 1)
-    tensors = {"a.conv.weight": weight, "a.conv.bias": np.arange(8, dtype=np.float32)}
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [onnx.helper.make_node("Conv", ["x", *tensors], ["y"], name="conv")],
-            "graph",
-            [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, x_nchw.shape)],
-            [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, x_nchw.shape)],
-            [numpy_helper.from_array(value, name) for name, value in tensors.items()],
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", 20)],
-        ir_version=10,
-    )
+    model = one_convolution(weight, np.arange(8, dtype=np.float32), x_nchw.shape)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x_nchw})
     activations = {"x": Activation(), "y": Activation()}
     activations["x"].add(x_nchw)
     activations["y"].add(expected)
-    balanced = int8_graph.balance_channels(model, activations)
+    balanced = int8_balance.even_out(model, activations)
     onnx.checker.check_model(model, full_check=True)
     (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x_nchw})
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -320,6 +322,37 @@ def test_large_channels_are_balanced_where_it_pays(spread, scaled):
         _, even = onnxruntime.InferenceSession(seen.SerializeToString()).run(None, {"x": x_nchw})
         before, after = (z.std((0, 2, 3)) for z in ({"x": x_nchw, "y": expected}[name], even))
         assert after.max() / after.min() < 0.2 * before.max() / before.min()
+
+
+@pytest.mark.parametrize(("strength", "levelled"), [(10.0, True), (1.5, False)])
+def test_strong_styles_do_not_decide_the_range_of_weak_ones(strength, levelled):
+    """The graph gives the same for every style, and its convolution reads images of one level."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((8, 8, 1, 1)).astype(np.float32)
+    style_shape = (1, 1, 2, 4)
+    model = one_convolution(weight, np.arange(8, dtype=np.float32), (1, 8, 16, 16), style_params=style_shape)
+    inputs = []
+    for level in (1, strength, 1, strength):
+        x_nchw = rng.standard_normal((1, 8, 16, 16)).astype(np.float32)
+        inputs.append({"x": x_nchw * level, "style_params": np.full(style_shape, level - 0.9, np.float32)})
+    activations = {"x": Activation(), "y": Activation(), "style_params": Activation()}
+    plain = onnxruntime.InferenceSession(model.SerializeToString())
+    expected = [plain.run(None, feeds)[0] for feeds in inputs]
+    for feeds, y_nchw in zip(inputs, expected, strict=True):
+        for name, value in {**feeds, "y": y_nchw}.items():
+            activations[name].add(value)
+    found = int8_balance.even_out(model, activations)
+    onnx.checker.check_model(model, full_check=True)
+    read = next(node for node in model.graph.node if node.op_type == "Conv").input[0]
+    assert (read != "x") == levelled
+    if levelled:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(read, TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        outputs = [session.run(None, feeds) for feeds in inputs]
+        np.testing.assert_allclose([y for y, _ in outputs], expected, rtol=1e-4, atol=1e-4 * strength)
+        sizes = [x.std() for _, x in outputs]
+        assert max(sizes) < 1.3 * min(sizes)
+        assert found[read].powers == pytest.approx(np.square(sizes), rel=0.05)
 
 
 def test_ranges_of_activations():
