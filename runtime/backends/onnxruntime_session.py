@@ -14,16 +14,20 @@ from dsmap.runtime.bundle.bundle import Bundle, GraphData
 
 EXPORT_AGAIN = "Export the bundle again."
 _INSTALL = "pip install 'dsmap[cpu]'"
+_SPIN_MICROSECONDS = "50"  # versions of ONNX Runtime that do not know it take no notice
 Providers = list[str | tuple[str, dict[str, Any]]]
 
 
 def session_options(ort: Any, threads: int | None = None) -> Any:
-    """Options of every session: quiet, and threads that do not spin between graphs."""
+    """Options of every session: quiet, and threads that do not spin between graphs, and hardly within one."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails raises, and we report it ourselves
     # The graphs run in turn, each with threads of its own: without this they still spin, and slow the next graph to
     # half its speed on two cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Between two nodes they spin for microseconds, not for the usual millisecond, which takes the cores away from what
+    # else has something to do (decoding, refining, a camera, other programs). Alone, frames take about as long.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
     # On, the second frame of a size takes as much memory again as the first, and none is faster.
     options.enable_mem_pattern = False
     if threads is not None:
