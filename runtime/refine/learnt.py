@@ -8,6 +8,7 @@ guided result in blocks of 4x4 pixels, and says how far each pixel is to be chan
 a block only, never on the whole frame. It runs on the CPU, by ONNX Runtime, whatever translates.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -41,11 +42,14 @@ _ROW = np.dtype((np.void, BLOCK * 3))  # one row of a block, which is copied at 
 
 
 class LearntRefiner:
-    """Enlarges translations by the guided filter and the refiner of one direction; from one thread at a time."""
+    """Enlarges translations by the guided filter and the refiner of one direction; from one thread at a time.
 
-    def __init__(self, session: Any, in_yuv: LearntYuv) -> None:
-        self._session = session
-        self.in_yuv = in_yuv
+    `graph`: an ONNX file. `open_graph`: makes a session of one.
+    """
+
+    def __init__(self, graph: GraphData | bytes, open_graph: Callable[[GraphData | bytes], Any]) -> None:
+        self._session = open_graph(graph)
+        self.in_yuv = LearntYuv(graph if isinstance(graph, bytes) else graph.data, open_graph)
         """The same for frames that stay Y'CbCr."""
         self._blocks = np.empty((1, 0, 0, 2 * _VALUES), np.uint8)  # used again: new memory takes as long as the graph
 
@@ -80,7 +84,7 @@ def open_refiner(bundle: Bundle, target: str, threads: int | None = None) -> Lea
     def session(of: GraphData | bytes) -> Any:
         return open_session(ort, of, options, ["CPUExecutionProvider"])
 
-    return LearntRefiner(session(graph), LearntYuv(graph.data, session))
+    return LearntRefiner(graph, session)
 
 
 def check_has_refiner(manifest: Manifest, target: str) -> None:

@@ -154,17 +154,15 @@ def test_a_graph_that_differs_is_refused(trained):
 def test_an_untrained_refiner_gives_its_base(size):
     frame = picture(9, 80, 112)[: size[1], : size[0]]
     small = cv2.resize(frame, (max(1, size[0] // 2), max(1, size[1] // 2)), interpolation=cv2.INTER_AREA)
-    refine = LearntRefiner(open_session(checked_graph(Refiner()).SerializeToString()))
+    refine = LearntRefiner(checked_graph(Refiner()).SerializeToString(), open_session)
     assert np.array_equal(refine(frame, small, 255 - small), guided(frame, small, 255 - small))
 
 
 def test_a_trained_one_comes_nearer_in_the_runtime(trained):
     frame, teacher = picture(3), Inverse()
     small = cv2.resize(frame, (48, 32), interpolation=cv2.INTER_AREA)
-    refine, low = (
-        LearntRefiner(open_session(checked_graph(trained).SerializeToString())),
-        teacher.translate(small, None),
-    )
+    refine = LearntRefiner(checked_graph(trained).SerializeToString(), open_session)
+    low = teacher.translate(small, None)
     wanted = teacher.translate(frame, None).astype(int)
     errors = [np.square(way(frame, small, low) - wanted).mean() for way in (guided, refine)]
     assert errors[1] < 0.97 * errors[0]
