@@ -47,7 +47,8 @@ def run_refiner(
         kept = pick_evenly(test, _MOST_SCORED) if test else train[-max(1, min(_MOST_SCORED, len(train) // 20)) :]
         seen = pick_evenly(train if test else train[: -len(kept)], _MOST_PICTURES)
         say(
-            f"to {target}: translating {len(seen) + len(kept)} images of {teacher.source}, at full size and at less ..."
+            f"to {target}: translating {len(seen)} images of {teacher.source} and {len(kept)} unseen ones, at full size"
+            " and at less ..."
         )
         torch.manual_seed(request.seed)
         refiner = Refiner().to(device)
