@@ -63,7 +63,7 @@ SHRUNK = [
         " --preset debug --steps 1 --batch-size 1 --device cpu --set data.crop=64 --set data.shorter_side=64",
     ),
     (r"^dsmap bench video\b", " --rounds 1 --frames 4"),
-    (r"^dsmap bench live\b", " --frames 4"),
+    (r"^dsmap bench live\b", " --frames 4 --no-window"),
     (r"^dsmap bench model [a-z]", " --rounds 1 --size 64x64 --threads 1"),
     (r"^dsmap bench model\b", " --rounds 1 --size 64x64 --threads 1 --preset debug"),
     (r"^dsmap bench train\b", " --rounds 1 --size 64 --preset debug"),
