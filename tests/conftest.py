@@ -24,6 +24,9 @@ LONGEST = [
     "runtime/engines/test_engines.py",
     "export/test_export.py",
     "export/test_bundle_to_torch.py",
+    "export/test_import_munit.py",
+    "tools/test_eval_model.py",
+    "runtime/serve/test_serve_api.py",
     "runtime/web/test_webgpu.py",
     "test_examples.py",
     "test_crashes.py",
@@ -31,6 +34,9 @@ LONGEST = [
     "runtime/serve/test_serve_attacks.py",
     "export/test_import.py",
     "export/test_precisions.py",
+    "runtime/served_models/test_triton_server.py",
+    "runtime/backends/test_triton.py",
+    "runtime/web/test_translation.py",
     "runtime/web/test_camera.py",
     "tools/test_doctor.py",
     "test_architecture.py",
@@ -41,6 +47,8 @@ LONGEST = [
     "tools/test_bench_model.py",
     "export/test_output_adjustments.py",
     "runtime/jobs/test_video_batch.py",
+    "runtime/jobs/test_segments.py",
+    "tools/test_video_cli.py",
     "training/test_polish.py",
 ]
 """Files that take more than 10 seconds, in the order in which they begin, so that no worker idles at the end."""
