@@ -16,7 +16,7 @@ from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslato
 from dsmap.runtime.jobs.report import Pixels, check_translated
 from dsmap.runtime.refine.choice import is_refined, size_inside
 from dsmap.runtime.refine.refiners import refiner_for, yuv_refiner
-from dsmap.runtime.video.frame import Residual, add_residual
+from dsmap.runtime.video.frame import Frame, Residual, add_residual
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.orientation import Orientation
 from dsmap.runtime.video.planes import yuv_planes
@@ -95,6 +95,12 @@ class FrameSteps:
         """As `begin`, for a frame in a device's memory; the translator takes such frames."""
         wait = self._translator.submit_device(frame, at=at)
         return lambda: Translated(None, wait())
+
+    def finish_frame(self, frame: Frame, translated: Translated) -> npt.NDArray[Any] | VideoFrame:
+        """The frame to write, of one that was read: `finish`, or `finish_yuv` for frames that stay Y'CbCr."""
+        if frame.yuv is not None:
+            return self.finish_yuv(frame.yuv, translated)
+        return self.finish(frame.rgb, translated, frame.residual)
 
     def finish_yuv(self, frame: VideoFrame, translated: Translated) -> VideoFrame:
         """As `finish`, for a frame that `takes_yuv` is about; the result is one for an encoder."""

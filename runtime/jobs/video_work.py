@@ -9,7 +9,6 @@ import cv2  # noqa: F401  # before av
 
 # isort: split
 from av.packet import Packet
-from av.video.frame import VideoFrame
 
 from dsmap.common.interrupts import StopRequest
 from dsmap.common.notify import Notify
@@ -20,7 +19,7 @@ from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
 from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.jobs.pipeline import Done, Pipeline
-from dsmap.runtime.jobs.report import Pixels, Progress, StageClock
+from dsmap.runtime.jobs.report import Progress, StageClock
 from dsmap.runtime.jobs.stages import FrameSteps, Translated
 from dsmap.runtime.jobs.video_plan import Reader, open_source, writes_animation
 from dsmap.runtime.styles.style_path import share_of_clip
@@ -166,7 +165,7 @@ class VideoWork:
         with Pipeline(
             self._items(),
             self._begin,
-            self._finished,
+            self._steps.finish_frame,
             in_flight=self._steps.in_flight,
             clock=self._clock,
             cancel=self._cancel,
@@ -243,11 +242,6 @@ class VideoWork:
         if frame.device is not None:
             return self._steps.begin_device(frame.device, at)
         return self._steps.begin(frame.pixels, at)
-
-    def _finished(self, frame: Frame, translated: Translated) -> Pixels | VideoFrame:
-        if frame.yuv is not None:
-            return self._steps.finish_yuv(frame.yuv, translated)
-        return self._steps.finish(frame.rgb, translated, frame.residual)
 
     def _cancel(self) -> None:
         self._steps.cancel()

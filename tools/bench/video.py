@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -172,10 +172,11 @@ def _round(
     """Each stage alone, then all together."""
     fps, calls = {}, {}
     encoder = request.encoder
+    given = list(_decoded(source, _steps(frames, translator, request)))
     suffix = default_suffix(encoder.codec)
     for name, run in (
-        ("decode", lambda clock: _decode(source, clock)),
-        ("translate", lambda clock: _translate(frames, translator, clock, request)),
+        ("decode", lambda clock: _decode(source, _steps(frames, translator, request), clock)),
+        ("translate", lambda clock: _translate(given, _steps(frames, translator, request), clock)),
         ("encode", lambda clock: _encode(frames, folder / f"alone{suffix}", encoder, clock)),
         ("together", lambda clock: _together(source, folder / f"together{suffix}", translator, request, clock)),
     ):
@@ -191,25 +192,33 @@ def _round(
     return Round(fps, calls)
 
 
-def _decode(source: Path, clock: StageClock) -> None:
-    with VideoReader(source) as reader:
-        items = iter(reader)
-        while True:
-            with clock.stage("decode"):
-                item = next(items, None)
-            if item is None:
-                return
-
-
-def _translate(frames: Sequence[Pixels], translator: Translator, clock: StageClock, request: VideoBenchRequest) -> None:
-    """Scaled, translated and refined."""
+def _steps(frames: Sequence[Pixels], translator: Translator, request: VideoBenchRequest) -> FrameSteps:
     height, width = frames[0].shape[:2]
-    steps = FrameSteps(translator, width, height, lines=request.height, refine=request.refine)
-    items = (Frame(rgb, index, 1) for index, rgb in enumerate(frames))
+    return FrameSteps(translator, width, height, lines=request.height, refine=request.refine)
+
+
+def _decoded(source: Path, steps: FrameSteps) -> Iterator[Frame]:
+    """The frames as a job reads them for those steps."""
+    with VideoReader(source) as reader:
+        reader.as_yuv = steps.takes_yuv
+        yield from (item for item in reader if isinstance(item, Frame))
+
+
+def _decode(source: Path, steps: FrameSteps, clock: StageClock) -> None:
+    items = _decoded(source, steps)
+    while True:
+        with clock.stage("decode"):
+            item = next(items, None)
+        if item is None:
+            return
+
+
+def _translate(frames: Sequence[Frame], steps: FrameSteps, clock: StageClock) -> None:
+    """Scaled, translated and refined."""
     pipeline: Pipeline[Any, Any] = Pipeline(
-        items,
-        lambda frame, index: steps.begin(frame.rgb),
-        lambda frame, translated: steps.finish(frame.rgb, translated),
+        frames,
+        lambda frame, index: steps.begin(frame.pixels),
+        lambda frame, translated: steps.finish_frame(frame, translated),
         in_flight=steps.in_flight,
         clock=clock,
     )
