@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dsmap.tools.shared.panels import ALL_PANELS
+from dsmap.tools.shared.start import importing
 
 # An option whose name and value are longer than this gets a line of its own.
 MAX_NAME_WIDTH = 28
@@ -19,6 +20,11 @@ _COMPLETION = {"install_completion", "show_completion"}
 
 class Command(TyperCommand):
     """A command with a help screen in panels; the lines of its `epilog` are examples."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `TyperCommand`, which imports pydantic for it."""
+        with importing():
+            return list(super().parse_args(ctx, args))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then the options of each panel."""

@@ -8,16 +8,23 @@ of the processor time of a command that translates one frame.
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @contextmanager
 def importing() -> Iterator[None]:
     """Around imports: nothing is collected within the block, and what is there at its end never is."""
+    plugins = os.environ.get(_NO_PLUGINS)
+    os.environ[_NO_PLUGINS] = plugins or "1"  # or pydantic asks every installed package whether it has some
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
         gc.enable()
+        if plugins is None:
+            del os.environ[_NO_PLUGINS]
