@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU, a frame in stripes: what `--tile` runs."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,12 @@ from dsmap.runtime.backends.onnxruntime_session import (
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.system.cpu import allowed_cores
 from dsmap.runtime.tiles.local_graph import LocalGraph, Part
+from dsmap.runtime.tiles.onnx_file import Node, Port, write_model
 from dsmap.runtime.tiles.part_runner import Array, Layout, PartRunner
+from dsmap.runtime.tiles.statistics import adds_in_order
 from dsmap.runtime.tiles.stripes import StripedGraph
+
+_CPU = "CPUExecutionProvider"
 
 
 class StripedCPU(Backend):
@@ -51,7 +56,9 @@ class StripedCPU(Backend):
         graph = LocalGraph(encoder, self._graph("mapping", target), decoder)
         self._style_mlp = self._style_session()
         self._style_shape = None if self._style_mlp is None else self._style_mlp.get_outputs()[0].shape[1:]
-        self._striped = StripedGraph(graph, self._load, bundle.manifest.sizes.multiple_of)
+        self._striped = StripedGraph(
+            graph, self._load, bundle.manifest.sizes.multiple_of, in_order=adds_in_order(self._norm())
+        )
         self._run: Any = None
         self._lock = threading.Lock()
 
@@ -82,12 +89,20 @@ class StripedCPU(Backend):
         return None if found is None else found.data
 
     def _load(self, part: Part, layouts: dict[str, Layout], data: bytes) -> PartRunner:
-        session = open_session(self._ort, data, self._options, ["CPUExecutionProvider"])
+        session = open_session(self._ort, data, self._options, [_CPU])
         return PartRunner(session, part, layouts, self._bundle.manifest.sizes.multiple_of, self._style_shape)
+
+    def _norm(self) -> Callable[[Array], Array]:
+        """A norm of three channels, as ONNX Runtime computes it."""
+        ones, zeros = (np.full(3, number, np.float32) for number in (1, 0))
+        node = Node("InstanceNormalization", ("x", "ones", "zeros"), ("y",))
+        ports = [Port("x", np.float32, (1, 3, None, None)), *(Port(name, np.float32, (3,)) for name in node.inputs[1:])]
+        session = open_session(self._ort, write_model([node], {}, ports, ["y"], 20), self._options, [_CPU])
+        return lambda x: np.asarray(run_session(session, ["y"], {"x": x, "ones": ones, "zeros": zeros})[0])
 
     def _style_session(self) -> Any:
         graph = self._bundle.graph_data("style_mlp", self._target, self.precision)
-        return None if graph is None else open_session(self._ort, graph, self._options, ["CPUExecutionProvider"])
+        return None if graph is None else open_session(self._ort, graph, self._options, [_CPU])
 
     def _style_params(self, code_1s: Codes) -> Array | None:
         if self._style_mlp is None:
