@@ -83,7 +83,7 @@ def test_a_server_stops_while_somebody_watches(request_of_tests, tmp_path):
             server.server.stop()
             await viewer.until(lambda: viewer.peer.connectionState == "closed")
             assert viewer.problem() == "the server stops"
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 120
 
     with serving(request_of_tests, tmp_path) as running:
         asyncio.run(watch(running))

@@ -34,7 +34,7 @@ def test_beyond_the_sessions_it_says_busy_at_once(tiny_bundle):
             with pytest.raises(PoolBusyError, match="all 2 sessions are taken"):
                 async with pool.lease("winter"):
                     pass
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 120
             with pytest.raises(PoolBusyError):
                 async with pool.lease("summer", patience=0.05):
                     pass
