@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2  # before av
@@ -48,10 +47,12 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     best = 9.0
     for _ in range(3):
-        begin = time.perf_counter()
+        before = os.times()
         code = "from dsmap.tools.video import main; main()"
         told = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - begin)
+        after = os.times()  # the processor's time, which other work on the machine hardly changes
+        user, system = after.children_user - before.children_user, after.children_system - before.children_system
+        best = min(best, user + system)
     assert "--side-by-side" in told.stdout
     assert best < 0.5
 
