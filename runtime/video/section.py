@@ -10,8 +10,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.planes import plane_pixels
 
 MARKED = 8
 """So many frames are marked at either end: more than a codec's references reach in practice."""
@@ -61,8 +63,15 @@ class Section:
 
 
 def _mark(frame: Frame) -> FrameMark:
-    rgb = frame.rgb if frame.device is None else frame.device.to_rgb()
-    digest = hashlib.blake2b(np.ascontiguousarray(rgb).data, digest_size=16)
-    if frame.residual is not None:
-        digest.update(np.ascontiguousarray(frame.residual).data)
+    digest = hashlib.blake2b(digest_size=16)
+    for pixels in _stored(frame):
+        digest.update(np.ascontiguousarray(pixels).data)
     return FrameMark(frame.pts, digest.hexdigest())
+
+
+def _stored(frame: Frame) -> list[npt.NDArray]:
+    """All that there is of a frame's pixels."""
+    if frame.yuv is not None:
+        return [plane_pixels(plane) for plane in frame.yuv.planes]
+    rgb = frame.rgb if frame.device is None else frame.device.to_rgb()
+    return [rgb] if frame.residual is None else [rgb, frame.residual]

@@ -462,6 +462,15 @@ def test_a_segment_that_decodes_differently_is_not_joined(clip: Path, tmp_path: 
     assert not request.jobs[0].output.exists()
 
 
+def test_frames_that_stay_yuv_are_told_apart_by_their_pixels(clip: Path, tmp_path: Path):
+    """The frames where segments meet are compared, and are the same after either decoder."""
+    request = request_for(clip, tmp_path / "out.mkv", codec="h264", height=24, refine="guided")
+    plan, results = split(request)
+    digests = [digest for one in results for _, digest in one.head]
+    assert len(set(digests)) == len(digests)
+    join_segments(request, request.jobs[0], plan, results)
+
+
 def test_what_else_lies_among_the_segments_stays(clip: Path, tmp_path: Path):
     request = request_for(clip, tmp_path / "out.mp4")
     job = request.jobs[0]
