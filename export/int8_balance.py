@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 _MIN_VARIANCE = 1e-3
 _WEAKEST = 1e-4  # power of an image, relative to the strongest, that counts
 _WORTH_DB = 2.0  # of rounding noise, for which another operation pays
+_NO_POWER = 1e-12  # of what is constant: there is nothing to gain below
 
 
 def even_out(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> dict[str, Activation]:
@@ -78,8 +79,8 @@ class _Surroundings:
         constant, slope = _fit(style.powers, self._x.powers)
         levels = np.sqrt(constant + slope * style.powers)
         even = self._x.divided(levels)
-        plain = _span(self._x) ** 2 * np.mean(1 / levels**2)
-        if 10 * np.log10(plain / _span(even) ** 2) <= 2 * _WORTH_DB:  # it takes two operations
+        plain = max(_span(self._x) ** 2 * np.mean(1 / levels**2), _NO_POWER)
+        if 10 * np.log10(plain / max(_span(even) ** 2, _NO_POWER)) <= 2 * _WORTH_DB:  # it takes two operations
             return
         name, source, result = f"{self._name}.level", self._conv.input[0], self._conv.output[0]
         self._before += self._level_of_style(name, constant, slope)
@@ -209,13 +210,14 @@ def _pads(conv: onnx.NodeProto) -> bool:
 
 def _relative(squares: Array) -> Array:
     """The square roots of `squares` (C,), relative to that of their mean: float32 (C,)."""
-    return np.sqrt(np.maximum(squares / squares.mean(), 1e-6)).astype(np.float32)
+    mean = squares.mean()
+    return np.sqrt(np.maximum(squares / mean, 1e-6) if mean > _NO_POWER else np.ones_like(squares)).astype(np.float32)
 
 
 def _noise_db(activation: Activation, balance: Balance, weight: Array) -> float:
     """The rounding noise of a balanced tensor, in dB against any level; `weight`: how much each channel counts."""
     span = _span(activation.balanced(*balance))
-    return float(10 * np.log10(span**2 * (weight * np.square(balance.factor)).sum()))
+    return float(10 * np.log10(max(span**2 * (weight * np.square(balance.factor)).sum(), _NO_POWER)))
 
 
 def _span(activation: Activation) -> float:

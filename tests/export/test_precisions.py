@@ -355,6 +355,29 @@ def test_strong_styles_do_not_decide_the_range_of_weak_ones(strength, levelled):
         assert found[read].powers == pytest.approx(np.square(sizes), rel=0.05)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("what", ["weights", "images"])
+def test_a_network_that_does_nothing_is_left_alone(what):
+    """A convolution of which nothing comes, or that gets nothing, has no levels to even out."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((8, 8, 1, 1)).astype(np.float32) * (what != "weights")
+    style_shape = (1, 1, 2, 4)
+    model = one_convolution(weight, np.arange(8, dtype=np.float32), (1, 8, 16, 16), style_params=style_shape)
+    activations = {"x": Activation(), "y": Activation(), "style_params": Activation()}
+    plain = onnxruntime.InferenceSession(model.SerializeToString())
+    x_nchw = rng.standard_normal((1, 8, 16, 16)).astype(np.float32) * (what != "images")
+    for level in (1, 10):
+        feeds = {"x": x_nchw, "style_params": np.full(style_shape, level, np.float32)}
+        (expected,) = plain.run(None, feeds)
+        for name, value in {**feeds, "y": expected}.items():
+            activations[name].add(value)
+    found = int8_balance.even_out(model, activations)
+    (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert not any(node.op_type == "Div" for node in model.graph.node)
+    assert np.isfinite([activation.range() for activation in found.values()]).all()
+
+
 def test_ranges_of_activations():
     """A few far values of many do not stretch the range, and what does not occur is not in it."""
     rng = np.random.default_rng(0)

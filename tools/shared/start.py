@@ -17,14 +17,18 @@ _NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around imports: nothing is collected within the block, and what is there at its end never is."""
-    plugins = os.environ.get(_NO_PLUGINS)
-    os.environ[_NO_PLUGINS] = plugins or "1"  # or pydantic asks every installed package whether it has some
+    """Around imports: nothing is collected within the block, and what is there at its end never is.
+
+    However it ends, things are collected again, if they were before.
+    """
+    plugins, collects = os.environ.get(_NO_PLUGINS), gc.isenabled()
+    os.environ.setdefault(_NO_PLUGINS, "1")  # or pydantic asks every installed package whether it has some
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()
         if plugins is None:
-            del os.environ[_NO_PLUGINS]
+            os.environ.pop(_NO_PLUGINS, None)
