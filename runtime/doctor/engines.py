@@ -94,7 +94,7 @@ def check_session(model: str) -> Finding:
         from dsmap.runtime.bundle.bundle import Bundle
         from dsmap.runtime.bundle.bundled import find_model
 
-        domain = Bundle.read(find_model(model)).domains[1]
+        domain = Bundle.read(find_model(model)).manifest.targets[-1]
         translator = Translator.load(model, domain=domain, backend="cpu")
         frame_rgb = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
         translator(frame_rgb)  # the first is slower

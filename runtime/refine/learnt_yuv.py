@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import Frames
 from dsmap.runtime.backends.onnxruntime_session import run_session
 from dsmap.runtime.refine.guided_yuv import UNITS, guided_yuv, round_off
@@ -29,7 +30,8 @@ _Row = np.uint32  # of a block: four of luma, or blue and red difference of two 
 class LearntYuv:
     """Enlarges translations by the guided filter and the refiner of one direction; from one thread at a time.
 
-    `graph`: of RGB, as bundles have it. `open_graph`: makes a session of one.
+    `graph`: of RGB, as bundles have it; DsmapError at a frame for one that dsmap has not made. `open_graph`: makes a
+    session of one.
     """
 
     def __init__(self, graph: bytes, open_graph: Callable[[bytes], Any]) -> None:
@@ -54,7 +56,12 @@ class LearntYuv:
 
     def _session(self, kind: YuvKind) -> Any:
         if kind not in self._sessions:
-            self._sessions[kind] = self._open(yuv_graph(self._graph, kind))
+            try:
+                graph = yuv_graph(self._graph, kind)
+            except (LookupError, TypeError, ValueError, AssertionError) as error:  # another graph than the export's
+                fact = "the model's refiner cannot be used for frames in Y'CbCr: dsmap has not made it"
+                raise DsmapError(fact, "Pass --refine guided.") from error
+            self._sessions[kind] = self._open(graph)
         return self._sessions[kind]
 
 

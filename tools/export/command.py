@@ -263,7 +263,7 @@ def _export(request: ExportRequest, report: Path | None) -> None:
 
     with EngineBar() as bar:
         result = export_model(request, say=bar.say, progress=bar.follow)
-    command = f"dsmap-video INPUT --model {as_model(request.out)} --domain {result.written.manifest.domains[1]}"
+    command = f"dsmap-video INPUT --model {as_model(request.out)} --domain {result.written.manifest.targets[-1]}"
     _finish(result, report, {"next": command})
     say(f"next: {command}")
 

@@ -18,6 +18,7 @@ from dsmap.runtime.open_model import open_model
 from dsmap.runtime.refine.guided import guided
 from dsmap.runtime.refine.guided_yuv import guided_yuv
 from dsmap.runtime.refine.learnt import open_refiner
+from dsmap.runtime.refine.learnt_yuv import LearntYuv
 from dsmap.runtime.refine.refiners import yuv_refiner
 from dsmap.runtime.refine.yuv_planes import YuvPlanes
 from dsmap.runtime.stabilization.stabilizer import StabilizedTranslator, Stabilizer
@@ -230,6 +231,17 @@ def test_no_grid_is_drawn_on_plain_colours():
         small_rgb = np.full((48, 65, 3), colour, np.uint8)
         refine(frame, small_rgb, np.full_like(small_rgb, (215, 90, 50)), result)
         assert max(np.ptp(plane[16:-16, 16:-16]) for plane in result[:3]) <= 1
+
+
+@pytest.mark.parametrize("graph", ["style_mlp", "content_encoder"])
+def test_a_graph_that_is_no_refiner_is_refused(graph: str):
+    data = open_model("summer-winter").graph_data(graph, "winter").data
+    refine = LearntYuv(data, lambda graph: pytest.fail("it was opened"))
+    grey = [np.full(shape, 128, np.uint8) for shape in ((96, 128), (48, 64), (48, 64))]
+    small_rgb = np.full((48, 64, 3), 128, np.uint8)
+    with pytest.raises(DsmapError, match="refiner cannot be used") as refusal:
+        refine(YuvPlanes(*grey), small_rgb, small_rgb, YuvPlanes(*map(np.empty_like, grey)))
+    assert refusal.value.advice == "Pass --refine guided."
 
 
 def test_overdrawn_white_has_no_tint():
