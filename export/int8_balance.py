@@ -79,7 +79,7 @@ class _Surroundings:
         constant, slope = _fit(style.powers, self._x.powers)
         levels = np.sqrt(constant + slope * style.powers)
         even = self._x.divided(levels)
-        plain = max(_span(self._x) ** 2 * np.mean(1 / levels**2), _NO_POWER)
+        plain = max(_span(self._x) ** 2 * float(np.mean(1 / levels**2)), _NO_POWER)
         if 10 * np.log10(plain / max(_span(even) ** 2, _NO_POWER)) <= 2 * _WORTH_DB:  # it takes two operations
             return
         name, source, result = f"{self._name}.level", self._conv.input[0], self._conv.output[0]
