@@ -308,6 +308,8 @@ def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
         size += f", translated at {inside[1]} lines"
         size += " and refined" if options.refines(*source) else ""
         size += _FULL_SIZE if options.height is None and options.refine == "auto" else ""
+    if options.refine in ("guided", "learnt") and not options.refines(*source):
+        size += ", not refined: that needs a --height below the input's"
     return size if inside == source == result else size + ", result {}x{}".format(*result)
 
 

@@ -39,6 +39,8 @@ FOR_MESSAGES = {"style": "style as written"}
 
 Those texts are not compared, and older journals lack them.
 """
+START_OVER = "pass --overwrite instead of --resume to start over"
+"""Not "remove the folder": without it, `resume` would take the cut-off result for a complete one and keep it."""
 _VERSION = 1
 _MAGIC = b"dsmap packets 1\n"
 _RECORD = struct.Struct("<qqqBI")  # pts, dts, duration, keyframe, size; then the data
@@ -146,7 +148,7 @@ class PacketJournal:
             raise InputError(
                 f"the finished parts in {self.folder} come from another encoder: "
                 f"{key} was {_shown(self._encoder.get(key))} and is {_shown(facts.get(key))}",
-                f"finish the job with the version that started it, or remove {self.folder} to start over",
+                f"finish the job with the version that started it, or {START_OVER}",
             )
         self._encoder = dict(facts)
 
@@ -264,11 +266,9 @@ class PacketJournal:
             fingerprint = dict(index["fingerprint"])
             segments = [segment_from(entry) for entry in index["segments"]]
         except (ValueError, TypeError, KeyError) as error:
-            raise DsmapError(f"{path} is damaged: {error!r}", f"remove {self.folder} to start over") from error
+            raise DsmapError(f"{path} is damaged: {error!r}", START_OVER) from error
         if version != _VERSION:
-            raise InputError(
-                f"{path} is of format {version}, expected {_VERSION}", f"remove {self.folder} to start over"
-            )
+            raise InputError(f"{path} is of format {version}, expected {_VERSION}", START_OVER)
         check_fingerprint(fingerprint, self._fingerprint, self.folder)
         self._encoder = encoder
         self.segments = list(self._whole(segments))
@@ -363,7 +363,7 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder:
     if key := _first_difference(before, now):
         raise InputError(
             f"the unfinished job in {folder} was started with other options: {_change(key, before, now)}",
-            f"use the same options and input, or remove {folder} to start over",
+            f"use the same options and input, or {START_OVER}",
         )
 
 

@@ -169,7 +169,13 @@ def _check_names(request: VideoRequest) -> None:
     closed += [(folder, "the folder for unfinished parts") for job in jobs for folder in job.own_folders()]
     files = [(path, name) for path, name in inputs if not path.is_dir()]
     options = request.options
-    overwrite = options.overwrite or (options.resume and is_of_interrupted_run(report))
+    interrupted = not options.overwrite and is_of_interrupted_run(report)
+    if interrupted and not options.resume:
+        raise InputError(
+            f"--report {report} is that of an interrupted run",
+            "pass --resume to continue it, or --overwrite to start over",
+        )
+    overwrite = options.overwrite or interrupted
     check_outputs({"--report": report}, files, closed=closed, overwrite=overwrite)
 
 

@@ -59,7 +59,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Size = Annotated[
     str | None, typer.Option("--size", metavar="WxH", help="Resize the clip first (default: its own size).")
 ]
-Height = Annotated[int | None, typer.Option("--height", min=16, metavar="N", help="Translate at this height.")]
+Height = Annotated[
+    int | None, typer.Option("--height", min=16, max=8192, metavar="N", help="Translate at this height.")
+]
 Refine = Annotated[
     str, typer.Option("--refine", metavar="NAME", help="Full size from --height: guided, learnt, auto or off.")
 ]

@@ -106,7 +106,7 @@ def test_parts_of_another_job_are_named_where_they_are(store, job):
         check_fingerprint({"--height": "270"}, {"--height": "540"}, parts_folder(local.output))
     copies.close()
     assert refusal.value.fact.startswith(f"the unfinished job in {job.output}.parts was started")
-    assert refusal.value.advice.endswith(f"or remove {job.output}.parts to start over")
+    assert refusal.value.advice.endswith("or pass --overwrite instead of --resume to start over")
 
 
 def test_only_folders_of_workers_are_removed(store, job, tmp_path, monkeypatch):

@@ -137,6 +137,9 @@ def test_ctrl_c_ends_a_batch_and_resume_goes_on(inputs: list[Path], tmp_path: Pa
     batch = translate_videos(sources, tmp_path / "out", **settings, on_event=press)
     assert (batch.interrupted, batch.complete, len(batch.outcomes)) == (True, False, 1)
     assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(InputError, match="of an interrupted run") as caught:  # --overwrite would lose what is done
+        translate_videos(sources, tmp_path / "out", **settings)
+    assert caught.value.advice == "pass --resume to continue it, or --overwrite to start over"
     batch = translate_videos(sources, tmp_path / "out", **settings, resume=True)  # replaces the report
     assert (batch.complete, len(batch.skipped), len(batch.outcomes)) == (True, 1, 1)
     assert json.loads(settings["report"].read_text(encoding="utf-8"))["interrupted"] is False
@@ -176,6 +179,10 @@ def test_it_makes_what_a_single_call_makes(inputs: list[Path], tmp_path: Path, t
         ({"height": 24, "upscale": False}, "64x48, translated at 24 lines, result 32x24"),
         ({"height": 24, "side_by_side": True}, "64x48, translated at 24 lines and refined, result 128x48"),
         ({"height": 96}, "64x48, enlarged to 96 lines and translated, result 64x48"),
+        (
+            {"height": 48, "refine": "guided"},
+            "64x48, not refined: that needs a --height below the input's",
+        ),
         ({"side_by_side": True}, "64x48, result 128x48"),
     ],
 )

@@ -132,6 +132,9 @@ def test_a_kill_loses_little_and_resume_joins_without_a_trace(tmp_path: Path):
     assert (code, "--side-by-side was False and is True" in err) == (2, True)
     code, _, err = run(*arguments, "--resume", "--style", "3", STAND_IN_CUTS="1")
     assert (code, "was started with other options: style was mean and is 3\n" in err) == (2, True)
+    assert err.endswith(
+        "pass --overwrite instead of --resume to start over.\n"
+    )  # without parts, a cut-off result is kept
     code, _, err = run(*arguments, "--resume", "--report", tmp_path / "r.json", STAND_IN_CUTS="1")
     assert code == 0
     assert err.startswith("resumed after frame ")
