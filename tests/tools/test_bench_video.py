@@ -4,6 +4,7 @@ import json
 
 import clips
 import pytest
+from plain_bundle import write_plain_bundle
 from typer.testing import CliRunner
 
 from dsmap.runtime.live import working_height
@@ -45,6 +46,16 @@ def test_a_live_session(tiny_bundle, tmp_path):
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
     assert "busy" in done.output
     assert report["height"] == 48  # lines: there is no smaller height to choose from
+
+
+def test_a_live_session_of_a_model_without_styles(tmp_path):
+    write_plain_bundle(tmp_path / "plain")
+    clip = clips.make_clip(tmp_path / "clip.mp4", frames=30)
+    done = CliRunner().invoke(
+        app, ["live", str(clip), "-m", str(tmp_path / "plain"), "--backend", "cpu", "--frames", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "2 frames" in done.output
 
 
 def test_a_live_session_chooses_its_height_as_the_command_does(tiny_bundle, tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from plain_bundle import SOURCE, TARGET, write_plain_bundle
 
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
-from dsmap.runtime.doctor import devices, gpu, install, machine, packages
+from dsmap.runtime.doctor import devices, engines, gpu, install, machine, packages
 from dsmap.runtime.doctor.checkup import CHECKS, examine, run_check
 from dsmap.runtime.system.subprocess_call import isolated
 from dsmap.tools.doctor import page
@@ -415,3 +416,12 @@ def test_why_a_codec_does_not_work_is_said_alone():
     reasons = try_codecs(["h264", "h264_nvenc"])
     assert reasons["h264"] == ""
     assert "--codec" not in reasons["h264_nvenc"]  # empty with a GPU that encodes
+
+
+def test_a_model_runs_whose_only_direction_is_to_its_first_domain(tmp_path):
+    write_plain_bundle(tmp_path / "plain")
+    manifest = tmp_path / "plain" / "bundle.json"
+    written = json.loads(manifest.read_text())
+    assert written["domains"] == [SOURCE, TARGET]
+    manifest.write_text(json.dumps(written | {"domains": [TARGET, SOURCE]}))
+    assert engines.check_session(str(tmp_path / "plain")).state == "ok"

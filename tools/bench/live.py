@@ -6,13 +6,14 @@ from typing import Any
 
 from dsmap.common.notify import Notify
 from dsmap.common.scratch import scratch_folder
+from dsmap.runtime.bundle.bundle import MEAN
 from dsmap.runtime.live.capture import Capture
 from dsmap.runtime.live.open_source import find_source, opener
 from dsmap.runtime.live.report import LiveReport
 from dsmap.runtime.live.request import open_window
 from dsmap.runtime.live.run import LiveRun, LiveSettings
 from dsmap.runtime.live.source import CaptureRequest
-from dsmap.runtime.live.styles import style_list
+from dsmap.runtime.live.styles import LiveStyle
 from dsmap.runtime.live.translation import LoadedDirection, Preparation
 from dsmap.runtime.translator import Translator
 from dsmap.tools.bench.model import machine_facts
@@ -73,7 +74,7 @@ def _say_numbers(name: str, numbers: dict[str, Any], request: LiveBenchRequest, 
 def _session(clip: Path, request: LiveBenchRequest, frames: int, notify: Notify) -> LiveReport:
     name = find_source(str(clip))
     capture = Capture(name.shown, opener(name, CaptureRequest(), loop=True), lambda text: None)
-    styles = tuple(style_list([]))
+    styles = (LiveStyle(MEAN, None),)  # which models without styles have, too
 
     def load(target: str) -> Translator:
         return request.model.load(None, target)
