@@ -197,6 +197,7 @@ def _lines(facts: "ModelFacts") -> list[tuple[str, str]]:
             "styles",
             ", ".join(styles) or ("none with a name" if facts.has_styles else "none: one translation of a frame"),
         ),
+        ("refiner", " and ".join(f"to {domain}" for domain in facts.refines_to) or "none"),
         ("licence", facts.licence),
         ("data", ", ".join(facts.datasets) or "not named"),
         ("origin", facts.origin),

@@ -76,6 +76,8 @@ class ModelFacts:
     """Names of styles by domain."""
     has_styles: bool
     """False: each frame has one translation."""
+    refines_to: tuple[str, ...]
+    """The domains to which its refiner brings translations of a lower height to full size."""
     licence: str
     datasets: tuple[str, ...]
     """What it was trained on, as its maker says."""
@@ -180,6 +182,7 @@ def _facts(
         trained_at=manifest.sizes.trained_at,
         styles={domain: list(style.named) for domain, style in manifest.styles.items()},
         has_styles=manifest.has_styles,
+        refines_to=tuple(manifest.components.refiner),
         licence=manifest.licence,
         datasets=tuple(manifest.datasets),
         origin=_origin(manifest),

@@ -20,6 +20,7 @@ def test_list_show_pull_verify_remove(hub, model_folder, tmp_path):
     assert "place     not pulled" in out
     assert f"source    hf:some/tiny@{commit} on {hub.endpoint}" in out
     assert "speed     light: live on a laptop's CPU" in out
+    assert "refiner   none\n" in out
     assert "licence   CC0" in out
     assert "picture   samples/one.jpg" in out
     assert out.endswith("# tiny\n")  # the card, without its head
@@ -37,6 +38,7 @@ def test_list_show_pull_verify_remove(hub, model_folder, tmp_path):
 
     code, out, err = call(models, "list", "--report", tmp_path / "list.json")
     assert "summer-winter" in out.splitlines()[0]
+    assert "refiner   to winter\n" in call(models, "show", "summer-winter")[1]
     assert [line.split()[:2] for line in out.splitlines()[2:]] == [["hf:some/tiny", "cache"], ["commit", commit]]
     assert [row["place"] for row in json.loads((tmp_path / "list.json").read_text())["models"]] == ["package", "cache"]
     assert f"place     pulled, {list_pulled()[0].folder}" in call(models, "show", "hf:some/tiny")[1]
