@@ -316,7 +316,8 @@ def _described_sizes(facts: InputFacts, options: VideoOptions) -> str:
 def _at_any_size(options: VideoOptions) -> str:
     """What is done to inputs whose size is not known, or that have several."""
     if options.height is not None:
-        return f", translated at {options.height} lines"
+        refined = ", and refined if larger" if options.upscale and options.refine != "off" else ""
+        return f", translated at {options.height} lines{refined}"
     if options.refine == "off" or not options.upscale:
         return ""
     if options.refine == "auto":

@@ -222,7 +222,8 @@ def test_a_folder_says_what_is_done_to_large_images(tmp_path: Path, monkeypatch)
             ((), ", above 540 lines translated at half of them, 540 at most, and refined (--refine off: at full size)"),
             (("--refine", "off"), ""),
             (("--refine", "guided"), ", translated at half the size, 540 lines at most, and refined"),
-            (("--height", "16"), ", translated at 16 lines"),
+            (("--height", "16"), ", translated at 16 lines, and refined if larger"),
+            (("--height", "16", "--refine", "off"), ", translated at 16 lines"),
         )
     ):
         assert f"each at its own size{said}, 2 images" in run("in", *WINTER, "-o", f"out{number}", *options)[1]
