@@ -17,7 +17,7 @@ class Directions:
 
     def __init__(self, settings: ServingSettings) -> None:
         """Raises InputError and DsmapError as `Translator`."""
-        self.bundle = Bundle.open(settings.bundle)
+        self.bundle = Bundle.read(settings.bundle)  # all of it: a server should not find damage later
         self._settings = settings
         self._translators: dict[tuple[str, str], Translator] = {}
         self._mixing: dict[tuple[str, str], StrengthTranslator] = {}

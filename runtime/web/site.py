@@ -106,6 +106,7 @@ def build_site(request: SiteRequest, notify: Callable[[str], None] = lambda _lin
     except OSError as error:
         raise DsmapError(f"cannot write the site {out}: {error}", "Free disk space or choose another -o.") from error
     finally:
+        request.bundle.release()  # a server goes on
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
     return WrittenSite(out, version, size, files.new_bytes, _first_visit(site))

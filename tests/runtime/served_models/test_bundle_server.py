@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def sequences(tiny_bundle):
 def translator(tiny_bundle):
     with Translator.load(tiny_bundle, domain="winter", backend="cpu") as translator:
         yield translator
+
+
+def test_damage_to_what_is_not_needed_yet_is_found_at_the_start(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, folder := tmp_path / "model")
+    encoder = folder / "style_encoder.winter.onnx"
+    data = bytearray(encoder.read_bytes())
+    data[-1] ^= 1
+    encoder.write_bytes(data)
+    with pytest.raises(InputError, match="has changed since it was exported"):
+        BundleServer(ServingSettings(bundle=folder, max_batch=1, backend="cpu"))
 
 
 def frames_of(seed, n=1, shape=(48, 64, 3)):

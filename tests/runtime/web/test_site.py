@@ -190,6 +190,7 @@ def test_where_no_cache_can_be_the_package_will_do(monkeypatch, tmp_path):
     said: list[str] = []
     bundle = Bundle.open(find_model("summer-winter"))
     build_site(SiteRequest(bundle=bundle, out=tmp_path / "site", server={"token": False}), said.append)
+    assert not bundle._held  # as long as the server runs
     assert said[-1].startswith("the page will not open videos: cannot make the cache folder")
 
 
