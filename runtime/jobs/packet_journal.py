@@ -265,8 +265,10 @@ class PacketJournal:
             version, encoder = index["version"], index["encoder"]
             fingerprint = dict(index["fingerprint"])
             segments = [segment_from(entry) for entry in index["segments"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise DsmapError(f"{path} is damaged: {error!r}", START_OVER) from error
+        except KeyError as error:
+            raise DsmapError(f"{path} is damaged: it has no {error}", START_OVER) from error
+        except (ValueError, TypeError) as error:
+            raise DsmapError(f"{path} is damaged: {error}", START_OVER) from error
         if version != _VERSION:
             raise InputError(f"{path} is of format {version}, expected {_VERSION}", START_OVER)
         check_fingerprint(fingerprint, self._fingerprint, self.folder)
