@@ -61,7 +61,7 @@ def test_frames_that_were_under_way_together_are_no_speed(clock):
         assert (pace.status(), pace.advice()) == ("- fps", None) if done < 3 else (pace.status(), None)
         clock.now += seconds
     assert pace.status() == "1.0 fps, 4 min left"
-    assert pace.advice() == "about 4 min left at 540 lines; --height 270: about 60 s"
+    assert pace.advice() == "about 4 min left at 540 lines; --height 270: 60 s at best"
 
 
 def test_a_job_that_slows_down_is_told_later(clock):
@@ -79,7 +79,7 @@ def test_a_long_job_says_once_what_would_be_faster(clock):
     assert pace.advice() is None  # too early to know
     clock.now = 101.5
     pace.advance(5, 720)
-    assert pace.advice() == "about 3 min left at 540 lines; --height 270: about 40 s"
+    assert pace.advice() == "about 3 min left at 540 lines; --height 270: 40 s at best"
     assert pace.advice() is None
 
 
@@ -99,10 +99,10 @@ def test_small_frames_are_not_made_smaller(clock):
 def test_upright_frames_are_advised_a_height_of_270_across(clock):
     pace = Pace(960, clock, columns=540)
     run(pace, clock, first_after=0.5, fps=4, seconds=5, expected=720)
-    assert pace.advice() == "about 3 min left at 960 lines; --height 480: about 40 s"
+    assert pace.advice() == "about 3 min left at 960 lines; --height 480: 40 s at best"
 
 
-@pytest.mark.parametrize(("refine", "advice"), [("auto", "; --height 270: about 40 s"), ("off", "")])
+@pytest.mark.parametrize(("refine", "advice"), [("auto", "; --height 270: 40 s at best"), ("off", "")])
 def test_who_has_turned_refining_off_is_not_advised_a_height(clock, monkeypatch, capsys, refine, advice):
     monkeypatch.setattr(display_module, "Pace", partial(Pace, clock=clock))
     job = Job(kind="video", source=Path("a"), output=Path("b"))

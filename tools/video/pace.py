@@ -77,9 +77,9 @@ class Pace:
         at = f" at {self._lines} lines" if self._lines else ""
         line = f"about {duration(left)} left{at}"
         if self._may_shrink and self._lines and self._shorter > 1.3 * _FASTER_LINES:
-            # Time grows with the pixels, at least.
+            # The network's time grows with its pixels; decoding, refining and encoding the full size stay as they are.
             share = _FASTER_LINES / self._shorter
-            line += f"; --height {round(self._lines * share)}: about {duration(left * share**2)}"
+            line += f"; --height {round(self._lines * share)}: {duration(left * share**2)} at best"
         return line
 
     def report(self) -> str | None:
