@@ -23,6 +23,7 @@ from dsmap.common.images import write_rgb
 
 NOT_PASTED = {
     "docs/making-summer-winter.md": "days of training, with the commands of that day",
+    "docs/making-cat-dog.md": "a training of an hour and more",
     "docs/benchmarks/gpu.md": "measurements on a GPU",
     "docs/benchmarks/model.md": "measurements that take hours",
     "docs/benchmarks/training.md": "measurements that take hours",
