@@ -61,7 +61,7 @@ class Pool:
 
     def __init__(self, ray: Any, share: Share, order: WorkerOrder) -> None:
         self._ray, self._share = ray, share
-        self._order = ray.put(order)
+        self._order, self._precision = ray.put(order), order.request.model.precision
         self._slots: list[_Slot] = []
         self._summary: ModelSummary | None = None
         self._room = worker_count(ray, share)
@@ -149,7 +149,7 @@ class Pool:
         for _ in range(wanted - len(self._slots)):
             actor = worker.remote(self._order, self._hub)
             node = actor.node.remote()
-            self._slots.append(_Slot(actor, actor.load.remote(), node))
+            self._slots.append(_Slot(actor, actor.load.remote(self._precision), node))
         for slot in [slot for slot in self._slots if slot.reference is None][: max(0, len(self._slots) - wanted)]:
             self._slots.remove(slot)
             slot.actor.close.remote()  # and Ray ends it, when nothing refers to it any more
@@ -196,14 +196,18 @@ class Pool:
         if isinstance(loaded, ModelSummary):
             slot.reference = None
             self._summary, self._failed = self._summary or loaded, 0
+            if loaded.facts["precision"] != self._summary.facts["precision"]:
+                self._drop(slot)  # its parts of a video would not fit: one that is told which takes its place
+                self._precision = self._summary.facts["precision"]
             return
         self._drop(slot)
         self._failed += 1
         self._failing_since = time.monotonic() if self._failed == 1 else self._failing_since
         if (self._summary is None and not lost) or self._is_hopeless(lost):
             raise loaded
-        if not lost or self._failed % MOST_ATTEMPTS == 0:  # a node unlike the others: the work goes on without it
+        if not lost or self._failed % MOST_ATTEMPTS == 0:  # a node unlike the others
             self._refused += 1
+            _log.warning("the work goes on without a worker: %s", loaded.fact)
 
     def _is_hopeless(self, lost: bool) -> bool:
         """After so many failures in a row that no single node is to blame, nor a head node that has just gone."""

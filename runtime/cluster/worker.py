@@ -109,11 +109,11 @@ class Worker:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def load(self) -> ModelSummary | DsmapError:
-        """Loads the model."""
+    def load(self, precision: str) -> ModelSummary | DsmapError:
+        """Loads the model, in the precision that the request asks for or the other workers have chosen."""
         try:
-            bundle = open_model(self._request.model.model, self._request.model.remote)
-            self._request = replace(self._request, bundle=bundle)
+            model = replace(self._request.model, precision=precision)
+            self._request = replace(self._request, model=model, bundle=open_model(model.model, model.remote))
             self._model = LoadedModel(self._request, largest=self._order.largest)
             if self._order.refining is not None:
                 self._model.settle_refining(self._order.refining)

@@ -22,10 +22,13 @@ import pytest
 
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.cluster import pool
 from dsmap.runtime.cluster.connection import load_ray
 from dsmap.runtime.cluster.on_ray import OnRay
+from dsmap.runtime.cluster.worker import Worker
 from dsmap.runtime.jobs.batch import translate_videos
 from dsmap.runtime.jobs.batch_report import JobNotice, JobOutcome, ModelLoaded
+from dsmap.runtime.jobs.loaded_model import ModelSummary
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 ROOM = 400_000
@@ -255,6 +258,42 @@ def test_a_thousand_small_pictures(tmp_path, on_ray, tiny_bundle):
     assert report is not None
     assert (report.frames, report.frames_expected, len(report.failed)) == (999, 1000, 1)
     assert len(list((tmp_path / "out").iterdir())) == 999
+
+
+def test_workers_that_would_choose_another_precision_are_told_that_of_the_first(
+    tmp_path, cluster, hold, film, monkeypatch
+):
+    """As on nodes with and without a GPU: the segments of a film fit together."""
+    loads = tmp_path / "loads"
+    loads.mkdir()
+
+    class Mixed(Worker):  # within the test, so that its code travels
+        """The first one prefers another precision than the others."""
+
+        def load(self, precision: str) -> ModelSummary | DsmapError:
+            prefers = "fp32" if any(loads.iterdir()) else "int8"
+            (loads / f"{precision}-{os.getpid()}").touch()
+            return super().load(prefers if precision == "auto" else precision)
+
+    def let_go() -> None:
+        until = time.monotonic() + 120
+        while not any(loads.glob("int8-*")) and hold.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        hold.unlink(missing_ok=True)
+
+    monkeypatch.setattr(pool, "Worker", Mixed)
+    watcher = threading.Thread(target=let_go)
+    watcher.start()
+    try:
+        batch = translate_videos(film, tmp_path / "film.mkv", run=OnRay(cluster.address, segment=1), **LOSSLESS)
+    finally:
+        hold.unlink(missing_ok=True)
+        watcher.join()
+    assert {path.name.split("-")[0] for path in loads.iterdir()} == {"auto", "int8"}
+    single = {**LOSSLESS, "precision": batch.facts["precision"]}
+    assert batch.facts["precision"] == "int8"
+    assert translate_videos(film, tmp_path / "single.mkv", **single).complete
+    assert same(clips.read(tmp_path / "film.mkv"), clips.read(tmp_path / "single.mkv"))
 
 
 def command(*arguments: object, **environment: str) -> subprocess.Popen:

@@ -156,7 +156,7 @@ def test_all_workers_refine_in_one_way(tmp_path, monkeypatch, options, here, the
     monkeypatch.setattr(loaded_model, "onnxruntime_installed", lambda: here)
     monkeypatch.setattr(learnt, "onnxruntime_installed", lambda: there)
     worker = Worker(WorkerOrder(request=request, largest=None, threads=1, refining=settled_refining(request)), None)
-    loaded = worker.load()
+    loaded = worker.load("auto")
     if way is None:
         assert isinstance(loaded, DsmapError)
         assert loaded.fact == "the model's refiner cannot be used here: ONNX Runtime is not installed"
