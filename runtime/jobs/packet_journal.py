@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from dsmap.common.atomic import finish_file, sync_folder
 from dsmap.common.files import is_regular
 from dsmap.common.part_files import is_part_name, part_file
@@ -41,6 +43,7 @@ Those texts are not compared, and older journals lack them.
 """
 START_OVER = "pass --overwrite instead of --resume to start over"
 """Not "remove the folder": without it, `resume` would take the cut-off result for a complete one and keep it."""
+_CODE_STEP = 1e-3  # of a number of a style code: no frame shows it
 _VERSION = 1
 _MAGIC = b"dsmap packets 1\n"
 _RECORD = struct.Struct("<qqqBI")  # pts, dts, duration, keyframe, size; then the data
@@ -372,7 +375,18 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder:
 def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first key of `now`, then of `before`, whose values differ; what is `FOR_MESSAGES` is not compared."""
     keys = [key for key in dict.fromkeys([*now, *before]) if key not in FOR_MESSAGES.values()]
-    return next((key for key in keys if before.get(key) != now.get(key)), None)
+    return next((key for key in keys if not _alike(key, before.get(key), now.get(key))), None)
+
+
+def _alike(key: str, before: Any, now: Any) -> bool:
+    """Whether two values are equal; style codes, which are computed, may differ as those of two processors do."""
+    if before == now or key != "style":
+        return bool(before == now)
+    try:
+        one, other = np.asarray(before, np.float64), np.asarray(now, np.float64)
+    except (TypeError, ValueError, OverflowError):  # a damaged journal
+        return False
+    return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=_CODE_STEP)
 
 
 def _change(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from dsmap.runtime.bundle.bundled import DEFAULT_MODEL, find_model
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.loaded_model import LoadedModel
 from dsmap.runtime.jobs.options import ModelOptions, StyleOptions, VideoOptions
+from dsmap.runtime.jobs.report import JobReport
 from dsmap.runtime.jobs.request import VideoRequest, resolve_request
 from dsmap.runtime.jobs.resume import parts_folder
 from dsmap.runtime.jobs.segments.begin import begin_segments
@@ -450,6 +451,20 @@ def test_parts_of_other_jobs_are_refused(clip: Path, tmp_path: Path):
     moved = replace(results[1], begin=Fraction(1, 2))
     with pytest.raises(DsmapError, match="segment 1 is of another plan"):
         join_segments(request, job, plan, [results[0], moved, results[2]])
+
+
+def test_style_codes_may_differ_as_those_of_two_processors_do(clip: Path, tmp_path: Path):
+    request = request_for(clip, tmp_path / "out.mp4")
+    plan, (first, *rest) = split(request)
+
+    def joined(codes: Any) -> JobReport:
+        segment = replace(rest[0], fingerprint={**rest[0].fingerprint, "style": codes})
+        return join_segments(request, request.jobs[0], plan, [first, segment, *rest[1:]])
+
+    for codes in ([[0.01]], [[0.0, 0.0]], [[float("nan")]], [["0"], 1], [[10**400]], None):
+        with pytest.raises(InputError, match="was started with other options: style mean has changed"):
+            joined(codes)
+    assert joined([[1e-5]]).complete
 
 
 def test_a_segment_that_decodes_differently_is_not_joined(clip: Path, tmp_path: Path):
