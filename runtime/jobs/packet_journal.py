@@ -380,8 +380,10 @@ def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str 
 
 def _alike(key: str, before: Any, now: Any) -> bool:
     """Whether two values are equal; style codes, which are computed, may differ as those of two processors do."""
-    if before == now or key != "style":
-        return bool(before == now)
+    if before == now:
+        return True
+    if key != "style":
+        return False
     try:
         one, other = np.asarray(before, np.float64), np.asarray(now, np.float64)
     except (TypeError, ValueError, OverflowError):  # a damaged journal
