@@ -49,7 +49,7 @@ def test_the_page(server, tmp_path):
         assert (read_rgb(download.value.path()) == 205).all()
 
         page.click("#tab-video")
-        page.set_input_files("#files", clip)
+        page.set_input_files("#stage[data-mode=video] #files", clip)  # not that of the images, which goes later
         page.click("#start")
         page.wait_for_selector("#result-facts")
         assert "4 frames" in page.inner_text("#result-facts")
