@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ Load = Callable[[bytes, str, SizeProfile], E]
 OutOfMemoryError where the device is full, DsmapError where it does not load for another reason."""
 
 _SECONDS_BETWEEN = 10.0
+_SECONDS_TO_STOP = 0.5
 _NOT_BUILT = "it was not built here by you"
 _USELESS = ("another TensorRT", "another GPU", _NOT_BUILT)
 _log = logging.getLogger("dsmap")
@@ -79,24 +81,57 @@ class EngineStore:
         profile = self.profile(size, batch, component)
         key = EngineKey.of(file.sha256, self._flavour, (self._architecture,), precision, profile, self._build_options)
         reasons: list[str] = []
-        for find in (self._in_bundle, self._in_cache):
-            path = find(component, domain, key, size, reasons)
-            if path is None:
-                continue
-            try:
-                data, built_for = self._read(path)
-            except DsmapError as error:
-                reasons.append(error.fact)
-                continue
-            try:
-                return load(data, title, built_for)
-            except OutOfMemoryError:  # nothing is wrong with the engine: another one would not fit either
-                raise
-            except DsmapError as error:
-                reasons.append(error.fact)
-        path = self._build(key, profile, component, domain, title, size, reasons)
-        data, built_for = self._read(path)
+
+        def kept(*finds: Callable[..., Path | None]) -> list[E]:
+            for find in finds:
+                path = find(component, domain, key, size, reasons)
+                if path is None:
+                    continue
+                try:
+                    data, built_for = self._read(path)
+                except DsmapError as error:
+                    reasons.append(error.fact)
+                    continue
+                try:
+                    return [load(data, title, built_for)]
+                except OutOfMemoryError:  # nothing is wrong with the engine: another one would not fit either
+                    raise
+                except DsmapError as error:
+                    reasons.append(error.fact)
+            return []
+
+        if opened := kept(self._in_bundle, self._in_cache):
+            return opened[0]
+        make_cache_folder()
+        path = cached_engine_path(key, component, domain)
+        with self._alone(path, title) as waited:
+            if waited and (opened := kept(self._in_cache)):
+                return opened[0]
+            self._build(path, profile, component, domain, title, size, reasons)
+            data, built_for = self._read(path)
         return load(data, title, built_for)
+
+    @contextmanager
+    def _alone(self, path: Path, title: str) -> Iterator[bool]:
+        """Locks an engine of the cache against other processes, which build it too; gives whether one held the lock."""
+        from filelock import FileLock, Timeout
+
+        lock, waited, stops = FileLock(f"{path}.lock", fallback_to_soft=False), False, self._stops
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_SECONDS_TO_STOP if waited else 0)
+            except Timeout:
+                if not waited:
+                    log_line(f"waiting for another process that builds the engine {title}")
+                waited = True
+                if self._stops != stops:
+                    raise DsmapError(f"stopped while waiting for {title}", "Run it again.") from None
+            except (OSError, NotImplementedError):  # a file system without locks
+                break
+        try:
+            yield waited
+        finally:
+            lock.release()
 
     def _in_bundle(self, component: str, domain: str, key: EngineKey, size: Size, reasons: list[str]) -> Path | None:
         """The bundle's engine; the reasons against others are added to `reasons`."""
@@ -155,18 +190,16 @@ class EngineStore:
 
     def _build(
         self,
-        key: EngineKey,
+        path: Path,
         profile: SizeProfile,
         component: str,
         domain: str,
         title: str,
         size: Size,
         reasons: list[str],
-    ) -> Path:
+    ) -> None:
         graph = self._bundle.graph_data(component, domain, self._precision)
         assert graph is not None, "it was found"
-        make_cache_folder()
-        path = cached_engine_path(key, component, domain)
         why = f" ({reasons[0]})" if reasons else ""
         log_line(f"building the engine {title} for {size} with {self._flavour.title}, kept for the next time{why}")
         refusal: DsmapError | None = None
@@ -186,7 +219,7 @@ class EngineStore:
                     progress=self._progress(title, stops),
                     option=VARIABLE,
                 )
-                return path
+                return
             except DsmapError as error:
                 refusal = refusal or error
                 if self._stops != stops:

@@ -577,6 +577,33 @@ def test_a_build_can_be_stopped(bundle, rtx, own_cache, monkeypatch):
     assert store.open("mapping", "winter", Size(32, 32), 1, loaded)[0] > 1000
 
 
+def test_an_engine_is_built_by_one_process_while_others_wait(bundle, rtx, monkeypatch):
+    """Two that build the same write an engine and a sidecar that do not belong together."""
+    real, built, waiting = store_module.build_engine, [], threading.Event()
+    monkeypatch.setattr(store_module, "log_line", lambda line: waiting.set() if line.startswith("waiting") else None)
+
+    def slow(*args, **options):
+        built.append(args)
+        assert waiting.wait(60)
+        return real(*args, **options)
+
+    monkeypatch.setattr(store_module, "build_engine", slow)
+    given: list[object] = []
+
+    def job() -> None:
+        store = EngineStore(bundle, rtx, "8.6", "fp32")
+        given.append(store.open("mapping", "winter", Size(32, 32), 1, lambda data, *_more: data))
+
+    threads = [threading.Thread(target=job) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(built) == 1
+    assert len(given) == 2
+    assert given[0] == given[1]
+
+
 def test_without_a_gpu_a_real_engine_does_not_load(bundle, rtx):
     if trt.current_architecture() is not None:
         pytest.skip("there is a GPU")
