@@ -1,7 +1,8 @@
-"""libcuda and libnvcuvid without a card, so that FFmpeg's own code for NVDEC runs.
+"""libcuda, libnvcuvid and libnvidia-encode without a card, so that FFmpeg's own code for NVDEC and NVENC runs.
 
-They decode nothing: `pictures` writes what they hand out. Everything around it is real: which formats FFmpeg offers and
-what it falls back to, its frame pools, cropping, timestamps, the transfer to memory, and what errors look like.
+The decoder decodes nothing: `pictures` writes what it hands out. The encoder keeps every value that it is given.
+Everything around them is real: which formats FFmpeg offers and what it falls back to, its frame pools, cropping,
+timestamps, the transfer to memory, and what errors look like.
 """
 
 import re
@@ -21,11 +22,12 @@ _HERE = Path(__file__).parent
 
 
 def build(folder: Path) -> None:
-    """Compiles both into `folder`, with a function that succeeds for every other name that FFmpeg looks up."""
+    """Compiles them into `folder`, with a function that succeeds for every other name that FFmpeg looks up."""
     libraries = next(path for path in Path(av.__file__).parent.parent.glob("av.libs") if path.is_dir())
     for source, library, owner, names in (
         ("cuda.c", "libcuda.so.1", "libavutil*", rb"\0(cu[A-Z]\w+)(?=\0)"),
         ("cuvid.c", "libnvcuvid.so.1", "libavcodec*", rb"\0(cuvid[A-Z]\w+)(?=\0)"),
+        ("nvenc.c", "libnvidia-encode.so.1", "libavcodec*", rb"\0(NvEncodeAPI\w+)(?=\0)"),
     ):
         code = (_HERE / source).read_text()
         looked_up = {name.decode() for name in re.findall(names, next(libraries.glob(owner)).read_bytes())}
