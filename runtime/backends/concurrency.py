@@ -31,12 +31,15 @@ class TranslationPool:
         threads = self.concurrency > 1 or own_thread
         self._pool = ThreadPoolExecutor(self.concurrency, "translate") if threads else None
         self._process = os.getpid()
+        self._closed = False
 
     def submit(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes, *others: Any) -> Pending:
         """As `Backend.submit`; `others` are passed to the translation.
 
-        Raises DsmapError in a process that was forked since: it does not have the threads.
+        Raises DsmapError once closed, and in a process that was forked since: it does not have the threads.
         """
+        if self._closed:
+            raise closed_error()
         if self._pool is None:
             done = self._translate(frames_nhwc, style_ns, *others)
             return lambda: done
@@ -64,9 +67,15 @@ class TranslationPool:
             under_way.cancel()
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads, after what was submitted."""
+        self._closed = True
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def closed_error() -> DsmapError:
+    """What a translation raises that was asked for, or is waited for, after the end."""
+    return DsmapError("the translator is closed", "Load another one.")
 
 
 def threads_each(cores: int, in_flight: int) -> int:

@@ -23,6 +23,7 @@ from dsmap.runtime.backends.base import (
     best_precision,
     need_gpu,
 )
+from dsmap.runtime.backends.concurrency import closed_error
 from dsmap.runtime.backends.onnxruntime_session import encode_style_on_cpu, onnxruntime_installed
 from dsmap.runtime.backends.tensorrt.engine import TrtEngine
 from dsmap.runtime.backends.tensorrt.executor import EngineSet, Executor, Slot, Streams
@@ -82,6 +83,7 @@ class TensorRT(Backend):
         self._executors: OrderedDict[Shape, Executor] = OrderedDict()
         self._free: dict[int, deque[Slot]] = {}
         self._lock = threading.Lock()
+        self._closed = False
         self._cancelled = 0  # a count: frames begun before the last cancellation are lost
         arithmetic = f"{self.precision} with TF32" if self.precision == "fp32" and build.tf32 else self.precision
         self.description = f"{self._trt.title} on {self._cuda.device.name}, {arithmetic}, {self._describe_graphs()}"
@@ -99,6 +101,8 @@ class TensorRT(Backend):
         return self.submit(frames_nhwc, style_ns)()
 
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
+        if self._closed:
+            raise closed_error()
         executor = self._executor(frames_nhwc.shape)
         begun = self._cancelled
         with self._lock:
@@ -117,6 +121,8 @@ class TensorRT(Backend):
             log_line(f"without CUDA graphs, which makes no difference but in speed: {executor.no_graphs}")
 
         def wait() -> Frames:
+            if self._closed:  # its memory is freed
+                raise closed_error()
             try:
                 frames = executor.finish(slot)
             finally:
@@ -133,6 +139,7 @@ class TensorRT(Backend):
         self._store.stop()
 
     def close(self) -> None:
+        self._closed = True
         try:
             self._drain()
             while self._executors:

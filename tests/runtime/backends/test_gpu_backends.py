@@ -425,6 +425,24 @@ def test_what_was_cancelled_raises_and_what_comes_later_does_not(gpu, bundle, by
     np.testing.assert_array_equal(backend.translate(image, style), by_cpu.translate(image, style))
 
 
+@pytest.mark.parametrize("name", ["tensorrt", "cuda"])
+def test_after_the_end_nothing_is_touched(gpu, bundle, name):
+    """On a GPU memory, events and streams are gone: what is used of them ends the process."""
+    settings = BackendSettings(frames_at_once=2)
+    backend = TensorRT(bundle, "winter", settings) if name == "tensorrt" else BoundOnTheCpu(bundle, "winter", settings)
+    image, style = frames(1, 16, 16), styles(1)
+    wait = backend.submit(image, style)
+    backend.close()
+    if name == "cuda":  # it was computed before the end
+        assert wait().shape == image.shape
+    else:
+        with pytest.raises(DsmapError, match="the translator is closed"):
+            wait()
+    with pytest.raises(DsmapError, match="the translator is closed"):
+        backend.submit(image, style)
+    assert gpu.memory_of == {}
+
+
 def test_an_engine_that_does_not_run_is_found_out_at_once(gpu, bundle):
     CpuEngineStore.refuse["style_mlp"] = DsmapError("it was built for another GPU", "Build it.")
     with pytest.raises(DsmapError, match="built for another GPU"):
