@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 
 from dsmap.errors import InputError
-from dsmap.runtime.backends.base import Codes, Frames, Pending
+from dsmap.runtime.backends.base import Codes, Frames, Pending, PendingOnDevice
 from dsmap.runtime.backends.device_frame import DeviceFrame
 
 
@@ -49,8 +49,11 @@ class FrameTranslator(Protocol):
         """Whether `submit_device` takes frames of that size, or of some, where a decoder left them on the GPU."""
         return False
 
-    def submit_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME) -> Pending:
-        """As `submit`, for a frame (H, W, 3) in the memory of a device; `finish` is not called for it."""
+    def submit_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME, *, keep: bool = False) -> PendingOnDevice:
+        """As `submit`, for a frame (H, W, 3) in the memory of a device; `finish` is not called for it.
+
+        `keep`: the result stays there too, as a `DeviceResult`, where the translator can.
+        """
         return self.submit(frame.to_rgb(), at=at)
 
     @abstractmethod

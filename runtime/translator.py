@@ -8,9 +8,10 @@ import numpy as np
 
 from dsmap.common.memory import available_bytes
 from dsmap.errors import InputError
-from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes, Frames, Pending
+from dsmap.runtime.backends.base import DEFAULT_SETTINGS, BackendSettings, Codes, Frames, Pending, PendingOnDevice
 from dsmap.runtime.backends.concurrency import threads_each
 from dsmap.runtime.backends.device_frame import DeviceFrame
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.registry import load_backend
 from dsmap.runtime.bundle.bundle import Bundle, Sizes
 from dsmap.runtime.bundle.bundled import DEFAULT_MODEL
@@ -191,10 +192,15 @@ class Translator(FrameTranslator):
         fits = min(width, height) >= sizes.minimum and width % sizes.multiple_of == height % sizes.multiple_of == 0
         return self._backend.takes_device_frames and fits and width % 2 == height % 2 == 0
 
-    def submit_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME) -> Pending:
+    def submit_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME, *, keep: bool = False) -> PendingOnDevice:
         """As `FrameTranslator.submit_device`."""
-        pending = self._backend.submit_device(frame, np.ascontiguousarray(self.style[None]))
-        return lambda: pending()[0]
+        pending = self._backend.submit_device(frame, np.ascontiguousarray(self.style[None]), keep=keep)
+
+        def wait() -> Frames | DeviceResult:
+            result = pending()
+            return result if isinstance(result, DeviceResult) else result[0]
+
+        return wait
 
     def learnt_refiner(self) -> Refine | None:
         """As `FrameTranslator.learnt_refiner`: that of the bundle, if it has one for this direction."""

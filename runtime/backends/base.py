@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.device_frame import DeviceFrame
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.bundle.bundle import Bundle
 
 Frames = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.float32]
 Pending = Callable[[], Frames]
 """Waits for submitted frames and returns the result; raises the error of the translation. Called once."""
+PendingOnDevice = Callable[[], Frames | DeviceResult]
+"""The same where results may stay in the memory of a device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +96,11 @@ class Backend(ABC):
         done = self.translate(frames_nhwc, style_ns)
         return lambda: done
 
-    def submit_device(self, frame: DeviceFrame, style_ns: Codes) -> Pending:
+    def submit_device(self, frame: DeviceFrame, style_ns: Codes, *, keep: bool = False) -> PendingOnDevice:
         """As `submit`, where `takes_device_frames`, for one frame of a size that the bundle takes.
 
-        Waiting raises DsmapError when the frame is not what it is by way of the host: see `PlanesToRgb`.
+        `keep`: the result stays in the device's memory, as a `DeviceResult`. Waiting raises DsmapError when the frame
+        is not what it is by way of the host: see `PlanesToRgb`, and `RgbToNv12` for results.
         """
         raise NotImplementedError
 

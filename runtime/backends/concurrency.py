@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends.base import Codes, Frames, Pending
+from dsmap.runtime.backends.base import Codes, Frames
 from dsmap.runtime.backends.device_frame import DeviceFrame
 
 MAX_CONCURRENT = 4
@@ -22,18 +22,18 @@ class TranslationPool:
     One frame at a time runs in the caller's thread, or with `own_thread` in one of the pool's.
     """
 
-    def __init__(self, frames_at_once: int, translate: Callable[..., Frames], *, own_thread: bool = False) -> None:
+    def __init__(self, frames_at_once: int, translate: Callable[..., Any], *, own_thread: bool = False) -> None:
         self.concurrency = min(frames_at_once, MAX_CONCURRENT)
         # One more is queued, so that no thread waits: 2 to 4 % more frames a second on two cores.
         self.in_flight = self.concurrency + 1 if self.concurrency > 1 else 1
         self._translate = translate
-        self._under_way: list[Future[Frames]] = []
+        self._under_way: list[Future[Any]] = []
         threads = self.concurrency > 1 or own_thread
         self._pool = ThreadPoolExecutor(self.concurrency, "translate") if threads else None
         self._process = os.getpid()
         self._closed = False
 
-    def submit(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes, *others: Any) -> Pending:
+    def submit(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes, *others: Any) -> Callable[[], Any]:
         """As `Backend.submit`; `others` are passed to the translation.
 
         Raises DsmapError once closed, and in a process that was forked since: it does not have the threads.
@@ -51,7 +51,7 @@ class TranslationPool:
         under_way = self._pool.submit(self._translate, frames_nhwc, style_ns, *others)
         self._under_way.append(under_way)
 
-        def wait() -> Frames:
+        def wait() -> Any:
             try:
                 return under_way.result()
             except CancelledError:

@@ -3,7 +3,6 @@
 Width and height are even. Colour is interpolated as in `frame_to_rgb`: results are within a level of its.
 """
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,20 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends.dlpack import Plane
 
 LUMA, CHROMA, RGB = "luma", "chroma", "frames"
 """The graph's inputs and its output."""
+OPSET = 20
+"""As that of the bundle's graphs."""
 _SHARPNESS = -0.6  # of swscale's bicubic filter
-_OPSET = 20  # as the bundle's graphs
 _MOST_COMPARED = 30  # frames, each of which is converted four times
 _MOST_BEYOND = 0.001  # of the values: where colours leave the range of RGB, swscale clips at other steps
-
-
-class Plane(NamedTuple):
-    """Where a plane lies: rows of `pitch` values, padding included."""
-
-    address: int
-    pitch: int
 
 
 class PlanesKind(NamedTuple):
@@ -179,7 +173,7 @@ def planes_graph(kind: PlanesKind, siting: Siting) -> bytes:
         [helper.make_tensor_value_info(RGB, TensorProto.UINT8, (1, kind.height, kind.width, 3))],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     return bytes(model.SerializeToString())
 
 
@@ -199,31 +193,15 @@ def rgb_matrix(kind: PlanesKind) -> tuple[npt.NDArray[np.float32], npt.NDArray[n
 def chroma_taps(siting: Siting) -> npt.NDArray[np.float32]:
     """(4, 5, 5): filters of the four pixels that share a value of the colour: upper left, upper right, lower ones."""
     rows, columns = (
-        [[_cubic(position - (pixel - offset) / 2) for position in range(-2, 3)] for pixel in (0, 1)]
+        [[cubic(position - (pixel - offset) / 2) for position in range(-2, 3)] for pixel in (0, 1)]
         for offset in (siting.down, siting.across)
     )
     return np.einsum("ai,bj->abij", rows, columns).reshape(4, 5, 5).astype(np.float32)
 
 
-def _cubic(distance: float) -> float:
+def cubic(distance: float) -> float:
+    """Weight of a value at a distance in samples, by swscale's bicubic filter."""
     a, x = _SHARPNESS, abs(distance)
     if x < 1:
         return (a + 2) * x**3 - (a + 3) * x**2 + 1
     return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
-
-
-class _Tensor(ctypes.Structure):
-    """The beginning of DLPack's DLManagedTensor."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-                ("ndim", ctypes.c_int32), ("dtype", ctypes.c_uint8 * 4),
-                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
-                ("byte_offset", ctypes.c_uint64))  # fmt: skip
-
-
-def dlpack_plane(capsule: Any) -> tuple[Plane, int]:
-    """The plane of a DLPack capsule, and its device's type (1: CPU, 2: CUDA). The capsule stays unused: keep it."""
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    tensor = _Tensor.from_address(get(capsule, b"dltensor"))
-    return Plane(tensor.data + tensor.byte_offset, tensor.strides[0]), tensor.device_type

@@ -11,6 +11,7 @@ import numpy as np
 
 from dsmap.runtime.backends.base import Codes, Frames
 from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
+from dsmap.runtime.backends.device_result import DeviceResult, RgbToNv12
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE
 from dsmap.runtime.backends.pinned_memory import PinnedMemory
 
@@ -28,25 +29,31 @@ class FrameBinding:
         smallest: Frames,
         style_params: Callable[[Codes], Codes] | None,
         converter: Callable[[PlanesKind], PlanesToRgb],
+        result_converter: Callable[[int, int], RgbToNv12],
     ) -> None:
         """`device`: cuda or cpu. `smallest`: the smallest frame that the graph takes. `style_params`: the decoder's
         parameters for style codes; None without styles. `converter`: what converts a decoder's planes within the
-        device.
+        device; `result_converter`: what converts frames of a width and height for an encoder there.
         """
         self._ort, self._session, self._device = ort, session, device
         self._smallest, self._style_params, self._new_converter = smallest, style_params, converter
         self._converter: PlanesToRgb | None = None
+        self._new_result_converter = result_converter
         self._host = PinnedMemory() if device == "cuda" else None
         self._shape: tuple[int, ...] | None = None
         self._style: Codes | None = None  # the codes whose parameters are on the device
         self._frames: Any = None
         self._style_value: Any = None
         self._binding: Any = None
+        self._kept_result: tuple[Any, RgbToNv12] | None = None  # RGB on the device, where results stay there
         self._upload: Frames | None = None
         self._download: Frames | None = None
 
-    def run(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes) -> Frames:
-        """The translated frames, in memory of their own. Raises ONNX Runtime's errors."""
+    def run(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes, *, keep: bool = False) -> Frames | DeviceResult:
+        """The translated frames, in memory of their own; `keep`: one frame, on the device.
+
+        Raises ONNX Runtime's errors, and DsmapError as `Backend.submit_device`.
+        """
         options = self._ort.RunOptions()
         if self._shape != frames_nhwc.shape:
             if self._shape is not None and self._smallest.shape not in (self._shape, frames_nhwc.shape):
@@ -60,8 +67,24 @@ class FrameBinding:
             self._style = None
             self._style_value.update_inplace(self._style_params(style_ns))
             self._style = style_ns.copy()
+        if keep:
+            return self._run_and_keep(options)
+        if self._kept_result is not None:
+            self._kept_result = None
+            self._binding.bind_ortvalue_output(OUTPUT, self._ort.OrtValue.ortvalue_from_numpy(self._download))
         self._session.run_with_iobinding(self._binding, options)
         return self._download.copy()
+
+    def _run_and_keep(self, options: Any) -> DeviceResult:
+        if self._kept_result is None:
+            assert self._shape is not None
+            rgb = self._ort.OrtValue.ortvalue_from_shape_and_type(list(self._shape), np.uint8, self._device, 0)
+            _, height, width, _ = self._shape
+            self._kept_result = rgb, self._new_result_converter(width, height)
+            self._binding.bind_ortvalue_output(OUTPUT, rgb)
+        self._session.run_with_iobinding(self._binding, options)
+        rgb, converter = self._kept_result
+        return converter.run(rgb)
 
     def _load(self, frames_nhwc: Frames | DeviceFrame) -> None:
         if isinstance(frames_nhwc, DeviceFrame):
@@ -75,7 +98,7 @@ class FrameBinding:
 
     def free(self) -> None:
         """Frees all of it."""
-        self._shape = self._frames = self._style_value = self._binding = None
+        self._shape = self._frames = self._style_value = self._binding = self._kept_result = None
         self._upload = self._download = None
         if self._host is not None:
             self._host.free()

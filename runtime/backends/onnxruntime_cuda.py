@@ -25,11 +25,13 @@ from dsmap.runtime.backends.base import (
     Codes,
     Frames,
     Pending,
+    PendingOnDevice,
     best_precision,
     need_gpu,
 )
 from dsmap.runtime.backends.concurrency import TranslationPool
 from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
+from dsmap.runtime.backends.device_result import DeviceResult, RgbToNv12
 from dsmap.runtime.backends.frame_binding import FrameBinding
 from dsmap.runtime.backends.gpu_graph import bundle_gpu_graph
 from dsmap.runtime.backends.node_placement import placement, record_placement
@@ -102,25 +104,42 @@ class OnnxRuntimeCUDA(Backend):
     def submit(self, frames_nhwc: Frames, style_ns: Codes) -> Pending:
         return self._pool.submit(frames_nhwc, style_ns)
 
-    def submit_device(self, frame: DeviceFrame, style_ns: Codes) -> Pending:
-        return self._pool.submit(frame, style_ns)
+    def submit_device(self, frame: DeviceFrame, style_ns: Codes, *, keep: bool = False) -> PendingOnDevice:
+        return self._pool.submit(frame, style_ns, keep)
 
-    def _translate(self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes) -> Frames:
+    def _translate(
+        self, frames_nhwc: Frames | DeviceFrame, style_ns: Codes, keep: bool = False
+    ) -> Frames | DeviceResult:
         """In a thread of the pool."""
         binding: FrameBinding | None = getattr(self._of_thread, "binding", None)
         if binding is None:
             binding = FrameBinding(
-                self._ort, self._session, self._device, self._smallest, self._style_params, self._converter
+                self._ort,
+                self._session,
+                self._device,
+                self._smallest,
+                self._style_params,
+                self._converter,
+                self._result_converter,
             )
             self._of_thread.binding = binding
             self._bindings.append(binding)
         with onnxruntime_errors():
-            return binding.run(frames_nhwc, style_ns)
+            return binding.run(frames_nhwc, style_ns, keep=keep)
 
     def _converter(self, kind: PlanesKind) -> PlanesToRgb:
+        return PlanesToRgb(self._open_small, kind, self._device)
+
+    def _result_converter(self, width: int, height: int) -> RgbToNv12:
+        def on_cpu(graph: bytes) -> Any:
+            return self._open(graph, session_options(self._ort), ["CPUExecutionProvider"])
+
+        return RgbToNv12(self._ort, self._open_small, on_cpu, width, height, self._device)
+
+    def _open_small(self, graph: bytes) -> Any:
+        """A session on the device, beside that of the translation."""
         providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
-        options = session_options(self._ort)
-        return PlanesToRgb(lambda graph: self._open(graph, options, providers), kind, self._device)
+        return self._open(graph, session_options(self._ort), providers)
 
     def cancel(self) -> None:
         self._pool.cancel()  # a running frame cannot be cancelled

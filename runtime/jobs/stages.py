@@ -12,6 +12,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from dsmap.runtime.backends.device_frame import DeviceFrame
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.frame_translator import FIRST_FRAME, ClipTime, FrameTranslator
 from dsmap.runtime.jobs.report import Pixels, check_translated
 from dsmap.runtime.refine.choice import is_refined, size_inside
@@ -25,13 +26,14 @@ from dsmap.runtime.video.scaling import scaled
 
 
 class Translated(NamedTuple):
-    """A frame as the network got it (None where that was in a device's memory), and its translation.
+    """A frame as the network got it, and its translation: uint8 (H, W, 3), of one size."""
 
-    Both are uint8 (H, W, 3), of one size.
-    """
-
-    small_rgb: Pixels | None
+    small_rgb: Pixels
     rgb: Pixels
+
+
+ToWrite = npt.NDArray[Any] | VideoFrame | DeviceResult
+"""A finished frame: RGB, or one for an encoder in the memory of the host or of a device."""
 
 
 class FrameSteps:
@@ -91,20 +93,25 @@ class FrameSteps:
         wait = self._translator.submit(small_rgb, at=at)
         return lambda: Translated(small_rgb, check_translated(wait(), small_rgb))
 
-    def begin_device(self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME) -> Callable[[], Translated]:
-        """As `begin`, for a frame in a device's memory; the translator takes such frames."""
-        wait = self._translator.submit_device(frame, at=at)
-        return lambda: Translated(None, wait())
+    def begin_device(
+        self, frame: DeviceFrame, at: ClipTime = FIRST_FRAME, *, keep: bool = False
+    ) -> Callable[[], Pixels | DeviceResult]:
+        """As `begin`, for a frame in a device's memory, which the translator takes; its result needs no finish.
 
-    def finish_frame(self, frame: Frame, translated: Translated) -> npt.NDArray[Any] | VideoFrame:
+        `keep`: the result stays in that memory.
+        """
+        return self._translator.submit_device(frame, at=at, keep=keep)
+
+    def finish_frame(self, frame: Frame, translated: Translated | Pixels | DeviceResult) -> ToWrite:
         """The frame to write, of one that was read: `finish`, or `finish_yuv` for frames that stay Y'CbCr."""
+        if not isinstance(translated, Translated):
+            return translated
         if frame.yuv is not None:
             return self.finish_yuv(frame.yuv, translated)
         return self.finish(frame.rgb, translated, frame.residual)
 
     def finish_yuv(self, frame: VideoFrame, translated: Translated) -> VideoFrame:
         """As `finish`, for a frame that `takes_yuv` is about; the result is one for an encoder."""
-        assert translated.small_rgb is not None
         assert self._refine_yuv is not None
         result = new_yuv_frame(*self._written)
         self._refine_yuv(yuv_planes(frame), translated.small_rgb, translated.rgb, yuv_planes(result))
@@ -116,8 +123,6 @@ class FrameSteps:
         With a `residual`, what `frame_rgb` lacks of the input's own depth, it is uint16: the input's steps between two
         levels of 8 bits are added to the translation, which has none of its own.
         """
-        if translated.small_rgb is None:
-            return translated.rgb
         parts = [scaled(frame_rgb, self._written)] if self._side_by_side else []
         parts.append(self._finished(frame_rgb, translated.small_rgb, translated.rgb))
         if residual is not None:

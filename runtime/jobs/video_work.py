@@ -14,6 +14,7 @@ from dsmap.common.interrupts import StopRequest
 from dsmap.common.notify import Notify
 from dsmap.common.part_files import part_file
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.frame_translator import ClipTime, FrameTranslator
 from dsmap.runtime.jobs.frame_pool import FramePool
 from dsmap.runtime.jobs.options import VideoOptions
@@ -26,7 +27,7 @@ from dsmap.runtime.styles.style_path import share_of_clip
 from dsmap.runtime.video.animation_writer import AnimationWriter
 from dsmap.runtime.video.copy_plan import CopyPlan
 from dsmap.runtime.video.encoders import keeps_ten_bits
-from dsmap.runtime.video.frame import Frame
+from dsmap.runtime.video.frame import Frame, Pixels
 from dsmap.runtime.video.hardware import SOFTWARE
 from dsmap.runtime.video.pipes import is_piped_out
 from dsmap.runtime.video.reader import VideoReader
@@ -107,6 +108,7 @@ class VideoWork:
             reader.skip_decoding()
         self._skip = parts.frames if parts else 0
         self._first_pts: int | None = None
+        self._keeps_results = False  # in the memory of the device, up to its encoder
         self.interrupted = False
         """Whether it was stopped before the end of the input."""
 
@@ -147,6 +149,7 @@ class VideoWork:
             video_metadata={} if options.strip_metadata else self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
             projection=projection,
+            on_device=isinstance(self._reader, VideoReader) and self._reader.on_device,
             timecode=None if options.strip_metadata else self._reader.timecode,
             overwrite=options.overwrite,
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,
@@ -162,6 +165,7 @@ class VideoWork:
         """Decode, translate and encode until the end of the input, or until it is stopped."""
         if isinstance(self._reader, VideoReader):
             self._reader.as_yuv = self._steps.takes_yuv and isinstance(writer, VideoWriter) and writer.takes_yuv
+        self._keeps_results = isinstance(writer, VideoWriter) and writer.on_device
         with Pipeline(
             self._items(),
             self._begin,
@@ -234,13 +238,13 @@ class VideoWork:
                     continue
             yield item
 
-    def _begin(self, frame: Frame, index: int) -> Callable[[], Translated]:
+    def _begin(self, frame: Frame, index: int) -> Callable[[], Translated | Pixels | DeviceResult]:
         assert self._first_pts is not None
         seconds = float((frame.pts - self._first_pts) * self._reader.time_base)
         share = share_of_clip(seconds, self._reader.expected_seconds, 1 / float(self._reader.rate))
         at = ClipTime(seconds, share)
         if frame.device is not None:
-            return self._steps.begin_device(frame.device, at)
+            return self._steps.begin_device(frame.device, at, keep=self._keeps_results)
         return self._steps.begin(frame.pixels, at)
 
     def _cancel(self) -> None:

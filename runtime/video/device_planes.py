@@ -10,13 +10,13 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
-from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, dlpack_plane
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind
+from dsmap.runtime.backends.dlpack import DEVICES, read_plane
 from dsmap.runtime.video.colour_matrix import LUMA_WEIGHTS, matrix_of, needs_own_matrix, value_range
 from dsmap.runtime.video.cuda_context import synchronise
 from dsmap.runtime.video.tone_mapping import tone_of
 
-_ON_CUDA = "cuda"  # PyAV's format of such frames, and DLPack's number of the device
-_DLPACK_CUDA = 2
+_ON_CUDA = "cuda"  # PyAV's format of such frames, and the device
 
 
 def stored_format(frame: VideoFrame) -> str:
@@ -47,8 +47,8 @@ def device_frame(frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[n
         return None
     weights = LUMA_WEIGHTS.get(matrix_of(frame) or Colorspace.ITU709)
     capsules = [plane.__dlpack__() for plane in frame.planes]
-    (luma, device), (chroma, _) = map(dlpack_plane, capsules)
-    if weights is None or device != _DLPACK_CUDA or luma.pitch != chroma.pitch:
+    (luma, device), (chroma, _) = map(read_plane, capsules)
+    if weights is None or device != DEVICES[_ON_CUDA] or luma.pitch != chroma.pitch:
         return None
     kind = PlanesKind(
         frame.width, frame.height, stored == "p010le", luma.pitch, *weights, value_range(frame) == ColorRange.JPEG

@@ -55,6 +55,8 @@ class Encoder:
     pix_fmt: str
     containers: tuple[str, ...]
     """Suffixes, the usual one first."""
+    device: str | None = None
+    """FFmpeg's name of the device that it runs on; None: software."""
     quality: QualityRange | None = None
     preset_option: str = "preset"
     presets: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -101,6 +103,7 @@ def _nvenc(codec: str, title: str, *, worst: int, default: int, containers: tupl
         library=f"{codec}_nvenc",
         pix_fmt="yuv420p",
         containers=containers,
+        device="cuda",
         quality=QualityRange(option="cq", best=1, worst=worst, default=default),
         presets=_same(f"p{number}" for number in range(1, 8)),
         preset="p4",

@@ -16,7 +16,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.jobs.packet_journal import PacketJournal, PacketRecord
+from dsmap.runtime.video.device_encoding import DeviceEncoding
 from dsmap.runtime.video.encoder_table import Encoder
 from dsmap.runtime.video.projection import add_projected_stream
 from dsmap.runtime.video.rgb_to_frame import RGB_FORMATS, RgbToFrame, pad_to_even, padded_size
@@ -35,7 +37,8 @@ def encoder_time_base(time_base: Fraction) -> Fraction:
 class VideoTrack:
     """Encodes frames into a stream of `container`; `stream` is that stream. Raises PyAV's errors and OSError.
 
-    `projection`: see `plan_projection`.
+    `projection`: see `plan_projection`. `on_device`: frames may be in the memory of the encoder's device; not with a
+    projection.
 
     With a `journal`, every packet is written there too, and its earlier packets can be muxed first.
     """
@@ -52,13 +55,16 @@ class VideoTrack:
         sample_aspect: Fraction,
         journal: PacketJournal | None,
         projection: bytes = b"",
+        on_device: bool = False,
     ) -> None:
         self._container = container
         self._encoder = encoder
         self._given_time_base = time_base
         self.time_base = encoder_time_base(time_base)
         self._journal = journal
-        self._to_frame = RgbToFrame(encoder.pix_fmt)
+        self._device = DeviceEncoding() if on_device else None
+        self._pix_fmt = encoder.pix_fmt if self._device is None else self._device.pix_fmt
+        self._to_frame = RgbToFrame(self._pix_fmt)
         self._durations: dict[int, int] = {}  # of the frames within the encoder, by pts
         self._has_encoded = False
         self._first_pts = 0  # of the frames encoded here
@@ -76,12 +82,14 @@ class VideoTrack:
         encoder = self._encoder
         if projection:
             stream = add_projected_stream(self._container, encoder, projection)
+        elif self._device is not None:
+            stream = self._device.add_stream(self._container, encoder, rate)
         else:
             stream = cast(VideoStream, self._container.add_stream(encoder.library, rate=rate, options=encoder.options))
         context = stream.codec_context
         context.framerate = rate
         context.width, context.height = padded_size(width, height, encoder.pix_fmt)
-        context.pix_fmt = encoder.pix_fmt
+        context.pix_fmt = self._pix_fmt
         context.time_base = stream.time_base = self.time_base
         context.flags |= Flags.frame_duration  # or the last frame's duration would be a guess
         context.flags |= Flags.closed_gop
@@ -106,7 +114,7 @@ class VideoTrack:
             "headers": (context.extradata or b"").hex(),
         }
 
-    def encode(self, given: npt.NDArray[np.uint8] | VideoFrame, pts: int, duration: int) -> None:
+    def encode(self, given: npt.NDArray[np.uint8] | VideoFrame | DeviceResult, pts: int, duration: int) -> None:
         """Encode a frame: uint8 (H, W, 3), or one of the encoder's own format; times in the given time base."""
         self.mux_earlier()
         frame = given if isinstance(given, VideoFrame) else self._converted(given)
@@ -129,8 +137,11 @@ class VideoTrack:
             self._cut_next = False
         self._mux(frame)
 
-    def _converted(self, rgb: npt.NDArray[np.uint8]) -> VideoFrame:
-        return self._to_frame(pad_to_even(rgb, self._encoder.pix_fmt))
+    def _converted(self, given: npt.NDArray[np.uint8] | DeviceResult) -> VideoFrame:
+        if isinstance(given, DeviceResult):
+            assert self._device is not None
+            return self._device.frame(given)
+        return self._to_frame(pad_to_even(given, self._encoder.pix_fmt))
 
     def cut(self) -> None:
         """The next frame begins a new segment: it becomes a keyframe that no earlier frame refers past."""

@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 
 from dsmap.common.atomic import sync_file
 from dsmap.errors import DsmapError, InputError
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.jobs.packet_journal import PacketJournal
 from dsmap.runtime.system.scheduling import usual_priority
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output
@@ -53,7 +54,8 @@ class VideoWriter:
     encoded again or left out, as `plan_copies` plans; copied audio must suit the container: see `check_container`.
     `chapters`: as from PyAV's `Container.chapters()`.
     `journal`: keeps the packets for a later run. `recoverable`: see `open_output`; not for an mp4 with other streams.
-    `projection`: marks spherical video, see `plan_projection`. `timecode`: of the first frame (01:02:03:04).
+    `projection`: marks spherical video, see `plan_projection`. `on_device`: frames may come in the memory of the first
+    GPU, if its own encoder was asked for: see `on_device` below. `timecode`: of the first frame (01:02:03:04).
 
     Raises InputError for invalid settings, DsmapError when the file cannot be written. Call `close()` to
     finish the file or `discard()` to remove it.
@@ -78,6 +80,7 @@ class VideoWriter:
         journal: PacketJournal | None = None,
         recoverable: bool = False,
         projection: bytes = b"",
+        on_device: bool = False,
         timecode: str | None = None,
     ) -> None:
         silence()
@@ -87,6 +90,8 @@ class VideoWriter:
         """Packets of other streams that are missing from the file: refused by the muxer, or damaged."""
         suffix = suffix_of(path)
         self.encoder = self._chosen(encoding, suffix)
+        self.on_device = on_device and self.encoder.device is not None and not projection
+        """Whether `write` takes frames that are in the memory of the GPU too."""
         self._journal = journal
         self._time_base = time_base
         self._end = Fraction(0)  # seconds: where the video written so far ends
@@ -108,6 +113,7 @@ class VideoWriter:
                     sample_aspect=sample_aspect,
                     journal=journal,
                     projection=projection,
+                    on_device=self.on_device,
                 )
                 self._copier = StreamCopier(self._container, plan, suffix)
                 self._set_metadata(metadata or {}, video_metadata or {}, chapters, timecode)
@@ -172,8 +178,11 @@ class VideoWriter:
         """Whether `write` takes frames of `new_yuv_frame` too."""
         return self.encoder.pix_fmt == YUV_FORMAT
 
-    def write(self, frame: npt.NDArray[np.uint8] | VideoFrame, pts: int, duration: int = 0) -> None:
-        """Encode one frame: uint8 (H, W, 3), shown from `pts` for `duration` (0: unknown) in `time_base`."""
+    def write(self, frame: npt.NDArray[np.uint8] | VideoFrame | DeviceResult, pts: int, duration: int = 0) -> None:
+        """Encode one frame: uint8 (H, W, 3), shown from `pts` for `duration` (0: unknown) in `time_base`.
+
+        Also what `takes_yuv` and `on_device` are about.
+        """
         with self._explained():
             self._track.encode(frame, pts, duration)
             self.frames += 1

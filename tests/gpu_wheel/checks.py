@@ -24,6 +24,9 @@ import pytest
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import BackendSettings
+from dsmap.runtime.backends.device_frame import SITINGS, PlanesKind, planes_graph
+from dsmap.runtime.backends.device_result import DeviceResult, RgbToNv12, nv12_graph
+from dsmap.runtime.backends.dlpack import DEVICES, read_plane
 from dsmap.runtime.backends.gpu_graph import gpu_graph
 from dsmap.runtime.backends.onnxruntime_cuda import KERNELS, OnnxRuntimeCUDA
 from dsmap.runtime.backends.onnxruntime_session import session_options
@@ -217,6 +220,38 @@ def test_a_frame_is_copied_once_each_way_through_pinned_memory(backend, bundle, 
     assert len(copies) == 2  # the frame, and the parameters of another style
     backend.translate(frame, style(bundle, 1))
     assert sum(line.startswith("copy 1") for line in cuda.log()) == 1
+
+
+def test_a_result_that_stays_on_the_gpu_is_not_copied(backend, bundle, cuda, monkeypatch):
+    monkeypatch.setattr(RgbToNv12, "_check", lambda *_: None)  # kernels compute nothing here
+    frame = frames(64, 96)
+
+    def keep() -> DeviceResult:
+        return backend._pool.submit(frame, style(bundle), True)()
+
+    keep()
+    cuda.log()
+    result = keep()
+    seen = cuda.log()
+    assert [line.split()[1] for line in seen if line.startswith("copy")] == ["1"]  # the frame, to the device
+    assert "synchronize stream" in seen[len(seen) - seen[::-1].index("launch") :]  # the last kernel is waited for
+    assert (result.memory.device_name(), result.memory.shape()) == ("cuda", [96, 256])
+    (luma, device), (chroma, _) = map(read_plane, result.planes())
+    assert (device, chroma.address - luma.address) == (DEVICES["cuda"], 64 * luma.pitch)
+    assert backend.translate(frame, style(bundle)).shape == frame.shape
+    assert [line.split()[1] for line in cuda.log() if line.startswith("copy")] == ["1", "2"]
+
+
+def test_conversions_for_decoders_and_encoders_run_on_the_gpu(tmp_path):
+    kind = PlanesKind(64, 48, False, 256, 0.2126, 0.0722, False)
+    for graph in (planes_graph(kind, SITINGS[0]), nv12_graph(64, 48)):
+        options = session_options(onnxruntime)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        session = onnxruntime.InferenceSession(graph, options, providers=[PROVIDER, "CPUExecutionProvider"])
+        assert {part.ep_name for part in session.get_provider_graph_assignment_info()} == {PROVIDER}
+        kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+        assert not [name for name in kinds if name.startswith("Memcpy")]
 
 
 def test_the_first_frame_of_a_size_runs_once(backend, bundle, cuda):

@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb, Siting, dlpack_plane, planes_graph
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb, Siting, planes_graph
+from dsmap.runtime.backends.dlpack import read_plane
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.orientation import Orientation
 
@@ -34,7 +35,7 @@ def picture(width: int, height: int, matrix: int, full: bool, ten_bits: bool, ph
 
 def on_device(frame: av.VideoFrame, full: bool) -> DeviceFrame:
     capsules = [plane.__dlpack__() for plane in frame.planes]
-    (luma, device), (chroma, _) = map(dlpack_plane, capsules)
+    (luma, device), (chroma, _) = map(read_plane, capsules)
     assert device == 1
     assert luma.pitch == chroma.pitch >= frame.width
     kind = PlanesKind(

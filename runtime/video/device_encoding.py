@@ -1,0 +1,44 @@
+"""Encoding frames that are in the memory of the first NVIDIA GPU, on its own encoder (NVENC)."""
+
+from fractions import Fraction
+from typing import cast
+
+import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
+
+# isort: split
+from av.codec.hwaccel import HWAccel
+from av.container import OutputContainer
+from av.video.frame import CudaContext, VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
+
+from dsmap.runtime.backends.device_result import DeviceResult
+from dsmap.runtime.video.cuda_context import primary_context
+from dsmap.runtime.video.encoder_table import Encoder
+
+
+class DeviceEncoding:
+    """What a stream needs for such frames. Frames in the host's memory are uploaded by PyAV.
+
+    FFmpeg works in the context that is current when its own are made: the primary one, see `device_decoder`.
+    """
+
+    pix_fmt = "nv12"
+
+    def __init__(self) -> None:
+        self._context = CudaContext(primary_ctx=False, current_ctx=True)
+
+    def add_stream(self, container: OutputContainer, encoder: Encoder, rate: Fraction) -> VideoStream:
+        """A stream of `container`, to be set up like any other. Raises PyAV's errors, and DsmapError without a GPU."""
+        device = HWAccel("cuda", options={"primary_ctx": "0", "current_ctx": "1"})
+        with primary_context():
+            stream = container.add_stream(encoder.library, rate=rate, hwaccel=device, options=encoder.options)
+        return cast(VideoStream, stream)
+
+    def frame(self, result: DeviceResult) -> VideoFrame:
+        """The frame for the encoder, tagged as `RgbToFrame` does; it keeps the result's memory."""
+        with primary_context():
+            frame = VideoFrame.from_dlpack(result.planes(), format=self.pix_fmt, cuda_context=self._context)
+        frame.colorspace, frame.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
+        frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
+        return frame

@@ -1,0 +1,102 @@
+"""NV12 of RGB by the graph that a GPU runs, here on the CPU, beside the conversion of the host; whose memory it is."""
+
+import gc
+
+import cv2  # noqa: F401  # before av
+
+# isort: split
+import av
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from dsmap.errors import DsmapError
+from dsmap.runtime.backends import dlpack
+from dsmap.runtime.backends.device_result import RgbToNv12
+from dsmap.runtime.video.rgb_to_frame import RgbToFrame
+
+
+def session(graph: bytes) -> ort.InferenceSession:
+    return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def on_device(rgb: np.ndarray) -> ort.OrtValue:
+    return ort.OrtValue.ortvalue_from_numpy(rgb[None], "cpu", 0)
+
+
+def converter(width: int, height: int) -> RgbToNv12:
+    return RgbToNv12(ort, session, session, width, height, "cpu")
+
+
+def plane_values(frame: av.VideoFrame) -> list[np.ndarray]:
+    """Luma, and chroma in pairs."""
+    rows = [np.frombuffer(memoryview(plane), np.uint8) for plane in frame.planes]
+    shapes = [(plane.height, plane.line_size) for plane in frame.planes]
+    return [
+        row[: height * pitch].reshape(height, pitch)[:, : frame.width].astype(int)
+        for row, (height, pitch) in zip(rows, shapes, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (70, 34), (16, 16)])
+def test_nv12_is_within_a_level_of_the_hosts(size: tuple[int, int]) -> None:
+    width, height = size
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    rows, columns = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
+    smooth = (np.sin(rows / 5 + [0, 1, 2]) * 60 + np.cos(columns / [7, 9, 11]) * 60 + 128).astype(np.uint8)
+    edges = np.where((columns // 9 + rows // 5 + [0, 1, 2]) % 3 == 0, 255, 0).astype(np.uint8)
+    of_size = converter(width, height)
+    for rgb in (noise, smooth, edges):
+        frame = av.VideoFrame.from_dlpack(of_size.run(on_device(rgb)).planes(), format="nv12")
+        expected = RgbToFrame("nv12")(rgb)
+        assert frame.planes[0].line_size % 256 == 0
+        for ours, hosts in zip(plane_values(frame), plane_values(expected), strict=True):
+            apart = np.abs(ours - hosts)
+            assert apart.max() <= 1
+            assert apart.mean() < 0.05
+        same = RgbToFrame()(rgb).reformat(format="nv12")  # what encoders of yuv420p are given
+        assert all(map(np.array_equal, plane_values(same), plane_values(expected)))
+
+
+def test_chroma_lies_directly_behind_the_luma() -> None:
+    """FFmpeg tells NVENC the address of the luma alone."""
+    result = converter(70, 34).run(on_device(np.zeros((34, 70, 3), np.uint8)))
+    luma, chroma = (dlpack.read_plane(capsule)[0] for capsule in result.planes())
+    assert (luma.address, luma.pitch) == (result.memory.data_ptr(), 256)
+    assert chroma == dlpack.Plane(luma.address + 34 * 256, 256)
+    dlpack._lent.clear()  # the capsules were not used
+
+
+def test_memory_is_kept_as_long_as_frames_need_it() -> None:
+    of_size = converter(64, 48)
+    assert not dlpack._lent
+    rgb = np.random.default_rng(2).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    frames = [av.VideoFrame.from_dlpack(of_size.run(on_device(one)).planes(), format="nv12") for one in rgb]
+    gc.collect()
+    kept = [plane_values(frame) for frame in frames]
+    of_size.run(on_device(255 - rgb[0]))  # would write where memory was free
+    assert all(
+        np.array_equal(*pair)
+        for frame, one in zip(frames, kept, strict=True)
+        for pair in zip(plane_values(frame), one, strict=True)
+    )
+    assert len(dlpack._lent) == 4
+    del frames
+    gc.collect()
+    assert not dlpack._lent
+
+
+def test_a_device_that_converts_otherwise_is_not_used() -> None:
+    def swapped(graph: bytes) -> ort.InferenceSession:
+        import onnx
+
+        model = onnx.load_from_string(graph)
+        weights = next(tensor for tensor in model.graph.initializer if tensor.name == "chroma_weights")
+        values = onnx.numpy_helper.to_array(weights)
+        weights.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy(), weights.name))
+        return session(model.SerializeToString())
+
+    with pytest.raises(
+        DsmapError, match=r"frames that the GPU makes for its encoder differ from the CPU's by \d+ levels"
+    ):
+        RgbToNv12(ort, swapped, session, 64, 48, "cpu")
