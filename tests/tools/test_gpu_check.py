@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.engines import tensorrt_api as trt
 from dsmap.tools.gpu_check import run as gpu_check_run
-from dsmap.tools.gpu_check import steps
+from dsmap.tools.gpu_check import steps, video_step
 from dsmap.tools.gpu_check.plan import GpuCheckRun, GpuStep, StepResult, facts, plan
 from dsmap.tools.gpu_check.report import markdown, verdict
 from dsmap.tools.gpu_check.run import run_plan, run_step
@@ -72,7 +73,7 @@ def test_the_plan_checks_every_backend_before_it_measures(tmp_path):
     for model in ("summer-winter", "mine"):
         for backend in backends:
             assert titles.index(f"{backend} against the CPU, {model}") < titles.index(f"speed of {backend}, {model}")
-    assert [step.kind for step in steps] == ["machine", *["check"] * 8, *["speed"] * 8]
+    assert [step.kind for step in steps] == ["machine", *["check"] * 8, *["video"] * 2, *["speed"] * 8]
     sizes = {tuple(size) for step in steps for size in step.job.get("sizes", ())}
     assert sizes == {(256, 256), (512, 512), (1280, 720), (1920, 1088)}
 
@@ -164,6 +165,27 @@ def test_speeds_have_their_numbers(tiny_bundle):
     assert not found["passed"]
     assert "fps" in found["rows"][0]
     assert "ONNX Runtime stopped" in found["rows"][1]["failed"]
+
+
+def test_videos_are_compared_from_file_to_file(monkeypatch):
+    job = {"model": str(find_model("summer-winter")), "backend": "cpu", "size": [128, 96], "frames": 4}
+    found = steps.video(job)
+    rows = {(row["hwaccel"], row["codec"]): row for row in found["rows"]}
+    assert found["passed"]
+    assert rows["off", "lossless"]["psnr_db"] == 99.0
+    assert rows["off", "h264"]["psnr_db"] > video_step.MIN_CODED_PSNR
+    if trt.current_architecture() is None:
+        reasons = [
+            rows[way]["left_out"] for way in (("cuda", "lossless"), ("off", "h264_nvenc"), ("cuda", "h264_nvenc"))
+        ]
+        assert set(reasons) == {"Cannot load libcuda.so.1"}
+    run = new_run()
+    run.results.append(ran("video", found, "cuda"))
+    assert "| m | 128x96 | software | h264 | " in markdown(run)
+    monkeypatch.setattr(video_step, "MIN_CODED_PSNR", 98.0)
+    found = steps.video(job)
+    assert not found["passed"]
+    assert "levels from those by software" in ran("video", found).reason
 
 
 def test_steps_that_end_badly_are_reported_and_the_rest_goes_on(monkeypatch):

@@ -21,6 +21,7 @@ _PADDED = {1080: 1088}  # engines take multiples of 8; frames are padded before 
 _SECONDS = 1.5  # of each measurement
 # Width, height, batch, seed of the style (None: the mean). The first two share an engine, the third wants another.
 _CASES = ((256, 256, 1, None), (320, 192, 1, 3), (256, 256, 2, 5), (256, 256, 1, 7))
+_CLIP, _CLIP_FRAMES = (1280, 720), 72
 _PACKAGES = ("tensorrt", "tensorrt-rtx-cu13", "tensorrt-cu13", "onnxruntime-gpu", "onnxruntime", "cuda-python",
              "cuda-bindings", "pycuda", "torch", "triton", "numpy")  # fmt: skip
 _SMI = "name,driver_version,memory.total,clocks.max.sm,power.limit"
@@ -32,7 +33,7 @@ class GpuStep:
 
     title: str
     kind: str
-    """machine, check or speed: a function of `steps`, and a part of the report."""
+    """machine, check, video or speed: a function of `steps`, and a part of the report."""
     job: Job = field(default_factory=dict)
     """What the function is given."""
     model: str = ""
@@ -88,15 +89,16 @@ class GpuCheckRun:
 
 
 def plan(models: Sequence[tuple[str, Path]]) -> list[GpuStep]:
-    """Every step, in order: the machine, then whether each backend is right, then how fast it is.
+    """Every step, in order: the machine, whether each backend is right, from file to file, how fast each backend is.
 
     `models`: names and folders.
     """
     sizes = [[width, _PADDED.get(height, height)] for width, height in SIZES]
     steps = [GpuStep(title="the GPU and the bindings to CUDA", kind="machine")]
-    for kind, title, of_kind in (
-        ("check", "{backend} against the CPU, {model}", {"cases": [list(case) for case in _CASES]}),
-        ("speed", "speed of {backend}, {model}", {"sizes": sizes, "seconds": _SECONDS}),
+    for kind, title, backends, of_kind in (
+        ("check", "{backend} against the CPU, {model}", BACKENDS, {"cases": [list(case) for case in _CASES]}),
+        ("video", "from file to file by {backend}, {model}", ["cuda"], {"size": list(_CLIP), "frames": _CLIP_FRAMES}),
+        ("speed", "speed of {backend}, {model}", BACKENDS, {"sizes": sizes, "seconds": _SECONDS}),
     ):
         steps += [
             GpuStep(
@@ -107,7 +109,7 @@ def plan(models: Sequence[tuple[str, Path]]) -> list[GpuStep]:
                 backend=backend,
             )
             for name, folder in models
-            for backend in BACKENDS
+            for backend in backends
         ]
     return steps
 

@@ -13,7 +13,7 @@ def markdown(run: GpuCheckRun) -> str:
     """The whole report; of a run that is under way, what there is."""
     parts = [_head(run)]
     if run.no_gpu is None:
-        parts += [_checks(run), _speeds(run), _stages(run), _bindings(run), _rest(run)]
+        parts += [_checks(run), _videos(run), _speeds(run), _stages(run), _bindings(run), _rest(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -60,6 +60,26 @@ def _checks(run: GpuCheckRun) -> str:
         rows.append((result.step.title, result.word, "" if worst is None else worst, same, open_seconds, what))
     title = f"Each backend against the CPU in float32 (worst image; at least {MIN_PSNR:.0f} dB)"
     return _section(title, _table(("", "", "PSNR, dB", "the same again", "opened in, s", "what ran"), rows))
+
+
+def _videos(run: GpuCheckRun) -> str:
+    rows = [
+        (
+            result.step.model,
+            row["size"],
+            "software" if row["hwaccel"] == "off" else row["hwaccel"],
+            row["codec"],
+            row.get("fps", ""),
+            row.get("psnr_db", ""),
+            row.get("colour_shift", ""),
+            row.get("failed") or row.get("left_out", ""),
+        )
+        for result in run.results
+        if result.step.kind == "video"
+        for row in result.found.get("rows", [])
+    ]
+    head = ("", "size", "decoder", "codec", "frames/s", "PSNR, dB", "colour, levels", "")
+    return _section("From file to file, compared with the first line", _table(head, rows))
 
 
 def _speeds(run: GpuCheckRun) -> str:

@@ -264,9 +264,17 @@ def _speed(bundle: Bundle, job: Job, width: int, height: int) -> Job:
         backend.close()
 
 
+def video(job: Job) -> Job:
+    """As `video_step.video`."""
+    from dsmap.tools.gpu_check.video_step import video
+
+    return video(job)
+
+
 STEPS: dict[str, Callable[[Job], Job]] = {
     "machine": machine,
     "check": check,
+    "video": video,
     "speed": speed,
 }
 
