@@ -149,7 +149,7 @@ class VideoWork:
             video_metadata={} if options.strip_metadata else self._reader.video_metadata,
             journal=self._parts.journal if self._parts else None,
             projection=projection,
-            on_device=isinstance(self._reader, VideoReader) and self._reader.on_device,
+            on_device=isinstance(self._reader, VideoReader) and self._reader.keeps_on_device,
             timecode=None if options.strip_metadata else self._reader.timecode,
             overwrite=options.overwrite,
             recoverable=isinstance(self._reader, VideoReader) and self._reader.is_live,

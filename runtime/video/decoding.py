@@ -51,6 +51,8 @@ class Decoding(Protocol):
     """A line for the user on what decodes, and why not on a device; empty where none was asked for."""
     context: VideoCodecContext
     """The one that decodes now."""
+    keeps: bool
+    """Whether frames stay in the memory of a device."""
 
     def decode(self, packet: Packet) -> list[VideoFrame]:
         """The frames that are ready; an empty packet gives those that remain. Raises av.FFmpegError for damage."""
@@ -63,6 +65,7 @@ class SoftwareDecoding:
     """By software, as FFmpeg chooses."""
 
     name = SOFTWARE
+    keeps = False
 
     def __init__(self, stream: VideoStream, note: str = "") -> None:
         self.context = stream.codec_context
@@ -94,8 +97,8 @@ def open_decoding(
         reason = device_failure(device) or codec_failure(device, stream.codec_context.codec.canonical_name)
         if reason is None:
             try:
-                context, note = _device_context(stream.codec_context, device, keep and hwaccel != AUTO)
-                return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify, origin, note)
+                context, keeps, note = _device_context(stream.codec_context, device, keep and hwaccel != AUTO)
+                return DeviceDecoding(stream, device, context, hwaccel == AUTO, notify, origin, note, keeps)
             except (av.FFmpegError, OSError, ValueError) as error:
                 reason = _reason(error)
         if hwaccel != AUTO:
@@ -104,16 +107,16 @@ def open_decoding(
     return SoftwareDecoding(stream, f"decoded by software ({'; '.join(reasons) or 'no device on this system'})")
 
 
-def _device_context(software: VideoCodecContext, device: str, keep: bool) -> tuple[VideoCodecContext, str]:
-    """A decoder on `device`, and its note; frames it cannot `keep` in its memory come to the host's."""
+def _device_context(software: VideoCodecContext, device: str, keep: bool) -> tuple[VideoCodecContext, bool, str]:
+    """A decoder on `device`, whether it keeps frames in its memory, as is to `keep`, and the note."""
     note = f"decoded on {device}"
     if keep:
         try:
-            return device_decoder(software, device, keep=True), note
+            return device_decoder(software, device, keep=True), True, note
         except (av.FFmpegError, OSError, ValueError, DsmapError) as error:
             reason = error.fact if isinstance(error, DsmapError) else _reason(error)
             note += f"; the frames go through the host's memory ({reason})"
-    return device_decoder(software, device), note
+    return device_decoder(software, device), False, note
 
 
 class DeviceDecoding:
@@ -128,8 +131,9 @@ class DeviceDecoding:
         notify: Notify,
         origin: Fraction,
         note: str,
+        keeps: bool,
     ) -> None:
-        self.name, self.note = device, note
+        self.name, self.note, self.keeps = device, note, keeps
         self.context = context
         self._device, self._optional, self._notify, self._origin = device, optional, notify, origin
         self._software = stream.codec_context
@@ -192,7 +196,8 @@ class DeviceDecoding:
         return trial.software
 
     def _leave(self, note: str) -> None:
-        self._on_device, self.name, self.note, self.context = False, SOFTWARE, note, self._software
+        self._on_device = self.keeps = False
+        self.name, self.note, self.context = SOFTWARE, note, self._software
 
     # Later frames
 

@@ -6,12 +6,14 @@ from typing import cast
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
+import av
 from av.codec.hwaccel import HWAccel
 from av.container import OutputContainer
 from av.video.frame import CudaContext, VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
+from dsmap.errors import DsmapError
 from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.video.cuda_context import primary_context
 from dsmap.runtime.video.encoder_table import Encoder
@@ -29,10 +31,16 @@ class DeviceEncoding:
         self._context = CudaContext(primary_ctx=False, current_ctx=True)
 
     def add_stream(self, container: OutputContainer, encoder: Encoder, rate: Fraction) -> VideoStream:
-        """A stream of `container`, to be set up like any other. Raises PyAV's errors, and DsmapError without a GPU."""
+        """A stream of `container`, to be set up like any other. Raises DsmapError where the GPU cannot be used so."""
         device = HWAccel("cuda", options={"primary_ctx": "0", "current_ctx": "1"})
-        with primary_context():
-            stream = container.add_stream(encoder.library, rate=rate, hwaccel=device, options=encoder.options)
+        try:
+            with primary_context():
+                stream = container.add_stream(encoder.library, rate=rate, hwaccel=device, options=encoder.options)
+        except (av.FFmpegError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DsmapError(
+                f"{encoder.title} does not take frames in the GPU's memory: {reason}", "Leave out --hwaccel."
+            ) from error
         return cast(VideoStream, stream)
 
     def frame(self, result: DeviceResult) -> VideoFrame:

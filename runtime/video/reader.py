@@ -383,6 +383,11 @@ class VideoReader:
         return self._decoder.decoding.name
 
     @property
+    def keeps_on_device(self) -> bool:
+        """Whether frames are given in a device's memory, but for those that differ from the first one in kind."""
+        return self.on_device and self._decoder.decoding.keeps and self.orientation == Orientation()
+
+    @property
     def is_live(self) -> bool:
         """Whether it comes from a network or a pipe and has no known end: a result made of it cannot be made again."""
         return self.path is None and self._container.duration is None

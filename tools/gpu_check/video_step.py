@@ -23,9 +23,9 @@ from dsmap.runtime.video.reader import VideoReader
 from dsmap.tools.gpu_check.plan import Job
 from dsmap.tools.gpu_check.steps import MIN_PSNR, images_of, psnr, target_of
 
-MIN_CODED_PSNR = 30.0
+MIN_CODED_PSNR = 28.0
 """dB of a coded result; colours, on average over a frame, differ by no more than `_MAX_SHIFT` levels."""
-_MAX_SHIFT = 1.0
+_MAX_SHIFT = 3.0
 # Decoder, codec of the result. The first is what the others are compared with.
 _WAYS = (("off", "lossless"), ("cuda", "lossless"), ("off", "h264"), ("off", "h264_nvenc"), ("cuda", "h264_nvenc"))
 

@@ -152,8 +152,8 @@ def test_frames_that_the_card_cannot_keep_come_to_the_host(card: Path, tmp_path:
 
 
 # The cuda backend on ONNX Runtime's CPU provider: the stand-in card's memory is ordinary memory.
-TRANSLATE = """
-import json, sys
+ON_THE_CPU = """
+import gc, json, sys
 import cv2, av, numpy as np
 from dsmap.errors import DsmapError
 from dsmap.runtime import translator
@@ -175,10 +175,12 @@ converted = []
 run = device_frame.PlanesToRgb.run
 device_frame.PlanesToRgb.run = lambda self, frame, target: (converted.append(frame.kind), run(self, frame, target))
 bundle, path, mode, more = sys.argv[1:5]
-if mode == "wrong":
-    device_frame.chroma_taps = lambda _siting: np.zeros((4, 5, 5), np.float32)
 opened = Bundle.open(bundle)
 translator.load_backend = lambda *_given: Choice(OnTheCpu(opened, "winter", BackendSettings(frames_at_once=2)), "")
+"""
+TRANSLATE = """
+if mode == "wrong":
+    device_frame.chroma_taps = lambda _siting: np.zeros((4, 5, 5), np.float32)
 told = {}
 for hwaccel in ("off", "cuda"):
     with_model = translator.Translator.load(opened, domain="winter")
@@ -198,9 +200,9 @@ print(json.dumps(told))
 """
 
 
-def translate(card: Path, bundle: Path, path: Path, mode: str = "", **options: object) -> dict:
+def translate(card: Path, bundle: Path, path: Path, mode: str = "", code: str = TRANSLATE, **options: object) -> dict:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(card), "NVDEC_PICTURES": str(path.parent / "pictures")}
-    command = [sys.executable, "-c", TRANSLATE, str(bundle), str(path), mode, json.dumps(options)]
+    command = [sys.executable, "-c", ON_THE_CPU + code, str(bundle), str(path), mode, json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -228,3 +230,63 @@ def test_frames_that_the_host_has_to_change_come_to_the_host(card: Path, tmp_pat
     nvdec.pictures(path, tmp_path / "pictures", (80, 64))
     told = translate(card, tiny_bundle, path)
     assert (told["decoder"], told["converted"], told["worst"]) == ("cuda", 0, 0)
+
+
+# From the decoder to the encoder within the card's memory, and the same frames as RGB by way of the host.
+ENCODE = """
+from dsmap.runtime.backends import device_result, dlpack
+from dsmap.runtime.video.rgb_to_frame import RgbToFrame
+
+dlpack.DEVICES["cpu"] = 2  # what ONNX Runtime's CPU provider allocates is the card's memory
+kept = []
+to_nv12 = device_result.RgbToNv12.run
+device_result.RgbToNv12.run = lambda self, rgb: (kept.append(1), to_nv12(self, rgb))[1]
+told = {}
+results = {"lossless": path + ".mkv", "h264_nvenc": path + ".nvenc.mp4"}
+for codec, result in results.items():
+    with_model = translator.Translator.load(opened, domain="winter")
+    options = {"hwaccel": "cuda", **json.loads(more)}
+    report = translate_video(path, result, with_model, codec=codec, overwrite=True, **options)
+    told["frames"] = report.frames
+    with_model.close()
+told["kept"] = len(kept)
+gc.collect()
+told["lent"] = len(dlpack._lent)
+to_frame = RgbToFrame()
+with av.open(results["lossless"]) as container:
+    rgb = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+given = [to_frame(frame).to_ndarray() for frame in rgb]
+with av.open(results["h264_nvenc"]) as container:
+    context = container.streams.video[0].codec_context
+    told["tags"] = [context.color_primaries, context.color_trc, context.colorspace, context.color_range]
+    got = [(frame.pts * frame.time_base, frame.to_ndarray()) for frame in container.decode(video=0)]
+told["seconds"] = [float(time) for time, _ in got]
+apart = [np.abs(one.astype(int) - two) for one, (_, two) in zip(given, got, strict=True)]
+told["worst"], told["mean"] = max(int(one.max()) for one in apart), max(float(one.mean()) for one in apart)
+told["range"] = int(np.ptp(got[-1][1]))
+print(json.dumps(told))
+"""
+
+
+def test_frames_go_from_the_decoder_to_the_encoder_in_the_memory_of_the_card(card, tmp_path, tiny_bundle) -> None:
+    """But for the first one, which PyAV uploads."""
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    told = translate(card, tiny_bundle, path, code=ENCODE)
+    checks = 2  # the picture of noise, for each of two lanes
+    assert (told["frames"], told["kept"], told["lent"]) == (12, 11 + checks, 0)
+    assert told["tags"] == [1, 1, 1, 1]
+    assert told["seconds"] == [index / 25 for index in range(12)]
+    assert told["worst"] <= 1
+    assert told["mean"] < 0.1
+    assert told["range"] > 100
+
+
+def test_results_stay_there_only_if_frames_do(card, tmp_path, tiny_bundle, monkeypatch) -> None:
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    told = translate(card, tiny_bundle, path, code=ENCODE, hwaccel="off")
+    assert (told["frames"], told["kept"], told["worst"]) == (12, 0, 0)
+    monkeypatch.setenv("NVDEC_NO_PRIMARY", "1")
+    told = translate(card, tiny_bundle, path, code=ENCODE)
+    assert (told["frames"], told["kept"], told["worst"]) == (12, 0, 0)
