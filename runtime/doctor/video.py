@@ -92,7 +92,9 @@ def check_encoders() -> Finding:
     if software:
         told = ", ".join(f"{codec} ({lacking[codec]})" for codec in software)
         return warning(f"{', '.join(works)} encode, but not {told}", fix_av(), codecs=results)
-    nvenc = "" if any(codec.endswith(_NVENC) for codec in works) else "; NVENC is not available"
+    reasons = {codec: reason for codec, reason in lacking.items() if codec.endswith(_NVENC)}
+    some = any(codec.endswith(_NVENC) for codec in works)
+    nvenc = "" if some or not reasons else f"; NVENC does not: {next(iter(reasons.values()))}"
     return ok(f"{', '.join(works)} encode{nvenc}", codecs=results)
 
 

@@ -27,7 +27,8 @@ _WITHOUT_DELAY = {
     "libx265": {"tune": "zerolatency"},
     "libsvtav1": {"svtav1-params": "pred-struct=1"},
     "libvpx-vp9": {"lag-in-frames": "0"},
-    **{f"{codec}_nvenc": {"zerolatency": "1", "delay": "0"} for codec in ("h264", "hevc", "av1")},
+    # Without "bf" the presets have B pictures.
+    **{f"{codec}_nvenc": {"zerolatency": "1", "delay": "0", "bf": "0"} for codec in ("h264", "hevc", "av1")},
 }
 _X26X_PRESETS = _same(["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"])
 

@@ -22,9 +22,11 @@ from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.system.scheduling import usual_priority
 from dsmap.runtime.system.subprocess_call import isolated
 from dsmap.runtime.video.encoder_table import CODEC_ALIASES, CODECS, ENCODERS, Encoder
+from dsmap.runtime.video.opening_reasons import reason_in
 
 AUTO = "auto"
 _OPENING_SECONDS = 30.0
+_USUAL_SIZE = 256, 256
 _NOT_HERE = " does not work on this machine: "
 
 
@@ -54,7 +56,7 @@ def resolve(settings: EncoderSettings, suffix: str) -> Encoder:
     kind = encoder.library, encoder.pix_fmt
     if settings.codec != AUTO and (failure := _failure(*kind)) is not None:
         raise InputError(
-            f"--codec {encoder.codec}{_NOT_HERE}{_libav_reason(*kind) or failure}",
+            f"--codec {encoder.codec}{_NOT_HERE}{opening_reason(*kind) or failure}",
             f"choose another --codec ({', '.join(working_codecs(suffix))})",
         )
     return encoder
@@ -157,10 +159,11 @@ def _failure(library: str, pix_fmt: str) -> str | None:
     return None
 
 
-def _open(library: str, pix_fmt: str) -> None:
+def _open(library: str, pix_fmt: str, size: tuple[int, int] = _USUAL_SIZE) -> None:
     encoder = next(encoder for encoder in ENCODERS if (encoder.library, encoder.pix_fmt) == (library, pix_fmt))
     context = cast(VideoCodecContext, av.CodecContext.create(library, "w"))
-    context.width, context.height, context.pix_fmt = 256, 256, encoder.pix_fmt
+    context.width, context.height = size
+    context.pix_fmt = encoder.pix_fmt
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
     context.options = replace(encoder, crf=encoder.quality.default if encoder.quality else None).options
     with usual_priority():
@@ -168,23 +171,25 @@ def _open(library: str, pix_fmt: str) -> None:
 
 
 @cache  # it takes half a second, and every input of a job asks
-def _libav_reason(library: str, pix_fmt: str) -> str | None:
-    """Why this encoder fails to open, from libav's log: the error code does not mention a missing driver, for example.
+def opening_reason(library: str, pix_fmt: str, size: tuple[int, int] = _USUAL_SIZE) -> str | None:
+    """Why this encoder fails to open at (width, height), from libav's log: error codes do not mention a missing driver.
 
-    Runs in a separate process. With Python listening to libav's log, every decoder thread that logs waits for the
-    interpreter; if the interpreter waits for the decoder, or exits, that is a deadlock.
+    None where the log does not tell. Runs in a separate process. With Python listening to libav's log, every decoder
+    thread that logs waits for the interpreter; if the interpreter waits for the decoder, or exits, that is a deadlock.
     """
     target = "dsmap.runtime.video.encoders:log_of_opening"
-    reason: str | None = isolated(target, _OPENING_SECONDS, nested=True, library=library, pix_fmt=pix_fmt).value
-    return reason
+    reason: str | None = isolated(
+        target, _OPENING_SECONDS, nested=True, library=library, pix_fmt=pix_fmt, size=list(size)
+    ).value
+    return reason or None
 
 
-def log_of_opening(library: str, pix_fmt: str) -> str:
-    """libav's first error message while an encoder is opened; empty without one. Leaves PyAV's logging on."""
-    av.logging.set_level(av.logging.ERROR)
+def log_of_opening(library: str, pix_fmt: str, size: list[int]) -> str:
+    """The reason in libav's log while an encoder is opened; empty without one. Leaves PyAV's logging on."""
+    av.logging.set_level(av.logging.WARNING)
     with av.logging.Capture() as log, contextlib.suppress(av.FFmpegError, ValueError):
-        _open(library, pix_fmt)
-    return next((line.strip() for _, _, line in log if line.strip()), "")
+        _open(library, pix_fmt, (size[0], size[1]))
+    return reason_in(log)
 
 
 def silence() -> None:

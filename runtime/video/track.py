@@ -7,6 +7,7 @@ from typing import Any, cast
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
 
 # isort: split
+import av
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags
@@ -35,7 +36,8 @@ def encoder_time_base(time_base: Fraction) -> Fraction:
 
 
 class VideoTrack:
-    """Encodes frames into a stream of `container`; `stream` is that stream. Raises PyAV's errors and OSError.
+    """Encodes frames into a stream of `container`; `stream` is that stream. Raises PyAV's errors and OSError,
+    DsmapError where the encoder itself fails.
 
     `projection`: see `plan_projection`. `on_device`: frames may be in the memory of the encoder's device; not with a
     projection.
@@ -180,7 +182,7 @@ class VideoTrack:
             self._next_earlier = next(self._earlier, None)
 
     def _mux(self, frame: VideoFrame | None) -> None:
-        for packet in self.stream.encode(frame):
+        for packet in self._encoded(frame):
             self._repair(packet)
             if self._journal is not None:
                 if packet.is_keyframe and packet.pts in self._cuts:
@@ -188,6 +190,15 @@ class VideoTrack:
                     self._journal.finish_segment()
                 self._journal.add(_record(packet))
             self._container.mux(packet)
+
+    def _encoded(self, frame: VideoFrame | None) -> list[Packet]:
+        try:
+            return self.stream.encode(frame)
+        except av.FFmpegError as error:  # as distinct from one of the container: nothing is wrong with the disk
+            at = "at the end" if frame is None else f"at {float((frame.pts or 0) * self.time_base):.3f} s"
+            raise DsmapError(
+                f"{self._encoder.title} failed {at}: {error.strerror or error}", "try again, or choose another --codec"
+            ) from error
 
     def _repair(self, packet: Packet) -> None:
         """Restore durations that encoders lose, and keep decoding times increasing after earlier packets."""

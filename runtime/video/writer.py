@@ -26,7 +26,7 @@ from dsmap.runtime.system.scheduling import usual_priority
 from dsmap.runtime.video.containers import FORMATS, check_container, codec_name, format_of, open_output
 from dsmap.runtime.video.copy_plan import plan_copies
 from dsmap.runtime.video.encoder_table import Encoder
-from dsmap.runtime.video.encoders import EncoderSettings, resolve, silence
+from dsmap.runtime.video.encoders import EncoderSettings, opening_reason, resolve, silence
 from dsmap.runtime.video.held_packets import HeldPackets, packet_start
 from dsmap.runtime.video.media import open_file
 from dsmap.runtime.video.metadata import container_metadata, describe
@@ -149,9 +149,11 @@ class VideoWriter:
             with usual_priority():
                 context.open(strict=False)
         except (av.FFmpegError, ValueError) as error:
+            size = context.width, context.height
+            reason = opening_reason(self.encoder.library, self.encoder.pix_fmt, size)
             raise InputError(
                 f"{self.encoder.title} cannot encode frames of {width}x{height}: "
-                f"{getattr(error, 'strerror', None) or error}",
+                f"{reason or getattr(error, 'strerror', None) or error}",
                 "choose another --height, or another --codec",
             ) from error
         self._container.start_encoding()

@@ -6,8 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import clips  # before av: it imports cv2, without which windows hang
+
+# isort: split
+import av
+import numpy as np
 import nvdec
 import pytest
+import stand_in
 
 pytestmark = pytest.mark.skipif(nvdec.COMPILER is None, reason="needs Linux and a C compiler")
 
@@ -98,3 +104,141 @@ def test_every_value_and_time_and_tag_is_in_the_file(card: Path, tmp_path: Path)
         assert order == sorted(set(order))
         assert all(dts is None or dts <= pts for pts, dts, _, _ in of["packets"])
         assert [keyframe for *_, keyframe in of["packets"]] == [True] + [False] * (count - 1)
+
+
+OPEN = """
+from dataclasses import replace
+from dsmap.runtime.doctor.video import check_encoders, try_codecs
+from dsmap.runtime.video import encoder_table
+
+encoder_table.CODECS = ("h264", "h264_nvenc")
+told = {"opened": 0, "packets": [], "doctor": check_encoders().fact}
+for encoder in encoder_table.ENCODERS:
+    if not encoder.codec.endswith("_nvenc"):
+        continue
+    for preset in encoder.presets:
+        for crf in (encoder.quality.best, encoder.quality.worst):
+            for chosen in (replace(encoder, preset=preset, crf=crf), replace(encoder, crf=crf).without_delay()):
+                context = av.CodecContext.create(chosen.library, "w")
+                context.width, context.height, context.pix_fmt = 64, 48, chosen.pix_fmt
+                context.time_base, context.framerate, context.options = Fraction(1, 25), Fraction(25), chosen.options
+                context.open()
+                told["opened"] += 1
+                last = context
+    if encoder.codec == "h264_nvenc":
+        for pts in range(4):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts = pts
+            told["packets"].append(len(last.encode(frame)))
+print(json.dumps(told))
+"""
+
+
+def test_all_of_our_options_open_and_those_without_delay_have_none(card: Path) -> None:
+    told = run(card, OPEN, NVENC_CODECS=3)
+    assert told["opened"] == 3 * 7 * 2 * 2
+    assert told["packets"] == [1, 1, 1, 1]
+    assert told["doctor"] == "h264, h264_nvenc encode"
+
+
+REFUSED = """
+import os
+from pathlib import Path
+from dsmap.runtime.doctor.video import check_encoders
+from dsmap.runtime.video import encoder_table, encoders
+
+told = {}
+for name, value, codec, width in json.loads(sys.argv[2]):
+    os.environ.update({name: value} if name else {})
+    encoders._failure.cache_clear()
+    encoders.opening_reason.cache_clear()
+    path = Path(sys.argv[1], "a.mp4")
+    path.unlink(missing_ok=True)
+    try:
+        out = VideoWriter(path, width=width, height=48, time_base=Fraction(1, 25), rate=Fraction(25),
+                          encoding=EncoderSettings(codec=codec))
+        facts = []
+    except DsmapError as error:
+        facts = [type(error).__name__, error.fact]
+    told[name] = [*facts, path.exists()]
+    if name == "NVENC_NONE":
+        encoder_table.CODECS = ("h264", "h264_nvenc")
+        told["doctor"] = check_encoders().fact
+    os.environ.pop(name, None)
+print(json.dumps(told))
+"""
+
+
+def test_what_a_card_does_not_take_is_said_in_words(card: Path, tmp_path: Path) -> None:
+    cases = [
+        ("NVENC_NONE", "1", "h264_nvenc", 64),
+        ("NVENC_CODECS", "1", "av1_nvenc", 64),
+        ("NVENC_SESSIONS", "0", "h264_nvenc", 64),
+        ("NVENC_WIDEST", "300", "h264_nvenc", 400),
+        ("NVENC_NARROWEST", "100", "h264_nvenc", 64),
+    ]
+    told = run(card, REFUSED, tmp_path, json.dumps(cases))
+    here = "does not work on this machine:"
+    assert told == {
+        "NVENC_NONE": ["InputError", f"--codec h264_nvenc {here} this GPU has no encoder (NVENC)", False],
+        "NVENC_CODECS": [
+            "InputError",
+            f"--codec av1_nvenc {here} the encoder (NVENC) of this GPU does not have that codec",
+            False,
+        ],
+        "NVENC_SESSIONS": [
+            "InputError",
+            f"--codec h264_nvenc {here} no session of the GPU's encoder is free: other programs encode too, or its "
+            "memory is full",
+            False,
+        ],
+        "NVENC_WIDEST": [
+            "InputError",
+            "H.264 by NVENC cannot encode frames of 400x48: at most 300 pixels a side on this GPU",
+            False,
+        ],
+        "NVENC_NARROWEST": [
+            "InputError",
+            "H.264 by NVENC cannot encode frames of 64x48: smaller than the GPU's encoder takes",
+            False,
+        ],
+        "doctor": "h264 encode; NVENC does not: this GPU has no encoder (NVENC)",
+    }
+
+
+def test_a_job_whose_encoder_fails_goes_on_at_a_keyframe(card: Path, tmp_path: Path) -> None:
+    """From the command line; the result equals what the same frames are without any encoder."""
+    source = clips.make_clip(tmp_path / "in.mp4", frames=30)
+    before = source.read_bytes()
+    plain, output, parts = tmp_path / "plain.mkv", tmp_path / "out.mp4", tmp_path / "out.mp4.parts"
+
+    def command(*arguments: object, **settings: str) -> tuple[int, str, str]:
+        return stand_in.run(source, "-d", "winter", *arguments, LD_LIBRARY_PATH=str(card), **settings)
+
+    nvenc = ("-o", output, "--codec", "h264_nvenc")
+    code, _, err = command(*nvenc, NVENC_BREAKS="3")
+    assert (code, err.splitlines()[0]) == (1, "error: H.264 by NVENC failed at 0.100 s: Unknown error occurred")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
+    code, _, err = command(*nvenc, STAND_IN_CUTS="1", NVENC_BREAKS="17")
+    assert (code, "run the same command with --resume" in err) == (1, True)
+    assert (sorted(path.name for path in tmp_path.iterdir()), parts.is_dir()) == (["in.mp4", parts.name], True)
+    code, _, err = command(*nvenc, "--resume", STAND_IN_CUTS="1", NVENC_SESSIONS="1")
+    assert (code, err) == (0, "resumed after frame 5\n")
+    assert command("-o", plain, "--codec", "raw")[0] == 0
+    assert (parts.exists(), source.read_bytes()) == (False, before)
+    ours, theirs = clips.read(output), clips.read(plain)
+    assert ours.times == clips.read(source).times
+    assert all(np.array_equal(*pair) for pair in zip(ours.frames, theirs.frames, strict=True))
+    with av.open(str(output)) as container:
+        keyframes = [packet.pts // 1001 for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+    assert keyframes == [0, 5, 10, 16, 22, 28]  # every cut
+
+
+def test_a_card_without_an_encoder_costs_no_time_and_no_file(card: Path, tmp_path: Path) -> None:
+    source = clips.make_clip(tmp_path / "in.mp4", frames=2)
+    options = ("-d", "winter", "-o", tmp_path / "out.mp4", "--codec", "h264_nvenc")
+    told = stand_in.run(source, *options, LD_LIBRARY_PATH=str(card), NVENC_NONE="1")
+    stand_in.assert_refused(
+        told, 2, "--codec h264_nvenc does not work on this machine: this GPU has no encoder (NVENC)"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
