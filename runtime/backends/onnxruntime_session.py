@@ -13,6 +13,8 @@ from dsmap.errors import DsmapError
 from dsmap.runtime.bundle.bundle import Bundle, GraphData
 
 EXPORT_AGAIN = "Export the bundle again."
+OLD_DRIVER = "driver version is insufficient"
+"""In what CUDA says where the driver is older than the CUDA that ONNX Runtime is built with."""
 _INSTALL = "pip install 'dsmap[cpu]'"
 _SPIN_MICROSECONDS = "50"  # versions of ONNX Runtime that do not know it take no notice
 Providers = list[str | tuple[str, dict[str, Any]]]
@@ -49,7 +51,8 @@ def open_session(
         # Without fallback, here and later: what goes wrong in a provider is raised, and not tried on the CPU.
         session = ort.InferenceSession(data, options, providers=chosen, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
-        raise DsmapError(f"ONNX Runtime cannot load {name}: {one_line(error)}", EXPORT_AGAIN) from error
+        message = one_line(error)
+        raise DsmapError(f"ONNX Runtime cannot load {name}: {message}", _advice(message)) from error
     first = in_options or (providers[0] if isinstance(providers[0], str) else providers[0][0])
     if session.get_providers()[:1] != [first]:
         raise DsmapError(f"ONNX Runtime runs {name} on {session.get_providers()}", "Reinstall onnxruntime.")
@@ -119,9 +122,18 @@ def onnxruntime_errors() -> Iterator[None]:
         raise
     except Exception as error:  # as in open_session
         message = one_line(error)
-        no_memory = re.search(r"alloc|out of memory", message, re.IGNORECASE)
-        advice = "Translate at a smaller size, with a smaller --height." if no_memory else EXPORT_AGAIN
-        raise DsmapError(f"ONNX Runtime stopped: {message}", advice) from error
+        raise DsmapError(f"ONNX Runtime stopped: {message}", _advice(message)) from error
+
+
+def _advice(message: str) -> str:
+    """What to do about ONNX Runtime's message."""
+    if OLD_DRIVER in message:
+        return "Update the NVIDIA driver; dsmap doctor tells which CUDA it runs."
+    if re.search(r"alloc|out of memory", message, re.IGNORECASE):
+        return "Translate at a smaller size, with a smaller --height."
+    if re.search(r"\b(CUDA|CUDNN|CUBLAS) (error|failure)", message):
+        return "Run nvidia-smi and dsmap doctor: the GPU, its driver or CUDA's libraries failed."
+    return EXPORT_AGAIN
 
 
 def one_line(error: Exception) -> str:
@@ -129,6 +141,8 @@ def one_line(error: Exception) -> str:
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     message = lines[0].strip() if lines else type(error).__name__
     what = re.sub(r".*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", message)
+    # CUDA's own words stand between the places in the sources and the machine's name.
+    what = re.sub(r"^\S+\.cc:\d+ .* (?=\w+ failure \d+: )", "", what.partition(" ; GPU=")[0])
     return re.sub(r"^(\S+\.(cc|h|mm):\d+ .* was (false|not true)\. |\S+\.(cc|h|mm):\d+ \w+ )", "", what) or message
 
 

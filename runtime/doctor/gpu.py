@@ -15,6 +15,7 @@ from dsmap.runtime.system.subprocess_call import isolated
 _NVIDIA, _DISPLAY_CLASSES = "0x10de", ("0x03",)
 _SMI_SECONDS = 10.0
 _NO_KERNELS = "it has no kernels for compute capability"
+_NEW_DRIVER = "on Ubuntu: sudo ubuntu-drivers install, then restart (others: nvidia.com/drivers)"
 # Of cuda.h: what the driver's own answers mean, and what is done about them.
 _NO_DEVICE = 100
 _DRIVER_FAULTS = {
@@ -99,7 +100,7 @@ def _without_driver(reason: str) -> Finding:
             )
         return warning(
             f"there is an NVIDIA GPU ({cards[0]}) without its driver ({reason})",
-            "on Ubuntu: sudo ubuntu-drivers install, then restart (others: nvidia.com/drivers)",
+            _NEW_DRIVER,
         )
     if Path("/dev/dxg").exists():
         return absent("WSL without an NVIDIA driver: install it in Windows, not in Linux")
@@ -121,6 +122,7 @@ def pci_cards(devices: Path = Path("/sys/bus/pci/devices")) -> list[str]:
 
 def check_cuda() -> Finding:
     """Whether ONNX Runtime's CUDA provider runs, and which Python bindings to CUDA work."""
+    from dsmap.runtime.backends.onnxruntime_session import OLD_DRIVER
     from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     gpu = current_architecture() is not None
@@ -144,7 +146,8 @@ def check_cuda() -> Finding:
         lost = re.search(r"(lib\w[\w.+-]*\.so[\w.]*|\w+\.dll): cannot open", outcome.said)
         reason = f"{lost[1]} is missing" if lost else outcome.ended or first_line(outcome.value)
         other = "tensorrt" if reason.startswith(_NO_KERNELS) else "gpu"
-        return warning(f"{title}: CUDA does not run: {reason}", install.install(other))
+        advice = _NEW_DRIVER if OLD_DRIVER in reason else install.install(other)
+        return warning(f"{title}: CUDA does not run: {reason}", advice)
     return _check_bindings(bindings, f"{title} runs on CUDA")
 
 
@@ -169,6 +172,7 @@ def try_provider() -> bool | str:
     import onnxruntime
 
     from dsmap.runtime.backends.onnxruntime_cuda import has_kernels, missing_library
+    from dsmap.runtime.backends.onnxruntime_session import one_line
     from dsmap.runtime.engines.tensorrt_api import current_architecture
 
     if hasattr(onnxruntime, "preload_dlls"):
@@ -178,7 +182,10 @@ def try_provider() -> bool | str:
     capability = current_architecture()
     if capability is not None and not has_kernels(onnxruntime.__version__, capability):
         return f"{_NO_KERNELS} {capability}"
-    session = onnxruntime.InferenceSession(_IDENTITY, providers=["CUDAExecutionProvider"])
+    try:  # without the fallback, which hides the reason
+        session = onnxruntime.InferenceSession(_IDENTITY, providers=["CUDAExecutionProvider"], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
+        return one_line(error)
     return session.get_providers()[0] == "CUDAExecutionProvider" or "it runs on the CPU instead"
 
 

@@ -328,6 +328,15 @@ def test_a_gpu_without_kernels_is_named():
     assert run_elsewhere(doctor, STAND_IN_CAPABILITY="10.0") == "it has no kernels for compute capability 10.0"
 
 
+def test_a_driver_that_is_too_old_is_named():
+    told = run_elsewhere(OPEN, STAND_IN_OLD_DRIVER="1")
+    assert told.endswith(" | Update the NVIDIA driver; dsmap doctor tells which CUDA it runs.")
+    doctor = "from dsmap.runtime.doctor.gpu import try_provider\nprint(try_provider())"
+    assert run_elsewhere(doctor, STAND_IN_OLD_DRIVER="1").endswith(
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
+    )
+
+
 @pytest.mark.parametrize("library", ["libcudnn.so.9", "libcublas.so.13"])
 def test_a_missing_library_is_named_before_any_session(library, tmp_path):
     lib = Path(shutil.copytree(Path(os.environ["DSMAP_GPU_WHEEL"]) / "lib", tmp_path / "lib"))

@@ -104,7 +104,9 @@ int cudaMemcpyAsync(void *to, const void *from, size_t n, int kind, void *s) { r
 int cudaMemset(void *p, int value, size_t n) { memset(p, value, n); return 0; }
 int cudaMemsetAsync(void *p, int value, size_t n, void *s) { memset(p, value, n); return 0; }
 int cudaMemGetInfo(size_t *f, size_t *t) { *f = room - used; *t = room; return 0; }
-int cudaGetDeviceCount(int *n) { *n = 1; return 0; }
+/* As a driver that is older than this CUDA where STAND_IN_OLD_DRIVER is set. */
+int cudaGetDeviceCount(int *n) { *n = 1; return getenv("STAND_IN_OLD_DRIVER") ? cudaErrorInsufficientDriver : 0; }
+int cudaSetDevice(int n) { return getenv("STAND_IN_OLD_DRIVER") ? cudaErrorInsufficientDriver : 0; }
 int cudaGetDevice(int *n) { *n = 0; return 0; }
 int cudaDriverGetVersion(int *v) { *v = 13000; return 0; }
 int cudaRuntimeGetVersion(int *v) { *v = 13000; return 0; }
@@ -113,7 +115,10 @@ int cudaStreamCreateWithFlags(void **s, unsigned flags) { return cudaStreamCreat
 int cudaEventCreate(void **e) { *e = malloc(8); return 0; }
 int cudaEventCreateWithFlags(void **e, unsigned flags) { return cudaEventCreate(e); }
 int cudaEventElapsedTime(float *ms, void *a, void *b) { *ms = 1; return 0; }
-const char *cudaGetErrorString(int code) { return code == 2 ? "out of memory" : code ? "stand-in error" : "no error"; }
+const char *cudaGetErrorString(int code) {
+    return code == cudaErrorInsufficientDriver ? "CUDA driver version is insufficient for CUDA runtime version"
+         : code == cudaErrorMemoryAllocation ? "out of memory" : code ? "stand-in error" : "no error";
+}
 const char *cudaGetErrorName(int code) { return code == 2 ? "cudaErrorMemoryAllocation" : "stand-in"; }
 void **__cudaRegisterFatBinary(void *p) { static void *handle[1]; return handle; }
 void __cudaRegisterFunction() {}

@@ -15,7 +15,7 @@ import torch
 from dsmap.common.images import write_rgb
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
-from dsmap.runtime.backends.onnxruntime_session import one_line
+from dsmap.runtime.backends.onnxruntime_session import one_line, onnxruntime_errors
 from dsmap.runtime.bundle.bundle import Sizes
 from dsmap.runtime.translator import pad_frames
 
@@ -227,12 +227,38 @@ print(later / first, later / translation_bytes(768, 1024, batch=1, dim=16))
             "No adapter: none",
         ),
         ("[ONNXRuntimeError] : 1 : FAIL : helper.cc:4 Generate Program needs f16", "Program needs f16"),
+        (
+            "/src/cuda_call.cc:154 std::conditional_t<A, B> CudaCall(T, const char*) [with T = cudaError]"
+            " /src/cuda_call.cc:146 CudaCall() CUDA failure 35: CUDA driver version is insufficient"
+            " ; GPU=0 ; hostname=box ; file=/src/a.cc",
+            "CUDA failure 35: CUDA driver version is insufficient",
+        ),
         ("\x1b[31msomething else\x1b[m\nand more", "something else"),
         ("", "Exception"),
     ],
 )
 def test_onnxruntimes_messages_are_told_without_its_sources(message, told):
     assert one_line(Exception(message)) == told
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "Update the NVIDIA driver"),
+        (
+            "Status Message: CUDA error cudaErrorLaunchFailure:unspecified launch failure",
+            "Run nvidia-smi and dsmap doctor",
+        ),
+        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", "Run nvidia-smi and dsmap doctor"),
+        ("CUDA failure 2: out of memory", "Translate at a smaller size"),
+        ("Failed to allocate memory for requested buffer of size 512", "Translate at a smaller size"),
+        ("Got invalid dimensions for input: frames", "Export the bundle again."),
+    ],
+)
+def test_advice_is_about_what_failed(message, advice):
+    with pytest.raises(DsmapError) as caught, onnxruntime_errors():
+        raise RuntimeError(message)
+    assert caught.value.advice.startswith(advice)
 
 
 def test_what_fails_in_onnxruntime_is_one_line(translator, capfd):
