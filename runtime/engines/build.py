@@ -18,6 +18,7 @@ from dsmap.common.output_files import check_folder_writable
 from dsmap.common.state_files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.engines.build_options import DEFAULT_BUILD, BuildOptions
+from dsmap.runtime.engines.failures import failure
 from dsmap.runtime.engines.layer_statistics import LayerStatistics, layer_statistics
 from dsmap.runtime.engines.progress import BuildMonitor, BuildProgress, interrupts
 from dsmap.runtime.engines.sidecars import EngineKey, Sidecar, sidecar_path
@@ -109,8 +110,8 @@ def build_plan(
 ) -> SerializedEngine:
     """Builds the engine of an ONNX file's bytes; `name` is what messages call it.
 
-    Raises DsmapError with TensorRT's reason, or where the graph is not of `precision`; KeyboardInterrupt on Ctrl-C; and
-    what `progress` and `build` raise.
+    Raises DsmapError with TensorRT's reason (OutOfMemoryError where the device is full), or where the graph is not of
+    `precision`; KeyboardInterrupt on Ctrl-C; and what `progress` and `build` raise.
     """
     started = time.perf_counter()
     with interrupts() as interrupted:
@@ -136,7 +137,7 @@ def build_plan(
         engine = builder.build_serialized_network(network, config)
         monitor.check()
     if engine is None:
-        raise DsmapError(
+        raise failure(
             f"{flavour.title} cannot build {name}: {log.last_error()}", "Other --sizes or --gpu-arch may work."
         )
     build.keep_timings(config)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ from dsmap.common.files import is_own_file
 from dsmap.common.state_files import write_state
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.tensorrt.memory import Shape
-from dsmap.runtime.cuda.base import Address, OutOfMemoryError, Stream
+from dsmap.runtime.cuda.base import Address, Stream
+from dsmap.runtime.engines.failures import failure
 from dsmap.runtime.engines.size_profile import SizeProfile
 from dsmap.runtime.engines.tensorrt_api import Flavour, Log
 
@@ -32,7 +32,7 @@ class TrtEngine:
         self._runtime = flavour.module.Runtime(self._log.logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise _failure(
+            raise failure(
                 f"{flavour.title} cannot load {title}: {self._log.last_error()}",
                 "Run nvidia-smi to check whether the GPU and its driver work.",
             )
@@ -53,7 +53,7 @@ class TrtEngine:
         strategy = self._flavour.module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(strategy if self._config is None else self._config)
         if context is None:
-            raise _failure(
+            raise failure(
                 f"{self._flavour.title} cannot run {self.title}: {self.last_error()}",
                 "Run nvidia-smi to check; another precision or --backend may run.",
             )
@@ -182,13 +182,6 @@ class _Kernels:
         with contextlib.suppress(OSError, DsmapError):
             write_state(private_folder(_KERNELS) / self._name, data)
             self._saved = len(data)
-
-
-def _failure(fact: str, advice: str) -> DsmapError:
-    """OutOfMemoryError where TensorRT's message says so: it has no other sign of it."""
-    if re.search(r"out.?of.?memory|could not be allocated|bad_alloc|MemoryAllocation", fact, re.IGNORECASE):
-        return OutOfMemoryError(fact, "Translate at a smaller size, with a smaller --height, or end other programs.")
-    return DsmapError(fact, advice)
 
 
 def _is_rtx(flavour: Flavour) -> bool:

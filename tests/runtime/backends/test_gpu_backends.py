@@ -36,9 +36,11 @@ from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.cuda.base import OutOfMemoryError
 from dsmap.runtime.cuda.bindings import load_cuda
+from dsmap.runtime.engines import build as build_module
 from dsmap.runtime.engines import store as store_module
 from dsmap.runtime.engines import tensorrt_api as trt
 from dsmap.runtime.engines.build import build_engine
+from dsmap.runtime.engines.failures import failure
 from dsmap.runtime.engines.sidecars import read_sidecar, sidecar_path
 from dsmap.runtime.engines.size_profile import Size, SizeProfile
 from dsmap.runtime.engines.store import EngineStore
@@ -359,6 +361,42 @@ def test_a_device_without_room_for_an_engine_throws_old_sizes_away_first(gpu, bu
     assert any(engine.closed for engine in before)
     backend.close()
     assert (gpu.memory_of, gpu.hosts) == ({}, {})
+
+
+def test_a_device_without_room_to_build_throws_old_sizes_away_first(gpu, bundle, by_cpu, monkeypatch):
+    """Engines of new sizes are built while those of old ones are on the device."""
+    monkeypatch.setattr(tensorrt, "EngineStore", OneSizeEngineStore)
+    backend = make(bundle, at_once=1)
+    backend.translate(frames(1, 32, 32), styles(1))
+    opened = OneSizeEngineStore.open
+
+    def full(self, component, domain, size, *more):
+        if backend._executors:
+            raise failure(f"TensorRT 11.4 cannot build {component}: Error Code 2: OutOfMemory (no details)", "Others.")
+        return opened(self, component, domain, size, *more)
+
+    monkeypatch.setattr(OneSizeEngineStore, "open", full)
+    image = frames(1, 24, 32)
+    np.testing.assert_array_equal(backend.translate(image, styles(1)), by_cpu.translate(image, styles(1)))
+    assert len(backend._executors) == 1
+    backend.close()
+
+
+def test_a_build_that_fails_for_memory_says_so(bundle, rtx, monkeypatch):
+    words = "Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)"
+    monkeypatch.setattr(trt.Log, "last_error", lambda self: words)
+    real = build_module.new_builder
+
+    def failing(flavour, log):
+        made = real(flavour, log)
+        names = ("create_network", "create_builder_config", "create_optimization_profile")
+        return SimpleNamespace(
+            build_serialized_network=lambda *_given: None, **{name: getattr(made, name) for name in names}
+        )
+
+    monkeypatch.setattr(build_module, "new_builder", failing)
+    with pytest.raises(OutOfMemoryError, match="cannot build mapping"):
+        EngineStore(bundle, rtx, "8.6", "fp32").open("mapping", "winter", Size(32, 32), 1, loaded)
 
 
 def test_what_tensorrt_says_of_a_full_device(gpu, bundle, monkeypatch):
