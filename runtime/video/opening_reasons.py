@@ -19,6 +19,7 @@ _KNOWN = (
         r"Cannot load (\S*nv\S*enc\S*)",
         r"the driver's \1 cannot be loaded (containers need NVIDIA_DRIVER_CAPABILITIES=video)",
     ),
+    (r"minimum required Nvidia driver for nvenc is (\S+)", r"the NVIDIA driver is too old: NVENC needs \1 or newer"),
 )
 
 

@@ -1,6 +1,7 @@
 /* NVENC without a card: its H.264 is lossless (every macroblock I_PCM), so that a file shows what the encoder was given.
 
    NVENC_NONE         the card has no encoder, as an H100
+   NVENC_VERSION      of the interface (13)
    NVENC_CODECS       of H.264, HEVC and AV1, the first so many are supported (1); the latter two only open and close
    NVENC_WIDEST, NVENC_NARROWEST
    NVENC_BETWEEN      B pictures between two others, unless the program says how many (2, as with the preset p4)
@@ -421,7 +422,7 @@ static int register_resource(Encoder *encoder, Registration *made) {
 static int unregister_resource(Encoder *encoder, Input *input) { free(input); encoder->registered--; return 0; }
 static const char *last_error(Encoder *encoder) { return encoder->problem; }
 
-int NvEncodeAPIGetMaxSupportedVersion(U32 *version) { *version = API << 4; return 0; }
+int NvEncodeAPIGetMaxSupportedVersion(U32 *version) { *version = given("NVENC_VERSION", API) << 4; return 0; }
 
 int NvEncodeAPICreateInstance(U32 *table) {
     void **functions = (void **)(table + 2);

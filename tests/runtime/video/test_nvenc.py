@@ -172,6 +172,7 @@ print(json.dumps(told))
 def test_what_a_card_does_not_take_is_said_in_words(card: Path, tmp_path: Path) -> None:
     cases = [
         ("NVENC_NONE", "1", "h264_nvenc", 64),
+        ("NVENC_VERSION", "12", "h264_nvenc", 64),
         ("NVENC_CODECS", "1", "av1_nvenc", 64),
         ("NVENC_SESSIONS", "0", "h264_nvenc", 64),
         ("NVENC_WIDEST", "300", "h264_nvenc", 400),
@@ -181,6 +182,11 @@ def test_what_a_card_does_not_take_is_said_in_words(card: Path, tmp_path: Path) 
     here = "does not work on this machine:"
     assert told == {
         "NVENC_NONE": ["InputError", f"--codec h264_nvenc {here} this GPU has no encoder (NVENC)", False],
+        "NVENC_VERSION": [
+            "InputError",
+            f"--codec h264_nvenc {here} the NVIDIA driver is too old: NVENC needs 570.0 or newer",
+            False,
+        ],
         "NVENC_CODECS": [
             "InputError",
             f"--codec av1_nvenc {here} the encoder (NVENC) of this GPU does not have that codec",
