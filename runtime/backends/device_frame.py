@@ -69,38 +69,44 @@ SITINGS = (Siting(0, 0.5), Siting(0.5, 0.5), Siting(0, 0))
 """H.264's and H.265's usual one; where the file says nothing; UHD's."""
 
 
+Convert = Callable[[DeviceFrame, Any], None]
+"""Writes the RGB of a frame into a target of the backend's own, on the device."""
+
+
 class PlanesToRgb:
-    """Converts frames of one `kind` within a device, by sessions of its own.
+    """Converts frames of one `kind` within a device.
 
     PyAV does not tell the siting of the colour. So frames are compared with the same frames by way of the host until
     one siting alone fits, or colours have told none apart for 30 frames: then the first one that fits stays.
     """
 
-    def __init__(self, new_session: Callable[[bytes], Any], kind: PlanesKind, device: str) -> None:
-        """`new_session`: opens an ONNX graph. `device`: "cuda", or "cpu" where the planes are in ordinary memory."""
+    def __init__(
+        self, open_graph: Callable[[bytes], Convert], to_host: Callable[[Any], npt.NDArray[np.uint8]], kind: PlanesKind
+    ) -> None:
+        """`open_graph`: makes what runs a `planes_graph`. `to_host`: waits for what a target has, (H, W, 3)."""
         self.kind = kind
-        self._device = device
+        self._to_host = to_host
         self._compared = 0
-        self._sessions = [new_session(planes_graph(kind, siting)) for siting in SITINGS]
+        self._conversions = [open_graph(planes_graph(kind, siting)) for siting in SITINGS]
 
     def run(self, frame: DeviceFrame, target: Any) -> None:
-        """Writes uint8 RGB (1, H, W, 3) into the OrtValue `target`; done on return.
+        """Writes uint8 RGB (1, H, W, 3) into `target`. The frame must be kept until that is done.
 
-        Raises DsmapError when it is not what the host makes of the frame, and ONNX Runtime's errors.
+        Raises DsmapError when it is not what the host makes of the frame, and the backend's errors.
         """
         frame.wait()
-        if len(self._sessions) == 1:
-            self._convert(self._sessions[0], frame, target)
+        if len(self._conversions) == 1:
+            self._conversions[0](frame, target)
             return
         by_host = frame.to_rgb().astype(np.int16)
         fitting, shares, worst = [], [], 0
-        for session in self._sessions:
-            self._convert(session, frame, target)
-            apart = np.abs(target.numpy()[0] - by_host)
+        for convert in self._conversions:
+            convert(frame, target)
+            apart = np.abs(self._to_host(target) - by_host)
             shares.append(float((apart > 1).mean()))
             worst = max(worst, int(apart.max()))
             if shares[-1] <= _MOST_BEYOND:
-                fitting.append(session)
+                fitting.append(convert)
         if not fitting:
             raise DsmapError(
                 f"frames in the memory of the GPU are not the decoder's: {min(shares):.2%} of the values differ by more"
@@ -108,16 +114,8 @@ class PlanesToRgb:
                 "Pass --hwaccel auto, which takes frames through the memory of the host, and report this.",
             )
         self._compared += 1
-        self._sessions = fitting[:1] if self._compared >= _MOST_COMPARED else fitting
-        self._convert(fitting[0], frame, target)
-
-    def _convert(self, session: Any, frame: DeviceFrame, target: Any) -> None:
-        luma, chroma = plane_shapes(self.kind)
-        binding, number = session.io_binding(), np.uint16 if self.kind.ten_bits else np.uint8
-        binding.bind_input(LUMA, self._device, 0, number, luma, frame.luma.address)
-        binding.bind_input(CHROMA, self._device, 0, number, chroma, frame.chroma.address)
-        binding.bind_ortvalue_output(RGB, target)
-        session.run_with_iobinding(binding)
+        self._conversions = fitting[:1] if self._compared >= _MOST_COMPARED else fitting
+        fitting[0](frame, target)
 
 
 def plane_shapes(kind: PlanesKind) -> tuple[tuple[int, int], tuple[int, int, int]]:

@@ -3,11 +3,11 @@
 Colour is BT.709 in limited range, filtered as in `rgb_to_frame`: values are within a level of its.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.device_frame import OPSET, PlanesKind, cubic, rgb_matrix
@@ -15,6 +15,7 @@ from dsmap.runtime.backends.dlpack import DEVICES, Plane, lend_plane
 
 RGB, NV12 = "rgb", "nv12"
 """The graph's input and its output."""
+Frames = npt.NDArray[np.uint8]
 _PITCH = 256  # of a row: a multiple of what any encoder and CUDA's own allocations want
 _BT709 = (0.2126, 0.0722)  # of red and blue in the luma
 
@@ -25,60 +26,32 @@ class DeviceResult:
 
     width: int
     height: int
-    memory: Any
-    """OrtValue, uint8 (H * 3 / 2, pitch): the luma, and directly behind it the chroma, where an encoder takes it."""
+    plane: Plane
+    """The luma; H rows of it are followed by the chroma, where an encoder takes it."""
+    device: str
+    """Of `DEVICES`."""
+    owner: Any
+    """Keeps the memory."""
 
     def planes(self) -> tuple[Any, Any]:
         """Luma (H, W) and chroma (H / 2, W), uint8, as DLPack capsules, each to be used once; they keep the memory."""
-        pitch = int(self.memory.shape()[1])
-        address, device = self.memory.data_ptr(), DEVICES[self.memory.device_name()]
-        luma = lend_plane(Plane(address, pitch), (self.height, self.width), device, self.memory)
-        behind = Plane(address + self.height * pitch, pitch)
-        return luma, lend_plane(behind, (self.height // 2, self.width), device, self.memory)
+        device, behind = DEVICES[self.device], self.plane.address + self.height * self.plane.pitch
+        luma = lend_plane(self.plane, (self.height, self.width), device, self.owner)
+        return luma, lend_plane(Plane(behind, self.plane.pitch), (self.height // 2, self.width), device, self.owner)
 
 
-class RgbToNv12:
-    """Converts frames of `width` x `height` within a device."""
+def noise(width: int, height: int) -> Frames:
+    """(1, H, W, 3): a frame in which every difference between two conversions shows."""
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
 
-    def __init__(
-        self,
-        ort: Any,
-        new_session: Callable[[bytes], Any],
-        new_session_on_cpu: Callable[[bytes], Any],
-        width: int,
-        height: int,
-        device: str,
-    ) -> None:
-        """`new_session`: opens an ONNX graph on `device` ("cuda", or "cpu" where results are in ordinary memory).
 
-        Raises DsmapError where a picture of noise does not come out as by the session on the CPU.
-        """
-        self._ort, self._width, self._height, self._device = ort, width, height, device
-        graph = nv12_graph(width, height)
-        self._session = new_session(graph)
-        self._check(new_session_on_cpu(graph))
-
-    def _check(self, session_on_cpu: Any) -> None:
-        shape = (1, self._height, self._width, 3)
-        noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        here = self.run(self._ort.OrtValue.ortvalue_from_numpy(noise, self._device, 0)).memory.numpy().astype(int)
-        there = session_on_cpu.run([NV12], {RGB: noise})[0]
-        if (apart := int(np.abs(here - there).max())) > 1:
-            raise DsmapError(
-                f"frames that the GPU makes for its encoder differ from the CPU's by {apart} levels",
-                "Leave out --hwaccel, so that frames go through the memory of the host, and report this.",
-            )
-
-    def run(self, rgb: Any) -> DeviceResult:
-        """Converts uint8 RGB (1, H, W, 3), an OrtValue on the device; done on return. Raises ONNX Runtime's errors."""
-        shape = [self._height * 3 // 2, pitch_of(self._width)]
-        # Memory of its own for each frame: the encoder holds several.
-        memory = self._ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, self._device, 0)
-        binding = self._session.io_binding()
-        binding.bind_ortvalue_input(RGB, rgb)
-        binding.bind_ortvalue_output(NV12, memory)
-        self._session.run_with_iobinding(binding)
-        return DeviceResult(width=self._width, height=self._height, memory=memory)
+def check_nv12(here: Frames, there: Frames) -> None:
+    """Raises DsmapError unless a device makes of `noise` what the CPU does, up to rounding."""
+    if (apart := int(np.abs(here.astype(int) - there).max())) > 1:
+        raise DsmapError(
+            f"frames that the GPU makes for its encoder differ from the CPU's by {apart} levels",
+            "Leave out --hwaccel, so that frames go through the memory of the host, and report this.",
+        )
 
 
 def pitch_of(width: int) -> int:

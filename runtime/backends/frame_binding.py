@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from dsmap.runtime.backends.base import Codes, Frames
-from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
-from dsmap.runtime.backends.device_result import DeviceResult, RgbToNv12
+from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesToRgb
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE
+from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.backends.pinned_memory import PinnedMemory
 
 _SHRINK = "memory.enable_memory_arena_shrinkage"
@@ -28,24 +29,24 @@ class FrameBinding:
         device: str,
         smallest: Frames,
         style_params: Callable[[Codes], Codes] | None,
-        converter: Callable[[PlanesKind], PlanesToRgb],
-        result_converter: Callable[[int, int], RgbToNv12],
+        planes: SessionPlanes,
     ) -> None:
         """`device`: cuda or cpu. `smallest`: the smallest frame that the graph takes. `style_params`: the decoder's
-        parameters for style codes; None without styles. `converter`: what converts a decoder's planes within the
-        device; `result_converter`: what converts frames of a width and height for an encoder there.
+        parameters for style codes; None without styles. `planes`: opens what converts frames of a decoder, and for an
+        encoder, within the device.
         """
         self._ort, self._session, self._device = ort, session, device
-        self._smallest, self._style_params, self._new_converter = smallest, style_params, converter
+        self._smallest, self._style_params, self._planes = smallest, style_params, planes
         self._converter: PlanesToRgb | None = None
-        self._new_result_converter = result_converter
         self._host = PinnedMemory() if device == "cuda" else None
         self._shape: tuple[int, ...] | None = None
         self._style: Codes | None = None  # the codes whose parameters are on the device
         self._frames: Any = None
         self._style_value: Any = None
         self._binding: Any = None
-        self._kept_result: tuple[Any, RgbToNv12] | None = None  # RGB on the device, where results stay there
+        self._kept_result: tuple[Any, Callable[[Any], DeviceResult]] | None = (
+            None  # RGB on the device, where results stay there
+        )
         self._upload: Frames | None = None
         self._download: Frames | None = None
 
@@ -80,16 +81,16 @@ class FrameBinding:
             assert self._shape is not None
             rgb = self._ort.OrtValue.ortvalue_from_shape_and_type(list(self._shape), np.uint8, self._device, 0)
             _, height, width, _ = self._shape
-            self._kept_result = rgb, self._new_result_converter(width, height)
+            self._kept_result = rgb, self._planes.to_nv12(width, height)
             self._binding.bind_ortvalue_output(OUTPUT, rgb)
         self._session.run_with_iobinding(self._binding, options)
-        rgb, converter = self._kept_result
-        return converter.run(rgb)
+        rgb, to_nv12 = self._kept_result
+        return to_nv12(rgb)
 
     def _load(self, frames_nhwc: Frames | DeviceFrame) -> None:
         if isinstance(frames_nhwc, DeviceFrame):
             if self._converter is None or self._converter.kind != frames_nhwc.kind:
-                self._converter = self._new_converter(frames_nhwc.kind)
+                self._converter = self._planes.to_rgb(frames_nhwc.kind)
             self._converter.run(frames_nhwc, self._frames)
             return
         assert self._upload is not None

@@ -30,11 +30,12 @@ from dsmap.runtime.backends.base import (
     need_gpu,
 )
 from dsmap.runtime.backends.concurrency import TranslationPool
-from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb
-from dsmap.runtime.backends.device_result import DeviceResult, RgbToNv12
+from dsmap.runtime.backends.device_frame import DeviceFrame
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.frame_binding import FrameBinding
 from dsmap.runtime.backends.gpu_graph import bundle_gpu_graph
 from dsmap.runtime.backends.node_placement import placement, record_placement
+from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.backends.onnxruntime_session import (
     Providers,
     encode_style_on_cpu,
@@ -113,33 +114,20 @@ class OnnxRuntimeCUDA(Backend):
         """In a thread of the pool."""
         binding: FrameBinding | None = getattr(self._of_thread, "binding", None)
         if binding is None:
-            binding = FrameBinding(
-                self._ort,
-                self._session,
-                self._device,
-                self._smallest,
-                self._style_params,
-                self._converter,
-                self._result_converter,
-            )
+            planes = SessionPlanes(self._ort, self._open_small, self._open_on_cpu, self._device)
+            binding = FrameBinding(self._ort, self._session, self._device, self._smallest, self._style_params, planes)
             self._of_thread.binding = binding
             self._bindings.append(binding)
         with onnxruntime_errors():
             return binding.run(frames_nhwc, style_ns, keep=keep)
 
-    def _converter(self, kind: PlanesKind) -> PlanesToRgb:
-        return PlanesToRgb(self._open_small, kind, self._device)
-
-    def _result_converter(self, width: int, height: int) -> RgbToNv12:
-        def on_cpu(graph: bytes) -> Any:
-            return self._open(graph, session_options(self._ort), ["CPUExecutionProvider"])
-
-        return RgbToNv12(self._ort, self._open_small, on_cpu, width, height, self._device)
-
     def _open_small(self, graph: bytes) -> Any:
         """A session on the device, beside that of the translation."""
         providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
         return self._open(graph, session_options(self._ort), providers)
+
+    def _open_on_cpu(self, graph: bytes) -> Any:
+        return self._open(graph, session_options(self._ort), ["CPUExecutionProvider"])
 
     def cancel(self) -> None:
         self._pool.cancel()  # a running frame cannot be cancelled

@@ -23,9 +23,10 @@ import onnxruntime
 import pytest
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends import onnxruntime_planes
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.device_frame import SITINGS, PlanesKind, planes_graph
-from dsmap.runtime.backends.device_result import DeviceResult, RgbToNv12, nv12_graph
+from dsmap.runtime.backends.device_result import DeviceResult, nv12_graph
 from dsmap.runtime.backends.dlpack import DEVICES, read_plane
 from dsmap.runtime.backends.gpu_graph import gpu_graph
 from dsmap.runtime.backends.onnxruntime_cuda import KERNELS, OnnxRuntimeCUDA
@@ -223,7 +224,7 @@ def test_a_frame_is_copied_once_each_way_through_pinned_memory(backend, bundle, 
 
 
 def test_a_result_that_stays_on_the_gpu_is_not_copied(backend, bundle, cuda, monkeypatch):
-    monkeypatch.setattr(RgbToNv12, "_check", lambda *_: None)  # kernels compute nothing here
+    monkeypatch.setattr(onnxruntime_planes, "check_nv12", lambda *_: None)  # kernels compute nothing here
     frame = frames(64, 96)
 
     def keep() -> DeviceResult:
@@ -235,7 +236,7 @@ def test_a_result_that_stays_on_the_gpu_is_not_copied(backend, bundle, cuda, mon
     seen = cuda.log()
     assert [line.split()[1] for line in seen if line.startswith("copy")] == ["1"]  # the frame, to the device
     assert "synchronize stream" in seen[len(seen) - seen[::-1].index("launch") :]  # the last kernel is waited for
-    assert (result.memory.device_name(), result.memory.shape()) == ("cuda", [96, 256])
+    assert (result.owner.device_name(), result.owner.shape()) == ("cuda", [96, 256])
     (luma, device), (chroma, _) = map(read_plane, result.planes())
     assert (device, chroma.address - luma.address) == (DEVICES["cuda"], 64 * luma.pitch)
     assert backend.translate(frame, style(bundle)).shape == frame.shape

@@ -13,6 +13,7 @@ import pytest
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind, PlanesToRgb, Siting, planes_graph
 from dsmap.runtime.backends.dlpack import read_plane
+from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.video.frame_to_rgb import FrameToRgb
 from dsmap.runtime.video.orientation import Orientation
 
@@ -54,6 +55,10 @@ def session(graph: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
 
+PLANES = SessionPlanes(ort, session, session, "cpu")
+to_rgb = PLANES.to_rgb
+
+
 def run(converter: PlanesToRgb, frame: DeviceFrame) -> np.ndarray:
     target = ort.OrtValue.ortvalue_from_shape_and_type(list(frame.shape), np.uint8, "cpu", 0)
     converter.run(frame, target)
@@ -67,7 +72,7 @@ def test_rgb_is_within_a_level_of_the_hosts(matrix: int, full: bool, ten_bits: b
     for size in ((64, 48), (70, 34)):  # 70: rows are longer than that in memory
         frame = picture(*size, matrix, full, ten_bits)
         given = on_device(frame, full)
-        got = run(PlanesToRgb(session, given.kind, "cpu"), given)
+        got = run(to_rgb(given.kind), given)
         apart = np.abs(got.astype(int) - by_host(frame))
         assert apart.max() <= 1
         assert apart.mean() < 0.03
@@ -80,14 +85,14 @@ def test_the_siting_is_found_once_frames_show_it() -> None:
         plane.update(bytes([128]) * plane.buffer_size)
     grey.colorspace, grey.color_range = 1, 1
     given = on_device(grey, False)
-    converter = PlanesToRgb(session, given.kind, "cpu")
+    converter = to_rgb(given.kind)
     for _ in range(2):
         assert np.array_equal(run(converter, given), by_host(grey))  # any siting would do
     first = on_device(picture(64, 48, 1, False, False), False)
     run(converter, first)
-    (kept,) = converter._sessions
-    expected = PlanesToRgb(session, given.kind, "cpu")
-    expected._sessions = [session(planes_graph(given.kind, CENTRE))]
+    (kept,) = converter._conversions
+    expected = to_rgb(given.kind)
+    expected._conversions = [PLANES._convert(planes_graph(given.kind, CENTRE), given.kind)]
     later = on_device(picture(64, 48, 1, False, False, phase=2), False)
     assert kept is not None
     assert np.array_equal(run(converter, later), run(expected, later))
@@ -100,7 +105,7 @@ def test_grey_frames_are_not_compared_for_ever() -> None:
     grey.colorspace, grey.color_range = 1, 1
     given, compared = on_device(grey, False), []
     counted = replace(given, to_rgb=lambda: compared.append(1) or by_host(grey))
-    converter = PlanesToRgb(session, given.kind, "cpu")
+    converter = to_rgb(given.kind)
     for _ in range(35):
         assert np.array_equal(run(converter, counted), by_host(grey))
     assert len(compared) == 30
@@ -113,4 +118,4 @@ def test_planes_that_are_not_the_decoders_stop_it() -> None:
         kind=given.kind, luma=given.luma, chroma=wrong.chroma, owner=other, wait=given.wait, to_rgb=given.to_rgb
     )
     with pytest.raises(DsmapError, match=r"\d+\.\d\d% of the values differ by more than a level, the worst by \d+"):
-        run(PlanesToRgb(session, given.kind, "cpu"), mixed)
+        run(to_rgb(given.kind), mixed)

@@ -1,6 +1,7 @@
 """NV12 of RGB by the graph that a GPU runs, here on the CPU, beside the conversion of the host; whose memory it is."""
 
 import gc
+from collections.abc import Callable
 
 import cv2  # noqa: F401  # before av
 
@@ -12,7 +13,8 @@ import pytest
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import dlpack
-from dsmap.runtime.backends.device_result import RgbToNv12
+from dsmap.runtime.backends.device_result import DeviceResult
+from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.video.rgb_to_frame import RgbToFrame
 
 
@@ -24,8 +26,8 @@ def on_device(rgb: np.ndarray) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(rgb[None], "cpu", 0)
 
 
-def converter(width: int, height: int) -> RgbToNv12:
-    return RgbToNv12(ort, session, session, width, height, "cpu")
+def converter(width: int, height: int) -> Callable[[ort.OrtValue], DeviceResult]:
+    return SessionPlanes(ort, session, session, "cpu").to_nv12(width, height)
 
 
 def plane_values(frame: av.VideoFrame) -> list[np.ndarray]:
@@ -47,7 +49,7 @@ def test_nv12_is_within_a_level_of_the_hosts(size: tuple[int, int]) -> None:
     edges = np.where((columns // 9 + rows // 5 + [0, 1, 2]) % 3 == 0, 255, 0).astype(np.uint8)
     of_size = converter(width, height)
     for rgb in (noise, smooth, edges):
-        frame = av.VideoFrame.from_dlpack(of_size.run(on_device(rgb)).planes(), format="nv12")
+        frame = av.VideoFrame.from_dlpack(of_size(on_device(rgb)).planes(), format="nv12")
         expected = RgbToFrame("nv12")(rgb)
         assert frame.planes[0].line_size % 256 == 0
         for ours, hosts in zip(plane_values(frame), plane_values(expected), strict=True):
@@ -60,9 +62,9 @@ def test_nv12_is_within_a_level_of_the_hosts(size: tuple[int, int]) -> None:
 
 def test_chroma_lies_directly_behind_the_luma() -> None:
     """FFmpeg tells NVENC the address of the luma alone."""
-    result = converter(70, 34).run(on_device(np.zeros((34, 70, 3), np.uint8)))
+    result = converter(70, 34)(on_device(np.zeros((34, 70, 3), np.uint8)))
     luma, chroma = (dlpack.read_plane(capsule)[0] for capsule in result.planes())
-    assert (luma.address, luma.pitch) == (result.memory.data_ptr(), 256)
+    assert (luma.address, luma.pitch) == (result.owner.data_ptr(), 256)
     assert chroma == dlpack.Plane(luma.address + 34 * 256, 256)
     dlpack._lent.clear()  # the capsules were not used
 
@@ -71,10 +73,10 @@ def test_memory_is_kept_as_long_as_frames_need_it() -> None:
     of_size = converter(64, 48)
     assert not dlpack._lent
     rgb = np.random.default_rng(2).integers(0, 256, (2, 48, 64, 3), np.uint8)
-    frames = [av.VideoFrame.from_dlpack(of_size.run(on_device(one)).planes(), format="nv12") for one in rgb]
+    frames = [av.VideoFrame.from_dlpack(of_size(on_device(one)).planes(), format="nv12") for one in rgb]
     gc.collect()
     kept = [plane_values(frame) for frame in frames]
-    of_size.run(on_device(255 - rgb[0]))  # would write where memory was free
+    of_size(on_device(255 - rgb[0]))  # would write where memory was free
     assert all(
         np.array_equal(*pair)
         for frame, one in zip(frames, kept, strict=True)
@@ -99,4 +101,4 @@ def test_a_device_that_converts_otherwise_is_not_used() -> None:
     with pytest.raises(
         DsmapError, match=r"frames that the GPU makes for its encoder differ from the CPU's by \d+ levels"
     ):
-        RgbToNv12(ort, swapped, session, 64, 48, "cpu")
+        SessionPlanes(ort, swapped, session, "cpu").to_nv12(64, 48)

@@ -234,13 +234,13 @@ def test_frames_that_the_host_has_to_change_come_to_the_host(card: Path, tmp_pat
 
 # From the decoder to the encoder within the card's memory, and the same frames as RGB by way of the host.
 ENCODE = """
-from dsmap.runtime.backends import device_result, dlpack
+from dsmap.runtime.backends import dlpack, onnxruntime_planes
 from dsmap.runtime.video.rgb_to_frame import RgbToFrame
 
 dlpack.DEVICES["cpu"] = 2  # what ONNX Runtime's CPU provider allocates is the card's memory
 kept = []
-to_nv12 = device_result.RgbToNv12.run
-device_result.RgbToNv12.run = lambda self, rgb: (kept.append(1), to_nv12(self, rgb))[1]
+made = onnxruntime_planes.DeviceResult
+onnxruntime_planes.DeviceResult = lambda **fields: (kept.append(1), made(**fields))[1]
 told = {}
 results = {"lossless": path + ".mkv", "h264_nvenc": path + ".nvenc.mp4"}
 for codec, result in results.items():
