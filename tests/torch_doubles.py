@@ -81,6 +81,9 @@ class LateTorchCuda(TorchCuda):
         assert sum(pinned) == 1, "not between pinned memory and the device"
         stream.add(lambda: target.copy_(source))
 
+    def move(self, target, source, stream):
+        stream.add(lambda: target.copy_(source))
+
     def run(self, function, stream):
         self.note("run")
         self.warm.add(id(stream))

@@ -21,6 +21,7 @@ _PADDED = {1080: 1088}  # engines take multiples of 8; frames are padded before 
 _SECONDS = 1.5  # of each measurement
 # Width, height, batch, seed of the style (None: the mean). The first two share an engine, the third wants another.
 _CASES = ((256, 256, 1, None), (320, 192, 1, 3), (256, 256, 2, 5), (256, 256, 1, 7))
+_WITHIN = ("cuda", "torch")  # the backends that take frames in the memory of the GPU
 _CLIP, _CLIP_FRAMES = (1280, 720), 72
 _PACKAGES = ("tensorrt", "tensorrt-rtx-cu13", "tensorrt-cu13", "onnxruntime-gpu", "onnxruntime", "cuda-python",
              "cuda-bindings", "pycuda", "torch", "triton", "numpy")  # fmt: skip
@@ -97,7 +98,7 @@ def plan(models: Sequence[tuple[str, Path]]) -> list[GpuStep]:
     steps = [GpuStep(title="the GPU and the bindings to CUDA", kind="machine")]
     for kind, title, backends, of_kind in (
         ("check", "{backend} against the CPU, {model}", BACKENDS, {"cases": [list(case) for case in _CASES]}),
-        ("video", "from file to file by {backend}, {model}", ["cuda"], {"size": list(_CLIP), "frames": _CLIP_FRAMES}),
+        ("video", "from file to file by {backend}, {model}", _WITHIN, {"size": list(_CLIP), "frames": _CLIP_FRAMES}),
         ("speed", "speed of {backend}, {model}", BACKENDS, {"sizes": sizes, "seconds": _SECONDS}),
     ):
         steps += [

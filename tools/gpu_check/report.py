@@ -65,7 +65,7 @@ def _checks(run: GpuCheckRun) -> str:
 def _videos(run: GpuCheckRun) -> str:
     rows = [
         (
-            result.step.model,
+            f"{result.step.backend}, {result.step.model}",
             row["size"],
             "software" if row["hwaccel"] == "off" else row["hwaccel"],
             row["codec"],

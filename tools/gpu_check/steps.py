@@ -265,9 +265,10 @@ def _speed(bundle: Bundle, job: Job, width: int, height: int) -> Job:
 
 
 def video(job: Job) -> Job:
-    """As `video_step.video`."""
+    """As `video_step.video`. Raises NotOnGpuError as `open_backend`."""
     from dsmap.tools.gpu_check.video_step import video
 
+    open_backend(Bundle.read(Path(job["model"])), job).close()
     return video(job)
 
 

@@ -1,4 +1,4 @@
-"""The step from file to file by `cuda`: decoding on NVDEC and encoding on NVENC, each compared with software."""
+"""The step from file to file: decoding on NVDEC and encoding on NVENC, each compared with software."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -57,7 +57,11 @@ def video(job: Job) -> Job:
             expected = expected or got
             row |= _differences(got, expected, MIN_PSNR if codec == "lossless" else MIN_CODED_PSNR)
     translator.close()
-    return {"description": translator.backend_name, "rows": rows, "passed": not any("failed" in row for row in rows)}
+    return {
+        "description": translator.backend_description,
+        "rows": rows,
+        "passed": not any("failed" in row for row in rows),
+    }
 
 
 def make_clip(path: Path, width: int, height: int, frames: int) -> Path:

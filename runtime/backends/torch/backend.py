@@ -14,8 +14,10 @@ from dsmap.runtime.backends.base import (
     Codes,
     Frames,
     Pending,
+    PendingOnDevice,
     best_precision,
 )
+from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.torch.cuda_device import TorchCuda
 from dsmap.runtime.backends.torch.devices import (
     compiled,
@@ -60,10 +62,11 @@ class TorchBackend(Backend):
         self._threads = threads or os.cpu_count() or 1
         self._bundle, self._target = bundle, target
         of_styles = bundle.manifest.has_styles
-        self._style_mlp = single_module(self._graph("style_mlp"), "style", "style_params") if of_styles else None
+        self._style_mlp = single_module(self._graph("style_mlp"), "style", wanted="style_params") if of_styles else None
         self._styled: tuple[Codes, Tensor] | None = None
         module = translation_module(self._read, settings.source or bundle.source_of(target), target)
         self._frames = self._runner(module, not_compiled is None, settings)
+        self.takes_device_frames = isinstance(self._frames, GpuFrames)
         self.in_flight, self.concurrency = self._frames.in_flight, self._frames.concurrency
 
     def translate(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
@@ -75,6 +78,10 @@ class TorchBackend(Backend):
             return self._frames.submit(frames_nhwc, params)
         return self._frames.submit(frames_nhwc, style_ns, params)
 
+    def submit_device(self, frame: DeviceFrame, style_ns: Codes, *, keep: bool = False) -> PendingOnDevice:
+        assert isinstance(self._frames, GpuFrames), "others do not take them"
+        return self._frames.submit_device(frame, self._params(style_ns), keep=keep)
+
     def cancel(self) -> None:
         self._frames.cancel()
 
@@ -84,7 +91,7 @@ class TorchBackend(Backend):
 
     def encode_style(self, frames_nhwc: Frames) -> Codes:
         # Used once per style image, if at all: not kept.
-        encoder = single_module(self._graph("style_encoder"), "frames", "style")
+        encoder = single_module(self._graph("style_encoder"), "frames", wanted="style")
         return self._on_cpu(encoder, np.require(frames_nhwc, requirements=("C", "W"))).numpy()
 
     def _describe(self, not_compiled: str | None) -> str:

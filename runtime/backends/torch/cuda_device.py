@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.utils.dlpack
 from torch import Tensor
+
+from dsmap.runtime.backends.dlpack import DEVICES, Plane, lend_plane
 
 Shape = tuple[int, ...]
 _ONE_AT_A_TIME = threading.Lock()
@@ -40,6 +43,18 @@ class TorchCuda:
         """Memory of the device that belongs to `stream`: it is used again, later, for what runs there."""
         with torch.cuda.stream(stream):
             return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def adopt(self, plane: Plane, shape: Shape, dtype: torch.dtype, owner: Any) -> Tensor:
+        """A plane in the device's memory that `owner` has; `shape`: padding included."""
+        size = dtype.itemsize
+        rows, row_bytes = shape[0], plane.pitch * size
+        capsule = lend_plane(Plane(plane.address, row_bytes), (rows, row_bytes), DEVICES[self.device.type], owner)
+        return torch.utils.dlpack.from_dlpack(capsule).view(dtype).reshape(shape)
+
+    def move(self, target: Tensor, source: Tensor, stream: Any) -> None:
+        """Copies within the device, later: when `stream` gets there."""
+        with torch.cuda.stream(stream):
+            target.copy_(source)
 
     def copy(self, target: Tensor, source: Tensor, stream: Any) -> None:
         """Copies between pinned memory and the device, later: when `stream` gets there."""

@@ -5,21 +5,27 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dsmap.errors import DsmapError, first_line
-from dsmap.runtime.backends.base import Frames, Pending
+from dsmap.runtime.backends.base import Frames, Pending, PendingOnDevice
+from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.torch.cuda_device import Shape, TorchCuda
+from dsmap.runtime.backends.torch.device_planes import TorchPlanes
 from dsmap.runtime.backends.torch.failures import is_out_of_memory, torch_errors
 from dsmap.runtime.backends.torch.lanes import (
     MAX_LANES,
     MAX_SIZES,
     UNCOMPILED_FRAMES,
     CaptureError,
+    Keep,
     Lane,
     LanesOfSize,
+    Load,
     Translation,
 )
 from dsmap.runtime.engines.store import log_line
@@ -51,27 +57,44 @@ class GpuFrames:
         self._cuda, self._translation, self._compile, self._tf32 = cuda, translation, compile_it, tf32
         self.in_flight = min(max(frames_at_once, 1), MAX_LANES)
         self._sizes: OrderedDict[tuple[Shape, Shape], LanesOfSize] = OrderedDict()
+        self._planes = TorchPlanes(cuda)
         self._graphs = True
         self._lock = threading.Lock()
         self._cancelled = 0  # a count: frames begun before the last cancellation are lost
 
     def submit(self, frames: Frames, params: Tensor) -> Pending:
         """Frames (N, H, W, 3) and style parameters on the host -> frames. What is given is copied at once."""
+
+        def load(lane: Lane) -> None:
+            np.copyto(lane.frames_host.numpy(), frames)
+            self._cuda.copy(lane.frames, lane.frames_host, lane.stream)
+
+        return self._submit(frames.shape, load, params, None)
+
+    def submit_device(self, frame: DeviceFrame, params: Tensor, *, keep: bool) -> PendingOnDevice:
+        """The same for one frame in the device's memory; `keep`: the result stays there."""
+
+        def load(lane: Lane) -> None:
+            self._planes.load(frame, lane)
+
+        return self._submit(frame.shape, load, params, self._planes.result if keep else None)
+
+    def _submit(self, shape: Shape, load: Load, params: Tensor, keep: Keep | None) -> Callable[[], Any]:
         begun = self._cancelled
         with torch_errors(), self._modes():
-            size = self._find(frames.shape, params)
+            size = self._find(shape, params)
             with self._lock:
                 if not size.free:
                     raise DsmapError(f"more than {self.in_flight} frames are under way", "Wait for one first.")
                 lane = size.free.pop(0)
             try:
-                self._with_room(size, lambda: self._begin(size, lane, frames, params))
+                self._with_room(size, lambda: self._begin(size, lane, load, params, keep))
             except BaseException:
                 # What is left of the frame is done before the lane's next one: its stream keeps the order.
                 self._give_back(size, lane)
                 raise
 
-        def wait() -> Frames:
+        def wait() -> Any:
             try:
                 with torch_errors():
                     done = size.finish(lane)
@@ -94,6 +117,7 @@ class GpuFrames:
             self._translation, self._compile = _closed, None
             while self._sizes:
                 self._sizes.popitem()[1].close()
+            self._planes = TorchPlanes(self._cuda)
             self._cuda.give_back()
 
     @contextmanager
@@ -140,15 +164,15 @@ class GpuFrames:
                 return True
         return False
 
-    def _begin(self, size: LanesOfSize, lane: Lane, frames: Frames, params: Tensor) -> None:
+    def _begin(self, size: LanesOfSize, lane: Lane, load: Load, params: Tensor, keep: Keep | None) -> None:
         if size.begun >= UNCOMPILED_FRAMES and self._graphs and not size.graphs:
             self._prepare(size, lane)
         try:
-            size.begin(lane, frames, params)
+            size.begin(lane, load, params, keep)
         except CaptureError as error:
             log_line(f"without CUDA graphs, which makes no difference but in speed: {error}")
             self._graphs = size.graphs = False
-            size.begin(lane, frames, params)
+            size.begin(lane, load, params, keep)
 
     def _prepare(self, size: LanesOfSize, lane: Lane) -> None:
         """Compiles the translation for a size where that can be, by a run on what is in the lane's memory."""

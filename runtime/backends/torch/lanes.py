@@ -15,6 +15,8 @@ from torch import uint8 as grey
 
 from dsmap.errors import DsmapError, first_line
 from dsmap.runtime.backends.base import Frames
+from dsmap.runtime.backends.device_frame import DeviceFrame
+from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.torch.cuda_device import RecordedKernels, Shape, TorchCuda
 from dsmap.runtime.backends.torch.failures import is_out_of_memory
 
@@ -44,6 +46,16 @@ class Lane:
         self.uploaded: Tensor | None = None
         """The style parameters that are on the device."""
         self.captured: RecordedKernels | None = None
+        self.given: DeviceFrame | None = None
+        """The decoder's frame, as long as the stream may read it."""
+        self.result: DeviceResult | None = None
+        """Of a frame whose result stays on the device."""
+
+
+Load = Callable[[Lane], None]
+"""Puts on the lane's stream what fills its frames."""
+Keep = Callable[[Tensor, Lane], DeviceResult]
+"""Puts on the lane's stream what makes the result of a translation that stays on the device."""
 
 
 class LanesOfSize:
@@ -59,14 +71,19 @@ class LanesOfSize:
         self.lanes = [Lane(cuda, frames, params) for _ in range(lanes)]
         self.free = list(self.lanes)
 
-    def begin(self, lane: Lane, frames: Frames, params: Tensor) -> None:
-        """Puts the translation on the lane's stream. The frames are copied before it returns.
+    def begin(
+        self,
+        lane: Lane,
+        load: Load,
+        params: Tensor,
+        keep: Keep | None,
+    ) -> None:
+        """Puts the translation on the lane's stream. Without `keep`, the result comes to the host.
 
         Raises what PyTorch raises, and CaptureError where only the capture of a graph fails.
         """
         cuda, stream = self._cuda, lane.stream
-        np.copyto(lane.frames_host.numpy(), frames)
-        cuda.copy(lane.frames, lane.frames_host, stream)
+        load(lane)
         if lane.uploaded is not params:
             lane.uploaded = None
             lane.params_host.copy_(params)
@@ -79,7 +96,10 @@ class LanesOfSize:
             raise DsmapError(
                 f"the model gives {tuple(output.shape)} for frames of {self._shape}", "Export the bundle again."
             )
-        cuda.copy(lane.output_host, output, stream)
+        if keep is None:
+            cuda.copy(lane.output_host, output, stream)
+        else:
+            lane.result = keep(output, lane)
         cuda.record(lane.done, stream)
         self.begun += 1
 
@@ -87,10 +107,11 @@ class LanesOfSize:
         """Translates what is in the lane's memory, without a graph."""
         return self._cuda.run(lambda: self.translation(lane.frames, lane.params), lane.stream)
 
-    def finish(self, lane: Lane) -> Frames:
-        """Waits for the lane's frame, and copies it."""
+    def finish(self, lane: Lane) -> Frames | DeviceResult:
+        """Waits for the lane's frame, and copies it unless it stays on the device."""
         self._cuda.wait(lane.done)
-        return np.array(lane.output_host.numpy())
+        result, lane.result, lane.given = lane.result, None, None
+        return np.array(lane.output_host.numpy()) if result is None else result
 
     def _capture(self, lane: Lane) -> RecordedKernels:
         self.run(lane)  # what is allocated and looked for at the first run of a stream must not be captured

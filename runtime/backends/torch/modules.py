@@ -51,10 +51,10 @@ def translation_module(read: Read, source: str, target: str) -> fx.GraphModule:
     return builder.module(builder.call(torch.Tensor.contiguous, decoded["frames"]))
 
 
-def single_module(graph: GraphData, given: str, wanted: str) -> fx.GraphModule:
-    """One graph with one input and one output as a module. Raises DsmapError as `translation_module`."""
+def single_module(graph: GraphData, *given: str, wanted: str) -> fx.GraphModule:
+    """One graph as a module, from its inputs in this order to an output. Raises DsmapError as `translation_module`."""
     builder = _ModuleBuilder()
-    return builder.module(builder.add(graph, **{given: builder.input(given)})[wanted])
+    return builder.module(builder.add(graph, **{name: builder.input(name) for name in given})[wanted])
 
 
 def copy_of(module: fx.GraphModule) -> fx.GraphModule:

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import onnxruntime as ort
 import pytest
+from device_frames import plane_values
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import dlpack
@@ -28,16 +29,6 @@ def on_device(rgb: np.ndarray) -> ort.OrtValue:
 
 def converter(width: int, height: int) -> Callable[[ort.OrtValue], DeviceResult]:
     return SessionPlanes(ort, session, session, "cpu").to_nv12(width, height)
-
-
-def plane_values(frame: av.VideoFrame) -> list[np.ndarray]:
-    """Luma, and chroma in pairs."""
-    rows = [np.frombuffer(memoryview(plane), np.uint8) for plane in frame.planes]
-    shapes = [(plane.height, plane.line_size) for plane in frame.planes]
-    return [
-        row[: height * pitch].reshape(height, pitch)[:, : frame.width].astype(int)
-        for row, (height, pitch) in zip(rows, shapes, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("size", [(64, 48), (70, 34), (16, 16)])

@@ -97,7 +97,7 @@ class Net:
         ).SerializeToString()
 
     def module(self, opset: int = 20) -> torch.fx.GraphModule:
-        return single_module(GraphData(self.data(opset), "", "fp32", "net.onnx"), "x", self.last)
+        return single_module(GraphData(self.data(opset), "", "fp32", "net.onnx"), "x", wanted=self.last)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:

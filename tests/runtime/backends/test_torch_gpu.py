@@ -1,24 +1,33 @@
 """The torch backend's way on a GPU, on a stand-in for PyTorch's CUDA whose streams run as late as they may."""
 
+import gc
 import itertools
 import threading
 import weakref
+from dataclasses import replace
 
+import cv2  # noqa: F401  # before av
+
+# isort: split
+import av
 import numpy as np
 import pytest
 import torch
+from device_frames import by_host, on_device, picture, plane_values
 from torch_doubles import LateTorchCuda, spy
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends import dlpack
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.torch import backend as torch_backend
-from dsmap.runtime.backends.torch import devices
+from dsmap.runtime.backends.torch import device_planes, devices
 from dsmap.runtime.backends.torch.backend import TorchBackend
 from dsmap.runtime.backends.torch.gpu_frames import GpuFrames
 from dsmap.runtime.backends.torch.lanes import MAX_SIZES, UNCOMPILED_FRAMES
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
+from dsmap.runtime.video.rgb_to_frame import RgbToFrame
 
 
 @pytest.fixture(scope="module")
@@ -334,3 +343,62 @@ def test_translators_in_two_threads_leave_torch_as_it_was():
     second_.join(90)
     assert seen == [before]
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_frames_of_a_decoder_stay_on_the_device(gpu, bundle, by_cpu):
+    """NV12 and P010, sizes in turn, three under way; a frame is kept as long as the stream may read it."""
+    backend = make(bundle)
+    assert backend.takes_device_frames
+    for round_ in range(3):
+        for size, ten_bits in (((32, 24), False), ((40, 16), True)):
+            begun = []
+            for i in range(3):
+                frame = picture(*size, 1, False, ten_bits, phase=round_ + i)
+                given, style = on_device(frame, False), styles(1, i)
+                begun.append((backend.submit_device(given, style), by_host(frame)[None], style, weakref.ref(given)))
+                del frame, given
+            lanes = backend._frames._find((1, size[1], size[0], 3), backend._params(styles(1))).lanes
+            assert {id(lane.given) for lane in lanes} == {id(kept()) for *_, kept in begun}
+            for wait, rgb, style, kept in begun:
+                apart = np.abs(wait().astype(int) - by_cpu.translate(rgb, style))
+                assert apart.max() <= 4  # random weights make more of a level of the frame
+                assert apart.mean() < 0.5
+                gc.collect()
+                assert kept() is None
+    assert "launch" in gpu.log
+    host = frames(1, 24, 32)
+    right(by_cpu, backend.translate(host, styles(1)), host, styles(1))  # the lanes take those of the host again
+    backend.close()
+
+
+def test_results_stay_on_the_device_for_its_encoder(gpu, bundle):
+    backend = make(bundle)
+    given = on_device(picture(32, 24, 1, False, False), False)
+    expected = plane_values(RgbToFrame("nv12")(backend.submit_device(given, styles(1))()[0]))
+    for order in itertools.permutations(range(3)):
+        begun = [backend.submit_device(given, styles(1), keep=True) for _ in range(3)]
+        results = [begun[i]() for i in order]
+        taken = [av.VideoFrame.from_dlpack(result.planes(), format="nv12") for result in results]
+        for planes in map(plane_values, taken):
+            assert max(np.abs(one - two).max() for one, two in zip(planes, expected, strict=True)) <= 1
+    assert len({result.plane.address for result in results}) == 3
+    del results, taken
+    gc.collect()
+    assert not dlpack._lent
+    backend.close()
+
+
+def test_a_device_that_converts_otherwise_ends_it(gpu, bundle, by_cpu, monkeypatch):
+    backend = make(bundle)
+    given = on_device(picture(32, 24, 1, False, False), False)
+    with monkeypatch.context() as patch:
+        patch.setattr(device_planes, "noise", lambda width, height: np.zeros((1, height, width, 3), np.uint8))
+        patch.setattr(LateTorchCuda, "copy", lambda self, target, source, stream: target.fill_(9))
+        with pytest.raises(DsmapError, match="frames that the GPU makes for its encoder differ from the CPU's by"):
+            backend._frames._planes._checked_nv12(32, 24, backend._frames._find((1, 24, 32, 3), torch.zeros(1)).free[0])
+    mixed = replace(given, chroma=given.luma)
+    with pytest.raises(DsmapError, match="frames in the memory of the GPU are not the decoder's"):
+        backend.submit_device(mixed, styles(1))
+    host = frames(1, 24, 32)
+    right(by_cpu, backend.translate(host, styles(1)), host, styles(1))
+    backend.close()
