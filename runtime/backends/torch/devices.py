@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,6 +16,13 @@ from dsmap.runtime.engines.tensorrt_api import current_architecture
 
 CACHE = "torch-kernels"
 """Where compiled kernels are kept, in the user's cache: they are code, and torch's own choice is a folder in /tmp."""
+_OPTIONS: dict[str, Any] = {
+    "realize_opcount_threshold": 128,
+    "realize_reads_threshold": 12,
+    "realize_acc_reads_threshold": 16,
+}
+"""How many steps and reads a value may take before it is written to memory rather than computed again: more than by
+default, as large frames are bound by memory."""
 _COMPILERS = ("cc", "gcc", "clang")
 _NEEDED = (7, 0)  # compute capability, for Triton
 
@@ -70,5 +78,8 @@ def compiled(module: fx.GraphModule) -> Translation:
     """`module`, which torch compiles for the size that it is first called with. Other sizes want another."""
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder(CACHE))
-    translation: Translation = torch.compile(copy_of(module), dynamic=False, fullgraph=True)
+    from torch._inductor import list_options
+
+    options = {name: value for name, value in _OPTIONS.items() if name in list_options()}  # a later torch may drop one
+    translation: Translation = torch.compile(copy_of(module), dynamic=False, fullgraph=True, options=options)
     return translation

@@ -7,7 +7,6 @@ The graphs are the bytes that the bundle's check has passed. Each node becomes c
 tensors, numbers and tuples: nothing that is read is executed, and no name from a file gets into the module.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,9 +17,10 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from dsmap.errors import DsmapError
-from dsmap.runtime.backends.torch.functions import layer_norm
+from dsmap.runtime.backends.torch import functions
 from dsmap.runtime.backends.torch.nodes import GraphNode, RefusedError
 from dsmap.runtime.backends.torch.operators import OPERATORS
+from dsmap.runtime.backends.torch.patterns import EdgeSums, LayerNormNodes, PaddedBlocks, find_patterns
 from dsmap.runtime.bundle.bundle import GraphData
 
 _ADVICE = "Use --backend cpu, or export the bundle again."
@@ -127,14 +127,24 @@ class _OnnxGraph:
     def outputs(self) -> dict[str, fx.Node]:
         """Adds all nodes."""
         nodes = [_node(node) for node in self._onnx.node]
-        layer_norms = _layer_norms(nodes, self._constants)
+        patterns = find_patterns(nodes, self._constants, [entry.name for entry in self._onnx.output])
         for node in nodes:
-            if (norm := layer_norms.get(node.outputs[0])) is not None:
-                x, epsilon = norm
-                self._tensors[node.outputs[0]] = self.call(layer_norm, self.tensor(x), epsilon)
-            else:
-                self._add(node)
+            match patterns.get(node.outputs[0]):
+                case None:
+                    self._add(node)
+                case LayerNormNodes(x, epsilon):
+                    self._tensors[node.outputs[0]] = self._layer_norm(self.tensor(x), epsilon)
+                case EdgeSums(x, first, last, axis):
+                    terms = self.tensor(first), self.tensor(last)
+                    self._tensors[node.outputs[0]] = self.call(functions.add_to_ends, self.tensor(x), *terms, axis)
+                case PaddedBlocks(x, mode):
+                    self._tensors[node.outputs[0]] = self.call(functions.pad_blocks, self.tensor(x), mode)
         return {entry.name: self.tensor(entry.name) for entry in self._onnx.output}
+
+    def _layer_norm(self, x: fx.Node, epsilon: float) -> fx.Node:
+        if x.target is torch.Tensor.to and x.args[1] == torch.float32:  # of what it was before
+            return self.call(functions.layer_norm, x.args[0], epsilon, torch.float32)
+        return self.call(functions.layer_norm, x, epsilon)
 
     def _add(self, node: GraphNode) -> None:
         if node.operator == "Constant":
@@ -168,6 +178,9 @@ class _OnnxGraph:
         if name not in self._weights:
             self._weights[name] = self._builder.weight(self.constant(name))
         return self._weights[name]
+
+    def put_in_place(self, name: str, same: fx.Node) -> None:
+        self._tensors[name] = same
 
     def factor(self, name: str) -> fx.Node | float:
         constant = self._constants.get(name)
@@ -224,29 +237,3 @@ def _constant_of(node: GraphNode) -> np.ndarray[Any, Any]:
     if name not in kinds:
         raise RefusedError(f"Constant has the attribute {name[:40]}")
     return kinds[name](value)
-
-
-def _layer_norms(nodes: list[GraphNode], constants: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """Layer norms, by the name of what they give: what they take, and their epsilon.
-
-    In a bundle each is Reshape to one channel, InstanceNormalization, and Reshape back to the shape of what it took.
-    """
-    makers = {node.outputs[0]: node for node in nodes}
-    uses = Counter(name for node in nodes for name in node.inputs)
-    found = {}
-    for last in nodes:
-        norm = makers.get(last.inputs[0]) if last.operator == "Reshape" and len(last.inputs) == 2 else None
-        if norm is None or norm.operator != "InstanceNormalization" or uses[norm.outputs[0]] != 1:
-            continue
-        first, shape = makers.get(norm.inputs[0]), makers.get(last.inputs[1])
-        if first is None or first.operator != "Reshape" or shape is None or shape.operator != "Shape":
-            continue
-        target = constants.get(first.inputs[1])
-        scale, shift = (constants.get(name) for name in norm.inputs[1:3])
-        if target is None or scale is None or shift is None:
-            continue
-        one_channel = target.tolist() == [0, 1, -1] and scale.tolist() == [1.0] and shift.tolist() == [0.0]
-        back = first.inputs[0] == shape.inputs[0] and shape.attributes.get("start", 0) == 0
-        if one_channel and back and "end" not in shape.attributes and set(norm.attributes) == {"epsilon"}:
-            found[last.outputs[0]] = first.inputs[0], float(norm.attributes["epsilon"])
-    return found

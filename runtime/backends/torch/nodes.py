@@ -34,6 +34,9 @@ class NodeInputs(Protocol):
     def tensor(self, name: str) -> fx.Node:
         """A tensor, computed or constant."""
 
+    def put_in_place(self, name: str, same: fx.Node) -> None:
+        """From here on `tensor` gives `same` for this name: a tensor of the same values."""
+
     def factor(self, name: str) -> fx.Node | float:
         """The same, for arithmetic: a constant of one number as that number."""
 

@@ -149,7 +149,15 @@ def _pad(source: NodeInputs, node: GraphNode) -> fx.Node:
     image = before_and_after if mode == "constant" else before_and_after[:2]
     value = float(source.constant(node.inputs[2])) if mode == "constant" and node.has(2) else None
     widths = tuple(amount for sides in image for amount in sides)
-    return source.call(F.pad, source.tensor(node.inputs[0]), widths, mode, value)
+    x = source.tensor(node.inputs[0])
+    if mode == "replicate":
+        padded = source.call(functions.pad_by_repeating, x, widths)
+    else:
+        padded = source.call(F.pad, x, widths, mode, value)
+    if dims == 4 and not any(any(sides) for sides in before_and_after[2:]):
+        # What comes later reads `x` inside its padded form: so nothing need write it for itself.
+        source.put_in_place(node.inputs[0], source.call(functions.inner_part, padded, *image[:2]))
+    return padded
 
 
 def _instance_norm(source: NodeInputs, node: GraphNode) -> fx.Node:
