@@ -112,7 +112,7 @@ class VideoTrack:
             "options": self._encoder.options,
             "size": [context.width, context.height],
             "time base": str(self.time_base),
-            "pixel format": context.pix_fmt,
+            "pixel format": self._encoder.pix_fmt,  # in whatever memory frames are
             "headers": (context.extradata or b"").hex(),
         }
 
