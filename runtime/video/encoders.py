@@ -6,9 +6,10 @@ encoder = resolve(EncoderSettings(codec="hevc", crf=20), ".mp4")
 import contextlib
 import difflib
 import os
+import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from typing import cast
 
 import cv2  # noqa: F401  # before av: with av first, windows hang for ever on Linux
@@ -26,6 +27,8 @@ from dsmap.runtime.video.opening_reasons import reason_in
 
 AUTO = "auto"
 _OPENING_SECONDS = 30.0
+_PERIOD_SECONDS, _REMEMBERED = 10.0, 64
+_opened: set[tuple[str, str]] = set()  # encoders that work here
 _USUAL_SIZE = 256, 256
 _NOT_HERE = " does not work on this machine: "
 
@@ -148,9 +151,18 @@ def _crf(encoder: Encoder, crf: int | None) -> int | None:
     return crf
 
 
-@cache
 def _failure(library: str, pix_fmt: str) -> str | None:
-    """Why this encoder cannot be opened; None when it can. It really is opened, at a small size."""
+    """Why this encoder cannot be opened; None when it can, or could before. It really is opened, at a small size."""
+    if (library, pix_fmt) in _opened:
+        return None
+    failure = _failure_now(library, pix_fmt, _period())
+    if failure is None:
+        _opened.add((library, pix_fmt))
+    return failure
+
+
+@lru_cache(_REMEMBERED)
+def _failure_now(library: str, pix_fmt: str, _period: int) -> str | None:
     silence()
     try:
         _open(library, pix_fmt)
@@ -170,18 +182,27 @@ def _open(library: str, pix_fmt: str, size: tuple[int, int] = _USUAL_SIZE) -> No
         context.open()
 
 
-@cache  # it takes half a second, and every input of a job asks
 def opening_reason(library: str, pix_fmt: str, size: tuple[int, int] = _USUAL_SIZE) -> str | None:
     """Why this encoder fails to open at (width, height), from libav's log: error codes do not mention a missing driver.
 
     None where the log does not tell. Runs in a separate process. With Python listening to libav's log, every decoder
     thread that logs waits for the interpreter; if the interpreter waits for the decoder, or exits, that is a deadlock.
     """
+    return _reason_now(library, pix_fmt, size, _period())
+
+
+@lru_cache(_REMEMBERED)  # it takes half a second, and every input of a job asks
+def _reason_now(library: str, pix_fmt: str, size: tuple[int, int], _period: int) -> str | None:
     target = "dsmap.runtime.video.encoders:log_of_opening"
     reason: str | None = isolated(
         target, _OPENING_SECONDS, nested=True, library=library, pix_fmt=pix_fmt, size=list(size)
     ).value
     return reason or None
+
+
+def _period() -> int:
+    """What fails is tried again in the next one: an encoder of a GPU may only be busy."""
+    return int(time.monotonic() // _PERIOD_SECONDS)
 
 
 def log_of_opening(library: str, pix_fmt: str, size: list[int]) -> str:

@@ -221,3 +221,29 @@ def test_a_card_without_an_encoder_costs_no_time_and_no_file(card: Path, tmp_pat
         told, 2, "--codec h264_nvenc does not work on this machine: this GPU has no encoder (NVENC)"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
+
+
+BUSY = """
+from dsmap.runtime.video import encoders
+
+def told():
+    try:
+        return str(encoders.resolve(EncoderSettings(codec="h264_nvenc"), ".mkv"))
+    except DsmapError as error:
+        return error.fact
+
+other = av.CodecContext.create("h264_nvenc", "w")
+other.width, other.height, other.pix_fmt, other.time_base = 320, 240, "yuv420p", Fraction(1, 25)
+other.open()
+busy = [told(), told()]
+del other
+encoders._PERIOD_SECONDS = 1e9  # the next one
+print(json.dumps([*busy, told()]))
+"""
+
+
+def test_an_encoder_that_is_busy_is_tried_again_later(card: Path) -> None:
+    first, second, third = run(card, BUSY, NVENC_SESSIONS=1)
+    assert "--codec h264_nvenc does not work on this machine" in first
+    assert second == first
+    assert third.startswith("H.264 by NVENC, CQ 19")

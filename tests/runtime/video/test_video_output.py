@@ -197,7 +197,8 @@ def test_an_encoder_that_does_not_open_is_refused_with_the_reason_and_never_repl
 def test_python_never_listens_to_libavs_log_beside_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder's thread that logs would wait for the interpreter, and the interpreter for the thread at its end."""
     monkeypatch.setattr(av.logging, "set_level", lambda level: pytest.fail(f"set_level({level})"))
-    encoders._failure.cache_clear()
+    encoders._failure_now.cache_clear()
+    monkeypatch.setattr(encoders, "_opened", set())
     for codec in CODECS:
         with contextlib.suppress(InputError):
             resolve(EncoderSettings(codec=codec), default_suffix(codec))
