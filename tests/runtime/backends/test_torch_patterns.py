@@ -62,7 +62,7 @@ def exported(request, made_once) -> tuple[str, bytes]:
 
 
 def module(data: bytes) -> torch.fx.GraphModule:
-    return single_module(GraphData(data, "", "fp32", "model.onnx"), "x", "y")
+    return single_module(GraphData(data, "", "fp32", "model.onnx"), "x", wanted="y")
 
 
 def test_enlarging_writes_few_maps_and_gives_what_onnx_runtime_gives(exported):
