@@ -41,7 +41,7 @@ class LateTorchCuda(TorchCuda):
         self.streams: list[LateStream] = []
         self.pins: list[Any] = []  # weak references
         self.held: list[Any] = []  # weak references to the device's memory
-        self.warm: set[int] = set()  # streams on which something ran without a graph
+        self.warm: set[int] = set()  # streams on which something has run without a graph since the last copy
 
     def note(self, what: str) -> None:
         self.log.append(what)
@@ -79,6 +79,7 @@ class LateTorchCuda(TorchCuda):
         self.note("copy")
         pinned = [any(one() is tensor for one in self.pins) for tensor in (target, source)]
         assert sum(pinned) == 1, "not between pinned memory and the device"
+        self.warm.discard(id(stream))
         stream.add(lambda: target.copy_(source))
 
     def move(self, target, source, stream):
@@ -93,7 +94,7 @@ class LateTorchCuda(TorchCuda):
 
     def capture(self, function, stream):
         self.note("capture")
-        assert id(stream) in self.warm, "what has not run before cannot be captured"
+        assert id(stream) in self.warm, "what has not just run there cannot be captured"
         assert all(one.ran == one.put for one in self.streams), "the device is not idle"
         return RecordedKernels(function, torch.empty_like(function()))
 

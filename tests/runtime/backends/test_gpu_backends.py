@@ -99,11 +99,13 @@ def make(bundle, at_once=3) -> TensorRT:
 
 
 def test_equals_the_cpu_at_changing_sizes_batches_and_styles(gpu, bundle, by_cpu):
-    backend = make(bundle)
+    backend, done = make(bundle, at_once=1), []
     for i, (n, height, width) in enumerate(((1, 32, 40), (2, 16, 24), (1, 32, 40), (1, 32, 40), (1, 48, 16))):
         image, style = frames(n, height, width, i), styles(n, i // 2)
-        np.testing.assert_array_equal(backend.translate(image, style), by_cpu.translate(image, style))
+        done.append((backend.translate(image, style), by_cpu.translate(image, style)))
     backend.close()
+    for got, expected in done:  # after all: a result may not change with the next frame
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_frames_under_way_do_not_mix(gpu, bundle, by_cpu):
@@ -435,9 +437,10 @@ def test_a_frame_that_fails_leaves_the_next_ones_right(gpu, bundle, by_cpu):
         with pytest.raises(DsmapError, match="it broke"):
             backend.submit(frames(1, 16, 16, 1), styles(1, 1))
         gpu.fail.clear()
-        pending = [backend.submit(image, style) for _ in range(2)]
-        for wait in pending:
-            np.testing.assert_array_equal(wait(), by_cpu.translate(image, style))
+        for again in (styles(1, 1), style):  # the style that failed is not on the device, or only half
+            pending = [backend.submit(image, again) for _ in range(2)]
+            for wait in pending:
+                np.testing.assert_array_equal(wait(), by_cpu.translate(image, again))
     backend.close()
 
 
