@@ -40,7 +40,9 @@ class _ManagedTensor(ctypes.Structure):
 
 
 _lent: dict[int, Any] = {}  # by the tensor's address, until its user deletes it: the tensor, and what it needs
-_give_back = _Deleter(lambda address: _lent.pop(address, None))
+_give_back = _Deleter(lambda address, lent=_lent: lent.pop(address, None))
+# Users may outlive this module at the interpreter's exit: neither is ever freed.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_give_back))
 
 
 def read_plane(capsule: Any) -> tuple[Plane, int]:

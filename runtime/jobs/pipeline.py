@@ -8,6 +8,7 @@ Each stage has a thread of its own; writing is the caller's. Order is kept. The 
 flat and little is lost on a stop. All heavy calls (libav, OpenCV, the network) let other threads run.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -153,6 +154,7 @@ class Pipeline(Generic[Other, Result]):
             under = _InFlight(item, self._begin(item, index))
             index += 1
             if not self._put(self._translating, under):
+                _wait_out(under)
                 return
 
     def _finish_all(self) -> None:
@@ -177,8 +179,20 @@ class Pipeline(Generic[Other, Result]):
             if not isinstance(error, KeyboardInterrupt):
                 self._abort()
             self._draining.set()
+        if self._aborted.is_set():
+            self._wait_for_abandoned()
         followers = {"decode": self._read, "translate": self._translating, "finish": self._finished}
         self._put(followers[threading.current_thread().name], _END)
+
+    def _wait_for_abandoned(self) -> None:
+        """For frames that nobody wants any more: to a translator, they are under way until they are waited for."""
+        while True:
+            try:
+                item = self._translating.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, _InFlight):
+                _wait_out(item)
 
     def _abort(self) -> None:
         under_way = not self._aborted.is_set() and any(thread.is_alive() for thread in self._threads)
@@ -214,3 +228,8 @@ class Pipeline(Generic[Other, Result]):
             if room.acquire(timeout=_POLL):
                 return True
         return False
+
+
+def _wait_out(under: _InFlight[Any]) -> None:
+    with contextlib.suppress(Exception):
+        under.wait()

@@ -1,6 +1,8 @@
 """NV12 of RGB by the graph that a GPU runs, here on the CPU, beside the conversion of the host; whose memory it is."""
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable
 
 import cv2  # noqa: F401  # before av
@@ -77,6 +79,23 @@ def test_memory_is_kept_as_long_as_frames_need_it() -> None:
     del frames
     gc.collect()
     assert not dlpack._lent
+
+
+AT_THE_EXIT = """
+import sys
+import cv2, av, numpy as np
+from dsmap.runtime.backends.device_result import DeviceResult
+from dsmap.runtime.backends.dlpack import Plane
+
+memory = np.zeros((72, 256), np.uint8)
+result = DeviceResult(width=64, height=48, plane=Plane(memory.ctypes.data, 256), device="cpu", owner=memory)
+sys.outlives_other_modules = av.VideoFrame.from_dlpack(result.planes(), format="nv12")
+"""
+
+
+def test_frames_that_are_left_when_the_interpreter_exits_do_no_harm() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_THE_EXIT], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_device_that_converts_otherwise_is_not_used() -> None:

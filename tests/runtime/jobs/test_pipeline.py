@@ -168,6 +168,28 @@ def test_a_stage_that_hangs_does_not_hold_the_end_up(stuck):
     free.set()
 
 
+def test_every_frame_that_was_begun_is_waited_for_after_an_error_too() -> None:
+    """A backend with a place for each frame under way has no other sign that one is free again."""
+    before, under_way = set(threading.enumerate()), []
+
+    def begin(frame, index):
+        under_way.append(index)
+        return lambda: under_way.remove(index) or frame.rgb
+
+    def write() -> None:
+        with Pipeline(frames(50), begin, lambda frame, rgb: rgb, in_flight=3) as pipeline:
+            for item in pipeline.results(StopRequest()):
+                if isinstance(item, Done) and item.frame.pts == 2:
+                    while len(under_way) < 3:
+                        time.sleep(0.001)
+                    raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
+    assert none_is_left(before)
+    assert under_way == []
+
+
 def test_ctrl_c_in_the_middle_of_a_slow_frame_leaves_a_playable_file_within_a_second(tmp_path: Path):
     source = clips.make_clip(tmp_path / "in.mp4", frames=20, audio=["aac"])
     seen, free = 0, threading.Event()
