@@ -23,6 +23,16 @@ from dsmap.runtime.backends.torch.modules import single_module
 from dsmap.runtime.bundle.bundle import GraphData
 
 
+class _Lent:
+    """Memory of a result; it returns to where it came from when nobody needs the result any more."""
+
+    def __init__(self, memory: Tensor, free: list[Tensor]) -> None:
+        self.memory, self._free = memory, free
+
+    def __del__(self) -> None:
+        self._free.append(self.memory)
+
+
 class TorchPlanes:
     """What converts frames, opened when it is needed and kept while their kind and size stay."""
 
@@ -30,6 +40,9 @@ class TorchPlanes:
         self._cuda = cuda
         self._to_rgb: PlanesToRgb | None = None
         self._to_nv12: tuple[tuple[int, int], Callable[[Tensor], Tensor]] | None = None
+        # FFmpeg registers the addresses of results with NVENC until the encoder is closed. So they are used again, and
+        # not given back to the device, which torch does whenever it captures a graph.
+        self._free: list[Tensor] = []
 
     def load(self, frame: DeviceFrame, lane: Lane) -> None:
         """Puts the conversion of a decoder's frame into the lane's memory on its stream; the lane keeps the frame.
@@ -44,15 +57,17 @@ class TorchPlanes:
     def result(self, rgb: Tensor, lane: Lane) -> DeviceResult:
         """The encoder's frame of RGB (1, H, W, 3), when the lane's stream gets there.
 
-        It has memory of its own: the encoder holds several. Raises DsmapError as `check_nv12`.
+        The encoder may hold any number of them. Raises DsmapError as `check_nv12`.
         """
         _, height, width, _ = rgb.shape
         if self._to_nv12 is None or self._to_nv12[0] != (width, height):
-            self._to_nv12 = (width, height), self._checked_nv12(width, height, lane)
-        convert = self._to_nv12[1]
-        memory = self._cuda.run(lambda: convert(rgb), lane.stream)
-        plane = Plane(memory.data_ptr(), pitch_of(width))
-        return DeviceResult(width=width, height=height, plane=plane, device=self._cuda.device.type, owner=memory)
+            self._to_nv12, self._free = ((width, height), self._checked_nv12(width, height, lane)), []
+        convert, cuda = self._to_nv12[1], self._cuda
+        made = cuda.run(lambda: convert(rgb), lane.stream)
+        memory = self._free.pop() if self._free else cuda.memory(tuple(made.shape), torch.uint8, lane.stream)
+        cuda.move(memory, made, lane.stream)
+        plane, owner = Plane(memory.data_ptr(), pitch_of(width)), _Lent(memory, self._free)
+        return DeviceResult(width=width, height=height, plane=plane, device=cuda.device.type, owner=owner)
 
     def _convert(self, graph: bytes) -> Convert:
         module = single_module(_graph(graph), LUMA, CHROMA, wanted=RGB_OF_PLANES).to(self._cuda.device)

@@ -28,6 +28,7 @@ from dsmap.runtime.backends.torch.lanes import (
     Load,
     Translation,
 )
+from dsmap.runtime.backends.torch.precision import tf32_in_convolutions
 from dsmap.runtime.engines.store import log_line
 
 Compile = Callable[[], Translation]
@@ -88,7 +89,7 @@ class GpuFrames:
                     raise DsmapError(f"more than {self.in_flight} frames are under way", "Wait for one first.")
                 lane = size.free.pop(0)
             try:
-                self._with_room(size, lambda: self._begin(size, lane, load, params, keep))
+                self._begin_with_less(size, lambda: self._begin(size, lane, load, params, keep))
             except BaseException:
                 # What is left of the frame is done before the lane's next one: its stream keeps the order.
                 self._give_back(size, lane)
@@ -123,11 +124,11 @@ class GpuFrames:
     @contextmanager
     def _modes(self) -> Iterator[None]:
         """Without gradients, and with or without TF32: afterwards as before, as that is a setting of the process."""
-        with _MODES, torch.inference_mode():
-            if self._tf32 is None:
+        with torch.inference_mode():
+            if self._tf32 is None:  # half precision: nobody has to wait while another one compiles
                 yield
                 return
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=self._tf32, benchmark_limit=None):
+            with _MODES, tf32_in_convolutions(self._tf32):
                 yield
 
     def _find(self, shape: Shape, params: Tensor) -> LanesOfSize:
@@ -164,8 +165,32 @@ class GpuFrames:
                 return True
         return False
 
+    def _begin_with_less(self, size: LanesOfSize, begin: Callable[[], None]) -> None:
+        """Begins a frame; where the device stays full, without what only makes its size faster."""
+        while True:
+            try:
+                return self._with_room(size, begin)
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._with_less(size):
+                    raise
+
+    def _with_less(self, size: LanesOfSize) -> bool:
+        """Frees a size's graphs, or else its compiled code; False where there is neither."""
+        if size.graphs:
+            without, size.graphs = "without CUDA graphs", False
+        elif size.begun >= UNCOMPILED_FRAMES and not size.stays_plain:
+            without, size.translation = "uncompiled", self._translation
+        else:
+            return False
+        size.stays_plain = True
+        self._cuda.synchronise()
+        size.drop_graphs()
+        self._cuda.give_back()
+        log_line(f"frames of {_size_of(size.lanes[0])} go on {without}, as the GPU's memory is full")
+        return True
+
     def _begin(self, size: LanesOfSize, lane: Lane, load: Load, params: Tensor, keep: Keep | None) -> None:
-        if size.begun >= UNCOMPILED_FRAMES and self._graphs and not size.graphs:
+        if size.begun >= UNCOMPILED_FRAMES and self._graphs and not size.graphs and not size.stays_plain:
             self._prepare(size, lane)
         try:
             size.begin(lane, load, params, keep)
@@ -177,9 +202,8 @@ class GpuFrames:
     def _prepare(self, size: LanesOfSize, lane: Lane) -> None:
         """Compiles the translation for a size where that can be, by a run on what is in the lane's memory."""
         if self._compile is not None:
-            batch, height, width, _ = lane.frames.shape
-            each = f"{batch} of {width}x{height}" if batch > 1 else f"{width}x{height}"
-            log_line(f"compiling the model for frames of {each}: about half a minute, a few seconds when it is known")
+            told = f"compiling the model for frames of {_size_of(lane)}"
+            log_line(f"{told}: about half a minute, a few seconds when it is known")
             before = size.translation
             try:
                 with warnings.catch_warnings(action="ignore"):  # advice to programmers
@@ -198,6 +222,11 @@ class GpuFrames:
         with self._lock:
             if size.lanes:
                 size.free.append(lane)
+
+
+def _size_of(lane: Lane) -> str:
+    batch, height, width, _ = lane.frames.shape
+    return f"{batch} of {width}x{height}" if batch > 1 else f"{width}x{height}"
 
 
 def _closed(_frames: Tensor, _params: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ class LanesOfSize:
         self.translation = translation
         self.graphs = False
         """Whether frames run as CUDA graphs from now on."""
+        self.stays_plain = False
+        """Whether there is too little memory to compile it or to capture graphs."""
         self.begun = 0
         """Frames so far."""
         self.lanes = [Lane(cuda, frames, params) for _ in range(lanes)]
@@ -122,6 +124,11 @@ class LanesOfSize:
             if is_out_of_memory(error):
                 raise
             raise CaptureError(first_line(error)) from error
+
+    def drop_graphs(self) -> None:
+        """Frees the graphs. The device must be idle."""
+        for lane in self.lanes:
+            lane.captured = None
 
     def close(self) -> None:
         """Frees graphs and memory. Nothing may be in flight."""

@@ -25,6 +25,7 @@ from dsmap.runtime.backends.torch import device_planes, devices
 from dsmap.runtime.backends.torch.backend import TorchBackend
 from dsmap.runtime.backends.torch.gpu_frames import GpuFrames
 from dsmap.runtime.backends.torch.lanes import MAX_SIZES, UNCOMPILED_FRAMES
+from dsmap.runtime.backends.torch.precision import tf32_in_convolutions
 from dsmap.runtime.bundle.bundle import Bundle
 from dsmap.runtime.bundle.bundled import find_model
 from dsmap.runtime.video.rgb_to_frame import RgbToFrame
@@ -248,6 +249,75 @@ def test_what_was_cancelled_raises_and_what_comes_later_does_not(gpu, bundle, by
     backend.close()
 
 
+def test_a_full_device_makes_frames_slower_and_no_fewer(gpu, bundle, by_cpu, monkeypatch, caplog):
+    """Too little memory for a graph, or for compiling: the size goes on as its first frames did, which is told once."""
+    full = torch.OutOfMemoryError("CUDA out of memory.")
+    backend = make(bundle, at_once=2)
+    gpu.fail["capture"] = full
+    for i in range(UNCOMPILED_FRAMES + 4):
+        right(by_cpu, backend.translate(frames(1, 24, 16, i), styles(1)), frames(1, 24, 16, i), styles(1))
+    assert caplog.messages[1:] == ["frames of 16x24 go on without CUDA graphs, as the GPU's memory is full"]
+    assert gpu.log.count("capture") == 1
+    del gpu.fail["capture"]
+    for i in range(UNCOMPILED_FRAMES + 2):  # another size has its own
+        backend.translate(frames(1, 16, 16, i), styles(1))
+    assert gpu.log.count("capture") > 1
+    caplog.clear()
+
+    def too_large(*_given):
+        raise full
+
+    monkeypatch.setattr(torch_backend, "compiled", lambda module: too_large)
+    for i in range(UNCOMPILED_FRAMES + 4):
+        right(by_cpu, backend.translate(frames(1, 32, 16, i), styles(1)), frames(1, 32, 16, i), styles(1))
+    tries = ["compiling the model for frames of 16x32: about half a minute, a few seconds when it is known"] * 3
+    told = "frames of 16x32 go on uncompiled, as the GPU's memory is full"
+    assert caplog.messages == [*tries, told]  # again without each of the other sizes
+    gpu.fail["run"] = full
+    with pytest.raises(DsmapError, match="CUDA out of memory") as caught:
+        backend.translate(frames(1, 32, 16), styles(1))
+    assert "smaller size" in caught.value.advice
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: None,
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    ],
+)
+def test_tf32_is_as_said_whatever_the_process_has_set(use):
+    conv, rnn = torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    try:
+        use()
+        before = conv.fp32_precision, rnn.fp32_precision
+        for allowed in (True, False):
+            with tf32_in_convolutions(allowed):
+                assert (conv.fp32_precision == "tf32") == allowed
+                assert torch.backends.cudnn.allow_tf32 == allowed
+            assert (conv.fp32_precision, rnn.fp32_precision) == before
+    finally:
+        torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
+        torch.backends.cudnn.allow_tf32 = True
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_half_precision_waits_for_nobody():
+    """Another translator compiles for half a minute within its setting of TF32."""
+    with GpuFrames(LateTorchCuda(), None, None, 1, True)._modes():
+        began = threading.Event()
+
+        def other() -> None:
+            with GpuFrames(LateTorchCuda(), None, None, 1, None)._modes():
+                began.set()
+
+        threading.Thread(target=other, daemon=True).start()
+        assert began.wait(60)
+
+
 def test_tf32_is_as_said_and_afterwards_as_before(gpu, bundle):
     """torch allows it in convolutions by default, and the setting is the process's."""
     before = torch._C._get_cudnn_allow_tf32()
@@ -375,12 +445,15 @@ def test_results_stay_on_the_device_for_its_encoder(gpu, bundle):
     backend = make(bundle)
     given = on_device(picture(32, 24, 1, False, False), False)
     expected = plane_values(RgbToFrame("nv12")(backend.submit_device(given, styles(1))()[0]))
+    used: set[int] = set()
     for order in itertools.permutations(range(3)):
         begun = [backend.submit_device(given, styles(1), keep=True) for _ in range(3)]
         results = [begun[i]() for i in order]
         taken = [av.VideoFrame.from_dlpack(result.planes(), format="nv12") for result in results]
         for planes in map(plane_values, taken):
             assert max(np.abs(one - two).max() for one, two in zip(planes, expected, strict=True)) <= 1
+        used |= {result.plane.address for result in results}
+    assert len(used) == 3 + len(begun)  # those that are held, and those of the frames after them
     assert len({result.plane.address for result in results}) == 3
     del results, taken
     gc.collect()
