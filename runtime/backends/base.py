@@ -100,7 +100,7 @@ class Backend(ABC):
         """As `submit`, where `takes_device_frames`, for one frame of a size that the bundle takes.
 
         `keep`: the result stays in the device's memory, as a `DeviceResult`. Waiting raises DsmapError when the frame
-        is not what it is by way of the host: see `PlanesToRgb`, and `RgbToNv12` for results.
+        is not what it is by way of the host: see `PlanesToRgb`, and `check_nv12` for results.
         """
         raise NotImplementedError
 

@@ -18,8 +18,9 @@ LUMA, CHROMA, RGB = "luma", "chroma", "frames"
 OPSET = 20
 """As that of the bundle's graphs."""
 _SHARPNESS = -0.6  # of swscale's bicubic filter
-_MOST_COMPARED = 30  # frames, each of which is converted four times
+_EVERY = 30  # frames: the first ones are compared, then one of so many; each is converted four times
 _MOST_BEYOND = 0.001  # of the values: where colours leave the range of RGB, swscale clips at other steps
+_MOST_OF_NOISE = 0.01  # of them, which only noise in saturated colours comes to
 
 
 class PlanesKind(NamedTuple):
@@ -76,8 +77,8 @@ Convert = Callable[[DeviceFrame, Any], None]
 class PlanesToRgb:
     """Converts frames of one `kind` within a device.
 
-    PyAV does not tell the siting of the colour. So frames are compared with the same frames by way of the host until
-    one siting alone fits, or colours have told none apart for 30 frames: then the first one that fits stays.
+    PyAV does not tell the siting of the colour. So the first 30 frames, and then one of 30, are compared with the same
+    frames by way of the host, until colours have told which siting fits best.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class PlanesToRgb:
         """`open_graph`: makes what runs a `planes_graph`. `to_host`: waits for what a target has, (H, W, 3)."""
         self.kind = kind
         self._to_host = to_host
-        self._compared = 0
+        self._seen = 0
         self._conversions = [open_graph(planes_graph(kind, siting)) for siting in SITINGS]
 
     def run(self, frame: DeviceFrame, target: Any) -> None:
@@ -95,27 +96,29 @@ class PlanesToRgb:
         Raises DsmapError when it is not what the host makes of the frame, and the backend's errors.
         """
         frame.wait()
-        if len(self._conversions) == 1:
-            self._conversions[0](frame, target)
-            return
+        if len(self._conversions) > 1:
+            if self._seen < _EVERY or self._seen % _EVERY == 0:
+                self._conversions = self._fitting(frame, target)
+            self._seen += 1
+        self._conversions[0](frame, target)
+
+    def _fitting(self, frame: DeviceFrame, target: Any) -> list[Convert]:
+        """The conversions that give what the host makes of the frame."""
         by_host = frame.to_rgb().astype(np.int16)
-        fitting, shares, worst = [], [], 0
+        shares, worst = [], 0
         for convert in self._conversions:
             convert(frame, target)
             apart = np.abs(self._to_host(target) - by_host)
             shares.append(float((apart > 1).mean()))
             worst = max(worst, int(apart.max()))
-            if shares[-1] <= _MOST_BEYOND:
-                fitting.append(convert)
-        if not fitting:
+        if (least := min(shares)) > _MOST_OF_NOISE:
             raise DsmapError(
-                f"frames in the memory of the GPU are not the decoder's: {min(shares):.2%} of the values differ by more"
+                f"frames in the memory of the GPU are not the decoder's: {least:.2%} of the values differ by more"
                 f" than a level, the worst by {worst}",
                 "Pass --hwaccel auto, which takes frames through the memory of the host, and report this.",
             )
-        self._compared += 1
-        self._conversions = fitting[:1] if self._compared >= _MOST_COMPARED else fitting
-        fitting[0](frame, target)
+        most = max(least, _MOST_BEYOND)
+        return [convert for convert, share in zip(self._conversions, shares, strict=True) if share <= most]
 
 
 def plane_shapes(kind: PlanesKind) -> tuple[tuple[int, int], tuple[int, int, int]]:

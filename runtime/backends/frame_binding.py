@@ -44,9 +44,9 @@ class FrameBinding:
         self._frames: Any = None
         self._style_value: Any = None
         self._binding: Any = None
-        self._kept_result: tuple[Any, Callable[[Any], DeviceResult]] | None = (
-            None  # RGB on the device, where results stay there
-        )
+        # RGB on the device for results that stay there, and what converts it; whether the graph writes it.
+        self._kept_result: tuple[Any, Callable[[Any], DeviceResult]] | None = None
+        self._keeps = False
         self._upload: Frames | None = None
         self._download: Frames | None = None
 
@@ -70,9 +70,9 @@ class FrameBinding:
             self._style = style_ns.copy()
         if keep:
             return self._run_and_keep(options)
-        if self._kept_result is not None:
-            self._kept_result = None
+        if self._keeps:
             self._binding.bind_ortvalue_output(OUTPUT, self._ort.OrtValue.ortvalue_from_numpy(self._download))
+            self._keeps = False
         self._session.run_with_iobinding(self._binding, options)
         return self._download.copy()
 
@@ -82,9 +82,11 @@ class FrameBinding:
             rgb = self._ort.OrtValue.ortvalue_from_shape_and_type(list(self._shape), np.uint8, self._device, 0)
             _, height, width, _ = self._shape
             self._kept_result = rgb, self._planes.to_nv12(width, height)
-            self._binding.bind_ortvalue_output(OUTPUT, rgb)
-        self._session.run_with_iobinding(self._binding, options)
         rgb, to_nv12 = self._kept_result
+        if not self._keeps:
+            self._binding.bind_ortvalue_output(OUTPUT, rgb)
+            self._keeps = True
+        self._session.run_with_iobinding(self._binding, options)
         return to_nv12(rgb)
 
     def _load(self, frames_nhwc: Frames | DeviceFrame) -> None:
@@ -99,7 +101,8 @@ class FrameBinding:
 
     def free(self) -> None:
         """Frees all of it."""
-        self._shape = self._frames = self._style_value = self._binding = self._kept_result = None
+        self._shape = self._frames = self._style_value = self._binding = self._kept_result = self._converter = None
+        self._keeps = False
         self._upload = self._download = None
         if self._host is not None:
             self._host.free()

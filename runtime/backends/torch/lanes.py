@@ -98,10 +98,9 @@ class LanesOfSize:
             raise DsmapError(
                 f"the model gives {tuple(output.shape)} for frames of {self._shape}", "Export the bundle again."
             )
+        lane.result = None if keep is None else keep(output, lane)
         if keep is None:
             cuda.copy(lane.output_host, output, stream)
-        else:
-            lane.result = keep(output, lane)
         cuda.record(lane.done, stream)
         self.begun += 1
 

@@ -63,7 +63,8 @@ def test_the_siting_is_found_once_frames_show_it() -> None:
     assert np.array_equal(run(converter, later), run(expected, later))
 
 
-def test_grey_frames_are_not_compared_for_ever() -> None:
+def test_one_of_30_frames_is_compared_while_they_are_grey() -> None:
+    """A clip that begins in black shows its siting late."""
     grey = av.VideoFrame(64, 48, "nv12")
     for plane in grey.planes:
         plane.update(bytes([128]) * plane.buffer_size)
@@ -71,9 +72,32 @@ def test_grey_frames_are_not_compared_for_ever() -> None:
     given, compared = on_device(grey, False), []
     counted = replace(given, to_rgb=lambda: compared.append(1) or by_host(grey))
     converter = to_rgb(given.kind)
-    for _ in range(35):
+    for _ in range(60):
         assert np.array_equal(run(converter, counted), by_host(grey))
-    assert len(compared) == 30
+    assert len(compared) == 31
+    coloured = picture(64, 48, 1, False, False)
+    got = run(converter, on_device(coloured, False)).astype(int)
+    assert np.abs(got - by_host(coloured)).max() <= 1
+    assert len(converter._conversions) == 1
+
+
+@pytest.mark.parametrize("of", ["rgb", "planes"])
+def test_noise_is_no_reason_to_stop(of: str) -> None:
+    """Beyond the range of RGB, more values than usual differ by more than a level."""
+    rng = np.random.default_rng(0)
+    frame = av.VideoFrame(128, 128, "nv12")
+    if of == "rgb":
+        noise = av.VideoFrame.from_ndarray(rng.integers(0, 256, (128, 128, 3), np.uint8), format="rgb24")
+        frame = noise.reformat(format="nv12", dst_colorspace=1, dst_color_range=1)
+    else:
+        for plane in frame.planes:
+            plane.update(rng.integers(16, 236, plane.buffer_size, np.uint8).tobytes())
+    frame.colorspace, frame.color_range = 1, 1
+    given = on_device(frame, False)
+    converter = to_rgb(given.kind)
+    apart = np.abs(run(converter, given).astype(int) - by_host(frame))
+    assert 0.001 < (apart > 1).mean() < 0.01
+    assert len(converter._conversions) == 1
 
 
 def test_planes_that_are_not_the_decoders_stop_it() -> None:

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 
 import cv2  # noqa: F401  # before av
@@ -12,11 +13,16 @@ import av
 import numpy as np
 import onnxruntime as ort
 import pytest
-from device_frames import plane_values
+from device_frames import by_host, picture, plane_values
+from device_frames import on_device as on_a_device
+from onnx import TensorProto, helper
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import dlpack
+from dsmap.runtime.backends.device_frame import SITINGS
 from dsmap.runtime.backends.device_result import DeviceResult
+from dsmap.runtime.backends.frame_binding import FrameBinding
+from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT
 from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.video.rgb_to_frame import RgbToFrame
 
@@ -79,6 +85,37 @@ def test_memory_is_kept_as_long_as_frames_need_it() -> None:
     del frames
     gc.collect()
     assert not dlpack._lent
+
+
+def test_what_converts_is_kept_while_the_size_stays_and_no_longer() -> None:
+    """A job's first frame comes from the host, the others from the decoder: jobs of one size open nothing anew."""
+    of_any_size = [TensorProto.UINT8, (None, None, None, 3)]
+    infos = [helper.make_tensor_value_info(name, *of_any_size) for name in (FRAMES, OUTPUT)]
+    graph = helper.make_graph([helper.make_node("Identity", [FRAMES], [OUTPUT])], "same", infos[:1], infos[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    opened: list[weakref.ref] = []
+
+    def counted(graph: bytes) -> ort.InferenceSession:
+        opened.append(weakref.ref(made := session(graph)))
+        return made
+
+    planes, style = SessionPlanes(ort, counted, session, "cpu"), np.zeros((1, 1), np.float32)
+    smallest = np.zeros((1, 16, 16, 3), np.uint8)
+    binding = FrameBinding(ort, session(model.SerializeToString()), "cpu", smallest, None, planes)
+    decoded = picture(64, 48, 1, False, False)
+    given, host = on_a_device(decoded, False), np.random.default_rng(4).integers(0, 256, (1, 48, 64, 3), np.uint8)
+    expected = plane_values(RgbToFrame("nv12")(by_host(decoded)))
+    for _ in range(2):
+        assert np.array_equal(binding.run(host, style), host)
+        assert np.abs(binding.run(given, style)[0].astype(int) - by_host(decoded)).max() <= 1
+        kept = binding.run(given, style, keep=True)
+        assert isinstance(kept, DeviceResult)
+        frame = av.VideoFrame.from_dlpack(kept.planes(), format="nv12")
+        assert max(np.abs(one - two).max() for one, two in zip(plane_values(frame), expected, strict=True)) <= 2
+    assert len(opened) == len(SITINGS) + 1
+    assert np.array_equal(binding.run(smallest, style), smallest)
+    gc.collect()
+    assert [one() for one in opened] == [None] * len(opened)
 
 
 AT_THE_EXIT = """
