@@ -84,7 +84,15 @@ class OnnxRuntimeCUDA(Backend):
         self._tf32 = self.precision == "fp32" and settings.precision != "fp32"
         # Memory grows by what is asked for: by default each step is twice the one before, which takes twice as much.
         strategy = "kSameAsRequested"
-        self._options = {"device_id": 0, "use_tf32": int(self._tf32), "arena_extend_strategy": strategy}
+        # cuDNN's own choice of algorithms: trying all of them took eight times as long for a size's first frame, and
+        # gained nothing (docs/benchmarks/gpu.md).
+        search = "HEURISTIC"
+        self._options = {
+            "device_id": 0,
+            "use_tf32": int(self._tf32),
+            "arena_extend_strategy": strategy,
+            "cudnn_conv_algo_search": search,
+        }
         self._pool = TranslationPool(min(settings.frames_at_once, MAX_CONCURRENT), self._translate, own_thread=True)
         self.in_flight = self._pool.in_flight
         self._of_thread = threading.local()
@@ -124,10 +132,12 @@ class OnnxRuntimeCUDA(Backend):
     def _open_small(self, graph: bytes) -> Any:
         """A session on the device, beside that of the translation."""
         providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
-        return self._open(graph, session_options(self._ort), providers)
+        with quiet(self._ort):
+            return self._open(graph, session_options(self._ort), providers)
 
     def _open_on_cpu(self, graph: bytes) -> Any:
-        return self._open(graph, session_options(self._ort), ["CPUExecutionProvider"])
+        with quiet(self._ort):
+            return self._open(graph, session_options(self._ort), ["CPUExecutionProvider"])
 
     def cancel(self) -> None:
         self._pool.cancel()  # a running frame cannot be cancelled

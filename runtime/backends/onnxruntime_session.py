@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ OLD_DRIVER = "driver version is insufficient"
 """In what CUDA says where the driver is older than the CUDA that ONNX Runtime is built with."""
 _INSTALL = "pip install 'dsmap[cpu]'"
 _SPIN_MICROSECONDS = "50"  # versions of ONNX Runtime that do not know it take no notice
+_QUIET = threading.Lock()
+_quiet_blocks = 0
 Providers = list[str | tuple[str, dict[str, Any]]]
 
 
@@ -105,12 +108,21 @@ def run_session(
 
 @contextmanager
 def quiet(ort: Any) -> Iterator[None]:
-    """Without ONNX Runtime's own lines within the block: what fails is raised."""
-    ort.set_default_logger_severity(4)
+    """Without ONNX Runtime's own lines within the block: what fails is raised.
+
+    That is a setting of the process: it lasts until the last of several threads has left its block.
+    """
+    global _quiet_blocks
+    with _QUIET:
+        _quiet_blocks += 1
+        ort.set_default_logger_severity(4)
     try:
         yield
     finally:
-        ort.set_default_logger_severity(2)
+        with _QUIET:
+            _quiet_blocks -= 1
+            if not _quiet_blocks:
+                ort.set_default_logger_severity(2)
 
 
 @contextmanager

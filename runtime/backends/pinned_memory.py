@@ -5,6 +5,7 @@ runtime that the provider has loaded.
 """
 
 import ctypes
+import logging
 import os
 import sys
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_log = logging.getLogger("dsmap")
 _RUNTIMES = {
     "win32": ("cudart64_13.dll", "cudart64_12.dll"),
 }.get(sys.platform, ("libcudart.so.13", "libcudart.so.12"))
 
 
 class PinnedMemory:
-    """uint8 arrays in pinned memory, or in ordinary memory where there is no CUDA runtime; `pinned` tells which."""
+    """uint8 arrays in pinned memory, or in ordinary memory without a CUDA runtime or where it refuses: see `pinned`."""
 
     def __init__(self) -> None:
         self._runtime = _loaded_runtime()
@@ -26,7 +28,7 @@ class PinnedMemory:
 
     @property
     def pinned(self) -> bool:
-        """Whether arrays are in pinned memory: none has been refused so far."""
+        """Whether arrays are in pinned memory: none has been refused since the last `free`."""
         return self._runtime is not None
 
     def array(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -36,6 +38,7 @@ class PinnedMemory:
         if self._runtime is not None and self._runtime.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), 0):
             self._runtime.cudaGetLastError()  # or ONNX Runtime's next call is told of it
             self._runtime = None
+            _log.debug("the host's memory cannot be pinned: frames are copied more slowly until their size changes")
         if self._runtime is None or pointer.value is None:
             return np.empty(shape, np.uint8)
         self._addresses.append(pointer.value)
@@ -45,6 +48,7 @@ class PinnedMemory:
         """Frees every array: none may be used any more."""
         while self._addresses:
             self._free(self._addresses.pop())
+        self._runtime = _loaded_runtime()
 
     def _free(self, address: int) -> None:
         if (runtime := _loaded_runtime()) is not None:

@@ -159,8 +159,10 @@ class EngineStore:
             height=size.height,
             fault_of=lambda path: _NOT_BUILT if not is_own_file(path) or trust_fault(path) else None,
         )
-        # It holds engines of all models and sizes: only those that have become useless are reported.
-        reasons += [reason for reason in refused if any(what in reason for what in _USELESS)]
+        # It holds engines of all models and sizes: only those that have become useless are reported, and the one that
+        # is built anew.
+        ours = cached_engine_path(key, component, domain).name
+        reasons += [reason for reason in refused if reason.startswith(ours) or any(what in reason for what in _USELESS)]
         return path
 
     def profile(self, size: Size, batch: int, component: str) -> SizeProfile:

@@ -189,7 +189,9 @@ def test_debug_tells_so(bundle, caplog):
     OnnxRuntimeCUDA(bundle, "winter").close()
     placed, options = caplog.messages
     assert re.fullmatch(rf"cuda: \d+ nodes on {PROVIDER}", placed)
-    assert options == "cuda: device_id=0, use_tf32=0, arena_extend_strategy=kSameAsRequested"
+    assert options == (
+        "cuda: device_id=0, use_tf32=0, arena_extend_strategy=kSameAsRequested, cudnn_conv_algo_search=HEURISTIC"
+    )
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("auto", "1"), ("fp32", "0")])
@@ -198,6 +200,7 @@ def test_options_are_taken_as_given(tiny_bundle, precision, tf32):
     made = OnnxRuntimeCUDA(Bundle.read(tiny_bundle), "winter", BackendSettings(precision=precision))
     taken = made._session.get_provider_options()[PROVIDER]
     assert (taken["use_tf32"], taken["device_id"], taken["arena_extend_strategy"]) == (tf32, "0", "kSameAsRequested")
+    assert taken["cudnn_conv_algo_search"] == "HEURISTIC"
     arithmetic = "fp32 with TF32" if tf32 == "1" else "fp32"
     assert made.description == f"ONNX Runtime {onnxruntime.__version__} on stand-in, {arithmetic}"
     made.close()

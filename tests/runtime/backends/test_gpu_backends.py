@@ -1139,6 +1139,9 @@ def test_pinned_memory_is_freed_and_does_without_where_it_is_refused(monkeypatch
     memory.free()
     memory.free()
     assert runtime.held == {}
+    assert memory.array((900,)).ctypes.data in runtime.held  # the next size is tried again
+    assert memory.pinned
+    memory.free()
     monkeypatch.undo()
     assert PinnedMemory().array((3, 5)).shape == (3, 5)
 

@@ -100,6 +100,16 @@ def test_a_bundles_engines_from_elsewhere_are_built_again_and_told(bundle, rtx, 
     assert len(caplog.messages) == 1  # from the cache, without a word
 
 
+def test_an_engine_of_the_cache_without_its_sidecar_is_built_again_and_told(bundle, rtx, cache, caplog):
+    shutil.rmtree(bundle.folder / "engines")
+    open_mapping(bundle, rtx)
+    sidecar_path(engine_in(cache)).unlink()
+    caplog.clear()
+    open_mapping(bundle, rtx)
+    (line,) = caplog.messages
+    assert "it has no sidecar, so what it was built from is unknown" in line
+
+
 def test_with_trust_they_are_loaded_as_they_are(bundle, rtx, cache, caplog):
     theirs = read_sidecar(engine_in(bundle.folder)).engine_sha256
     assert open_mapping(bundle, rtx, trust_engines=True) == theirs
