@@ -6,6 +6,7 @@ single block of the whole GPU. Means in two steps, over each channel and then ov
 rounding and fill the device. They are slower on CPUs, so the bundle keeps the other form and this one is made at load.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ FRAMES, STYLE, OUTPUT = "frames", "style_params", "decoder/frames"
 """The graph's inputs and its output."""
 
 
-def bundle_gpu_graph(bundle: Bundle, source: str, target: str, precision: str) -> bytes:
+def bundle_gpu_graph(
+    bundle: Bundle, source: str, target: str, precision: str, norms: Callable[[Any], object] | None = None
+) -> bytes:
     """`gpu_graph` of a bundle's graphs from `source` to `target`."""
 
     def read(component: str, domain: str) -> bytes | None:
@@ -27,13 +30,16 @@ def bundle_gpu_graph(bundle: Bundle, source: str, target: str, precision: str) -
     encoder, decoder = read("content_encoder", source), read("decoder", target)
     assert encoder is not None, "a bundle is read only if it has it"
     assert decoder is not None
-    return gpu_graph(encoder, read("mapping", target), decoder)
+    return gpu_graph(encoder, read("mapping", target), decoder, norms)
 
 
-def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:
+def gpu_graph(
+    encoder: bytes, mapping: bytes | None, decoder: bytes, norms: Callable[[Any], object] | None = None
+) -> bytes:
     """The ONNX graph from `frames` and `style_params` (if the decoder has styles) to `decoder/frames`.
 
-    Raises DsmapError where onnx is missing.
+    `norms` rewrites the norms of the onnx.ModelProto in place; None: `two_step_norms`. Raises DsmapError where onnx is
+    missing.
     """
     try:
         import onnx
@@ -60,7 +66,7 @@ def gpu_graph(encoder: bytes, mapping: bytes | None, decoder: bytes) -> bytes:
     first.graph.input.extend(entry for entry in last.graph.input if entry.name == STYLE)
     del first.graph.output[:], first.graph.value_info[:]
     first.graph.output.extend(last.graph.output)
-    two_step_norms(first)
+    (norms or two_step_norms)(first)
     return bytes(first.SerializeToString())
 
 

@@ -30,6 +30,7 @@ from dsmap.runtime.backends.base import (
     need_gpu,
 )
 from dsmap.runtime.backends.concurrency import TranslationPool
+from dsmap.runtime.backends.cuda_norms import cuda_norms
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.frame_binding import FrameBinding
@@ -188,7 +189,7 @@ class OnnxRuntimeCUDA(Backend):
 
     def _open_session(self, source: str) -> Any:
         """A session of the whole translation from `source`."""
-        graph = bundle_gpu_graph(self._bundle, source, self._target, self.precision)
+        graph = bundle_gpu_graph(self._bundle, source, self._target, self.precision, cuda_norms)
         options, debug = session_options(self._ort), _log.isEnabledFor(logging.DEBUG)
         if debug:
             record_placement(options)

@@ -25,6 +25,7 @@ import pytest
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends import onnxruntime_planes
 from dsmap.runtime.backends.base import BackendSettings
+from dsmap.runtime.backends.cuda_norms import cuda_norms
 from dsmap.runtime.backends.device_frame import SITINGS, PlanesKind, planes_graph
 from dsmap.runtime.backends.device_result import DeviceResult, nv12_graph
 from dsmap.runtime.backends.dlpack import DEVICES, read_plane
@@ -130,7 +131,10 @@ def test_every_node_is_on_the_gpu_and_nothing_is_copied_between(bundle, tmp_path
         return bundle.graph_data(component, domain, precision).data
 
     graph = gpu_graph(
-        read("content_encoder", "summer"), read("mapping", "winter") if mapping else None, read("decoder", "winter")
+        read("content_encoder", "summer"),
+        read("mapping", "winter") if mapping else None,
+        read("decoder", "winter"),
+        cuda_norms,
     )
     options = session_options(onnxruntime)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -160,7 +164,7 @@ def published(tmp_path_factory) -> bytes:
         if graph.domain == wanted and graph.component in ("content_encoder", "mapping", "decoder"):
             write_graph(graph, folder / graph.file_name)
             parts[graph.component] = (folder / graph.file_name).read_bytes()
-    return gpu_graph(parts["content_encoder"], parts["mapping"], parts["decoder"])
+    return gpu_graph(parts["content_encoder"], parts["mapping"], parts["decoder"], cuda_norms)
 
 
 def test_only_arithmetic_on_sizes_is_on_the_cpu(published, tmp_path):
