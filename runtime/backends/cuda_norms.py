@@ -93,7 +93,7 @@ class _Rewrite:
     def _narrow(self, name: str) -> str | None:
         """What is cast to float32 here."""
         node = self._makers.get(name)
-        return node.input[0] if self._cast(node, _FLOAT) else None
+        return str(node.input[0]) if node is not None and self._cast(node, _FLOAT) else None
 
     def _is_plain(self, norm: Any) -> bool:
         scale, shift = (self._arrays.get(name) for name in norm.input[1:3])
@@ -118,13 +118,14 @@ class _Rewrite:
         if affine is None:
             made, scale, shift = [], self._of_samples(channels, 1, _HALF), self._of_samples(channels, 0, _HALF)
         else:
-            styles = [self._makers.get(each) for each in affine[1:]]  # (N, C), unsqueezed
-            if any(each is None or each.op_type != "Unsqueeze" for each in styles):
+            styles = [self._before(each, "Unsqueeze") for each in affine[1:]]  # of (N, C)
+            if None in styles:
                 return None
             scale, shift = f"{name}scale", f"{name}shift"
             made = [
-                *self._flat(styles[0].input[0], scale, _HALF),  # type: ignore[union-attr]
-                *self._flat(styles[1].input[0], shift, _HALF),  # type: ignore[union-attr]
+                node
+                for style, to in zip(styles, (scale, shift), strict=True)
+                for node in self._flat(style.input[0], to, _HALF)
             ]
         return made + self._of_one_sample(
             x, last.output[0], channels, "InstanceNormalization", [scale, shift], epsilon=_epsilon(norm)
@@ -140,7 +141,7 @@ class _Rewrite:
             return None
         scale, shift = (self._arrays.get(name) for name in affine[1:])
         x = self._narrow(into.input[0]) if half else into.input[0]
-        if scale is None or shift is None or x is None or scale.shape != (scale.size, 1, 1) != shift.shape:
+        if scale is None or shift is None or x is None or not (scale.shape == shift.shape == (scale.size, 1, 1)):
             return None
         if scale.size < _FEWEST_CHANNELS or len(self._arrays[norm.input[1]]) != 1:
             return None
@@ -251,7 +252,7 @@ class _Rewrite:
                 helper.make_node("Mul", [chain[2], nothing], [zero]),
             ]
             self._makers[zero] = self._first[-1]
-        values = np.full(channels, value * (1 - _EPSILON), np.float32).astype(_dtype(kind))  # 1 in half precision
+        values: np.ndarray[Any, Any] = np.full(channels, value * (1 - _EPSILON), _dtype(kind))  # 1 in half precision
         each = self._constant(f"each_{value}_of_{channels}_{kind}", values)
         self._first.append(helper.make_node("Add", [zero, each], [f"{name}_of_sample"]))
         self._first += self._flat(f"{name}_of_sample", name, _FLOAT)
