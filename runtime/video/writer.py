@@ -151,10 +151,12 @@ class VideoWriter:
         except (av.FFmpegError, ValueError) as error:
             size = context.width, context.height
             reason = opening_reason(self.encoder.library, self.encoder.pix_fmt, size)
+            # With it, frames for the encoder are allocated in the GPU's memory.
+            instead = "leave out --hwaccel, or " if self.on_device else ""
             raise InputError(
                 f"{self.encoder.title} cannot encode frames of {width}x{height}: "
                 f"{reason or getattr(error, 'strerror', None) or error}",
-                "choose another --height, or another --codec",
+                f"{instead}choose another --height, or another --codec",
             ) from error
         self._container.start_encoding()
         if self._journal is not None:

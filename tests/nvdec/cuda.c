@@ -1,4 +1,5 @@
 /* A driver without a card: device memory is the process's own. FFmpeg looks up more names: see build.py. */
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,12 +34,16 @@ static int copy(const Copy *job) {
 
 int cuMemcpy2D_v2(const Copy *job) { return copy(job); }
 int cuMemcpy2DAsync_v2(const Copy *job, void *stream) { return copy(job); }
+static size_t used; /* of the card's memory by FFmpeg; NVDEC_ROOM: bytes that it may have */
 int cuMemAlloc_v2(Device *at, size_t bytes) {
+    const char *room = getenv("NVDEC_ROOM");
     if (!depth) return 201; /* invalid context */
+    if (room && used + bytes > strtoul(room, 0, 10)) return 2;
     *at = (Device)malloc(bytes);
+    used += malloc_usable_size((void *)*at);
     return 0;
 }
-int cuMemFree_v2(Device at) { free((void *)at); return 0; }
+int cuMemFree_v2(Device at) { used -= malloc_usable_size((void *)at); free((void *)at); return 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 int cuDeviceGet(int *device, int number) { *device = number; return number ? 101 : 0; }
 int cuDeviceGetName(char *name, int bytes, int device) { strcpy(name, "a card of the tests"); return 0; }

@@ -286,6 +286,28 @@ def test_frames_go_from_the_decoder_to_the_encoder_in_the_memory_of_the_card(car
     assert told["facts"] == translate(card, tiny_bundle, path, code=ENCODE, hwaccel="off")["facts"]
 
 
+FULL = """
+from pathlib import Path
+from dsmap.runtime.backends import dlpack
+
+dlpack.DEVICES["cpu"] = 2
+try:
+    with translator.Translator.load(opened, domain="winter") as with_model:
+        translate_video(path, path + ".nvenc.mp4", with_model, codec="h264_nvenc", hwaccel="cuda")
+except DsmapError as error:
+    print(json.dumps([error.fact, error.advice, len(list(Path(path).parent.glob("*.nvenc*")))]))
+"""
+
+
+def test_a_card_without_memory_for_the_encoders_frames_is_told_what_to_do(card, tmp_path, tiny_bundle, monkeypatch):
+    path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
+    nvdec.pictures(path, tmp_path / "pictures", (64, 48))
+    monkeypatch.setenv("NVDEC_ROOM", "1000000")
+    fact, advice, files = translate(card, tiny_bundle, path, code=FULL)
+    assert fact == "H.264 by NVENC cannot encode frames of 64x48: Cannot allocate memory"
+    assert (advice.startswith("leave out --hwaccel, or"), files) == (True, 0)
+
+
 def test_results_stay_there_only_if_frames_do(card, tmp_path, tiny_bundle, monkeypatch) -> None:
     path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
     nvdec.pictures(path, tmp_path / "pictures", (64, 48))
