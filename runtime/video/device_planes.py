@@ -34,11 +34,13 @@ def on_host(frame: VideoFrame) -> VideoFrame:
     return copied
 
 
-def device_frame(frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[np.uint8]]) -> DeviceFrame | None:
+def device_frame(
+    frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[np.uint8]], clip: int
+) -> DeviceFrame | None:
     """`frame` for a backend that takes it where it is; None where it has to come to the host.
 
     That is for frames in the host's memory, and those whose colours take more than a matrix to become RGB. `to_rgb`:
-    converts the frame, once it is on the host.
+    converts the frame, once it is on the host. `clip`: as in `PlanesKind`.
     """
     stored = stored_format(frame)
     if frame.format.name != _ON_CUDA or stored not in ("nv12", "p010le") or frame.width % 2 or frame.height % 2:
@@ -50,9 +52,8 @@ def device_frame(frame: VideoFrame, to_rgb: Callable[[VideoFrame], npt.NDArray[n
     (luma, device), (chroma, _) = map(read_plane, capsules)
     if weights is None or device != DEVICES[_ON_CUDA] or luma.pitch != chroma.pitch:
         return None
-    kind = PlanesKind(
-        frame.width, frame.height, stored == "p010le", luma.pitch, *weights, value_range(frame) == ColorRange.JPEG
-    )
+    full = value_range(frame) == ColorRange.JPEG
+    kind = PlanesKind(frame.width, frame.height, stored == "p010le", luma.pitch, *weights, full, clip)
     return DeviceFrame(
         kind=kind,
         luma=luma,

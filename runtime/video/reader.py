@@ -5,6 +5,7 @@ from the first one that is wanted on (`seeking`) to the last (`trim`); the reade
 with strictly increasing times.
 """
 
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # only in PyAV's type hints
 
 _LATE_START = Fraction(1, 2)  # seconds: a clock that begins later, or so far before 0, is that of a running stream
 _MAX_REPORTED_CHANGES = 5  # of the frames' size
+_numbers = itertools.count(1)  # of the readers
 
 
 class VideoReader:
@@ -108,6 +110,7 @@ class VideoReader:
         self.name = self._source.name
         """The path, or the address without passwords: fit to be shown."""
         self.missing_frames = 0
+        self._number = next(_numbers)
         self._section: Section | None = None
         self._decodes = True
         self._deinterlace, self._ten_bits, self._hwaccel = deinterlace, ten_bits, hwaccel
@@ -320,7 +323,10 @@ class VideoReader:
     def _device_frame(self, decoded: VideoFrame) -> DeviceFrame | None:
         if not self._is_unchanged(decoded):
             return None
-        return device_frame(decoded, lambda frame: FrameToRgb(self.width, self.height, Orientation())(frame))
+        # Made when it is needed: few frames are compared.
+        return device_frame(
+            decoded, lambda frame: FrameToRgb(self.width, self.height, Orientation())(frame), self._number
+        )
 
     def _is_unchanged(self, decoded: VideoFrame) -> bool:
         """Whether the frame is neither turned nor cropped nor scaled, and has no bars."""

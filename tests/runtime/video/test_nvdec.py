@@ -221,6 +221,35 @@ def test_frames_that_stay_in_the_memory_of_the_card(card: Path, tmp_path: Path, 
     assert "of the values differ by more than a level, the worst by" in told["fact"]
 
 
+SITED = """
+import os
+with_model = translator.Translator.load(opened, domain="winter")
+told = []
+for path in json.loads(more)["paths"]:
+    os.environ["NVDEC_PICTURES"] = path + ".pictures"
+    results = [f"{path}.{hwaccel}.mkv" for hwaccel in ("off", "cuda")]
+    for hwaccel, result in zip(("off", "cuda"), results, strict=True):
+        translate_video(path, result, with_model, codec="lossless", hwaccel=hwaccel)
+    frames = [[frame.to_ndarray(format="rgb24") for frame in av.open(name).decode(video=0)] for name in results]
+    told.append(max(int(np.abs(one.astype(int) - two).max()) for one, two in zip(*frames, strict=True)))
+print(json.dumps([told, len(converted)]))
+"""
+
+
+def test_each_clip_has_a_siting_of_its_own(card: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    """Clips of one size and kind in turn, by one translator: none takes that of the one before."""
+    paths = []
+    for location in (0, 1, 5, 0):
+        path = make(
+            tmp_path / f"{len(paths)}.mp4", "libx264", (64, 48), "yuv420p", **{"x264-params": f"chromaloc={location}"}
+        )
+        nvdec.pictures(path, Path(f"{path}.pictures"), (64, 48))
+        paths.append(str(path))
+    worst, converted = translate(card, tiny_bundle, Path(paths[0]), code=SITED, paths=paths)
+    assert converted == 4 * 11
+    assert max(worst) < 10  # random weights make more of a level; another siting comes to 65
+
+
 def test_frames_that_the_host_has_to_change_come_to_the_host(card: Path, tmp_path: Path, tiny_bundle: Path) -> None:
     path = make(tmp_path / "a.mp4", "libx264", (64, 48), "yuv420p")
     nvdec.pictures(path, tmp_path / "pictures", (64, 48))
