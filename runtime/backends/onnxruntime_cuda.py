@@ -131,8 +131,8 @@ class OnnxRuntimeCUDA(Backend):
             return binding.run(frames_nhwc, style_ns, keep=keep)
 
     def _open_small(self, graph: bytes) -> Any:
-        """A session on the device, beside that of the translation."""
-        providers: Providers = [(self._provider, self._options), "CPUExecutionProvider"]
+        """A session on the device, beside that of the translation; exact, as its few products cost nothing."""
+        providers: Providers = [(self._provider, self._options | {"use_tf32": 0}), "CPUExecutionProvider"]
         with quiet(self._ort):
             return self._open(graph, session_options(self._ort), providers)
 

@@ -23,6 +23,7 @@ from dsmap.runtime import Translator, translator
 from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, pinned_memory, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
 from dsmap.runtime.backends.base import BackendSettings
+from dsmap.runtime.backends.device_result import nv12_graph
 from dsmap.runtime.backends.node_placement import placement
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
 from dsmap.runtime.backends.pinned_memory import PinnedMemory
@@ -987,6 +988,14 @@ def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
     with pytest.raises(DsmapError, match="ONNX Runtime stopped"):
         backend.translate(frames(1, 3, 5), styles(1))
     np.testing.assert_array_equal(backend.translate(image, style), outputs[-1][0])
+    backend.close()
+
+
+def test_colours_are_converted_without_tf32(bundle):
+    backend = BoundOnTheCpu(bundle, "winter")
+    translation = backend.given[-1]
+    backend._open_small(nv12_graph(16, 16))
+    assert (translation["use_tf32"], backend.given[-1]) == (1, translation | {"use_tf32": 0})
     backend.close()
 
 
