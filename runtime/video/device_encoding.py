@@ -44,9 +44,17 @@ class DeviceEncoding:
         return cast(VideoStream, stream)
 
     def frame(self, result: DeviceResult) -> VideoFrame:
-        """The frame for the encoder, tagged as `RgbToFrame` does; it keeps the result's memory."""
-        with primary_context():
-            frame = VideoFrame.from_dlpack(result.planes(), format=self.pix_fmt, cuda_context=self._context)
+        """The frame for the encoder, tagged as `RgbToFrame` does; it keeps the result's memory.
+
+        Raises DsmapError where FFmpeg does not take it.
+        """
+        try:
+            with primary_context():
+                frame = VideoFrame.from_dlpack(result.planes(), format=self.pix_fmt, cuda_context=self._context)
+        except av.FFmpegError as error:
+            raise DsmapError(
+                f"FFmpeg does not take frames in the GPU's memory: {error.strerror or error}", "Leave out --hwaccel."
+            ) from error
         frame.colorspace, frame.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
         frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
         return frame

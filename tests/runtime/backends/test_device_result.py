@@ -1,5 +1,6 @@
 """NV12 of RGB by the graph that a GPU runs, here on the CPU, beside the conversion of the host; whose memory it is."""
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.frame_binding import FrameBinding
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT
 from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
+from dsmap.runtime.video import device_encoding
 from dsmap.runtime.video.rgb_to_frame import RgbToFrame
 
 
@@ -116,6 +118,16 @@ def test_what_converts_is_kept_while_the_size_stays_and_no_longer() -> None:
     assert np.array_equal(binding.run(smallest, style), smallest)
     gc.collect()
     assert [one() for one in opened] == [None] * len(opened)
+
+
+def test_what_ffmpeg_does_not_take_is_not_blamed_on_the_disk(monkeypatch) -> None:
+    monkeypatch.setattr(device_encoding, "primary_context", contextlib.nullcontext)  # there is none, with a GPU too
+    memory = np.zeros((72, 256), np.uint8)
+    result = DeviceResult(width=64, height=48, plane=dlpack.Plane(memory.ctypes.data, 256), device="cuda", owner=memory)
+    with pytest.raises(DsmapError, match="FFmpeg does not take frames in the GPU's memory: ") as caught:
+        device_encoding.DeviceEncoding().frame(result)
+    assert "--hwaccel" in caught.value.advice
+    assert not dlpack._lent
 
 
 AT_THE_EXIT = """
