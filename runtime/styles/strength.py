@@ -1,5 +1,6 @@
 """Translation strength: a mix of the translated frames and their reconstruction."""
 
+import contextlib
 from dataclasses import replace
 
 import cv2
@@ -53,10 +54,19 @@ class StrengthTranslator(TranslatorWrapper):
         rebuilding = self._rebuilder.submit(frames_rgb, self.source_style)
         if self.strength == 0:
             return rebuilding
-        translating = self.translator.submit(frames_rgb, style, at)
+        # Where one fails, the other one is waited for all the same: to its translator, it would stay under way.
+        try:
+            translating = self.translator.submit(frames_rgb, style, at)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                rebuilding()
+            raise
 
         def wait() -> Frames:
-            rebuilt, translated = rebuilding(), translating()
+            try:
+                rebuilt = rebuilding()
+            finally:
+                translated = translating()
             # One row of pixels per row of the images, or cv2 would take a batch for an image of many channels.
             flat = [image.reshape(-1, image.shape[-2] * 3) for image in (translated, rebuilt)]
             mixed = cv2.addWeighted(flat[0], self.strength, flat[1], 1 - self.strength, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsmap.errors import InputError
+from dsmap.errors import DsmapError, InputError
 from dsmap.runtime import Translator
 from dsmap.runtime.backends.base import BackendSettings
 from dsmap.runtime.bundle.bundle import Bundle
@@ -51,6 +51,25 @@ def test_strength_0_is_the_reconstruction_of_torch(tiny_bundle, tiny_model, back
     expected = rebuilt_by_torch(tiny_model, frame(64, 64, 1), frame(64, 64, 1))
     assert np.abs(nothing(frame(64, 64, 1)) - expected).max() <= 1
     nothing.close()
+
+
+def test_where_one_direction_fails_the_other_one_is_waited_for(tiny_bundle, monkeypatch):
+    """A backend with a place for each frame under way would have one less."""
+    mixed, waited = strong(tiny_bundle, 0.5), []
+
+    def fail(*_given, **_options):
+        raise DsmapError("the device fell off", "Look for it.")
+
+    monkeypatch.setattr(mixed._rebuilder, "submit", lambda *_given: fail)
+    monkeypatch.setattr(mixed.translator, "submit", lambda *_given: lambda: waited.append("translation"))
+    with pytest.raises(DsmapError, match="fell off"):
+        mixed.submit(frame())()
+    monkeypatch.setattr(mixed._rebuilder, "submit", lambda *_given: lambda: waited.append("reconstruction"))
+    monkeypatch.setattr(mixed.translator, "submit", fail)
+    with pytest.raises(DsmapError, match="fell off"):
+        mixed.submit(frame())
+    assert waited == ["translation", "reconstruction"]
+    mixed.close()
 
 
 def test_strength_1_is_the_translation_and_loads_nothing_else(tiny_bundle, translator):
