@@ -164,3 +164,22 @@ def test_progressive_video_says_that_it_is_not_marked(tmp_path: Path) -> None:
     with VideoReader(clips.make_clip(tmp_path / "in.mp4", frames=3), deinterlace=True) as reader:
         assert reader.notes == ("deinterlaced, although it is not marked as interlaced",)
         assert len(frames_of(reader)) == 3
+
+
+@pytest.mark.parametrize(("planar", "device"), [("yuv420p", "nv12"), ("yuv420p10le", "p010le")])
+@pytest.mark.parametrize("matrix", [1, 9])
+def test_frames_of_a_device_give_what_softwares_do(planar: str, device: str, matrix: int) -> None:
+    """The first frame comes from software, as readers give it."""
+    rng, ours, theirs = np.random.default_rng(0), [], []
+    for number in range(4):
+        noise = av.VideoFrame.from_ndarray(rng.integers(0, 256, (48, 64, 3), np.uint8), format="rgb24")
+        frame = noise.reformat(format=planar)
+        other = frame.reformat(format=device) if number else noise.reformat(format=planar)
+        for one, into in ((frame, ours), (other, theirs)):
+            one.colorspace, one.color_range, one.pts, one.time_base = matrix, 1, number, Fraction(1, 25)
+            into.append(one)
+    expected, got = (list(Deinterlacer().items(frames)) for frames in (ours, theirs))
+    for one, two in zip(expected, got, strict=True):
+        assert (one.format.name, one.colorspace, one.color_range) == (two.format.name, two.colorspace, two.color_range)
+        assert (two.colorspace, two.color_range, two.pts) == (matrix, 1, one.pts)
+        assert all(bytes(plane) == bytes(other) for plane, other in zip(one.planes, two.planes, strict=True))
