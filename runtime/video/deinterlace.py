@@ -14,7 +14,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from dsmap.errors import InputError
-from dsmap.runtime.video.hardware import DEVICE_FORMATS
+from dsmap.runtime.video.device_planes import planar
 
 Other = TypeVar("Other")
 
@@ -52,7 +52,7 @@ class Deinterlacer:
         if self._mode is None:
             self.was_marked = frame.interlaced_frame
             self._mode = "interlaced" if self.was_marked else "all"
-        frame = _planar(frame)
+        frame = planar(frame)  # bwdif knows no other, and what libavfilter converts by itself has other values
         kind = (frame.width, frame.height, frame.format.name)
         if kind != self._kind:
             yield from self.flush()
@@ -113,15 +113,3 @@ class Deinterlacer:
             if times.time_base is not None:
                 frame.time_base = times.time_base
             yield frame
-
-
-def _planar(frame: VideoFrame) -> VideoFrame:
-    """A device's frame (NV12, P010) as software decodes it: bwdif knows no other, and what libavfilter converts by
-    itself has other values, and neither matrix nor range.
-    """
-    if (name := DEVICE_FORMATS.get(frame.format.name)) is None:
-        return frame
-    matrix, frame.colorspace = frame.colorspace, 1  # as in `on_host`
-    planar = frame.reformat(format=name)
-    planar.colorspace = frame.colorspace = matrix
-    return planar

@@ -14,6 +14,7 @@ from dsmap.runtime.backends.device_frame import DeviceFrame, PlanesKind
 from dsmap.runtime.backends.dlpack import DEVICES, read_plane
 from dsmap.runtime.video.colour_matrix import LUMA_WEIGHTS, matrix_of, needs_own_matrix, value_range
 from dsmap.runtime.video.cuda_context import synchronise
+from dsmap.runtime.video.hardware import DEVICE_FORMATS
 from dsmap.runtime.video.tone_mapping import tone_of
 
 _ON_CUDA = "cuda"  # PyAV's format of such frames, and the device
@@ -32,6 +33,16 @@ def on_host(frame: VideoFrame) -> VideoFrame:
     copied = frame.reformat(format=frame.sw_format.name)
     copied.colorspace = frame.colorspace = matrix
     return copied
+
+
+def planar(frame: VideoFrame) -> VideoFrame:
+    """A frame that a device has decoded, and that is on the host, in the format of software's; any other one itself."""
+    if (name := DEVICE_FORMATS.get(frame.format.name)) is None:
+        return frame
+    matrix, frame.colorspace = frame.colorspace, 1  # as above
+    ordered = frame.reformat(format=name)
+    ordered.colorspace = frame.colorspace = matrix
+    return ordered
 
 
 def device_frame(

@@ -27,7 +27,7 @@ from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.video.addresses import NetworkSettings, is_address
 from dsmap.runtime.video.colour_matrix import check_matrix
 from dsmap.runtime.video.decoder import VideoDecoder
-from dsmap.runtime.video.device_planes import device_frame, on_host
+from dsmap.runtime.video.device_planes import device_frame, on_host, planar
 from dsmap.runtime.video.file_source import FileSource
 from dsmap.runtime.video.frame import NO_PIXELS, ArrayPool, Frame
 from dsmap.runtime.video.frame_count import frame_rate, has_index, missing_frames, total_frames, video_end
@@ -313,8 +313,10 @@ class VideoReader:
         if self.on_device and (device := self._device_frame(decoded)) is not None:
             return Frame(NO_PIXELS, pts, duration, device=device)
         decoded = on_host(decoded)
-        if self.as_yuv and self._is_unchanged(decoded) and can_stay_yuv(decoded):
-            return Frame(NO_PIXELS, pts, duration, yuv=decoded)
+        if self.as_yuv and self._is_unchanged(decoded):
+            ordered = decoded if decoded.format.name == "p010le" else planar(decoded)  # more than 8 bits cannot stay so
+            if can_stay_yuv(ordered):
+                return Frame(NO_PIXELS, pts, duration, yuv=ordered)
         if self._ten_bits:
             rgb, residual = self._to_rgb.with_residual(decoded, self._shown.aspect)
             return Frame(rgb, pts, duration, residual)

@@ -27,6 +27,7 @@ from dsmap.runtime.video import decoding
 from dsmap.runtime.video.decoding import level_difference
 from dsmap.runtime.video.frame import Frame
 from dsmap.runtime.video.hardware import DEVICES, codec_failure, device_failure
+from dsmap.runtime.video.planes import plane_pixels
 from dsmap.runtime.video.reader import VideoReader
 
 NO_CARD = device_failure("cuda") is not None
@@ -128,6 +129,28 @@ def test_matrices_and_ranges(tmp_path: Path, matrix: int, colour_range: int, mon
     _, ours = read(path)
     StandInDevice().install(monkeypatch)
     assert same(ours, read(path, hwaccel="cuda")[1])
+
+
+@pytest.mark.parametrize("colour_range", [clips.MPEG, clips.JPEG])
+def test_frames_stay_yuv_with_a_device_too(tmp_path: Path, colour_range: int, monkeypatch) -> None:
+    """They are refined so; as RGB, refined frames would be others."""
+    path = clips.make_clip(
+        tmp_path / "in.mkv", frames=3, colours=COLOURS, colourspace=1, colour_range=colour_range, ramp=True
+    )
+
+    def kept(hwaccel: str) -> list[av.VideoFrame]:
+        with VideoReader(path, hwaccel=hwaccel) as reader:
+            reader.as_yuv = True
+            return [item.yuv for item in reader if isinstance(item, Frame) and item.yuv is not None]
+
+    ours = kept("off")
+    StandInDevice().install(monkeypatch)
+    theirs = kept("cuda")
+    assert len(ours) == len(theirs) == 3
+    for one, two in zip(ours, theirs, strict=True):
+        assert (one.colorspace, one.color_range) == (two.colorspace, two.color_range)
+        for plane, other in zip(map(plane_pixels, one.planes), map(plane_pixels, two.planes), strict=True):
+            assert np.array_equal(plane, other)
 
 
 def test_a_device_whose_first_frame_differs_is_not_believed(clip: Path, monkeypatch) -> None:
