@@ -71,6 +71,8 @@ class Backend(ABC):
     in_flight: int = 1
     """Batches that may be submitted at a time; more than one only where that is faster."""
 
+    fault: str | None = None
+    """What is wrong with its frames, where some were compared with the CPU's at load; `auto` does not take it then."""
     takes_streams: bool = False
     """Whether it heeds `BackendSettings.streams`."""
     concurrency: int = 1

@@ -29,12 +29,13 @@ from dsmap.runtime.backends.base import (
     best_precision,
     need_gpu,
 )
+from dsmap.runtime.backends.comparison import difference, noise_frame
 from dsmap.runtime.backends.concurrency import TranslationPool
 from dsmap.runtime.backends.cuda_norms import cuda_norms
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.frame_binding import FrameBinding
-from dsmap.runtime.backends.gpu_graph import bundle_gpu_graph
+from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, bundle_gpu_graph
 from dsmap.runtime.backends.node_placement import placement, record_placement
 from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.backends.onnxruntime_session import (
@@ -44,6 +45,7 @@ from dsmap.runtime.backends.onnxruntime_session import (
     onnxruntime_errors,
     open_session,
     quiet,
+    run_session,
     session_options,
     style_mlp,
 )
@@ -138,7 +140,7 @@ class OnnxRuntimeCUDA(Backend):
 
     def _open_on_cpu(self, graph: bytes) -> Any:
         with quiet(self._ort):
-            return self._open(graph, session_options(self._ort), ["CPUExecutionProvider"])
+            return open_session(self._ort, graph, session_options(self._ort), ["CPUExecutionProvider"])
 
     def cancel(self) -> None:
         self._pool.cancel()  # a running frame cannot be cancelled
@@ -172,24 +174,36 @@ class OnnxRuntimeCUDA(Backend):
         return ort
 
     def _open_and_check(self, source: str) -> None:
-        """Opens the sessions and translates the smallest frame: the provider may have no kernels for this GPU."""
-        style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
+        """Opens the sessions and translates a small frame: the provider may have no kernels for this GPU.
+
+        Where the CPU makes something else of it, `fault` says so.
+        """
+        manifest = self._bundle.manifest
+        style, frame = np.zeros((1, manifest.style_dim), np.float32), noise_frame(manifest.sizes)
         try:
-            self._session = self._open_session(source)
+            graph = bundle_gpu_graph(self._bundle, source, self._target, self.precision, cuda_norms)
+            self._session = self._open_session(graph)
             self._style_params = style_mlp(self._bundle, self._target)
-            self.translate(self._smallest, style)
+            wrong = difference(self.translate(frame, style), self._on_cpu(graph, frame, style))
+            if wrong is not None:
+                self.fault = f"its frames in {self.precision} are {wrong}"
         except DsmapError as error:
             self.close()
             if "no kernel image" not in error.fact:
                 raise
             raise _no_kernels(self._ort.__version__, need_gpu()) from error
 
+    def _on_cpu(self, graph: bytes, frames_nhwc: Frames, style_ns: Codes) -> Frames:
+        inputs = {FRAMES: frames_nhwc}
+        if self._style_params is not None:
+            inputs[STYLE] = self._style_params(style_ns)
+        return np.asarray(run_session(self._open_on_cpu(graph), [OUTPUT], inputs)[0], np.uint8)
+
     def _device_name(self) -> str:
         return (current_device() or "an NVIDIA GPU").partition(", ")[0]
 
-    def _open_session(self, source: str) -> Any:
-        """A session of the whole translation from `source`."""
-        graph = bundle_gpu_graph(self._bundle, source, self._target, self.precision, cuda_norms)
+    def _open_session(self, graph: bytes) -> Any:
+        """A session of the whole translation."""
         options, debug = session_options(self._ort), _log.isEnabledFor(logging.DEBUG)
         if debug:
             record_placement(options)

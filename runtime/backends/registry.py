@@ -3,6 +3,7 @@
 A named backend runs or raises with the reason; only `auto` chooses, and it says what it chose and why.
 """
 
+import logging
 from collections.abc import Callable
 
 from dsmap.errors import DsmapError, InputError
@@ -104,6 +105,8 @@ def _triton() -> type[Backend]:
     return TritonBackend
 
 
+_log = logging.getLogger("dsmap")
+_REPORT = "Use --backend cpu, and please report what this line says."
 BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
@@ -154,7 +157,10 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
     if name != "auto":
         if name not in BACKENDS:
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
-        return Choice(_with_streams(BACKENDS[name](), settings)(bundle, target, settings), "as asked")
+        backend = _with_streams(BACKENDS[name](), settings)(bundle, target, settings)
+        if backend.fault is not None:
+            _log.warning("%s: %s. %s", name, backend.fault, _REPORT)
+        return Choice(backend, "as asked")
     refusals: list[tuple[str, DsmapError]] = []
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
         try:
@@ -163,6 +169,10 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
             raise
         except DsmapError as error:
             refusals.append((candidate, error))
+            continue
+        if backend.fault is not None:
+            backend.close()
+            refusals.append((candidate, DsmapError(backend.fault, _REPORT)))
             continue
         return Choice(backend, _describe(refusals) or "the first that runs here", _brief(backend, refusals))
     raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)

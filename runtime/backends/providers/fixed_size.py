@@ -16,6 +16,7 @@ import numpy as np
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import DEFAULT_SETTINGS, Backend, BackendSettings, Codes, Frames
+from dsmap.runtime.backends.comparison import difference, noise_frame
 from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, bundle_gpu_graph
 from dsmap.runtime.backends.node_placement import Placement, placement, record_placement
 from dsmap.runtime.backends.onnxruntime_session import (
@@ -36,9 +37,6 @@ UNTESTED = "untested on hardware"
 _log = logging.getLogger("dsmap")
 _PREFERRED = ("fp16", "fp32")
 _SIZES_KEPT = 3
-_SIDE = 64  # pixels, of the frame that is compared with the CPU's
-_RIGHT_DB = 35.0
-"""A provider that computes in half precision is at 45 dB and more; one that gets an operator wrong, below 25."""
 _USE_CPU = "Use --backend cpu, and please report what this line says."
 
 
@@ -130,23 +128,17 @@ class FixedSizeBackend(Backend):
 
     def _check(self) -> Placement:
         """Translates a small frame. Raises DsmapError where the CPU makes it, or makes something else of it."""
-        multiple = self._bundle.manifest.sizes.multiple_of
-        side = -(-max(self._bundle.manifest.sizes.minimum, _SIDE) // multiple) * multiple
-        frame_nhwc = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+        frame_nhwc = noise_frame(self._bundle.manifest.sizes)
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
-        found = placement(self._session((1, side, side, 3)))
+        found = placement(self._session((1, *frame_nhwc.shape[1:3], 3)))
         if found.known and not found.on_device:
             raise DsmapError(f"{self.where} takes none of the model's nodes: all would run on the CPU", _USE_CPU)
         if slow := [node for node in found.elsewhere if node.startswith("Conv")]:
             log_line(f"{self.name}: {len(slow)} of the model's convolutions run on the CPU, among them {slow[0]}")
         _log.debug("%s: %s", self.name, found.describe())
-        psnr = _psnr(self.translate(frame_nhwc, style), self._on_cpu(frame_nhwc, style))
-        if psnr < _RIGHT_DB:
-            raise DsmapError(
-                f"{self.where} gives wrong frames in {self.precision}: {psnr:.1f} dB from the CPU's, and"
-                f" {_RIGHT_DB:.0f} dB are needed",
-                _USE_CPU,
-            )
+        wrong = difference(self.translate(frame_nhwc, style), self._on_cpu(frame_nhwc, style))
+        if wrong is not None:
+            raise DsmapError(f"{self.where} gives wrong frames in {self.precision}: {wrong}", _USE_CPU)
         return found
 
     def _on_cpu(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
@@ -191,8 +183,3 @@ class FixedSizeBackend(Backend):
         """Names what is compiled: by the graph with its weights, the size, the versions and the options."""
         facts = (self._ort.__version__, shape, sorted(self._provider_options(None).items()))
         return hashlib.sha256(self._graph + repr(facts).encode()).hexdigest()[:40]
-
-
-def _psnr(a: Frames, b: Frames) -> float:
-    error = np.mean((a.astype(np.float64) - b) ** 2) if a.shape == b.shape else 255.0**2
-    return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))

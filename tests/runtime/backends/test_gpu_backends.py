@@ -991,6 +991,20 @@ def test_bound_memory_gives_what_the_cpu_gives(bundle, by_cpu):
     backend.close()
 
 
+def test_the_first_frame_is_compared_with_the_cpu(bundle):
+    right = BoundOnTheCpu(bundle, "winter")
+    assert right.fault is None
+    right.close()
+
+    class Wrong(BoundOnTheCpu):
+        def _translate(self, frames_nhwc, style_ns, keep=False):
+            return 255 - super()._translate(frames_nhwc, style_ns, keep)
+
+    wrong = Wrong(bundle, "winter")
+    assert re.fullmatch(r"its frames in fp32 are \d+\.\d dB from the CPU's, and 35 dB are needed", wrong.fault)
+    wrong.close()
+
+
 def test_colours_are_converted_without_tf32(bundle):
     backend = BoundOnTheCpu(bundle, "winter")
     translation = backend.given[-1]

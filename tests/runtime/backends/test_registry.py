@@ -22,7 +22,7 @@ def backends(monkeypatch):
             def make(*_arguments):
                 loaded.append(name)
                 if name in runs:
-                    return SimpleNamespace(name=name, on_host=name in ("cpu", "openvino"))
+                    return SimpleNamespace(name=name, on_host=name in ("cpu", "openvino"), fault=None)
                 raise errors.get(name.replace("-", "_"), DsmapError(f"{name} is missing", f"Install {name}."))
 
             return lambda: make
@@ -72,6 +72,19 @@ def test_the_same_reason_is_given_once(backends):
     no_gpu = DsmapError("no GPU", "Buy one.")
     backends("cpu", tensorrt=no_gpu, tensorrt_rtx=no_gpu, cuda=DsmapError("no CUDA", "Install it."))
     assert auto().reason == "tensorrt, tensorrt-rtx: no GPU; cuda: no CUDA"
+
+
+def test_auto_does_not_take_what_gives_wrong_frames(backends, monkeypatch, caplog):
+    closed = []
+    wrong = SimpleNamespace(name="cuda", on_host=False, fault="its frames are wrong", close=lambda: closed.append(1))
+    backends("cpu")
+    registry.BACKENDS["cuda"] = lambda: lambda *_arguments: wrong
+    assert auto().reason.endswith("cuda: its frames are wrong")
+    assert auto().backend.name == "cpu"
+    assert closed == [1, 1]
+    assert caplog.messages == []
+    assert registry.load_backend("cuda", BUNDLE, "winter").backend is wrong
+    assert caplog.messages == ["cuda: its frames are wrong. Use --backend cpu, and please report what this line says."]
 
 
 def test_a_damaged_bundle_ends_the_search(backends):
