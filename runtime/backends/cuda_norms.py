@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmap.runtime.backends.gpu_graph import FRAMES, STYLE, two_step_norms
+from dsmap.runtime.backends.gpu_graph import FRAMES, STYLE, epsilon_of, two_step_norms
 
 _FEWEST_CHANNELS = 32  # a warp computes a row
 _EPSILON = 1e-5  # of the BatchNormalization, whose variance is as much below 1
@@ -128,7 +128,7 @@ class _Rewrite:
                 for node in self._flat(style.input[0], to, _HALF)
             ]
         return made + self._of_one_sample(
-            x, last.output[0], channels, "InstanceNormalization", [scale, shift], epsilon=_epsilon(norm)
+            x, last.output[0], channels, "InstanceNormalization", [scale, shift], epsilon=epsilon_of(norm)
         )
 
     def _layer_norm(self, last: Any) -> list[Any] | None:
@@ -145,7 +145,7 @@ class _Rewrite:
             return None
         if scale.size < _FEWEST_CHANNELS or len(self._arrays[norm.input[1]]) != 1:
             return None
-        return self._by_rows(x, last.output[0], scale, shift, _epsilon(norm), _HALF if half else _FLOAT)
+        return self._by_rows(x, last.output[0], scale, shift, epsilon_of(norm), _HALF if half else _FLOAT)
 
     # What is made
 
@@ -262,10 +262,6 @@ class _Rewrite:
     def _constant(self, name: str, array: np.ndarray[Any, Any]) -> str:
         self._made[_PREFIX + name] = array
         return _PREFIX + name
-
-
-def _epsilon(norm: Any) -> float:
-    return float(next(attribute.f for attribute in norm.attribute if attribute.name == "epsilon"))
 
 
 def _dtype(kind: int) -> type:

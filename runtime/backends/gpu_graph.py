@@ -115,8 +115,8 @@ def _constants(norms: list[Any]) -> list[Any]:
 
     values = {_IMAGE: np.array([2, 3], np.int64), _CHANNELS: np.array([1], np.int64)}
     for norm in norms:
-        epsilon = next(a.f for a in norm.attribute if a.name == "epsilon")
-        values[f"two_step/{norm.name}/epsilon"] = np.array(epsilon, np.float32)
+        epsilon = epsilon_of(norm)
+        values[f"two_step/{norm.output[0]}/epsilon"] = np.array(epsilon, np.float32)
     return [numpy_helper.from_array(value, name) for name, value in values.items()]
 
 
@@ -124,7 +124,7 @@ def _means_in_two_steps(norm: Any, x_nchw: str, y_nchw: str) -> list[Any]:
     """The nodes of (x - mean) / sqrt(variance + epsilon), for each sample."""
     from onnx import helper
 
-    name = f"two_step/{norm.name}/"
+    name = f"two_step/{norm.output[0]}/"
 
     def mean(x: str, out: str) -> list[Any]:
         return [
@@ -141,6 +141,11 @@ def _means_in_two_steps(norm: Any, x_nchw: str, y_nchw: str) -> list[Any]:
         helper.make_node("Sqrt", [f"{name}steady"], [f"{name}deviation"]),
         helper.make_node("Div", [f"{name}centred", f"{name}deviation"], [y_nchw]),
     ]
+
+
+def epsilon_of(norm: Any) -> float:
+    """Of an onnx.NodeProto; ONNX's default where it has none."""
+    return float(next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5))
 
 
 def _rename_input(graph: Any, before: str, after: str) -> None:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from gpu_doubles import FLAVOUR, CpuContext, CpuEngine, CpuEngineStore, LateCuda, OneSizeEngineStore
 
@@ -23,6 +24,7 @@ from dsmap.runtime import Translator, translator
 from dsmap.runtime.backends import gpu_graph, onnxruntime_cuda, pinned_memory, registry
 from dsmap.runtime.backends import onnxruntime_session as _onnxruntime
 from dsmap.runtime.backends.base import BackendSettings
+from dsmap.runtime.backends.cuda_norms import cuda_norms
 from dsmap.runtime.backends.device_result import nv12_graph
 from dsmap.runtime.backends.node_placement import placement
 from dsmap.runtime.backends.onnxruntime_cpu import OnnxRuntimeCPU
@@ -1052,6 +1054,27 @@ def test_the_gpu_graph_has_no_layer_norm_that_one_block_would_compute():
             norms = [n for n in model.graph.node if n.op_type == "InstanceNormalization"]
             assert norms
             assert all(list(scales.get(n.input[1], [0])) != [1] for n in norms)
+
+
+@pytest.mark.parametrize("norms", [gpu_graph.two_step_norms, cuda_norms])
+def test_norms_without_names_and_epsilons_are_rewritten_too(norms):
+    """As other exporters may write them: 1e-5 is ONNX's default."""
+    whole = Bundle.read(find_model("summer-winter"))
+    model = onnx.load_from_string(gpu_graph.bundle_gpu_graph(whole, "summer", "winter", "fp16", lambda _model: None))
+    plain = onnx.ModelProto.FromString(model.SerializeToString())
+    for node in plain.graph.node:
+        node.name = ""
+        kept = [attribute for attribute in node.attribute if attribute.name != "epsilon"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    image, outputs = frames(1, 64, 64), []
+    for one in (model, plain):
+        norms(one)
+        onnx.checker.check_model(one, full_check=True)
+        session = onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"])
+        size = session.get_inputs()[1].shape[1]
+        outputs.append(session.run(None, {"frames": image, "style_params": np.ones((1, size), np.float32)})[0])
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_precision_is_said_as_it_is(bundle):
