@@ -194,7 +194,7 @@ class OnnxRuntimeCUDA(Backend):
             raise _no_kernels(self._ort.__version__, need_gpu()) from error
 
     def _on_cpu(self, graph: bytes, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        inputs = {FRAMES: frames_nhwc}
+        inputs: dict[str, Any] = {FRAMES: frames_nhwc}
         if self._style_params is not None:
             inputs[STYLE] = self._style_params(style_ns)
         return np.asarray(run_session(self._open_on_cpu(graph), [OUTPUT], inputs)[0], np.uint8)

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from gpu_doubles import FLAVOUR, CpuContext, CpuEngine, CpuEngineStore, LateCuda, OneSizeEngineStore
 
@@ -1071,9 +1070,11 @@ def test_norms_without_names_and_epsilons_are_rewritten_too(norms):
     for one in (model, plain):
         norms(one)
         onnx.checker.check_model(one, full_check=True)
-        session = onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"])
-        size = session.get_inputs()[1].shape[1]
-        outputs.append(session.run(None, {"frames": image, "style_params": np.ones((1, size), np.float32)})[0])
+        ort = _onnxruntime.import_onnxruntime()
+        options = _onnxruntime.session_options(ort)
+        session = _onnxruntime.open_session(ort, one.SerializeToString(), options, ["CPUExecutionProvider"])
+        params = np.ones([1, *session.get_inputs()[1].shape[1:]], np.float32)
+        outputs.append(session.run(None, {"frames": image, "style_params": params})[0])
     np.testing.assert_array_equal(*outputs)
 
 
