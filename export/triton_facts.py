@@ -20,5 +20,4 @@ def bundle_facts(manifest: Manifest, text: str) -> dict[str, str]:
 
 def warm_up_side(sizes: Sizes) -> int:
     """The side in pixels of square frames for the warm-up: as in training, where all graphs take that."""
-    least = max(sizes.trained_at, sizes.minimum, sizes.style_minimum)
-    return -(-least // sizes.multiple_of) * sizes.multiple_of
+    return sizes.side_from(max(sizes.trained_at, sizes.style_minimum))

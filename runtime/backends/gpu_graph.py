@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from dsmap.errors import DsmapError
+from dsmap.runtime.backends.base import Codes, Frames
+from dsmap.runtime.backends.onnxruntime_session import run_session
 from dsmap.runtime.bundle.bundle import Bundle
 
 FRAMES, STYLE, OUTPUT = "frames", "style_params", "decoder/frames"
@@ -68,6 +70,14 @@ def gpu_graph(
     first.graph.output.extend(last.graph.output)
     (norms or two_step_norms)(first)
     return bytes(first.SerializeToString())
+
+
+def run_gpu_graph(session: Any, frames_nhwc: Frames, style_params: Codes | None) -> Frames:
+    """Frames through a session of a `gpu_graph`; `style_params`: None where it has no styles. Raises DsmapError."""
+    inputs: dict[str, Any] = {FRAMES: frames_nhwc}
+    if style_params is not None:
+        inputs[STYLE] = style_params
+    return np.asarray(run_session(session, [OUTPUT], inputs)[0], np.uint8)
 
 
 def two_step_norms(model: Any) -> int:

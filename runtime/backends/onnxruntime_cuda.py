@@ -35,7 +35,7 @@ from dsmap.runtime.backends.cuda_norms import cuda_norms
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.device_result import DeviceResult
 from dsmap.runtime.backends.frame_binding import FrameBinding
-from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, bundle_gpu_graph
+from dsmap.runtime.backends.gpu_graph import bundle_gpu_graph, run_gpu_graph
 from dsmap.runtime.backends.node_placement import placement, record_placement
 from dsmap.runtime.backends.onnxruntime_planes import SessionPlanes
 from dsmap.runtime.backends.onnxruntime_session import (
@@ -45,7 +45,6 @@ from dsmap.runtime.backends.onnxruntime_session import (
     onnxruntime_errors,
     open_session,
     quiet,
-    run_session,
     session_options,
     style_mlp,
 )
@@ -85,23 +84,20 @@ class OnnxRuntimeCUDA(Backend):
         # TF32 rounds the factors of float32's products to 10 bits, for several times the speed: not where float32 is
         # asked for by name.
         self._tf32 = self.precision == "fp32" and settings.precision != "fp32"
-        # Memory grows by what is asked for: by default each step is twice the one before, which takes twice as much.
-        strategy = "kSameAsRequested"
-        # cuDNN's own choice of algorithms: trying all of them took eight times as long for a size's first frame, and
-        # gained nothing (docs/benchmarks/gpu.md).
-        search = "HEURISTIC"
         self._options = {
             "device_id": 0,
             "use_tf32": int(self._tf32),
-            "arena_extend_strategy": strategy,
-            "cudnn_conv_algo_search": search,
+            # Memory grows by what is asked for: by default each step is twice the one before, and takes twice as much.
+            "arena_extend_strategy": "kSameAsRequested",
+            # cuDNN's own choice: trying all algorithms took eight times as long for a size's first frame, and gained
+            # nothing (docs/benchmarks/gpu.md).
+            "cudnn_conv_algo_search": "HEURISTIC",
         }
         self._pool = TranslationPool(min(settings.frames_at_once, MAX_CONCURRENT), self._translate, own_thread=True)
         self.in_flight = self._pool.in_flight
         self._of_thread = threading.local()
         self._bindings: list[FrameBinding] = []
-        sizes = bundle.manifest.sizes
-        side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
+        side = bundle.manifest.sizes.side_from()
         self._smallest = np.zeros((1, side, side, 3), np.uint8)
         arithmetic = f"{self.precision} with TF32" if self._tf32 else self.precision
         self.description = f"ONNX Runtime {self._ort.__version__} on {self._device_name()}, {arithmetic}"
@@ -184,7 +180,8 @@ class OnnxRuntimeCUDA(Backend):
             graph = bundle_gpu_graph(self._bundle, source, self._target, self.precision, cuda_norms)
             self._session = self._open_session(graph)
             self._style_params = style_mlp(self._bundle, self._target)
-            wrong = difference(self.translate(frame, style), self._on_cpu(graph, frame, style))
+            params = None if self._style_params is None else self._style_params(style)
+            wrong = difference(self.translate(frame, style), run_gpu_graph(self._open_on_cpu(graph), frame, params))
             if wrong is not None:
                 self.fault = f"its frames in {self.precision} are {wrong}"
         except DsmapError as error:
@@ -192,12 +189,6 @@ class OnnxRuntimeCUDA(Backend):
             if "no kernel image" not in error.fact:
                 raise
             raise _no_kernels(self._ort.__version__, need_gpu()) from error
-
-    def _on_cpu(self, graph: bytes, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        inputs: dict[str, Any] = {FRAMES: frames_nhwc}
-        if self._style_params is not None:
-            inputs[STYLE] = self._style_params(style_ns)
-        return np.asarray(run_session(self._open_on_cpu(graph), [OUTPUT], inputs)[0], np.uint8)
 
     def _device_name(self) -> str:
         return (current_device() or "an NVIDIA GPU").partition(", ")[0]

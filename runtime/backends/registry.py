@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from dsmap.errors import DsmapError, InputError
 from dsmap.runtime.backends.base import DEFAULT_SETTINGS, NO_GPU, Backend, BackendSettings, Choice, need_gpu
+from dsmap.runtime.backends.comparison import REPORT
 from dsmap.runtime.bundle.bundle import Bundle
 
 
@@ -106,7 +107,6 @@ def _triton() -> type[Backend]:
 
 
 _log = logging.getLogger("dsmap")
-_REPORT = "Use --backend cpu, and please report what this line says."
 BACKENDS: dict[str, Callable[[], type[Backend]]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
@@ -159,7 +159,7 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
             raise InputError(f"no backend named {name!r}", f"Known backends: auto, {', '.join(BACKENDS)}.")
         backend = _with_streams(BACKENDS[name](), settings)(bundle, target, settings)
         if backend.fault is not None:
-            _log.warning("%s: %s. %s", name, backend.fault, _REPORT)
+            _log.warning("%s: %s. %s", name, backend.fault, REPORT)
         return Choice(backend, "as asked")
     refusals: list[tuple[str, DsmapError]] = []
     for candidate in (known for known in BACKENDS if known not in BY_NAME_ONLY):
@@ -172,7 +172,7 @@ def load_backend(name: str, bundle: Bundle, target: str, settings: BackendSettin
             continue
         if backend.fault is not None:
             backend.close()
-            refusals.append((candidate, DsmapError(backend.fault, _REPORT)))
+            refusals.append((candidate, DsmapError(backend.fault, REPORT)))
             continue
         return Choice(backend, _describe(refusals) or "the first that runs here", _brief(backend, refusals))
     raise DsmapError(f"no backend runs here: {_describe(refusals)}", refusals[-1][1].advice)

@@ -84,6 +84,10 @@ class Sizes(_ManifestModel):
     style_minimum: int = _side(2048, "the smallest height and width of a style image")
     trained_at: int = _side(8192, "shorter side of the training images; style images are resized to it")
 
+    def side_from(self, least: int = 0) -> int:
+        """The smallest side that the graphs take, of at least so many pixels."""
+        return -(-max(least, self.minimum) // self.multiple_of) * self.multiple_of
+
 
 class Style(_ManifestModel):
     """Style codes of a domain's training images. The mean is the default style, `random_code` draws others."""

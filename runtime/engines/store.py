@@ -82,7 +82,7 @@ class EngineStore:
         key = EngineKey.of(file.sha256, self._flavour, (self._architecture,), precision, profile, self._build_options)
         reasons: list[str] = []
 
-        def kept(*finds: Callable[..., Path | None]) -> list[E]:
+        def kept(*finds: Callable[..., Path | None]) -> E | None:
             for find in finds:
                 path = find(component, domain, key, size, reasons)
                 if path is None:
@@ -93,20 +93,20 @@ class EngineStore:
                     reasons.append(error.fact)
                     continue
                 try:
-                    return [load(data, title, built_for)]
+                    return load(data, title, built_for)
                 except OutOfMemoryError:  # nothing is wrong with the engine: another one would not fit either
                     raise
                 except DsmapError as error:
                     reasons.append(error.fact)
-            return []
+            return None
 
-        if opened := kept(self._in_bundle, self._in_cache):
-            return opened[0]
+        if (opened := kept(self._in_bundle, self._in_cache)) is not None:
+            return opened
         make_cache_folder()
         path = cached_engine_path(key, component, domain)
         with self._alone(path, title) as waited:
-            if waited and (opened := kept(self._in_cache)):
-                return opened[0]
+            if waited and (opened := kept(self._in_cache)) is not None:
+                return opened
             self._build(path, profile, component, domain, title, size, reasons)
             data, built_for = self._read(path)
         return load(data, title, built_for)

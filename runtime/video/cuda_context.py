@@ -8,6 +8,9 @@ from typing import Any
 
 from dsmap.errors import DsmapError
 
+CURRENT_CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
+"""FFmpeg's options for the context that is current: as such it takes the primary one. Under that name it refuses it
+once it is active with other flags than FFmpeg's own, as ONNX Runtime makes it."""
 _NO_CONTEXT = "the GPU's primary context cannot be used"
 _ADVICE = "Leave out --hwaccel."
 

@@ -10,19 +10,19 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import OutputContainer
 from av.video.frame import CudaContext, VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.device_result import DeviceResult
-from dsmap.runtime.video.cuda_context import primary_context
+from dsmap.runtime.video.cuda_context import CURRENT_CONTEXT, primary_context
 from dsmap.runtime.video.encoder_table import Encoder
+from dsmap.runtime.video.rgb_to_frame import tagged
 
 
 class DeviceEncoding:
     """What a stream needs for such frames. Frames in the host's memory are uploaded by PyAV.
 
-    FFmpeg works in the context that is current when its own are made: the primary one, see `device_decoder`.
+    FFmpeg works in the context that is current when its own are made: the primary one, see `CURRENT_CONTEXT`.
     """
 
     pix_fmt = "nv12"
@@ -32,7 +32,7 @@ class DeviceEncoding:
 
     def add_stream(self, container: OutputContainer, encoder: Encoder, rate: Fraction) -> VideoStream:
         """A stream of `container`, to be set up like any other. Raises DsmapError where the GPU cannot be used so."""
-        device = HWAccel("cuda", options={"primary_ctx": "0", "current_ctx": "1"})
+        device = HWAccel("cuda", options=CURRENT_CONTEXT)
         try:
             with primary_context():
                 stream = container.add_stream(encoder.library, rate=rate, hwaccel=device, options=encoder.options)
@@ -55,6 +55,4 @@ class DeviceEncoding:
             raise DsmapError(
                 f"FFmpeg does not take frames in the GPU's memory: {error.strerror or error}", "Leave out --hwaccel."
             ) from error
-        frame.colorspace, frame.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
-        frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
-        return frame
+        return tagged(frame)

@@ -23,7 +23,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from dsmap.errors import InputError
 from dsmap.runtime.system.subprocess_call import isolated
-from dsmap.runtime.video.cuda_context import primary_context
+from dsmap.runtime.video.cuda_context import CURRENT_CONTEXT, primary_context
 from dsmap.runtime.video.encoders import silence
 from dsmap.runtime.video.media import MAX_PIXELS
 
@@ -111,9 +111,7 @@ def device_decoder(software: VideoCodecContext, device: str, *, keep: bool = Fal
     name = software.codec.canonical_name
     if not keep:
         return _like(software, name, HWAccel(device, allow_software_fallback=True))
-    # FFmpeg refuses the primary context under that name once it is active with other flags than FFmpeg's own, as ONNX
-    # Runtime makes it. As the current one it takes any.
-    options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"} if device == "cuda" else {}
+    options = CURRENT_CONTEXT if device == "cuda" else {}
     accelerated = HWAccel(device, allow_software_fallback=True, is_hw_owned=True, options=options)
     with primary_context() if device == "cuda" else contextlib.nullcontext():
         return _like(software, name, accelerated)

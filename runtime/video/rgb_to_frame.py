@@ -51,7 +51,11 @@ class RgbToFrame:
 
 def new_yuv_frame(width: int, height: int) -> VideoFrame:
     """A frame for an encoder of `YUV_FORMAT`, to be filled: tagged BT.709 in limited range. Both sides are even."""
-    frame = VideoFrame(width, height, YUV_FORMAT)
+    return tagged(VideoFrame(width, height, YUV_FORMAT))
+
+
+def tagged(frame: VideoFrame) -> VideoFrame:
+    """`frame`, whose planes are BT.709 in limited range, with the tags that say so."""
     frame.colorspace, frame.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
     frame.color_trc, frame.color_primaries = int(ColorTrc.BT709), int(ColorPrimaries.BT709)
     return frame

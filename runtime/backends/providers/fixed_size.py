@@ -16,15 +16,14 @@ import numpy as np
 
 from dsmap.errors import DsmapError
 from dsmap.runtime.backends.base import DEFAULT_SETTINGS, Backend, BackendSettings, Codes, Frames
-from dsmap.runtime.backends.comparison import difference, noise_frame
-from dsmap.runtime.backends.gpu_graph import FRAMES, OUTPUT, STYLE, bundle_gpu_graph
+from dsmap.runtime.backends.comparison import REPORT, difference, noise_frame
+from dsmap.runtime.backends.gpu_graph import bundle_gpu_graph, run_gpu_graph
 from dsmap.runtime.backends.node_placement import Placement, placement, record_placement
 from dsmap.runtime.backends.onnxruntime_session import (
     Providers,
     encode_style_on_cpu,
     open_session,
     quiet,
-    run_session,
     session_options,
     style_mlp,
 )
@@ -37,7 +36,6 @@ UNTESTED = "untested on hardware"
 _log = logging.getLogger("dsmap")
 _PREFERRED = ("fp16", "fp32")
 _SIZES_KEPT = 3
-_USE_CPU = "Use --backend cpu, and please report what this line says."
 
 
 class FixedSizeBackend(Backend):
@@ -122,7 +120,7 @@ class FixedSizeBackend(Backend):
             except DsmapError as error:
                 self._sessions.clear()
                 if candidate == candidates[-1]:
-                    raise DsmapError(error.fact, _USE_CPU) from error
+                    raise DsmapError(error.fact, REPORT) from error
                 log_line(f"{self.name}: {candidates[-1]} instead of {candidate}: {error.fact}")
         raise AssertionError("every bundle has float32 graphs")
 
@@ -132,13 +130,13 @@ class FixedSizeBackend(Backend):
         style = np.zeros((1, self._bundle.manifest.style_dim), np.float32)
         found = placement(self._session((1, *frame_nhwc.shape[1:3], 3)))
         if found.known and not found.on_device:
-            raise DsmapError(f"{self.where} takes none of the model's nodes: all would run on the CPU", _USE_CPU)
+            raise DsmapError(f"{self.where} takes none of the model's nodes: all would run on the CPU", REPORT)
         if slow := [node for node in found.elsewhere if node.startswith("Conv")]:
             log_line(f"{self.name}: {len(slow)} of the model's convolutions run on the CPU, among them {slow[0]}")
         _log.debug("%s: %s", self.name, found.describe())
         wrong = difference(self.translate(frame_nhwc, style), self._on_cpu(frame_nhwc, style))
         if wrong is not None:
-            raise DsmapError(f"{self.where} gives wrong frames in {self.precision}: {wrong}", _USE_CPU)
+            raise DsmapError(f"{self.where} gives wrong frames in {self.precision}: {wrong}", REPORT)
         return found
 
     def _on_cpu(self, frames_nhwc: Frames, style_ns: Codes) -> Frames:
@@ -146,10 +144,7 @@ class FixedSizeBackend(Backend):
         return self._translated(session, frames_nhwc, style_ns)
 
     def _translated(self, session: Any, frames_nhwc: Frames, style_ns: Codes) -> Frames:
-        inputs: dict[str, Any] = {FRAMES: frames_nhwc}
-        if self._style_params is not None:
-            inputs[STYLE] = self._params(style_ns)
-        return np.asarray(run_session(session, [OUTPUT], inputs)[0], np.uint8)
+        return run_gpu_graph(session, frames_nhwc, None if self._style_params is None else self._params(style_ns))
 
     def _params(self, style_ns: Codes) -> Codes:
         assert self._style_params is not None

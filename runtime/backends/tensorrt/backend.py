@@ -67,7 +67,7 @@ class TensorRT(Backend):
         self._bundle, self._target = bundle, target
         self._source = settings.source or bundle.source_of(target)
         sizes = bundle.manifest.sizes
-        side = -(-max(sizes.trained_at, sizes.minimum) // sizes.multiple_of) * sizes.multiple_of
+        side = sizes.side_from(sizes.trained_at)
         self._default_size = Size(side, side)
         self._cuda = load_cuda(settings.cuda_binding)
         # TF32 as in ONNX Runtime: not where float32 is asked for by name.
@@ -191,8 +191,7 @@ class TensorRT(Backend):
     def _check_runs(self) -> None:
         """Runs the smallest engine once: an installed TensorRT may still not run on this GPU."""
         if not self._bundle.manifest.has_styles:
-            sizes = self._bundle.manifest.sizes
-            side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
+            side = self._bundle.manifest.sizes.side_from()
             engine = self._engine("content_encoder", self._source, Size(side, side), 1)
             run_once(self._cuda, self._streams.compute[0], engine, frames=np.zeros((1, side, side, 3), np.uint8))
             return

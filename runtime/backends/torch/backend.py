@@ -123,8 +123,7 @@ class TorchBackend(Backend):
 
     def _check_runs(self, module: fx.GraphModule) -> None:
         """Translates the smallest frame: an installed torch may have no kernels for this GPU."""
-        sizes = self._bundle.manifest.sizes
-        side = -(-sizes.minimum // sizes.multiple_of) * sizes.multiple_of
+        side = self._bundle.manifest.sizes.side_from()
         params = self._params(np.zeros((1, self._bundle.manifest.style_dim), np.float32))
         frame = torch.zeros(1, side, side, 3, dtype=torch.uint8)
         try:

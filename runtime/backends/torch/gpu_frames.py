@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dsmap.errors import DsmapError, first_line
 from dsmap.runtime.backends.base import Frames, Pending, PendingOnDevice
+from dsmap.runtime.backends.concurrency import closed_error
 from dsmap.runtime.backends.device_frame import DeviceFrame
 from dsmap.runtime.backends.torch.cuda_device import Shape, TorchCuda
 from dsmap.runtime.backends.torch.device_planes import TorchPlanes
@@ -230,4 +231,4 @@ def _size_of(lane: Lane) -> str:
 
 
 def _closed(_frames: Tensor, _params: Tensor) -> Tensor:
-    raise DsmapError("the translator is closed", "Load another one.")
+    raise closed_error()

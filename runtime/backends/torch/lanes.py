@@ -73,13 +73,7 @@ class LanesOfSize:
         self.lanes = [Lane(cuda, frames, params) for _ in range(lanes)]
         self.free = list(self.lanes)
 
-    def begin(
-        self,
-        lane: Lane,
-        load: Load,
-        params: Tensor,
-        keep: Keep | None,
-    ) -> None:
+    def begin(self, lane: Lane, load: Load, params: Tensor, keep: Keep | None) -> None:
         """Puts the translation on the lane's stream. Without `keep`, the result comes to the host.
 
         Raises what PyTorch raises, and CaptureError where only the capture of a graph fails.

@@ -15,7 +15,7 @@ def tf32_in_convolutions(allowed: bool) -> Iterator[None]:
         with cudnn.flags(enabled=True, allow_tf32=allowed, benchmark_limit=None):
             yield
         return
-    before = _older_form(), [part.fp32_precision for part in parts]
+    older, newer = _older_form(), [part.fp32_precision for part in parts]
     try:
         # Both forms, the same for both parts: torch refuses to read settings that differ.
         cudnn.allow_tf32 = allowed
@@ -23,9 +23,9 @@ def tf32_in_convolutions(allowed: bool) -> Iterator[None]:
             part.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
-        if before[0] is not None:
-            cudnn.allow_tf32 = before[0]
-        for part, value in zip(parts, before[1], strict=True):
+        if older is not None:
+            cudnn.allow_tf32 = older
+        for part, value in zip(parts, newer, strict=True):
             part.fp32_precision = value
 
 
